@@ -1,0 +1,134 @@
+"""Projection matrices, poses, pixels and rays.
+
+B images, P pixels, N points. Axes are OpenCV's (x right, y down, z forward); pixels are integers
+uv = (column, row) without a half-pixel shift. A pose is camera-to-world: its columns are the camera's
+axes and its last column the camera's centre, in the frame of the unit sphere unless stated otherwise.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.linalg import rq
+from torch import Tensor
+
+from idr.geometry.quaternions import quaternion_to_rotation
+
+
+def decompose_projection(projection: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Splits a projection matrix into intrinsics and pose (RQ decomposition).
+
+    P and -P are the same camera; the sign is chosen so that det(P[:, :3]) > 0, which makes the rotation
+    proper with positive focal lengths.
+
+    Args:
+        projection: (3, 4) matrix P = K [R | t], up to a factor.
+
+    Returns:
+        intrinsics: (4, 4) with K in its upper left corner, K[2, 2] = 1, positive focal lengths.
+        pose: (4, 4) camera-to-world, in the frame of the points that P projects.
+
+    Raises:
+        ValueError: The matrix has another shape, is not finite, or its left 3x3 part is singular.
+    """
+    matrix = np.asarray(projection, dtype=np.float64)
+    if matrix.shape != (3, 4) or not np.isfinite(matrix).all():
+        raise ValueError(f"projection matrix of shape {matrix.shape}: expected a finite (3, 4) matrix")
+    if np.linalg.matrix_rank(matrix[:, :3]) < 3:
+        raise ValueError("projection matrix whose left 3x3 part is singular: no camera centre exists")
+    if np.linalg.det(matrix[:, :3]) < 0:
+        matrix = -matrix
+    upper, rotation = rq(matrix[:, :3])
+    signs = np.where(np.diag(upper) < 0, -1.0, 1.0)
+    upper, rotation = upper * signs, rotation * signs[:, None]
+
+    intrinsics, pose = np.eye(4), np.eye(4)
+    intrinsics[:3, :3] = upper / upper[2, 2]
+    pose[:3, :3] = rotation.T
+    pose[:3, 3] = -np.linalg.solve(matrix[:, :3], matrix[:, 3])
+    return intrinsics, pose
+
+
+def pose_matrix(pose: Tensor) -> Tensor:
+    """Returns poses as matrices.
+
+    Args:
+        pose: (B, 4, 4) matrices, returned as they are, or (B, 7) vectors: quaternion (w, x, y, z) of the
+            camera-to-world rotation, of any positive norm, then the camera's centre.
+
+    Returns:
+        (B, 4, 4) camera-to-world matrices, differentiable with respect to the vectors.
+    """
+    if pose.shape[1:] == (4, 4):
+        return pose
+    rotation_and_centre = torch.cat((quaternion_to_rotation(pose[:, :4]), pose[:, 4:].unsqueeze(-1)), dim=-1)
+    last_row = pose.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(pose.shape[0], 1, 4)
+    return torch.cat((rotation_and_centre, last_row), dim=1)
+
+
+def pixel_rays(uv: Tensor, pose: Tensor, intrinsics: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the rays through pixels.
+
+    The order of arithmetic is the published code's: gradients near a network's kinks amplify its rounding.
+
+    Args:
+        uv: (B, P, 2) pixels (column, row).
+        pose: (B, 4, 4) or (B, 7), see `pose_matrix`.
+        intrinsics: (B, 4, 4), upper triangular K with skew, K[2, 2] = 1.
+
+    Returns:
+        directions: (B, P, 3) unit vectors away from the camera.
+        centers: (B, 3) camera centres.
+    """
+    camera_to_world = pose_matrix(pose)
+    centers = camera_to_world[:, :3, 3]
+    fx, skew, cx = (intrinsics[:, 0, k].unsqueeze(-1) for k in range(3))  # each (B, 1)
+    fy, cy = (intrinsics[:, 1, k].unsqueeze(-1) for k in (1, 2))
+    u, v = uv[..., 0], uv[..., 1]  # (B, P)
+
+    x = (u - cx + cy * skew / fy - skew * v / fy) / fx
+    y = (v - cy) / fy
+    one = torch.ones_like(x)
+    at_depth_one = torch.stack((x, y, one, one), dim=-1)  # (B, P, 4), in the camera's frame
+    in_world = torch.bmm(camera_to_world, at_depth_one.transpose(1, 2)).transpose(1, 2)[..., :3]  # (B, P, 3)
+    directions = torch.nn.functional.normalize(in_world - centers[:, None, :], dim=2)
+    return directions, centers
+
+
+def project_points(
+    points: NDArray[np.floating], projection: NDArray[np.floating]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Projects points to pixels.
+
+    Args:
+        points: (N, 3) in the frame of the projection matrix.
+        projection: (3, 4), of either sign and any scale.
+
+    Returns:
+        uv: (N, 2) pixels (column, row), not rounded; NaN for points in the camera's focal plane.
+        depth: (N,) distance along the optical axis in the points' unit, negative behind the camera.
+    """
+    matrix = np.asarray(projection, dtype=np.float64)
+    matrix = matrix * (np.sign(np.linalg.det(matrix[:, :3])) / np.linalg.norm(matrix[2, :3]))
+    homogeneous = np.asarray(points, dtype=np.float64) @ matrix[:, :3].T + matrix[:, 3]  # (N, 3)
+    depth = homogeneous[:, 2]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        uv = homogeneous[:, :2] / depth[:, None]
+    uv[~np.isfinite(uv)] = np.nan
+    return uv, depth
+
+
+def camera_depth(points: Tensor, pose: Tensor) -> Tensor:
+    """Returns the distance of points along a camera's optical axis.
+
+    Args:
+        points: (B, N, 3).
+        pose: (B, 4, 4) or (B, 7), see `pose_matrix`.
+
+    Returns:
+        (B, N) z in the camera's frame, negative behind it.
+    """
+    camera_to_world = pose_matrix(pose)
+    from_centre = points - camera_to_world[:, None, :3, 3]
+    return (from_centre @ camera_to_world[:, :3, 2].unsqueeze(-1)).squeeze(-1)
