@@ -1,0 +1,289 @@
+"""Confs: found, read, overridden, checked and saved; and the classes that they name.
+
+A conf is HOCON with the blocks `train`, `plot`, `loss`, `dataset` and `model`. Each component owns a frozen
+dataclass with the block's keys as field names; `config_blocks.read_block` fills it. Nothing else of the
+package sees the tree.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import logging
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pyhocon import ConfigFactory, ConfigTree
+from pyhocon.exceptions import ConfigException
+from pyparsing import ParseBaseException
+
+from idr.config_blocks import did_you_mean, plain_value, read_block
+from idr.errors import InputError, MissingInputError
+from idr.files import write_text_atomic
+
+__all__ = ["BLOCKS", "find_conf", "load_conf", "project_root", "read_block", "resolve_class", "save_conf"]
+
+log = logging.getLogger(__name__)
+
+_KEY = re.compile(r"[\w-]+")
+
+BLOCKS = ("train", "plot", "loss", "dataset", "model")
+"""The blocks of a conf; others are legal (a user's class may read them) and warned about."""
+
+_ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+"""Escapes that the HOCON parser undoes, the backslash first; it knows no \\u."""
+
+_PUBLISHED_CLASSES = (
+    "datasets.scene_dataset.SceneDataset",
+    "model.implicit_differentiable_renderer.IDRNetwork",
+    "model.loss.IDRLoss",
+)
+
+
+def project_root() -> Path:
+    """Finds the folder beside whose `code/` the published layout keeps `confs/`, `data/`, `exps/`, `evals/`.
+
+    Returns:
+        The checkout this package runs from; the working directory where it is installed without one.
+    """
+    checkout = Path(__file__).resolve().parents[2]
+    if (checkout / "code" / "idr").is_dir() and (checkout / "confs").is_dir():
+        return checkout
+    return Path.cwd()
+
+
+def find_conf(path: str | Path) -> Path:
+    """Finds a conf in the working directory, then in the checkout.
+
+    Args:
+        path: As given to `--conf`; `~` is understood.
+
+    Returns:
+        The absolute path of the file.
+
+    Raises:
+        MissingInputError: It is in neither; the message lists both places and the confs there are.
+    """
+    wanted = Path(path).expanduser()
+    candidates = [Path.cwd() / wanted] + ([] if wanted.is_absolute() else [project_root() / wanted])
+    places: list[Path] = []
+    for candidate in (candidate.resolve() for candidate in candidates):
+        if candidate.is_file():
+            return candidate
+        if candidate not in places:
+            places.append(candidate)
+    known = _known_confs()
+    listing = f"there are {', '.join(known)}" if known else "there is no folder confs/ to list"
+    hint = did_you_mean(wanted.name, [Path(name).name for name in known])
+    raise MissingInputError(
+        f"no conf at {' or '.join(map(str, places))}{hint}; {listing}; give --conf one of these or a path"
+    )
+
+
+def _known_confs() -> list[str]:
+    names: dict[str, None] = {}
+    for root in (Path.cwd(), project_root()):
+        for conf in sorted((root / "confs").glob("**/*.conf")):
+            names[str(conf.relative_to(root))] = None
+    return list(names)
+
+
+def load_conf(path_or_text: str | Path, overrides: Sequence[str] = ()) -> ConfigTree:
+    """Reads a conf and puts the overrides of `--set` into it.
+
+    Args:
+        path_or_text: File, looked up by `find_conf`; a string with a brace or a line break is HOCON itself.
+        overrides: `key=value` each, the key with dots (`train.num_pixels=512`), the value in HOCON.
+
+    Returns:
+        The tree, substitutions resolved.
+
+    Raises:
+        MissingInputError: No such file.
+        InputError: Not HOCON (file and line are named), or an override that is malformed or names no block.
+    """
+    if isinstance(path_or_text, str) and ("\n" in path_or_text or "{" in path_or_text):
+        conf = _parse(path_or_text, "conf", None)
+    else:
+        path = find_conf(path_or_text)
+        try:
+            text = path.read_text(encoding="utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"{path}: is not a text file in UTF-8 (byte {error.start}); expected HOCON"
+            ) from error
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+        conf = _parse(text, str(path), path.parent)
+    for override in overrides:
+        _put_override(conf, override)
+    for block in conf:
+        if block not in BLOCKS:
+            log.warning(
+                "conf: block `%s` is none of ours%s; it is ignored", block, did_you_mean(block, BLOCKS)
+            )
+    return conf
+
+
+def _parse(text: str, source: str, folder: Path | None) -> ConfigTree:
+    try:
+        conf = ConfigFactory.parse_string(text, str(folder) if folder else None)
+    except ParseBaseException as error:
+        line = text.splitlines()[error.lineno - 1].strip() if error.lineno <= len(text.splitlines()) else ""
+        what = f"near `{line[:60]}`" if line else "at the end of the file"
+        raise InputError(
+            f"{source}, line {error.lineno}: not HOCON {what}; look there and just before it for a "
+            "missing brace, bracket, quote or `=`"
+        ) from error
+    except (ConfigException, ValueError, OSError, RecursionError) as error:
+        raise InputError(f"{source}: {error}; mend the conf") from error
+    if not isinstance(conf, ConfigTree):
+        raise InputError(f"{source}: is a list; expected blocks such as `train {{ ... }}`")
+    return conf
+
+
+def _put_override(conf: ConfigTree, override: str) -> None:
+    key, equals, value = override.partition("=")
+    key = key.strip()
+    names = key.split(".")
+    if not equals or not all(_KEY.fullmatch(name) for name in names):
+        raise InputError(f"--set {override}: expected KEY=VALUE, for example --set train.num_pixels=512")
+    if names[0] not in BLOCKS and names[0] not in conf:
+        near = [full for full in _leaf_keys(conf) if full.split(".")[-1] == key]
+        hint = f" (did you mean {near[0]}?)" if near else did_you_mean(names[0], BLOCKS)
+        raise InputError(
+            f"--set {override}: there is no block `{names[0]}`{hint}; keys begin with {', '.join(BLOCKS)}"
+        )
+    if len(names) == 1:
+        raise InputError(
+            f"--set {override}: `{key}` is a whole block; name one key of it, such as {key}.<name>"
+        )
+    block: Any = conf
+    for depth, name in enumerate(names[:-1]):
+        block = block.get(name, None) if name in block else None
+        if block is None:
+            break
+        if not isinstance(block, ConfigTree):
+            raise InputError(
+                f"--set {override}: `{'.'.join(names[: depth + 1])}` is a value and holds no keys"
+            )
+    conf.put(key, _parse_value(override, value.strip()))
+
+
+def _parse_value(override: str, text: str) -> Any:
+    try:
+        parsed = ConfigFactory.parse_string(f"value = {text}")
+        if list(parsed) == ["value"]:
+            return parsed["value"]
+    except (ParseBaseException, ConfigException, ValueError):
+        pass
+    raise InputError(
+        f"--set {override}: the value is not HOCON; put it in double quotes, and the whole in single ones: "
+        f"--set '{override.partition('=')[0]}=\"...\"'"
+    )
+
+
+def _leaf_keys(tree: Mapping[str, Any], prefix: str = "") -> Iterable[str]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _leaf_keys(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
+
+
+def resolve_class(dotted: str) -> type:
+    """Finds the class that a conf names: `idr.<path>` first, then the path as it is (a user's own class).
+
+    Args:
+        dotted: Such as `model.loss.IDRLoss`.
+
+    Returns:
+        The class.
+
+    Raises:
+        InputError: No such module or class, a module that cannot be imported, or something not a class.
+    """
+    module_path, dot, name = str(dotted).rpartition(".")
+    if not dot or not all(part.isidentifier() for part in str(dotted).split(".")):
+        raise InputError(f"class path `{dotted}`: expected module.Class, such as {_PUBLISHED_CLASSES[-1]}")
+    near: list[str] = []
+    for full in (f"idr.{module_path}", module_path):
+        module = _import_if_there(full, dotted)
+        if module is None:
+            continue
+        found = getattr(module, name, None)
+        if inspect.isclass(found):
+            return found
+        if found is not None:
+            raise InputError(f"class path `{dotted}`: {full}.{name} is no class but a {type(found).__name__}")
+        near += [f"{module_path}.{cls}" for cls, _ in inspect.getmembers(module, inspect.isclass)]
+    hint = did_you_mean(dotted, [*near, *_PUBLISHED_CLASSES])
+    raise InputError(
+        f"class path `{dotted}`: found neither as idr.{dotted} nor as {dotted}{hint}; for a class of your "
+        "own, its module must be importable (in code/, or on PYTHONPATH)"
+    )
+
+
+def _import_if_there(module: str, dotted: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (module == error.name or module.startswith(error.name + ".")):
+            return None  # the path itself is not there; anything else is missing inside a module that is
+        raise InputError(
+            f"class path `{dotted}`: module {module} needs {error.name}, which is not installed"
+        ) from error
+    except ImportError as error:
+        raise InputError(f"class path `{dotted}`: module {module} cannot be imported: {error}") from error
+
+
+def save_conf(conf: Mapping[str, Any], path: Path) -> None:
+    """Writes a conf as HOCON, resolved, in one step; `load_conf` reads an equal tree back.
+
+    Args:
+        conf: The tree.
+        path: File to write or replace.
+
+    Raises:
+        InputError: A value that HOCON cannot hold.
+        OutputError: The system refuses; an old file is untouched.
+    """
+    write_text_atomic(path, "".join(_lines(conf, "", "")))
+
+
+def _lines(block: Mapping[str, Any], indent: str, where: str) -> Iterable[str]:
+    for key, raw in block.items():
+        value = plain_value(raw)
+        if isinstance(value, Mapping):
+            yield f"{indent}{key} {{\n"
+            yield from _lines(value, indent + "    ", f"{where}{key}.")
+            yield f"{indent}}}\n"
+        else:
+            yield f"{indent}{key} = {_value_text(value, where + str(key))}\n"
+
+
+def _value_text(value: Any, where: str) -> str:
+    if value is None or isinstance(value, (bool, int)):
+        return json.dumps(value)
+    if isinstance(value, float) and math.isfinite(value):
+        return repr(value)
+    if isinstance(value, str):
+        return _quoted(value)
+    if isinstance(value, (list, tuple)):
+        if "" in value:
+            raise InputError(f"{where}: an empty text in a list cannot be written to a conf")  # parsers drop it
+        return "[" + ", ".join(_value_text(plain_value(item), where) for item in value) + "]"
+    if isinstance(value, Mapping):
+        items = (f"{key} = {_value_text(plain_value(item), f'{where}.{key}')}" for key, item in value.items())
+        return "{" + ", ".join(items) + "}"
+    raise InputError(f"{where}: a {type(value).__name__} ({value}) cannot be written to a conf")
+
+
+def _quoted(text: str) -> str:
+    for character, escape in _ESCAPES.items():
+        text = text.replace(character, escape)
+    return f'"{text}"'

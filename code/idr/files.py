@@ -1,0 +1,160 @@
+"""Writing files so that a reader finds the old content or the new one, never half of either.
+
+A file is written under a temporary name in its own folder, flushed to the disk, and renamed over the old
+one; the rename is one step for the file system, whenever the process or the machine stops.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from idr.errors import USER_ERRORS, OutputError
+
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
+"""Names of temporary files: hidden, and recognisable, so that what a killed process left can be swept."""
+
+_REMEDIES = {
+    errno.ENOSPC: "free some space there, or write to another disk",
+    errno.EDQUOT: "your quota there is used up: remove something, or write to another disk",
+    errno.EFBIG: "the file is larger than the system allows there: raise the limit, or write to another disk",
+    errno.EACCES: "you may not write there: change the folder's permissions, or write to another folder",
+    errno.EPERM: "you may not write there: change the folder's permissions, or write to another folder",
+    errno.EROFS: "that file system is read-only: write to another folder",
+    errno.ENOTDIR: "a file stands where a folder is needed: move it away, or write to another folder",
+    errno.EEXIST: "a file stands where a folder is needed: move it away, or write to another folder",
+    errno.EISDIR: "a folder stands where a file is to be written: move it away, or choose another name",
+    errno.ENAMETOOLONG: "choose a shorter name",
+}
+
+
+@contextmanager
+def output_errors(target: Path, kept: str = "") -> Iterator[None]:
+    """Turns the system's refusals to write into `OutputError`.
+
+    Args:
+        target: What is being written, for the message.
+        kept: What is still there unharmed, for the message.
+
+    Raises:
+        OutputError: The body raised an OSError that is not one of our own messages already.
+    """
+    try:
+        yield
+    except USER_ERRORS:
+        raise
+    except OSError as error:
+        reason = (error.strerror or str(error) or type(error).__name__).lower()
+        remedy = _REMEDIES.get(error.errno or 0, "check the disk, or write to another folder")
+        kept_part = f"; {kept}" if kept else ""
+        raise OutputError(f"cannot write {target}: {reason}{kept_part}; {remedy}") from error
+
+
+def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Writes a file in one step: whoever reads `path` finds its old content or all of the new.
+
+    Missing parent folders are made. When this returns, the content and the name are on the disk.
+
+    Args:
+        path: File to write or replace.
+        write: Called once with the open binary file (seekable), writes the content.
+
+    Raises:
+        OutputError: The system refuses (no space, no permission, read-only). The old file is untouched
+            and nothing is left beside it.
+    """
+    path = Path(path)
+    kept = "the file that was there is unchanged" if path.is_file() else ""
+    with output_errors(path, kept):
+        make_folder(path.parent)
+        temporary = path.parent / f".{path.name}.{secrets.token_hex(4)}.tmp"
+        try:
+            descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+            with os.fdopen(descriptor, "w+b") as file:
+                write(cast(BinaryIO, file))
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            _remove_quietly(temporary)
+            raise
+        sync_folder(path.parent)
+
+
+def write_text_atomic(path: Path, text: str) -> None:
+    """Writes UTF-8 text in one step, as `write_atomic` does.
+
+    Args:
+        path: File to write or replace.
+        text: The whole content.
+
+    Raises:
+        OutputError: The system refuses; the old file is untouched.
+    """
+    write_atomic(path, lambda file: file.write(text.encode("utf-8")))
+
+
+def make_folder(path: Path) -> None:
+    """Makes a folder and its missing parents, and sees each new name onto the disk.
+
+    Args:
+        path: Folder; may exist.
+
+    Raises:
+        OutputError: The system refuses.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return
+    with output_errors(path):
+        if path.parent != path:
+            make_folder(path.parent)
+        try:
+            os.mkdir(path)
+        except FileExistsError:
+            if not path.is_dir():
+                raise
+        sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Sees the names in a folder (new, renamed, removed) onto the disk.
+
+    Args:
+        path: Existing folder.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems know no such call
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def temporary_files(folder: Path) -> list[Path]:
+    """Lists what writers that were killed left in a folder.
+
+    Args:
+        folder: Folder to look in, not its subfolders; may be missing.
+
+    Returns:
+        Temporary files of `write_atomic`, in name order; those of a writer still at work included.
+    """
+    if not folder.is_dir():
+        return []
+    return sorted(entry for entry in folder.iterdir() if _TEMPORARY.fullmatch(entry.name) and entry.is_file())
+
+
+def _remove_quietly(path: Path) -> None:
+    try:
+        os.unlink(path)
+    except OSError:
+        pass  # the error on its way says more than this one could

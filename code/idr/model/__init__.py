@@ -1,0 +1,1 @@
+"""The networks, the ray tracer, the differentiable intersection and the loss."""

@@ -1,0 +1,173 @@
+"""IDRNetwork: from rays to points, colours and what the losses need (paper, Figure 2).
+
+B images, P pixels an image, R = B P rays, N rays that are shaded, F features, E Eikonal points.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from idr.config import read_block
+from idr.geometry.cameras import pixel_rays
+from idr.geometry.spheres import SphereCrossing, ray_sphere_intersection
+from idr.model.implicit_network import ImplicitNetwork, ImplicitNetworkConfig
+from idr.model.rendering_network import RenderingNetwork, RenderingNetworkConfig
+from idr.model.sample_network import differentiable_intersection
+from idr.model.tracing import TraceResult, TracerConfig, make_tracer
+from idr.model.tracing.published import Rays
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Keys of the block ``model``.
+
+    Attributes:
+        feature_vector_size: F, numbers that the implicit network hands to the rendering network.
+        implicit_network: Its block.
+        rendering_network: Its block.
+        ray_tracer: Its block.
+    """
+
+    feature_vector_size: int
+    implicit_network: Mapping[str, Any]
+    rendering_network: Mapping[str, Any]
+    ray_tracer: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class StepDraws:
+    """The random numbers of one training step.
+
+    Attributes:
+        depths: (S,) U(0, 1), where the smallest-f search samples each chord.
+        eikonal_points: (floor(R / 2), 3) uniform in the cube around the bounding sphere.
+    """
+
+    depths: Tensor
+    eikonal_points: Tensor
+
+
+def draw_step(num_rays: int, config: TracerConfig, like: Tensor, generator: torch.Generator | None) -> StepDraws:
+    """Draws the random numbers of one training step.
+
+    Args:
+        num_rays: R.
+        config: Gives the number of samples and the cube's half side.
+        like: A tensor that gives device and dtype.
+        generator: Source of the numbers, on the same device; None for torch's default one.
+
+    Returns:
+        The numbers.
+    """
+    radius = config.object_bounding_sphere
+    depths = torch.rand(config.n_steps, generator=generator, dtype=like.dtype, device=like.device)
+    cube = torch.rand(num_rays // 2, 3, generator=generator, dtype=like.dtype, device=like.device)
+    return StepDraws(depths, (2 * cube - 1) * radius)
+
+
+class IDRNetwork(nn.Module):
+    """Geometry and appearance of one scene.
+
+    Args:
+        conf: The block ``model``.
+
+    Raises:
+        InputError: A key is missing, misspelt or does not fit.
+    """
+
+    def __init__(self, conf: Mapping[str, Any]) -> None:
+        super().__init__()
+        config = read_block(ModelConfig, conf, "model", unknown="warn")
+        self.feature_vector_size = config.feature_vector_size
+        self.implicit_network = ImplicitNetwork(
+            config.feature_vector_size,
+            read_block(ImplicitNetworkConfig, config.implicit_network, "model.implicit_network"),
+        )
+        self.rendering_network = RenderingNetwork(
+            config.feature_vector_size,
+            read_block(RenderingNetworkConfig, config.rendering_network, "model.rendering_network"),
+        )
+        self.tracer_config = read_block(TracerConfig, config.ray_tracer, "model.ray_tracer")
+        self.object_bounding_sphere = self.tracer_config.object_bounding_sphere
+        self.ray_tracer = make_tracer(self.tracer_config)
+
+    def forward(self, model_input: Mapping[str, Any]) -> dict[str, Tensor | None]:
+        """Traces and renders rays.
+
+        Args:
+            model_input: ``intrinsics`` (B, 4, 4); ``uv`` (B, P, 2) pixels (column, row); ``pose`` (B, 4, 4)
+                or (B, 7), camera-to-world in the unit-sphere frame; ``object_mask`` (B, P) bool. In training
+                also, if wanted, ``draws``, a `StepDraws` in place of own draws.
+
+        Returns:
+            ``points`` (R, 3); ``rgb_values`` (R, 3) in [-1, 1], 1 where nothing is shaded; ``sdf_output``
+            (R, 1) at the points; ``network_object_mask`` (R,) the ray hits; ``object_mask`` (R,) as given;
+            ``grad_theta`` (E, 3) gradients of f at the cube's points, then at all R points; None in evaluation.
+        """
+        directions, centers = pixel_rays(model_input["uv"], model_input["pose"], model_input["intrinsics"])
+        object_mask = model_input["object_mask"].reshape(-1)  # (R,)
+        num_pixels = directions.shape[1]
+        direction = directions.reshape(-1, 3)  # (R, 3)
+        center = centers.repeat_interleave(num_pixels, dim=0)  # (R, 3)
+        draws = None
+        if self.training:
+            draws = model_input.get("draws") or draw_step(
+                direction.shape[0], self.tracer_config, direction, model_input.get("generator")
+            )
+
+        traced = self._trace(centers, directions, object_mask, draws)
+        depth = traced.depth.unsqueeze(1)  # (R, 1)
+        points = center + depth * direction  # with gradient to the cameras, depth constant
+        sdf_output = self.implicit_network(points)[:, :1]
+
+        if draws is None:
+            shaded, grad_theta = traced.hit, None
+            surface = points[shaded]
+        else:
+            shaded = traced.hit & object_mask
+            eikonal_points = torch.cat((draws.eikonal_points, points.detach()))  # (E, 3)
+            grad_theta = self.implicit_network.gradient(eikonal_points).squeeze(1)
+            normal = grad_theta[draws.eikonal_points.shape[0] :]  # (R, 3), at the traced points
+            surface = differentiable_intersection(
+                center[shaded], direction[shaded], depth[shaded], sdf_output[shaded], normal[shaded]
+            )
+        colours = self.shade(surface, -direction[shaded])  # (N, 3)
+        rgb_values = torch.ones_like(points).masked_scatter(shaded.unsqueeze(1), colours)
+        return {
+            "points": points,
+            "rgb_values": rgb_values,
+            "sdf_output": sdf_output,
+            "network_object_mask": traced.hit,
+            "object_mask": object_mask,
+            "grad_theta": grad_theta,
+        }
+
+    def shade(self, points: Tensor, view_dirs: Tensor) -> Tensor:
+        """Renders points on the surface; feature and normal are computed anew there, nothing detached.
+
+        Args:
+            points: (N, 3), unit-sphere frame; N may be 0.
+            view_dirs: (N, 3) unit vectors from the point to the camera.
+
+        Returns:
+            (N, 3) RGB in [-1, 1].
+        """
+        output, normals = self.implicit_network.value_and_gradient(points)
+        return self.rendering_network(points, normals, view_dirs, output[:, 1:])
+
+    @torch.no_grad()
+    def _trace(
+        self, centers: Tensor, directions: Tensor, object_mask: Tensor, draws: StepDraws | None
+    ) -> TraceResult:
+        """Finds depth and hit flag of every ray; (B, 3), (B, P, 3) and (R,) in, (R,) out."""
+        crossing = ray_sphere_intersection(centers, directions, self.object_bounding_sphere)
+        flat = SphereCrossing(crossing.near.reshape(-1), crossing.far.reshape(-1), crossing.crosses.reshape(-1))
+        rays = Rays(centers.repeat_interleave(directions.shape[1], dim=0), directions.reshape(-1, 3))
+        depths = None if draws is None else draws.depths
+        # Not `sdf`: the published strategy is to give the published numbers to the last bit.
+        return self.ray_tracer.trace(lambda x: self.implicit_network(x)[:, 0], rays, flat, object_mask, depths)

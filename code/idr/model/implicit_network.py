@@ -1,0 +1,182 @@
+"""The signed distance network f (paper, Eq. 1 and section 4).
+
+N points, F features.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from idr.errors import InputError
+from idr.model.embedder import encoded_width, positional_encoding
+from idr.model.layers import make_linear, set_linear
+
+SOFTPLUS_BETA = 100.0  # the published sharpness: nearly a ReLU, but twice differentiable
+
+
+@dataclass(frozen=True)
+class ImplicitNetworkConfig:
+    """Keys of the block ``model.implicit_network``.
+
+    Attributes:
+        d_in: Dimensions of a point.
+        d_out: Values before the features: the signed distance.
+        dims: Widths of the hidden layers.
+        geometric_init: Start as the distance to a sphere.
+        bias: Radius of that sphere, unit-sphere frame.
+        skip_in: Layers, counted from 0, that get the encoded point once more.
+        weight_norm: Normalise weight rows.
+        multires: Octaves of the positional encoding; 0 for none.
+    """
+
+    d_in: int
+    d_out: int
+    dims: tuple[int, ...]
+    geometric_init: bool = True
+    bias: float = 1.0
+    skip_in: tuple[int, ...] = ()
+    weight_norm: bool = True
+    multires: int = 0
+
+
+class ImplicitNetwork(nn.Module):
+    """f(x) -> (signed distance, feature vector).
+
+    Args:
+        feature_vector_size: F, numbers handed on to the rendering network; may be 0.
+        config: The block's values.
+
+    Raises:
+        InputError: The layers do not fit together.
+    """
+
+    def __init__(self, feature_vector_size: int, config: ImplicitNetworkConfig) -> None:
+        super().__init__()
+        self.octaves = config.multires
+        self.skip_in = frozenset(config.skip_in)
+        width_in = encoded_width(config.d_in, config.multires)
+        dims = (width_in, *config.dims, config.d_out + feature_vector_size)
+        self.num_layers = len(dims) - 1
+        _check_layers(config, width_in, self.num_layers)
+
+        for index in range(self.num_layers):
+            width_out = dims[index + 1] - width_in if index + 1 in self.skip_in else dims[index + 1]
+            layer = make_linear(dims[index], width_out, config.weight_norm)
+            if config.geometric_init:
+                self._start_as_sphere(layer, index, (dims[index], width_out), config)
+            setattr(self, f"lin{index}", layer)
+
+    def _start_as_sphere(
+        self, layer: nn.Module, index: int, shape: tuple[int, int], config: ImplicitNetworkConfig
+    ) -> None:
+        """Initialises one layer so that f starts as |x| - bias (Atzmon and Lipman 2020)."""
+        width_in, width_out = shape
+        if index == self.num_layers - 1:
+            mean = math.sqrt(math.pi) / math.sqrt(width_in)
+            weight = torch.empty(width_out, width_in).normal_(mean, 1e-4)
+            set_linear(layer, weight, torch.full((width_out,), -config.bias))
+            return
+        std = math.sqrt(2) / math.sqrt(width_out)
+        if self.octaves and index == 0:
+            # Only the point itself counts at the start, not its sinusoids.
+            weight = torch.zeros(width_out, width_in)
+            weight[:, : config.d_in] = torch.empty(width_out, config.d_in).normal_(0.0, std)
+        else:
+            weight = torch.empty(width_out, width_in).normal_(0.0, std)
+            if self.octaves and index in self.skip_in:
+                weight[:, -(encoded_width(config.d_in, self.octaves) - config.d_in) :] = 0.0
+        set_linear(layer, weight, torch.zeros(width_out))
+
+    def _hidden(self, x: Tensor) -> Tensor:
+        """Returns the input of the last layer, (N, width)."""
+        encoded = positional_encoding(x, self.octaves)
+        hidden = encoded
+        for index in range(self.num_layers):
+            if index in self.skip_in:
+                hidden = torch.cat((hidden, encoded), dim=1) / math.sqrt(2)
+            if index < self.num_layers - 1:
+                hidden = functional.softplus(self.layer(index)(hidden), beta=SOFTPLUS_BETA)
+        return hidden
+
+    def layer(self, index: int) -> nn.Module:
+        """Returns the linear layer ``lin<index>``."""
+        return self.get_submodule(f"lin{index}")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Evaluates the network.
+
+        Args:
+            x: (N, 3) points, unit-sphere frame.
+
+        Returns:
+            (N, 1 + F): signed distance (negative inside), then features.
+        """
+        return self.layer(self.num_layers - 1)(self._hidden(x))
+
+    def sdf(self, x: Tensor) -> Tensor:
+        """Evaluates the signed distance alone, without computing features.
+
+        Equal to ``forward(x)[:, 0]`` up to rounding: the product of another shape may sum in another order.
+
+        Args:
+            x: (N, 3) points, unit-sphere frame.
+
+        Returns:
+            (N,) signed distance.
+        """
+        last = self.layer(self.num_layers - 1)
+        return functional.linear(self._hidden(x), last.weight[:1], last.bias[:1]).squeeze(1)
+
+    def value_and_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Evaluates the network and the gradient of the signed distance in one pass.
+
+        Args:
+            x: (N, 3) points, unit-sphere frame; differentiated through if they require a gradient.
+
+        Returns:
+            output: (N, 1 + F) as `forward` returns.
+            gradient: (N, 3) df/dx, differentiable again unless gradients are switched off outside.
+        """
+        create_graph = torch.is_grad_enabled()
+        with torch.enable_grad():
+            points = x if x.requires_grad else x.detach().requires_grad_(True)
+            output = self(points)
+            distance = output[:, :1]
+            (gradient,) = torch.autograd.grad(
+                distance, points, torch.ones_like(distance), create_graph=create_graph, retain_graph=create_graph
+            )
+        return (output, gradient) if create_graph else (output.detach(), gradient)
+
+    def gradient(self, x: Tensor) -> Tensor:
+        """Returns the gradient of the signed distance, not normalised.
+
+        Args:
+            x: (N, 3) points, unit-sphere frame.
+
+        Returns:
+            (N, 1, 3), differentiable again unless gradients are switched off outside.
+        """
+        return self.value_and_gradient(x)[1].unsqueeze(1)
+
+
+def _check_layers(config: ImplicitNetworkConfig, width_in: int, num_layers: int) -> None:
+    """Refuses layer lists that cannot be built."""
+    where = "model.implicit_network"
+    if not config.dims or min(config.dims) < 1:
+        raise InputError(f"{where}.dims = {list(config.dims)}: expected one or more positive widths")
+    for index in config.skip_in:
+        if not 1 <= index < num_layers:
+            raise InputError(
+                f"{where}.skip_in = {list(config.skip_in)}: layer {index} cannot be a skip layer; "
+                f"with {len(config.dims)} hidden layers choose from 1 to {num_layers - 1}"
+            )
+        if config.dims[index - 1] <= width_in:
+            raise InputError(
+                f"{where}.skip_in = {list(config.skip_in)}: layer {index - 1} has width {config.dims[index - 1]}, of "
+                f"which the encoded point takes {width_in}; make it wider or lower multires ({config.multires})"
+            )

@@ -1,0 +1,62 @@
+"""Linear layers with weight normalisation, under the published parameter names."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class WeightNormLinear(nn.Module):
+    """A linear layer whose weight rows are g v / |v| (Salimans and Kingma 2016).
+
+    Parameters are registered as ``bias``, ``weight_g`` (out, 1) and ``weight_v`` (out, in), in this order:
+    published checkpoints name them so, and Adam's saved state goes by position. torch's own successor of
+    ``weight_norm`` saves other names.
+
+    Args:
+        in_features: Width of the input.
+        out_features: Width of the output.
+    """
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__()
+        plain = nn.Linear(in_features, out_features)  # torch's default initialisation
+        self.bias = nn.Parameter(plain.bias.detach())
+        self.weight_g = nn.Parameter(plain.weight.detach().norm(dim=1, keepdim=True))
+        self.weight_v = nn.Parameter(plain.weight.detach())
+
+    @property
+    def weight(self) -> Tensor:
+        """The (out, in) weight that is applied, differentiable with respect to g and v."""
+        # The operator behind torch.nn.utils.weight_norm: the published numbers to the last bit.
+        return torch._weight_norm(self.weight_v, self.weight_g, 0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (N, in) to (N, out)."""
+        return functional.linear(x, self.weight, self.bias)
+
+
+def make_linear(in_features: int, out_features: int, weight_norm: bool) -> nn.Module:
+    """Returns a linear layer in torch's default initialisation, with or without weight normalisation."""
+    return WeightNormLinear(in_features, out_features) if weight_norm else nn.Linear(in_features, out_features)
+
+
+@torch.no_grad()
+def set_linear(layer: nn.Module, weight: Tensor, bias: Tensor) -> None:
+    """Sets a layer's applied weight and bias; with weight normalisation, g becomes the rows' norm.
+
+    Args:
+        layer: What `make_linear` returned.
+        weight: (out, in).
+        bias: (out,).
+    """
+    if isinstance(layer, WeightNormLinear):
+        layer.weight_v.copy_(weight)
+        layer.weight_g.copy_(weight.norm(dim=1, keepdim=True))
+        layer.bias.copy_(bias)
+    elif isinstance(layer, nn.Linear):
+        layer.weight.copy_(weight)
+        layer.bias.copy_(bias)
+    else:
+        raise TypeError(f"{type(layer).__name__} is not a layer of make_linear")

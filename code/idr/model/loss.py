@@ -1,0 +1,120 @@
+"""The three losses (paper, sections 3.3 and 3.4).
+
+R rays, E points of the Eikonal term.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from idr.errors import InputError
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Keys of the block ``loss``.
+
+    Attributes:
+        eikonal_weight: Weight of the Eikonal term.
+        mask_weight: Weight of the mask term.
+        alpha: Sharpness of the mask term's sigmoid at the start.
+    """
+
+    eikonal_weight: float
+    mask_weight: float
+    alpha: float
+
+    def __post_init__(self) -> None:
+        if self.alpha <= 0:
+            raise InputError(f"loss.alpha = {self.alpha}: expected a sharpness above 0")
+
+
+class IDRLoss(nn.Module):
+    """RGB + eikonal_weight Eikonal + mask_weight mask loss.
+
+    The three weights are plain attributes, read at each call: the trainer raises `alpha` by schedule.
+
+    Args:
+        eikonal_weight: Weight of the Eikonal term.
+        mask_weight: Weight of the mask term.
+        alpha: Sharpness of the mask term's sigmoid.
+    """
+
+    config_class = LossConfig
+
+    def __init__(self, eikonal_weight: float, mask_weight: float, alpha: float) -> None:
+        super().__init__()
+        self.eikonal_weight = eikonal_weight
+        self.mask_weight = mask_weight
+        self.alpha = alpha
+
+    def rgb_loss(self, rgb_values: Tensor, rgb: Tensor, shaded: Tensor) -> Tensor:
+        """Returns the L1 distance of colours over shaded rays, divided by all rays (section 3.4).
+
+        Args:
+            rgb_values: (R, 3) rendered colours in [-1, 1].
+            rgb: (R, 3) the photographs' colours in [-1, 1].
+            shaded: (R,) rays that hit the surface and lie in the mask.
+
+        Returns:
+            The scalar loss.
+        """
+        difference = (rgb_values - rgb).abs().sum(dim=1)
+        # where, not a product: an excluded ray must not carry even a NaN.
+        return torch.where(shaded, difference, torch.zeros_like(difference)).sum() / shaded.shape[0]
+
+    def mask_loss(self, sdf_output: Tensor, shaded: Tensor, object_mask: Tensor) -> Tensor:
+        """Returns the cross-entropy of the soft mask over all other rays, divided by all rays (sections 3.3, 3.4).
+
+        Args:
+            sdf_output: (R, 1) signed distance at the rays' points.
+            shaded: (R,) rays left to the RGB term.
+            object_mask: (R,) the photographs' mask.
+
+        Returns:
+            The scalar loss.
+        """
+        logits = -self.alpha * sdf_output.squeeze(-1)
+        entropy = functional.binary_cross_entropy_with_logits(logits, object_mask.to(logits.dtype), reduction="none")
+        return torch.where(shaded, torch.zeros_like(entropy), entropy).sum() / self.alpha / shaded.shape[0]
+
+    def eikonal_loss(self, grad_theta: Tensor | None, like: Tensor) -> Tensor:
+        """Returns the mean squared deviation of the gradient's norm from one (section 3.4).
+
+        Args:
+            grad_theta: (E, 3) gradients, or None or empty for a loss of zero.
+            like: A tensor that gives device and dtype.
+
+        Returns:
+            The scalar loss.
+        """
+        if grad_theta is None or grad_theta.shape[0] == 0:
+            return like.new_zeros(())
+        return ((grad_theta.norm(2, dim=1) - 1) ** 2).mean()
+
+    def forward(self, outputs: Mapping[str, Tensor], ground_truth: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Evaluates all terms.
+
+        Args:
+            outputs: What `IDRNetwork.forward` returns.
+            ground_truth: ``rgb`` (B, P, 3) in [-1, 1].
+
+        Returns:
+            Scalars ``loss``, ``rgb_loss``, ``eikonal_loss``, ``mask_loss``.
+        """
+        shaded = outputs["network_object_mask"] & outputs["object_mask"]
+        rgb = ground_truth["rgb"].reshape(-1, 3)
+        rgb_loss = self.rgb_loss(outputs["rgb_values"], rgb, shaded)
+        mask_loss = self.mask_loss(outputs["sdf_output"], shaded, outputs["object_mask"])
+        eikonal_loss = self.eikonal_loss(outputs["grad_theta"], like=outputs["sdf_output"])
+        return {
+            "loss": rgb_loss + self.eikonal_weight * eikonal_loss + self.mask_weight * mask_loss,
+            "rgb_loss": rgb_loss,
+            "eikonal_loss": eikonal_loss,
+            "mask_loss": mask_loss,
+        }

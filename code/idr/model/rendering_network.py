@@ -1,0 +1,97 @@
+"""The appearance network M (paper, Eq. 2 and section 3.2).
+
+N points, F features.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from idr.errors import InputError
+from idr.model.embedder import encoded_width, positional_encoding
+from idr.model.layers import make_linear
+
+MODES = ("idr", "no_view_dir", "no_normal")
+INPUT_WIDTH = {"idr": 9, "no_view_dir": 6, "no_normal": 6}  # point, view direction, normal: 3 numbers each
+
+
+@dataclass(frozen=True)
+class RenderingNetworkConfig:
+    """Keys of the block ``model.rendering_network``.
+
+    Attributes:
+        mode: Which inputs the network sees: idr, no_view_dir or no_normal.
+        d_in: Numbers before features and encoding: 9 for idr, 6 for the ablations.
+        d_out: Colour channels.
+        dims: Widths of the hidden layers.
+        weight_norm: Normalise weight rows.
+        multires_view: Octaves of the view direction's encoding; 0 for none.
+    """
+
+    mode: str
+    d_in: int
+    d_out: int
+    dims: tuple[int, ...]
+    weight_norm: bool = True
+    multires_view: int = 0
+
+
+class RenderingNetwork(nn.Module):
+    """M(point, normal, view direction, feature) -> colour.
+
+    Args:
+        feature_vector_size: F of the implicit network; may be 0.
+        config: The block's values.
+
+    Raises:
+        InputError: Unknown mode, or a d_in that does not fit it.
+    """
+
+    def __init__(self, feature_vector_size: int, config: RenderingNetworkConfig) -> None:
+        super().__init__()
+        _check(config)
+        self.mode = config.mode
+        self.octaves = config.multires_view
+        extra = encoded_width(3, config.multires_view) - 3 if config.mode != "no_view_dir" else 0
+        dims = (config.d_in + feature_vector_size + extra, *config.dims, config.d_out)
+        self.num_layers = len(dims) - 1
+        for index in range(self.num_layers):
+            setattr(self, f"lin{index}", make_linear(dims[index], dims[index + 1], config.weight_norm))
+
+    def forward(self, points: Tensor, normals: Tensor, view_dirs: Tensor, features: Tensor) -> Tensor:
+        """Renders points.
+
+        Args:
+            points: (N, 3), unit-sphere frame.
+            normals: (N, 3) gradient of the signed distance, not normalised, by design.
+            view_dirs: (N, 3) unit vectors from the point to the camera.
+            features: (N, F) global geometry features.
+
+        Returns:
+            (N, 3) RGB in [-1, 1].
+        """
+        if self.mode == "no_view_dir":
+            inputs: tuple[Tensor, ...] = (points, normals, features)
+        elif self.mode == "no_normal":
+            inputs = (points, positional_encoding(view_dirs, self.octaves), features)
+        else:
+            inputs = (points, positional_encoding(view_dirs, self.octaves), normals, features)
+        hidden = torch.cat(inputs, dim=-1)
+        for index in range(self.num_layers - 1):
+            hidden = functional.relu(self.get_submodule(f"lin{index}")(hidden))
+        return torch.tanh(self.get_submodule(f"lin{self.num_layers - 1}")(hidden))
+
+
+def _check(config: RenderingNetworkConfig) -> None:
+    """Refuses a mode or an input width that the method does not have."""
+    where = "model.rendering_network"
+    if config.mode not in MODES:
+        raise InputError(f"{where}.mode = {config.mode}: expected one of {', '.join(MODES)}")
+    if config.d_in != INPUT_WIDTH[config.mode]:
+        raise InputError(f"{where}.d_in = {config.d_in}: mode {config.mode} takes {INPUT_WIDTH[config.mode]}")
+    if config.mode == "no_view_dir" and config.multires_view:
+        raise InputError(f"{where}.multires_view = {config.multires_view}: mode no_view_dir has none; set it to 0")

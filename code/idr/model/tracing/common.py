@@ -1,0 +1,101 @@
+"""What all tracers share: their configuration, their result, evaluating f at some of the rays.
+
+R rays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from idr.errors import InputError
+
+Sdf = Callable[[Tensor], Tensor]
+"""Maps (N, 3) points in the unit-sphere frame to (N,) signed distances."""
+
+STRATEGIES = ("published",)
+MAX_POINTS_AT_ONCE = 100_000  # bounds the memory of one network evaluation
+
+
+@dataclass(frozen=True)
+class TracerConfig:
+    """Keys of the block ``model.ray_tracer``.
+
+    Attributes:
+        object_bounding_sphere: Radius of the sphere around the origin that holds the object.
+        sdf_threshold: f at most this counts as on the surface.
+        line_search_step: Fraction of an overshooting step that is kept at the first correction.
+        line_step_iters: Most corrections of one step.
+        sphere_tracing_iters: Most steps from either end.
+        n_steps: Samples of the search along rays that did not converge, and of the smallest-f search.
+        n_secant_steps: Refinements of a sign change.
+        strategy: Which tracer; ``published`` is the published method.
+    """
+
+    object_bounding_sphere: float
+    sdf_threshold: float = 5.0e-5
+    line_search_step: float = 0.5
+    line_step_iters: int = 1
+    sphere_tracing_iters: int = 10
+    n_steps: int = 100
+    n_secant_steps: int = 8
+    strategy: str = "published"
+
+    def __post_init__(self) -> None:
+        where = "model.ray_tracer"
+        if self.strategy not in STRATEGIES:
+            raise InputError(f"{where}.strategy = {self.strategy}: expected one of {', '.join(STRATEGIES)}")
+        if self.object_bounding_sphere <= 0:
+            raise InputError(f"{where}.object_bounding_sphere = {self.object_bounding_sphere}: expected a radius above 0")
+        if self.n_steps < 2:
+            raise InputError(f"{where}.n_steps = {self.n_steps}: expected at least 2 samples a ray")
+        for name in ("line_step_iters", "sphere_tracing_iters", "n_secant_steps"):
+            if getattr(self, name) < 0:
+                raise InputError(f"{where}.{name} = {getattr(self, name)}: expected 0 or more")
+
+
+@dataclass(frozen=True)
+class TraceResult:
+    """Where rays ended. No gradient.
+
+    Attributes:
+        depth: (R,) depth t, unit-sphere frame; the ray's point is c + t v. For rays without a hit, the
+            point that the mask loss looks at (training) or where the search ended (evaluation).
+        hit: (R,) bool, the ray meets the surface.
+    """
+
+    depth: Tensor
+    hit: Tensor
+
+
+def evaluate_in_chunks(sdf: Sdf, points: Tensor) -> Tensor:
+    """Evaluates f at (N, 3) points, a bounded number at once; returns (N,)."""
+    if points.shape[0] <= MAX_POINTS_AT_ONCE:
+        return sdf(points)
+    return torch.cat([sdf(chunk) for chunk in points.split(MAX_POINTS_AT_ONCE)])
+
+
+def evaluate_where(sdf: Sdf, points: Tensor, active: Tensor) -> Tensor:
+    """Evaluates f where a ray is active, zero elsewhere.
+
+    On a CPU only the active points are computed. An accelerator would have to stop and tell the host how
+    many there are, so there all points are computed and the rest is dropped.
+
+    Args:
+        sdf: The signed distance.
+        points: (R, 3).
+        active: (R,) bool.
+
+    Returns:
+        (R,) values.
+    """
+    if points.device.type == "cpu":
+        values = points.new_zeros(points.shape[0])
+        index = active.nonzero().squeeze(1)
+        if index.numel():
+            values[index] = evaluate_in_chunks(sdf, points[index])
+        return values
+    return torch.where(active, evaluate_in_chunks(sdf, points), torch.zeros_like(points[:, 0]))
