@@ -1,0 +1,127 @@
+"""Reading ``cameras.npz`` and its like.
+
+B images. Frames: world (whatever the photographs were calibrated in) and unit sphere, world = scale_mat unit.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from idr.errors import InputError, MissingInputError
+from idr.geometry.cameras import decompose_projection, project_points
+
+
+@dataclass(frozen=True)
+class CameraFile:
+    """The matrices of one npz.
+
+    Attributes:
+        path: Where they were read.
+        world_mats: (B, 4, 4) projections from world coordinates to pixels.
+        scale_mats: (B, 4, 4) similarities from unit-sphere to world coordinates.
+    """
+
+    path: Path
+    world_mats: NDArray[np.float64]
+    scale_mats: NDArray[np.float64]
+
+    def decompose(self, scaled: bool = True) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Decomposes all projections.
+
+        Args:
+            scaled: Poses in unit-sphere coordinates; otherwise in world coordinates.
+
+        Returns:
+            intrinsics (B, 4, 4) and camera-to-world poses (B, 4, 4).
+        """
+        projections = self.world_mats @ self.scale_mats if scaled else self.world_mats
+        pairs = [decompose_projection(projection[:3]) for projection in projections]
+        return np.stack([k for k, _ in pairs]), np.stack([pose for _, pose in pairs])
+
+
+def read_cameras(path: Path, num_images: int) -> CameraFile:
+    """Reads and checks the cameras of a scene.
+
+    Args:
+        path: The npz, with ``world_mat_i`` and ``scale_mat_i`` for image i; other keys are passed over.
+        num_images: B, the number of images the file must match.
+
+    Returns:
+        The matrices.
+
+    Raises:
+        MissingInputError: No such file.
+        InputError: Unreadable, a matrix missing, too many, of a wrong shape, not finite, singular, or a
+            camera that does not have the unit sphere's centre in front of it.
+    """
+    if not path.is_file():
+        raise MissingInputError(f"no camera file {path}; expected an npz with world_mat_i and scale_mat_i")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {key: np.asarray(archive[key]) for key in archive.files if _index_of(key) is not None}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
+        raise InputError(f"{path} cannot be read as an npz ({error}); it may be truncated, fetch it again") from error
+
+    stacks = [_stack(arrays, prefix, num_images, path) for prefix in ("world_mat", "scale_mat")]
+    cameras = CameraFile(path, *stacks)
+    _check_cameras(cameras)
+    return cameras
+
+
+def _index_of(key: str) -> int | None:
+    """Returns i of ``world_mat_i`` or ``scale_mat_i``, None for any other key."""
+    prefix, _, index = key.rpartition("_")
+    return int(index) if prefix in ("world_mat", "scale_mat") and index.isdigit() else None
+
+
+def _stack(arrays: dict[str, NDArray], prefix: str, num_images: int, path: Path) -> NDArray[np.float64]:
+    """Returns the (B, 4, 4) matrices of one kind after checking number, shape and values."""
+    there = {_index_of(key) for key in arrays if key.startswith(prefix)}
+    missing = [i for i in range(num_images) if i not in there]
+    extra = sorted(i for i in there if i is not None and i >= num_images)
+    if missing or extra:
+        what = f"lacks {prefix}_{missing[0]}" if missing else f"holds {prefix}_{extra[0]} too"
+        raise InputError(
+            f"{path} {what}: {len(there)} {prefix} matrices for {num_images} images; "
+            "each image needs one camera, numbered from 0 in natural name order"
+        )
+    matrices = []
+    for i in range(num_images):
+        matrix = arrays[f"{prefix}_{i}"]
+        if matrix.shape == (3, 4):
+            matrix = np.vstack((matrix, [0, 0, 0, 1]))
+        if matrix.shape != (4, 4) or not np.issubdtype(matrix.dtype, np.number):
+            raise InputError(f"{path}: {prefix}_{i} has shape {matrix.shape}; expected a 4x4 matrix of numbers")
+        matrix = matrix.astype(np.float64)
+        if not np.isfinite(matrix).all():
+            raise InputError(f"{path}: {prefix}_{i} holds values that are not finite; calibrate this view again")
+        matrices.append(matrix)
+    return np.stack(matrices)
+
+
+def _check_cameras(cameras: CameraFile) -> None:
+    """Refuses scale matrices that are no similarity and cameras that cannot see the unit sphere."""
+    for i, scale_mat in enumerate(cameras.scale_mats):
+        gram = scale_mat[:3, :3].T @ scale_mat[:3, :3]
+        size = np.trace(gram) / 3
+        if not size > 0 or np.abs(gram - size * np.eye(3)).max() > 1e-3 * size:
+            raise InputError(
+                f"{cameras.path}: scale_mat_{i} is not a similarity; expected one scale for all axes, a rotation "
+                "and a translation; preprocess_cameras.py writes a right one"
+            )
+    for i, projection in enumerate(cameras.world_mats @ cameras.scale_mats):
+        try:
+            decompose_projection(projection[:3])
+        except ValueError as error:
+            raise InputError(f"{cameras.path}: world_mat_{i}: {error}; calibrate this view again") from error
+        depth = project_points(np.zeros((1, 3)), projection[:3])[1][0]
+        if depth <= 0:
+            raise InputError(
+                f"{cameras.path}: world_mat_{i} is mirrored or looks away: the unit sphere's centre lies behind the "
+                f"camera (depth {depth:.3g}); expected OpenCV axes (x right, y down, z forward) and the object in front"
+            )

@@ -1,0 +1,138 @@
+"""Reading photographs and masks of any common kind.
+
+H rows, W columns.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import imageio.v3 as iio
+import numpy as np
+from numpy.typing import NDArray
+
+from idr.errors import InputError, MissingInputError
+
+log = logging.getLogger(__name__)
+
+IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+MASK_THRESHOLD = 127.5  # of 255; the published rule
+OPAQUE = 255
+LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, what image libraries call the grey value
+
+
+def natural_key(path: Path) -> list[tuple[int, int, str]]:
+    """Returns a sorting key in which numbers inside a name count as numbers: 2.png comes before 10.png."""
+    pieces = re.split(r"(\d+)", path.stem.lower())
+    return [(0, int(piece), "") if piece.isdigit() else (1, 0, piece) for piece in pieces]
+
+
+def natural_sorted(paths: Iterable[Path]) -> list[Path]:
+    """Sorts paths by name with numbers in numerical order; full names break ties."""
+    return sorted(paths, key=lambda path: (natural_key(path), path.name))
+
+
+def list_images(folder: Path) -> list[Path]:
+    """Lists the images of a folder in natural name order, endings in any case; hidden files are passed over.
+
+    Args:
+        folder: The folder.
+
+    Returns:
+        Paths of at least one image.
+
+    Raises:
+        MissingInputError: No such folder, or no image in it.
+    """
+    if not folder.is_dir():
+        raise MissingInputError(f"no folder {folder}; a scene holds image/ and mask/ (see DATA_CONVENTION.md)")
+    found = [p for p in folder.iterdir() if p.suffix.lower() in IMAGE_ENDINGS and not p.name.startswith(".")]
+    if not found:
+        raise MissingInputError(f"no images in {folder}; expected files ending in {', '.join(IMAGE_ENDINGS)}")
+    return natural_sorted(found)
+
+
+def _read(path: Path) -> NDArray[np.generic]:
+    """Reads a file as an array (H, W) or (H, W, C), scaled to uint8."""
+    try:
+        pixels = np.asarray(iio.imread(path, index=0) if path.suffix.lower() in (".tif", ".tiff") else iio.imread(path))
+    except Exception as error:  # decoders raise whatever they like for a broken file
+        raise InputError(f"{path} cannot be read as an image ({type(error).__name__}: {error}); replace it") from error
+    if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] not in (1, 2, 3, 4)):
+        raise InputError(f"{path} has shape {pixels.shape}; expected one still image of 1 to 4 channels")
+    return pixels
+
+
+def _to_uint8(pixels: NDArray[np.generic], path: Path) -> NDArray[np.uint8]:
+    """Scales 1-bit, 16-bit and float images to 0..255 by the range of their type."""
+    if pixels.dtype == np.uint8:
+        return pixels.astype(np.uint8, copy=False)
+    if pixels.dtype == np.bool_:
+        return pixels.astype(np.uint8) * np.uint8(OPAQUE)
+    if pixels.dtype == np.uint16:
+        return np.round(pixels.astype(np.float64) / 257.0).astype(np.uint8)
+    if np.issubdtype(pixels.dtype, np.integer) and pixels.min() >= 0 and pixels.max() <= 65535:
+        return np.round(pixels.astype(np.float64) / 257.0).astype(np.uint8)  # 16 bits, decoded as wider integers
+    if np.issubdtype(pixels.dtype, np.floating) and np.isfinite(pixels.astype(np.float64)).all() and pixels.max() <= 1.0:
+        return np.round(np.clip(pixels.astype(np.float64), 0, 1) * OPAQUE).astype(np.uint8)
+    raise InputError(f"{path} holds {pixels.dtype} values; expected 8 or 16 bits a channel, or floats in [0, 1]")
+
+
+def load_rgb(path: Path) -> NDArray[np.uint8]:
+    """Loads a photograph.
+
+    Grey images are repeated over three channels, 16-bit ones reduced to 8, and an alpha channel is dropped:
+    the object mask comes from the mask folder.
+
+    Args:
+        path: The file.
+
+    Returns:
+        (H, W, 3) uint8.
+
+    Raises:
+        InputError: Not a readable still image.
+    """
+    pixels = _to_uint8(_read(path), path)
+    if pixels.ndim == 2:
+        pixels = pixels[..., None]
+    channels = pixels.shape[2]
+    if channels in (1, 2):
+        return np.repeat(pixels[..., :1], 3, axis=2)
+    return np.ascontiguousarray(pixels[..., :3])
+
+
+def load_mask(path: Path) -> NDArray[np.bool_]:
+    """Loads an object mask: grey above 127.5 of 255 is inside.
+
+    Files that hold only the values 0 and 1 are taken as false and true. Colour is reduced to its luma. An
+    alpha channel that is not opaque everywhere is the mask where the colours say nothing (all one value),
+    and cuts the colours' mask otherwise.
+
+    Args:
+        path: The file, of any kind `load_rgb` takes; JPEG noise does no harm.
+
+    Returns:
+        (H, W) bool.
+
+    Raises:
+        InputError: Not a readable still image.
+    """
+    raw = _read(path)
+    if raw.dtype != np.bool_ and np.issubdtype(raw.dtype, np.integer) and raw.max() == 1:
+        raw = raw.astype(np.uint8) * np.uint8(OPAQUE)
+    pixels = _to_uint8(raw, path)
+    if pixels.ndim == 2:
+        return pixels > MASK_THRESHOLD
+    channels = pixels.shape[2]
+    has_alpha = channels in (2, 4)
+    colour = pixels[..., : channels - 1] if has_alpha else pixels
+    grey = colour[..., 0] if colour.shape[2] == 1 else np.round(colour.astype(np.float64) @ LUMA)
+    inside = grey > MASK_THRESHOLD
+    if has_alpha and (pixels[..., -1] < OPAQUE).any():
+        opaque = pixels[..., -1] > MASK_THRESHOLD
+        inside = opaque if colour.min() == colour.max() else inside & opaque
+    return inside

@@ -1,0 +1,260 @@
+"""One scene: photographs, masks and cameras.
+
+B images, H rows, W columns, P pixels of a draw. Images stay uint8 and pixels are looked up by index, so
+that no grid of pixel coordinates or float image is ever built.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from idr.config import project_root
+from idr.datasets.camera_files import CameraFile, read_cameras
+from idr.datasets.images import list_images, load_mask, load_rgb
+from idr.errors import InputError, MissingInputError
+from idr.geometry.quaternions import rotation_to_quaternion
+
+log = logging.getLogger(__name__)
+
+SPLITS = ("train", "holdout")
+Sample = dict[str, Tensor]
+Item = tuple[int, Sample, Sample]
+
+
+@dataclass(frozen=True)
+class SceneDatasetConfig:
+    """Keys of the block ``dataset``; see `SceneDataset` for their meaning."""
+
+    data_dir: str
+    img_res: tuple[int, ...]
+    scan_id: int = 0
+    cam_file: str | None = None
+    data_root: str | None = None
+    holdout: tuple[int, ...] = ()
+    split: str = "train"
+
+
+class SceneDataset(torch.utils.data.Dataset):
+    """The scene of a folder ``<data_root>/<data_dir>/scan<scan_id>`` (see DATA_CONVENTION.md).
+
+    Args:
+        train_cameras: Leave poses to the trainer: items hold no ``pose`` and `get_pose_init` may be called.
+        data_dir: Folder of the data set below the data root.
+        img_res: [height, width] of the images.
+        scan_id: Number of the scene.
+        cam_file: Name of an npz that replaces ``cameras.npz``.
+        data_root: Folder of all data sets; default ``data/`` beside ``code/``.
+        holdout: Numbers of images that are never trained on.
+        split: ``train`` for the images that are trained on, ``holdout`` for the others.
+
+    Attributes:
+        images: (B, H W, 3) uint8.
+        masks: (B, H W) bool, the object.
+        intrinsics: (B, 4, 4) float32.
+        poses: (B, 4, 4) float32 camera-to-world, unit-sphere frame.
+        indices: The images' numbers in the folder.
+        instance_dir: The scene's folder.
+
+    Raises:
+        MissingInputError: The folder or a file is not there.
+        InputError: Something in it does not fit.
+    """
+
+    config_class = SceneDatasetConfig
+
+    def __init__(
+        self,
+        train_cameras: bool,
+        data_dir: str,
+        img_res: Sequence[int],
+        scan_id: int = 0,
+        cam_file: str | None = None,
+        data_root: str | None = None,
+        holdout: Sequence[int] = (),
+        split: str = "train",
+    ) -> None:
+        self.train_cameras = train_cameras
+        self.img_res = _checked_resolution(img_res)
+        self.total_pixels = self.img_res[0] * self.img_res[1]
+        self.instance_dir = _scene_folder(Path(data_root) if data_root else project_root() / "data", data_dir, scan_id)
+        self.scan_id = scan_id
+        self.sampling_idx: Tensor | None = None
+
+        image_paths = list_images(self.instance_dir / "image")
+        mask_paths = list_images(self.instance_dir / "mask")
+        if len(image_paths) != len(mask_paths):
+            raise InputError(
+                f"scan {scan_id}: {len(image_paths)} images but {len(mask_paths)} masks in {self.instance_dir}; "
+                "each image needs one mask, paired in natural name order"
+            )
+        self.num_images_in_folder = len(image_paths)
+        self.indices = _chosen(len(image_paths), holdout, split)
+        self._all_cameras = self._read(cam_file or "cameras.npz")
+        intrinsics, poses = self._all_cameras.decompose()
+        self.intrinsics = torch.from_numpy(intrinsics[self.indices]).float()
+        self.poses = torch.from_numpy(poses[self.indices]).float()
+        _check_distance(poses, self._all_cameras.path)
+        self.images = torch.stack([self._load_image(image_paths[i]) for i in self.indices])
+        self.masks = torch.stack([self._load_mask(mask_paths[i]) for i in self.indices])
+        if len(image_paths) == 1:
+            log.warning("%s holds a single view: the surface behind it is not determined", self.instance_dir)
+
+    @property
+    def n_images(self) -> int:
+        """B, the number of images of this split."""
+        return len(self.indices)
+
+    def _read(self, name: str) -> CameraFile:
+        return read_cameras(self.instance_dir / name, self.num_images_in_folder)
+
+    def _load_image(self, path: Path) -> Tensor:
+        rgb = load_rgb(path)
+        self._check_size(rgb.shape[:2], path)
+        return torch.from_numpy(rgb).reshape(-1, 3)
+
+    def _load_mask(self, path: Path) -> Tensor:
+        mask = load_mask(path)
+        self._check_size(mask.shape, path)
+        if not mask.any():
+            raise InputError(f"{path}: the mask is empty; expected white on the object; mend it or remove this view")
+        if mask.all():
+            raise InputError(
+                f"{path}: the mask is white everywhere, so it has no silhouette; expected black around the object; "
+                "mend it or remove this view"
+            )
+        return torch.from_numpy(mask).reshape(-1)
+
+    def _check_size(self, shape: tuple[int, ...], path: Path) -> None:
+        if tuple(shape) != self.img_res:
+            raise InputError(
+                f"{path} is {shape[0]} x {shape[1]} (height x width) but dataset.img_res = {list(self.img_res)}; "
+                "correct img_res, or resize images, masks and cameras together"
+            )
+
+    def __len__(self) -> int:
+        return self.n_images
+
+    def __getitem__(self, index: int) -> Item:
+        return self.sample_item(index, self.sampling_idx)
+
+    def sample_item(self, index: int, pixels: Tensor | None) -> Item:
+        """Returns some pixels of an image.
+
+        Args:
+            index: Position of the image in this split.
+            pixels: (P,) pixel numbers, row by row, or None for all of them.
+
+        Returns:
+            The index; ``object_mask`` (P,), ``uv`` (P, 2), ``intrinsics`` (4, 4) and, unless cameras are
+            trained, ``pose`` (4, 4); ``rgb`` (P, 3) in [-1, 1].
+        """
+        chosen = torch.arange(self.total_pixels) if pixels is None else pixels
+        width = self.img_res[1]
+        sample = {
+            "object_mask": self.masks[index][chosen],
+            "uv": torch.stack((chosen % width, chosen // width), dim=1).float(),
+            "intrinsics": self.intrinsics[index],
+        }
+        if not self.train_cameras:
+            sample["pose"] = self.poses[index]
+        return index, sample, {"rgb": self.images[index][chosen].float() / 127.5 - 1.0}
+
+    def change_sampling_idx(self, sampling_size: int, generator: torch.Generator | None = None) -> None:
+        """Draws the pixels that items hold from now on, without replacement.
+
+        Args:
+            sampling_size: P; -1 for all pixels.
+            generator: Source of the draw; None for torch's default one.
+        """
+        if sampling_size == -1:
+            self.sampling_idx = None
+        else:
+            self.sampling_idx = torch.randperm(self.total_pixels, generator=generator)[:sampling_size]
+
+    @staticmethod
+    def collate_fn(items: Sequence[Item]) -> tuple[Tensor, Sample, Sample]:
+        """Stacks items into (B,) indices and dictionaries of (B, ...) tensors."""
+        indices, samples, truths = zip(*items, strict=True)
+        stack: Any = lambda dicts: {key: torch.stack([d[key] for d in dicts]) for key in dicts[0]}  # noqa: E731
+        return torch.tensor(indices), stack(samples), stack(truths)
+
+    def get_scale_mat(self) -> np.ndarray:
+        """Returns scale_mat_0, (4, 4): unit-sphere to world coordinates."""
+        return self._all_cameras.scale_mats[0]
+
+    def get_gt_pose(self, scaled: bool = False) -> Tensor:
+        """Returns the given cameras' poses.
+
+        Args:
+            scaled: In unit-sphere coordinates; otherwise in world coordinates.
+
+        Returns:
+            (B, 4, 4) camera-to-world.
+        """
+        return torch.from_numpy(self._all_cameras.decompose(scaled)[1][self.indices]).float()
+
+    def get_pose_init(self) -> Tensor:
+        """Returns where trained cameras start: the poses of ``cameras_linear_init.npz``.
+
+        Returns:
+            (B, 7) quaternion (w, x, y, z) and centre, in that file's own unit-sphere coordinates.
+        """
+        poses = torch.from_numpy(self._read("cameras_linear_init.npz").decompose()[1][self.indices])
+        return torch.cat((rotation_to_quaternion(poses[:, :3, :3]), poses[:, :3, 3]), dim=1).float()
+
+
+def _checked_resolution(img_res: Sequence[int]) -> tuple[int, int]:
+    """Returns (height, width)."""
+    if len(img_res) != 2 or min(img_res) < 1:
+        raise InputError(f"dataset.img_res = {list(img_res)}: expected [height, width] in pixels")
+    return int(img_res[0]), int(img_res[1])
+
+
+def _scene_folder(data_root: Path, data_dir: str, scan_id: int) -> Path:
+    """Finds the scene's folder or says which scenes there are."""
+    folder = data_root / data_dir / f"scan{scan_id}"
+    if folder.is_dir():
+        return folder
+    if not folder.parent.is_dir():
+        raise MissingInputError(
+            f"no data folder {folder.parent}; bring the data set there (data/download_data.sh for DTU), "
+            "or name another place with --data_root"
+        )
+    scans = sorted(p.name for p in folder.parent.glob("scan*") if p.is_dir())
+    raise MissingInputError(
+        f"no scene {folder}; {folder.parent} holds {', '.join(scans) or 'no scan folders'}; choose one with --scan_id"
+    )
+
+
+def _chosen(num_images: int, holdout: Sequence[int], split: str) -> list[int]:
+    """Returns the numbers of the images of a split."""
+    wrong = [i for i in holdout if not 0 <= i < num_images]
+    if wrong:
+        raise InputError(f"dataset.holdout names image {wrong[0]}; the scene has images 0 to {num_images - 1}")
+    if split not in SPLITS:
+        raise InputError(f"split {split}: expected one of {', '.join(SPLITS)}")
+    held_out = set(holdout)
+    chosen = [i for i in range(num_images) if (i in held_out) == (split == "holdout")]
+    if not chosen:
+        which = "no image is held out" if split == "holdout" else "every image is held out, none is left to train on"
+        raise InputError(f"dataset.holdout = {list(holdout)}: {which}; the scene has {num_images} images")
+    return chosen
+
+
+def _check_distance(poses: np.ndarray, path: Path) -> None:
+    """Refuses cameras inside the unit sphere, which is to hold the object alone."""
+    distances = np.linalg.norm(poses[:, :3, 3], axis=1)
+    nearest = int(distances.argmin())
+    if distances[nearest] < 1.0:
+        raise InputError(
+            f"{path}: camera {nearest} lies inside the unit sphere (at {distances[nearest]:.2f} of its radius); "
+            "expected the object alone inside; run preprocess_cameras.py to find scale_mat from the masks"
+        )
