@@ -1,0 +1,269 @@
+"""``exp_runner.py``: trains geometry, appearance and, if asked, cameras of one scene."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from idr.cli.common import (
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    add_conf_arguments,
+    add_device_arguments,
+    choose_device,
+    make_parser,
+    parse,
+    run,
+    say,
+)
+from idr.errors import InputError, MissingInputError
+
+if TYPE_CHECKING:
+    import torch
+
+    from idr.checkpoints import CheckpointFolder
+    from idr.training.poses import LearnablePoses
+    from idr.training.trainer import Trainer
+
+log = logging.getLogger("idr.cli.train")
+
+LATEST = "latest"
+DESCRIPTION = (
+    "Trains a surface and its appearance from masked photographs; with --train_cameras from rough cameras too. "
+    "Runs go to exps/<expname><suffix>[_<scan>]/<time>/ beside code/."
+)
+EXAMPLES = """\
+  python training/exp_runner.py --conf ./confs/dtu_fixed_cameras.conf --scan_id 65
+  python training/exp_runner.py --conf ./confs/dtu_trained_cameras.conf --train_cameras --scan_id 65
+  python training/exp_runner.py --conf ./confs/dtu_fixed_cameras.conf --scan_id 65 --is_continue"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command."""
+    parser = make_parser(DESCRIPTION, EXAMPLES)
+    add_conf_arguments(parser)
+    parser.add_argument("--batch_size", type=int, default=1, help="images a step")
+    parser.add_argument("--nepoch", type=int, default=2000, help="passes over the images, counted from the run's start")
+    parser.add_argument("--expname", default="", help="suffix to the conf's train.expname")
+    parser.add_argument(
+        "--exps_folder", default="exps", help="folder of all runs: absolute, or relative to the one that holds code/"
+    )
+    add_device_arguments(parser)
+    parser.add_argument("--is_continue", action="store_true", help="continue a run from its checkpoint, in its folder")
+    parser.add_argument("--timestamp", default=LATEST, help="with --is_continue: the run's folder, or the latest")
+    parser.add_argument("--checkpoint", default=LATEST, help="with --is_continue: epoch of the checkpoint, or the latest")
+    parser.add_argument(
+        "--new_run", action="store_true", help="with --is_continue: go on in a new folder and leave the old one as it is"
+    )
+    parser.add_argument("--train_cameras", action="store_true", help="train cameras too, from cameras_linear_init.npz")
+    parser.add_argument("--scan_id", type=int, default=-1, help="scene; -1 takes the conf's dataset.scan_id, if any")
+    parser.add_argument("--seed", type=int, default=None, help="root of all random numbers (default: 0, or the run's)")
+    parser.add_argument("--tensorboard", action="store_true", help="also write TensorBoard events (idr[tensorboard])")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command.
+
+    Args:
+        argv: Arguments without the program's name; None for the process's own.
+
+    Returns:
+        The exit status.
+    """
+    arguments = parse(build_parser(), argv)
+    return run(lambda: _train(arguments))
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    """Builds everything, so that bad input leaves no trace, then opens the run's folder and trains."""
+    _check_numbers(arguments)
+    device = choose_device(arguments.gpu, arguments.device)
+
+    import torch
+
+    from idr.config import load_conf, project_root, read_block, save_conf
+    from idr.plots import PlotConfig
+    from idr.plugins import build_dataset, build_loss, build_model, conf_value, scan_id_of
+    from idr.training.config import TrainConfig
+    from idr.training.progress import TensorBoardLog
+    from idr.training.randomness import Stream, seed_everything
+    from idr.training.trainer import Outputs, Trainer
+    from idr.workspace import RUNCONF, create_run, run_name
+
+    conf = load_conf(arguments.conf, arguments.overrides)
+    config = read_block(TrainConfig, conf_value(conf, "train"), "train", unknown="warn")
+    plot_config = read_block(PlotConfig, conf.get("plot", {}), "plot")
+    scan_id = scan_id_of(conf, arguments.scan_id)
+    if arguments.train_cameras and config.learning_rate_cam is None:
+        raise InputError("--train_cameras needs train.learning_rate_cam in the conf (published: 1.0e-4)")
+    torch.set_flush_denormal(True)
+
+    exps = project_root() / Path(arguments.exps_folder).expanduser()
+    name = run_name(config.expname, arguments.expname, scan_id)
+    source = _find_checkpoint(arguments, exps, name) if arguments.is_continue else None
+    seed = arguments.seed or 0
+    seed_everything(seed, Stream.WEIGHTS)
+    dataset = build_dataset(conf, arguments.train_cameras, scan_id, arguments.data_root)
+    model, loss = build_model(conf).to(device), build_loss(conf)
+    poses = _learnable_poses(dataset, device) if arguments.train_cameras else None
+    if arguments.batch_size > len(dataset):
+        log.warning("--batch_size %d is more than the %d images: one step an epoch", arguments.batch_size, len(dataset))
+    if config.num_pixels > dataset.total_pixels:
+        log.warning("train.num_pixels %d is more than an image has (%d)", config.num_pixels, dataset.total_pixels)
+
+    def trainer_in(folder: Path) -> Trainer:
+        outputs = Outputs(
+            run=folder,
+            plot=lambda trainer, epoch: _plot(trainer, epoch, plot_config),
+            monitor=_camera_monitor(dataset) if poses is not None else None,
+            tensorboard=TensorBoardLog(folder / "tensorboard") if arguments.tensorboard else None,
+        )
+        return Trainer(
+            dataset, model, loss, config,
+            num_epochs=arguments.nepoch, batch_size=arguments.batch_size, seed=seed, outputs=outputs, poses=poses,
+        )  # fmt: skip
+
+    resolved = _resolved(conf, scan_id, arguments.data_root)
+    if source is None:
+        folder = create_run(exps, name)
+        trainer = trainer_in(folder)
+    else:
+        checkpoints, checkpoint = source
+        # The checkpoint is read before anything is written: one that does not fit leaves no trace.
+        trainer = trainer_in(checkpoints.path.parent)
+        trainer.resume(checkpoints, checkpoint, keep_seed=arguments.seed is not None)
+        if arguments.new_run:
+            trainer.move_to(create_run(exps, name))
+        folder = trainer.outputs.run
+        _note_changed_conf(resolved, folder, trainer.state.epoch)
+    save_conf(resolved, folder / RUNCONF)
+    say(f"run: {folder}")
+    say(f"{len(dataset)} images, {sum(p.numel() for p in model.parameters()):,} parameters, on {device}")
+    if source is not None:
+        say(f"continuing from checkpoint {source[1]} (epoch {trainer.state.epoch}, step {trainer.state.step})")
+    if trainer.state.epoch >= arguments.nepoch:
+        say(f"nothing to do: {trainer.state.epoch} epochs are done, --nepoch is {arguments.nepoch}")
+        return EXIT_OK
+
+    if trainer.train():
+        say(f"done: {arguments.nepoch} epochs; last checkpoint in {trainer.checkpoints.path}")
+        return EXIT_OK
+    say(
+        f"stopped in epoch {trainer.state.epoch}, step {trainer.state.step}; the state is saved in "
+        f"{trainer.checkpoints.path}\nto go on: the same command with --is_continue --timestamp {folder.name}"
+    )
+    return EXIT_INTERRUPTED
+
+
+def _check_numbers(arguments: argparse.Namespace) -> None:
+    for flag, least in (("batch_size", 1), ("nepoch", 0)):
+        if getattr(arguments, flag) < least:
+            raise InputError(f"--{flag} {getattr(arguments, flag)}: expected {least} or more")
+    if arguments.seed is not None and arguments.seed < 0:
+        raise InputError(f"--seed {arguments.seed}: expected 0 or more")
+    if not arguments.is_continue and (arguments.timestamp != LATEST or arguments.checkpoint != LATEST):
+        raise InputError("--timestamp and --checkpoint choose what to continue from; add --is_continue")
+
+
+def _find_checkpoint(arguments: argparse.Namespace, exps: Path, name: str) -> tuple[CheckpointFolder, str] | None:
+    """Finds what to continue from; without a run or a checkpoint training starts from scratch, and says so."""
+    from idr.workspace import CHECKPOINTS, CheckpointFolder, find_run
+
+    try:
+        folder = find_run(exps, name, arguments.timestamp, arguments.checkpoint)
+    except MissingInputError as error:
+        if arguments.timestamp != LATEST or arguments.checkpoint != LATEST:
+            raise
+        say(f"nothing to continue from, starting from scratch ({error})")
+        return None
+    checkpoints = CheckpointFolder(folder / CHECKPOINTS)
+    return checkpoints, checkpoints.resolve(arguments.checkpoint)
+
+
+def _learnable_poses(dataset: Any, device: torch.device) -> LearnablePoses:
+    from idr.training.poses import LearnablePoses
+
+    return LearnablePoses(dataset.get_pose_init().float()).to(device)
+
+
+def _resolved(conf: Any, scan_id: int | None, data_root: str | None) -> Any:
+    """Returns the conf with what the command line decided in it."""
+    if scan_id is not None:
+        conf.put("dataset.scan_id", scan_id)
+    if data_root is not None:
+        conf.put("dataset.data_root", str(Path(data_root).expanduser().resolve()))
+    return conf
+
+
+def _note_changed_conf(resolved: Any, folder: Path, epoch: int) -> None:
+    """Keeps the conf that a run had so far where it goes on with another one."""
+    from idr.config import load_conf, save_conf
+    from idr.workspace import RUNCONF
+
+    if not (folder / RUNCONF).is_file():
+        return
+    before = load_conf(folder / RUNCONF)
+    if before != resolved:
+        kept = folder / f"runconf_until_{epoch}.conf"
+        save_conf(before, kept)
+        log.warning("the conf differs from the run's so far, which is kept as %s", kept.name)
+
+
+def _plot(trainer: Trainer, epoch: int, config: Any) -> None:
+    """Draws the plots of an epoch with the cameras as they are now."""
+    import torch
+
+    from idr.plots import PlotView, choose_views, write_plots
+    from idr.training.randomness import Stream, generator_for
+
+    state, dataset = trainer.state, trainer.dataset
+    generator = generator_for(state.seed, Stream.PLOT, epoch)
+    height, width = dataset.img_res
+    views = []
+    dataset.change_sampling_idx(-1)
+    for index in choose_views(len(dataset), config, generator):
+        _, sample, truth = dataset[index]
+        pose = sample["pose"] if state.poses is None else state.poses.weight.detach()[index]
+        views.append(
+            PlotView(
+                intrinsics=sample["intrinsics"].to(trainer.device),
+                pose=pose.to(trainer.device),
+                photo=(truth["rgb"] + 1).reshape(height, width, 3) / 2,
+                object_mask=sample["object_mask"].to(trainer.device),
+            )
+        )
+    state.model.eval()
+    with torch.no_grad():
+        sdf = state.model.implicit_network
+        write_plots(
+            trainer.outputs.run / "plots", epoch, state.model, lambda x: sdf(x)[:, 0], views, config,
+            getattr(state.model, "object_bounding_sphere", 1.0), generator,
+        )  # fmt: skip
+    state.model.train()
+
+
+def _camera_monitor(dataset: Any) -> Any:
+    """Returns what measures trained cameras against the given ones after each epoch."""
+    from idr.evaluation.camera_error import align_cameras, camera_errors
+    from idr.geometry.cameras import pose_matrix
+
+    truth = dataset.get_gt_pose(scaled=False).double().numpy()
+
+    def measure(trainer: Trainer) -> dict[str, float]:
+        assert trainer.state.poses is not None
+        poses = pose_matrix(trainer.state.poses.weight.detach().double().cpu()).numpy()
+        errors = camera_errors(poses, truth, align_cameras(poses, truth))
+        return {
+            "camera_rotation_degrees": float(errors.rotation_degrees.mean()),
+            "camera_centre": float(errors.translation.mean()),
+        }
+
+    return measure
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

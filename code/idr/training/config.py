@@ -1,0 +1,65 @@
+"""The block ``train`` of a conf."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from idr.errors import InputError
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Keys of the block ``train``. The last group is ours; the published confs do without.
+
+    Attributes:
+        expname: Name of the experiment.
+        dataset_class: Class path of the data set.
+        model_class: Class path of the model.
+        loss_class: Class path of the loss.
+        learning_rate: Adam's step size.
+        num_pixels: Rays an image and step.
+        plot_freq: Epochs between plots.
+        alpha_milestones: Epochs from which the mask loss's alpha has grown by `alpha_factor` once more.
+        alpha_factor: That factor.
+        sched_milestones: Epochs from which the learning rate has shrunk by `sched_factor` once more.
+        sched_factor: That factor.
+        learning_rate_cam: SparseAdam's step size for camera poses; needed to train cameras.
+        cam_warmup_epochs: Epochs at the start in which poses are held.
+        cam_sched_milestones: Epochs from which the poses' step size has changed by `cam_sched_factor` once more.
+        cam_sched_factor: That factor.
+        checkpoint_freq: Epochs between checkpoints.
+        keep_checkpoints: Numbered checkpoints to keep; absent for all.
+        pixel_sampling: ``per_image`` draws pixels anew for each image; ``per_epoch`` draws one set an epoch
+            for all images, as the published code does.
+    """
+
+    expname: str
+    dataset_class: str
+    model_class: str
+    loss_class: str
+    learning_rate: float
+    num_pixels: int
+    plot_freq: int = 100
+    alpha_milestones: tuple[int, ...] = ()
+    alpha_factor: float = 0.0
+    sched_milestones: tuple[int, ...] = ()
+    sched_factor: float = 0.0
+    learning_rate_cam: float | None = None
+    cam_warmup_epochs: int = 0
+    cam_sched_milestones: tuple[int, ...] = ()
+    cam_sched_factor: float = 1.0
+    checkpoint_freq: int = 100
+    keep_checkpoints: int | None = None
+    pixel_sampling: Literal["per_image", "per_epoch"] = "per_image"
+
+    def __post_init__(self) -> None:
+        for name in ("num_pixels", "plot_freq", "checkpoint_freq"):
+            if getattr(self, name) < 1:
+                raise InputError(f"train.{name} = {getattr(self, name)}: expected 1 or more")
+        if self.learning_rate <= 0:
+            raise InputError(f"train.learning_rate = {self.learning_rate}: expected a step size above 0")
+        if self.learning_rate_cam is not None and self.learning_rate_cam <= 0:
+            raise InputError(f"train.learning_rate_cam = {self.learning_rate_cam}: expected a step size above 0")
+        if self.keep_checkpoints is not None and self.keep_checkpoints < 1:
+            raise InputError(f"train.keep_checkpoints = {self.keep_checkpoints}: expected 1 or more, or no such key")

@@ -1,0 +1,200 @@
+"""What training tells: a progress line, a CSV file, TensorBoard if wanted."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from idr.errors import InputError
+from idr.files import output_errors, write_text_atomic
+
+log = logging.getLogger(__name__)
+
+LINE_SECONDS = 10.0  # between two progress lines
+LOSS_NAMES = ("loss", "rgb_loss", "eikonal_loss", "mask_loss")
+
+
+def minutes_and_seconds(seconds: float) -> str:
+    """Formats a duration as h:mm:ss or m:ss."""
+    minutes, rest = divmod(int(round(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def squared_error(outputs: Mapping[str, Any], rgb: Tensor) -> Tensor:
+    """Sums the squared colour error, in [0, 1] units, over rays that hit inside the mask.
+
+    Args:
+        outputs: What the model returned for R rays.
+        rgb: The photographs' colours in [-1, 1], (B, P, 3).
+
+    Returns:
+        (2,): the sum, and the number of values in it. Nothing is read by the host.
+    """
+    shaded = (outputs["network_object_mask"] & outputs["object_mask"]).unsqueeze(1)
+    error = (outputs["rgb_values"].detach() - rgb.reshape(-1, 3)) / 2
+    return torch.stack((torch.where(shaded, error, torch.zeros_like(error)).square().sum(), 3.0 * shaded.sum()))
+
+
+@dataclass
+class Averages:
+    """Sums of one stretch of steps, kept on the device until they are read.
+
+    Attributes:
+        losses: Sum by loss.
+        error: (2,) sums of `squared_error`, or None before the first step.
+        steps: Number of steps.
+    """
+
+    losses: dict[str, Tensor] = field(default_factory=dict)
+    error: Tensor | None = None
+    steps: int = 0
+
+    def add(self, losses: Mapping[str, Tensor], error: Tensor) -> None:
+        """Adds one step."""
+        for name, value in losses.items():
+            self.losses[name] = self.losses.get(name, 0.0) + value.detach()
+        self.error = error if self.error is None else self.error + error
+        self.steps += 1
+
+    def read(self) -> dict[str, float]:
+        """Returns the mean losses and the PSNR of what was shaded; here the host waits for the device."""
+        if not self.steps or self.error is None:
+            return {}
+        values = {name: float(total) / self.steps for name, total in self.losses.items()}
+        total, count = self.error.tolist()
+        values["psnr"] = -10 * math.log10(total / count) if total > 0 and count > 0 else math.nan
+        return values
+
+
+class ProgressLine:
+    """Logs how training goes, at most every few seconds.
+
+    Args:
+        num_epochs: Where training ends.
+        steps_per_epoch: Steps of a whole pass.
+    """
+
+    def __init__(self, num_epochs: int, steps_per_epoch: int) -> None:
+        self.num_epochs = num_epochs
+        self.steps_per_epoch = steps_per_epoch
+        self.averages = Averages()
+        self._last = time.monotonic()
+        self._rays = 0
+
+    def step(self, epoch: int, step: int, losses: Mapping[str, Tensor], error: Tensor, rays: int) -> None:
+        """Takes in one step and logs a line when it is time to.
+
+        Args:
+            epoch: Passes done.
+            step: Steps of this pass done.
+            losses: The step's losses.
+            error: The step's `squared_error`.
+            rays: The step's rays.
+        """
+        self.averages.add(losses, error)
+        self._rays += rays
+        now = time.monotonic()
+        done = epoch * self.steps_per_epoch + step
+        total = self.num_epochs * self.steps_per_epoch
+        if now - self._last < LINE_SECONDS and done < total:
+            return
+        elapsed = max(now - self._last, 1e-9)
+        left = (total - done) * elapsed / self.averages.steps
+        means = self.averages.read()
+        log.info(
+            "epoch %d/%d  loss %.4f (rgb %.4f, eikonal %.4f, mask %.5f)  psnr %.2f dB  %s rays/s  %s left",
+            epoch, self.num_epochs, *(means.get(name, math.nan) for name in LOSS_NAMES), means["psnr"],
+            f"{self._rays / elapsed:,.0f}", minutes_and_seconds(left),
+        )  # fmt: skip
+        self.averages, self._rays, self._last = Averages(), 0, now
+
+    def pause(self) -> None:
+        """Forgets the time since the last step, which something else than training took."""
+        self._last = time.monotonic()
+        self.averages, self._rays = Averages(), 0
+
+
+class MetricsFile:
+    """``metrics.csv`` of a run: one row an epoch.
+
+    Args:
+        path: The file; rows of epochs that will be trained again are dropped.
+        first_epoch: The first epoch that will be written.
+    """
+
+    def __init__(self, path: Path, first_epoch: int) -> None:
+        self.path = path
+        self.rows: list[dict[str, str]] = []
+        if path.is_file():
+            with path.open(newline="") as stream:
+                self.rows = [row for row in csv.DictReader(stream) if _is_before(row, first_epoch)]
+
+    @property
+    def minutes_so_far(self) -> float:
+        """Training time of the rows that are there."""
+        return float(self.rows[-1].get("minutes") or 0.0) if self.rows else 0.0
+
+    def add(self, values: Mapping[str, float | int]) -> None:
+        """Adds one epoch's row; the file is whole at every instant.
+
+        Args:
+            values: Numbers by column; the first is ``epoch``.
+        """
+        self.rows.append({key: f"{value:.6g}" if isinstance(value, float) else str(value) for key, value in values.items()})
+        columns = list(dict.fromkeys(key for row in self.rows for key in row))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        write_text_atomic(self.path, text.getvalue())
+
+
+def _is_before(row: Mapping[str, Any], epoch: int) -> bool:
+    """Whether a row is whole and of an earlier epoch."""
+    number = row.get("epoch") or ""
+    return number.isdigit() and int(number) < epoch and None not in row.values()
+
+
+class TensorBoardLog:
+    """Scalars and images for TensorBoard, behind an extra.
+
+    Args:
+        folder: Where the events go.
+
+    Raises:
+        InputError: TensorBoard is not installed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise InputError("--tensorboard needs the tensorboard package; pip install 'idr[tensorboard]'") from error
+        with output_errors(folder):
+            self.writer = SummaryWriter(str(folder))
+
+    def scalars(self, values: Mapping[str, float | int], epoch: int) -> None:
+        """Writes one epoch's numbers."""
+        for name, value in values.items():
+            if name != "epoch":
+                self.writer.add_scalar(name, value, epoch)
+        self.writer.flush()
+
+    def images(self, folder: Path, epoch: int) -> None:
+        """Writes the epoch's pictures that lie in the folder of plots."""
+        import imageio.v3 as iio
+
+        for path in sorted(folder.glob(f"*_{epoch}.png")):
+            self.writer.add_image(path.stem.rsplit("_", 1)[0], iio.imread(path), epoch, dataformats="HWC")
+        self.writer.flush()

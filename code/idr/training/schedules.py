@@ -1,0 +1,24 @@
+"""Schedules as functions of the epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from idr.training.config import TrainConfig
+
+
+def steps_passed(epoch: int, milestones: Sequence[int]) -> int:
+    """Counts the milestones at or before an epoch."""
+    return sum(milestone <= epoch for milestone in milestones)
+
+
+def alpha_at(epoch: int, alpha: float, config: TrainConfig) -> float:
+    """Returns the mask loss's alpha in an epoch, grown from its first value at each milestone."""
+    return alpha * config.alpha_factor ** steps_passed(epoch, config.alpha_milestones)
+
+
+def camera_learning_rate_at(epoch: int, config: TrainConfig) -> float:
+    """Returns the poses' step size in an epoch; 0 while they are held."""
+    if config.learning_rate_cam is None or epoch < config.cam_warmup_epochs:
+        return 0.0
+    return config.learning_rate_cam * config.cam_sched_factor ** steps_passed(epoch, config.cam_sched_milestones)

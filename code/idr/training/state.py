@@ -1,0 +1,153 @@
+"""Everything that training carries from step to step, to and from the files of a checkpoint."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from idr.errors import InputError
+from idr.training.poses import LearnablePoses
+
+log = logging.getLogger(__name__)
+
+Parts = dict[str, dict[str, Any]]
+
+
+@dataclass
+class TrainingState:
+    """What a checkpoint holds.
+
+    Attributes:
+        model: Geometry and appearance.
+        optimizer: Adam over the model.
+        scheduler: Its learning rate's schedule, one step an epoch.
+        poses: Learnable cameras, or None.
+        optimizer_cam: SparseAdam over the poses, or None.
+        seed: Root of all random numbers.
+        epoch: Passes over the images done.
+        step: Steps done of the next pass.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    scheduler: torch.optim.lr_scheduler.LRScheduler
+    poses: LearnablePoses | None
+    optimizer_cam: torch.optim.Optimizer | None
+    seed: int
+    epoch: int = 0
+    step: int = 0
+
+    def to_parts(self) -> Parts:
+        """Returns the dictionaries of the published files and, as ``TrainerState``, what else there is."""
+        parts: Parts = {
+            "ModelParameters": {"epoch": self.epoch, "model_state_dict": self.model.state_dict()},
+            "OptimizerParameters": {
+                "epoch": self.epoch,
+                "optimizer_state_dict": _with_plain_steps(self.optimizer.state_dict()),
+            },
+            "SchedulerParameters": {"epoch": self.epoch, "scheduler_state_dict": self.scheduler.state_dict()},
+            "TrainerState": {"epoch": self.epoch, "step": self.step, "seed": self.seed},
+        }
+        if self.poses is not None and self.optimizer_cam is not None:
+            parts["CamParameters"] = {"epoch": self.epoch, "pose_vecs_state_dict": self.poses.state_dict()}
+            parts["OptimizerCamParameters"] = {
+                "epoch": self.epoch,
+                "optimizer_cam_state_dict": _with_plain_steps(self.optimizer_cam.state_dict()),
+            }
+        return parts
+
+    def load_parts(self, parts: Mapping[str, Mapping[str, Any]], where: str, keep_seed: bool) -> None:
+        """Takes over a checkpoint, ours or the published code's.
+
+        Args:
+            parts: Dictionaries by file kind; the optimisers' and scheduler's may be absent, then they start anew.
+            where: The checkpoint's name, for messages.
+            keep_seed: Keep the own seed rather than the checkpoint's.
+
+        Raises:
+            InputError: The checkpoint is of another architecture or another set of images.
+        """
+        load_model(self.model, parts["ModelParameters"]["model_state_dict"], where)
+        self.epoch = int(parts["ModelParameters"]["epoch"])
+        for name, target in (("Optimizer", self.optimizer), ("Scheduler", self.scheduler)):
+            if f"{name}Parameters" in parts:
+                _load_into(target, parts[f"{name}Parameters"][f"{name.lower()}_state_dict"], where)
+            else:
+                log.warning("%s holds no %sParameters: that part starts anew", where, name)
+        if self.poses is not None and self.optimizer_cam is not None:
+            self._load_cameras(parts, where)
+        if "TrainerState" in parts:
+            own = parts["TrainerState"]
+            self.step = int(own["step"])
+            if not keep_seed:
+                self.seed = int(own["seed"])
+
+    def _load_cameras(self, parts: Mapping[str, Mapping[str, Any]], where: str) -> None:
+        assert self.poses is not None and self.optimizer_cam is not None
+        if "CamParameters" not in parts:
+            raise InputError(
+                f"{where} holds no trained cameras (CamParameters); continue it without --train_cameras, "
+                "or start a new run with them"
+            )
+        weight = parts["CamParameters"]["pose_vecs_state_dict"]["weight"]
+        if weight.shape != self.poses.weight.shape:
+            raise InputError(
+                f"{where} holds cameras of {weight.shape[0]} images, the scene has {self.poses.weight.shape[0]}; "
+                "continue with the scene (and dataset.holdout) that the run was started with"
+            )
+        self.poses.load_state_dict({"weight": weight})
+        if "OptimizerCamParameters" in parts:
+            _load_into(self.optimizer_cam, parts["OptimizerCamParameters"]["optimizer_cam_state_dict"], where)
+        else:
+            log.warning("%s holds no OptimizerCamParameters: the poses' optimiser starts anew", where)
+
+
+def load_model(model: nn.Module, weights: Mapping[str, Any], where: str) -> None:
+    """Loads weights and explains a mismatch.
+
+    Args:
+        model: The model that the conf describes.
+        weights: The checkpoint's ``model_state_dict``.
+        where: The checkpoint's name, for messages.
+
+    Raises:
+        InputError: Names or shapes differ.
+    """
+    own = model.state_dict()
+    missing, extra = sorted(set(own) - set(weights)), sorted(set(weights) - set(own))
+    remedy = "use the conf that the checkpoint was trained with (runconf.conf in its run folder)"
+    if missing or extra:
+        what = f"lacks {missing[0]}" if missing else f"holds {extra[0]}, which the conf's model has not"
+        raise InputError(f"{where} is of another architecture: it {what}; {remedy}")
+    for name, value in own.items():
+        if tuple(weights[name].shape) != tuple(value.shape):
+            raise InputError(
+                f"{where} is of another architecture: {name} is {list(weights[name].shape)}, the conf's model "
+                f"has {list(value.shape)}; {remedy}"
+            )
+    model.load_state_dict(dict(weights))
+
+
+def _load_into(target: Any, state: Mapping[str, Any], where: str) -> None:
+    """Loads an optimiser's or a schedule's state."""
+    try:
+        target.load_state_dict(dict(state))
+    except (ValueError, KeyError, RuntimeError) as error:
+        raise InputError(
+            f"{where}: the saved state of {type(target).__name__} does not fit ({error}); "
+            "use the conf that the checkpoint was trained with"
+        ) from error
+
+
+def _with_plain_steps(state: dict[str, Any]) -> dict[str, Any]:
+    """Returns an optimiser's state with step counts as integers, as the published code's torch keeps them."""
+    slots = {
+        key: {name: int(value) if name == "step" else value for name, value in slot.items()}
+        for key, slot in state["state"].items()
+    }
+    return {**state, "state": slots}

@@ -1,0 +1,265 @@
+"""The training loop.
+
+B images of a batch, P pixels an image, R = B P rays.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from idr.checkpoint_format import write_content
+from idr.checkpoints import CheckpointFolder, checkpoint_name
+from idr.errors import TrainingStoppedError
+from idr.files import write_atomic
+from idr.training.config import TrainConfig
+from idr.training.feed import Batch, Feed
+from idr.training.poses import LearnablePoses
+from idr.training.progress import Averages, MetricsFile, ProgressLine, TensorBoardLog, squared_error
+from idr.training.schedules import alpha_at, camera_learning_rate_at
+from idr.training.state import TrainingState
+
+log = logging.getLogger(__name__)
+
+Plot = Callable[["Trainer", int], None]
+Monitor = Callable[["Trainer"], Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where a run writes, and what it asks others for.
+
+    Attributes:
+        run: The run's folder.
+        plot: Called every `plot_freq` epochs with the trainer and the epoch; None for no plots.
+        monitor: Called after every epoch for further numbers of ``metrics.csv``; None for none.
+        tensorboard: TensorBoard's log, or None.
+    """
+
+    run: Path
+    plot: Plot | None = None
+    monitor: Monitor | None = None
+    tensorboard: TensorBoardLog | None = None
+
+
+class Trainer:
+    """Trains geometry, appearance and, if asked, cameras.
+
+    Args:
+        dataset: The images; the seam of `SceneDataset`.
+        model: The seam of `IDRNetwork`, on its device.
+        loss: The seam of `IDRLoss`; its `alpha` is set from the schedule.
+        config: The block ``train``.
+        num_epochs: Passes over the images, absolute.
+        batch_size: Images a step.
+        seed: Root of all random numbers.
+        outputs: Where to write.
+        poses: Learnable cameras, on the model's device, or None for the data set's.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        model: nn.Module,
+        loss: Any,
+        config: TrainConfig,
+        *,
+        num_epochs: int,
+        batch_size: int,
+        seed: int,
+        outputs: Outputs,
+        poses: LearnablePoses | None = None,
+    ) -> None:
+        self.dataset, self.loss, self.config, self.outputs = dataset, loss, config, outputs
+        self.num_epochs = num_epochs
+        self.feed = Feed(dataset, batch_size, config)
+        self.device = next(model.parameters()).device
+        self.first_alpha = loss.alpha
+        optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
+        scheduler = torch.optim.lr_scheduler.MultiStepLR(
+            optimizer, list(config.sched_milestones), gamma=config.sched_factor
+        )
+        optimizer_cam = None
+        if poses is not None:
+            optimizer_cam = torch.optim.SparseAdam(list(poses.parameters()), lr=config.learning_rate_cam or 0.0)
+        self.state = TrainingState(model, optimizer, scheduler, poses, optimizer_cam, seed)
+        self.checkpoints = CheckpointFolder(outputs.run / "checkpoints")
+        self._seconds = 0.0  # spent in training steps, all sessions of the run together
+        self._stop_signal: int | None = None
+        self._saved_at: tuple[int, int] | None = None
+
+    def resume(self, source: CheckpointFolder, name: str, keep_seed: bool) -> None:
+        """Takes over a checkpoint.
+
+        Args:
+            source: The folder it lies in.
+            name: Its name.
+            keep_seed: Keep the own seed rather than the checkpoint's.
+
+        Raises:
+            InputError: It does not fit.
+        """
+        parts = source.load_all(name, map_location=self.device)
+        self.state.load_parts(parts, f"checkpoint {name} in {source.path}", keep_seed)
+        if source.path == self.checkpoints.path and "TrainerState" in parts:
+            self._saved_at = (self.state.epoch, self.state.step)
+
+    def move_to(self, run: Path) -> None:
+        """Goes on in another run's folder; the first save there is the present state."""
+        self.outputs = replace(self.outputs, run=run)
+        self.checkpoints = CheckpointFolder(run / "checkpoints")
+        self._saved_at = None
+
+    def train(self) -> bool:
+        """Trains up to `num_epochs`, saving on the way and at the end.
+
+        Returns:
+            True when all epochs are done, False when a signal ended training early (the state is saved).
+
+        Raises:
+            TrainingStoppedError: A loss or a gradient is not finite.
+            OutputError: A checkpoint cannot be written.
+        """
+        state = self.state
+        metrics = MetricsFile(self.outputs.run / "metrics.csv", state.epoch)
+        self._seconds = metrics.minutes_so_far * 60
+        line = ProgressLine(self.num_epochs, self.feed.steps_per_epoch)
+        with self._signals():
+            while state.epoch < self.num_epochs:
+                epoch = state.epoch
+                self.loss.alpha = alpha_at(epoch, self.first_alpha, self.config)
+                if state.step == 0:
+                    self._begin_epoch(epoch)
+                    line.pause()
+                averages = self._train_epoch(epoch, line)
+                if self._stop_signal is not None:
+                    self.save()
+                    return False
+                state.scheduler.step()
+                state.epoch, state.step = epoch + 1, 0
+                self._record(epoch, averages, metrics)
+            self.save()
+        return True
+
+    def _begin_epoch(self, epoch: int) -> None:
+        """Saves and plots where the epoch's number asks for it."""
+        if epoch % self.config.checkpoint_freq == 0:
+            self.save()
+        if self.outputs.plot is not None and epoch % self.config.plot_freq == 0:
+            self.outputs.plot(self, epoch)
+            if self.outputs.tensorboard is not None:
+                self.outputs.tensorboard.images(self.outputs.run / "plots", epoch)
+
+    def _train_epoch(self, epoch: int, line: ProgressLine) -> Averages:
+        """Does the steps of an epoch that are left."""
+        state, averages = self.state, Averages()
+        self._set_camera_rate(epoch)
+        state.model.train()
+        started = time.monotonic()
+        for batch in self.feed.batches(state.seed, epoch, state.step):
+            losses, error, rays = self._train_step(batch.to(self.device))
+            state.step += 1
+            averages.add(losses, error)
+            line.step(epoch, state.step, losses, error, rays)
+            if self._stop_signal is not None:
+                break
+        self._seconds += time.monotonic() - started
+        return averages
+
+    def _train_step(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor, int]:
+        """Does one step; returns its losses, its `squared_error` and its number of rays."""
+        state = self.state
+        model_input = dict(batch.model_input)
+        if state.poses is not None:
+            model_input["pose"] = state.poses(batch.indices)  # (B, 7)
+        outputs = state.model(model_input)
+        losses = self.loss(outputs, batch.ground_truth)
+
+        state.optimizer.zero_grad()
+        if state.optimizer_cam is not None:
+            state.optimizer_cam.zero_grad()
+        losses["loss"].backward()
+        self._check_finite(losses, batch)
+        state.optimizer.step()
+        if state.optimizer_cam is not None and self._trains_cameras:
+            state.optimizer_cam.step()
+        return losses, squared_error(outputs, batch.ground_truth["rgb"]), outputs["points"].shape[0]
+
+    @property
+    def _trains_cameras(self) -> bool:
+        return camera_learning_rate_at(self.state.epoch, self.config) > 0
+
+    def _set_camera_rate(self, epoch: int) -> None:
+        if self.state.optimizer_cam is not None:
+            for group in self.state.optimizer_cam.param_groups:
+                group["lr"] = camera_learning_rate_at(epoch, self.config)
+
+    def _check_finite(self, losses: Mapping[str, Tensor], batch: Batch) -> None:
+        """Stops before a step that would ruin the weights, with the state saved to look at."""
+        parameters = [p for p in self.state.model.parameters() if p.grad is not None]
+        norms = torch.stack([p.grad.norm() for p in parameters if p.grad is not None])
+        if bool(torch.isfinite(losses["loss"].detach() + norms.sum())):  # the step's one read by the host
+            return
+        state = self.state
+        terms = [name for name, value in losses.items() if not torch.isfinite(value)] or ["the gradient"]
+        views = [getattr(self.dataset, "indices", range(len(self.dataset)))[i] for i in batch.indices.tolist()]
+        path = self.outputs.run / f"nonfinite_{state.epoch}_{state.step}.pth"
+        content = {**state.to_parts(), "batch": vars(batch), "losses": dict(losses)}
+        write_atomic(path, lambda file: write_content(file, content))
+        raise TrainingStoppedError(
+            f"epoch {state.epoch}, step {state.step}: {', '.join(terms)} not finite in view "
+            f"{', '.join(map(str, views))}; the weights before the step are in {path}, the last checkpoint is "
+            f"unharmed; lower train.learning_rate and continue with --is_continue"
+        )
+
+    def save(self) -> None:
+        """Saves a checkpoint of the present state, unless the present state is the one last saved."""
+        position = (self.state.epoch, self.state.step)
+        if position == self._saved_at:
+            return
+        name = checkpoint_name(*position)
+        self.checkpoints.save(name, *position, self.state.to_parts(), self.config.keep_checkpoints)
+        self._saved_at = position
+
+    def _record(self, epoch: int, averages: Averages, metrics: MetricsFile) -> None:
+        """Writes an epoch's numbers."""
+        row: dict[str, float | int] = {"epoch": epoch, **averages.read(), "alpha": float(self.loss.alpha)}
+        row["learning_rate"] = float(self.state.optimizer.param_groups[0]["lr"])
+        row["minutes"] = self._seconds / 60
+        if self.outputs.monitor is not None:
+            row.update(self.outputs.monitor(self))
+        metrics.add(row)
+        if self.outputs.tensorboard is not None:
+            self.outputs.tensorboard.scalars(row, epoch)
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Turns the first Ctrl-C or termination into a stop after the step; a second one acts at once."""
+
+        def request_stop(number: int, frame: FrameType | None) -> None:
+            if self._stop_signal is not None:
+                raise KeyboardInterrupt
+            self._stop_signal = number
+            log.warning("stopping after this step; once more to stop without saving")
+
+        previous = {}
+        try:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                previous[number] = signal.signal(number, request_stop)
+        except ValueError:  # not in the main thread: signals are somebody else's
+            pass
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)

@@ -1,0 +1,11 @@
+"""Trains one scene: ``python training/exp_runner.py --conf ... --scan_id N``; ``-h`` lists the options."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from idr.cli.train import main  # noqa: E402
+
+if __name__ == "__main__":
+    raise SystemExit(main())
