@@ -275,7 +275,8 @@ def _value_text(value: Any, where: str) -> str:
         return _quoted(value)
     if isinstance(value, (list, tuple)):
         if "" in value:
-            raise InputError(f"{where}: an empty text in a list cannot be written to a conf")  # parsers drop it
+            # the parser would drop it
+            raise InputError(f"{where}: an empty text in a list cannot be written to a conf")
         return "[" + ", ".join(_value_text(plain_value(item), where) for item in value) + "]"
     if isinstance(value, Mapping):
         items = (f"{key} = {_value_text(plain_value(item), f'{where}.{key}')}" for key, item in value.items())

@@ -1,0 +1,58 @@
+# make demo    from nothing to a reconstructed surface    make test    what the project promises
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+TEST_WORKERS ?= auto
+
+# Stamps: a step runs again only when what it depends on has changed.
+MADE := $(VENV)/.made
+TORCH := $(VENV)/.torch
+INSTALLED := $(VENV)/.installed
+INSTALLED_DEV := $(VENV)/.installed-dev
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-dev demo peek test lint clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(INSTALLED) ## Install into .venv, and nothing else
+
+setup-dev: $(INSTALLED_DEV) ## Install what tests and linters need, too
+
+demo: $(INSTALLED) ## Make the built-in scene, train, mesh, render, evaluate (about 10 minutes on 2 cores)
+	$(BIN)/python -m idr.cli.demo
+
+peek: $(INSTALLED) ## Mesh and render the small trained model that ships with the project (a minute)
+	$(BIN)/python -m idr.cli.demo --peek
+
+test: $(INSTALLED_DEV) ## Run all tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS)
+
+lint: $(INSTALLED_DEV) ## Run the linter and the type checker
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+clean: ## Remove .venv and caches; results stay
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage build code/*.egg-info
+	find code tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(MADE):
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' || \
+	    { echo "error: $(PYTHON) is missing or not Python 3.10 to 3.13; give another: make PYTHON=python3.12 ..." >&2; exit 2; }
+	@$(PYTHON) -m venv $(VENV) || \
+	    { echo "error: $(PYTHON) cannot make virtual environments; install its venv package (Debian: python3-venv)" >&2; exit 2; }
+	@touch $@
+
+# torch comes first and alone, so that TORCH_INDEX_URL, if set, chooses its build (CPU, a CUDA version).
+$(TORCH): $(MADE)
+	$(BIN)/python -m pip install $(if $(TORCH_INDEX_URL),--index-url $(TORCH_INDEX_URL)) 'torch>=2.4' 'torchvision>=0.19'
+	@touch $@
+
+$(INSTALLED): $(TORCH) pyproject.toml
+	$(BIN)/python -m pip install -e .
+	@touch $@
+
+$(INSTALLED_DEV): $(INSTALLED)
+	$(BIN)/python -m pip install -e '.[dev]'
+	@touch $@

@@ -1,0 +1,218 @@
+"""Saving a checkpoint of several files so that every instant leaves a complete one.
+
+The order of one save, each line seen onto the disk before the next begins:
+
+1. `manifests/` is made. Sets of the published code get manifests first, all in one rename.
+2. What an earlier save that was killed left is removed; a replacement past its commit is finished.
+3. `unfinished.json` names the set, so that the next save knows whose files these are.
+4. The parts are written, under staging names if a complete set of that name is there.
+5. The manifest is written. **From here the new set counts.**
+6. Staged parts take their final names.
+7. `latest`: its manifest is removed, its files are replaced by copies, its manifest is written. Copies, not
+   links: the published code rewrites `latest.pth` in place, which would reach the numbered file too.
+8. Sets beyond `keep_last` are removed, the manifest of each first; `unfinished.json` is removed.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import secrets
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from idr.checkpoint_format import read_content, write_content
+from idr.checkpoint_manifests import (
+    LATEST,
+    MANIFESTS,
+    MODEL,
+    PARTS,
+    FileRecord,
+    Manifest,
+    complete_sets,
+    manifest_file,
+    parse_name,
+    part_file,
+    published_names,
+    read_manifest,
+    record_file,
+    remove_file,
+    staged_file,
+    write_manifest,
+)
+from idr.errors import InputError, OutputError
+from idr.files import (
+    make_folder,
+    output_errors,
+    sync_folder,
+    temporary_files,
+    write_atomic,
+    write_text_atomic,
+)
+
+log = logging.getLogger(__name__)
+
+Parts = Mapping[str, Mapping[str, Any]]
+
+UNFINISHED = "unfinished"
+"""Stem of the note, among the manifests, that names sets whose files may go if they have no manifest."""
+
+
+def save_set(root: Path, name: str, epoch: int, step: int, parts: Parts, keep_last: int | None) -> None:
+    """Saves a set; see `CheckpointFolder.save`."""
+    assert MODEL in parts and set(parts) <= set(PARTS) and parse_name(name), (name, list(parts))
+    assert keep_last is None or keep_last >= 1, keep_last
+    counts = False
+    try:
+        with output_errors(root):
+            _prepare(root)
+            _sweep(root)
+            serial = 1 + max((manifest.serial for manifest in complete_sets(root)), default=-1)
+            _write_set(root, Manifest(name, epoch, step, serial), parts)
+            counts = True
+            _refresh_latest(root, name)
+            _prune(root, name, keep_last)
+            remove_file(manifest_file(root, UNFINISHED))
+    except OutputError as error:
+        _sweep_after_failure(root)
+        if counts:
+            raise OutputError(f"checkpoint {name} is saved, but the work after it failed: {error}") from error
+        adopted = (root / MANIFESTS).is_dir()
+        good = [manifest.name for manifest in complete_sets(root)] if adopted else published_names(root)
+        kept = f"the last good checkpoint, {good[-1]}, is kept" if good else "there is no earlier checkpoint"
+        raise OutputError(f"checkpoint {name} was not saved: {error}; {kept}") from error
+
+
+def _prepare(root: Path) -> None:
+    """Makes `manifests/`; what the published code saved here gets its manifests in the same rename."""
+    if (root / MANIFESTS).is_dir():
+        return
+    make_folder(root)
+    for leftover in root.glob(f".{MANIFESTS}.*.tmp"):
+        shutil.rmtree(leftover)
+    temporary = root / f".{MANIFESTS}.{secrets.token_hex(4)}.tmp"
+    make_folder(temporary)
+    for serial, name in enumerate(published_names(root)):
+        position = parse_name(name)
+        epoch = position[0] if position else _epoch_in_file(part_file(root, MODEL, name))
+        if epoch is None:
+            log.warning("%s cannot be read; it does not count as a checkpoint", part_file(root, MODEL, name))
+            continue
+        paths = {part: part_file(root, part, name) for part in PARTS}
+        files = {part: record_file(path) for part, path in paths.items() if path.is_file()}
+        write_manifest(temporary, Manifest(name, epoch, 0, serial, files))
+    os.rename(temporary, root / MANIFESTS)
+    sync_folder(root)
+
+
+def _epoch_in_file(path: Path) -> int | None:
+    try:
+        return int(read_content(path)["epoch"])
+    except (InputError, KeyError, TypeError):
+        return None
+
+
+def _sweep(root: Path) -> None:
+    """Finishes or removes what an earlier save, killed or refused, left behind."""
+    for folder in (root / MANIFESTS, *(root / part for part in PARTS)):
+        for leftover in temporary_files(folder):
+            remove_file(leftover)
+    for part in PARTS:
+        for staged in sorted((root / part).glob(".*.staged.pth")):
+            manifest = read_manifest(root, staged.name[1 : -len(".staged.pth")])
+            if manifest is None or not manifest.staged:
+                remove_file(staged)
+    for manifest in complete_sets(root):
+        if manifest.staged:
+            _unstage(root, manifest)
+    for name in _unfinished(root):
+        if not manifest_file(root, name).is_file():
+            _remove_parts(root, name, PARTS)
+    remove_file(manifest_file(root, UNFINISHED))
+
+
+def _sweep_after_failure(root: Path) -> None:
+    try:
+        if (root / MANIFESTS).is_dir():
+            _sweep(root)
+    except OSError as error:
+        log.debug("could not tidy %s: %s", root, error)  # the next save tries again
+
+
+def _unfinished(root: Path) -> list[str]:
+    try:
+        names = json.loads(manifest_file(root, UNFINISHED).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    return [name for name in names if isinstance(name, str) and parse_name(name)]
+
+
+def _note_unfinished(root: Path, names: list[str]) -> None:
+    write_text_atomic(manifest_file(root, UNFINISHED), json.dumps(names))
+
+
+def _write_set(root: Path, manifest: Manifest, parts: Parts) -> None:
+    name = manifest.name
+    replaces = manifest_file(root, name).is_file()
+    if not replaces:
+        _note_unfinished(root, [name])
+    files = {}
+    for part, content in parts.items():
+        path = (staged_file if replaces else part_file)(root, part, name)
+        files[part] = _write_part(path, content)
+    manifest = replace(manifest, files=files, staged=replaces)
+    write_manifest(root / MANIFESTS, manifest)
+    if replaces:
+        _unstage(root, manifest)
+    _remove_parts(root, name, set(PARTS) - set(parts))
+
+
+def _write_part(path: Path, content: Mapping[str, Any]) -> FileRecord:
+    write_atomic(path, lambda file: write_content(file, content))
+    return record_file(path)
+
+
+def _unstage(root: Path, manifest: Manifest) -> None:
+    for part in manifest.files:
+        staged = staged_file(root, part, manifest.name)
+        if staged.is_file():
+            os.replace(staged, part_file(root, part, manifest.name))
+            sync_folder(root / part)
+    write_manifest(root / MANIFESTS, replace(manifest, staged=False))
+
+
+def _refresh_latest(root: Path, name: str) -> None:
+    manifest = read_manifest(root, name)
+    assert manifest is not None
+    remove_file(manifest_file(root, LATEST))
+    sync_folder(root / MANIFESTS)
+    for part in manifest.files:
+        with open(part_file(root, part, name), "rb") as source:
+            write_atomic(part_file(root, part, LATEST), partial(shutil.copyfileobj, source))
+    _remove_parts(root, LATEST, set(PARTS) - set(manifest.files))
+    write_manifest(root / MANIFESTS, replace(manifest, name=LATEST))
+
+
+def _prune(root: Path, saved: str, keep_last: int | None) -> None:
+    if keep_last is None:
+        return
+    older = [m.name for m in complete_sets(root) if m.name not in (LATEST, saved)]
+    names = older[: max(0, len(older) - (keep_last - 1))]
+    if not names:
+        return
+    _note_unfinished(root, names)
+    for name in names:
+        remove_file(manifest_file(root, name))
+    sync_folder(root / MANIFESTS)
+    for name in names:
+        _remove_parts(root, name, PARTS)
+
+
+def _remove_parts(root: Path, name: str, parts: Iterable[str]) -> None:
+    for part in parts:
+        remove_file(part_file(root, part, name))

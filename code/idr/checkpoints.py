@@ -1,0 +1,243 @@
+"""One run's checkpoints: which there are, and reading them without running what they hold.
+
+`save` never leaves a moment without the last good checkpoint; how is told in `checkpoint_saving`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from idr import checkpoint_saving as saving
+from idr.checkpoint_format import DamagedFileError, read_content
+from idr.checkpoint_manifests import (
+    LATEST,
+    MANIFESTS,
+    MODEL,
+    PARTS,
+    STATE_KEYS,
+    Manifest,
+    checkpoint_name,
+    complete_sets,
+    current_file,
+    part_file,
+    published_names,
+    read_manifest,
+    record_file,
+)
+from idr.errors import InputError, MissingInputError
+
+__all__ = ["LATEST", "PARTS", "STATE_KEYS", "CheckpointFolder", "checkpoint_name"]
+
+log = logging.getLogger(__name__)
+
+
+class CheckpointFolder:
+    """The folder `checkpoints/` of a run, ours or the published code's.
+
+    Attributes:
+        path: The folder; need not exist before the first save.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+
+    @property
+    def has_manifests(self) -> bool:
+        """Whether sets count by their manifests (ours) or by their files (the published code's)."""
+        return (self.path / MANIFESTS).is_dir()
+
+    def names(self) -> list[str]:
+        """Lists the complete sets in the order they were saved.
+
+        Returns:
+            Names; `latest` is among them only where it is not the copy of a numbered one.
+        """
+        if not self.has_manifests:
+            return published_names(self.path)
+        manifests = complete_sets(self.path)
+        numbered = {manifest.serial for manifest in manifests if manifest.name != LATEST}
+        return [m.name for m in manifests if m.name != LATEST or m.serial not in numbered]
+
+    def resolve(self, name: str | int = LATEST) -> str:
+        """Finds a checkpoint.
+
+        Args:
+            name: `latest`, a number, or `<epoch>_<step>`.
+
+        Returns:
+            The set's name; for `latest` the complete set saved last (in a folder of the published code its
+            `latest`, else the largest number).
+
+        Raises:
+            MissingInputError: There is none such, or it is incomplete; the message lists what there is.
+        """
+        name = str(name)
+        names = self.names()
+        if name == LATEST and names:
+            return names[-1]
+        if name in names or (name == LATEST and self._is_complete(name)):
+            return name
+        there = (
+            f"complete checkpoints there: {', '.join(names)}" if names else "there is no complete checkpoint"
+        )
+        if any(part_file(self.path, part, name).is_file() for part in PARTS):
+            reason = "is incomplete: its save was cut short, or files were removed"
+        else:
+            reason = "does not exist"
+        remedy = "choose one of these" if names else "train first, or name another run"
+        raise MissingInputError(f"checkpoint {name} in {self.path} {reason}; {there}; {remedy}")
+
+    def _is_complete(self, name: str) -> bool:
+        return any(manifest.name == name for manifest in complete_sets(self.path))
+
+    def has(self, part: str, name: str | int = LATEST) -> bool:
+        """Tells whether a checkpoint holds a part, such as `CamParameters`.
+
+        Args:
+            part: One of `PARTS`.
+            name: As for `resolve`.
+
+        Returns:
+            False also where there is no such checkpoint.
+        """
+        try:
+            resolved = self.resolve(name)
+        except MissingInputError:
+            return False
+        manifest = self._manifest(resolved)
+        return part in manifest.files if manifest else part_file(self.path, part, resolved).is_file()
+
+    def position_of(self, name: str | int = LATEST) -> tuple[int, int]:
+        """Tells how far training was.
+
+        Args:
+            name: As for `resolve`.
+
+        Returns:
+            (passes done, steps done in the next); from the manifest, else from the file.
+        """
+        resolved = self.resolve(name)
+        manifest = self._manifest(resolved)
+        return (manifest.epoch, manifest.step) if manifest else (int(self.load(MODEL, resolved)["epoch"]), 0)
+
+    def epoch_of(self, name: str | int = LATEST) -> int:
+        """Tells how many passes were done; see `position_of`."""
+        return self.position_of(name)[0]
+
+    def load(
+        self, part: str, name: str | int = LATEST, map_location: str | torch.device | None = "cpu"
+    ) -> dict[str, Any]:
+        """Reads one part of a checkpoint; tensors and plain values only, nothing of it is run.
+
+        Args:
+            part: One of `PARTS`.
+            name: As for `resolve`.
+            map_location: Where tensors go.
+
+        Returns:
+            The dictionary in the file: `epoch` and the part's key of `STATE_KEYS`.
+
+        Raises:
+            MissingInputError: No such checkpoint, or it lacks this part.
+            InputError: The file is damaged (the last good checkpoint is named), would run code, or is no
+                such part.
+        """
+        resolved = self.resolve(name)
+        manifest = self._manifest(resolved)
+        path = current_file(self.path, part, manifest) if manifest else part_file(self.path, part, resolved)
+        if not path.is_file() or (manifest and part not in manifest.files):
+            held = [other for other in PARTS if self.has(other, resolved)]
+            raise MissingInputError(
+                f"checkpoint {resolved} in {self.path} holds no {part}, only {', '.join(held)}; "
+                "choose another checkpoint, or start training anew"
+            )
+        if manifest and record_file(path) != manifest.files[part]:
+            raise InputError(f"{path}: damaged, not as it was saved{self._other_good(resolved)}")
+        try:
+            content = read_content(path, map_location)
+        except DamagedFileError as error:
+            raise InputError(f"{error}{self._other_good(resolved)}") from error
+        key = STATE_KEYS[part]
+        if (
+            not isinstance(content, dict)
+            or "epoch" not in content
+            or (key is not None and key not in content)
+        ):
+            raise InputError(f"{path}: is no {part} file; expected a dictionary with epoch and {key}")
+        return content
+
+    def load_all(
+        self, name: str | int = LATEST, map_location: str | torch.device | None = "cpu"
+    ) -> dict[str, dict[str, Any]]:
+        """Reads all parts that a checkpoint holds and checks that they are of one epoch.
+
+        Args:
+            name: As for `resolve`.
+            map_location: Where tensors go.
+
+        Returns:
+            By part.
+
+        Raises:
+            MissingInputError: No such checkpoint.
+            InputError: As for `load`, or parts of several epochs (a published run stopped while saving).
+        """
+        resolved = self.resolve(name)
+        parts = {part: self.load(part, resolved, map_location) for part in PARTS if self.has(part, resolved)}
+        epochs = {part: int(content["epoch"]) for part, content in parts.items()}
+        if len(set(epochs.values())) > 1:
+            listing = ", ".join(f"{part} {epoch}" for part, epoch in epochs.items())
+            raise InputError(
+                f"checkpoint {resolved} in {self.path} mixes epochs ({listing}): its save was cut short"
+                f"{self._other_good(resolved)}"
+            )
+        return parts
+
+    def save(
+        self,
+        name: str,
+        epoch: int,
+        step: int,
+        parts: Mapping[str, dict[str, Any]],
+        keep_last: int | None = None,
+    ) -> None:
+        """Saves a checkpoint, numbered and as `latest`; at every moment a complete one is there.
+
+        Args:
+            name: From `checkpoint_name`; a set of that name is replaced.
+            epoch: Passes done.
+            step: Steps done in the next.
+            parts: By part, the dictionary for the file (tensors and plain values; ModelParameters at least).
+            keep_last: Number of numbered sets to keep, older ones are removed; None keeps all.
+
+        Raises:
+            OutputError: The system refuses; earlier checkpoints are unharmed, and named.
+        """
+        saving.save_set(self.path, name, epoch, step, parts, keep_last)
+
+    def _manifest(self, name: str) -> Manifest | None:
+        return read_manifest(self.path, name) if self.has_manifests else None
+
+    def _other_good(self, damaged: str) -> str:
+        for name in reversed(self.names()):
+            if name != damaged and self._is_good(name):
+                return f"; the last good checkpoint is {name}: use --checkpoint {name}"
+        return "; there is no other good checkpoint in this run: get the file anew, or train again"
+
+    def _is_good(self, name: str) -> bool:
+        manifest = self._manifest(name)
+        if manifest:
+            files = manifest.files.items()
+            return all(
+                record_file(current_file(self.path, part, manifest)) == record for part, record in files
+            )
+        try:
+            read_content(part_file(self.path, MODEL, name))
+        except InputError:
+            return False
+        return True

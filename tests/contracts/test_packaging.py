@@ -1,0 +1,179 @@
+"""What is installed: one list of dependencies, no libGL, commands that exist, nothing forgotten."""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:  # pytest itself brings it there
+    import tomli as tomllib
+
+ROOT = Path(__file__).parents[2]
+PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT: dict[str, Any] = PYPROJECT["project"]
+IMPORT_NAMES = {
+    "opencv-python-headless": "cv2",
+    "scikit-image": "skimage",
+    "pillow": "PIL",
+    "imageio-ffmpeg": "imageio_ffmpeg",
+}
+DEPENDENCY_OF_A_DEPENDENCY = {"pyparsing"}  # pyhocon's parser; its exceptions are pyhocon's
+SCRIPTS = {
+    "idr-train", "idr-eval", "idr-eval-disentanglement", "idr-preprocess-cameras", "idr-check-scene",
+    "idr-make-demo-scene", "idr-demo",
+}  # fmt: skip
+
+
+def environment() -> tuple[list[str], list[str]]:
+    """The conda and the pip entries of environment.yml, whose form is simple enough to read by lines."""
+    text = (ROOT / "environment.yml").read_text()
+    entries = re.findall(r"^( *)- (\S.*?)\s*$", text[text.index("dependencies:") :], re.MULTILINE)
+    outer = min(len(indent) for indent, _ in entries)
+    conda = [entry for indent, entry in entries if len(indent) == outer and entry != "pip:"]
+    return conda, [entry for indent, entry in entries if len(indent) > outer]
+
+
+def name_of(requirement: str) -> str:
+    match = re.match(r"[\w.-]+", requirement)
+    assert match, requirement
+    return match[0].lower()
+
+
+def test_environment_equals_pyproject() -> None:
+    conda, pip = environment()
+    assert pip[-1] == "-e ."
+    assert pip[:-1] == PROJECT["dependencies"]
+    assert conda == [f"python{PROJECT['requires-python']}", "pip"]
+
+
+def test_supported_versions() -> None:
+    assert PROJECT["requires-python"] == ">=3.10,<3.14"
+    assert "torch>=2.4" in PROJECT["dependencies"] and "numpy>=1.26" in PROJECT["dependencies"]
+
+
+def test_everything_imported_is_declared() -> None:
+    extras = [
+        entry for name, extra in PROJECT["optional-dependencies"].items() if name != "dev" for entry in extra
+    ]
+    declared = {name_of(entry) for entry in PROJECT["dependencies"] + extras}
+    importable = {IMPORT_NAMES.get(name, name) for name in declared} | DEPENDENCY_OF_A_DEPENDENCY
+    for path in sorted((ROOT / "code").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            for name in (name.split(".")[0] for name in names):
+                assert name in importable | {"idr"} or name in sys.stdlib_module_names, f"{path}: {name}"
+
+
+def test_one_cv2_and_it_is_the_headless_one() -> None:
+    installed = {str(dist.metadata["Name"]).lower() for dist in importlib.metadata.distributions()}
+    every = {
+        "opencv-python",
+        "opencv-contrib-python",
+        "opencv-contrib-python-headless",
+        "opencv-python-headless",
+    }
+    assert installed & every == {"opencv-python-headless"}
+    listed = {name_of(entry) for entry in PROJECT["dependencies"]} | {
+        name_of(entry) for entry in environment()[1]
+    }
+    assert listed & every == {"opencv-python-headless"}
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="loaded libraries are listed on Linux only")
+def test_importing_cv2_loads_no_libgl() -> None:
+    program = "import cv2, sys; cv2.circle; sys.stdout.write(open('/proc/self/maps').read())"
+    loaded = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    ).stdout
+    assert "cv2" in loaded
+    assert not re.search(r"libGL|libEGL|libQt|libX11", loaded)
+
+
+def test_commands_point_at_main_functions() -> None:
+    assert set(PROJECT["scripts"]) == SCRIPTS
+    for target in PROJECT["scripts"].values():
+        module, _, function = target.partition(":")
+        tree = ast.parse((ROOT / "code" / Path(*module.split("."))).with_suffix(".py").read_text())
+        mains = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == function]
+        assert len(mains) == 1, target
+        arguments = mains[0].args
+        assert len(arguments.args) == len(arguments.defaults) == 1, f"{target}: main(argv=None) is expected"
+        assert mains[0].returns is not None and ast.unparse(mains[0].returns) == "int", target
+
+
+def test_every_folder_of_the_package_is_installed() -> None:
+    package = ROOT / "code" / "idr"
+    for path in package.rglob("*.py"):
+        assert (path.parent / "__init__.py").is_file(), (
+            f"{path.parent} has no __init__.py: it would be left out"
+        )
+    assert PYPROJECT["tool"]["setuptools"]["packages"]["find"] == {"where": ["code"], "include": ["idr*"]}
+
+
+def test_makefile_installs_the_same_torch() -> None:
+    text = (ROOT / "Makefile").read_text()
+    torch = {entry for entry in PROJECT["dependencies"] if name_of(entry) in ("torch", "torchvision")}
+    assert set(re.findall(r"'(torch[^']*)'", text)) == torch
+    assert "$(if $(TORCH_INDEX_URL),--index-url $(TORCH_INDEX_URL))" in text
+
+
+@pytest.mark.parametrize(
+    "name", ["Makefile", ".ci/run", "environment.yml", "pyproject.toml", ".pre-commit-config.yaml"]
+)
+def test_no_host_is_named(name: str) -> None:
+    assert not re.search(r"https?://|\w+\.(org|com|io)\b", (ROOT / name).read_text())
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+@pytest.mark.parametrize(
+    ("target", "last"),
+    [
+        ("setup", "-m pip install -e ."), ("test", "-m pytest"), ("lint", "mypy"),
+        ("demo", "-m idr.cli.demo"), ("peek", "-m idr.cli.demo --peek"),
+        ("clean", "__pycache__"), ("help", "awk"),
+    ],
+)  # fmt: skip
+def test_make_targets(target: str, last: str) -> None:
+    command = ["make", "--always-make", "--dry-run", "VENV=.no-such-folder", target]
+    plan = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert last in plan
+    order = [plan.index(step) for step in ("-m venv", "'torch>=", "pip install -e .") if step in plan]
+    assert order == sorted(order) and (len(order) == 3 or target in ("clean", "help"))
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_make_says_what_is_wrong_with_python() -> None:
+    done = subprocess.run(
+        ["make", "setup", "VENV=.no-such-folder", "PYTHON=no-such-python"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode != 0 and "no-such-python is missing or not Python 3.10 to 3.13" in done.stderr
+    assert not (ROOT / ".no-such-folder").exists()
+
+
+def test_ci_runs_linters_and_tests() -> None:
+    script = ROOT / ".ci" / "run"
+    assert script.stat().st_mode & 0o111
+    subprocess.run(["bash", "-n", str(script)], check=True)
+    assert [line for line in script.read_text().splitlines() if line.startswith("make")] == [
+        "make lint",
+        "make test",
+    ]
+
+
+def test_licence_is_mit() -> None:
+    assert PROJECT["license"] == {"text": "MIT"}
+    assert (ROOT / "LICENSE").read_text().startswith("MIT License\n")
