@@ -1,0 +1,22 @@
+"""The one extractor of zero sets: grids, marching cubes, the default frame, and meshes as files."""
+
+from __future__ import annotations
+
+from idr.meshing.extract import extract_mesh, marching_cubes_volume, sample_volume
+from idr.meshing.frame import surface_frame
+from idr.meshing.grids import SampleGrid, aligned_grid, uniform_grid
+from idr.meshing.meshes import component_areas, largest_component, transform_mesh, write_mesh
+
+__all__ = [
+    "SampleGrid",
+    "aligned_grid",
+    "component_areas",
+    "extract_mesh",
+    "largest_component",
+    "marching_cubes_volume",
+    "sample_volume",
+    "surface_frame",
+    "transform_mesh",
+    "uniform_grid",
+    "write_mesh",
+]

@@ -1,0 +1,121 @@
+"""Regular grids of sample points, axis-aligned or turned."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class SampleGrid:
+    """A regular grid: sample (i, j, k) lies at ``origin + axes @ (spacing * (i, j, k))``.
+
+    The samples are never held as one array; `points` makes those of a chunk.
+
+    Attributes:
+        origin: (3,) position of sample (0, 0, 0).
+        axes: (3, 3) rotation (determinant +1); column d is the direction in which index d grows.
+        spacing: Distance between neighbouring samples, the same along all axes.
+        shape: Number of samples along the three axes, each at least 2.
+    """
+
+    origin: NDArray[np.float64]
+    axes: NDArray[np.float64]
+    spacing: float
+    shape: tuple[int, int, int]
+
+    @property
+    def num_samples(self) -> int:
+        """Number of samples in all."""
+        return math.prod(self.shape)
+
+    @property
+    def centre(self) -> NDArray[np.float64]:
+        """(3,) middle of the grid."""
+        return self.to_frame(((np.array(self.shape) - 1) / 2)[None])[0]
+
+    def to_frame(self, indices: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Maps grid indices, whole or not, to the frame the grid lies in.
+
+        Args:
+            indices: (N, 3).
+
+        Returns:
+            (N, 3) positions.
+        """
+        return self.origin + (np.asarray(indices, dtype=np.float64) * self.spacing) @ self.axes.T
+
+    def points(self, start: int, stop: int, device: torch.device | str = "cpu") -> Tensor:
+        """Returns the samples with flat numbers start to stop - 1, the last index running fastest.
+
+        Args:
+            start: First flat number.
+            stop: One more than the last.
+            device: Where the points are made.
+
+        Returns:
+            (stop - start, 3) float32 positions.
+        """
+        flat = torch.arange(start, stop, device=device)
+        along = (
+            torch.div(flat, self.shape[1] * self.shape[2], rounding_mode="floor"),
+            torch.div(flat, self.shape[2], rounding_mode="floor") % self.shape[1],
+            flat % self.shape[2],
+        )
+        indices = torch.stack(along, dim=-1).float()  # exact: an axis has fewer than 2^24 samples
+        steps = torch.tensor(self.axes.T * self.spacing, dtype=torch.float32, device=device)
+        return torch.tensor(self.origin, dtype=torch.float32, device=device) + indices @ steps
+
+
+def uniform_grid(half_side: float, resolution: int) -> SampleGrid:
+    """Returns the axis-aligned grid over the cube [-half_side, half_side]^3, ends included.
+
+    Args:
+        half_side: Half the side of the cube.
+        resolution: Samples along each side, at least 2.
+    """
+    lower = np.full(3, -float(half_side))
+    return aligned_grid(np.eye(3), np.zeros(3), lower, -lower, resolution)
+
+
+def aligned_grid(
+    axes: NDArray[np.floating],
+    centre: NDArray[np.floating],
+    lower: NDArray[np.floating],
+    upper: NDArray[np.floating],
+    resolution: int,
+) -> SampleGrid:
+    """Returns a grid over a turned box, spaced evenly: ``resolution`` samples along its shortest side.
+
+    Args:
+        axes: (3, 3) rotation whose columns are the box's axes.
+        centre: (3,) point that the box is given from.
+        lower: (3,) lower ends of the box along its axes, seen from ``centre``.
+        upper: (3,) upper ends, above the lower ones.
+        resolution: Samples along the shortest side, ends included, at least 2.
+
+    Returns:
+        The grid; along the longer sides it reaches past the upper end by less than one spacing.
+
+    Raises:
+        ValueError: The box is empty, the axes are no rotation, or the resolution is below 2.
+    """
+    axes, centre, lower, upper = (
+        np.asarray(value, dtype=np.float64) for value in (axes, centre, lower, upper)
+    )
+    if resolution < 2:
+        raise ValueError(f"resolution {resolution}: expected at least 2 samples along the shortest side")
+    sides = upper - lower
+    if not (np.isfinite(sides).all() and (sides > 0).all()):
+        raise ValueError(f"box with sides {sides}: expected finite positive sides")
+    if not (np.allclose(axes @ axes.T, np.eye(3), atol=1e-6) and np.linalg.det(axes) > 0):
+        raise ValueError("the grid's axes are no rotation (orthonormal, determinant +1)")
+    spacing = float(sides.min()) / (resolution - 1)
+    # The tolerance keeps sides that are whole multiples of the spacing from gaining a sample by rounding.
+    counts = np.ceil(sides / spacing - 1e-6).astype(int) + 1
+    return SampleGrid(centre + axes @ lower, axes, spacing, (int(counts[0]), int(counts[1]), int(counts[2])))
