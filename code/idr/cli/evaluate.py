@@ -1,0 +1,205 @@
+"""``eval.py``: meshes, renders and measures a trained run."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from idr.cli.common import (
+    add_conf_arguments,
+    add_device_arguments,
+    choose_device,
+    make_parser,
+    parse,
+    run,
+    say,
+)
+from idr.errors import InputError, MissingInputError
+
+if TYPE_CHECKING:
+    from idr.evaluation.reconstruction import Reconstruction
+    from idr.evaluation.results import RenderingScores
+
+DESCRIPTION = (
+    "Meshes a trained run in world coordinates; on request renders and scores every view and measures "
+    "trained cameras. Results go to evals/<expname><suffix>[_<scan>]/ beside code/."
+)
+EXAMPLES = """\
+  python evaluation/eval.py --scan_id 65 --checkpoint 2000 --eval_rendering
+  python evaluation/eval.py --conf ./confs/dtu_trained_cameras.conf --scan_id 65 --eval_cameras
+  python evaluation/eval.py --exps_folder trained_models --scan_id 65 --resolution 256"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command."""
+    parser = make_parser(DESCRIPTION, EXAMPLES)
+    add_conf_arguments(parser)
+    parser.add_argument(
+        "--expname", default="", help="suffix of the conf's train.expname, as given in training"
+    )
+    parser.add_argument(
+        "--exps_folder",
+        default="exps",
+        help="folder of the runs: looked up beside code/, then in the working directory; or an absolute path",
+    )
+    add_device_arguments(parser)
+    parser.add_argument(
+        "--timestamp", default="latest", help="folder of the run, or the latest with a checkpoint"
+    )
+    parser.add_argument("--checkpoint", default="latest", help="epoch of the checkpoint, or the latest")
+    parser.add_argument(
+        "--scan_id", type=int, default=-1, help="scene; -1 takes the conf's dataset.scan_id, if any"
+    )
+    parser.add_argument(
+        "--resolution", type=_resolution, default=512, help="grid samples along the shortest side"
+    )
+    parser.add_argument(
+        "--is_uniform_grid",
+        action="store_true",
+        help="mesh in the axis-aligned cube around the bounding sphere, not along the surface's axes",
+    )
+    parser.add_argument("--eval_cameras", action="store_true", help="report the error of trained cameras")
+    parser.add_argument("--eval_rendering", action="store_true", help="render and score every view")
+    parser.add_argument(
+        "--chunk_pixels",
+        type=_positive,
+        help="pixels rendered at once, bounds memory; default: plot.chunk_pixels",
+    )
+    parser.add_argument(
+        "--chunk_points",
+        type=_positive,
+        help="points meshed at once, bounds memory; default: plot.chunk_points",
+    )
+    return parser
+
+
+def _positive(text: str) -> int:
+    """Parses a whole number of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value}: expected at least 1")
+    return value
+
+
+def _resolution(text: str) -> int:
+    """Parses a number of samples along a side."""
+    value = int(text)
+    if value < 2:
+        raise argparse.ArgumentTypeError(f"{value}: expected at least 2")
+    return value
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command.
+
+    Args:
+        argv: Arguments without the program's name; None for the process's own.
+
+    Returns:
+        The exit status.
+    """
+    arguments = parse(build_parser(), argv)
+    return run(lambda: _evaluate(arguments))
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    from idr.config import load_conf, read_block
+
+    # Before torch is imported, so that a mistake in the conf is answered at once.
+    conf = load_conf(arguments.conf, arguments.overrides)
+    device = choose_device(arguments.gpu, arguments.device)
+
+    from idr.evaluation import reconstruction as measuring
+    from idr.evaluation.camera_error import format_camera_errors
+    from idr.evaluation.results import results_record, write_results
+    from idr.plots import PlotConfig
+    from idr.plugins import conf_value, scan_id_of
+    from idr.workspace import evals_folder, find_run, run_name
+
+    scan_id = scan_id_of(conf, arguments.scan_id)
+    name = run_name(str(conf_value(conf, "train.expname")), arguments.expname, scan_id)
+    run_folder = find_run(
+        find_exps_folder(arguments.exps_folder), name, arguments.timestamp, arguments.checkpoint
+    )
+    plot = read_block(PlotConfig, conf.get("plot", {}), "plot")
+    say(f"run: {run_folder}")
+    opened = measuring.open_reconstruction(
+        conf, run_folder, arguments.checkpoint, scan_id, arguments.data_root, device
+    )
+    say(f"checkpoint of epoch {opened.loaded.epoch} on {device}")
+    folder = evals_folder(name)
+
+    cameras = None
+    if arguments.eval_cameras:
+        cameras = measuring.measure_cameras(opened)
+        say(format_camera_errors(cameras))
+
+    chunk_points = arguments.chunk_points or plot.chunk_points
+    surface = measuring.write_surface(
+        opened, folder, arguments.resolution, arguments.is_uniform_grid, chunk_points
+    )
+    if surface is None:
+        say("no surface: the network has no zero set in the bounding sphere yet; no mesh written")
+    else:
+        say(f"mesh: {surface.path} ({len(surface.mesh.faces)} faces)")
+
+    renderings: dict[str, RenderingScores] = {}
+    if arguments.eval_rendering:
+        renderings = _render(
+            opened, folder / "rendering", arguments.chunk_pixels or plot.chunk_pixels, scan_id
+        )
+
+    record: dict[str, Any] = {"run": str(run_folder), "epoch": opened.loaded.epoch, "scan_id": scan_id}
+    record |= results_record(surface, cameras, renderings)
+    say(f"results: {write_results(record, folder)}")
+
+
+def _render(
+    opened: Reconstruction, folder: Path, chunk_pixels: int, scan_id: int | None
+) -> dict[str, RenderingScores]:
+    """Renders the training views, then the held-out ones if there are any; says the scores."""
+    from idr.evaluation.reconstruction import write_renderings
+
+    renderings = {"rendering": write_renderings(opened, folder, chunk_pixels)}
+    for line in renderings["rendering"].lines(scan_id):
+        say(line)
+    if opened.held_out is not None:
+        renderings["rendering_held_out"] = write_renderings(opened, folder, chunk_pixels, held_out=True)
+        for line in renderings["rendering_held_out"].lines(scan_id, held_out=True):
+            say(line)
+    say(f"renderings: {folder}")
+    return renderings
+
+
+def find_exps_folder(name: str) -> Path:
+    """Finds the folder of the runs.
+
+    Args:
+        name: As given: an absolute path, or one relative to the folder that holds code/ (the published
+            meaning, tried first) or to the working directory.
+
+    Returns:
+        The folder.
+
+    Raises:
+        MissingInputError: It is in neither place.
+        InputError: The name is empty.
+    """
+    from idr.config import project_root
+
+    if not name:
+        raise InputError("--exps_folder is empty: expected the name of a folder, such as exps")
+    places = list(
+        dict.fromkeys((project_root() / Path(name).expanduser(), Path.cwd() / Path(name).expanduser()))
+    )
+    for place in places:
+        if place.is_dir():
+            return place
+    looked = " nor ".join(str(place) for place in places)
+    raise MissingInputError(f"no folder of runs {looked}: train first, or name the folder with --exps_folder")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,1 @@
+"""Measuring trained runs: meshes, renderings, cameras, distances, and novel views of mixed models."""

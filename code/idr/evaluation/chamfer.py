@@ -1,0 +1,175 @@
+"""Chamfer distance between surfaces, measured from samples to triangles, never from points to points.
+
+N points, V vertices, T triangles. numpy in float64. Both surfaces stand in one frame, by convention that of the
+unit sphere: bring a mesh in world coordinates there with the inverse of its scale_mat first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from idr.errors import InputError
+from idr.evaluation.point_to_mesh import closest_points, point_to_mesh_distance
+
+__all__ = ["ChamferResult", "Mesh", "chamfer", "distance_to_zero_set", "point_to_mesh_distance", "sample_surface"]
+
+Array = NDArray[np.float64]
+
+DEFAULT_SAMPLES = 100_000
+_PROJECTION_ITERATIONS = 12
+_NEWTON_STEPS = 3
+_LARGEST_NEWTON_STEP = 0.05  # of the surface's extent: no step may leave the neighbourhood
+
+
+class Mesh(Protocol):
+    """Anything with triangles, such as `trimesh.Trimesh`."""
+
+    @property
+    def vertices(self) -> ArrayLike:
+        """(V, 3) positions."""
+
+    @property
+    def faces(self) -> ArrayLike:
+        """(T, 3) vertex indices."""
+
+
+@dataclass(frozen=True)
+class ChamferResult:
+    """Mean distances between two surfaces, in the unit of their frame.
+
+    Attributes:
+        accuracy: From the reconstructed surface to the true one.
+        completeness: From the true surface to the reconstructed one.
+        chamfer: Mean of the two.
+    """
+
+    accuracy: float
+    completeness: float
+    chamfer: float
+
+
+def chamfer(
+    mesh_a: Mesh,
+    mesh_b: Mesh,
+    num_samples: int = DEFAULT_SAMPLES,
+    seed: int = 0,
+    exact_distance: Callable[[Array], Array] | None = None,
+) -> ChamferResult:
+    """Measures how far a reconstruction is from the truth, both ways.
+
+    Args:
+        mesh_a: The reconstruction.
+        mesh_b: The truth, in the same frame.
+        num_samples: Points drawn on each surface.
+        seed: Of the draws.
+        exact_distance: (N, 3) -> (N,) distance to the true surface; takes the place of `mesh_b`'s triangles for
+            the accuracy where the truth is known better than its mesh.
+
+    Returns:
+        The distances.
+
+    Raises:
+        InputError: A mesh has no triangles or no area, or a number in it is not finite.
+    """
+    generator = np.random.default_rng(seed)
+    on_a, on_b = (sample_surface(mesh, num_samples, generator) for mesh in (mesh_a, mesh_b))
+    if exact_distance is None:
+        to_b = point_to_mesh_distance(on_a, mesh_b.vertices, mesh_b.faces)
+    else:
+        to_b = np.abs(exact_distance(on_a))
+    to_a = point_to_mesh_distance(on_b, mesh_a.vertices, mesh_a.faces)
+    accuracy, completeness = float(to_b.mean()), float(to_a.mean())
+    return ChamferResult(accuracy, completeness, 0.5 * (accuracy + completeness))
+
+
+def sample_surface(mesh: Mesh, num_samples: int, generator: np.random.Generator) -> Array:
+    """Draws points on a mesh, uniformly by area.
+
+    Args:
+        mesh: The surface.
+        num_samples: N, at least 1.
+        generator: Source of the draws.
+
+    Returns:
+        (N, 3) points.
+
+    Raises:
+        InputError: The mesh has no area.
+    """
+    vertices, faces = np.asarray(mesh.vertices, dtype=np.float64), np.asarray(mesh.faces)
+    if num_samples < 1:
+        raise InputError(f"{num_samples} samples asked of a surface; expected at least 1")
+    corners = vertices[faces] if len(faces) else np.zeros((0, 3, 3))
+    sides = corners[:, 1:] - corners[:, :1]  # (T, 2, 3)
+    cumulative = np.cumsum(np.linalg.norm(np.cross(sides[:, 0], sides[:, 1]), axis=1))
+    if not len(cumulative) or not np.isfinite(cumulative[-1]) or cumulative[-1] <= 0:
+        raise InputError(f"mesh with {len(faces)} triangles and no finite area: there is no surface to compare")
+    chosen = np.searchsorted(cumulative, generator.uniform(0, cumulative[-1], num_samples), side="right")
+    chosen = np.minimum(chosen, len(faces) - 1)
+    weights = generator.uniform(size=(num_samples, 2))
+    outside = weights.sum(axis=1) > 1  # the parallelogram's other half: fold it back
+    weights[outside] = 1 - weights[outside]
+    return corners[chosen, 0] + np.einsum("nk,nkd->nd", weights, sides[chosen])
+
+
+def distance_to_zero_set(
+    points: Array,
+    sdf: Callable[[Array], Array],
+    gradient: Callable[[Array], Array],
+    mesh: Mesh,
+) -> Array:
+    """Measures distances to the zero set of a function, beyond the accuracy of a mesh of it.
+
+    From the nearest point on the mesh, the foot point is moved along the surface towards the query and brought
+    back onto the zero set by Newton's iteration, until it is the nearest one around; the smallest distance met
+    on the zero set is returned.
+
+    Args:
+        points: (N, 3).
+        sdf: (n, 3) -> (n,) values, zero on the surface, smooth near it; any slope but 0.
+        gradient: (n, 3) -> (n, 3) its gradient.
+        mesh: Dense mesh of the zero set, in the same frame.
+
+    Returns:
+        (N,) unsigned distances.
+    """
+    points = np.asarray(points, dtype=np.float64)
+    found = closest_points(points, mesh.vertices, mesh.faces)
+    longest = _LARGEST_NEWTON_STEP * float(np.ptp(np.asarray(mesh.vertices), axis=0).max())
+    feet, slopes = _onto_zero_set(found.points, sdf, gradient, longest)
+    best = np.linalg.norm(points - feet, axis=1)
+    nearest, slope_there = feet.copy(), slopes.copy()
+    step = np.ones(len(points))
+    for _ in range(_PROJECTION_ITERATIONS):
+        active = np.flatnonzero(step > 1e-2)
+        if not active.size:
+            break
+        normals = slope_there[active] / np.maximum(np.linalg.norm(slope_there[active], axis=1, keepdims=True), 1e-12)
+        offset = points[active] - nearest[active]
+        tangential = offset - np.einsum("ij,ij->i", offset, normals)[:, None] * normals
+        feet, slopes = _onto_zero_set(nearest[active] + step[active, None] * tangential, sdf, gradient, longest)
+        distance = np.linalg.norm(points[active] - feet, axis=1)
+        better = distance < best[active]
+        improved = active[better]
+        gain = best[improved] - distance[better]
+        best[improved], nearest[improved], slope_there[improved] = distance[better], feet[better], slopes[better]
+        step[active[~better]] *= 0.5
+        step[improved[gain < 1e-10]] = 0.0
+    return best
+
+
+def _onto_zero_set(
+    points: Array, sdf: Callable[[Array], Array], gradient: Callable[[Array], Array], longest: float
+) -> tuple[Array, Array]:
+    """Newton's iteration along the gradient; returns the points and the gradients at their last but one place."""
+    for _ in range(_NEWTON_STEPS):
+        slope = gradient(points)
+        length = np.linalg.norm(slope, axis=1, keepdims=True)
+        step = np.clip(sdf(points)[:, None] / np.maximum(length, 1e-6), -longest, longest)
+        points = points - step * slope / np.maximum(length, 1e-12)
+    return points, slope

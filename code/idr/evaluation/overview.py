@@ -1,0 +1,113 @@
+"""A page that shows a reconstruction at a glance and opens without network: one file, everything inside."""
+
+from __future__ import annotations
+
+import base64
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import trimesh
+
+from idr.files import write_text_atomic
+
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem; color: #222; }
+table { border-collapse: collapse; margin: 1rem 0; } th, td { padding: .3rem .9rem; border-bottom: 1px solid #ddd; }
+td { text-align: right; font-variant-numeric: tabular-nums; } td:first-child, th:first-child { text-align: left; }
+figure { display: inline-block; margin: .4rem; text-align: center; } figcaption { color: #666; font-size: .85rem; }
+figure img { width: 20rem; image-rendering: pixelated; border: 1px solid #eee; }
+"""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of texts.
+
+    Attributes:
+        header: Titles of the columns.
+        rows: The rows, each as long as the header.
+    """
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+    def as_text(self) -> str:
+        """Returns the table in columns of equal width, for a terminal."""
+        lines = [self.header, *self.rows]
+        widths = [max(len(line[k]) for line in lines) for k in range(len(self.header))]
+        rule = "  ".join("-" * width for width in widths)
+        texts = [
+            "  ".join(cell.ljust(width) if k == 0 else cell.rjust(width) for k, (cell, width) in enumerate(zip(line, widths, strict=True)))
+            for line in lines
+        ]  # fmt: skip
+        return "\n".join([texts[0], rule, *texts[1:]])
+
+    def as_html(self) -> str:
+        """Returns the table as HTML."""
+        cells = lambda tag, line: "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in line)  # noqa: E731
+        rows = "".join(f"<tr>{cells('td', row)}</tr>" for row in self.rows)
+        return f"<table><tr>{cells('th', self.header)}</tr>{rows}</table>"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture with a caption.
+
+    Attributes:
+        path: A PNG file; its content goes into the page.
+        caption: Text below it.
+    """
+
+    path: Path
+    caption: str
+
+    def as_html(self) -> str:
+        """Returns the picture as HTML."""
+        data = base64.b64encode(self.path.read_bytes()).decode("ascii")
+        caption = html.escape(self.caption)
+        return f'<figure><img src="data:image/png;base64,{data}" alt="{caption}"><figcaption>{caption}</figcaption></figure>'
+
+
+def write_overview(
+    path: Path, title: str, table: Table, pictures: Sequence[Sequence[Picture]], surfaces: dict[str, trimesh.Trimesh]
+) -> None:
+    """Writes the page.
+
+    Args:
+        path: The file.
+        title: Its heading.
+        table: The numbers.
+        pictures: Rows of pictures.
+        surfaces: Meshes to turn about, by caption; all in one frame.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    shown = "".join(f"<div>{''.join(picture.as_html() for picture in row)}</div>" for row in pictures)
+    plots = "".join(
+        f"<h2>{html.escape(caption)}</h2>{_surface_html(mesh, number == 0)}"
+        for number, (caption, mesh) in enumerate(surfaces.items())
+    )
+    heading = html.escape(title)
+    write_text_atomic(
+        path,
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{heading}</title><style>{STYLE}</style></head>'
+        f"<body><h1>{heading}</h1>{table.as_html()}<h2>Photographs and renderings</h2>{shown}{plots}</body></html>\n",
+    )
+
+
+def _surface_html(mesh: trimesh.Trimesh, with_library: bool) -> str:
+    """Returns a mesh as a figure to turn about; the drawing library is put in once a page."""
+    import plotly.graph_objects as go
+
+    x, y, z = np.asarray(mesh.vertices, dtype=np.float32).T
+    i, j, k = np.asarray(mesh.faces, dtype=np.int32).T
+    lighting = {"ambient": 0.4, "diffuse": 0.8, "specular": 0.3, "roughness": 0.5}
+    surface = go.Mesh3d(x=x, y=y, z=z, i=i, j=j, k=k, color="#c9b79c", lighting=lighting, hoverinfo="skip")
+    axis = {"visible": False}
+    scene = {"aspectmode": "data", "xaxis": axis, "yaxis": axis, "zaxis": axis}
+    figure = go.Figure([surface], {"scene": scene, "height": 520, "margin": {"l": 0, "r": 0, "b": 0, "t": 0}})
+    return figure.to_html(full_html=False, include_plotlyjs=with_library)

@@ -1,0 +1,175 @@
+"""``eval.py`` through its command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from tests.evaluation import ball
+from tests.evaluation.test_reconstruction import drifted_poses
+
+import idr.config
+import idr.workspace
+from idr.cli.evaluate import build_parser, find_exps_folder, main
+from idr.errors import MissingInputError
+from idr.workspace import CheckpointFolder
+
+CODE = Path(idr.config.__file__).parents[1]
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    """A project folder with a scene, a conf and a run; results land in it."""
+    for module in (idr.config, idr.workspace):
+        monkeypatch.setattr(module, "project_root", lambda: tmp_path)
+    monkeypatch.chdir(tmp_path)
+    ball.write_scene(tmp_path)
+    (tmp_path / "ball.conf").write_text(ball.conf_text(holdout=(4,)))
+    return tmp_path
+
+
+def evaluate(root, *flags):
+    fixed = ["--conf", "ball.conf", "--scan_id", "3", "--data_root", str(root / "data"), "--device", "cpu"]
+    return main([*fixed, "--gpu", "ignore", "--resolution", "24", *flags])
+
+
+def test_published_flags_and_defaults():
+    arguments = vars(build_parser().parse_args([]))
+    published = {
+        "conf": "./confs/dtu_fixed_cameras.conf", "expname": "", "exps_folder": "exps", "gpu": "auto",
+        "timestamp": "latest", "checkpoint": "latest", "scan_id": -1, "resolution": 512,
+        "is_uniform_grid": False, "eval_cameras": False, "eval_rendering": False,
+    }  # fmt: skip
+    assert {key: arguments[key] for key in published} == published
+
+
+def test_everything_at_once(root, capsys):
+    ball.write_run(root / "exps")
+    assert evaluate(root, "--eval_rendering", "--chunk_pixels", "100", "--chunk_points", "999") == 0
+    out = capsys.readouterr().out
+    # 20 log10(1 / 0.2)
+    assert "RENDERING EVALUATION 3: psnr mean = 13.98 ; psnr std = 0.00\n" in out
+    assert "RENDERING EVALUATION HELD-OUT 3: psnr mean = 13.98 ; psnr std = 0.00\n" in out
+    assert "MASK EVALUATION 3: iou mean = 1.0000" in out
+    folder = root / "evals" / "ball_3"
+    record = json.loads((folder / "results.json").read_text())
+    assert record["epoch"] == 7 and record["scan_id"] == 3
+    assert record["surface"]["watertight"] and record["surface"]["components_before_filter"] == 1
+    assert [view["image"] for view in record["rendering_held_out"]["views"]] == [4]
+    assert (folder / "surface_world_coordinates_7.ply").is_file()
+    assert (folder / "rendering" / "eval_005.png").is_file()
+
+
+def test_camera_line_and_suffix_and_named_run(root, capsys):
+    run = ball.write_run(root / "exps", "ballSUFFIX_3", poses=drifted_poses((4,)))
+    run.rename(run.with_name("2020"))
+    flags = ("--expname", "SUFFIX", "--timestamp", "2020", "--checkpoint", "7", "--eval_cameras")
+    assert evaluate(root, *flags) == 0
+    line = "CAMERAS EVALUATION: R error mean = 0.00 ; t error mean = 0.00 ; R error median = 0.00 ;"
+    assert line in capsys.readouterr().out
+    assert "cameras" in json.loads((root / "evals" / "ballSUFFIX_3" / "results.json").read_text())
+
+
+def test_no_surface_is_said_and_rendering_goes_on(root, capsys):
+    ball.write_run(root / "exps", radius=-1.0)
+    assert evaluate(root, "--eval_rendering", "--is_uniform_grid") == 0
+    out = capsys.readouterr().out
+    assert "no surface" in out and "RENDERING EVALUATION 3" in out
+    assert not list((root / "evals").rglob("*.ply"))
+
+
+def files_of(root):
+    return {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (("--eval_cameras",), "no trained cameras (CamParameters)"),
+        (("--scan_id", "9"), "ball_9"),
+        (("--checkpoint", "100"), "100"),
+        (("--exps_folder", "nowhere"), "--exps_folder"),
+        (("--set", "plot.resolutoin=3"), "plot.resolutoin"),
+        (("--set", "dataset.holdot=[1]"), "dataset.holdot"),
+        (("--set", "dataset.holdout=[77]"), "77"),
+        (("--conf", "boll.conf"), "boll.conf"),
+        (("--set", "dataset.img_res=[30,40]"), "img_res"),
+    ],
+)
+def test_mistakes_give_one_message_and_change_nothing(root, capsys, flags, message):
+    ball.write_run(root / "exps")
+    before = files_of(root)
+    assert evaluate(root, *flags) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err and captured.err.count("error:") == 1
+    assert "Traceback" not in captured.err
+    assert files_of(root) == before
+
+
+def test_checkpoint_of_another_architecture_names_the_runs_own_conf(root, capsys):
+    run = ball.write_run(root / "exps")
+    (run / "runconf.conf").write_text(ball.conf_text())
+    state = {"implicit_network.radius": torch.ones(2), "more": torch.ones(1)}
+    parts = {"ModelParameters": {"epoch": 9, "model_state_dict": state}}
+    CheckpointFolder(run / "checkpoints").save("9", 9, 0, parts)
+    assert evaluate(root) == 2
+    err = capsys.readouterr().err
+    assert "implicit_network.radius is (2,) there, () here" in err
+    assert f"--conf {run / 'runconf.conf'}" in err
+
+
+def test_damaged_checkpoint_is_named(root, capsys):
+    run = ball.write_run(root / "exps")
+    for path in (run / "checkpoints" / "ModelParameters").iterdir():
+        path.write_bytes(path.read_bytes()[:100])
+    assert evaluate(root) == 2
+    assert "damaged" in capsys.readouterr().err
+
+
+def test_exps_folder_is_sought_beside_code_then_here(root, monkeypatch):
+    with pytest.raises(MissingInputError, match="no folder of runs"):
+        find_exps_folder("exps")
+    (root / "sub" / "exps").mkdir(parents=True)
+    monkeypatch.chdir(root / "sub")
+    assert find_exps_folder("exps") == root / "sub" / "exps"
+    (root / "exps").mkdir()
+    assert find_exps_folder("exps") == root / "exps"
+    assert find_exps_folder(str(root / "sub" / "exps")) == root / "sub" / "exps"
+
+
+@pytest.mark.parametrize("flags", [("--resolution", "1"), ("--chunk_pixels", "0"), ("--chunk_points", "x")])
+def test_numbers_out_of_range_are_argument_errors(flags, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(list(flags))
+    assert stop.value.code == 2
+    assert flags[0] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("script", ["eval.py", "eval_disentanglement.py"])
+def test_help_through_a_real_process_is_quick(script):
+    environment = {**os.environ, "PYTHONPATH": ""}
+    started = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, f"evaluation/{script}", "-h"],
+        cwd=CODE, env=environment, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert time.monotonic() - started < 5  # a second on a machine of its own
+    assert re.search(r"--conf CONF", done.stdout) and "--gpu" in done.stdout
+
+
+def test_mistake_through_a_real_process():
+    done = subprocess.run(
+        [sys.executable, "evaluation/eval.py", "--conf", "./confs/absent.conf", "--gpu", "ignore"],
+        cwd=CODE, env={**os.environ, "PYTHONPATH": ""}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert (
+        done.stderr.startswith("error:") and "absent.conf" in done.stderr and "Traceback" not in done.stderr
+    )
