@@ -1,0 +1,78 @@
+"""Draws bounding sphere, visual hull and masks over a scene's photographs and lists what does not fit."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from idr.cli.common import make_parser, parse, run, say
+
+if TYPE_CHECKING:
+    from idr.preprocess.scene_check import SceneCheck
+
+_EXAMPLES = """  python preprocess/check_scene.py --source_dir ../data/DTU/scan65
+  python preprocess/check_scene.py --source_dir ../data/mine/scan0 --out /tmp/check"""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = make_parser(
+        "Draws the projected unit sphere, the visual hull and the masks over every image of a scene, and "
+        "lists views where they do not fit. In a good scene every mask lies within the sphere and the hull "
+        "follows the masks.",
+        _EXAMPLES,
+    )
+    parser.add_argument(
+        "--source_dir", type=str, required=True, help="scene folder: image/, mask/, cameras.npz"
+    )
+    parser.add_argument(
+        "--out", type=str, default=None, help="folder for the pictures; default: <source_dir>/check"
+    )
+    parser.add_argument(
+        "--use_linear_init", action="store_true", help="check cameras_linear_init.npz instead of cameras.npz"
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command.
+
+    Args:
+        argv: Arguments; None for the process's own.
+
+    Returns:
+        Exit status: 0 also where something does not fit, 2 after a user's mistake.
+    """
+    arguments = parse(_parser(), argv)
+    return run(lambda: _check(arguments))
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    from idr.preprocess.scene_check import check_scene, draw_scene
+    from idr.preprocess.scene_views import EXACT_CAMERAS, NOISY_CAMERAS
+
+    scene_dir = Path(arguments.source_dir).expanduser()
+    check = check_scene(scene_dir, NOISY_CAMERAS if arguments.use_linear_init else EXACT_CAMERAS)
+    _say_findings(check)
+    sheet = draw_scene(check, Path(arguments.out).expanduser() if arguments.out else scene_dir / "check")
+    say(f"pictures: {sheet} and one check_<image>.png a view beside it")
+
+
+def _say_findings(check: SceneCheck) -> None:
+    """Prints one line a view and the warnings."""
+    center = ", ".join(f"{value:.6g}" for value in check.center)
+    say(f"unit sphere: centre ({center}), radius {check.radius:.6g} in world units")
+    say("view  mask             reaches (of radius)  IoU hull/mask  camera at (radii)  warnings")
+    for k, view in enumerate(check.checks):
+        say(
+            f"{k:4d}  {view.name:16s} {view.outline_radius:20.3f} {view.hull_iou:14.3f} "
+            f"{view.distance:18.2f}  " + "; ".join(view.warnings)
+        )
+    flagged = sum(bool(view.warnings) for view in check.checks)
+    for warning in check.warnings:
+        say(f"WARNING: {warning}")
+    say(
+        f"{len(check.checks)} views, {flagged} with warnings, {len(check.warnings)} warnings about the "
+        "whole scene"
+    )

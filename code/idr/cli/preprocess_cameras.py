@@ -1,0 +1,151 @@
+"""Finds the object's bounding sphere from masks and cameras and writes it as the scene's scale_mat."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from idr.cli.common import make_parser, parse, run, say
+from idr.errors import USER_ERRORS, InputError, MissingInputError
+
+if TYPE_CHECKING:
+    from idr.preprocess.bounding_sphere import SphereFit
+    from idr.preprocess.scene_views import SceneViews
+
+_EXAMPLES = """  python preprocess/preprocess_cameras.py --source_dir ../data/DTU/scan65
+  python preprocess/preprocess_cameras.py --source_dir ../data/DTU/scan65 --use_linear_init
+  python preprocess/preprocess_cameras.py --dtu
+  python preprocess/preprocess_cameras.py --source_dir ../data/mine/scan0 --dry_run"""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = make_parser(
+        "Finds centre and radius of the object from mask/ and the world_mats of cameras.npz, and writes "
+        "them as one scale_mat for all views into that file, which training reads. The first original is "
+        "kept as cameras_backup.npz. Look at the result with check_scene.py.",
+        _EXAMPLES,
+    )
+    parser.add_argument(
+        "--source_dir", type=str, default="", help="scene folder that holds mask/ and cameras.npz"
+    )
+    parser.add_argument("--dtu", action="store_true", help="all scenes <data_root>/DTU/scan* instead of one")
+    parser.add_argument(
+        "--use_linear_init",
+        action="store_true",
+        help="work on the noisy cameras_linear_init.npz (original kept as cameras_linear_init_backup.npz)",
+    )
+    parser.add_argument(
+        "--data_root",
+        type=str,
+        default=None,
+        help="folder that holds DTU/ for --dtu; default: data/ beside code/",
+    )
+    parser.add_argument("--dry_run", action="store_true", help="print the result and write nothing")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command.
+
+    Args:
+        argv: Arguments; None for the process's own.
+
+    Returns:
+        Exit status: 0, or 2 after a user's mistake.
+    """
+    arguments = parse(_parser(), argv)
+    return run(lambda: _preprocess(arguments))
+
+
+def _preprocess(arguments: argparse.Namespace) -> None:
+    if bool(arguments.source_dir) == arguments.dtu:
+        raise InputError(
+            f"got {'both' if arguments.dtu else 'neither'} --source_dir and --dtu; expected one of them: "
+            "--source_dir FOLDER for one scene, --dtu for all of data/DTU/scan*"
+        )
+    if not arguments.dtu:
+        _preprocess_scene(
+            Path(arguments.source_dir).expanduser(), arguments.use_linear_init, arguments.dry_run
+        )
+        return
+    scenes = _dtu_scenes(arguments.data_root)
+    failed = []
+    for scene_dir in scenes:
+        try:
+            _preprocess_scene(scene_dir, arguments.use_linear_init, arguments.dry_run)
+        except USER_ERRORS as error:
+            say(f"{scene_dir.name}: FAILED: {error}")
+            failed.append(f"{scene_dir.name} ({error})")
+    if failed:
+        raise InputError(
+            f"{len(failed)} of {len(scenes)} scenes failed, the others are done: " + "; ".join(failed)
+        )
+
+
+def _dtu_scenes(data_root: str | None) -> list[Path]:
+    """All scene folders of data/DTU, in natural name order."""
+    from idr.config import project_root
+    from idr.datasets.images import natural_sorted
+
+    folder = (Path(data_root).expanduser() if data_root else project_root() / "data") / "DTU"
+    scenes = natural_sorted(path for path in folder.glob("scan*") if path.is_dir())
+    if not scenes:
+        raise MissingInputError(
+            f"no scenes {folder / 'scan*'}; expected folders such as scan65: data/download_data.sh fetches "
+            "them, --data_root names another place"
+        )
+    return scenes
+
+
+def _preprocess_scene(scene_dir: Path, use_linear_init: bool, dry_run: bool) -> None:
+    from idr.preprocess.bounding_sphere import fit_sphere
+    from idr.preprocess.scene_views import (
+        EXACT_CAMERAS,
+        NOISY_CAMERAS,
+        backup_path,
+        load_views,
+        write_scale_mats,
+    )
+
+    camera_file = NOISY_CAMERAS if use_linear_init else EXACT_CAMERAS
+    views = load_views(scene_dir, camera_file)
+    try:
+        fit = fit_sphere(views)
+    except InputError as error:
+        raise InputError(f"{scene_dir}: {error}") from error
+    _say_fit(scene_dir, views, fit)
+
+    path = scene_dir / camera_file
+    if dry_run:
+        say(f"dry run: {path} is unchanged")
+        return
+    new_backup = write_scale_mats(path, fit.center, fit.radius)
+    kept = "the original is kept as" if new_backup else "the first original stays in"
+    say(f"wrote {len(views)} scale_mats to {path}; {kept} {backup_path(path).name}")
+
+
+def _say_fit(scene_dir: Path, views: SceneViews, fit: SphereFit) -> None:
+    """Prints the sphere, the hull, one line a view and the warnings."""
+    center = ", ".join(f"{value:.6g}" for value in fit.center)
+    say(f"{scene_dir.name}: {len(views)} views: centre = ({center}) ; radius = {fit.radius:.6g}")
+    hull = fit.hull
+    say(
+        f"hull: {len(hull.points)} samples {hull.spacing:.4g} apart, volume "
+        f"{len(hull.points) * hull.spacing**3:.4g}, best point seen by {hull.most_views} of {len(views)} "
+        "views"
+    )
+    say("view  mask              margin (of radius)  IoU hull/mask")
+    margins = 1.0 - fit.outline_radius / fit.radius
+    for k, (name, margin, iou) in enumerate(zip(views.names, margins, fit.hull_iou, strict=True)):
+        say(f"{k:4d}  {name:16s} {margin:19.3f} {iou:14.3f}")
+    worst = ", ".join(
+        f"{views.names[k]} {fit.hull_iou[k]:.3f}" for k in fit.hull_iou.argsort(kind="stable")[:3]
+    )
+    tightest = int(margins.argmin())
+    say(f"mean IoU {fit.hull_iou.mean():.3f} ; worst: {worst} ; tightest mask: {views.names[tightest]}")
+    if fit.radius > fit.rule_radius:
+        say(f"radius enlarged from {fit.rule_radius:.6g} so that every mask lies inside the sphere")
+    for warning in fit.warnings:
+        say(f"WARNING: {warning}")

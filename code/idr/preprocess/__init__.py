@@ -1,0 +1,1 @@
+"""From masks and cameras to the sphere that bounds the object."""

@@ -1,0 +1,207 @@
+"""The visual hull: all points that the views' masks allow the object to fill.
+
+B views, N points or cells. Coordinates here are those of `Carver`'s region: its centre is the origin, its
+axes are the first camera's and its unit is chosen by the caller. A result therefore depends on the cameras'
+relation to one another and never on the world's origin, axes or unit.
+
+A point counts as part of the hull if nearly all views that see it (have it in front and within the image)
+see it inside their mask. "Nearly all" is `INSIDE_SHARE` = 45/49: the published rule, at least 45 of DTU's 49
+views, as a share. Likewise a point must be seen by that share of the views that see the best seen point of
+the hull: beyond the common field of view, too few masks carve for their agreement to mean much.
+Differs: the published code counts 45 views whatever their number, in a box that
+depends on the world's origin.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from idr.geometry.cameras import project_points
+from idr.preprocess.scene_views import SceneViews
+
+INSIDE_SHARE = 45 / 49
+CELLS_FIRST = 24
+"""Cells along each side of the region at the coarsest level."""
+CELLS_BUDGET = 600_000
+"""Cells are halved until their number would pass this; a compact object then spans some 100 cells."""
+MAX_HALVINGS = 12
+"""An object thinner than region / (24 * 2**12) is not to be found."""
+
+
+@dataclass(frozen=True)
+class Hull:
+    """The part of a region that the masks allow, as samples of a regular grid.
+
+    Attributes:
+        points: (N, 3) centres of grid cells in the hull; none if no point is allowed.
+        spacing: Side of a cell.
+        most_views: Largest number of views that see one point of the hull.
+        is_open: Whether the hull reaches the region's border: the views do not bound it.
+    """
+
+    points: NDArray[np.float64]
+    spacing: float
+    most_views: int
+    is_open: bool
+
+
+@dataclass(frozen=True)
+class SceneHull:
+    """The visual hull in the world; lengths in world units.
+
+    Attributes:
+        points: (N, 3) samples of a regular grid.
+        spacing: Distance of neighbouring samples.
+        most_views: Largest number of views that see one point of the hull.
+        is_open: Whether the views leave the hull's depth open; it is then cut off, and a sphere is better
+            made from the masks' outlines alone.
+        middle: (3,) the point nearest to the rays through the masks' centroids.
+        outline: Radius of the smallest ball around `middle` whose outline holds every mask.
+    """
+
+    points: NDArray[np.float64]
+    spacing: float
+    most_views: int
+    is_open: bool
+    middle: NDArray[np.float64]
+    outline: float
+
+
+def needed_views(count: NDArray[np.integer] | int) -> NDArray[np.int64]:
+    """Returns how many of `count` views are nearly all of them: 45 of 49, 15 of 16, all of 12 or fewer."""
+    return np.ceil(np.asarray(count) * INSIDE_SHARE - 1e-9).astype(np.int64)
+
+
+def fewest_views(num_views: int) -> int:
+    """Returns how many views must see a point at least: half of all, and never fewer than two."""
+    return max(2, -(-num_views // 2))
+
+
+class Carver:
+    """Carves the visual hull out of a ball, in coordinates of the ball's centre and the first camera's axes.
+
+    Args:
+        views: Masks and cameras.
+        center: (3,) centre of the region in the world.
+        unit: Length in the world that is 1 here.
+    """
+
+    def __init__(self, views: SceneViews, center: NDArray[np.floating], unit: float) -> None:
+        self.views = views
+        self.to_world = np.eye(4)
+        self.to_world[:3, :3] = unit * views.poses[0, :3, :3]
+        self.to_world[:3, 3] = center
+        # Depth comes out in this frame's unit: project_points scales each projection by its third row.
+        self.projections = views.projections @ self.to_world  # (B, 3, 4)
+        world_to_local = np.linalg.inv(self.to_world)
+        self.centers = views.centers @ world_to_local[:3, :3].T + world_to_local[:3, 3]  # (B, 3)
+        self._to_mask = [_distance_to_mask(mask) for mask in views.masks]
+
+    def carve(self, region_radius: float) -> Hull:
+        """Carves the hull out of the ball of a given radius around the centre.
+
+        Cells are dropped where even their best point fails, the rest halved; nothing thin is lost on the way.
+        """
+        fewest = fewest_views(len(self.views))
+        spacing = 2.0 * region_radius / CELLS_FIRST
+        axis = (np.arange(CELLS_FIRST) + 0.5) * spacing - region_radius
+        cells = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(-1, 3)
+        cells = self._possible(cells, spacing, region_radius, fewest)
+        for _ in range(MAX_HALVINGS):
+            if len(cells) == 0 or 8 * len(cells) > CELLS_BUDGET:
+                break
+            spacing /= 2.0
+            corners = np.stack(np.meshgrid(*[[-0.5, 0.5]] * 3, indexing="ij"), axis=-1).reshape(1, 8, 3)
+            cells = (cells[:, None] + corners * spacing).reshape(-1, 3)
+            cells = self._possible(cells, spacing, region_radius, fewest)
+
+        cells = cells[np.linalg.norm(cells, axis=1) <= region_radius]
+        seen, inside = self.count_views(cells)
+        agreed = (seen >= fewest) & (inside >= needed_views(seen))
+        most = int(seen[agreed].max()) if agreed.any() else 0
+        points = cells[agreed & (seen >= needed_views(most))]
+        is_open = len(points) > 0 and bool(
+            np.linalg.norm(points, axis=1).max() > region_radius - 2.0 * spacing
+        )
+        return Hull(points, spacing, most, is_open)
+
+    def count_views(self, points: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Counts for each of (N, 3) points the views that see it, and those that see it inside the mask."""
+        seen, inside = np.zeros(len(points), np.int64), np.zeros(len(points), np.int64)
+        for mask, projection in zip(self.views.masks, self.projections, strict=True):
+            column, row, sees = nearest_pixels(points, projection, mask.shape)
+            seen += sees
+            inside[sees] += mask[row[sees], column[sees]]
+        return seen, inside
+
+    def _possible(
+        self, cells: NDArray[np.float64], spacing: float, region_radius: float, fewest: int
+    ) -> NDArray[np.float64]:
+        """Keeps cubic cells (centres (N, 3)) that may hold a point of the hull; it never errs to no."""
+        reach = spacing * np.sqrt(3.0) / 2.0  # centre to corner
+        cells = cells[np.linalg.norm(cells, axis=1) <= region_radius + reach]
+        num_views = len(self.views)
+        outside, unseen = np.zeros(len(cells), np.int64), np.zeros(len(cells), np.int64)
+        for k in range(num_views):
+            surely_outside, surely_unseen = self._sure(k, cells, reach)
+            outside += surely_outside
+            unseen += surely_unseen
+            # More views may disagree the more views see the point: all of them is the mildest case.
+            keep = (outside <= num_views - needed_views(num_views)) & (unseen <= num_views - fewest)
+            if not keep.all():
+                cells, outside, unseen = cells[keep], outside[keep], unseen[keep]
+        return cells
+
+    def _sure(
+        self, k: int, cells: NDArray[np.float64], reach: float
+    ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Whether all points within `reach` of each centre are seen outside the mask, or are not seen."""
+        height, width = self.views.masks[k].shape
+        uv, depth = project_points(cells, self.projections[k])
+        in_front = depth > 2.0 * reach
+        distance = np.linalg.norm(cells - self.centers[k], axis=1)
+        # A step d at depth z moves x/z by (d_x - x/z d_z) / (z + d_z), at most |d| (distance/z) / (z - |d|).
+        focal = np.linalg.norm(self.views.intrinsics[k, :2, :2], ord=2)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            footprint = np.where(in_front, focal * reach * distance / (depth * (depth - reach)), np.inf) + 1.0
+        border = np.minimum(
+            np.minimum(uv[:, 0], width - 1 - uv[:, 0]), np.minimum(uv[:, 1], height - 1 - uv[:, 1])
+        )  # pixels from the image's edge, negative beyond it
+        border = np.where(in_front, border, 0.0)
+        within = border > footprint
+        column, row = (np.where(within, np.round(uv[:, i]), 0).astype(np.int64) for i in (0, 1))
+        # One pixel for rounding the centre, one in `footprint` for rounding the other points.
+        outside = within & (self._to_mask[k][row, column] > footprint + 1.0)
+        return outside, (depth < -reach) | (border < -footprint)
+
+
+def _distance_to_mask(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Distance of each pixel from the mask, rounded down and cut at 255: one byte, never too large."""
+    distance = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return np.minimum(np.floor(distance), 255).astype(np.uint8)
+
+
+def nearest_pixels(
+    points: NDArray[np.float64], projection: NDArray[np.float64], shape: tuple[int, ...]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
+    """Projects points to whole pixels.
+
+    Args:
+        points: (N, 3).
+        projection: (3, 4) from the points' frame.
+        shape: (H, W) of the image.
+
+    Returns:
+        column, row: (N,) nearest pixel, 0 where the point is not seen.
+        sees: (N,) whether the point lies in front of the camera and within the image.
+    """
+    uv, depth = project_points(points, projection)
+    with np.errstate(invalid="ignore"):
+        sees = (depth > 0) & (uv > -0.5).all(axis=1) & (uv < np.array([shape[1], shape[0]]) - 0.5).all(axis=1)
+    pixel = np.zeros(uv.shape, np.int64)
+    pixel[sees] = np.floor(uv[sees] + 0.5).astype(np.int64)
+    return pixel[:, 0], pixel[:, 1], sees
