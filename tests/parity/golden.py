@@ -26,7 +26,9 @@ def arrays(name: str, file: str = "arrays.npz") -> dict[str, torch.Tensor]:
 
 def section(all_arrays: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
     """Returns the arrays below a prefix, without it."""
-    return {key[len(prefix) + 1 :]: value for key, value in all_arrays.items() if key.startswith(prefix + ".")}
+    return {
+        key[len(prefix) + 1 :]: value for key, value in all_arrays.items() if key.startswith(prefix + ".")
+    }
 
 
 def model(name: str) -> IDRNetwork:

@@ -100,6 +100,7 @@ def _train(arguments: argparse.Namespace) -> int:
     scan_id = scan_id_of(conf, arguments.scan_id)
     if arguments.train_cameras and config.learning_rate_cam is None:
         raise InputError("--train_cameras needs train.learning_rate_cam in the conf (published: 1.0e-4)")
+    tensorboard = TensorBoardLog() if arguments.tensorboard else None
     torch.set_flush_denormal(True)
 
     exps = project_root() / Path(arguments.exps_folder).expanduser()
@@ -120,7 +121,7 @@ def _train(arguments: argparse.Namespace) -> int:
             run=folder,
             plot=lambda trainer, epoch: _plot(trainer, epoch, plot_config),
             monitor=_camera_monitor(dataset) if poses is not None else None,
-            tensorboard=TensorBoardLog(folder / "tensorboard") if arguments.tensorboard else None,
+            tensorboard=tensorboard,
         )
         return Trainer(
             dataset, model, loss, config,
@@ -136,6 +137,10 @@ def _train(arguments: argparse.Namespace) -> int:
         # The checkpoint is read before anything is written: one that does not fit leaves no trace.
         trainer = trainer_in(checkpoints.path.parent)
         trainer.resume(checkpoints, checkpoint, keep_seed=arguments.seed is not None)
+        if trainer.state.epoch >= arguments.nepoch:
+            say(f"run: {trainer.outputs.run}")
+            say(f"nothing to do: {trainer.state.epoch} epochs are done, --nepoch is {arguments.nepoch}")
+            return EXIT_OK
         if arguments.new_run:
             trainer.move_to(create_run(exps, name))
         folder = trainer.outputs.run
@@ -145,10 +150,6 @@ def _train(arguments: argparse.Namespace) -> int:
     say(f"{len(dataset)} images, {sum(p.numel() for p in model.parameters()):,} parameters, on {device}")
     if source is not None:
         say(f"continuing from checkpoint {source[1]} (epoch {trainer.state.epoch}, step {trainer.state.step})")
-    if trainer.state.epoch >= arguments.nepoch:
-        say(f"nothing to do: {trainer.state.epoch} epochs are done, --nepoch is {arguments.nepoch}")
-        return EXIT_OK
-
     if trainer.train():
         say(f"done: {arguments.nepoch} epochs; last checkpoint in {trainer.checkpoints.path}")
         return EXIT_OK
@@ -238,7 +239,7 @@ def _plot(trainer: Trainer, epoch: int, config: Any) -> None:
         )
     state.model.eval()
     with torch.no_grad():
-        sdf = state.model.implicit_network
+        sdf: Any = state.model.implicit_network
         write_plots(
             trainer.outputs.run / "plots", epoch, state.model, lambda x: sdf(x)[:, 0], views, config,
             getattr(state.model, "object_bounding_sphere", 1.0), generator,

@@ -5,7 +5,6 @@ B images. Frames: world (whatever the photographs were calibrated in) and unit s
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,17 +59,29 @@ def read_cameras(path: Path, num_images: int) -> CameraFile:
             camera that does not have the unit sphere's centre in front of it.
     """
     if not path.is_file():
-        raise MissingInputError(f"no camera file {path}; expected an npz with world_mat_i and scale_mat_i")
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {key: np.asarray(archive[key]) for key in archive.files if _index_of(key) is not None}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
-        raise InputError(f"{path} cannot be read as an npz ({error}); it may be truncated, fetch it again") from error
-
+        beside = ", ".join(sorted(other.name for other in path.parent.glob("*.npz"))) or "none"
+        raise MissingInputError(
+            f"no camera file {path}; npz files there: {beside}; expected an npz with world_mat_i and scale_mat_i"
+        )
+    arrays = _read_arrays(path)
     stacks = [_stack(arrays, prefix, num_images, path) for prefix in ("world_mat", "scale_mat")]
     cameras = CameraFile(path, *stacks)
     _check_cameras(cameras)
     return cameras
+
+
+def _read_arrays(path: Path) -> dict[str, NDArray]:
+    """Returns the arrays of an npz that are ours by their names; nothing pickled is loaded."""
+    try:
+        archive = np.load(path, allow_pickle=False)
+        if isinstance(archive, np.ndarray):
+            raise ValueError("it holds a single array")
+        with archive:
+            return {key: np.asarray(archive[key]) for key in archive.files if _index_of(key) is not None}
+    except Exception as error:  # zipfile, zlib and numpy raise whatever they like for a broken file
+        raise InputError(
+            f"{path} cannot be read as an npz ({error}); it may be truncated or altered, fetch it again"
+        ) from error
 
 
 def _index_of(key: str) -> int | None:

@@ -13,12 +13,16 @@ from pathlib import Path
 import imageio.v3 as iio
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
 
 from idr.errors import InputError, MissingInputError
 
 log = logging.getLogger(__name__)
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+TIFF_ENDINGS = (".tif", ".tiff")
+FILM_FORMATS = ("PNG", "WEBP")
+ARRAY_MODES = ("1", "L", "LA", "RGB", "RGBA", "I", "I;16", "I;16L", "I;16B", "I;16N", "F")  # Pillow's; used as they are
 MASK_THRESHOLD = 127.5  # of 255; the published rule
 OPAQUE = 255
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, what image libraries call the grey value
@@ -56,14 +60,37 @@ def list_images(folder: Path) -> list[Path]:
 
 
 def _read(path: Path) -> NDArray[np.generic]:
-    """Reads a file as an array (H, W) or (H, W, C), scaled to uint8."""
+    """Reads a file as an array (H, W) or (H, W, C) of L, LA, RGB or RGBA values of the type that it holds."""
     try:
-        pixels = np.asarray(iio.imread(path, index=0) if path.suffix.lower() in (".tif", ".tiff") else iio.imread(path))
+        pixels = _decode(path)
+    except InputError:
+        raise
     except Exception as error:  # decoders raise whatever they like for a broken file
         raise InputError(f"{path} cannot be read as an image ({type(error).__name__}: {error}); replace it") from error
     if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] not in (1, 2, 3, 4)):
         raise InputError(f"{path} has shape {pixels.shape}; expected one still image of 1 to 4 channels")
     return pixels
+
+
+def _decode(path: Path) -> NDArray[np.generic]:
+    """Decodes a file; of several pages, or of a stereo camera's two pictures, the first."""
+    try:
+        image = Image.open(path)
+    except UnidentifiedImageError:
+        if path.suffix.lower() in TIFF_ENDINGS:  # 16 bits or floats in three channels are beyond Pillow
+            return np.array(iio.imread(path, index=0, plugin="tifffile"))
+        raise
+    with image:
+        frames = getattr(image, "n_frames", 1)
+        if frames > 1 and image.format in FILM_FORMATS:
+            raise InputError(f"{path} is a film of {frames} frames; expected one still image")
+        return np.array(image if image.mode in ARRAY_MODES else image.convert(_mode_for(image)))
+
+
+def _mode_for(image: Image.Image) -> str:
+    """Returns RGB or RGBA for palettes and for other colour spaces, whose numbers are no RGB."""
+    has_alpha = image.mode.lower() in ("pa", "rgba", "la") or "transparency" in image.info
+    return "RGBA" if has_alpha else "RGB"
 
 
 def _to_uint8(pixels: NDArray[np.generic], path: Path) -> NDArray[np.uint8]:
@@ -74,6 +101,8 @@ def _to_uint8(pixels: NDArray[np.generic], path: Path) -> NDArray[np.uint8]:
         return pixels.astype(np.uint8) * np.uint8(OPAQUE)
     if pixels.dtype == np.uint16:
         return np.round(pixels.astype(np.float64) / 257.0).astype(np.uint8)
+    if pixels.size == 0:
+        return pixels.astype(np.uint8)
     if np.issubdtype(pixels.dtype, np.integer) and pixels.min() >= 0 and pixels.max() <= 65535:
         return np.round(pixels.astype(np.float64) / 257.0).astype(np.uint8)  # 16 bits, decoded as wider integers
     if np.issubdtype(pixels.dtype, np.floating) and np.isfinite(pixels.astype(np.float64)).all() and pixels.max() <= 1.0:
@@ -122,17 +151,20 @@ def load_mask(path: Path) -> NDArray[np.bool_]:
         InputError: Not a readable still image.
     """
     raw = _read(path)
-    if raw.dtype != np.bool_ and np.issubdtype(raw.dtype, np.integer) and raw.max() == 1:
-        raw = raw.astype(np.uint8) * np.uint8(OPAQUE)
-    pixels = _to_uint8(raw, path)
-    if pixels.ndim == 2:
-        return pixels > MASK_THRESHOLD
-    channels = pixels.shape[2]
-    has_alpha = channels in (2, 4)
-    colour = pixels[..., : channels - 1] if has_alpha else pixels
-    grey = colour[..., 0] if colour.shape[2] == 1 else np.round(colour.astype(np.float64) @ LUMA)
+    if raw.ndim == 2:
+        raw = raw[..., None]
+    num_colours = {1: 1, 2: 1, 3: 3, 4: 3}[raw.shape[2]]
+    colour, alpha = (_to_uint8(_stretched(part), path) for part in (raw[..., :num_colours], raw[..., num_colours:]))
+    grey = colour[..., 0] if num_colours == 1 else np.round(colour.astype(np.float64) @ LUMA)
     inside = grey > MASK_THRESHOLD
-    if has_alpha and (pixels[..., -1] < OPAQUE).any():
-        opaque = pixels[..., -1] > MASK_THRESHOLD
+    if (alpha < OPAQUE).any():
+        opaque = alpha[..., 0] > MASK_THRESHOLD
         inside = opaque if colour.min() == colour.max() else inside & opaque
     return inside
+
+
+def _stretched(values: NDArray[np.generic]) -> NDArray[np.generic]:
+    """Returns values of 0 and 1 as 0 and 255, others as they are."""
+    if np.issubdtype(values.dtype, np.integer) and values.size and values.max() == 1:
+        return values.astype(np.uint8) * np.uint8(OPAQUE)
+    return values

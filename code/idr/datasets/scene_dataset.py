@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from idr.config import project_root
+from idr.config_blocks import did_you_mean
 from idr.datasets.camera_files import CameraFile, read_cameras
-from idr.datasets.images import list_images, load_mask, load_rgb
+from idr.datasets.images import list_images, load_mask, load_rgb, natural_sorted
 from idr.errors import InputError, MissingInputError
 from idr.geometry.quaternions import rotation_to_quaternion
 
@@ -84,7 +85,7 @@ class SceneDataset(torch.utils.data.Dataset):
         self.train_cameras = train_cameras
         self.img_res = _checked_resolution(img_res)
         self.total_pixels = self.img_res[0] * self.img_res[1]
-        self.instance_dir = _scene_folder(Path(data_root) if data_root else project_root() / "data", data_dir, scan_id)
+        self.instance_dir = _scene_folder(_data_root(data_root), data_dir, scan_id)
         self.scan_id = scan_id
         self.sampling_idx: Tensor | None = None
 
@@ -207,7 +208,10 @@ class SceneDataset(torch.utils.data.Dataset):
         Returns:
             (B, 7) quaternion (w, x, y, z) and centre, in that file's own unit-sphere coordinates.
         """
-        poses = torch.from_numpy(self._read("cameras_linear_init.npz").decompose()[1][self.indices])
+        cameras = self._read("cameras_linear_init.npz")
+        all_poses = cameras.decompose()[1]
+        _check_distance(all_poses, cameras.path)
+        poses = torch.from_numpy(all_poses[self.indices])
         return torch.cat((rotation_to_quaternion(poses[:, :3, :3]), poses[:, :3, 3]), dim=1).float()
 
 
@@ -218,17 +222,24 @@ def _checked_resolution(img_res: Sequence[int]) -> tuple[int, int]:
     return int(img_res[0]), int(img_res[1])
 
 
+def _data_root(given: str | None) -> Path:
+    """Returns the folder of all data sets."""
+    return Path(given).expanduser() if given else project_root() / "data"
+
+
 def _scene_folder(data_root: Path, data_dir: str, scan_id: int) -> Path:
     """Finds the scene's folder or says which scenes there are."""
     folder = data_root / data_dir / f"scan{scan_id}"
     if folder.is_dir():
         return folder
     if not folder.parent.is_dir():
+        sets = [path.name for path in natural_sorted(data_root.glob("*")) if path.is_dir()]
+        there = f"{data_root} holds {', '.join(sets)}{did_you_mean(data_dir, sets)}; " if sets else ""
         raise MissingInputError(
-            f"no data folder {folder.parent}; bring the data set there (data/download_data.sh for DTU), "
-            "or name another place with --data_root"
+            f"no data folder {folder.parent}; {there}bring the data set there (data/download_data.sh for DTU), "
+            "correct dataset.data_dir, or name another place with --data_root"
         )
-    scans = sorted(p.name for p in folder.parent.glob("scan*") if p.is_dir())
+    scans = [path.name for path in natural_sorted(folder.parent.glob("scan*")) if path.is_dir()]
     raise MissingInputError(
         f"no scene {folder}; {folder.parent} holds {', '.join(scans) or 'no scan folders'}; choose one with --scan_id"
     )

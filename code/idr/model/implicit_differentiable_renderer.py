@@ -16,9 +16,10 @@ from idr.config import read_block
 from idr.geometry.cameras import pixel_rays
 from idr.geometry.spheres import SphereCrossing, ray_sphere_intersection
 from idr.model.implicit_network import ImplicitNetwork, ImplicitNetworkConfig
+from idr.model.layers import folded_weights
 from idr.model.rendering_network import RenderingNetwork, RenderingNetworkConfig
 from idr.model.sample_network import differentiable_intersection
-from idr.model.tracing import TraceResult, TracerConfig, make_tracer
+from idr.model.tracing import TracerConfig, TraceResult, make_tracer
 from idr.model.tracing.published import Rays
 
 
@@ -52,7 +53,9 @@ class StepDraws:
     eikonal_points: Tensor
 
 
-def draw_step(num_rays: int, config: TracerConfig, like: Tensor, generator: torch.Generator | None) -> StepDraws:
+def draw_step(
+    num_rays: int, config: TracerConfig, like: Tensor, generator: torch.Generator | None
+) -> StepDraws:
     """Draws the random numbers of one training step.
 
     Args:
@@ -107,7 +110,8 @@ class IDRNetwork(nn.Module):
         Returns:
             ``points`` (R, 3); ``rgb_values`` (R, 3) in [-1, 1], 1 where nothing is shaded; ``sdf_output``
             (R, 1) at the points; ``network_object_mask`` (R,) the ray hits; ``object_mask`` (R,) as given;
-            ``grad_theta`` (E, 3) gradients of f at the cube's points, then at all R points; None in evaluation.
+            ``grad_theta`` (E, 3) gradients of f at the cube's points, then at all R points, or None in
+            evaluation.
         """
         directions, centers = pixel_rays(model_input["uv"], model_input["pose"], model_input["intrinsics"])
         object_mask = model_input["object_mask"].reshape(-1)  # (R,)
@@ -166,8 +170,11 @@ class IDRNetwork(nn.Module):
     ) -> TraceResult:
         """Finds depth and hit flag of every ray; (B, 3), (B, P, 3) and (R,) in, (R,) out."""
         crossing = ray_sphere_intersection(centers, directions, self.object_bounding_sphere)
-        flat = SphereCrossing(crossing.near.reshape(-1), crossing.far.reshape(-1), crossing.crosses.reshape(-1))
+        flat = SphereCrossing(*(x.reshape(-1) for x in (crossing.near, crossing.far, crossing.crosses)))
         rays = Rays(centers.repeat_interleave(directions.shape[1], dim=0), directions.reshape(-1, 3))
         depths = None if draws is None else draws.depths
         # Not `sdf`: the published strategy is to give the published numbers to the last bit.
-        return self.ray_tracer.trace(lambda x: self.implicit_network(x)[:, 0], rays, flat, object_mask, depths)
+        with folded_weights(self.implicit_network):
+            return self.ray_tracer.trace(
+                lambda x: self.implicit_network(x)[:, 0], rays, flat, object_mask, depths
+            )

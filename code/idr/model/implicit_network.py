@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ from torch.nn import functional
 
 from idr.errors import InputError
 from idr.model.embedder import encoded_width, positional_encoding
-from idr.model.layers import make_linear, set_linear
+from idr.model.layers import WeightNormLinear, make_linear, set_linear
 
 SOFTPLUS_BETA = 100.0  # the published sharpness: nearly a ReLU, but twice differentiable
 
@@ -83,9 +84,10 @@ class ImplicitNetwork(nn.Module):
             return
         std = math.sqrt(2) / math.sqrt(width_out)
         if self.octaves and index == 0:
-            # Only the point itself counts at the start, not its sinusoids.
+            # Only the point itself counts at the start, not its sinusoids. Drawn into the columns, as the
+            # published code does: of one seed, torch fills strided and contiguous tensors differently.
             weight = torch.zeros(width_out, width_in)
-            weight[:, : config.d_in] = torch.empty(width_out, config.d_in).normal_(0.0, std)
+            weight[:, : config.d_in].normal_(0.0, std)
         else:
             weight = torch.empty(width_out, width_in).normal_(0.0, std)
             if self.octaves and index in self.skip_in:
@@ -103,9 +105,9 @@ class ImplicitNetwork(nn.Module):
                 hidden = functional.softplus(self.layer(index)(hidden), beta=SOFTPLUS_BETA)
         return hidden
 
-    def layer(self, index: int) -> nn.Module:
+    def layer(self, index: int) -> WeightNormLinear | nn.Linear:
         """Returns the linear layer ``lin<index>``."""
-        return self.get_submodule(f"lin{index}")
+        return cast("WeightNormLinear | nn.Linear", self.get_submodule(f"lin{index}"))
 
     def forward(self, x: Tensor) -> Tensor:
         """Evaluates the network.
@@ -148,7 +150,11 @@ class ImplicitNetwork(nn.Module):
             output = self(points)
             distance = output[:, :1]
             (gradient,) = torch.autograd.grad(
-                distance, points, torch.ones_like(distance), create_graph=create_graph, retain_graph=create_graph
+                distance,
+                points,
+                torch.ones_like(distance),
+                create_graph=create_graph,
+                retain_graph=create_graph,
             )
         return (output, gradient) if create_graph else (output.detach(), gradient)
 
@@ -177,6 +183,7 @@ def _check_layers(config: ImplicitNetworkConfig, width_in: int, num_layers: int)
             )
         if config.dims[index - 1] <= width_in:
             raise InputError(
-                f"{where}.skip_in = {list(config.skip_in)}: layer {index - 1} has width {config.dims[index - 1]}, of "
-                f"which the encoded point takes {width_in}; make it wider or lower multires ({config.multires})"
+                f"{where}.skip_in = {list(config.skip_in)}: layer {index - 1} has width "
+                f"{config.dims[index - 1]}, of which the encoded point takes {width_in}; "
+                f"make it wider or lower multires ({config.multires})"
             )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -25,11 +28,16 @@ class WeightNormLinear(nn.Module):
         self.bias = nn.Parameter(plain.bias.detach())
         self.weight_g = nn.Parameter(plain.weight.detach().norm(dim=1, keepdim=True))
         self.weight_v = nn.Parameter(plain.weight.detach())
+        self._folded: Tensor | None = None  # the weight while it is known not to change, see `folded_weights`
 
     @property
     def weight(self) -> Tensor:
-        """The (out, in) weight that is applied, differentiable with respect to g and v."""
-        # The operator behind torch.nn.utils.weight_norm: the published numbers to the last bit.
+        """The (out, in) weight that is applied, differentiable with respect to g and v unless folded."""
+        if self._folded is not None:
+            return self._folded
+        # The operator behind torch.nn.utils.weight_norm: the published numbers to the last bit. Take only its
+        # first derivative by g and v, as training does (f is differentiated by points, then once by
+        # parameters): torch 2.14's second derivative by v fails gradgradcheck.
         return torch._weight_norm(self.weight_v, self.weight_g, 0)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -37,9 +45,28 @@ class WeightNormLinear(nn.Module):
         return functional.linear(x, self.weight, self.bias)
 
 
+@contextmanager
+def folded_weights(network: nn.Module) -> Iterator[None]:
+    """Computes normalised weights once for all evaluations inside, which must not need their gradient.
+
+    Args:
+        network: Its layers are folded; values stay the same to the last bit.
+    """
+    layers = [module for module in network.modules() if isinstance(module, WeightNormLinear)]
+    try:
+        with torch.no_grad():
+            for layer in layers:
+                layer._folded = layer.weight
+        yield
+    finally:
+        for layer in layers:
+            layer._folded = None
+
+
 def make_linear(in_features: int, out_features: int, weight_norm: bool) -> nn.Module:
     """Returns a linear layer in torch's default initialisation, with or without weight normalisation."""
-    return WeightNormLinear(in_features, out_features) if weight_norm else nn.Linear(in_features, out_features)
+    kind = WeightNormLinear if weight_norm else nn.Linear
+    return kind(in_features, out_features)
 
 
 @torch.no_grad()

@@ -69,7 +69,7 @@ class IDRLoss(nn.Module):
         return torch.where(shaded, difference, torch.zeros_like(difference)).sum() / shaded.shape[0]
 
     def mask_loss(self, sdf_output: Tensor, shaded: Tensor, object_mask: Tensor) -> Tensor:
-        """Returns the cross-entropy of the soft mask over all other rays, divided by all rays (sections 3.3, 3.4).
+        """Returns the cross-entropy of the soft mask over the other rays, divided by all (sections 3.3, 3.4).
 
         Args:
             sdf_output: (R, 1) signed distance at the rays' points.
@@ -80,7 +80,8 @@ class IDRLoss(nn.Module):
             The scalar loss.
         """
         logits = -self.alpha * sdf_output.squeeze(-1)
-        entropy = functional.binary_cross_entropy_with_logits(logits, object_mask.to(logits.dtype), reduction="none")
+        inside = object_mask.to(logits.dtype)
+        entropy = functional.binary_cross_entropy_with_logits(logits, inside, reduction="none")
         return torch.where(shaded, torch.zeros_like(entropy), entropy).sum() / self.alpha / shaded.shape[0]
 
     def eikonal_loss(self, grad_theta: Tensor | None, like: Tensor) -> Tensor:

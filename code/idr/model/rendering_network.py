@@ -94,4 +94,6 @@ def _check(config: RenderingNetworkConfig) -> None:
     if config.d_in != INPUT_WIDTH[config.mode]:
         raise InputError(f"{where}.d_in = {config.d_in}: mode {config.mode} takes {INPUT_WIDTH[config.mode]}")
     if config.mode == "no_view_dir" and config.multires_view:
-        raise InputError(f"{where}.multires_view = {config.multires_view}: mode no_view_dir has none; set it to 0")
+        raise InputError(
+            f"{where}.multires_view = {config.multires_view}: mode no_view_dir has none; set it to 0"
+        )

@@ -14,9 +14,9 @@ def differentiable_intersection(
 ) -> Tensor:
     """Returns the intersection as a differentiable function of geometry and camera.
 
-    x = c + t v with t = t0 - (f(c + t0 v; theta) - f0) / (n0 . v0) (Eq. 3). Its value is the traced point; its
-    first derivatives with respect to theta, c and v are those of the true intersection. Constants, marked 0:
-    the traced depth, f's value, f's gradient and the direction in the quotient.
+    x = c + t v with t = t0 - (f(c + t0 v; theta) - f0) / (n0 . v0) (Eq. 3). Its value is the traced point;
+    its first derivatives with respect to theta, c and v are those of the true intersection. Constants, marked
+    0: the traced depth, f's value, f's gradient and the direction in the quotient.
 
     Differs: a ray exactly tangential to the surface, where the published formula divides by zero, gets the
     traced depth without a derivative along the ray.

@@ -7,7 +7,8 @@ import io
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,15 @@ class Averages:
         self.error = error if self.error is None else self.error + error
         self.steps += 1
 
+    def to_plain(self) -> dict[str, Any]:
+        """Returns tensors and plain values, for a checkpoint."""
+        return {"steps": self.steps, "losses": dict(self.losses), "error": self.error}
+
+    @classmethod
+    def from_plain(cls, content: Mapping[str, Any]) -> Averages:
+        """Returns what `to_plain` was made from."""
+        return cls(dict(content["losses"]), content["error"], int(content["steps"]))
+
     def read(self) -> dict[str, float]:
         """Returns the mean losses and the PSNR of what was shaded; here the host waits for the device."""
         if not self.steps or self.error is None:
@@ -114,15 +124,19 @@ class ProgressLine:
         means = self.averages.read()
         log.info(
             "epoch %d/%d  loss %.4f (rgb %.4f, eikonal %.4f, mask %.5f)  psnr %.2f dB  %s rays/s  %s left",
-            epoch, self.num_epochs, *(means.get(name, math.nan) for name in LOSS_NAMES), means["psnr"],
+            done // self.steps_per_epoch, self.num_epochs, *(means.get(name, math.nan) for name in LOSS_NAMES), means["psnr"],
             f"{self._rays / elapsed:,.0f}", minutes_and_seconds(left),
         )  # fmt: skip
         self.averages, self._rays, self._last = Averages(), 0, now
 
-    def pause(self) -> None:
-        """Forgets the time since the last step, which something else than training took."""
-        self._last = time.monotonic()
-        self.averages, self._rays = Averages(), 0
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leaves out the time that something else than training takes."""
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self._last += time.monotonic() - started
 
 
 class MetricsFile:
@@ -169,32 +183,43 @@ def _is_before(row: Mapping[str, Any], epoch: int) -> bool:
 class TensorBoardLog:
     """Scalars and images for TensorBoard, behind an extra.
 
-    Args:
-        folder: Where the events go.
-
     Raises:
         InputError: TensorBoard is not installed.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self) -> None:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise InputError("--tensorboard needs the tensorboard package; pip install 'idr[tensorboard]'") from error
+        self._make_writer = SummaryWriter
+
+    def open(self, folder: Path, first_epoch: int) -> None:
+        """Opens a file of events.
+
+        Args:
+            folder: Where it goes.
+            first_epoch: The first epoch that will be written; older events of it and later ones are hidden.
+        """
+        self.folder = folder
         with output_errors(folder):
-            self.writer = SummaryWriter(str(folder))
+            self.writer = self._make_writer(str(folder), purge_step=first_epoch)
 
     def scalars(self, values: Mapping[str, float | int], epoch: int) -> None:
         """Writes one epoch's numbers."""
-        for name, value in values.items():
-            if name != "epoch":
-                self.writer.add_scalar(name, value, epoch)
-        self.writer.flush()
+        with output_errors(self.folder):
+            for name, value in values.items():
+                if name != "epoch":
+                    self.writer.add_scalar(name, value, epoch)
+            self.writer.flush()
 
     def images(self, folder: Path, epoch: int) -> None:
         """Writes the epoch's pictures that lie in the folder of plots."""
         import imageio.v3 as iio
 
-        for path in sorted(folder.glob(f"*_{epoch}.png")):
-            self.writer.add_image(path.stem.rsplit("_", 1)[0], iio.imread(path), epoch, dataformats="HWC")
-        self.writer.flush()
+        with output_errors(self.folder):
+            for path in sorted(folder.glob(f"*_{epoch}.png")):
+                image = iio.imread(path)
+                axes = "HW" if image.ndim == 2 else "HWC"
+                self.writer.add_image(path.stem.rsplit("_", 1)[0], image, epoch, dataformats=axes)
+            self.writer.flush()

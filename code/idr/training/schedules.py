@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from idr.training.config import TrainConfig
@@ -15,6 +16,15 @@ def steps_passed(epoch: int, milestones: Sequence[int]) -> int:
 def alpha_at(epoch: int, alpha: float, config: TrainConfig) -> float:
     """Returns the mask loss's alpha in an epoch, grown from its first value at each milestone."""
     return alpha * config.alpha_factor ** steps_passed(epoch, config.alpha_milestones)
+
+
+def learning_rate_at(epoch: int, config: TrainConfig) -> float:
+    """Returns Adam's step size in an epoch, multiplied milestone by milestone as `MultiStepLR` does it."""
+    rate = config.learning_rate
+    for milestone, times in sorted(Counter(config.sched_milestones).items()):
+        if milestone <= epoch:
+            rate *= config.sched_factor**times
+    return rate
 
 
 def camera_learning_rate_at(epoch: int, config: TrainConfig) -> float:

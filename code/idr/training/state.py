@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import logging
+import math
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
 
 from idr.errors import InputError
+from idr.training.config import TrainConfig
 from idr.training.poses import LearnablePoses
+from idr.training.progress import Averages
+from idr.training.schedules import learning_rate_at
 
 log = logging.getLogger(__name__)
 
@@ -29,8 +34,10 @@ class TrainingState:
         poses: Learnable cameras, or None.
         optimizer_cam: SparseAdam over the poses, or None.
         seed: Root of all random numbers.
+        batch_size: Images a step.
         epoch: Passes over the images done.
         step: Steps done of the next pass.
+        averages: Sums over those steps, for ``metrics.csv``.
     """
 
     model: nn.Module
@@ -39,8 +46,10 @@ class TrainingState:
     poses: LearnablePoses | None
     optimizer_cam: torch.optim.Optimizer | None
     seed: int
+    batch_size: int
     epoch: int = 0
     step: int = 0
+    averages: Averages = field(default_factory=Averages)
 
     def to_parts(self) -> Parts:
         """Returns the dictionaries of the published files and, as ``TrainerState``, what else there is."""
@@ -51,7 +60,13 @@ class TrainingState:
                 "optimizer_state_dict": _with_plain_steps(self.optimizer.state_dict()),
             },
             "SchedulerParameters": {"epoch": self.epoch, "scheduler_state_dict": self.scheduler.state_dict()},
-            "TrainerState": {"epoch": self.epoch, "step": self.step, "seed": self.seed},
+            "TrainerState": {
+                "epoch": self.epoch,
+                "step": self.step,
+                "seed": self.seed,
+                "batch_size": self.batch_size,
+                "averages": self.averages.to_plain(),
+            },
         }
         if self.poses is not None and self.optimizer_cam is not None:
             parts["CamParameters"] = {"epoch": self.epoch, "pose_vecs_state_dict": self.poses.state_dict()}
@@ -70,7 +85,8 @@ class TrainingState:
             keep_seed: Keep the own seed rather than the checkpoint's.
 
         Raises:
-            InputError: The checkpoint is of another architecture or another set of images.
+            InputError: The checkpoint is of another architecture, another set of images, or within an epoch
+                of another batch size.
         """
         load_model(self.model, parts["ModelParameters"]["model_state_dict"], where)
         self.epoch = int(parts["ModelParameters"]["epoch"])
@@ -79,16 +95,51 @@ class TrainingState:
                 _load_into(target, parts[f"{name}Parameters"][f"{name.lower()}_state_dict"], where)
             else:
                 log.warning("%s holds no %sParameters: that part starts anew", where, name)
-        if self.poses is not None and self.optimizer_cam is not None:
-            self._load_cameras(parts, where)
+        self._load_cameras(parts, where)
         if "TrainerState" in parts:
-            own = parts["TrainerState"]
-            self.step = int(own["step"])
-            if not keep_seed:
-                self.seed = int(own["seed"])
+            self._load_position(parts["TrainerState"], where, keep_seed)
+
+    def follow_schedule(self, config: TrainConfig, where: str) -> None:
+        """Puts Adam's step size where the conf's schedule has it at this epoch.
+
+        A checkpoint brings its own schedule along, or none; the conf is what the user can change. Where
+        they agree no bit changes.
+
+        Args:
+            config: The block ``train``.
+            where: The checkpoint's name, for messages.
+        """
+        rate = learning_rate_at(self.epoch, config)
+        scheduler: Any = self.scheduler
+        scheduler.base_lrs = [config.learning_rate] * len(self.optimizer.param_groups)
+        scheduler.milestones = Counter(config.sched_milestones)
+        scheduler.gamma, scheduler.last_epoch = config.sched_factor, self.epoch
+        for group in self.optimizer.param_groups:
+            if not math.isclose(group["lr"], rate):
+                log.warning("%s: learning rate %g goes on as %g, after the conf", where, group["lr"], rate)
+            group["lr"], group["initial_lr"] = rate, config.learning_rate
+
+    def _load_position(self, own: Mapping[str, Any], where: str, keep_seed: bool) -> None:
+        self.step = int(own["step"])
+        batch_size = int(own.get("batch_size", self.batch_size))
+        if self.step and batch_size != self.batch_size:
+            raise InputError(
+                f"{where} is within an epoch of --batch_size {batch_size}, got --batch_size "
+                f"{self.batch_size}; continue with {batch_size}, or from a checkpoint between epochs"
+            )
+        if "averages" in own:
+            self.averages = Averages.from_plain(own["averages"])
+        if not keep_seed:
+            self.seed = int(own["seed"])
 
     def _load_cameras(self, parts: Mapping[str, Mapping[str, Any]], where: str) -> None:
-        assert self.poses is not None and self.optimizer_cam is not None
+        if self.poses is None or self.optimizer_cam is None:
+            if "CamParameters" in parts:
+                raise InputError(
+                    f"{where} holds trained cameras (CamParameters), which the surface goes with; continue "
+                    "it with --train_cameras, or start a new run without"
+                )
+            return
         if "CamParameters" not in parts:
             raise InputError(
                 f"{where} holds no trained cameras (CamParameters); continue it without --train_cameras, "

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from idr.checkpoint_format import write_content
 from idr.checkpoints import CheckpointFolder, checkpoint_name
-from idr.errors import TrainingStoppedError
+from idr.errors import OutputError, TrainingStoppedError
 from idr.files import write_atomic
 from idr.training.config import TrainConfig
 from idr.training.feed import Batch, Feed
@@ -92,7 +92,7 @@ class Trainer:
         optimizer_cam = None
         if poses is not None:
             optimizer_cam = torch.optim.SparseAdam(list(poses.parameters()), lr=config.learning_rate_cam or 0.0)
-        self.state = TrainingState(model, optimizer, scheduler, poses, optimizer_cam, seed)
+        self.state = TrainingState(model, optimizer, scheduler, poses, optimizer_cam, seed, batch_size)
         self.checkpoints = CheckpointFolder(outputs.run / "checkpoints")
         self._seconds = 0.0  # spent in training steps, all sessions of the run together
         self._stop_signal: int | None = None
@@ -110,7 +110,9 @@ class Trainer:
             InputError: It does not fit.
         """
         parts = source.load_all(name, map_location=self.device)
-        self.state.load_parts(parts, f"checkpoint {name} in {source.path}", keep_seed)
+        where = f"checkpoint {name} in {source.path}"
+        self.state.load_parts(parts, where, keep_seed)
+        self.state.follow_schedule(self.config, where)
         if source.path == self.checkpoints.path and "TrainerState" in parts:
             self._saved_at = (self.state.epoch, self.state.step)
 
@@ -134,22 +136,25 @@ class Trainer:
         metrics = MetricsFile(self.outputs.run / "metrics.csv", state.epoch)
         self._seconds = metrics.minutes_so_far * 60
         line = ProgressLine(self.num_epochs, self.feed.steps_per_epoch)
+        if self.outputs.tensorboard is not None:
+            self.outputs.tensorboard.open(self.outputs.run / "tensorboard", state.epoch)
+        self._stop_signal = None
         with self._signals():
             while state.epoch < self.num_epochs:
                 epoch = state.epoch
                 self.loss.alpha = alpha_at(epoch, self.first_alpha, self.config)
                 if state.step == 0:
-                    self._begin_epoch(epoch)
-                    line.pause()
-                averages = self._train_epoch(epoch, line)
+                    with line.paused():
+                        self._begin_epoch(epoch)
+                self._train_epoch(epoch, line)
+                if state.step >= self.feed.steps_per_epoch:
+                    self._record(epoch, metrics)
+                    state.scheduler.step()
+                    state.epoch, state.step, state.averages = epoch + 1, 0, Averages()
                 if self._stop_signal is not None:
-                    self.save()
-                    return False
-                state.scheduler.step()
-                state.epoch, state.step = epoch + 1, 0
-                self._record(epoch, averages, metrics)
+                    break
             self.save()
-        return True
+        return state.epoch >= self.num_epochs
 
     def _begin_epoch(self, epoch: int) -> None:
         """Saves and plots where the epoch's number asks for it."""
@@ -160,21 +165,20 @@ class Trainer:
             if self.outputs.tensorboard is not None:
                 self.outputs.tensorboard.images(self.outputs.run / "plots", epoch)
 
-    def _train_epoch(self, epoch: int, line: ProgressLine) -> Averages:
-        """Does the steps of an epoch that are left."""
-        state, averages = self.state, Averages()
+    def _train_epoch(self, epoch: int, line: ProgressLine) -> None:
+        """Does the steps of an epoch that are left, up to a stop."""
+        state = self.state
         self._set_camera_rate(epoch)
         state.model.train()
         started = time.monotonic()
         for batch in self.feed.batches(state.seed, epoch, state.step):
             losses, error, rays = self._train_step(batch.to(self.device))
             state.step += 1
-            averages.add(losses, error)
+            state.averages.add(losses, error)
             line.step(epoch, state.step, losses, error, rays)
             if self._stop_signal is not None:
                 break
         self._seconds += time.monotonic() - started
-        return averages
 
     def _train_step(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor, int]:
         """Does one step; returns its losses, its `squared_error` and its number of rays."""
@@ -206,20 +210,25 @@ class Trainer:
 
     def _check_finite(self, losses: Mapping[str, Tensor], batch: Batch) -> None:
         """Stops before a step that would ruin the weights, with the state saved to look at."""
-        parameters = [p for p in self.state.model.parameters() if p.grad is not None]
-        norms = torch.stack([p.grad.norm() for p in parameters if p.grad is not None])
+        state = self.state
+        modules = [state.model] if state.poses is None else [state.model, state.poses]
+        gradients = [p.grad for module in modules for p in module.parameters() if p.grad is not None]
+        norms = torch.stack([(g.coalesce().values() if g.is_sparse else g).norm() for g in gradients])
         if bool(torch.isfinite(losses["loss"].detach() + norms.sum())):  # the step's one read by the host
             return
-        state = self.state
         terms = [name for name, value in losses.items() if not torch.isfinite(value)] or ["the gradient"]
         views = [getattr(self.dataset, "indices", range(len(self.dataset)))[i] for i in batch.indices.tolist()]
         path = self.outputs.run / f"nonfinite_{state.epoch}_{state.step}.pth"
         content = {**state.to_parts(), "batch": vars(batch), "losses": dict(losses)}
-        write_atomic(path, lambda file: write_content(file, content))
+        try:
+            write_atomic(path, lambda file: write_content(file, content))
+            kept = f"the weights before the step are in {path}"
+        except OutputError as error:  # that training had to stop is the news
+            kept = f"the weights before the step are lost ({error})"
         raise TrainingStoppedError(
             f"epoch {state.epoch}, step {state.step}: {', '.join(terms)} not finite in view "
-            f"{', '.join(map(str, views))}; the weights before the step are in {path}, the last checkpoint is "
-            f"unharmed; lower train.learning_rate and continue with --is_continue"
+            f"{', '.join(map(str, views))}; {kept}, the last checkpoint is unharmed; "
+            "lower train.learning_rate and continue with --is_continue"
         )
 
     def save(self) -> None:
@@ -231,9 +240,10 @@ class Trainer:
         self.checkpoints.save(name, *position, self.state.to_parts(), self.config.keep_checkpoints)
         self._saved_at = position
 
-    def _record(self, epoch: int, averages: Averages, metrics: MetricsFile) -> None:
+    def _record(self, epoch: int, metrics: MetricsFile) -> None:
         """Writes an epoch's numbers."""
-        row: dict[str, float | int] = {"epoch": epoch, **averages.read(), "alpha": float(self.loss.alpha)}
+        row: dict[str, float | int] = {"epoch": epoch, **self.state.averages.read()}
+        row["alpha"] = float(self.loss.alpha)
         row["learning_rate"] = float(self.state.optimizer.param_groups[0]["lr"])
         row["minutes"] = self._seconds / 60
         if self.outputs.monitor is not None:

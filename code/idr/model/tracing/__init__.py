@@ -1,6 +1,8 @@
 """Ray tracers: where rays first meet the zero set of f. One file a strategy."""
 
-from idr.model.tracing.common import Sdf, TraceResult, TracerConfig
+from __future__ import annotations
+
+from idr.model.tracing.common import Sdf, TracerConfig, TraceResult
 from idr.model.tracing.published import PublishedTracer
 
 __all__ = ["PublishedTracer", "Sdf", "TraceResult", "TracerConfig", "make_tracer"]

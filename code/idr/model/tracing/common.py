@@ -49,7 +49,9 @@ class TracerConfig:
         if self.strategy not in STRATEGIES:
             raise InputError(f"{where}.strategy = {self.strategy}: expected one of {', '.join(STRATEGIES)}")
         if self.object_bounding_sphere <= 0:
-            raise InputError(f"{where}.object_bounding_sphere = {self.object_bounding_sphere}: expected a radius above 0")
+            raise InputError(
+                f"{where}.object_bounding_sphere = {self.object_bounding_sphere}: expected a radius above 0"
+            )
         if self.n_steps < 2:
             raise InputError(f"{where}.n_steps = {self.n_steps}: expected at least 2 samples a ray")
         for name in ("line_step_iters", "sphere_tracing_iters", "n_secant_steps"):

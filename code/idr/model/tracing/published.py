@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from idr.geometry.spheres import SphereCrossing
-from idr.model.tracing.common import Sdf, TraceResult, TracerConfig, evaluate_in_chunks, evaluate_where
+from idr.model.tracing.common import Sdf, TracerConfig, TraceResult, evaluate_in_chunks, evaluate_where
 
 
 @dataclass(frozen=True)

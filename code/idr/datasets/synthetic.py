@@ -1,0 +1,283 @@
+"""The built-in scene: a glazed teapot, written as a data folder like any other.
+
+The object's shape is in `synthetic_object`, its colours in `synthetic_appearance`, its exact pictures in
+`synthetic_render`, its cameras in `synthetic_cameras`; here they become the files of DATA_CONVENTION, with
+`exact_surface.ply` (the surface in world coordinates, as evaluation's meshes are) and `scene.json` (how
+the folder was made) beside them.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import imageio.v3 as iio
+import numpy as np
+from numpy.typing import NDArray
+
+from idr.datasets.synthetic_appearance import albedo
+from idr.datasets.synthetic_cameras import (
+    UNIT_TO_WORLD,
+    camera_intrinsics,
+    disturb_poses,
+    holdout_views,
+    view_poses,
+    world_matrix,
+)
+from idr.datasets.synthetic_object import BOUNDING_RADIUS, Array, in_blocks, project_to_surface, sdf
+from idr.datasets.synthetic_render import Picture, exact_forward, render
+from idr.errors import InputError, MissingInputError
+from idr.files import output_errors
+
+__all__ = ["SceneSettings", "exact_forward", "exact_mesh", "read_exact_mesh", "sdf", "write_scene"]
+
+log = logging.getLogger(__name__)
+
+GENERATOR = "idr built-in scene"
+GENERATOR_VERSION = 1
+"""Goes up whenever the same settings give other files."""
+
+SURFACE_FILE, SETTINGS_FILE = "exact_surface.ply", "scene.json"
+_OWN_NAMES = {"image", "mask", "cameras.npz", "cameras_linear_init.npz", SURFACE_FILE, SETTINGS_FILE}
+_COVERED = 0.5  # a pixel is in the mask when more than this fraction of it shows the object
+_MOST_WORKERS = 8
+
+Extractor = Callable[[Callable[[Array], Array], float, int], tuple[Array, NDArray[np.integer]]]
+"""(sdf, half side of the cube, samples along it) -> vertices (V, 3), faces (T, 3) counter-clockwise from outside."""
+
+
+@dataclass(frozen=True)
+class SceneSettings:
+    """What the files of a scene depend on.
+
+    Attributes:
+        seed: Decides the cameras' deviations from the regular spiral and the noisy cameras.
+        num_views: Views to train on.
+        num_holdout: Views written besides, to be named in `dataset.holdout`.
+        img_res: Height and width of the pictures.
+        supersampling: Samples along each side of a pixel.
+        noise_degrees: Mean error of the rotations in cameras_linear_init.npz.
+        noise_centre: Mean error of the centres there, in unit-sphere units.
+        mesh_resolution: Samples along each side of the grid that the exact surface is extracted from.
+    """
+
+    seed: int = 0
+    num_views: int = 24
+    num_holdout: int = 6
+    img_res: tuple[int, int] = (128, 160)
+    supersampling: int = 4
+    noise_degrees: float = 1.5
+    noise_centre: float = 0.03
+    mesh_resolution: int = 192
+
+    def __post_init__(self) -> None:
+        """Checks the ranges.
+
+        Raises:
+            InputError: A value is out of range.
+        """
+        checks = (
+            ("seed", self.seed, self.seed >= 0, "0 or more"),
+            ("number of training views", self.num_views, self.num_views >= 1, "at least 1"),
+            ("number of held-out views", self.num_holdout, self.num_holdout >= 0, "0 or more"),
+            ("image size", self.img_res, len(self.img_res) == 2 and min(self.img_res) >= 8, "height and width, each at least 8"),
+            ("supersampling", self.supersampling, 1 <= self.supersampling <= 32, "1 to 32 samples along a pixel's side"),
+            ("rotation noise", self.noise_degrees, 0 <= self.noise_degrees <= 90, "0 to 90 degrees"),
+            ("centre noise", self.noise_centre, 0 <= self.noise_centre <= 1, "0 to 1 unit-sphere units"),
+            ("mesh resolution", self.mesh_resolution, 16 <= self.mesh_resolution <= 1024, "16 to 1024"),
+        )
+        for name, value, fine, expected in checks:
+            if not fine:
+                raise InputError(f"built-in scene: {name} {value}; expected {expected}")
+
+    @property
+    def num_written(self) -> int:
+        """All views, trained on or not."""
+        return self.num_views + self.num_holdout
+
+    @property
+    def holdout(self) -> list[int]:
+        """Indices of the held-out views, for the conf's `dataset.holdout`; they do not depend on the seed."""
+        return holdout_views(self.num_written, self.num_holdout)
+
+
+def scene_poses(settings: SceneSettings) -> tuple[Array, Array]:
+    """Returns the scene's cameras.
+
+    Args:
+        settings: The scene.
+
+    Returns:
+        exact: (B, 4, 4) camera-to-world in the frame of the unit sphere.
+        noisy: (B, 4, 4) likewise, disturbed.
+    """
+    layout, noise = (np.random.default_rng([settings.seed, stream]) for stream in (0, 1))
+    exact = view_poses(settings.num_written, layout)
+    return exact, disturb_poses(exact, settings.noise_degrees, settings.noise_centre, noise)
+
+
+def exact_mesh(extract: Extractor, resolution: int) -> tuple[Array, NDArray[np.integer]]:
+    """Meshes the exact surface.
+
+    Args:
+        extract: Marching cubes or the like.
+        resolution: Samples along each side of the cube around the object.
+
+    Returns:
+        vertices: (V, 3) in the frame of the unit sphere, moved onto the surface (`sdf` about 1e-12 there).
+        faces: (T, 3) indices, outward.
+    """
+    # An odd margin keeps the object's planes of symmetry off the samples, where the function is exactly zero.
+    vertices, faces = extract(sdf, BOUNDING_RADIUS + 0.0137, resolution)
+    return project_to_surface(vertices), faces
+
+
+def write_scene(
+    folder: Path, settings: SceneSettings, extract: Extractor, overwrite: bool = False
+) -> list[Picture]:
+    """Writes the scene's folder, whole or not at all.
+
+    Args:
+        folder: Where; missing parents are made.
+        settings: What to write.
+        extract: See `exact_mesh`.
+        overwrite: Replace a folder that this function wrote earlier.
+
+    Returns:
+        The pictures as rendered, before rounding to 8 bits.
+
+    Raises:
+        InputError: The folder exists and may not be replaced.
+        OutputError: The system refuses to write.
+    """
+    folder = Path(folder)
+    _check_replaceable(folder, overwrite)
+    with output_errors(folder, "what was there is unchanged"):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
+        try:
+            temporary.chmod(0o755)  # mkdtemp's folders are private
+            pictures = _write_files(temporary, settings, extract)
+            _swap_in(temporary, folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return pictures
+
+
+def _check_replaceable(folder: Path, overwrite: bool) -> None:
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not folder.is_dir():
+        raise InputError(f"{folder} is a file; expected a folder to write the scene to: choose another --out")
+    try:
+        ours = json.loads((folder / SETTINGS_FILE).read_text())["generator"] == GENERATOR
+    except (OSError, ValueError, KeyError, TypeError):
+        ours = False
+    if not ours:
+        raise InputError(f"{folder} exists and was not written by this command: choose another --out or move it away")
+    if not overwrite:
+        raise InputError(f"{folder} holds a scene already: add --force to write it anew, or choose another --out")
+    foreign = sorted(path.name for path in folder.iterdir() if path.name not in _OWN_NAMES)
+    if foreign:
+        raise InputError(
+            f"{folder} also holds {', '.join(foreign[:5])}, which this command did not write and will not delete: "
+            "move it away first"
+        )
+
+
+def _swap_in(new: Path, folder: Path) -> None:
+    """Puts a finished folder in the place of an old one, which returns if that fails."""
+    if not folder.exists():
+        os.rename(new, folder)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".old", dir=folder.parent))
+    os.rename(folder, old)  # onto the empty folder just made
+    try:
+        os.rename(new, folder)
+    except OSError:
+        os.rename(old, folder)
+        raise
+    shutil.rmtree(old)
+
+
+def _write_files(folder: Path, settings: SceneSettings, extract: Extractor) -> list[Picture]:
+    intrinsics = camera_intrinsics(settings.img_res)
+    exact, noisy = scene_poses(settings)
+    for name, poses in (("cameras.npz", exact), ("cameras_linear_init.npz", noisy)):
+        matrices = {}
+        for i, pose in enumerate(poses):
+            matrices[f"scale_mat_{i}"], matrices[f"world_mat_{i}"] = UNIT_TO_WORLD, world_matrix(intrinsics, pose)
+        np.savez(folder / name, **matrices)
+
+    pictures = render_views(intrinsics, exact, settings)
+    (folder / "image").mkdir()
+    (folder / "mask").mkdir()
+    for i, picture in enumerate(pictures):
+        iio.imwrite(folder / "image" / f"{i:03d}.png", np.rint(255 * picture.rgb).astype(np.uint8))
+        iio.imwrite(folder / "mask" / f"{i:03d}.png", np.where(picture.coverage > _COVERED, 255, 0).astype(np.uint8))
+    _write_surface(folder / SURFACE_FILE, *exact_mesh(extract, settings.mesh_resolution))
+    about = {"generator": GENERATOR, "version": GENERATOR_VERSION, **asdict(settings)}
+    about |= {"holdout": settings.holdout, "unit_to_world": UNIT_TO_WORLD.tolist()}
+    (folder / SETTINGS_FILE).write_text(json.dumps(about, indent=2) + "\n")
+    return pictures
+
+
+def render_views(intrinsics: Array, poses: Sequence[Array] | Array, settings: SceneSettings) -> list[Picture]:
+    """Renders views side by side on the machine's processors (numpy lets go of the interpreter).
+
+    Args:
+        intrinsics: (4, 4).
+        poses: B poses, (4, 4) each.
+        settings: Size and supersampling.
+
+    Returns:
+        B pictures, the same whatever the number of processors.
+    """
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, _MOST_WORKERS)) as pool:
+        return list(pool.map(lambda pose: render(intrinsics, pose, settings.img_res, settings.supersampling), poses))
+
+
+def _write_surface(path: Path, vertices: Array, faces: NDArray[np.integer]) -> None:
+    """Writes the mesh in world coordinates, coloured by its glaze."""
+    import trimesh
+
+    world = vertices @ UNIT_TO_WORLD[:3, :3].T + UNIT_TO_WORLD[:3, 3]
+    colour = np.rint(255 * in_blocks(albedo, vertices)).astype(np.uint8)
+    trimesh.Trimesh(world, faces, vertex_colors=colour, process=False).export(path)
+
+
+def read_exact_mesh(folder: Path) -> tuple[Array, NDArray[np.integer]]:
+    """Reads the exact surface that `write_scene` left.
+
+    Args:
+        folder: The scene's folder.
+
+    Returns:
+        vertices: (V, 3) in the frame of the unit sphere that the scene was written in, whatever scale_mat the
+            camera files have been given since.
+        faces: (T, 3).
+
+    Raises:
+        MissingInputError: The folder holds no exact surface.
+        InputError: Its files cannot be read.
+    """
+    import trimesh
+
+    for name in (SURFACE_FILE, SETTINGS_FILE):
+        if not (folder / name).is_file():
+            raise MissingInputError(
+                f"no {name} in {folder}: only the built-in scene has one; write it with preprocess/make_demo_scene.py"
+            )
+    try:
+        to_world = np.array(json.loads((folder / SETTINGS_FILE).read_text())["unit_to_world"], dtype=np.float64)
+        mesh = trimesh.load(folder / SURFACE_FILE, force="mesh", process=False)
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"cannot read the exact surface in {folder} ({error}): write the scene anew") from error
+    return (np.asarray(mesh.vertices) - to_world[:3, 3]) @ np.linalg.inv(to_world[:3, :3]).T, np.asarray(mesh.faces)

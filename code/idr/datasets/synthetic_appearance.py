@@ -1,0 +1,155 @@
+"""The built-in scene's colours: glazes, fixed lights and highlights, in numpy.
+
+N points, in the frame of the unit sphere (z up). Colours are RGB in [0, 1], as they stand in the image: no
+gamma is applied anywhere.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from idr.datasets.synthetic_object import (
+    BELLY_CENTRE,
+    HANDLE_CENTRE,
+    LID_HEIGHT,
+    LID_RING_RADIUS,
+    NUM_FLUTES,
+    SPOUT_LINE,
+    Array,
+    part_distances,
+    sdf,
+)
+
+_TEAL_DARK, _TEAL_LIGHT = np.array([0.13, 0.45, 0.52]), np.array([0.30, 0.70, 0.68])
+_CREAM, _CORAL, _GOLD = np.array([0.96, 0.88, 0.70]), np.array([0.90, 0.45, 0.33]), np.array([0.91, 0.69, 0.30])
+
+_BELT_HALF_HEIGHT = 0.095
+_PART_EDGE = 0.012  # width over which two parts' colours blend
+
+# Directions towards the lights, their strength, and the strength of their highlights.
+_LIGHTS = (
+    (np.array([0.45, -0.60, 0.66]), 0.46, 0.34),
+    (np.array([-0.70, 0.45, 0.30]), 0.22, 0.16),
+    (np.array([0.15, 0.50, -0.85]), 0.20, 0.08),
+)
+_SKY, _GROUND = np.array([0.58, 0.60, 0.62]), np.array([0.54, 0.51, 0.49])
+_SHININESS = 16.0
+_OCCLUSION_STEPS = (0.05, 0.12, 0.24)
+_OCCLUSION_STRENGTH = 0.5
+
+
+def _smoothstep(value: Array, low: float, high: float) -> Array:
+    s = np.clip((value - low) / (high - low), 0.0, 1.0)
+    return s * s * (3 - 2 * s)
+
+
+def _mix(a: Array, b: Array, weight: Array) -> Array:
+    """a where the weight is 0, b where it is 1; colours (3,) or (N, 3), weight (N,)."""
+    return a + (b - a) * weight[:, None]
+
+
+def _band(value: Array, half_width: float, edge: float) -> Array:
+    """1 within +-half_width of zero, 0 beyond, with soft edges."""
+    return _smoothstep(half_width - np.abs(value), -edge, edge)
+
+
+def _body_colour(azimuth: Array, r: Array, z: Array) -> Array:
+    height = z - BELLY_CENTRE
+    glaze = _mix(_TEAL_DARK, _TEAL_LIGHT, _smoothstep(height, -0.36, 0.32))
+    ridge = 0.5 + 0.5 * np.cos(NUM_FLUTES * azimuth)
+    glaze = _mix(glaze, glaze * 0.86, (1 - ridge) * _smoothstep(r, 0.1, 0.3))
+    # The belt: cream, with a coral diamond on every other flute, and gold edges.
+    colour = _mix(glaze, _CREAM, _band(height, _BELT_HALF_HEIGHT, 0.016))
+    cell = np.mod(azimuth * (NUM_FLUTES / 2) / (2 * np.pi) + 0.5, 1.0) - 0.5
+    taxi = np.abs(cell) / 0.36 + np.abs(height) / 0.078
+    colour = _mix(colour, _CORAL, _smoothstep(1 - taxi, -0.12, 0.12))
+    return _mix(colour, _GOLD, _band(np.abs(height) - _BELT_HALF_HEIGHT - 0.012, 0.015, 0.008))
+
+
+def _lid_colour(azimuth: Array, r: Array, z: Array) -> Array:
+    petals = 0.5 + 0.5 * np.cos(NUM_FLUTES / 2 * azimuth)
+    edge = 0.10 + 0.075 * petals
+    colour = _mix(_CORAL, _CREAM, _smoothstep(edge - r, -0.012, 0.012))
+    colour = _mix(colour, _CORAL, _smoothstep(edge - 0.05 - r, -0.012, 0.012))
+    colour = _mix(colour, _GOLD, _smoothstep(z, 0.44, 0.455))
+    bead = np.hypot(r - LID_RING_RADIUS, z - LID_HEIGHT)
+    return _mix(colour, _GOLD, _smoothstep(0.036 - bead, -0.008, 0.008))
+
+
+def _spout_colour(x: Array, z: Array) -> Array:
+    tip = SPOUT_LINE[-1]
+    to_tip = np.hypot(x - tip[0], z - tip[1])
+    colour = _mix(_TEAL_LIGHT, _TEAL_DARK, _smoothstep(to_tip, 0.12, 0.50))
+    rings = _band(np.mod(to_tip + 0.05, 0.10) - 0.05, 0.017, 0.008) * _band(to_tip - 0.25, 0.10, 0.004)
+    colour = _mix(colour, _CREAM, rings)
+    return _mix(colour, _GOLD, _smoothstep(0.075 - to_tip, -0.008, 0.008))
+
+
+def _handle_colour(x: Array, z: Array) -> Array:
+    turn = np.arctan2(z - HANDLE_CENTRE[2], -(x - HANDLE_CENTRE[0]))
+    stripes = 0.5 + 0.5 * np.cos(10 * turn)
+    return _mix(_CORAL, _CORAL * 0.78, _smoothstep(stripes, 0.55, 0.8))
+
+
+def albedo(points: Array) -> Array:
+    """The glaze's colour.
+
+    Args:
+        points: (N, 3) on or near the surface.
+
+    Returns:
+        (N, 3) RGB in [0, 1].
+    """
+    x, y, z = points.T
+    r, azimuth = np.hypot(x, y), np.arctan2(y, x)
+    body, lid, spout, handle = part_distances(points)
+    colour = _mix(_body_colour(azimuth, r, z), _spout_colour(x, z), _smoothstep(body - spout, -_PART_EDGE, _PART_EDGE))
+    nearest = np.minimum(body, spout)
+    colour = _mix(colour, _handle_colour(x, z), _smoothstep(nearest - handle, -_PART_EDGE, _PART_EDGE))
+    nearest = np.minimum(nearest, handle)
+    colour = _mix(colour, _lid_colour(azimuth, r, z), _smoothstep(nearest - lid, -_PART_EDGE / 2, _PART_EDGE / 2))
+    foot = _smoothstep(-0.41 - z, -0.008, 0.008)
+    return np.clip(_mix(colour, _GOLD, foot), 0.0, 1.0)
+
+
+def ambient_occlusion(points: Array, normals: Array) -> Array:
+    """How open the surroundings of surface points are, from a few distances along the normal.
+
+    Args:
+        points: (N, 3) on the surface.
+        normals: (N, 3) unit outward normals.
+
+    Returns:
+        (N,) from 0, enclosed, to 1, free.
+    """
+    closed = np.zeros(len(points))
+    for weight, step in zip((0.5, 0.3, 0.2), _OCCLUSION_STEPS, strict=True):
+        free = np.clip(sdf(points + step * normals) / (0.78 * step), 0.0, 1.0)  # 0.78: the usual slope of the sdf
+        closed += weight * (1 - free)
+    return 1 - _OCCLUSION_STRENGTH * closed
+
+
+def shade(points: Array, normals: Array, views: Array) -> Array:
+    """The colour seen: glaze under fixed lights, with highlights that move with the viewer (Blinn-Phong).
+
+    Args:
+        points: (N, 3) on the surface.
+        normals: (N, 3) unit outward normals.
+        views: (N, 3) unit directions from the points to the camera.
+
+    Returns:
+        (N, 3) RGB in [0, 1].
+    """
+    openness = ambient_occlusion(points, normals)[:, None]
+    up = 0.5 + 0.5 * normals[:, 2]
+    light = _mix(_GROUND, _SKY, up) * openness  # (N, 3)
+    highlight = np.zeros(len(points))
+    for direction, strength, gloss in _LIGHTS:
+        towards = direction / np.linalg.norm(direction)
+        facing = np.maximum(normals @ towards, 0.0)
+        light = light + (strength * facing)[:, None] * (0.4 + 0.6 * openness)
+        half = views + towards
+        half /= np.maximum(np.linalg.norm(half, axis=1, keepdims=True), 1e-9)
+        cosine = np.maximum(np.einsum("ij,ij->i", normals, half), 0.0)
+        highlight += gloss * cosine**_SHININESS * _smoothstep(facing, 0.0, 0.15)
+    return np.clip(albedo(points) * light + highlight[:, None], 0.0, 1.0)

@@ -1,0 +1,282 @@
+"""The built-in scene's object, a teapot, as an analytic function whose zero set is its surface.
+
+N points. Everything here is numpy in float64, in the frame of the unit sphere with z up, the spout towards
++x and the handle towards -x.
+
+The function is built so that following it is safe: every primitive is a Euclidean distance, the smooth
+unions weigh gradients convexly, the domain's fluting has a derived slope bound, and the whole is divided by
+that bound. It is therefore 1-Lipschitz: |sdf(x)| never exceeds the distance from x to the surface.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+LIPSCHITZ = 1.0
+"""|sdf(x) - sdf(y)| <= LIPSCHITZ * |x - y| for all points."""
+
+BOUNDING_RADIUS = 0.85
+"""The surface lies inside the ball of this radius around the origin."""
+
+GRADIENT_STEP = 1e-5
+"""Half width of `gradient`'s central difference: truncation and rounding both stay below 1e-6."""
+
+NUM_FLUTES = 12
+_FLUTE_DEPTH = 0.022  # ridge height as a fraction of the distance from the axis
+_FLUTE_HEIGHT = 0.34  # the flutes fade out at this height above and below the belly's middle
+_FLUTE_REACH = 0.62  # the flutes' height grows no further beyond this distance from the axis
+
+# |grad| of depth * min(r, reach) * cos(n phi) * w(z): the horizontal part is at most depth * n (the angular
+# slope; the radial one is smaller), the vertical one depth * reach * max|w'|, and max|w'| of (1 - s^2)^2 with
+# s = z / height is 8 / (3 sqrt(3)) / height.
+_FLUTE_SLOPE = _FLUTE_DEPTH * np.hypot(NUM_FLUTES, _FLUTE_REACH * 8 / (3 * np.sqrt(3)) / _FLUTE_HEIGHT)
+_SLOPE_BOUND = 1.0 + _FLUTE_SLOPE
+
+BELLY_CENTRE = -0.06
+_BELLY_DISC, _BELLY_THICKNESS = 0.155, 0.385
+LID_HEIGHT, LID_RING_RADIUS = 0.308, 0.25
+NUM_BEADS = 20
+_BEAD_RADIUS = 0.028
+
+# The spout's centre line (x, z) and its radius there.
+SPOUT_LINE = np.array([[0.36, -0.16], [0.53, -0.12], [0.62, 0.03], [0.66, 0.18], [0.745, 0.285]])
+_SPOUT_RADII = np.array([0.165, 0.118, 0.083, 0.062, 0.064])
+_SPOUT_BORE = 0.04
+_SPOUT_JOINT = 0.03  # fillet between the spout's pieces; each swells the union by a quarter of it at most
+_SPOUT_FILLET = 0.06
+
+# A ball that holds the spout, which is made of the convex hulls of neighbouring balls.
+_SPOUT_MIDDLE = np.array([0.56, 0.05])
+_SPOUT_REACH = (
+    float((np.linalg.norm(SPOUT_LINE - _SPOUT_MIDDLE, axis=1) + _SPOUT_RADII).max()) + len(SPOUT_LINE) * _SPOUT_JOINT / 4
+)
+
+HANDLE_CENTRE = np.array([-0.515, 0.0, 0.0])
+_HANDLE_STRETCH, _HANDLE_RADIUS, _HANDLE_TUBE = 0.06, 0.205, 0.056
+
+_BLOCK = 1 << 15  # points evaluated at once: the temporaries stay in the processor's cache
+
+
+def _norm(a: Array, b: Array) -> Array:
+    """Length of (a, b); `np.hypot` guards against overflow, at eight times the cost."""
+    squared = a * a
+    squared += b * b
+    return np.sqrt(squared, out=squared)
+
+
+def smooth_union(a: Array, b: Array, radius: float) -> Array:
+    """Joins two distance functions with a fillet (polynomial smooth minimum).
+
+    Its gradient is a convex combination of the two gradients, so it keeps their Lipschitz bound; where
+    the two differ by more than `radius` it equals the minimum exactly.
+
+    Args:
+        a: (N,) values of one function.
+        b: (N,) values of the other.
+        radius: Width of the transition, in the values' unit.
+
+    Returns:
+        (N,) values of the union.
+    """
+    blend = a - b
+    np.abs(blend, out=blend)
+    np.subtract(radius, blend, out=blend)
+    np.maximum(blend, 0.0, out=blend)
+    blend *= blend
+    blend *= 0.25 / radius
+    return np.minimum(a, b) - blend
+
+
+def _thick_disc(r: Array, z: Array, disc: float, thickness: float) -> Array:
+    """Distance to a horizontal disc of radius `disc`, less `thickness`."""
+    return _norm(np.maximum(r - disc, 0.0), z) - thickness
+
+
+def _ring(r: Array, z: Array, radius: float, tube: float) -> Array:
+    """Distance to a torus around the z axis."""
+    return _norm(r - radius, z) - tube
+
+
+def _flutes(x: Array, y: Array, r: Array, z: Array) -> Array:
+    """Height of the belly's vertical ridges; see `_FLUTE_SLOPE` for its slope."""
+    cos1, sin1 = x / np.maximum(r, 1e-12), y / np.maximum(r, 1e-12)
+    cos2, sin2 = cos1 * cos1 - sin1 * sin1, 2 * cos1 * sin1
+    cos4 = cos2 * cos2 - sin2 * sin2
+    cos12 = cos4 * (4 * cos4 * cos4 - 3)  # cos 3a = 4 cos^3 a - 3 cos a
+    window = np.maximum(1 - np.square(z / _FLUTE_HEIGHT), 0.0)
+    return _FLUTE_DEPTH * np.minimum(r, _FLUTE_REACH) * cos12 * window * window
+
+
+def _beads(x: Array, y: Array, r: Array, z: Array) -> Array:
+    """Distance to a ring of balls: the nearest ball's azimuth is the nearest multiple of the spacing."""
+    spacing = 2 * np.pi / NUM_BEADS
+    nearest = spacing * np.round(np.arctan2(y, x) / spacing)
+    along = x * np.cos(nearest) + y * np.sin(nearest)
+    squared = np.maximum(r * r - along * along, 0.0) + np.square(along - LID_RING_RADIUS) + z * z
+    return np.sqrt(squared) - _BEAD_RADIUS
+
+
+def _round_cone(p: Array, q: Array, length: float, radii: Array) -> Array:
+    """Distance to the convex hull of two balls.
+
+    Args:
+        p: (N,) coordinate along the axis, 0 at the first ball and `length` at the second.
+        q: (N,) distance from the axis.
+        length: Distance of the balls' centres, more than the radii's difference.
+        radii: (2,) the balls' radii.
+
+    Returns:
+        (N,) signed distances.
+    """
+    sine = (radii[0] - radii[1]) / length
+    cosine = np.sqrt(1 - sine * sine)
+    along = np.clip(p - q * (sine / cosine), 0.0, length)  # foot, on the axis, of the cone's normal
+    return _norm(p - along, q) - (radii[0] - sine * along)
+
+
+def _spout(x: Array, y: Array, z: Array) -> Array:
+    """A chain of round cones with a bore sunk into its end."""
+    outside = np.full_like(x, np.inf)
+    for i in range(len(SPOUT_LINE) - 1):
+        axis = SPOUT_LINE[i + 1] - SPOUT_LINE[i]
+        length = float(np.linalg.norm(axis))
+        axis = axis / length
+        dx, dz = x - SPOUT_LINE[i, 0], z - SPOUT_LINE[i, 1]
+        p = dx * axis[0] + dz * axis[1]
+        q = _norm(dx * axis[1] - dz * axis[0], y)
+        outside = smooth_union(outside, _round_cone(p, q, length, _SPOUT_RADII[i : i + 2]), _SPOUT_JOINT)
+    # p, q still belong to the last piece: the bore runs along its axis, from inside it to beyond its end.
+    bore = _norm(np.maximum(0.3 * length - p, 0.0), q) - _SPOUT_BORE
+    flat = p - (length + 0.35 * _SPOUT_RADII[-1])  # cuts the rounded end off, so that the rim is a flat ring
+    return -smooth_union(-np.maximum(outside, flat), bore, 0.015)
+
+
+def _handle(x: Array, y: Array, z: Array) -> Array:
+    """A torus in the xz plane, stretched along z (a chain's link)."""
+    dx, dz = x - HANDLE_CENTRE[0], z - HANDLE_CENTRE[2]
+    stretched = dz - np.clip(dz, -_HANDLE_STRETCH, _HANDLE_STRETCH)
+    return _norm(_norm(dx, stretched) - _HANDLE_RADIUS, y) - _HANDLE_TUBE
+
+
+def _body(x: Array, y: Array, r: Array, z: Array) -> Array:
+    belly = _thick_disc(r, z - BELLY_CENTRE, _BELLY_DISC, _BELLY_THICKNESS) - _flutes(x, y, r, z - BELLY_CENTRE)
+    foot = _ring(r, z + 0.44, 0.26, 0.044)
+    return smooth_union(belly, foot, 0.05)
+
+
+def _lid(x: Array, y: Array, r: Array, z: Array) -> Array:
+    dome = _norm(r, z - 0.155) - 0.285
+    knob = smooth_union(_norm(r, z - 0.515) - 0.066, _ring(r, z - 0.45, 0.0, 0.042), 0.03)
+    lid = smooth_union(dome, knob, 0.035)
+    near = _ring(r, z - LID_HEIGHT, LID_RING_RADIUS, _BEAD_RADIUS) < lid  # the ring holds all beads
+    lid[near] = np.minimum(lid[near], _beads(x[near], y[near], r[near], z[near] - LID_HEIGHT))
+    return lid
+
+
+def part_distances(points: Array) -> tuple[Array, Array, Array, Array]:
+    """Values of the object's parts before they are joined; the smallest tells what a point belongs to.
+
+    Args:
+        points: (N, 3).
+
+    Returns:
+        Body, lid, spout and handle, (N,) each.
+    """
+    x, y, z = (np.ascontiguousarray(points[:, axis]) for axis in range(3))
+    r = _norm(x, y)
+    return _body(x, y, r, z), _lid(x, y, r, z), _spout(x, y, z), _handle(x, y, z)
+
+
+def _object(points: Array) -> Array:
+    x, y, z = (np.ascontiguousarray(points[:, axis]) for axis in range(3))
+    r = _norm(x, y)
+    body = _body(x, y, r, z)
+    # The spout is the costly part; further off than its fillet it leaves the union as it is.
+    to_ball = _norm(_norm(x - _SPOUT_MIDDLE[0], y), z - _SPOUT_MIDDLE[1]) - _SPOUT_REACH
+    near = to_ball < body + _SPOUT_FILLET
+    spout = np.full_like(body, np.inf)
+    spout[near] = _spout(x[near], y[near], z[near])
+    joined = smooth_union(smooth_union(body, spout, _SPOUT_FILLET), _handle(x, y, z), 0.045)
+    return smooth_union(joined, _lid(x, y, r, z), 0.012) / _SLOPE_BOUND
+
+
+def in_blocks(function: Callable[[Array], Array], points: Array, block: int = _BLOCK) -> Array:
+    """Evaluates a function of points a block at a time, which bounds memory and is quicker.
+
+    Args:
+        function: Maps (n, 3) to (n, ...).
+        points: (N, 3).
+        block: Largest n.
+
+    Returns:
+        (N, ...) the results in order.
+    """
+    if len(points) <= block:
+        return function(points)
+    return np.concatenate([function(points[i : i + block]) for i in range(0, len(points), block)])
+
+
+def sdf(points: Array) -> Array:
+    """The object's signed function: negative inside, 1-Lipschitz, zero exactly on the surface.
+
+    Args:
+        points: (N, 3) in the frame of the unit sphere.
+
+    Returns:
+        (N,) values; their size is at most the distance to the surface, and about 0.77 of it near by.
+    """
+    return in_blocks(_object, np.asarray(points, dtype=np.float64))
+
+
+def gradient(points: Array) -> Array:
+    """The gradient of `sdf` by central differences, defined also on the few creases.
+
+    Args:
+        points: (N, 3).
+
+    Returns:
+        (N, 3), of length at most 1, pointing outwards on the surface.
+    """
+
+    def differences(block: Array) -> Array:
+        offsets = GRADIENT_STEP * np.concatenate((np.eye(3), -np.eye(3)))  # (6, 3)
+        values = _object((block[:, None] + offsets).reshape(-1, 3)).reshape(-1, 2, 3)
+        return (values[:, 0] - values[:, 1]) / (2 * GRADIENT_STEP)
+
+    return in_blocks(differences, np.asarray(points, dtype=np.float64), _BLOCK // 6)
+
+
+def normal(points: Array) -> Array:
+    """Unit outward normals.
+
+    Args:
+        points: (N, 3) on or near the surface.
+
+    Returns:
+        (N, 3) of length 1; zero where the gradient vanishes (never on the surface).
+    """
+    slope = gradient(points)
+    return slope / np.maximum(np.linalg.norm(slope, axis=1, keepdims=True), 1e-12)
+
+
+def project_to_surface(points: Array, iterations: int = 8) -> Array:
+    """Moves points near the surface onto it by Newton's iteration along the gradient.
+
+    Args:
+        points: (N, 3), closer to the surface than its smallest radius of curvature.
+        iterations: Number of steps.
+
+    Returns:
+        (N, 3) with `sdf` zero to about 1e-12; a point on a crease stays within 1e-6.
+    """
+    moved = np.array(points, dtype=np.float64)
+    for _ in range(iterations):
+        slope = gradient(moved)
+        square = np.maximum(np.einsum("ij,ij->i", slope, slope), 1e-6)
+        moved -= (sdf(moved) / square)[:, None] * slope
+    return moved

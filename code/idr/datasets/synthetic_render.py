@@ -1,0 +1,269 @@
+"""Exact pictures of the built-in scene: intersection from the Lipschitz bound, supersampled pixels.
+
+R rays, S sub-pixel samples. numpy in float64; shares nothing with the learned model's tracer, not even the
+rays, so that the two can be held against one another. The frame is the unit sphere's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from idr.datasets.synthetic_appearance import shade
+from idr.datasets.synthetic_object import BOUNDING_RADIUS, LIPSCHITZ, Array, in_blocks, normal, sdf
+
+SMALLEST_STEP = 5e-4
+"""A ray that pierces the surface for less than this length may count as a miss; no other can."""
+
+_BRACKET_STEPS = 3  # regula falsi (Illinois) steps within a bracket of SMALLEST_STEP: exact to about 1e-10
+_WHITE = 1.0
+_SAMPLES_AT_ONCE = 1 << 18
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A rendered view.
+
+    Attributes:
+        rgb: (H, W, 3) in [0, 1], averaged over each pixel's samples, white where a sample misses.
+        coverage: (H, W) fraction of a pixel's samples that hit the object.
+    """
+
+    rgb: Array
+    coverage: Array
+
+
+def camera_rays(intrinsics: Array, pose: Array, uv: Array) -> tuple[Array, Array]:
+    """Returns the rays through (not necessarily integer) pixel positions.
+
+    Args:
+        intrinsics: (4, 4) or (3, 3) upper triangular K, K[2, 2] = 1.
+        pose: (4, 4) camera-to-world.
+        uv: (R, 2) column and row; integers are pixel centres.
+
+    Returns:
+        origin: (3,) the camera's centre.
+        directions: (R, 3) unit vectors away from it.
+    """
+    at_depth_one = np.linalg.solve(intrinsics[:3, :3], np.column_stack((uv, np.ones(len(uv)))).T).T
+    directions = at_depth_one @ pose[:3, :3].T
+    return pose[:3, 3], directions / np.linalg.norm(directions, axis=1, keepdims=True)
+
+
+def _chord(origins: Array, directions: Array, radius: float) -> tuple[Array, Array]:
+    """Depths at which rays enter and leave a ball; equal where they miss it or leave it behind them."""
+    middle = -np.einsum("ij,ij->i", origins, directions)
+    half = np.sqrt(np.maximum(radius**2 - np.einsum("ij,ij->i", origins, origins) + middle**2, 0.0))
+    return np.maximum(middle - half, 0.0), np.maximum(middle + half, 0.0)
+
+
+def intersect(origins: Array, directions: Array, start: Array | None = None) -> tuple[Array, Array]:
+    """Finds where rays first enter the object.
+
+    `sdf` is 1-Lipschitz, so a step as long as its value cannot pass the surface. Steps are never shorter
+    than SMALLEST_STEP; the one that lands inside is therefore exactly that long, and brackets the surface.
+
+    Args:
+        origins: (R, 3), outside the object.
+        directions: (R, 3) unit vectors.
+        start: (R,) depths known to lie before any hit; the default is where the bounding ball begins.
+
+    Returns:
+        depth: (R,) distance to the first hit, NaN without one.
+        hit: (R,) bool.
+    """
+    near, far = _chord(origins, directions, BOUNDING_RADIUS)
+    depth = near if start is None else np.maximum(near, start)
+    before, value_before, value_behind = (np.full(len(depth), np.nan) for _ in range(3))
+    active = np.flatnonzero(depth < far)
+    while active.size:
+        at = depth[active]
+        value = sdf(origins[active] + at[:, None] * directions[active])
+        step = np.maximum(value / LIPSCHITZ, SMALLEST_STEP)
+        inside = value <= 0
+        value_behind[active[inside]] = value[inside]
+        active, at, value, step = active[~inside], at[~inside], value[~inside], step[~inside]
+        before[active], value_before[active] = at, value
+        depth[active] = at + step
+        active = active[at + step < far[active]]
+    hit = ~np.isnan(value_behind)
+    result = np.full(len(depth), np.nan)
+    result[hit] = _refine(
+        origins[hit], directions[hit], before[hit], depth[hit], value_before[hit], value_behind[hit]
+    )
+    return result, hit
+
+
+def _refine(origins: Array, directions: Array, low: Array, high: Array, f_low: Array, f_high: Array) -> Array:
+    """Regula falsi with the Illinois rule between low (outside) and high (inside)."""
+    unbracketed = np.isnan(low)  # the ray began on the surface
+    low, f_low = np.where(unbracketed, high, low), np.where(unbracketed, 0.0, f_low)
+    last_side = np.zeros(len(low))
+    for _ in range(_BRACKET_STEPS):
+        middle = low + (high - low) * f_low / np.maximum(f_low - f_high, 1e-300)
+        value = sdf(origins + middle[:, None] * directions)
+        outside = value > 0
+        # The Illinois rule: an end kept twice counts half, so that both ends close in.
+        f_high = np.where(outside & (last_side > 0), 0.5 * f_high, np.where(outside, f_high, value))
+        f_low = np.where(~outside & (last_side < 0), 0.5 * f_low, np.where(outside, value, f_low))
+        low, high = np.where(outside, middle, low), np.where(outside, high, middle)
+        last_side = np.where(outside, 1.0, -1.0)
+    return low + (high - low) * f_low / np.maximum(f_low - f_high, 1e-300)
+
+
+def safe_start(origin: Array, directions: Array, spread: float) -> Array:
+    """Marches bundles of rays up to where one of a bundle might hit.
+
+    A ray of the bundle differs from its middle by at most `spread` in direction, hence by t * spread in
+    position at depth t, so `sdf` on it is at least the middle's value less t * spread.
+
+    Args:
+        origin: (3,) common origin.
+        directions: (R, 3) unit middle directions, one a bundle.
+        spread: Largest |d - d_middle| over a bundle's unit directions d.
+
+    Returns:
+        (R,) depths before any hit of the bundle; infinite where all its rays miss.
+    """
+    origins = np.broadcast_to(origin, directions.shape)
+    margin = spread * (np.linalg.norm(origin) + BOUNDING_RADIUS)  # the bundle's half width where it leaves the ball
+    near, far = _chord(origins, directions, BOUNDING_RADIUS + margin)
+    depth = np.where(near < far, near, np.inf)
+    active = np.flatnonzero(near < far)
+    while active.size:
+        at = depth[active]
+        value = sdf(origin + at[:, None] * directions[active])
+        step = (value / LIPSCHITZ - at * spread) / (1 + spread)
+        going = step > max(0.5 * margin, SMALLEST_STEP)
+        active, at = active[going], at[going] + step[going]
+        out = at > far[active]
+        depth[active] = np.where(out, np.inf, at)
+        active = active[~out]
+    return depth
+
+
+def subpixel_offsets(supersampling: int) -> Array:
+    """Sample positions in a pixel: the centres of a square grid of cells, symmetric about the integer uv.
+
+    Args:
+        supersampling: Samples along each side.
+
+    Returns:
+        (S, 2) offsets in (-0.5, 0.5), S = supersampling squared.
+    """
+    along = (np.arange(supersampling) + 0.5) / supersampling - 0.5
+    return np.stack(np.meshgrid(along, along, indexing="xy"), axis=-1).reshape(-1, 2)
+
+
+def colours(origins: Array, directions: Array, depth: Array) -> Array:
+    """Shades the points where rays hit.
+
+    Args:
+        origins: (R, 3).
+        directions: (R, 3) unit vectors.
+        depth: (R,) finite depths from `intersect`.
+
+    Returns:
+        (R, 3) RGB in [0, 1].
+    """
+
+    def shade_block(block: Array) -> Array:
+        points, towards = block[:, :3], block[:, 3:]
+        return shade(points, normal(points), -towards)
+
+    return in_blocks(shade_block, np.concatenate((origins + depth[:, None] * directions, directions), axis=1))
+
+
+def render(intrinsics: Array, pose: Array, img_res: tuple[int, int], supersampling: int) -> Picture:
+    """Renders a view.
+
+    Args:
+        intrinsics: (4, 4) K.
+        pose: (4, 4) camera-to-world, camera outside the bounding ball.
+        img_res: Height and width.
+        supersampling: Samples along each side of a pixel.
+
+    Returns:
+        The picture; a pixel is the plain average of its samples.
+    """
+    height, width = img_res
+    offsets = subpixel_offsets(supersampling)
+    rows, columns = np.divmod(np.arange(height * width), width)
+    uv = np.column_stack((columns, rows)).astype(np.float64)  # (H*W, 2)
+    rgb, coverage = np.full((len(uv), 3), _WHITE), np.zeros(len(uv))
+    # Directions differ by at most the distance of the points they pass at depth one.
+    inverse = np.linalg.inv(intrinsics[:3, :3])
+    spread = float(np.linalg.norm(offsets @ inverse[:2, :2].T, axis=1).max())
+    pixels_at_once = max(_SAMPLES_AT_ONCE // len(offsets), 1)
+    for begin in range(0, len(uv), pixels_at_once):
+        chunk = slice(begin, begin + pixels_at_once)
+        origin, middles = camera_rays(intrinsics, pose, uv[chunk])
+        start = safe_start(origin, middles, spread)
+        some = np.flatnonzero(np.isfinite(start))
+        samples = (uv[chunk][some, None] + offsets).reshape(-1, 2)  # (R, 2), R = pixels * S
+        _, directions = camera_rays(intrinsics, pose, samples)
+        origins = np.broadcast_to(origin, directions.shape)
+        depth, hit = intersect(origins, directions, np.repeat(start[some], len(offsets)))
+        colour = np.full((len(samples), 3), _WHITE)
+        colour[hit] = colours(origins[hit], directions[hit], depth[hit])
+        rgb[begin + some] = colour.reshape(len(some), len(offsets), 3).mean(axis=1)
+        coverage[begin + some] = hit.reshape(len(some), len(offsets)).mean(axis=1)
+    return Picture(rgb.reshape(height, width, 3), coverage.reshape(height, width))
+
+
+def exact_forward(inputs: dict[str, Tensor]) -> dict[str, Tensor | None]:
+    """The exact surface and colour behind the model's seam: what no reconstruction can beat, one ray a pixel.
+
+    Args:
+        inputs: `intrinsics` (B, 4, 4), `uv` (B, P, 2), `pose` (B, 4, 4) or (B, 7) (quaternion (w, x, y, z) of
+            any positive norm, then centre) and, if wanted back, `object_mask` (B, P). R = B * P.
+
+    Returns:
+        `points` (R, 3), without a hit the ray's point closest to the origin; `rgb_values` (R, 3) in [-1, 1],
+        white without a hit; `sdf_output` (R, 1); `network_object_mask` (R,) bool; `object_mask` (R,) as
+        given, or the hits; `grad_theta` None. Device as the input's, dtype that of `uv`.
+    """
+    uv = inputs["uv"]
+    points, rgb, hits = [], [], []
+    for intrinsics, pose, pixels in zip(inputs["intrinsics"], inputs["pose"], uv, strict=True):
+        k, where = intrinsics.detach().cpu().double().numpy(), _as_matrix(pose.detach().cpu().double().numpy())
+        origin, directions = camera_rays(k, where, pixels.detach().cpu().double().numpy())
+        origins = np.broadcast_to(origin, directions.shape)
+        depth, hit = intersect(origins, directions)
+        closest = -np.einsum("ij,ij->i", origins, directions)
+        points.append(origins + np.where(hit, depth, closest)[:, None] * directions)
+        colour = np.full((len(directions), 3), _WHITE)
+        colour[hit] = colours(origins[hit], directions[hit], depth[hit])
+        rgb.append(2 * colour - 1)
+        hits.append(hit)
+    all_points = np.concatenate(points)
+
+    def tensor(values: Array) -> Tensor:
+        return torch.from_numpy(values).to(uv.device, uv.dtype)
+
+    network_object_mask = torch.from_numpy(np.concatenate(hits)).to(uv.device)
+    object_mask = inputs.get("object_mask")
+    return {
+        "points": tensor(all_points),
+        "rgb_values": tensor(np.concatenate(rgb)),
+        "sdf_output": tensor(sdf(all_points)[:, None]),
+        "network_object_mask": network_object_mask,
+        "object_mask": network_object_mask if object_mask is None else object_mask.reshape(-1),
+        "grad_theta": None,
+    }
+
+
+def _as_matrix(pose: Array) -> Array:
+    """A (4, 4) pose from itself or from a 7-vector, by rotating the axes with the quaternion."""
+    if pose.shape == (4, 4):
+        return pose
+    w, vector = pose[0] / np.linalg.norm(pose[:4]), pose[1:4] / np.linalg.norm(pose[:4])
+    matrix = np.eye(4)
+    for axis in range(3):
+        twice = 2 * np.cross(vector, np.eye(3)[axis])
+        matrix[:3, axis] = np.eye(3)[axis] + w * twice + np.cross(vector, twice)
+    matrix[:3, 3] = pose[4:]
+    return matrix

@@ -1,0 +1,260 @@
+"""A tiny project to spoil, and the one way in which every command is to refuse what is spoilt.
+
+The scene is a ball in closed form, written with numpy alone. B views, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import imageio.v3 as iio
+import numpy as np
+import pytest
+
+import idr.config
+import idr.datasets.scene_dataset
+import idr.workspace
+
+HEIGHT, WIDTH = 12, 16
+NUM_VIEWS = 6
+RADIUS = 0.5  # of the ball, in units of the bounding sphere
+SCALE, OFFSET = 120.0, np.array([30.0, -50.0, 600.0])
+INTRINSICS = np.array([[20.0, 0.0, 7.4], [0.0, 21.0, 5.8], [0.0, 0.0, 1.0]])
+SCENE = "data/balls/scan3"
+
+CONF = f"""
+train {{
+    expname = tiny
+    dataset_class = datasets.scene_dataset.SceneDataset
+    model_class = model.implicit_differentiable_renderer.IDRNetwork
+    loss_class = model.loss.IDRLoss
+    learning_rate = 1.0e-3
+    num_pixels = 16
+    plot_freq = 1000
+    learning_rate_cam = 1.0e-3
+}}
+plot {{ plot_nimgs = 1, resolution = 8 }}
+loss {{ eikonal_weight = 0.1, mask_weight = 100.0, alpha = 50.0 }}
+dataset {{ data_dir = balls, img_res = [{HEIGHT}, {WIDTH}], scan_id = 3 }}
+model {{
+    feature_vector_size = 8
+    implicit_network {{
+        d_in = 3, d_out = 1, dims = [16, 16], geometric_init = True, bias = 0.6, skip_in = [], multires = 2
+    }}
+    rendering_network {{ mode = idr, d_in = 9, d_out = 3, dims = [16], multires_view = 1 }}
+    ray_tracer {{ object_bounding_sphere = 1.0, n_steps = 8, sphere_tracing_iters = 5, n_secant_steps = 2 }}
+}}
+"""
+
+Main = Callable[[Sequence[str]], int]
+
+
+# ---- the scene
+
+
+def look_at_origin(position: Sequence[float]) -> np.ndarray:
+    """(4, 4) camera-to-world pose at a position, in units of the bounding sphere, OpenCV axes."""
+    centre = np.asarray(position, dtype=float)
+    forward = -centre / np.linalg.norm(centre)
+    right = np.cross(forward, [0.1, 0.2, 1.0])
+    right /= np.linalg.norm(right)
+    pose = np.eye(4)
+    pose[:3, :3] = np.column_stack((right, np.cross(forward, right), forward))
+    pose[:3, 3] = centre
+    return pose
+
+
+def positions_around(count: int = NUM_VIEWS, distance: float = 3.0) -> list[np.ndarray]:
+    """Camera centres all around."""
+    k = np.arange(count) + 0.5
+    z, turn = 1 - 2 * k / count, np.pi * (1 + 5**0.5) * k
+    flat = np.sqrt(1 - z**2)
+    return list(distance * np.column_stack((np.cos(turn) * flat, np.sin(turn) * flat, z)))
+
+
+def positions_on_ring(count: int = NUM_VIEWS, distance: float = 3.0) -> list[np.ndarray]:
+    """Camera centres in one plane."""
+    turn = np.linspace(0, 2 * np.pi, count, endpoint=False)
+    return list(distance * np.column_stack((np.cos(turn), np.sin(turn), np.zeros(count))))
+
+
+def silhouette(pose: np.ndarray, intrinsics: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(H, W) bool: pixels whose rays meet the ball."""
+    rows, columns = np.mgrid[: size[0], : size[1]]
+    pixels = np.stack((columns, rows, np.ones(size)), axis=-1)
+    rays = pixels @ np.linalg.inv(intrinsics).T @ pose[:3, :3].T
+    rays /= np.linalg.norm(rays, axis=-1, keepdims=True)
+    centre = pose[:3, 3]
+    return (centre @ centre - (rays @ centre) ** 2 < RADIUS**2) & (rays @ centre < 0)
+
+
+def camera_matrices(poses: Sequence[np.ndarray], intrinsics: np.ndarray = INTRINSICS) -> dict[str, np.ndarray]:
+    """The entries of an npz: world_mat_i and scale_mat_i."""
+    scale_mat = np.diag([SCALE, SCALE, SCALE, 1.0])
+    scale_mat[:3, 3] = OFFSET
+    matrices = {}
+    for i, pose in enumerate(poses):
+        world_pose = pose.copy()
+        world_pose[:3, 3] = SCALE * pose[:3, 3] + OFFSET
+        world_mat = np.eye(4)
+        world_mat[:3] = intrinsics @ np.linalg.inv(world_pose)[:3]
+        matrices |= {f"world_mat_{i}": world_mat, f"scale_mat_{i}": scale_mat}
+    return matrices
+
+
+def write_scene(
+    folder: Path,
+    positions: Sequence[np.ndarray] | None = None,
+    intrinsics: np.ndarray = INTRINSICS,
+    size: tuple[int, int] = (HEIGHT, WIDTH),
+) -> Path:
+    """Writes images, masks, exact and noisy cameras.
+
+    Args:
+        folder: The scene's folder; made anew.
+        positions: B camera centres in units of the bounding sphere.
+        intrinsics: (3, 3) K.
+        size: H and W.
+
+    Returns:
+        The folder.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    for name in ("image", "mask"):
+        (folder / name).mkdir(parents=True)
+    poses = [look_at_origin(position) for position in (positions_around() if positions is None else positions)]
+    for i, pose in enumerate(poses):
+        mask = silhouette(pose, intrinsics, size)
+        photo = np.zeros((*size, 3), np.uint8)
+        photo[mask] = (200, 40 * i % 256, 90)
+        iio.imwrite(folder / "image" / f"{i:06d}.png", photo)
+        iio.imwrite(folder / "mask" / f"{i:03d}.png", mask.astype(np.uint8) * 255)
+    np.savez(folder / "cameras.npz", **camera_matrices(poses, intrinsics))
+    noisy = [pose.copy() for pose in poses]
+    for i, pose in enumerate(noisy):
+        pose[:3, 3] *= 1 + 0.01 * (-1) ** i
+    np.savez(folder / "cameras_linear_init.npz", **camera_matrices(noisy, intrinsics))
+    return folder
+
+
+def rewrite_npz(path: Path, **changes: Any) -> None:
+    """Replaces entries of an npz; None removes one."""
+    with np.load(path) as archive:
+        entries = {key: archive[key] for key in archive.files} | changes
+    np.savez(path, **{key: value for key, value in entries.items() if value is not None})
+
+
+def cut_short(path: Path, share: float = 0.5) -> None:
+    """Keeps the first part of a file only."""
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+
+
+# ---- the project
+
+
+@contextmanager
+def project_at(root: Path) -> Iterator[pytest.MonkeyPatch]:
+    """Makes a folder what the checkout is otherwise: the home of confs, data, runs and results."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (idr.config, idr.workspace, idr.datasets.scene_dataset):
+            patch.setattr(module, "project_root", lambda: root)
+        patch.chdir(root)
+        patch.setenv("CUDA_VISIBLE_DEVICES", "")
+        yield patch
+
+
+def snapshot(root: Path) -> dict[str, str]:
+    """Digest of every file below a folder, by its name; folders, empty ones too, and links are entries as well."""
+    found = {}
+    for path in sorted(root.rglob("*")):
+        what = f"-> {path.readlink()}" if path.is_symlink() else "folder"
+        if path.is_file() and not path.is_symlink():
+            what = hashlib.sha256(path.read_bytes()).hexdigest()
+        found[str(path.relative_to(root))] = what
+    return found
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended."""
+
+    status: int
+    out: str
+    err: str
+
+
+@dataclass(frozen=True)
+class Project:
+    """A folder with ``tiny.conf`` and one scene, in which commands run."""
+
+    root: Path
+    capsys: pytest.CaptureFixture[str]
+
+    @property
+    def scene(self) -> Path:
+        """The scene's folder."""
+        return self.root / SCENE
+
+    @property
+    def conf(self) -> Path:
+        """The conf."""
+        return self.root / "tiny.conf"
+
+    def run(self, main: Main, *argv: str | Path) -> Outcome:
+        """Runs a command in this process."""
+        self.capsys.readouterr()
+        status = main([str(argument) for argument in argv])
+        captured = self.capsys.readouterr()
+        return Outcome(status, captured.out, captured.err)
+
+    def train(self, *argv: str | Path) -> Outcome:
+        """Trains one epoch unless told otherwise."""
+        from idr.cli.train import main
+
+        return self.run(main, *TRAIN, *argv)
+
+    def refuses(self, main: Main, *argv: str | Path, says: Sequence[str]) -> Outcome:
+        """Asserts that a command refuses: one message that says all of this, status 2, nothing touched."""
+        before = snapshot(self.root)
+        outcome = self.run(main, *argv)
+        assert outcome.status == 2, outcome
+        message = outcome.err[outcome.err.rindex("error: ") :]
+        for text in says:
+            assert text in message, f"{text!r} is not in {message!r}"
+        assert outcome.err.count("error: ") == 1, outcome.err
+        assert "Traceback" not in outcome.err and "Traceback" not in outcome.out
+        assert snapshot(self.root) == before
+        return outcome
+
+    def refuses_to_train(self, *argv: str | Path, says: Sequence[str]) -> Outcome:
+        """`refuses` for a training of one epoch."""
+        from idr.cli.train import main
+
+        return self.refuses(main, *TRAIN, *argv, says=says)
+
+
+TRAIN = ("--conf", "tiny.conf", "--nepoch", "1", "--device", "cpu", "--gpu", "ignore")
+EVALUATE = ("--conf", "tiny.conf", "--device", "cpu", "--gpu", "ignore", "--resolution", "8", "--is_uniform_grid")
+
+
+def only_run(root: Path, name: str = "tiny_3") -> Path:
+    """The one run there is of a name."""
+    (folder,) = (root / "exps" / name).iterdir()
+    return folder
+
+
+def save_files(run: Path, parts: Mapping[str, Any], name: str = "5") -> None:
+    """Writes checkpoint files as the published code does: torch.save, no manifests."""
+    import torch
+
+    for part, content in parts.items():
+        folder = run / "checkpoints" / part
+        folder.mkdir(parents=True, exist_ok=True)
+        torch.save(content, folder / f"{name}.pth")

@@ -1,0 +1,118 @@
+"""Results that cannot be written: a message that says where and why, and nothing half done.
+
+Tests may run as root, whom no permission stops: a file stands where a folder is needed, or the system's
+calls refuse.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from idr.cli.check_scene import main as check_scene
+from idr.cli.disentanglement import main as disentangle
+from idr.cli.evaluate import main as evaluate
+from idr.cli.make_scene import main as make_scene
+from idr.cli.preprocess_cameras import main as preprocess
+from idr.cli.train import main as train
+from tests.cli.bad_input import EVALUATE, TRAIN, only_run
+
+IN_THE_WAY = ["cannot write", "file", "move it away, or write to another folder"]
+SMALL_SCENE = ("--views", "2", "--holdout", "0", "--img_res", "8", "8", "--supersampling", "1", "--mesh_resolution", "16")
+
+
+def refusing(call: Callable, folder: Path, number: int) -> Callable:
+    """A call of the system that refuses to write below a folder."""
+
+    def refuse(path, *arguments, **options):
+        writes = call is not os.open or bool(arguments and arguments[0] & (os.O_WRONLY | os.O_RDWR))
+        if writes and folder in (Path(path), *Path(path).parents):
+            raise OSError(number, os.strerror(number), str(path))
+        return call(path, *arguments, **options)
+
+    return refuse
+
+
+@pytest.fixture
+def read_only(monkeypatch):
+    """Makes a folder read-only, or its disk full, for all that this process writes through `os`."""
+
+    def protect(folder: Path, number: int = errno.EROFS) -> None:
+        for name in ("open", "mkdir", "replace", "rename", "unlink"):
+            monkeypatch.setattr(os, name, refusing(getattr(os, name), folder, number))
+
+    return protect
+
+
+@pytest.mark.parametrize("folder", ["tiny.conf", "tiny.conf/exps"])
+def test_training_where_a_file_stands(project, folder):
+    project.refuses_to_train("--exps_folder", folder, says=[f"{project.root / 'tiny.conf'}", *IN_THE_WAY])
+
+
+@pytest.mark.parametrize(
+    "number, says",
+    [
+        (errno.EACCES, ["permission denied", "change the folder's permissions, or write to another folder"]),
+        (errno.EROFS, ["read-only file system", "write to another folder"]),
+        (errno.ENOSPC, ["no space left on device", "free some space there"]),
+    ],
+)
+def test_training_where_the_system_refuses(project, read_only, number, says):
+    read_only(project.root / "exps", number)
+    project.refuses_to_train(says=[f"cannot write {project.root / 'exps'}", *says])
+
+
+def test_continuing_in_a_read_only_run_keeps_the_last_checkpoint(trained_project, read_only, monkeypatch):
+    run = only_run(trained_project.root)
+    read_only(run)
+    flags = (*TRAIN, "--nepoch", "2", "--is_continue")
+    trained_project.refuses(train, *flags, says=["cannot write", str(run), "read-only file system"])
+    monkeypatch.undo()
+    assert trained_project.run(evaluate, *EVALUATE, "--checkpoint", "1").status == 0
+
+
+def test_evaluation_where_a_file_stands(trained_project):
+    (trained_project.root / "evals").write_text("")
+    says = [str(trained_project.root / "evals"), *IN_THE_WAY]
+    trained_project.refuses(evaluate, *EVALUATE, says=says)
+
+
+def test_evaluation_where_the_system_refuses(trained_project, read_only):
+    read_only(trained_project.root / "evals", errno.EACCES)
+    says = [f"cannot write {trained_project.root / 'evals'}", "permission denied", "change the folder's permissions"]
+    trained_project.refuses(evaluate, *EVALUATE, "--eval_rendering", says=says)
+
+
+def test_disentanglement_where_a_file_stands(trained_project):
+    (trained_project.root / "evals_disentanglement").write_text("")
+    run = str(only_run(trained_project.root))
+    flags = ("--geometry_run", run, "--appearance_run", run, "--checkpoint", "latest", "--frames", "1")
+    says = [str(trained_project.root / "evals_disentanglement"), *IN_THE_WAY]
+    trained_project.refuses(disentangle, "--conf", "tiny.conf", "--gpu", "ignore", "--device", "cpu", *flags, says=says)
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.ENOSPC])
+def test_preprocessing_of_a_read_only_scene(project, read_only, number):
+    read_only(project.scene, number)
+    says = ["cannot write", "cameras", os.strerror(number).lower()]
+    project.refuses(preprocess, "--source_dir", project.scene, says=says)
+
+
+def test_check_pictures_where_a_file_stands(project):
+    says = [str(project.conf), *IN_THE_WAY]
+    project.refuses(check_scene, "--source_dir", project.scene, "--out", project.conf, says=says)
+
+
+def test_built_in_scene_where_a_file_stands(project):
+    says = [str(project.conf), *IN_THE_WAY]
+    project.refuses(make_scene, *SMALL_SCENE, "--out", project.conf / "scan1", says=says)
+
+
+@pytest.mark.parametrize("force", [(), ("--force",)])
+def test_built_in_scene_never_replaces_somebody_elses_folder(project, force):
+    says = [str(project.scene), "was not written by this command", "choose another --out"]
+    project.refuses(make_scene, *SMALL_SCENE, "--out", project.scene, *force, says=says)

@@ -1,0 +1,109 @@
+"""Reading camera files: right matrices come out, and nothing but our own errors."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from idr.datasets.camera_files import read_cameras
+from idr.errors import InputError, MissingInputError
+from tests.cli.bad_input import INTRINSICS, OFFSET, SCALE, camera_matrices, look_at_origin, positions_around
+
+POSES = [look_at_origin(position) for position in positions_around(3)]
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Writes three cameras, some entries changed."""
+
+    def write_npz(**changes):
+        entries = camera_matrices(POSES) | changes
+        path = tmp_path / "cameras.npz"
+        np.savez(path, **{key: value for key, value in entries.items() if value is not None})
+        return path
+
+    return write_npz
+
+
+def assert_same_cameras(path):
+    cameras = read_cameras(path, 3)
+    for scaled in (True, False):
+        intrinsics, poses = cameras.decompose(scaled)
+        for k in range(3):
+            wanted = POSES[k].copy()
+            if not scaled:
+                wanted[:3, 3] = SCALE * wanted[:3, 3] + OFFSET
+            # float64 through an inverse and an RQ decomposition, at lengths of up to 1000
+            np.testing.assert_allclose(intrinsics[k][:3, :3], INTRINSICS, atol=1e-9)
+            np.testing.assert_allclose(poses[k], wanted, atol=1e-8)
+    np.testing.assert_array_equal(cameras.scale_mats[1][:3, 3], OFFSET)
+
+
+def test_decomposition_gives_back_what_was_composed(write):
+    assert_same_cameras(write())
+
+
+@pytest.mark.parametrize("factor", [-1.0, 1e-3, -250.0])
+def test_sign_and_scale_of_a_projection_do_not_matter(write, factor):
+    world_mat = camera_matrices(POSES)["world_mat_1"]
+    world_mat[:3] *= factor
+    assert_same_cameras(write(world_mat_1=world_mat))
+
+
+def test_matrices_of_three_rows_and_single_precision(write):
+    matrices = camera_matrices(POSES)
+    assert_same_cameras(write(world_mat_0=matrices["world_mat_0"][:3], scale_mat_2=matrices["scale_mat_2"][:3]))
+    cameras = read_cameras(write(world_mat_0=matrices["world_mat_0"].astype(np.float32)), 3)
+    assert cameras.world_mats.dtype == np.float64
+
+
+def test_other_entries_are_passed_over(write):
+    bad = np.full((2, 2), np.nan)
+    assert_same_cameras(write(world_mat_inv_0=bad, scale_mat_inv_9=bad, camera_mat_0=bad, world_mat_x=bad, note=bad))
+
+
+@pytest.mark.parametrize(
+    "changes, num_images, message",
+    [
+        ({}, 2, r"holds world_mat_2 too: 3 world_mat matrices for 2 images"),
+        ({}, 4, r"lacks world_mat_3: 3 world_mat matrices for 4 images"),
+        ({"scale_mat_1": None}, 3, r"lacks scale_mat_1: 2 scale_mat matrices for 3 images"),
+        ({"world_mat_0": np.full((4, 4), np.inf)}, 3, r"world_mat_0 holds values that are not finite"),
+        ({"world_mat_0": np.eye(4)[:2]}, 3, r"world_mat_0 has shape \(2, 4\); expected a 4x4 matrix"),
+        ({"world_mat_0": np.eye(4) > 0}, 3, r"world_mat_0 has shape \(4, 4\); expected a 4x4 matrix of numbers"),
+        ({"scale_mat_0": np.diag([1.0, 1.0, 1.01, 1.0])}, 3, r"scale_mat_0 is not a similarity"),
+        ({"world_mat_2": np.ones((4, 4))}, 3, r"world_mat_2: .*singular"),
+    ],
+)
+def test_what_does_not_fit_is_named(write, changes, num_images, message):
+    with pytest.raises(InputError, match=message):
+        read_cameras(write(**changes), num_images)
+
+
+def test_no_file_lists_those_beside(write):
+    path = write()
+    with pytest.raises(MissingInputError, match=r"no camera file .*cams\.npz; npz files there: cameras\.npz"):
+        read_cameras(path.with_name("cams.npz"), 3)
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_any_damage_gives_our_error_or_the_same_cameras(tmp_path, save):
+    """Every length, and a byte flipped in many places: checksums see what the format itself does not."""
+    path = tmp_path / "cameras.npz"
+    save(path, **camera_matrices(POSES))
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    damaged = [whole[:length] for length in range(0, len(whole), 41)]
+    for position in rng.choice(len(whole), 200, replace=False):
+        content = bytearray(whole)
+        content[position] ^= int(rng.integers(1, 256))
+        damaged.append(bytes(content))
+    refused = 0
+    for content in damaged:
+        path.write_bytes(content)
+        try:
+            assert_same_cameras(path)
+        except InputError as error:
+            assert str(path) in str(error)
+            refused += 1
+    assert refused > len(damaged) / 2

@@ -1,0 +1,237 @@
+"""IDRNetwork: the seam that confs and scripts rely on, its edges, and its gradients."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from idr.geometry.cameras import pixel_rays
+from idr.model.implicit_differentiable_renderer import StepDraws, draw_step
+from tests.model.networks import (
+    camera_input,
+    central_differences,
+    idr_network,
+    loss_of,
+    roughen,
+    without_surface,
+)
+
+# --- the seam -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("vectors", [False, True])
+@pytest.mark.parametrize("training", [False, True])
+def test_shapes_and_types(training: bool, vectors: bool) -> None:
+    given = camera_input(vectors=vectors)
+    outputs = idr_network().train(training)(given)
+    shapes = {name: None if value is None else tuple(value.shape) for name, value in outputs.items()}
+    assert shapes == {
+        "points": (40, 3),
+        "rgb_values": (40, 3),
+        "sdf_output": (40, 1),
+        "network_object_mask": (40,),
+        "object_mask": (40,),
+        "grad_theta": (60, 3) if training else None,
+    }
+    assert outputs["network_object_mask"].dtype == outputs["object_mask"].dtype == torch.bool
+    assert torch.equal(outputs["object_mask"], given["object_mask"].reshape(-1))
+    assert outputs["points"].dtype == outputs["rgb_values"].dtype == torch.float32
+    hit = outputs["network_object_mask"]
+    assert 5 < hit.sum() < 40
+    shaded = hit & outputs["object_mask"] if training else hit
+    assert (outputs["rgb_values"][~shaded] == 1).all() and (outputs["rgb_values"].abs() <= 1).all()
+
+
+def test_rays_are_flattened_image_by_image() -> None:
+    given = camera_input()
+    outputs = idr_network().eval()(given)
+    directions, centers = pixel_rays(given["uv"], given["pose"], given["intrinsics"])
+    from_centre = outputs["points"].reshape(2, 20, 3) - centers[:, None]
+    along = (from_centre * directions).sum(dim=2, keepdim=True)
+    assert (from_centre - along * directions).abs().max() < 1e-5  # float32: points lie on their rays
+
+
+def test_points_of_hits_lie_on_the_surface_and_values_belong_to_points() -> None:
+    network = idr_network().double().eval()
+    outputs = network(camera_input(dtype=torch.float64))
+    hit = outputs["network_object_mask"]
+    assert outputs["sdf_output"][hit].abs().max() < 1e-4  # the threshold, 5e-5
+    assert torch.equal(outputs["sdf_output"], network.implicit_network(outputs["points"])[:, :1])
+
+
+def test_colours_are_those_of_the_networks_seen_from_the_camera() -> None:
+    network = idr_network().double().eval()
+    given = camera_input(dtype=torch.float64)
+    outputs = network(given)
+    directions, _ = pixel_rays(given["uv"], given["pose"], given["intrinsics"])
+    hit = outputs["network_object_mask"]
+    points = outputs["points"][hit].detach()
+    normals = central_differences(lambda x: network.implicit_network.sdf(x).detach(), points, 1e-6)
+    features = network.implicit_network(points)[:, 1:]
+    colours = network.rendering_network(points, normals, -directions.reshape(-1, 3)[hit], features)
+    assert (outputs["rgb_values"][hit] - colours).abs().max() < 1e-6  # finite differences
+
+
+def test_evaluation_ignores_the_mask() -> None:
+    network, given = idr_network().eval(), camera_input()
+    expected = network(given)
+    for mask in (torch.zeros_like(given["object_mask"]), torch.ones_like(given["object_mask"])):
+        outputs = network({**given, "object_mask": mask})
+        for name in ("points", "rgb_values", "sdf_output", "network_object_mask"):
+            assert torch.equal(outputs[name], expected[name]), name
+
+
+def test_evaluation_without_gradients_is_the_same() -> None:
+    network, given = idr_network().eval(), camera_input()
+    expected = network(given)
+    with torch.no_grad():
+        outputs = network(given)
+    for name in ("points", "rgb_values", "sdf_output", "network_object_mask"):
+        assert torch.equal(outputs[name], expected[name]), name
+        assert not outputs[name].requires_grad
+
+
+def test_one_pixel_and_no_pixel() -> None:
+    network = idr_network()
+    for num_pixels in (1, 0):
+        given = camera_input(num_images=1, num_pixels=num_pixels)
+        assert network.eval()(given)["rgb_values"].shape == (num_pixels, 3)
+    outputs = network.train()(camera_input(num_images=1, num_pixels=1))
+    assert outputs["grad_theta"].shape == (1, 3)  # floor(1 / 2) random points, then the ray's
+    assert torch.isfinite(loss_of(outputs, 1, 1)["loss"])
+
+
+def test_float64_throughout() -> None:
+    network = idr_network().double()
+    for training in (False, True):
+        outputs = network.train(training)(camera_input(dtype=torch.float64))
+        for name in ("points", "rgb_values", "sdf_output"):
+            assert outputs[name].dtype == torch.float64
+    assert outputs["grad_theta"].dtype == torch.float64
+
+
+# --- draws --------------------------------------------------------------------------------------------------
+
+
+def test_draws_are_taken_as_given() -> None:
+    network = idr_network().train()
+    given = camera_input()
+    draws = draw_step(40, network.tracer_config, torch.zeros(1), torch.Generator().manual_seed(3))
+    assert draws.depths.shape == (40,) and draws.eikonal_points.shape == (20, 3)
+    first, second = network({**given, "draws": draws}), network({**given, "draws": draws})
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
+    expected = network.implicit_network.gradient(torch.cat((draws.eikonal_points, first["points"].detach())))
+    assert torch.equal(first["grad_theta"], expected.squeeze(1))
+    others = StepDraws(torch.zeros(40), draws.eikonal_points)
+    moved = network({**given, "draws": others})["points"]
+    assert not torch.equal(moved, first["points"])  # searched rays go elsewhere
+
+
+def test_generator_alone_decides_the_draws() -> None:
+    network, given = idr_network().train(), camera_input()
+
+    def points(seed: int, global_seed: int) -> torch.Tensor:
+        torch.manual_seed(global_seed)
+        return network({**given, "generator": torch.Generator().manual_seed(seed)})["grad_theta"]
+
+    assert torch.equal(points(1, 10), points(1, 11))
+    assert not torch.equal(points(1, 10), points(2, 10))
+
+
+def test_drawn_numbers_fill_their_ranges() -> None:
+    config = idr_network(ray_tracer__object_bounding_sphere=1.2, ray_tracer__n_steps=500).tracer_config
+    draws = draw_step(2001, config, torch.zeros(1, dtype=torch.float64), torch.Generator().manual_seed(0))
+    assert draws.depths.shape == (500,) and draws.eikonal_points.shape == (1000, 3)
+    assert draws.depths.dtype == draws.eikonal_points.dtype == torch.float64
+    # The extremes of 500 and 3000 uniform numbers miss the ends by 1 % with probability below 1e-2 and 1e-12.
+    assert 0 <= draws.depths.min() < 0.02 and 0.98 < draws.depths.max() < 1
+    assert draws.eikonal_points.abs().max() <= 1.2 and draws.eikonal_points.abs().max() > 1.18
+    assert draws.eikonal_points.mean().abs() < 5 * 1.2 / 3**0.5 / 3000**0.5  # five standard deviations
+
+
+# --- gradients ----------------------------------------------------------------------------------------------
+
+
+def test_total_gradient_equals_finite_differences() -> None:
+    """Tracing anew at every shifted value: the true derivative of the RGB loss by network and camera."""
+    network = (
+        idr_network(ray_tracer__sdf_threshold=1e-9, ray_tracer__sphere_tracing_iters=40).double().train()
+    )
+    roughen(network.rendering_network, 0.5, seed=1)
+    given = camera_input(num_images=1, num_pixels=90, dtype=torch.float64, vectors=True)
+    given["object_mask"] = torch.ones_like(given["object_mask"])
+    draws = draw_step(90, network.tracer_config, given["uv"], torch.Generator().manual_seed(0))
+    # Rays that graze or miss change their treatment; the others carry the loss.
+    with torch.no_grad():
+        keep = network({**given, "draws": draws})["network_object_mask"]
+    given["uv"], given["object_mask"] = given["uv"][:, keep], given["object_mask"][:, keep]
+    assert 8 < keep.sum() < 90
+
+    def rgb_loss(pose: torch.Tensor) -> torch.Tensor:
+        outputs = network({**given, "pose": pose, "draws": draws})
+        return loss_of(outputs, 1, int(keep.sum()))["rgb_loss"]
+
+    rgb_loss(given["pose"]).backward()
+    pose = given["pose"].detach()
+    numerical = central_differences(lambda p: rgb_loss(p).detach().unsqueeze(0), pose, 1e-5)
+    # Traced depths are off by up to the threshold over the cosine, 1e-8, in differences over 2e-5: 1e-3.
+    assert (given["pose"].grad - numerical).abs().max() < 2e-3 * numerical.abs().max()
+    bias = network.implicit_network.lin0.bias
+    index = bias.grad.abs().argmax().item()
+    with torch.no_grad():
+        bias[index] += 1e-5
+        above = rgb_loss(pose).item()
+        bias[index] -= 2e-5
+        below = rgb_loss(pose).item()
+        bias[index] += 1e-5
+    assert bias.grad[index].item() == pytest.approx((above - below) / 2e-5, rel=5e-3)
+
+
+def test_mask_loss_moves_cameras() -> None:
+    network = idr_network().train()
+    given = camera_input(vectors=True)
+    loss_of(network(given))["mask_loss"].backward()
+    assert torch.isfinite(given["pose"].grad).all() and given["pose"].grad.any()
+
+
+def test_eikonal_loss_does_not_move_cameras() -> None:
+    network = idr_network().train()
+    given = camera_input(vectors=True)
+    loss_of(network(given))["eikonal_loss"].backward()
+    assert given["pose"].grad is None or not given["pose"].grad.any()
+
+
+@pytest.mark.parametrize("case", ["no surface", "empty mask", "no surface and empty mask", "full mask"])
+def test_training_without_shaded_rays_is_finite(case: str) -> None:
+    network = idr_network().train()
+    given = camera_input(vectors=True)
+    if "no surface" in case:
+        without_surface(network)
+    if "mask" in case:
+        given["object_mask"] = torch.full_like(given["object_mask"], case == "full mask")
+    outputs = network(given)
+    if "no surface" in case:
+        assert not outputs["network_object_mask"].any()
+    losses = loss_of(outputs)
+    assert all(torch.isfinite(value) for value in losses.values())
+    losses["loss"].backward()
+    for name, parameter in network.named_parameters():
+        assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
+    assert torch.isfinite(given["pose"].grad).all()
+    assert (
+        network.implicit_network.lin0.weight_v.grad.any()
+    )  # mask and Eikonal terms still teach the geometry
+    assert torch.isfinite(outputs["points"]).all()
+    if case != "full mask":
+        assert (outputs["rgb_values"] == 1).all()
+        assert not any(p.grad.any() for p in network.rendering_network.parameters())
+
+
+@pytest.mark.parametrize("with_gradients", [True, False])
+def test_evaluation_without_a_hit(with_gradients: bool) -> None:
+    network = without_surface(idr_network()).eval()
+    with torch.set_grad_enabled(with_gradients):
+        outputs = network(camera_input())
+    assert not outputs["network_object_mask"].any() and (outputs["rgb_values"] == 1).all()
+    assert torch.isfinite(outputs["points"]).all() and torch.isfinite(outputs["sdf_output"]).all()

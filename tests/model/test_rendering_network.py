@@ -1,0 +1,167 @@
+"""The appearance network against a concatenation and a product of matrices by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from idr.errors import InputError
+from idr.model.rendering_network import RenderingNetwork, RenderingNetworkConfig
+from tests.model.networks import roughen
+
+DOUBLE = torch.float64
+CASES = [  # mode, d_in, octaves of the view direction, width of the encoded view direction
+    ("idr", 9, 4, 27),
+    ("idr", 9, 0, 3),
+    ("no_view_dir", 6, 0, 0),
+    ("no_normal", 6, 4, 27),
+    ("no_normal", 6, 0, 3),
+]
+
+
+def network_of(
+    mode: str, d_in: int, octaves: int, features: int = 4, weight_norm: bool = True
+) -> RenderingNetwork:
+    torch.manual_seed(0)
+    config = RenderingNetworkConfig(mode, d_in, 3, (10, 12), weight_norm=weight_norm, multires_view=octaves)
+    network = RenderingNetwork(features, config).double()
+    roughen(network, 0.5, seed=1)
+    return network
+
+
+def inputs(num: int, features: int = 4):
+    generator = torch.Generator().manual_seed(2)
+    points, normals, view_dirs = torch.randn(3, num, 3, generator=generator, dtype=DOUBLE)
+    return points, normals, view_dirs, torch.randn(num, features, generator=generator, dtype=DOUBLE)
+
+
+def by_hand(network, mode: str, octaves: int, point, normal, view_dir, feature) -> list[float]:
+    """One point: concatenation as SPEC section 3 lists it, then loops over numbers."""
+    encoded = list(view_dir)
+    for k in range(octaves):
+        encoded += [math.sin(2**k * a) for a in view_dir] + [math.cos(2**k * a) for a in view_dir]
+    row = {
+        "idr": [*point, *encoded, *normal, *feature],
+        "no_view_dir": [*point, *normal, *feature],
+        "no_normal": [*point, *encoded, *feature],
+    }[mode]
+    for index in range(network.num_layers):
+        layer = getattr(network, f"lin{index}")
+        rows = layer.weight.tolist()
+        row = [
+            sum(w * a for w, a in zip(r, row, strict=True)) + b
+            for r, b in zip(rows, layer.bias.tolist(), strict=True)
+        ]
+        last = index == network.num_layers - 1
+        row = [math.tanh(a) if last else max(a, 0.0) for a in row]
+    return row
+
+
+@pytest.mark.parametrize("features", [0, 4])
+@pytest.mark.parametrize(("mode", "d_in", "octaves", "view_width"), CASES)
+def test_colours_by_hand(mode: str, d_in: int, octaves: int, view_width: int, features: int) -> None:
+    network = network_of(mode, d_in, octaves, features)
+    given = inputs(8, features)
+    rows = [by_hand(network, mode, octaves, *(t[k].tolist() for t in given)) for k in range(8)]
+    colours = network(*given)
+    assert colours.shape == (8, 3)
+    assert (colours - torch.tensor(rows, dtype=DOUBLE)).abs().max() < 1e-12  # float64, sums in another order
+    assert network.lin0.weight.shape[1] == 3 + view_width + (0 if mode == "no_normal" else 3) + features
+
+
+@pytest.mark.parametrize(("mode", "ignored"), [("no_view_dir", 2), ("no_normal", 1)])
+def test_ablations_ignore_an_input(mode: str, ignored: int) -> None:
+    network = network_of(mode, 6, 0)
+    given = list(inputs(6))
+    before = network(*given)
+    given[ignored] = torch.full_like(given[ignored], torch.nan)
+    assert torch.equal(network(*given), before)
+
+
+def test_every_input_counts_in_mode_idr() -> None:
+    network = network_of("idr", 9, 2)
+    given = inputs(6)
+    for k in range(4):
+        changed = list(given)
+        changed[k] = changed[k] + 0.1
+        assert not torch.equal(network(*changed), network(*given))
+
+
+def test_normals_are_not_normalised() -> None:
+    network = network_of("idr", 9, 2)
+    points, normals, view_dirs, features = inputs(6)
+    assert (
+        network(points, 2 * normals, view_dirs, features) - network(points, normals, view_dirs, features)
+    ).abs().max() > 1e-4
+
+
+def test_colours_stay_in_range() -> None:
+    network = network_of("idr", 9, 2)
+    colours = network(*(1000 * t for t in inputs(200)))
+    assert colours.abs().max() <= 1 and torch.isfinite(colours).all()
+    assert colours.min() < -0.9 and colours.max() > 0.9
+
+
+def test_published_parameters_of_the_dtu_conf() -> None:
+    with torch.device("meta"):
+        network = RenderingNetwork(256, RenderingNetworkConfig("idr", 9, 3, (512,) * 4, multires_view=4))
+    expected = []
+    for index, (out, width) in enumerate([(512, 289), (512, 512), (512, 512), (512, 512), (3, 512)]):
+        expected += [
+            (f"lin{index}.bias", (out,)),
+            (f"lin{index}.weight_g", (out, 1)),
+            (f"lin{index}.weight_v", (out, width)),
+        ]
+    assert [(name, tuple(p.shape)) for name, p in network.named_parameters()] == expected
+
+
+@pytest.mark.parametrize("weight_norm", [True, False])
+def test_starts_with_torchs_default_numbers(weight_norm: bool) -> None:
+    torch.manual_seed(5)
+    network = RenderingNetwork(4, RenderingNetworkConfig("idr", 9, 3, (10, 12), weight_norm, 1))
+    torch.manual_seed(5)
+    for index, (width_in, width_out) in enumerate([(19, 10), (10, 12), (12, 3)]):
+        plain, layer = nn.Linear(width_in, width_out), getattr(network, f"lin{index}")
+        assert torch.equal(layer.weight_v if weight_norm else layer.weight, plain.weight)
+        assert torch.equal(layer.bias, plain.bias)
+
+
+def test_gradcheck() -> None:
+    network = network_of("idr", 9, 1)
+    given = tuple(t.requires_grad_(True) for t in inputs(3))
+    assert torch.autograd.gradcheck(network, given)
+
+
+def test_no_points() -> None:
+    assert network_of("idr", 9, 2)(*inputs(0)).shape == (0, 3)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"mode": "nerf"}, "mode = nerf: expected one of idr, no_view_dir, no_normal"),
+        ({"d_in": 6}, "d_in = 6: mode idr takes 9"),
+        ({"mode": "no_normal"}, "d_in = 9: mode no_normal takes 6"),
+        (
+            {"mode": "no_view_dir", "d_in": 6, "multires_view": 4},
+            "multires_view = 4: mode no_view_dir has none",
+        ),
+    ],
+)
+def test_what_the_method_does_not_have_is_refused(keys: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        RenderingNetwork(
+            4, RenderingNetworkConfig(**({"mode": "idr", "d_in": 9, "d_out": 3, "dims": (8,)} | keys))
+        )
+
+
+def test_values_do_not_depend_on_the_batch() -> None:
+    network = network_of("idr", 9, 2)
+    given = inputs(9)
+    together = network(*given).detach().numpy()
+    one_by_one = np.concatenate([network(*(t[k : k + 1] for t in given)).detach().numpy() for k in range(9)])
+    np.testing.assert_allclose(one_by_one, together, atol=1e-14)  # float64, sums in another order

@@ -1,0 +1,177 @@
+"""Which pixels of which images make a step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.overrides import TorchFunctionMode
+
+from idr.datasets.scene_dataset import SceneDataset
+from idr.training.feed import Batch, Feed
+from tests.training.test_schedules import config
+
+TOTAL = 50
+
+
+def item(index: int, pixels: torch.Tensor) -> Any:
+    sample = {"uv": torch.stack((pixels, pixels), dim=1).float(), "object_mask": pixels >= 0}
+    return index, sample, {"rgb": pixels[:, None].expand(-1, 3).float()}
+
+
+class RecordingDataset:
+    """Remembers what it was asked for."""
+
+    collate_fn = staticmethod(SceneDataset.collate_fn)
+    total_pixels = TOTAL
+
+    def __init__(self, num_images: int) -> None:
+        self.num_images = num_images
+        self.asked: list[tuple[int, tuple[int, ...]]] = []
+
+    def __len__(self) -> int:
+        return self.num_images
+
+    def sample_item(self, index: int, pixels: torch.Tensor) -> Any:
+        self.asked.append((index, tuple(pixels.tolist())))
+        return item(index, pixels)
+
+
+class PublishedDataset:
+    """The published seam alone: the data set draws its pixels itself, from the global generator."""
+
+    collate_fn = staticmethod(SceneDataset.collate_fn)
+    total_pixels = TOTAL
+
+    def __init__(self, num_images: int) -> None:
+        self.num_images, self.draws = num_images, 0
+        self.asked: list[tuple[int, tuple[int, ...]]] = []
+
+    def __len__(self) -> int:
+        return self.num_images
+
+    def change_sampling_idx(self, size: int) -> None:
+        self.draws += 1
+        self.pixels = torch.randperm(self.total_pixels)[:size]
+
+    def __getitem__(self, index: int) -> Any:
+        self.asked.append((index, tuple(self.pixels.tolist())))
+        return item(index, self.pixels)
+
+
+def feed_of(dataset: Any, batch_size: int = 2, num_pixels: int = 6, sampling: str = "per_image") -> Feed:
+    values = config(pixel_sampling=sampling).__dict__ | {"num_pixels": num_pixels}
+    return Feed(dataset, batch_size, type(config())(**values))
+
+
+def asked(dataset_class: type, epochs: Sequence[int], first_step: int = 0, **options: Any) -> list[Any]:
+    dataset = dataset_class(5)
+    feed = feed_of(dataset, **options)
+    for epoch in epochs:
+        list(feed.batches(3, epoch, first_step))
+    return dataset.asked
+
+
+@settings(max_examples=30, deadline=None)
+@given(num_images=st.integers(1, 9), batch_size=st.integers(1, 10), num_pixels=st.integers(1, 60))
+def test_an_epoch_takes_each_image_once_and_keeps_the_short_last_batch(
+    num_images: int, batch_size: int, num_pixels: int
+) -> None:
+    dataset = RecordingDataset(num_images)
+    feed = feed_of(dataset, batch_size, num_pixels)
+    batches = list(feed.batches(0, 4, 0))
+    sizes = [len(batch.indices) for batch in batches]
+    assert len(sizes) == feed.steps_per_epoch
+    assert all(size == batch_size for size in sizes[:-1]) and 1 <= sizes[-1] <= batch_size
+    assert sorted(torch.cat([batch.indices for batch in batches]).tolist()) == list(range(num_images))
+    for batch in batches:
+        assert batch.model_input["uv"].shape == (len(batch.indices), min(num_pixels, TOTAL), 2)
+    assert all(len(set(pixels)) == len(pixels) for _, pixels in dataset.asked)
+
+
+@pytest.mark.parametrize("dataset_class", [RecordingDataset, PublishedDataset])
+def test_per_image_draws_anew_for_each_image(dataset_class: type) -> None:
+    pixels = [pixels for _, pixels in asked(dataset_class, (0, 1))]
+    assert len(set(pixels)) == 10
+
+
+@pytest.mark.parametrize("dataset_class", [RecordingDataset, PublishedDataset])
+def test_per_epoch_draws_once_for_all_images_of_an_epoch(dataset_class: type) -> None:
+    pixels = [pixels for _, pixels in asked(dataset_class, (0, 1), sampling="per_epoch")]
+    assert len(set(pixels[:5])) == 1 and len(set(pixels[5:])) == 1
+    assert pixels[0] != pixels[5]
+
+
+@pytest.mark.parametrize("sampling", ["per_image", "per_epoch"])
+@pytest.mark.parametrize("dataset_class", [RecordingDataset, PublishedDataset])
+def test_a_later_first_step_goes_on_with_what_was_left(dataset_class: type, sampling: str) -> None:
+    whole = asked(dataset_class, (7,), sampling=sampling)
+    assert asked(dataset_class, (7,), first_step=1, sampling=sampling) == whole[2:]
+    assert asked(dataset_class, (7,), first_step=3, sampling=sampling) == []
+
+
+def test_what_a_step_draws_depends_on_no_earlier_step() -> None:
+    """Plots, monitors and a user's own code may use the global generators in between."""
+    draws = []
+    for disturb in (False, True):
+        dataset = PublishedDataset(5)
+        for _ in feed_of(dataset).batches(1, 1, 0):
+            draws.append((dataset.asked[-1], torch.rand(1).item(), np.random.rand()))
+            torch.rand(17 * disturb)
+    assert draws[:3] == draws[3:]
+
+
+def test_more_pixels_than_an_image_has_takes_all() -> None:
+    (batch, *_) = feed_of(RecordingDataset(1), num_pixels=1000).batches(0, 0, 0)
+    assert sorted(batch.model_input["uv"][0, :, 0].tolist()) == list(range(TOTAL))
+
+
+def test_a_batch_moves_whole() -> None:
+    (batch, *_) = feed_of(RecordingDataset(2)).batches(0, 0, 0)
+    moved = batch.to(torch.device("meta"))
+    assert isinstance(moved, Batch) and moved.indices.is_meta
+    assert all(value.is_meta for value in (*moved.model_input.values(), *moved.ground_truth.values()))
+
+
+class LargestAllocation(TorchFunctionMode):
+    """Remembers the largest storage that an operation makes, apart from those that were there before."""
+
+    def __init__(self, known: Sequence[torch.Tensor]) -> None:
+        super().__init__()
+        self.known = {tensor.untyped_storage().data_ptr() for tensor in known}
+        self.bytes = 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, (tuple, list)) else (result,):
+            if isinstance(tensor, torch.Tensor) and tensor.untyped_storage().data_ptr() not in self.known:
+                self.bytes = max(self.bytes, tensor.untyped_storage().nbytes())
+        return result
+
+
+def big_scene(num_images: int, height: int, width: int) -> SceneDataset:
+    """A scene of large images without its files; zeros take no memory before they are written."""
+    scene = SceneDataset.__new__(SceneDataset)
+    scene.train_cameras, scene.img_res, scene.total_pixels = False, (height, width), height * width
+    scene.images = torch.from_numpy(np.zeros((num_images, height * width, 3), np.uint8))
+    scene.masks = torch.from_numpy(np.zeros((num_images, height * width), bool))
+    scene.intrinsics = scene.poses = torch.eye(4).expand(num_images, 4, 4)
+    scene.indices, scene.sampling_idx = list(range(num_images)), None
+    return scene
+
+
+@pytest.mark.parametrize("sampling", ["per_image", "per_epoch"])
+def test_large_images_are_sampled_without_any_grid_of_their_pixels(sampling: str) -> None:
+    """64 images of 1600 x 1200 stay bytes; `benchmarks/memory.py` trains on as many and measures."""
+    scene = big_scene(64, 1200, 1600)
+    feed = feed_of(scene, batch_size=2, num_pixels=2048, sampling=sampling)
+    with LargestAllocation([scene.images, scene.masks, scene.intrinsics]) as largest:
+        for batch in feed.batches(0, 0, 28):
+            assert batch.ground_truth["rgb"].shape == (2, 2048, 3)
+    # The largest tensors that are needed: 2 x 2048 candidates and, batched, 2 x 2048 colours and pixels.
+    assert 0 < largest.bytes <= 2 * 2048 * 3 * 8
