@@ -148,9 +148,8 @@ def main() -> None:
             figures[name] = peak_of_training(root, height, width, plots)
     base = figures["libraries and networks"][0]
     pixels = options.images * options.height * options.width
-    print(
-        f"{options.images} images of {options.width} x {options.height}: {4 * pixels / 2**20:.0f} MiB of bytes"
-    )  # noqa: T201
+    size = f"{options.images} images of {options.width} x {options.height}"
+    print(f"{size}: {4 * pixels / 2**20:.0f} MiB of colours and masks")  # noqa: T201
     for name, (peak, seconds) in figures.items():
         print(f"{name:24s} peak {peak:7.0f} MiB   beside the first {peak - base:7.0f} MiB   {seconds:5.1f} s")  # noqa: T201
     if options.json:

@@ -76,7 +76,8 @@ def _call(cls: type, where: str, *positional: Any, **arguments: Any) -> Any:
         inspect.signature(cls).bind(*positional, **arguments)
     except TypeError as error:
         raise InputError(
-            f"{where}: the block's keys do not fit {cls.__module__}.{cls.__name__}: {error}; correct the block or the class"
+            f"{where}: the block's keys do not fit {cls.__module__}.{cls.__name__}: {error}; "
+            "correct the block or the class"
         ) from error
     return cls(*positional, **arguments)
 

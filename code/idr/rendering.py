@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import imageio.v3 as iio
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 from idr.files import write_atomic
 from idr.geometry.cameras import camera_depth
 
-Forward = Callable[[dict[str, Tensor]], Mapping[str, Tensor]]
+Forward = Callable[[dict[str, Tensor]], Mapping[str, Any]]
 """The seam of ``IDRNetwork.forward`` in evaluation mode."""
 
 DEFAULT_CHUNK_PIXELS = 10_000

@@ -94,7 +94,9 @@ def silhouette(pose: np.ndarray, intrinsics: np.ndarray, size: tuple[int, int]) 
     return (centre @ centre - (rays @ centre) ** 2 < RADIUS**2) & (rays @ centre < 0)
 
 
-def camera_matrices(poses: Sequence[np.ndarray], intrinsics: np.ndarray = INTRINSICS) -> dict[str, np.ndarray]:
+def camera_matrices(
+    poses: Sequence[np.ndarray], intrinsics: np.ndarray = INTRINSICS
+) -> dict[str, np.ndarray]:
     """The entries of an npz: world_mat_i and scale_mat_i."""
     scale_mat = np.diag([SCALE, SCALE, SCALE, 1.0])
     scale_mat[:3, 3] = OFFSET
@@ -128,7 +130,9 @@ def write_scene(
     shutil.rmtree(folder, ignore_errors=True)
     for name in ("image", "mask"):
         (folder / name).mkdir(parents=True)
-    poses = [look_at_origin(position) for position in (positions_around() if positions is None else positions)]
+    poses = [
+        look_at_origin(position) for position in (positions_around() if positions is None else positions)
+    ]
     for i, pose in enumerate(poses):
         mask = silhouette(pose, intrinsics, size)
         photo = np.zeros((*size, 3), np.uint8)
@@ -171,7 +175,7 @@ def project_at(root: Path) -> Iterator[pytest.MonkeyPatch]:
 
 
 def snapshot(root: Path) -> dict[str, str]:
-    """Digest of every file below a folder, by its name; folders, empty ones too, and links are entries as well."""
+    """Digest of every file below a folder, by its name; folders, empty ones too, and links count."""
     found = {}
     for path in sorted(root.rglob("*")):
         what = f"-> {path.readlink()}" if path.is_symlink() else "folder"
@@ -241,7 +245,17 @@ class Project:
 
 
 TRAIN = ("--conf", "tiny.conf", "--nepoch", "1", "--device", "cpu", "--gpu", "ignore")
-EVALUATE = ("--conf", "tiny.conf", "--device", "cpu", "--gpu", "ignore", "--resolution", "8", "--is_uniform_grid")
+EVALUATE = (
+    "--conf",
+    "tiny.conf",
+    "--device",
+    "cpu",
+    "--gpu",
+    "ignore",
+    "--resolution",
+    "8",
+    "--is_uniform_grid",
+)
 
 
 def only_run(root: Path, name: str = "tiny_3") -> Path:

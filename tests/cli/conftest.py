@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from tests.cli import bad_input
 from tests.cli.bad_input import Project
 

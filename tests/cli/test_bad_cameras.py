@@ -9,9 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
-from idr.datasets.scene_dataset import SceneDataset
-from idr.geometry.cameras import pixel_rays
 from tests.cli.bad_input import (
     INTRINSICS,
     camera_matrices,
@@ -22,6 +19,9 @@ from tests.cli.bad_input import (
     rewrite_npz,
     write_scene,
 )
+
+from idr.datasets.scene_dataset import SceneDataset
+from idr.geometry.cameras import pixel_rays
 
 CAMERAS = "cameras.npz"
 
@@ -92,7 +92,12 @@ UNREADABLE = [CAMERAS, "cannot be read as an npz", "fetch it again"]
     [
         pytest.param(
             lambda scene: (scene / CAMERAS).unlink(),
-            ["no camera file", CAMERAS, "expected an npz with world_mat_i and scale_mat_i", "cameras_linear_init.npz"],
+            [
+                "no camera file",
+                CAMERAS,
+                "expected an npz with world_mat_i and scale_mat_i",
+                "cameras_linear_init.npz",
+            ],
             id="none",
         ),
         pytest.param(lambda scene: cut_short(scene / CAMERAS), UNREADABLE, id="cut-short"),
@@ -104,40 +109,61 @@ UNREADABLE = [CAMERAS, "cannot be read as an npz", "fetch it again"]
         pytest.param(_object_array, UNREADABLE, id="pickle-inside"),
         pytest.param(
             _change(world_mat_2=None),
-            [CAMERAS, "lacks world_mat_2", "5 world_mat matrices for 6 images", "each image needs one camera"],
+            [
+                CAMERAS,
+                "lacks world_mat_2",
+                "5 world_mat matrices for 6 images",
+                "each image needs one camera",
+            ],
             id="world_mat-missing",
         ),
-        pytest.param(_change(scale_mat_0=None), [CAMERAS, "lacks scale_mat_0", "for 6 images"], id="scale_mat-missing"),
+        pytest.param(
+            _change(scale_mat_0=None), [CAMERAS, "lacks scale_mat_0", "for 6 images"], id="scale_mat-missing"
+        ),
         pytest.param(
             _change(world_mat_6=np.eye(4), scale_mat_6=np.eye(4)),
             [CAMERAS, "holds world_mat_6 too", "7 world_mat matrices for 6 images", "numbered from 0"],
             id="extra",
         ),
         pytest.param(
-            _change(world_mat_3=NOT_FINITE), [CAMERAS, "world_mat_3", "not finite", "calibrate this view again"],
+            _change(world_mat_3=NOT_FINITE),
+            [CAMERAS, "world_mat_3", "not finite", "calibrate this view again"],
             id="world_mat-not-finite",
         ),
         pytest.param(
-            _change(scale_mat_3=NOT_FINITE), [CAMERAS, "scale_mat_3", "not finite"], id="scale_mat-not-finite",
+            _change(scale_mat_3=NOT_FINITE),
+            [CAMERAS, "scale_mat_3", "not finite"],
+            id="scale_mat-not-finite",
         ),
         pytest.param(
-            _change(world_mat_1=np.eye(3)), [CAMERAS, "world_mat_1 has shape (3, 3)", "expected a 4x4 matrix"], id="shape"
+            _change(world_mat_1=np.eye(3)),
+            [CAMERAS, "world_mat_1 has shape (3, 3)", "expected a 4x4 matrix"],
+            id="shape",
         ),
         pytest.param(
-            _change(world_mat_1=np.full((4, 4), "one")), [CAMERAS, "world_mat_1", "expected a 4x4 matrix of numbers"],
+            _change(world_mat_1=np.full((4, 4), "one")),
+            [CAMERAS, "world_mat_1", "expected a 4x4 matrix of numbers"],
             id="text-in-matrix",
         ),
         pytest.param(
-            _change(world_mat_1=np.zeros((4, 4))), [CAMERAS, "world_mat_1", "singular", "calibrate this view again"],
+            _change(world_mat_1=np.zeros((4, 4))),
+            [CAMERAS, "world_mat_1", "singular", "calibrate this view again"],
             id="singular",
         ),
         pytest.param(
             _change(scale_mat_1=np.diag([1.0, 2.0, 3.0, 1.0])),
-            [CAMERAS, "scale_mat_1 is not a similarity", "expected one scale for all axes", "preprocess_cameras.py"],
+            [
+                CAMERAS,
+                "scale_mat_1 is not a similarity",
+                "expected one scale for all axes",
+                "preprocess_cameras.py",
+            ],
             id="scale_mat-no-similarity",
         ),
         pytest.param(
-            _change(scale_mat_1=np.zeros((4, 4))), [CAMERAS, "scale_mat_1 is not a similarity"], id="scale_mat-zero"
+            _change(scale_mat_1=np.zeros((4, 4))),
+            [CAMERAS, "scale_mat_1 is not a similarity"],
+            id="scale_mat-zero",
         ),
         pytest.param(
             _looking_away,
@@ -151,7 +177,12 @@ UNREADABLE = [CAMERAS, "cannot be read as an npz", "fetch it again"]
         ),
         pytest.param(
             _moved([0.2, 0.1, 0.1]),
-            [CAMERAS, "camera 4 lies inside the unit sphere", "0.24 of its radius", "run preprocess_cameras.py"],
+            [
+                CAMERAS,
+                "camera 4 lies inside the unit sphere",
+                "0.24 of its radius",
+                "run preprocess_cameras.py",
+            ],
             id="inside-the-object",
         ),
         pytest.param(
@@ -160,7 +191,7 @@ UNREADABLE = [CAMERAS, "cannot be read as an npz", "fetch it again"]
             id="inside-the-sphere",
         ),
     ],
-)  # fmt: skip
+)
 def test_spoilt_cameras_are_refused(project, spoil, says):
     spoil(project.scene)
     project.refuses_to_train(says=says)
@@ -190,7 +221,9 @@ def test_negated_matrix_is_the_same_camera(project):
 
 
 def test_inverse_matrices_beside_are_ignored(project):
-    rewrite_npz(project.scene / CAMERAS, world_mat_inv_0=NOT_FINITE, scale_mat_inv_7=np.eye(3), camera_mat_0=np.eye(2))
+    rewrite_npz(
+        project.scene / CAMERAS, world_mat_inv_0=NOT_FINITE, scale_mat_inv_7=np.eye(3), camera_mat_0=np.eye(2)
+    )
     assert project.train("--nepoch", "0").status == 0
 
 
@@ -215,7 +248,9 @@ class TestTrainedCameras:
     def test_no_learning_rate(self, project):
         conf = project.conf.read_text().replace("learning_rate_cam = 1.0e-3", "")
         project.conf.write_text(conf)
-        project.refuses_to_train("--train_cameras", says=["--train_cameras needs train.learning_rate_cam", "1.0e-4"])
+        project.refuses_to_train(
+            "--train_cameras", says=["--train_cameras needs train.learning_rate_cam", "1.0e-4"]
+        )
 
 
 # ---- unusual and right

@@ -9,16 +9,27 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.cli.bad_input import EVALUATE, TRAIN, Project, cut_short, only_run, save_files
 
 from idr.cli.disentanglement import main as disentangle
 from idr.cli.evaluate import main as evaluate
 from idr.cli.train import main as train
-from tests.cli.bad_input import EVALUATE, TRAIN, Project, cut_short, only_run, save_files
 
 MODEL_FILE = "checkpoints/ModelParameters"
 
 CONTINUE = (*TRAIN[:3], "2", *TRAIN[4:], "--is_continue")  # one epoch more
-DISENTANGLE = ("--conf", "tiny.conf", "--device", "cpu", "--gpu", "ignore", "--checkpoint", "latest", "--frames", "1")
+DISENTANGLE = (
+    "--conf",
+    "tiny.conf",
+    "--device",
+    "cpu",
+    "--gpu",
+    "ignore",
+    "--checkpoint",
+    "latest",
+    "--frames",
+    "1",
+)
 
 
 def reader(project: Project, name: str) -> tuple[Callable, list[str]]:
@@ -80,7 +91,9 @@ def test_file_that_would_run_code_is_refused_and_runs_nothing(trained_project, c
     path.parent.mkdir(exist_ok=True)
     content = {**good, "pose_vecs_state_dict": {"weight": torch.zeros(6, 7)}, "extra": Payload(ran)}
     torch.save(content, path, _use_new_zipfile_serialization=not old_format)
-    trained_project.refuses(main, *flags, says=[str(path), "refused", "would run code", "mkdir", "people you trust"])
+    trained_project.refuses(
+        main, *flags, says=[str(path), "refused", "would run code", "mkdir", "people you trust"]
+    )
     assert not ran.exists()
     torch.load(path, weights_only=False)  # the trap was armed
     assert ran.exists()
@@ -101,7 +114,8 @@ def test_no_checkpoint_file_at_all(trained_project, command):
 
 
 @pytest.mark.parametrize(
-    "command", [pytest.param("train", marks=pytest.mark.xfail(reason="a traceback still")), "eval", "disentanglement"]
+    "command",
+    [pytest.param("train", marks=pytest.mark.xfail(reason="a traceback still")), "eval", "disentanglement"],
 )
 def test_weights_that_are_no_dictionary(trained_project, command):
     run = only_run(trained_project.root)
@@ -131,7 +145,9 @@ def test_training_goes_on_only_with_the_right_images(trained_project):
     """Trained cameras belong to images."""
     assert trained_project.train("--train_cameras", "--expname", "cams").status == 0
     flags = (*CONTINUE, "--train_cameras", "--expname", "cams", "--set", "dataset.holdout=[2]")
-    trained_project.refuses(train, *flags, says=["holds cameras of 6 images, the scene has 5", "dataset.holdout"])
+    trained_project.refuses(
+        train, *flags, says=["holds cameras of 6 images, the scene has 5", "dataset.holdout"]
+    )
     says = ["6 trained cameras but the scene has 5 training images", "dataset.holdout"]
     flags = (*EVALUATE, "--expname", "cams", "--set", "dataset.holdout=[2]")
     trained_project.refuses(evaluate, *flags, says=says)
@@ -184,14 +200,22 @@ def test_continuing_without_a_run_starts_from_scratch_and_says_so(project, empty
     "main, flags, says",
     [
         (train, (*CONTINUE, "--timestamp", "2019"), ["no run 2019", "runs there: 20", "--timestamp"]),
-        (train, (*CONTINUE, "--checkpoint", "7"), ["tiny_3 holds checkpoint 7", "runs there: 20", "choose another"]),
+        (
+            train,
+            (*CONTINUE, "--checkpoint", "7"),
+            ["tiny_3 holds checkpoint 7", "runs there: 20", "choose another"],
+        ),
         (evaluate, (*EVALUATE, "--timestamp", "2019"), ["no run 2019", "runs there: 20", "--timestamp"]),
         (evaluate, (*EVALUATE, "--checkpoint", "7"), ["tiny_3 holds checkpoint 7", "runs there: 20"]),
         (evaluate, (*EVALUATE, "--expname", "x"), ["no run tinyx_3", "did you mean tiny_3?", "--expname"]),
         (evaluate, (*EVALUATE, "--scan_id", "65"), ["no run tiny_65", "runs there: tiny_3", "--scan_id"]),
         (evaluate, (*EVALUATE, "--exps_folder", "runs"), ["no folder of runs", "/runs", "--exps_folder"]),
         (disentangle, DISENTANGLE, ["no run tiny_65", "trained_models", "train first"]),
-        (disentangle, (*DISENTANGLE, "--geometry_run", "exps/nix"), ["no run folder exps/nix", "checkpoints/"]),
+        (
+            disentangle,
+            (*DISENTANGLE, "--geometry_run", "exps/nix"),
+            ["no run folder exps/nix", "checkpoints/"],
+        ),
     ],
 )
 def test_runs_that_are_not_there(trained_project, main, flags, says):

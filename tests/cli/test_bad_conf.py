@@ -36,7 +36,9 @@ def test_typo_in_a_checked_block(project, old, new, says):
 
 @pytest.mark.parametrize("block", ["train", "model"])
 def test_typo_in_a_lenient_block_warns_and_goes_on(project, block):
-    outcome = project.train("--nepoch", "0", "--set", f"{block}.featrue_vector_size=8", "--set", "train.alpha_factr=2")
+    outcome = project.train(
+        "--nepoch", "0", "--set", f"{block}.featrue_vector_size=8", "--set", "train.alpha_factr=2"
+    )
     assert outcome.status == 0, outcome.err
     assert f"{block}.featrue_vector_size is unknown" in outcome.err
     assert "train.alpha_factr is unknown (did you mean alpha_factor?)" in outcome.err
@@ -47,9 +49,17 @@ def test_typo_in_a_lenient_block_warns_and_goes_on(project, block):
     [
         ("learning_rate = 1.0e-3", "", ["train.learning_rate", "missing", "a number"]),
         ("img_res = [12, 16],", "", ["dataset.img_res", "missing", "a list [...], each a whole number"]),
-        ("object_bounding_sphere = 1.0,", "", ["model.ray_tracer.object_bounding_sphere", "missing", "a number"]),
+        (
+            "object_bounding_sphere = 1.0,",
+            "",
+            ["model.ray_tracer.object_bounding_sphere", "missing", "a number"],
+        ),
         ("feature_vector_size = 8", "", ["model.feature_vector_size", "missing", "a whole number"]),
-        ("model_class = model.implicit_differentiable_renderer.IDRNetwork", "", ["train.model_class", "missing"]),
+        (
+            "model_class = model.implicit_differentiable_renderer.IDRNetwork",
+            "",
+            ["train.model_class", "missing"],
+        ),
         ("loss {", "losses {", ["the conf has no loss", "add it", "confs/dtu_fixed_cameras.conf"]),
         ("dataset {", "data {", ["the conf has no dataset", "add it"]),
         ("train {", "training {", ["the conf has no train", "add it"]),
@@ -75,8 +85,14 @@ def test_missing_key_or_block(project, old, new, says):
         ("train.learning_rate=-1", ["train.learning_rate = -1", "above 0"]),
         ("train.learning_rate=null", ["train.learning_rate", "got null", "expected a number"]),
         ("train.sched_milestones=100", ["train.sched_milestones", "got 100 (a number)", "a list [...]"]),
-        ("train.alpha_milestones=[1,two]", ["train.alpha_milestones[1]", "got 'two' (a text)", "a whole number"]),
-        ("train.pixel_sampling=sometimes", ["train.pixel_sampling", "'sometimes'", "one of per_image, per_epoch"]),
+        (
+            "train.alpha_milestones=[1,two]",
+            ["train.alpha_milestones[1]", "got 'two' (a text)", "a whole number"],
+        ),
+        (
+            "train.pixel_sampling=sometimes",
+            ["train.pixel_sampling", "'sometimes'", "one of per_image, per_epoch"],
+        ),
         ("plot.resolution=1", ["plot.resolution = 1", "expected at least 2"]),
         ("loss.alpha=0", ["loss.alpha = 0", "expected a sharpness above 0"]),
         ("loss.mask_weight=[1]", ["loss.mask_weight", "got [1] (a list)", "expected a number"]),
@@ -86,17 +102,37 @@ def test_missing_key_or_block(project, old, new, says):
         ("dataset.scan_id=three", ["dataset.scan_id = 'three'", "expected a whole number such as 65"]),
         ("dataset.holdout=2", ["dataset.holdout", "got 2 (a number)", "a list [...]"]),
         ("dataset.split=test", ["split test", "expected one of train, holdout"]),
-        ("model.implicit_network.dims=16", ["model.implicit_network.dims", "got 16 (a number)", "a list [...]"]),
-        ("model.implicit_network.dims=[]", ["model.implicit_network.dims = []", "one or more positive widths"]),
-        ("model.implicit_network.skip_in=[9]", ["model.implicit_network.skip_in = [9]", "choose from 1 to 2"]),
-        ("model.implicit_network.skip_in=[1] model.implicit_network.multires=3",
-         ["model.implicit_network.skip_in = [1]", "make it wider or lower multires (3)"]),
+        (
+            "model.implicit_network.dims=16",
+            ["model.implicit_network.dims", "got 16 (a number)", "a list [...]"],
+        ),
+        (
+            "model.implicit_network.dims=[]",
+            ["model.implicit_network.dims = []", "one or more positive widths"],
+        ),
+        (
+            "model.implicit_network.skip_in=[9]",
+            ["model.implicit_network.skip_in = [9]", "choose from 1 to 2"],
+        ),
+        (
+            "model.implicit_network.skip_in=[1] model.implicit_network.multires=3",
+            ["model.implicit_network.skip_in = [1]", "make it wider or lower multires (3)"],
+        ),
         ("model.implicit_network=5", ["model.implicit_network", "got 5 (a number)", "expected a block"]),
-        ("model.rendering_network.mode=idrr", ["model.rendering_network.mode", "idrr", "idr, no_view_dir, no_normal"]),
+        (
+            "model.rendering_network.mode=idrr",
+            ["model.rendering_network.mode", "idrr", "idr, no_view_dir, no_normal"],
+        ),
         ("model.rendering_network.d_in=6", ["model.rendering_network.d_in = 6", "mode idr", "9"]),
         ("model.ray_tracer.n_steps=1", ["model.ray_tracer.n_steps = 1", "expected at least 2"]),
-        ("model.ray_tracer.object_bounding_sphere=0", ["model.ray_tracer.object_bounding_sphere = 0", "above 0"]),
-        ("model.ray_tracer.strategy=magic", ["model.ray_tracer.strategy = magic", "expected one of published"]),
+        (
+            "model.ray_tracer.object_bounding_sphere=0",
+            ["model.ray_tracer.object_bounding_sphere = 0", "above 0"],
+        ),
+        (
+            "model.ray_tracer.strategy=magic",
+            ["model.ray_tracer.strategy = magic", "expected one of published"],
+        ),
     ],
 )
 def test_wrong_value(project, override, says):
@@ -104,7 +140,7 @@ def test_wrong_value(project, override, says):
     project.refuses_to_train(*flags, says=says)
 
 
-@pytest.mark.xfail(run=False, reason="not refused yet; two of these end the process inside torch")
+@pytest.mark.xfail(run=False, reason="not refused yet; some of these end the process inside torch")
 @pytest.mark.parametrize(
     "override, key",
     [
@@ -127,9 +163,21 @@ def test_wrong_size_of_a_network(project, override, key):
 @pytest.mark.parametrize(
     "key, path, says",
     [
-        ("model", "model.implicit_differentiable_renderer.IDRNetwrk", ["IDRNetwrk", "did you mean", "IDRNetwork?"]),
-        ("loss", "model.los.IDRLoss", ["`model.los.IDRLoss`", "did you mean model.loss.IDRLoss?", "PYTHONPATH"]),
-        ("dataset", "nowhere.to.be.Found", ["found neither as idr.nowhere.to.be.Found", "must be importable"]),
+        (
+            "model",
+            "model.implicit_differentiable_renderer.IDRNetwrk",
+            ["IDRNetwrk", "did you mean", "IDRNetwork?"],
+        ),
+        (
+            "loss",
+            "model.los.IDRLoss",
+            ["`model.los.IDRLoss`", "did you mean model.loss.IDRLoss?", "PYTHONPATH"],
+        ),
+        (
+            "dataset",
+            "nowhere.to.be.Found",
+            ["found neither as idr.nowhere.to.be.Found", "must be importable"],
+        ),
         ("loss", "IDRLoss", ["`IDRLoss`", "expected module.Class", "model.loss.IDRLoss"]),
         ("loss", "own_part.function", ["own_part.function", "no class but a function"]),
         ("loss", "own_part.Greedy", ["loss: the block's keys do not fit own_part.Greedy", "'gold'"]),
@@ -139,10 +187,14 @@ def test_wrong_size_of_a_network(project, override, key):
 def test_unknown_class(project, monkeypatch, key, path, says):
     folder = project.root / "own"
     folder.mkdir()
-    (folder / "own_part.py").write_text("def function(): pass\nclass Greedy:\n    def __init__(self, gold): pass\n")
+    (folder / "own_part.py").write_text(
+        "def function(): pass\nclass Greedy:\n    def __init__(self, gold): pass\n"
+    )
     (folder / "needy_part.py").write_text("import surely_not_installed\n")
     monkeypatch.syspath_prepend(str(folder))
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # the interpreter's cache is no file of the command's
+    monkeypatch.setattr(
+        sys, "dont_write_bytecode", True
+    )  # the interpreter's cache is no file of the command's
     for name in ("own_part", "needy_part"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     project.refuses_to_train("--set", f"train.{key}_class={path}", says=says)
@@ -156,7 +208,12 @@ class TestFile:
         confs = project.root / "confs"
         confs.mkdir()
         (confs / "mine.conf").write_text("")
-        says = [f"no conf at {project.root / 'min.conf'}", "did you mean mine.conf?", "there are confs/mine.conf", "--conf"]
+        says = [
+            f"no conf at {project.root / 'min.conf'}",
+            "did you mean mine.conf?",
+            "there are confs/mine.conf",
+            "--conf",
+        ]
         project.refuses_to_train("--conf", "min.conf", says=says)
 
     def test_a_folder(self, project):

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.cli.bad_input import EVALUATE, TRAIN, only_run
 
 from idr.cli.check_scene import main as check_scene
 from idr.cli.disentanglement import main as disentangle
@@ -19,10 +20,21 @@ from idr.cli.evaluate import main as evaluate
 from idr.cli.make_scene import main as make_scene
 from idr.cli.preprocess_cameras import main as preprocess
 from idr.cli.train import main as train
-from tests.cli.bad_input import EVALUATE, TRAIN, only_run
 
 IN_THE_WAY = ["cannot write", "file", "move it away, or write to another folder"]
-SMALL_SCENE = ("--views", "2", "--holdout", "0", "--img_res", "8", "8", "--supersampling", "1", "--mesh_resolution", "16")
+SMALL_SCENE = (
+    "--views",
+    "2",
+    "--holdout",
+    "0",
+    "--img_res",
+    "8",
+    "8",
+    "--supersampling",
+    "1",
+    "--mesh_resolution",
+    "16",
+)
 
 
 def refusing(call: Callable, folder: Path, number: int) -> Callable:
@@ -83,7 +95,11 @@ def test_evaluation_where_a_file_stands(trained_project):
 
 def test_evaluation_where_the_system_refuses(trained_project, read_only):
     read_only(trained_project.root / "evals", errno.EACCES)
-    says = [f"cannot write {trained_project.root / 'evals'}", "permission denied", "change the folder's permissions"]
+    says = [
+        f"cannot write {trained_project.root / 'evals'}",
+        "permission denied",
+        "change the folder's permissions",
+    ]
     trained_project.refuses(evaluate, *EVALUATE, "--eval_rendering", says=says)
 
 
@@ -92,7 +108,9 @@ def test_disentanglement_where_a_file_stands(trained_project):
     run = str(only_run(trained_project.root))
     flags = ("--geometry_run", run, "--appearance_run", run, "--checkpoint", "latest", "--frames", "1")
     says = [str(trained_project.root / "evals_disentanglement"), *IN_THE_WAY]
-    trained_project.refuses(disentangle, "--conf", "tiny.conf", "--gpu", "ignore", "--device", "cpu", *flags, says=says)
+    trained_project.refuses(
+        disentangle, "--conf", "tiny.conf", "--gpu", "ignore", "--device", "cpu", *flags, says=says
+    )
 
 
 @pytest.mark.parametrize("number", [errno.EROFS, errno.ENOSPC])

@@ -9,10 +9,6 @@ from pathlib import Path
 import imageio.v3 as iio
 import numpy as np
 import pytest
-
-from idr.cli.check_scene import main as check_scene
-from idr.cli.make_scene import main as make_scene
-from idr.cli.preprocess_cameras import main as preprocess
 from tests.cli.bad_input import (
     OFFSET,
     RADIUS,
@@ -26,6 +22,10 @@ from tests.cli.bad_input import (
     snapshot,
     write_scene,
 )
+
+from idr.cli.check_scene import main as check_scene
+from idr.cli.make_scene import main as make_scene
+from idr.cli.preprocess_cameras import main as preprocess
 
 CAMERAS, MASK = "cameras.npz", "mask/002.png"
 both = pytest.mark.parametrize("main", [preprocess, check_scene], ids=["preprocess", "check"])
@@ -43,19 +43,34 @@ def _camera(**entries: object) -> Callable[[Path], None]:
 @pytest.mark.parametrize(
     "spoil, says",
     [
-        (lambda scene: shutil.rmtree(scene), ["no scene folder", "data/balls/scan3", "mask/ and cameras.npz"]),
+        (
+            lambda scene: shutil.rmtree(scene),
+            ["no scene folder", "data/balls/scan3", "mask/ and cameras.npz"],
+        ),
         (lambda scene: shutil.rmtree(scene / "mask"), ["no folder", "scan3/mask"]),
         (lambda scene: (scene / MASK).unlink(), ["5 masks but 6 world_mats", "one mask and one camera"]),
         (lambda scene: cut_short(scene / MASK), [MASK, "cannot be read as an image", "replace it"]),
-        (_mask(0), ["mask 2 (002.png) marks no pixel", "expected the object white on black", "replace this mask"]),
-        (_mask(255), ["mask 2 (002.png) marks every pixel", "no outline", "expected the object white on black"]),
+        (
+            _mask(0),
+            ["mask 2 (002.png) marks no pixel", "expected the object white on black", "replace this mask"],
+        ),
+        (
+            _mask(255),
+            ["mask 2 (002.png) marks every pixel", "no outline", "expected the object white on black"],
+        ),
         (
             lambda scene: (scene / CAMERAS).unlink(),
             ["no camera file", "npz files there: cameras_linear_init.npz", "world_mat_<i>"],
         ),
-        (lambda scene: cut_short(scene / CAMERAS), [CAMERAS, "cannot be read as an npz", "copy or export it again"]),
+        (
+            lambda scene: cut_short(scene / CAMERAS),
+            [CAMERAS, "cannot be read as an npz", "copy or export it again"],
+        ),
         (lambda scene: (scene / CAMERAS).write_text("no"), [CAMERAS, "cannot be read as an npz"]),
-        (_camera(world_mat_2=None), [CAMERAS, "world_mat_2 is missing though world_mat_5 is there", "add it"]),
+        (
+            _camera(world_mat_2=None),
+            [CAMERAS, "world_mat_2 is missing though world_mat_5 is there", "add it"],
+        ),
         (_camera(world_mat_6=np.eye(4)), ["6 masks but 7 world_mats"]),
         (_camera(world_mat_3=np.full((4, 4), np.inf)), ["world_mat_3 (003.png)", "not finite", "export"]),
         (_camera(world_mat_3=np.zeros((4, 4))), ["world_mat_3 (003.png)", "singular", "export"]),
@@ -81,14 +96,18 @@ class TestPreprocess:
         self.refuses(project, says=["3 views see the object from one place", "add views from other sides"])
 
     def test_object_behind_the_cameras(self, project):
-        poses = [look_at_origin(position) @ np.diag([1.0, -1.0, -1.0, 1.0]) for position in positions_around()]
+        poses = [
+            look_at_origin(position) @ np.diag([1.0, -1.0, -1.0, 1.0]) for position in positions_around()
+        ]
         np.savez(project.scene / CAMERAS, **camera_matrices(poses))
         self.refuses(project, says=["object lies behind camera 0 (000.png)", "expected OpenCV's", "OpenGL"])
 
     def test_camera_inside_the_object(self, project):
         matrices = camera_matrices([look_at_origin([0.1, 0.05, 0.1])])
         rewrite_npz(project.scene / CAMERAS, world_mat_4=matrices["world_mat_0"])
-        self.refuses(project, says=["camera 4 (004.png) stands inside the object", "expected cameras outside"])
+        self.refuses(
+            project, says=["camera 4 (004.png) stands inside the object", "expected cameras outside"]
+        )
 
     def test_masks_of_other_cameras(self, project):
         for k, path in enumerate(sorted((project.scene / "mask").iterdir())):
@@ -99,7 +118,9 @@ class TestPreprocess:
 
     def test_no_noisy_file(self, project):
         (project.scene / "cameras_linear_init.npz").unlink()
-        self.refuses(project, "--use_linear_init", says=["cameras_linear_init.npz", "npz files there: cameras.npz"])
+        self.refuses(
+            project, "--use_linear_init", says=["cameras_linear_init.npz", "npz files there: cameras.npz"]
+        )
 
     @pytest.mark.parametrize("flags, got", [((), "neither"), (("--dtu", "--source_dir", "x"), "both")])
     def test_one_of_two_flags(self, project, flags, got):
@@ -124,7 +145,7 @@ class TestPreprocess:
 
     @pytest.mark.parametrize("positions", [positions_around(), positions_on_ring()], ids=["around", "ring"])
     def test_writes_the_file_that_training_reads(self, project, positions):
-        """A wrong scale_mat, which training refuses, is mended; cameras in one plane are as good as others."""
+        """A scale_mat that training refuses is mended; cameras in one plane are as good as others."""
         write_scene(project.scene, positions=positions)
         small = np.diag([4 * SCALE, 4 * SCALE, 4 * SCALE, 1.0])
         small[:3, 3] = OFFSET

@@ -9,7 +9,6 @@ from pathlib import Path
 import imageio.v3 as iio
 import numpy as np
 import pytest
-
 from tests.cli.bad_input import cut_short, write_scene
 
 IMAGE, MASK = "image/000002.png", "mask/002.png"
@@ -66,11 +65,13 @@ def _to_float(scene: Path) -> None:
     "spoil, says",
     [
         pytest.param(
-            _resize(IMAGE), [IMAGE, "14 x 16 (height x width)", "dataset.img_res = [12, 16]", "correct img_res"],
+            _resize(IMAGE),
+            [IMAGE, "14 x 16 (height x width)", "dataset.img_res = [12, 16]", "correct img_res"],
             id="image-of-another-size",
         ),
         pytest.param(
-            _resize(MASK), [MASK, "14 x 16 (height x width)", "dataset.img_res = [12, 16]", "correct img_res"],
+            _resize(MASK),
+            [MASK, "14 x 16 (height x width)", "dataset.img_res = [12, 16]", "correct img_res"],
             id="mask-of-another-size",
         ),
         pytest.param(
@@ -78,46 +79,63 @@ def _to_float(scene: Path) -> None:
         ),
         pytest.param(_remove(IMAGE), ["scan 3: 5 images but 6 masks in"], id="image-missing"),
         pytest.param(
-            lambda scene: shutil.rmtree(scene / "mask"), ["no folder", "mask", "image/ and mask/", "DATA_CONVENTION"],
+            lambda scene: shutil.rmtree(scene / "mask"),
+            ["no folder", "mask", "image/ and mask/", "DATA_CONVENTION"],
             id="no-mask-folder",
         ),
         pytest.param(
-            _empty_folder("image"), ["no images in", "image", "expected files ending in .png, .jpg"],
+            _empty_folder("image"),
+            ["no images in", "image", "expected files ending in .png, .jpg"],
             id="no-images",
         ),
         pytest.param(
-            lambda scene: cut_short(scene / IMAGE), [IMAGE, "cannot be read as an image", "truncated", "replace it"],
+            lambda scene: cut_short(scene / IMAGE),
+            [IMAGE, "cannot be read as an image", "truncated", "replace it"],
             id="image-cut-short",
         ),
-        pytest.param(_to_jpeg, ["000002.jpeg", "cannot be read as an image", "truncated", "replace it"],
-                     id="jpeg-cut-short"),
-        pytest.param(_write(IMAGE, b""), [IMAGE, "cannot be read as an image", "replace it"], id="image-of-no-bytes"),
         pytest.param(
-            _write(IMAGE, b"<html>not found</html>"), [IMAGE, "cannot be read as an image", "replace it"],
+            _to_jpeg,
+            ["000002.jpeg", "cannot be read as an image", "truncated", "replace it"],
+            id="jpeg-cut-short",
+        ),
+        pytest.param(
+            _write(IMAGE, b""), [IMAGE, "cannot be read as an image", "replace it"], id="image-of-no-bytes"
+        ),
+        pytest.param(
+            _write(IMAGE, b"<html>not found</html>"),
+            [IMAGE, "cannot be read as an image", "replace it"],
             id="image-is-a-web-page",
         ),
         pytest.param(
-            lambda scene: cut_short(scene / MASK), [MASK, "cannot be read as an image", "truncated", "replace it"],
+            lambda scene: cut_short(scene / MASK),
+            [MASK, "cannot be read as an image", "truncated", "replace it"],
             id="mask-cut-short",
         ),
-        pytest.param(_to_film, ["000002.webp", "film of 2 frames", "expected one still image"], id="image-is-a-film"),
         pytest.param(
-            _to_float, ["000002.tiff", "float32", "expected 8 or 16 bits a channel, or floats in [0, 1]"],
+            _to_film, ["000002.webp", "film of 2 frames", "expected one still image"], id="image-is-a-film"
+        ),
+        pytest.param(
+            _to_float,
+            ["000002.tiff", "float32", "expected 8 or 16 bits a channel, or floats in [0, 1]"],
             id="floats-beyond-one",
         ),
         pytest.param(
-            _fill(MASK, 0), [MASK, "the mask is empty", "expected white on the object", "remove this view"],
+            _fill(MASK, 0),
+            [MASK, "the mask is empty", "expected white on the object", "remove this view"],
             id="empty-mask",
         ),
         pytest.param(
-            _fill(MASK, 127), [MASK, "the mask is empty", "expected white on the object"], id="grey-mask-below-the-rule",
+            _fill(MASK, 127),
+            [MASK, "the mask is empty", "expected white on the object"],
+            id="grey-mask-below-the-rule",
         ),
         pytest.param(
-            _fill(MASK, 255), [MASK, "white everywhere", "expected black around the object", "remove this view"],
+            _fill(MASK, 255),
+            [MASK, "white everywhere", "expected black around the object", "remove this view"],
             id="all-inside-mask",
         ),
     ],
-)  # fmt: skip
+)
 def test_spoilt_scene_is_refused(project, spoil, says):
     spoil(project.scene)
     project.refuses_to_train(says=says)
@@ -130,11 +148,19 @@ class TestPlaces:
 
     def test_no_such_data_set_lists_those_there_are(self, project):
         write_scene(project.root / "data" / "cubes" / "scan1")
-        says = ["no data folder", "data/bals", "data holds balls, cubes", "did you mean balls?", "dataset.data_dir"]
+        says = [
+            "no data folder",
+            "data/bals",
+            "data holds balls, cubes",
+            "did you mean balls?",
+            "dataset.data_dir",
+        ]
         project.refuses_to_train("--set", "dataset.data_dir=bals", says=says)
 
     def test_wrong_data_root(self, project):
-        project.refuses_to_train("--data_root", "elsewhere", says=["no data folder elsewhere/balls", "--data_root"])
+        project.refuses_to_train(
+            "--data_root", "elsewhere", says=["no data folder elsewhere/balls", "--data_root"]
+        )
 
     def test_wrong_scan_lists_those_there_are(self, project):
         for number in (24, 110):
@@ -186,11 +212,16 @@ def _rgba(pixels: np.ndarray) -> np.ndarray:
     [
         pytest.param(lambda scene: _each(scene, "image", _rgba), id="rgba-images"),
         pytest.param(lambda scene: _each(scene, "image", lambda p: p[..., 0]), id="grey-images"),
-        pytest.param(lambda scene: _each(scene, "image", lambda p: p[..., 0].astype(np.uint16) * 257), id="16-bit-images"),
+        pytest.param(
+            lambda scene: _each(scene, "image", lambda p: p[..., 0].astype(np.uint16) * 257),
+            id="16-bit-images",
+        ),
         pytest.param(lambda scene: _each(scene, "image", lambda p: p, ".PNG"), id="PNG"),
         pytest.param(lambda scene: _each(scene, "image", lambda p: p, ".jpeg"), id="jpeg"),
         pytest.param(lambda scene: _each(scene, "mask", lambda p: p // 255), id="masks-0-and-1"),
-        pytest.param(lambda scene: _each(scene, "mask", lambda p: _rgba(np.dstack((p, p, p)))), id="rgba-masks"),
+        pytest.param(
+            lambda scene: _each(scene, "mask", lambda p: _rgba(np.dstack((p, p, p)))), id="rgba-masks"
+        ),
         pytest.param(lambda scene: _each(scene, "mask", lambda p: p, ".jpg"), id="jpeg-masks"),
     ],
 )

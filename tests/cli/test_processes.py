@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from tests.cli.bad_input import CONF, snapshot
 
 CODE = Path(__file__).resolve().parents[2] / "code"
@@ -26,7 +25,7 @@ CASES = {
         "error: no folder of runs {0}/exps",
     ),
     "evaluation/eval_disentanglement.py": (
-        "--conf {0}/tiny.conf --geometry_run {0}/exps/a --appearance_run {0}/exps/b --gpu ignore --device cpu",
+        "--conf {0}/tiny.conf --geometry_run {0}/exps/a --appearance_run {0}/exps/b --gpu ignore",
         "error: no run folder {0}/exps/a",
     ),
     "preprocess/preprocess_cameras.py": ("--source_dir {0}/scan3", "error: no scene folder {0}/scan3; "),
@@ -36,7 +35,9 @@ CASES = {
 scripts = pytest.mark.parametrize("script", CASES)
 
 
-def start(script: str, *arguments: str, interpreter: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+def start(
+    script: str, *arguments: str, interpreter: tuple[str, ...] = ()
+) -> subprocess.CompletedProcess[str]:
     """Runs a script from code/."""
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     command = [sys.executable, *interpreter, script, *arguments]
@@ -45,7 +46,9 @@ def start(script: str, *arguments: str, interpreter: tuple[str, ...] = ()) -> su
 
 def imported(importtime: str) -> set[str]:
     """Top-level modules in the report of ``-X importtime``."""
-    return {line.rpartition("|")[2].strip().partition(".")[0] for line in importtime.splitlines() if "|" in line}
+    return {
+        line.rpartition("|")[2].strip().partition(".")[0] for line in importtime.splitlines() if "|" in line
+    }
 
 
 @scripts

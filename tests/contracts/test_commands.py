@@ -13,37 +13,79 @@ CONF = "./confs/dtu_fixed_cameras.conf"
 # Flag, and what it is when absent.
 PUBLISHED = {
     "exp_runner": {
-        "batch_size": 1, "nepoch": 2000, "conf": CONF, "expname": "", "gpu": "auto", "is_continue": False,
-        "timestamp": "latest", "checkpoint": "latest", "train_cameras": False, "scan_id": -1,
+        "batch_size": 1,
+        "nepoch": 2000,
+        "conf": CONF,
+        "expname": "",
+        "gpu": "auto",
+        "is_continue": False,
+        "timestamp": "latest",
+        "checkpoint": "latest",
+        "train_cameras": False,
+        "scan_id": -1,
     },
     "eval": {
-        "conf": CONF, "expname": "", "exps_folder": "exps", "gpu": "auto", "timestamp": "latest",
-        "checkpoint": "latest", "scan_id": -1, "resolution": 512, "is_uniform_grid": False, "eval_cameras": False,
+        "conf": CONF,
+        "expname": "",
+        "exps_folder": "exps",
+        "gpu": "auto",
+        "timestamp": "latest",
+        "checkpoint": "latest",
+        "scan_id": -1,
+        "resolution": 512,
+        "is_uniform_grid": False,
+        "eval_cameras": False,
         "eval_rendering": False,
     },
     "eval_disentanglement": {"conf": CONF, "gpu": "auto", "geometry_id": 65, "appearance_id": 110},
     "preprocess_cameras": {"source_dir": "", "dtu": False, "use_linear_init": False},
-}  # fmt: skip
+}
 
 ADDED = {
     "exp_runner": {
-        "overrides": [], "data_root": None, "exps_folder": "exps", "device": None, "seed": None, "new_run": False,
+        "overrides": [],
+        "data_root": None,
+        "exps_folder": "exps",
+        "device": None,
+        "seed": None,
+        "new_run": False,
         "tensorboard": False,
     },
     "eval": {"overrides": [], "data_root": None, "device": None, "chunk_pixels": None, "chunk_points": None},
     "eval_disentanglement": {
-        "overrides": [], "data_root": None, "device": None, "geometry_run": None, "appearance_run": None,
-        "checkpoint": "2000", "geometry_checkpoint": None, "appearance_checkpoint": None, "view": 0,
-        "key_views": None, "key_times": None, "key_distances": None, "frames": 30, "img_res": None, "video": None,
-        "fps": 10.0, "chunk_pixels": None,
+        "overrides": [],
+        "data_root": None,
+        "device": None,
+        "geometry_run": None,
+        "appearance_run": None,
+        "checkpoint": "2000",
+        "geometry_checkpoint": None,
+        "appearance_checkpoint": None,
+        "view": 0,
+        "key_views": None,
+        "key_times": None,
+        "key_distances": None,
+        "frames": 30,
+        "img_res": None,
+        "video": None,
+        "fps": 10.0,
+        "chunk_pixels": None,
     },
     "preprocess_cameras": {"data_root": None, "dry_run": False},
     "check_scene": {"source_dir": None, "out": None, "use_linear_init": False},
     "make_demo_scene": {
-        "out": None, "seed": 0, "img_res": [128, 160], "views": 24, "holdout": 6, "noise_degrees": 1.5,
-        "noise_centre": 0.03, "supersampling": 4, "mesh_resolution": 192, "force": False,
+        "out": None,
+        "seed": 0,
+        "img_res": [128, 160],
+        "views": 24,
+        "holdout": 6,
+        "noise_degrees": 1.5,
+        "noise_centre": 0.03,
+        "supersampling": 4,
+        "mesh_resolution": 192,
+        "force": False,
     },
-}  # fmt: skip
+}
 
 
 def parsers() -> dict[str, argparse.ArgumentParser]:
@@ -67,7 +109,9 @@ def test_published_flags_and_defaults(command):
     arguments = vars(parser.parse_args([]))
     assert {flag: arguments[flag] for flag in PUBLISHED[command]} == PUBLISHED[command]
     written = {action.dest: action.option_strings for action in parser._actions}
-    assert {flag: written[flag] for flag in PUBLISHED[command]} == {flag: [f"--{flag}"] for flag in PUBLISHED[command]}
+    assert {flag: written[flag] for flag in PUBLISHED[command]} == {
+        flag: [f"--{flag}"] for flag in PUBLISHED[command]
+    }
 
 
 @pytest.mark.parametrize("command", ADDED)
@@ -80,22 +124,44 @@ def test_no_flag_comes_or_goes_unnoticed(command):
     [
         (
             "exp_runner",
-            "--batch_size 2 --nepoch 10 --conf a.conf --expname X --gpu 3 --is_continue --timestamp 2020 --checkpoint 100 "
-            "--train_cameras --scan_id 65",
-            {"batch_size": 2, "nepoch": 10, "conf": "a.conf", "expname": "X", "gpu": "3", "is_continue": True,
-             "timestamp": "2020", "checkpoint": "100", "train_cameras": True, "scan_id": 65},
+            "--batch_size 2 --nepoch 10 --conf a.conf --expname X --gpu 3 --is_continue --timestamp 2020 "
+            "--checkpoint 100 --train_cameras --scan_id 65",
+            {
+                "batch_size": 2,
+                "nepoch": 10,
+                "conf": "a.conf",
+                "expname": "X",
+                "gpu": "3",
+                "is_continue": True,
+                "timestamp": "2020",
+                "checkpoint": "100",
+                "train_cameras": True,
+                "scan_id": 65,
+            },
         ),
         (
             "eval",
             "--exps_folder trained_models --timestamp 2020 --checkpoint 2000 --scan_id 114 --resolution 128 "
             "--is_uniform_grid --eval_cameras --eval_rendering --gpu ignore",
-            {"exps_folder": "trained_models", "checkpoint": "2000", "scan_id": 114, "resolution": 128,
-             "is_uniform_grid": True, "eval_cameras": True, "eval_rendering": True, "gpu": "ignore"},
+            {
+                "exps_folder": "trained_models",
+                "checkpoint": "2000",
+                "scan_id": 114,
+                "resolution": 128,
+                "is_uniform_grid": True,
+                "eval_cameras": True,
+                "eval_rendering": True,
+                "gpu": "ignore",
+            },
         ),
-        ("eval_disentanglement", "--geometry_id 24 --appearance_id 37", {"geometry_id": 24, "appearance_id": 37}),
+        (
+            "eval_disentanglement",
+            "--geometry_id 24 --appearance_id 37",
+            {"geometry_id": 24, "appearance_id": 37},
+        ),
         ("preprocess_cameras", "--dtu --use_linear_init", {"dtu": True, "use_linear_init": True}),
     ],
-)  # fmt: skip
+)
 def test_published_command_lines_are_understood(command, line, values):
     arguments = vars(parsers()[command].parse_args(line.split()))
     assert {flag: arguments[flag] for flag in values} == values

@@ -1,4 +1,4 @@
-"""Contract 3: the published calls between data set, model, loss and trainer, which a user's own classes rely on."""
+"""Contract 3: the published calls between data set, model, loss and trainer; own classes rely on them."""
 
 from __future__ import annotations
 
@@ -9,13 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
-from idr.cli.evaluate import main as evaluate
-from idr.cli.train import main as train
-from idr.config import load_conf
-from idr.model.implicit_differentiable_renderer import IDRNetwork
-from idr.model.loss import IDRLoss
-from idr.plugins import build_dataset, build_loss, build_model
 from tests.cli.bad_input import (
     CONF,
     EVALUATE,
@@ -28,6 +21,13 @@ from tests.cli.bad_input import (
     project_at,
     write_scene,
 )
+
+from idr.cli.evaluate import main as evaluate
+from idr.cli.train import main as train
+from idr.config import load_conf
+from idr.model.implicit_differentiable_renderer import IDRNetwork
+from idr.model.loss import IDRLoss
+from idr.plugins import build_dataset, build_loss, build_model
 
 TOTAL = HEIGHT * WIDTH
 
@@ -187,7 +187,8 @@ class Views(torch.utils.data.Dataset):
         intrinsics = torch.eye(4)
         intrinsics[0, 0] = intrinsics[1, 1] = 8.0
         intrinsics[0, 2] = intrinsics[1, 2] = 3.5
-        sample = {"object_mask": ((uv - 3.5).norm(dim=1) < 1.5)[chosen], "uv": uv[chosen], "intrinsics": intrinsics}
+        mask = (uv - 3.5).norm(dim=1) < 1.5
+        sample = {"object_mask": mask[chosen], "uv": uv[chosen], "intrinsics": intrinsics}
         sample["pose"] = self.get_gt_pose(True)[index]
         LOG.append(("item", len(chosen)))
         return index, sample, {"rgb": torch.full((len(chosen), 3), float(self.shade))}
@@ -249,7 +250,8 @@ class Ball(nn.Module):
         rgb = torch.where(hit[:, None], self.rendering_network(closest, v, -v, closest), torch.ones(()))
         return {
             "points": closest, "rgb_values": rgb, "sdf_output": self.implicit_network(closest)[:, :1],
-            "network_object_mask": hit.detach(), "object_mask": inputs["object_mask"].reshape(-1), "grad_theta": None,
+            "network_object_mask": hit.detach(), "object_mask": inputs["object_mask"].reshape(-1),
+            "grad_theta": None,
         }
 
 
@@ -269,7 +271,8 @@ class Loss(nn.Module):
 
 OWN_CONF = """
 train {
-    expname = own, dataset_class = users_parts.Views, model_class = users_parts.Ball, loss_class = users_parts.Loss
+    expname = own
+    dataset_class = users_parts.Views, model_class = users_parts.Ball, loss_class = users_parts.Loss
     learning_rate = 0.01, num_pixels = 6, plot_freq = 1000, alpha_milestones = [1], alpha_factor = 3
 }
 plot { resolution = 8 }
@@ -300,7 +303,9 @@ def test_own_classes_train_and_are_evaluated(root, own_parts, capsys):
     assert [value for kind, value in own_parts.LOG if kind == "alpha"] == [20.0, 20.0, 60.0, 60.0]
     assert {value for kind, value in own_parts.LOG if kind == "item"} == {6, 64}  # training, plots
     run = only_run(root, "own")
-    weights = torch.load(run / "checkpoints" / "ModelParameters" / "2.pth", weights_only=True)["model_state_dict"]
+    weights = torch.load(run / "checkpoints" / "ModelParameters" / "2.pth", weights_only=True)[
+        "model_state_dict"
+    ]
     assert list(weights) == ["implicit_network.radius", "rendering_network.rgb"]
     assert (weights["rendering_network.rgb"] > 0).all()  # on the way to the photographs' shade
 

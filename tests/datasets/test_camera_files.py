@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from tests.cli.bad_input import INTRINSICS, OFFSET, SCALE, camera_matrices, look_at_origin, positions_around
 
 from idr.datasets.camera_files import read_cameras
 from idr.errors import InputError, MissingInputError
-from tests.cli.bad_input import INTRINSICS, OFFSET, SCALE, camera_matrices, look_at_origin, positions_around
 
 POSES = [look_at_origin(position) for position in positions_around(3)]
 
@@ -52,14 +52,18 @@ def test_sign_and_scale_of_a_projection_do_not_matter(write, factor):
 
 def test_matrices_of_three_rows_and_single_precision(write):
     matrices = camera_matrices(POSES)
-    assert_same_cameras(write(world_mat_0=matrices["world_mat_0"][:3], scale_mat_2=matrices["scale_mat_2"][:3]))
+    assert_same_cameras(
+        write(world_mat_0=matrices["world_mat_0"][:3], scale_mat_2=matrices["scale_mat_2"][:3])
+    )
     cameras = read_cameras(write(world_mat_0=matrices["world_mat_0"].astype(np.float32)), 3)
     assert cameras.world_mats.dtype == np.float64
 
 
 def test_other_entries_are_passed_over(write):
     bad = np.full((2, 2), np.nan)
-    assert_same_cameras(write(world_mat_inv_0=bad, scale_mat_inv_9=bad, camera_mat_0=bad, world_mat_x=bad, note=bad))
+    assert_same_cameras(
+        write(world_mat_inv_0=bad, scale_mat_inv_9=bad, camera_mat_0=bad, world_mat_x=bad, note=bad)
+    )
 
 
 @pytest.mark.parametrize(
@@ -70,7 +74,11 @@ def test_other_entries_are_passed_over(write):
         ({"scale_mat_1": None}, 3, r"lacks scale_mat_1: 2 scale_mat matrices for 3 images"),
         ({"world_mat_0": np.full((4, 4), np.inf)}, 3, r"world_mat_0 holds values that are not finite"),
         ({"world_mat_0": np.eye(4)[:2]}, 3, r"world_mat_0 has shape \(2, 4\); expected a 4x4 matrix"),
-        ({"world_mat_0": np.eye(4) > 0}, 3, r"world_mat_0 has shape \(4, 4\); expected a 4x4 matrix of numbers"),
+        (
+            {"world_mat_0": np.eye(4) > 0},
+            3,
+            r"world_mat_0 has shape \(4, 4\); expected a 4x4 matrix of numbers",
+        ),
         ({"scale_mat_0": np.diag([1.0, 1.0, 1.01, 1.0])}, 3, r"scale_mat_0 is not a similarity"),
         ({"world_mat_2": np.ones((4, 4))}, 3, r"world_mat_2: .*singular"),
     ],

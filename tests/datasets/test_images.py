@@ -28,7 +28,9 @@ def rgb():
 def smooth():
     """(H, W, 3) uint8 without edges, which lossy formats keep."""
     rows, columns = np.mgrid[: SHAPE[0], : SHAPE[1]]
-    return np.stack((10 * rows + 60, 8 * columns + 40, 200 - 5 * rows - 3 * columns), axis=-1).astype(np.uint8)
+    return np.stack((10 * rows + 60, 8 * columns + 40, 200 - 5 * rows - 3 * columns), axis=-1).astype(
+        np.uint8
+    )
 
 
 @pytest.fixture
@@ -50,7 +52,12 @@ class TestNames:
     def test_equal_numbers_are_ordered_by_full_name(self):
         names = ["01.png", "1.png", "1.jpg", "001.png"]
         for order in (names, names[::-1]):
-            assert [p.name for p in natural_sorted(map(Path, order))] == ["001.png", "01.png", "1.jpg", "1.png"]
+            assert [p.name for p in natural_sorted(map(Path, order))] == [
+                "001.png",
+                "01.png",
+                "1.jpg",
+                "1.png",
+            ]
 
     @given(st.sets(st.integers(0, 10**6), min_size=1), st.integers(0, 8), st.randoms())
     def test_padding_does_not_matter(self, numbers, padding, random):
@@ -60,7 +67,18 @@ class TestNames:
         assert found == sorted(numbers)
 
     def test_listing_takes_any_ending_and_case_and_passes_over_the_rest(self, tmp_path):
-        for name in ("3.PNG", "1.jpeg", "2.JPG", "10.tiff", "4.webp", "5.bmp", "6.tif", ".7.png", "8.txt", "Thumbs.db"):
+        for name in (
+            "3.PNG",
+            "1.jpeg",
+            "2.JPG",
+            "10.tiff",
+            "4.webp",
+            "5.bmp",
+            "6.tif",
+            ".7.png",
+            "8.txt",
+            "Thumbs.db",
+        ):
             (tmp_path / name).write_bytes(b"")
         wanted = ["1.jpeg", "2.JPG", "3.PNG", "4.webp", "5.bmp", "6.tif", "10.tiff"]
         assert [path.name for path in list_images(tmp_path)] == wanted
@@ -69,7 +87,9 @@ class TestNames:
         with pytest.raises(MissingInputError, match=r"no folder .*absent; a scene holds image/ and mask/"):
             list_images(tmp_path / "absent")
         (tmp_path / "notes.txt").write_text("")
-        with pytest.raises(MissingInputError, match=r"no images in .*; expected files ending in \.png, \.jpg"):
+        with pytest.raises(
+            MissingInputError, match=r"no images in .*; expected files ending in \.png, \.jpg"
+        ):
             list_images(tmp_path)
 
 
@@ -134,7 +154,9 @@ def test_floats(tmp_path, rgb):
     np.testing.assert_array_equal(load_rgb(tmp_path / "a.tiff"), rgb)
     for wrong in (np.full(SHAPE, 1.5), np.full(SHAPE, np.nan)):
         iio.imwrite(tmp_path / "b.tiff", wrong.astype(np.float32), plugin="tifffile")
-        with pytest.raises(InputError, match=r"b.tiff holds float32 values; expected 8 or 16 bits a channel, or floats"):
+        with pytest.raises(
+            InputError, match=r"b.tiff holds float32 values; expected 8 or 16 bits a channel, or floats"
+        ):
             load_rgb(tmp_path / "b.tiff")
 
 
@@ -148,7 +170,9 @@ def test_palettes(tmp_path, rgb):
         np.testing.assert_array_equal(load_rgb(tmp_path / name), few)
 
 
-@pytest.mark.parametrize("mode, ending", [("CMYK", ".jpg"), ("CMYK", ".tif"), ("YCbCr", ".tif"), ("LAB", ".tif")])
+@pytest.mark.parametrize(
+    "mode, ending", [("CMYK", ".jpg"), ("CMYK", ".tif"), ("YCbCr", ".tif"), ("LAB", ".tif")]
+)
 def test_other_colour_spaces(tmp_path, smooth, mode, ending):
     if mode == "LAB":
         image = Image.new("LAB", SHAPE[::-1], (255, 128, 128))  # white
@@ -203,15 +227,23 @@ def save(path: Path, pixels: np.ndarray, mode: str | None = None) -> Path:
     return path
 
 
-@pytest.mark.parametrize("kind", ["0-255", "0-1", "one-bit", "16-bit", "16-bit-0-1", "rgb", "rgb-0-1", "rgba", "rgba-0-1"])
+@pytest.mark.parametrize(
+    "kind", ["0-255", "0-1", "one-bit", "16-bit", "16-bit-0-1", "rgb", "rgb-0-1", "rgba", "rgba-0-1"]
+)
 def test_mask_of_any_kind(tmp_path, disc, kind):
     white, one = disc.astype(np.uint8) * 255, disc.astype(np.uint8)
     opaque = np.full(SHAPE, 255, np.uint8)
     pixels = {
-        "0-255": white, "0-1": one, "one-bit": disc, "16-bit": white.astype(np.uint16) * 257,
-        "16-bit-0-1": one.astype(np.uint16), "rgb": np.dstack([white] * 3), "rgb-0-1": np.dstack([one] * 3),
-        "rgba": np.dstack([white] * 3 + [opaque]), "rgba-0-1": np.dstack([one] * 3 + [opaque]),
-    }[kind]  # fmt: skip
+        "0-255": white,
+        "0-1": one,
+        "one-bit": disc,
+        "16-bit": white.astype(np.uint16) * 257,
+        "16-bit-0-1": one.astype(np.uint16),
+        "rgb": np.dstack([white] * 3),
+        "rgb-0-1": np.dstack([one] * 3),
+        "rgba": np.dstack([white] * 3 + [opaque]),
+        "rgba-0-1": np.dstack([one] * 3 + [opaque]),
+    }[kind]
     found = load_mask(save(tmp_path / "m.png", pixels))
     assert found.dtype == np.bool_
     np.testing.assert_array_equal(found, disc)

@@ -8,10 +8,6 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 import torch
-
-from idr.datasets.scene_dataset import SceneDataset
-from idr.errors import InputError
-from idr.geometry.cameras import pose_matrix
 from tests.cli.bad_input import (
     INTRINSICS,
     OFFSET,
@@ -22,6 +18,10 @@ from tests.cli.bad_input import (
     rewrite_npz,
     write_scene,
 )
+
+from idr.datasets.scene_dataset import SceneDataset
+from idr.errors import InputError
+from idr.geometry.cameras import pose_matrix
 
 HEIGHT, WIDTH = 12, 16
 
@@ -190,7 +190,9 @@ def test_trained_cameras_start_from_the_noisy_file_with_its_own_scale_mat(scene)
         exact = look_at_origin(position)
         np.testing.assert_allclose(matrices[i, :3, :3], exact[:3, :3], atol=1e-5)
         world_centre = SCALE * position * (1 + 0.01 * (-1) ** i) + OFFSET
-        np.testing.assert_allclose(matrices[i, :3, 3], (world_centre - scale_mat[:3, 3]) / (1.5 * SCALE), atol=1e-5)
+        np.testing.assert_allclose(
+            matrices[i, :3, 3], (world_centre - scale_mat[:3, 3]) / (1.5 * SCALE), atol=1e-5
+        )
 
 
 def test_cam_file_replaces_everything_read_from_cameras_npz(scene):

@@ -66,7 +66,7 @@ def test_a_seed_decides_order_and_pixels_too(root: Path, tmp_path: Path) -> None
 
 
 def test_two_threads_repeat_to_the_bit(root: Path, tmp_path: Path) -> None:
-    """Layers large enough that torch divides them (it does from 32768 elements on), cameras' gradients included."""
+    """Layers so large that torch divides them (from 32768 elements on), cameras' gradients included."""
     torch.set_num_threads(2)
     conf = tiny.conf_text("num_pixels = 100, checkpoint_freq = 100", dims=(64, 64, 64))
     runs = [tmp_path / "first", tmp_path / "second"]

@@ -88,7 +88,7 @@ def latest_checkpoint(exps: Path) -> tuple[Path, str] | None:
 
 
 def kill_and_resume(root: Path, setting: dict[str, Any], dice: random.Random) -> dict[str, Any]:
-    """Kills trainings at random instants, looking at the checkpoint each time, and lets the last one finish."""
+    """Kills trainings at random instants, looks at the checkpoint each time and lets the last one finish."""
     tiny.write_scene(root / "data", NUM_VIEWS)
     (root / "tiny.conf").write_text(tiny.conf_text(setting["conf"]))
     (root / "whole.conf").write_text(tiny.conf_text())  # keeps all checkpoints, draws no plots
@@ -143,7 +143,7 @@ def test_killed_at_random_instants_a_run_goes_on_to_the_same_bits(setting: str, 
 
 
 def test_ctrl_c_in_a_terminal(tmp_path: Path) -> None:
-    """The published script as a process of its own: it saves, says how to go on, and the run goes on to the bit."""
+    """The published script as a process of its own: it saves, says how to go on, and goes on to the bit."""
     tiny.write_scene(tmp_path / "data", NUM_VIEWS)
     (tmp_path / "tiny.conf").write_text(tiny.conf_text("checkpoint_freq = 1000000"))
     script = [sys.executable, str(REPOSITORY / "code" / "training" / "exp_runner.py")]

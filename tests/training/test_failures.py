@@ -201,8 +201,8 @@ def watch_losses(monkeypatch: pytest.MonkeyPatch, before: Any) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
 def test_a_stop_saves_and_says_how_to_go_on(
-    scene_root: Path, tmp_path: Path, uninterrupted: Path, number: signal.Signals, monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    scene_root: Path, tmp_path: Path, uninterrupted: Path, number: signal.Signals,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     exps = str(tmp_path / "exps")

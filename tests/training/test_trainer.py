@@ -46,9 +46,13 @@ class Diary:
 def test_order_within_an_epoch(scene_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     entries: list[str] = []
     trainer = tiny.make_trainer(
-        scene_root, tmp_path, nepoch=3, batch_size=3, conf=tiny.conf_text("plot_freq = 2, checkpoint_freq = 2"),
+        scene_root,
+        tmp_path,
+        nepoch=3,
+        batch_size=3,
+        conf=tiny.conf_text("plot_freq = 2, checkpoint_freq = 2"),
         plot=lambda _, epoch: entries.append(f"plot {epoch}"),
-    )  # fmt: skip
+    )
     diary = Diary(trainer, monkeypatch)
     diary.entries = entries
     trainer.train()

@@ -28,7 +28,7 @@ INTRINSICS = np.array([[18.0, 0.0, 7.5], [0.0, 18.0, 5.5], [0.0, 0.0, 1.0]])
 
 
 def camera_matrix(angle: float, shift: float = 0.0) -> np.ndarray:
-    """World-to-camera (3, 4) in unit-sphere coordinates: on a ring, looking at the centre; ``shift`` moves it."""
+    """World-to-camera (3, 4) in unit-sphere coordinates: on a ring, looking inwards; ``shift`` moves it."""
     centre = 2.5 * np.array([np.cos(angle), np.sin(angle), 0.3]) + shift
     z = -centre / np.linalg.norm(centre)
     x = np.cross(z, [0.0, 0.0, 1.0])
@@ -98,8 +98,8 @@ dataset {{ data_dir = tiny, img_res = [{HEIGHT}, {WIDTH}], {dataset} }}
 model {{
   feature_vector_size = 6
   implicit_network {{
-    d_in = 3, d_out = 1, dims = {list(dims)}, geometric_init = True, bias = 0.6, skip_in = [2], weight_norm = True
-    multires = 1
+    d_in = 3, d_out = 1, dims = {list(dims)}, geometric_init = True, bias = 0.6, skip_in = [2]
+    weight_norm = True, multires = 1
   }}
   rendering_network {{ mode = idr, d_in = 9, d_out = 3, dims = [16], weight_norm = True, multires_view = 1 }}
   ray_tracer {{
@@ -140,20 +140,24 @@ def make_trainer(root: Path, run: Path, *, nepoch: int = 2, cameras: bool = Fals
         run: The run's folder.
         nepoch: Where training ends.
         cameras: Train them.
-        options: ``batch_size``, ``seed``; ``conf``, a conf's text; ``plot`` and ``monitor``; ``dataset`` and
-            ``loss``, functions from the object that would be used to the one that is used instead.
+        options: ``batch_size``, ``seed``; ``conf``, a conf's text; ``plot`` and ``monitor``; ``loss``, a
+            function from the loss that would be used to the one that is used instead.
     """
     conf = load_conf(options.get("conf") or conf_text())
     torch.manual_seed(options.get("seed", 0))
     dataset = build_dataset(conf, cameras, None, str(root / "data"))
     model, loss = build_model(conf), build_loss(conf)
-    dataset = options.get("dataset", lambda same: same)(dataset)
     return Trainer(
-        dataset, model, options.get("loss", lambda same: same)(loss), read_block(TrainConfig, conf["train"], "train"),
-        num_epochs=nepoch, batch_size=options.get("batch_size", 1), seed=options.get("seed", 0),
+        dataset,
+        model,
+        options.get("loss", lambda same: same)(loss),
+        read_block(TrainConfig, conf["train"], "train"),
+        num_epochs=nepoch,
+        batch_size=options.get("batch_size", 1),
+        seed=options.get("seed", 0),
         outputs=Outputs(run, options.get("plot"), options.get("monitor")),
         poses=LearnablePoses(dataset.get_pose_init()) if cameras else None,
-    )  # fmt: skip
+    )
 
 
 class WatchedLoss:

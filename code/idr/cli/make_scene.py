@@ -24,19 +24,33 @@ def _parser() -> argparse.ArgumentParser:
         "cameras_linear_init.npz and exact_surface.ply (world coordinates).",
         _EXAMPLES,
     )
-    parser.add_argument("--out", type=str, default=None, help="folder to write; default: data/demo/scan1 beside code/")
-    parser.add_argument("--seed", type=int, default=0, help="decides where cameras stand and how they are disturbed")
     parser.add_argument(
-        "--img_res", type=int, nargs=2, default=[128, 160], metavar=("HEIGHT", "WIDTH"), help="size of the pictures"
+        "--out", type=str, default=None, help="folder to write; default: data/demo/scan1 beside code/"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="decides where cameras stand and how they are disturbed"
+    )
+    parser.add_argument(
+        "--img_res",
+        type=int,
+        nargs=2,
+        default=[128, 160],
+        metavar=("HEIGHT", "WIDTH"),
+        help="size of the pictures",
     )
     parser.add_argument("--views", type=int, default=24, help="views to train on")
     parser.add_argument("--holdout", type=int, default=6, help="further views, to be held out of training")
     parser.add_argument("--noise_degrees", type=float, default=1.5, help="mean error of the noisy rotations")
     parser.add_argument(
-        "--noise_centre", type=float, default=0.03, help="mean error of the noisy camera centres, in unit-sphere units"
+        "--noise_centre",
+        type=float,
+        default=0.03,
+        help="mean error of the noisy camera centres, in unit-sphere units",
     )
     parser.add_argument("--supersampling", type=int, default=4, help="samples along each side of a pixel")
-    parser.add_argument("--mesh_resolution", type=int, default=192, help="samples along each side for the exact surface")
+    parser.add_argument(
+        "--mesh_resolution", type=int, default=192, help="samples along each side for the exact surface"
+    )
     parser.add_argument("--force", action="store_true", help="replace a scene that this command wrote")
     return parser
 
@@ -81,8 +95,8 @@ def _make_scene(arguments: argparse.Namespace) -> None:
 def _summary(settings: SceneSettings) -> str:
     height, width = settings.img_res
     return (
-        f"{settings.num_views} views to train on and {settings.num_holdout} held out, {width} x {height} pixels, "
-        "exact and noisy cameras, exact surface"
+        f"{settings.num_views} views to train on and {settings.num_holdout} held out, "
+        f"{width} x {height} pixels, exact and noisy cameras, exact surface"
     )
 
 
@@ -94,7 +108,9 @@ def _extract(sdf, half_side, resolution):  # type: ignore[no-untyped-def]
     from idr.meshing.extract import extract_mesh
     from idr.meshing.grids import uniform_grid
 
-    mesh = extract_mesh(lambda x: torch.from_numpy(sdf(x.double().numpy())), uniform_grid(half_side, resolution))
+    mesh = extract_mesh(
+        lambda x: torch.from_numpy(sdf(x.double().numpy())), uniform_grid(half_side, resolution)
+    )
     assert mesh is not None
     return np.asarray(mesh.vertices), np.asarray(mesh.faces)
 

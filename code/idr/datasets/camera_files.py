@@ -61,7 +61,8 @@ def read_cameras(path: Path, num_images: int) -> CameraFile:
     if not path.is_file():
         beside = ", ".join(sorted(other.name for other in path.parent.glob("*.npz"))) or "none"
         raise MissingInputError(
-            f"no camera file {path}; npz files there: {beside}; expected an npz with world_mat_i and scale_mat_i"
+            f"no camera file {path}; npz files there: {beside}; "
+            "expected an npz with world_mat_i and scale_mat_i"
         )
     arrays = _read_arrays(path)
     stacks = [_stack(arrays, prefix, num_images, path) for prefix in ("world_mat", "scale_mat")]
@@ -107,10 +108,14 @@ def _stack(arrays: dict[str, NDArray], prefix: str, num_images: int, path: Path)
         if matrix.shape == (3, 4):
             matrix = np.vstack((matrix, [0, 0, 0, 1]))
         if matrix.shape != (4, 4) or not np.issubdtype(matrix.dtype, np.number):
-            raise InputError(f"{path}: {prefix}_{i} has shape {matrix.shape}; expected a 4x4 matrix of numbers")
+            raise InputError(
+                f"{path}: {prefix}_{i} has shape {matrix.shape}; expected a 4x4 matrix of numbers"
+            )
         matrix = matrix.astype(np.float64)
         if not np.isfinite(matrix).all():
-            raise InputError(f"{path}: {prefix}_{i} holds values that are not finite; calibrate this view again")
+            raise InputError(
+                f"{path}: {prefix}_{i} holds values that are not finite; calibrate this view again"
+            )
         matrices.append(matrix)
     return np.stack(matrices)
 
@@ -122,8 +127,8 @@ def _check_cameras(cameras: CameraFile) -> None:
         size = np.trace(gram) / 3
         if not size > 0 or np.abs(gram - size * np.eye(3)).max() > 1e-3 * size:
             raise InputError(
-                f"{cameras.path}: scale_mat_{i} is not a similarity; expected one scale for all axes, a rotation "
-                "and a translation; preprocess_cameras.py writes a right one"
+                f"{cameras.path}: scale_mat_{i} is not a similarity; expected one scale for all axes, "
+                "a rotation and a translation; preprocess_cameras.py writes a right one"
             )
     for i, projection in enumerate(cameras.world_mats @ cameras.scale_mats):
         try:
@@ -133,6 +138,7 @@ def _check_cameras(cameras: CameraFile) -> None:
         depth = project_points(np.zeros((1, 3)), projection[:3])[1][0]
         if depth <= 0:
             raise InputError(
-                f"{cameras.path}: world_mat_{i} is mirrored or looks away: the unit sphere's centre lies behind the "
-                f"camera (depth {depth:.3g}); expected OpenCV axes (x right, y down, z forward) and the object in front"
+                f"{cameras.path}: world_mat_{i} is mirrored or looks away: the unit sphere's centre lies "
+                f"behind the camera (depth {depth:.3g}); expected OpenCV axes (x right, y down, z forward) "
+                "and the object in front"
             )

@@ -22,7 +22,19 @@ log = logging.getLogger(__name__)
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 TIFF_ENDINGS = (".tif", ".tiff")
 FILM_FORMATS = ("PNG", "WEBP")
-ARRAY_MODES = ("1", "L", "LA", "RGB", "RGBA", "I", "I;16", "I;16L", "I;16B", "I;16N", "F")  # Pillow's; used as they are
+ARRAY_MODES = (
+    "1",
+    "L",
+    "LA",
+    "RGB",
+    "RGBA",
+    "I",
+    "I;16",
+    "I;16L",
+    "I;16B",
+    "I;16N",
+    "F",
+)  # Pillow's; used as they are
 MASK_THRESHOLD = 127.5  # of 255; the published rule
 OPAQUE = 255
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, what image libraries call the grey value
@@ -52,7 +64,9 @@ def list_images(folder: Path) -> list[Path]:
         MissingInputError: No such folder, or no image in it.
     """
     if not folder.is_dir():
-        raise MissingInputError(f"no folder {folder}; a scene holds image/ and mask/ (see DATA_CONVENTION.md)")
+        raise MissingInputError(
+            f"no folder {folder}; a scene holds image/ and mask/ (see DATA_CONVENTION.md)"
+        )
     found = [p for p in folder.iterdir() if p.suffix.lower() in IMAGE_ENDINGS and not p.name.startswith(".")]
     if not found:
         raise MissingInputError(f"no images in {folder}; expected files ending in {', '.join(IMAGE_ENDINGS)}")
@@ -66,7 +80,9 @@ def _read(path: Path) -> NDArray[np.generic]:
     except InputError:
         raise
     except Exception as error:  # decoders raise whatever they like for a broken file
-        raise InputError(f"{path} cannot be read as an image ({type(error).__name__}: {error}); replace it") from error
+        raise InputError(
+            f"{path} cannot be read as an image ({type(error).__name__}: {error}); replace it"
+        ) from error
     if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] not in (1, 2, 3, 4)):
         raise InputError(f"{path} has shape {pixels.shape}; expected one still image of 1 to 4 channels")
     return pixels
@@ -104,10 +120,18 @@ def _to_uint8(pixels: NDArray[np.generic], path: Path) -> NDArray[np.uint8]:
     if pixels.size == 0:
         return pixels.astype(np.uint8)
     if np.issubdtype(pixels.dtype, np.integer) and pixels.min() >= 0 and pixels.max() <= 65535:
-        return np.round(pixels.astype(np.float64) / 257.0).astype(np.uint8)  # 16 bits, decoded as wider integers
-    if np.issubdtype(pixels.dtype, np.floating) and np.isfinite(pixels.astype(np.float64)).all() and pixels.max() <= 1.0:
+        return np.round(pixels.astype(np.float64) / 257.0).astype(
+            np.uint8
+        )  # 16 bits, decoded as wider integers
+    if (
+        np.issubdtype(pixels.dtype, np.floating)
+        and np.isfinite(pixels.astype(np.float64)).all()
+        and pixels.max() <= 1.0
+    ):
         return np.round(np.clip(pixels.astype(np.float64), 0, 1) * OPAQUE).astype(np.uint8)
-    raise InputError(f"{path} holds {pixels.dtype} values; expected 8 or 16 bits a channel, or floats in [0, 1]")
+    raise InputError(
+        f"{path} holds {pixels.dtype} values; expected 8 or 16 bits a channel, or floats in [0, 1]"
+    )
 
 
 def load_rgb(path: Path) -> NDArray[np.uint8]:
@@ -154,7 +178,9 @@ def load_mask(path: Path) -> NDArray[np.bool_]:
     if raw.ndim == 2:
         raw = raw[..., None]
     num_colours = {1: 1, 2: 1, 3: 3, 4: 3}[raw.shape[2]]
-    colour, alpha = (_to_uint8(_stretched(part), path) for part in (raw[..., :num_colours], raw[..., num_colours:]))
+    colour, alpha = (
+        _to_uint8(_stretched(part), path) for part in (raw[..., :num_colours], raw[..., num_colours:])
+    )
     grey = colour[..., 0] if num_colours == 1 else np.round(colour.astype(np.float64) @ LUMA)
     inside = grey > MASK_THRESHOLD
     if (alpha < OPAQUE).any():

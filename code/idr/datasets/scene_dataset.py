@@ -93,8 +93,8 @@ class SceneDataset(torch.utils.data.Dataset):
         mask_paths = list_images(self.instance_dir / "mask")
         if len(image_paths) != len(mask_paths):
             raise InputError(
-                f"scan {scan_id}: {len(image_paths)} images but {len(mask_paths)} masks in {self.instance_dir}; "
-                "each image needs one mask, paired in natural name order"
+                f"scan {scan_id}: {len(image_paths)} images but {len(mask_paths)} masks in "
+                f"{self.instance_dir}; each image needs one mask, paired in natural name order"
             )
         self.num_images_in_folder = len(image_paths)
         self.indices = _chosen(len(image_paths), holdout, split)
@@ -125,19 +125,21 @@ class SceneDataset(torch.utils.data.Dataset):
         mask = load_mask(path)
         self._check_size(mask.shape, path)
         if not mask.any():
-            raise InputError(f"{path}: the mask is empty; expected white on the object; mend it or remove this view")
+            raise InputError(
+                f"{path}: the mask is empty; expected white on the object; mend it or remove this view"
+            )
         if mask.all():
             raise InputError(
-                f"{path}: the mask is white everywhere, so it has no silhouette; expected black around the object; "
-                "mend it or remove this view"
+                f"{path}: the mask is white everywhere, so it has no silhouette; expected black around the "
+                "object; mend it or remove this view"
             )
         return torch.from_numpy(mask).reshape(-1)
 
     def _check_size(self, shape: tuple[int, ...], path: Path) -> None:
         if tuple(shape) != self.img_res:
             raise InputError(
-                f"{path} is {shape[0]} x {shape[1]} (height x width) but dataset.img_res = {list(self.img_res)}; "
-                "correct img_res, or resize images, masks and cameras together"
+                f"{path} is {shape[0]} x {shape[1]} (height x width) but dataset.img_res = "
+                f"{list(self.img_res)}; correct img_res, or resize images, masks and cameras together"
             )
 
     def __len__(self) -> int:
@@ -236,12 +238,13 @@ def _scene_folder(data_root: Path, data_dir: str, scan_id: int) -> Path:
         sets = [path.name for path in natural_sorted(data_root.glob("*")) if path.is_dir()]
         there = f"{data_root} holds {', '.join(sets)}{did_you_mean(data_dir, sets)}; " if sets else ""
         raise MissingInputError(
-            f"no data folder {folder.parent}; {there}bring the data set there (data/download_data.sh for DTU), "
-            "correct dataset.data_dir, or name another place with --data_root"
+            f"no data folder {folder.parent}; {there}bring the data set there (data/download_data.sh for "
+            "DTU), correct dataset.data_dir, or name another place with --data_root"
         )
     scans = [path.name for path in natural_sorted(folder.parent.glob("scan*")) if path.is_dir()]
     raise MissingInputError(
-        f"no scene {folder}; {folder.parent} holds {', '.join(scans) or 'no scan folders'}; choose one with --scan_id"
+        f"no scene {folder}; {folder.parent} holds {', '.join(scans) or 'no scan folders'}; "
+        "choose one with --scan_id"
     )
 
 
@@ -249,13 +252,19 @@ def _chosen(num_images: int, holdout: Sequence[int], split: str) -> list[int]:
     """Returns the numbers of the images of a split."""
     wrong = [i for i in holdout if not 0 <= i < num_images]
     if wrong:
-        raise InputError(f"dataset.holdout names image {wrong[0]}; the scene has images 0 to {num_images - 1}")
+        raise InputError(
+            f"dataset.holdout names image {wrong[0]}; the scene has images 0 to {num_images - 1}"
+        )
     if split not in SPLITS:
         raise InputError(f"split {split}: expected one of {', '.join(SPLITS)}")
     held_out = set(holdout)
     chosen = [i for i in range(num_images) if (i in held_out) == (split == "holdout")]
     if not chosen:
-        which = "no image is held out" if split == "holdout" else "every image is held out, none is left to train on"
+        which = (
+            "no image is held out"
+            if split == "holdout"
+            else "every image is held out, none is left to train on"
+        )
         raise InputError(f"dataset.holdout = {list(holdout)}: {which}; the scene has {num_images} images")
     return chosen
 
@@ -266,6 +275,7 @@ def _check_distance(poses: np.ndarray, path: Path) -> None:
     nearest = int(distances.argmin())
     if distances[nearest] < 1.0:
         raise InputError(
-            f"{path}: camera {nearest} lies inside the unit sphere (at {distances[nearest]:.2f} of its radius); "
-            "expected the object alone inside; run preprocess_cameras.py to find scale_mat from the masks"
+            f"{path}: camera {nearest} lies inside the unit sphere (at {distances[nearest]:.2f} of its "
+            "radius); expected the object alone inside; run preprocess_cameras.py to find scale_mat from "
+            "the masks"
         )

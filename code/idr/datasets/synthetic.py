@@ -9,10 +9,7 @@ the folder was made) beside them.
 from __future__ import annotations
 
 import json
-import logging
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -31,26 +28,27 @@ from idr.datasets.synthetic_cameras import (
     view_poses,
     world_matrix,
 )
+from idr.datasets.synthetic_folder import (
+    GENERATOR,
+    SETTINGS_FILE,
+    SURFACE_FILE,
+    check_replaceable,
+    whole_folder,
+)
 from idr.datasets.synthetic_object import BOUNDING_RADIUS, Array, in_blocks, project_to_surface, sdf
 from idr.datasets.synthetic_render import Picture, exact_forward, render
 from idr.errors import InputError, MissingInputError
-from idr.files import output_errors
 
 __all__ = ["SceneSettings", "exact_forward", "exact_mesh", "read_exact_mesh", "sdf", "write_scene"]
 
-log = logging.getLogger(__name__)
-
-GENERATOR = "idr built-in scene"
 GENERATOR_VERSION = 1
 """Goes up whenever the same settings give other files."""
 
-SURFACE_FILE, SETTINGS_FILE = "exact_surface.ply", "scene.json"
-_OWN_NAMES = {"image", "mask", "cameras.npz", "cameras_linear_init.npz", SURFACE_FILE, SETTINGS_FILE}
 _COVERED = 0.5  # a pixel is in the mask when more than this fraction of it shows the object
 _MOST_WORKERS = 8
 
 Extractor = Callable[[Callable[[Array], Array], float, int], tuple[Array, NDArray[np.integer]]]
-"""(sdf, half side of the cube, samples along it) -> vertices (V, 3), faces (T, 3) counter-clockwise from outside."""
+"""(sdf, half side of the cube, samples along it) -> vertices (V, 3), faces (T, 3), outward."""
 
 
 @dataclass(frozen=True)
@@ -87,8 +85,18 @@ class SceneSettings:
             ("seed", self.seed, self.seed >= 0, "0 or more"),
             ("number of training views", self.num_views, self.num_views >= 1, "at least 1"),
             ("number of held-out views", self.num_holdout, self.num_holdout >= 0, "0 or more"),
-            ("image size", self.img_res, len(self.img_res) == 2 and min(self.img_res) >= 8, "height and width, each at least 8"),
-            ("supersampling", self.supersampling, 1 <= self.supersampling <= 32, "1 to 32 samples along a pixel's side"),
+            (
+                "image size",
+                self.img_res,
+                len(self.img_res) == 2 and min(self.img_res) >= 8,
+                "height and width, each at least 8",
+            ),
+            (
+                "supersampling",
+                self.supersampling,
+                1 <= self.supersampling <= 32,
+                "1 to 32 samples along a pixel's side",
+            ),
             ("rotation noise", self.noise_degrees, 0 <= self.noise_degrees <= 90, "0 to 90 degrees"),
             ("centre noise", self.noise_centre, 0 <= self.noise_centre <= 1, "0 to 1 unit-sphere units"),
             ("mesh resolution", self.mesh_resolution, 16 <= self.mesh_resolution <= 1024, "16 to 1024"),
@@ -157,54 +165,11 @@ def write_scene(
         InputError: The folder exists and may not be replaced.
         OutputError: The system refuses to write.
     """
-    folder = Path(folder)
-    _check_replaceable(folder, overwrite)
-    with output_errors(folder, "what was there is unchanged"):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
-        try:
-            temporary.chmod(0o755)  # mkdtemp's folders are private
-            pictures = _write_files(temporary, settings, extract)
-            _swap_in(temporary, folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+    folder = Path(folder).resolve()  # a link stays a link
+    check_replaceable(folder, overwrite)
+    with whole_folder(folder) as unfinished:
+        pictures = _write_files(unfinished, settings, extract)
     return pictures
-
-
-def _check_replaceable(folder: Path, overwrite: bool) -> None:
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return
-    if not folder.is_dir():
-        raise InputError(f"{folder} is a file; expected a folder to write the scene to: choose another --out")
-    try:
-        ours = json.loads((folder / SETTINGS_FILE).read_text())["generator"] == GENERATOR
-    except (OSError, ValueError, KeyError, TypeError):
-        ours = False
-    if not ours:
-        raise InputError(f"{folder} exists and was not written by this command: choose another --out or move it away")
-    if not overwrite:
-        raise InputError(f"{folder} holds a scene already: add --force to write it anew, or choose another --out")
-    foreign = sorted(path.name for path in folder.iterdir() if path.name not in _OWN_NAMES)
-    if foreign:
-        raise InputError(
-            f"{folder} also holds {', '.join(foreign[:5])}, which this command did not write and will not delete: "
-            "move it away first"
-        )
-
-
-def _swap_in(new: Path, folder: Path) -> None:
-    """Puts a finished folder in the place of an old one, which returns if that fails."""
-    if not folder.exists():
-        os.rename(new, folder)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".old", dir=folder.parent))
-    os.rename(folder, old)  # onto the empty folder just made
-    try:
-        os.rename(new, folder)
-    except OSError:
-        os.rename(old, folder)
-        raise
-    shutil.rmtree(old)
 
 
 def _write_files(folder: Path, settings: SceneSettings, extract: Extractor) -> list[Picture]:
@@ -213,15 +178,20 @@ def _write_files(folder: Path, settings: SceneSettings, extract: Extractor) -> l
     for name, poses in (("cameras.npz", exact), ("cameras_linear_init.npz", noisy)):
         matrices = {}
         for i, pose in enumerate(poses):
-            matrices[f"scale_mat_{i}"], matrices[f"world_mat_{i}"] = UNIT_TO_WORLD, world_matrix(intrinsics, pose)
-        np.savez(folder / name, **matrices)
+            matrices[f"scale_mat_{i}"], matrices[f"world_mat_{i}"] = (
+                UNIT_TO_WORLD,
+                world_matrix(intrinsics, pose),
+            )
+        np.savez(folder / name, allow_pickle=False, **matrices)
 
     pictures = render_views(intrinsics, exact, settings)
     (folder / "image").mkdir()
     (folder / "mask").mkdir()
     for i, picture in enumerate(pictures):
         iio.imwrite(folder / "image" / f"{i:03d}.png", np.rint(255 * picture.rgb).astype(np.uint8))
-        iio.imwrite(folder / "mask" / f"{i:03d}.png", np.where(picture.coverage > _COVERED, 255, 0).astype(np.uint8))
+        iio.imwrite(
+            folder / "mask" / f"{i:03d}.png", np.where(picture.coverage > _COVERED, 255, 0).astype(np.uint8)
+        )
     _write_surface(folder / SURFACE_FILE, *exact_mesh(extract, settings.mesh_resolution))
     about = {"generator": GENERATOR, "version": GENERATOR_VERSION, **asdict(settings)}
     about |= {"holdout": settings.holdout, "unit_to_world": UNIT_TO_WORLD.tolist()}
@@ -241,7 +211,9 @@ def render_views(intrinsics: Array, poses: Sequence[Array] | Array, settings: Sc
         B pictures, the same whatever the number of processors.
     """
     with ThreadPoolExecutor(min(os.cpu_count() or 1, _MOST_WORKERS)) as pool:
-        return list(pool.map(lambda pose: render(intrinsics, pose, settings.img_res, settings.supersampling), poses))
+        return list(
+            pool.map(lambda pose: render(intrinsics, pose, settings.img_res, settings.supersampling), poses)
+        )
 
 
 def _write_surface(path: Path, vertices: Array, faces: NDArray[np.integer]) -> None:
@@ -273,11 +245,18 @@ def read_exact_mesh(folder: Path) -> tuple[Array, NDArray[np.integer]]:
     for name in (SURFACE_FILE, SETTINGS_FILE):
         if not (folder / name).is_file():
             raise MissingInputError(
-                f"no {name} in {folder}: only the built-in scene has one; write it with preprocess/make_demo_scene.py"
+                f"no {name} in {folder}: only the built-in scene has one; "
+                "preprocess/make_demo_scene.py writes it"
             )
     try:
-        to_world = np.array(json.loads((folder / SETTINGS_FILE).read_text())["unit_to_world"], dtype=np.float64)
-        mesh = trimesh.load(folder / SURFACE_FILE, force="mesh", process=False)
+        to_world = np.array(
+            json.loads((folder / SETTINGS_FILE).read_text())["unit_to_world"], dtype=np.float64
+        )
+        mesh = trimesh.load_mesh(folder / SURFACE_FILE, process=False)
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"cannot read the exact surface in {folder} ({error}): write the scene anew") from error
-    return (np.asarray(mesh.vertices) - to_world[:3, 3]) @ np.linalg.inv(to_world[:3, :3]).T, np.asarray(mesh.faces)
+        raise InputError(
+            f"cannot read the exact surface in {folder} ({error}): write the scene anew"
+        ) from error
+    return (np.asarray(mesh.vertices) - to_world[:3, 3]) @ np.linalg.inv(to_world[:3, :3]).T, np.asarray(
+        mesh.faces
+    )

@@ -20,20 +20,21 @@ from idr.datasets.synthetic_object import (
     sdf,
 )
 
-_TEAL_DARK, _TEAL_LIGHT = np.array([0.13, 0.45, 0.52]), np.array([0.30, 0.70, 0.68])
-_CREAM, _CORAL, _GOLD = np.array([0.96, 0.88, 0.70]), np.array([0.90, 0.45, 0.33]), np.array([0.91, 0.69, 0.30])
+_TEAL_DARK, _TEAL_LIGHT = np.array([0.27, 0.56, 0.62]), np.array([0.42, 0.74, 0.72])
+_CREAM, _CORAL = np.array([0.93, 0.86, 0.70]), np.array([0.89, 0.53, 0.43])
+_GOLD = np.array([0.88, 0.71, 0.40])
 
 _BELT_HALF_HEIGHT = 0.095
 _PART_EDGE = 0.012  # width over which two parts' colours blend
 
 # Directions towards the lights, their strength, and the strength of their highlights.
 _LIGHTS = (
-    (np.array([0.45, -0.60, 0.66]), 0.46, 0.34),
-    (np.array([-0.70, 0.45, 0.30]), 0.22, 0.16),
+    (np.array([0.45, -0.60, 0.66]), 0.40, 0.26),
+    (np.array([-0.70, 0.45, 0.30]), 0.20, 0.12),
     (np.array([0.15, 0.50, -0.85]), 0.20, 0.08),
 )
-_SKY, _GROUND = np.array([0.58, 0.60, 0.62]), np.array([0.54, 0.51, 0.49])
-_SHININESS = 16.0
+_SKY, _GROUND = np.array([0.64, 0.66, 0.68]), np.array([0.60, 0.57, 0.55])
+_SHININESS = 14.0
 _OCCLUSION_STEPS = (0.05, 0.12, 0.24)
 _OCCLUSION_STRENGTH = 0.5
 
@@ -44,7 +45,7 @@ def _smoothstep(value: Array, low: float, high: float) -> Array:
 
 
 def _mix(a: Array, b: Array, weight: Array) -> Array:
-    """a where the weight is 0, b where it is 1; colours (3,) or (N, 3), weight (N,)."""
+    """Blends from a, where the weight is 0, to b, where it is 1; colours (3,) or (N, 3), weight (N,)."""
     return a + (b - a) * weight[:, None]
 
 
@@ -103,11 +104,15 @@ def albedo(points: Array) -> Array:
     x, y, z = points.T
     r, azimuth = np.hypot(x, y), np.arctan2(y, x)
     body, lid, spout, handle = part_distances(points)
-    colour = _mix(_body_colour(azimuth, r, z), _spout_colour(x, z), _smoothstep(body - spout, -_PART_EDGE, _PART_EDGE))
+    colour = _mix(
+        _body_colour(azimuth, r, z), _spout_colour(x, z), _smoothstep(body - spout, -_PART_EDGE, _PART_EDGE)
+    )
     nearest = np.minimum(body, spout)
     colour = _mix(colour, _handle_colour(x, z), _smoothstep(nearest - handle, -_PART_EDGE, _PART_EDGE))
     nearest = np.minimum(nearest, handle)
-    colour = _mix(colour, _lid_colour(azimuth, r, z), _smoothstep(nearest - lid, -_PART_EDGE / 2, _PART_EDGE / 2))
+    colour = _mix(
+        colour, _lid_colour(azimuth, r, z), _smoothstep(nearest - lid, -_PART_EDGE / 2, _PART_EDGE / 2)
+    )
     foot = _smoothstep(-0.41 - z, -0.008, 0.008)
     return np.clip(_mix(colour, _GOLD, foot), 0.0, 1.0)
 
@@ -124,7 +129,9 @@ def ambient_occlusion(points: Array, normals: Array) -> Array:
     """
     closed = np.zeros(len(points))
     for weight, step in zip((0.5, 0.3, 0.2), _OCCLUSION_STEPS, strict=True):
-        free = np.clip(sdf(points + step * normals) / (0.78 * step), 0.0, 1.0)  # 0.78: the usual slope of the sdf
+        free = np.clip(
+            sdf(points + step * normals) / (0.78 * step), 0.0, 1.0
+        )  # 0.78: the usual slope of the sdf
         closed += weight * (1 - free)
     return 1 - _OCCLUSION_STRENGTH * closed
 

@@ -50,11 +50,11 @@ _SPOUT_BORE = 0.04
 _SPOUT_JOINT = 0.03  # fillet between the spout's pieces; each swells the union by a quarter of it at most
 _SPOUT_FILLET = 0.06
 
-# A ball that holds the spout, which is made of the convex hulls of neighbouring balls.
-_SPOUT_MIDDLE = np.array([0.56, 0.05])
-_SPOUT_REACH = (
-    float((np.linalg.norm(SPOUT_LINE - _SPOUT_MIDDLE, axis=1) + _SPOUT_RADII).max()) + len(SPOUT_LINE) * _SPOUT_JOINT / 4
-)
+# A box that holds the spout, which is made of the convex hulls of neighbouring balls.
+_SPOUT_SWELL = (len(SPOUT_LINE) - 2) * _SPOUT_JOINT / 4
+_SPOUT_LOWER = (SPOUT_LINE - _SPOUT_RADII[:, None]).min(axis=0) - _SPOUT_SWELL
+_SPOUT_UPPER = (SPOUT_LINE + _SPOUT_RADII[:, None]).max(axis=0) + _SPOUT_SWELL
+_SPOUT_HALF_WIDTH = float(_SPOUT_RADII.max()) + _SPOUT_SWELL
 
 HANDLE_CENTRE = np.array([-0.515, 0.0, 0.0])
 _HANDLE_STRETCH, _HANDLE_RADIUS, _HANDLE_TUBE = 0.06, 0.205, 0.056
@@ -164,7 +164,9 @@ def _handle(x: Array, y: Array, z: Array) -> Array:
 
 
 def _body(x: Array, y: Array, r: Array, z: Array) -> Array:
-    belly = _thick_disc(r, z - BELLY_CENTRE, _BELLY_DISC, _BELLY_THICKNESS) - _flutes(x, y, r, z - BELLY_CENTRE)
+    belly = _thick_disc(r, z - BELLY_CENTRE, _BELLY_DISC, _BELLY_THICKNESS) - _flutes(
+        x, y, r, z - BELLY_CENTRE
+    )
     foot = _ring(r, z + 0.44, 0.26, 0.044)
     return smooth_union(belly, foot, 0.05)
 
@@ -173,7 +175,8 @@ def _lid(x: Array, y: Array, r: Array, z: Array) -> Array:
     dome = _norm(r, z - 0.155) - 0.285
     knob = smooth_union(_norm(r, z - 0.515) - 0.066, _ring(r, z - 0.45, 0.0, 0.042), 0.03)
     lid = smooth_union(dome, knob, 0.035)
-    near = _ring(r, z - LID_HEIGHT, LID_RING_RADIUS, _BEAD_RADIUS) < lid  # the ring holds all beads
+    # The ring holds all beads: only where it is nearer than the lid can they matter.
+    near = np.flatnonzero(_ring(r, z - LID_HEIGHT, LID_RING_RADIUS, _BEAD_RADIUS) < lid)
     lid[near] = np.minimum(lid[near], _beads(x[near], y[near], r[near], z[near] - LID_HEIGHT))
     return lid
 
@@ -197,8 +200,11 @@ def _object(points: Array) -> Array:
     r = _norm(x, y)
     body = _body(x, y, r, z)
     # The spout is the costly part; further off than its fillet it leaves the union as it is.
-    to_ball = _norm(_norm(x - _SPOUT_MIDDLE[0], y), z - _SPOUT_MIDDLE[1]) - _SPOUT_REACH
-    near = to_ball < body + _SPOUT_FILLET
+    beside = np.maximum(np.maximum(_SPOUT_LOWER[0] - x, x - _SPOUT_UPPER[0]), 0.0)
+    above = np.maximum(np.maximum(_SPOUT_LOWER[1] - z, z - _SPOUT_UPPER[1]), 0.0)
+    aside = np.maximum(np.abs(y) - _SPOUT_HALF_WIDTH, 0.0)
+    to_box = _norm(_norm(beside, above), aside)  # 0 inside it
+    near = np.flatnonzero(to_box <= np.maximum(body + _SPOUT_FILLET, 0.0))
     spout = np.full_like(body, np.inf)
     spout[near] = _spout(x[near], y[near], z[near])
     joined = smooth_union(smooth_union(body, spout, _SPOUT_FILLET), _handle(x, y, z), 0.045)

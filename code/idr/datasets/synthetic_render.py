@@ -129,7 +129,9 @@ def safe_start(origin: Array, directions: Array, spread: float) -> Array:
         (R,) depths before any hit of the bundle; infinite where all its rays miss.
     """
     origins = np.broadcast_to(origin, directions.shape)
-    margin = spread * (np.linalg.norm(origin) + BOUNDING_RADIUS)  # the bundle's half width where it leaves the ball
+    margin = spread * (
+        np.linalg.norm(origin) + BOUNDING_RADIUS
+    )  # the bundle's half width where it leaves the ball
     near, far = _chord(origins, directions, BOUNDING_RADIUS + margin)
     depth = np.where(near < far, near, np.inf)
     active = np.flatnonzero(near < far)
@@ -229,7 +231,10 @@ def exact_forward(inputs: dict[str, Tensor]) -> dict[str, Tensor | None]:
     uv = inputs["uv"]
     points, rgb, hits = [], [], []
     for intrinsics, pose, pixels in zip(inputs["intrinsics"], inputs["pose"], uv, strict=True):
-        k, where = intrinsics.detach().cpu().double().numpy(), _as_matrix(pose.detach().cpu().double().numpy())
+        k, where = (
+            intrinsics.detach().cpu().double().numpy(),
+            _as_matrix(pose.detach().cpu().double().numpy()),
+        )
         origin, directions = camera_rays(k, where, pixels.detach().cpu().double().numpy())
         origins = np.broadcast_to(origin, directions.shape)
         depth, hit = intersect(origins, directions)

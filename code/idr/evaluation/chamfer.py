@@ -1,7 +1,7 @@
 """Chamfer distance between surfaces, measured from samples to triangles, never from points to points.
 
-N points, V vertices, T triangles. numpy in float64. Both surfaces stand in one frame, by convention that of the
-unit sphere: bring a mesh in world coordinates there with the inverse of its scale_mat first.
+N points, V vertices, T triangles. numpy in float64. Both surfaces stand in one frame, by convention that of
+the unit sphere: bring a mesh in world coordinates there with the inverse of its scale_mat first.
 """
 
 from __future__ import annotations
@@ -16,7 +16,14 @@ from numpy.typing import ArrayLike, NDArray
 from idr.errors import InputError
 from idr.evaluation.point_to_mesh import closest_points, point_to_mesh_distance
 
-__all__ = ["ChamferResult", "Mesh", "chamfer", "distance_to_zero_set", "point_to_mesh_distance", "sample_surface"]
+__all__ = [
+    "ChamferResult",
+    "Mesh",
+    "chamfer",
+    "distance_to_zero_set",
+    "point_to_mesh_distance",
+    "sample_surface",
+]
 
 Array = NDArray[np.float64]
 
@@ -67,8 +74,8 @@ def chamfer(
         mesh_b: The truth, in the same frame.
         num_samples: Points drawn on each surface.
         seed: Of the draws.
-        exact_distance: (N, 3) -> (N,) distance to the true surface; takes the place of `mesh_b`'s triangles for
-            the accuracy where the truth is known better than its mesh.
+        exact_distance: (N, 3) -> (N,) distance to the true surface; takes the place of `mesh_b`'s triangles
+            for the accuracy where the truth is known better than its mesh.
 
     Returns:
         The distances.
@@ -108,7 +115,9 @@ def sample_surface(mesh: Mesh, num_samples: int, generator: np.random.Generator)
     sides = corners[:, 1:] - corners[:, :1]  # (T, 2, 3)
     cumulative = np.cumsum(np.linalg.norm(np.cross(sides[:, 0], sides[:, 1]), axis=1))
     if not len(cumulative) or not np.isfinite(cumulative[-1]) or cumulative[-1] <= 0:
-        raise InputError(f"mesh with {len(faces)} triangles and no finite area: there is no surface to compare")
+        raise InputError(
+            f"mesh with {len(faces)} triangles and no finite area: there is no surface to compare"
+        )
     chosen = np.searchsorted(cumulative, generator.uniform(0, cumulative[-1], num_samples), side="right")
     chosen = np.minimum(chosen, len(faces) - 1)
     weights = generator.uniform(size=(num_samples, 2))
@@ -125,9 +134,9 @@ def distance_to_zero_set(
 ) -> Array:
     """Measures distances to the zero set of a function, beyond the accuracy of a mesh of it.
 
-    From the nearest point on the mesh, the foot point is moved along the surface towards the query and brought
-    back onto the zero set by Newton's iteration, until it is the nearest one around; the smallest distance met
-    on the zero set is returned.
+    From the nearest point on the mesh, the foot point is moved along the surface towards the query and
+    brought back onto the zero set by Newton's iteration, until it is the nearest one around; the smallest
+    distance met on the zero set is returned.
 
     Args:
         points: (N, 3).
@@ -149,15 +158,23 @@ def distance_to_zero_set(
         active = np.flatnonzero(step > 1e-2)
         if not active.size:
             break
-        normals = slope_there[active] / np.maximum(np.linalg.norm(slope_there[active], axis=1, keepdims=True), 1e-12)
+        normals = slope_there[active] / np.maximum(
+            np.linalg.norm(slope_there[active], axis=1, keepdims=True), 1e-12
+        )
         offset = points[active] - nearest[active]
         tangential = offset - np.einsum("ij,ij->i", offset, normals)[:, None] * normals
-        feet, slopes = _onto_zero_set(nearest[active] + step[active, None] * tangential, sdf, gradient, longest)
+        feet, slopes = _onto_zero_set(
+            nearest[active] + step[active, None] * tangential, sdf, gradient, longest
+        )
         distance = np.linalg.norm(points[active] - feet, axis=1)
         better = distance < best[active]
         improved = active[better]
         gain = best[improved] - distance[better]
-        best[improved], nearest[improved], slope_there[improved] = distance[better], feet[better], slopes[better]
+        best[improved], nearest[improved], slope_there[improved] = (
+            distance[better],
+            feet[better],
+            slopes[better],
+        )
         step[active[~better]] *= 0.5
         step[improved[gain < 1e-10]] = 0.0
     return best
@@ -166,7 +183,7 @@ def distance_to_zero_set(
 def _onto_zero_set(
     points: Array, sdf: Callable[[Array], Array], gradient: Callable[[Array], Array], longest: float
 ) -> tuple[Array, Array]:
-    """Newton's iteration along the gradient; returns the points and the gradients at their last but one place."""
+    """Newton's iteration along the gradient; returns points, and gradients just before the last step."""
     for _ in range(_NEWTON_STEPS):
         slope = gradient(points)
         length = np.linalg.norm(slope, axis=1, keepdims=True)

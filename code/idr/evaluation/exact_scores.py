@@ -65,6 +65,7 @@ def ceiling_scores(datasets: Sequence[Any]) -> list[RenderingScores]:
 
 def _exact_view(dataset: Any, index: int) -> ViewScore:
     view = read_view(dataset, index)
+    pose = dataset.get_gt_pose(scaled=True)[index]
     height, width = (int(size) for size in dataset.img_res)
-    image = render_image(exact_forward, view.intrinsics, view.pose, (height, width), view.mask.flatten())
+    image = render_image(exact_forward, view.intrinsics, pose, (height, width), view.mask.flatten())
     return ViewScore(view.number, masked_psnr(image.rgb01, view.photo, view.mask), mask_iou(image.hit, view.mask))

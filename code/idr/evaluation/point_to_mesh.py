@@ -89,7 +89,9 @@ def _triangles(points: Array, vertices: Array, faces: NDArray[np.integer]) -> Ar
     if points.ndim != 2 or points.shape[1] != 3 or not np.isfinite(points).all():
         raise InputError(f"points of shape {points.shape}: expected finite (N, 3)")
     if faces.ndim != 2 or faces.shape[1] != 3 or len(faces) == 0:
-        raise InputError(f"mesh with faces of shape {faces.shape}: expected (T, 3) with at least one triangle")
+        raise InputError(
+            f"mesh with faces of shape {faces.shape}: expected (T, 3) with at least one triangle"
+        )
     if vertices.ndim != 2 or vertices.shape[1] != 3 or not np.isfinite(vertices).all():
         raise InputError(f"mesh with vertices of shape {vertices.shape}: expected finite (V, 3)")
     if not np.issubdtype(faces.dtype, np.integer) or faces.min() < 0 or faces.max() >= len(vertices):
@@ -102,8 +104,8 @@ class _BoxTree:
 
     Attributes:
         triangles: (2^L, 3, 3) the mesh's triangles in the tree's order, the last repeated to fill it.
-        lower, upper: L + 1 arrays (2^l, 3), the boxes of level l; node i's children are 2i and 2i + 1 of the next
-            level, and the last level's nodes are the single triangles.
+        lower, upper: L + 1 arrays (2^l, 3), the boxes of level l; node i's children are 2i and 2i + 1 of the
+            next level, and the last level's nodes are the single triangles.
     """
 
     def __init__(self, triangles: Array) -> None:
@@ -154,8 +156,8 @@ def _descend(points: Array, tree: _BoxTree, best: Array, nearest: Array) -> None
 def closest_on_triangles(points: Array, triangles: Array) -> Array:
     """Returns the nearest point of one triangle for each point.
 
-    The candidates are the foot of the perpendicular, where it falls inside, and the nearest point of each side,
-    which needs no case for degenerate triangles.
+    The candidates are the foot of the perpendicular, where it falls inside, and the nearest point of each
+    side, which needs no case for degenerate triangles.
 
     Args:
         points: (M, 3).

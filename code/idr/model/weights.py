@@ -23,7 +23,9 @@ def load_weights(model: nn.Module, weights: Any, where: str, remedy: str) -> Non
         InputError: Names or shapes differ, or it is no table of weights.
     """
     if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
-        raise InputError(f"{where} holds no model_state_dict of tensors: it is no checkpoint of this system; {remedy}")
+        raise InputError(
+            f"{where} holds no model_state_dict of tensors: it is no checkpoint of this system; {remedy}"
+        )
     wanted = model.state_dict()
     differences = [
         f"{name} is {list(weights[name].shape)} there, {list(value.shape)} in the conf's model"
