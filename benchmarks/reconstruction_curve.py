@@ -1,11 +1,11 @@
-"""How good a run was at each of its checkpoints, and how its mesh looks.
+r"""How good a run was at each of its checkpoints, and how its mesh looks.
 
     python benchmarks/reconstruction_curve.py --conf confs/dtu_quick_fixed_cameras.conf --scan_id 65 \\
         --run exps/dtu_quick_fixed_cameras_65/<time> --points points.npz --out curve/
 
-For every checkpoint (or those named): minutes of training, PSNR and mask IoU over the training views, distance
-of given surface points to the mesh, share of the area in smaller components, camera errors. Prints a table,
-writes ``curve.json`` and, of the last checkpoint, the mesh from three sides as PNG.
+For every checkpoint (or those named): minutes of training, PSNR and mask IoU over the training views,
+distance of given surface points to the mesh, share of the area in smaller components, camera errors. Prints a
+table, writes ``curve.json`` and, of the last checkpoint, the mesh from three sides as PNG.
 """
 
 from __future__ import annotations
@@ -43,8 +43,10 @@ SPLATS = 3_000_000  # surface samples of one picture: several a pixel, so that n
 
 
 def points_inside_masks(path: Path, opened: Any) -> np.ndarray:
-    """Loads (N, 3) surface points in world coordinates that project inside the mask, give or take a pixel, of every
-    view that has them in its image."""
+    """Loads (N, 3) surface points in world coordinates that lie inside the masks.
+
+    A point counts if it projects inside the mask, give or take a pixel, in every view that shows it.
+    """
     with np.load(path) as archive:
         points = np.asarray(archive["points_world"], dtype=np.float64)
     inside = np.ones(len(points), dtype=bool)
@@ -59,7 +61,9 @@ def points_inside_masks(path: Path, opened: Any) -> np.ndarray:
     return points[inside]
 
 
-def score(opened: Any, folder: Path, points: np.ndarray | None, resolution: int, views: int | None) -> dict[str, Any]:
+def score(
+    opened: Any, folder: Path, points: np.ndarray | None, resolution: int, views: int | None
+) -> dict[str, Any]:
     """Measures one checkpoint."""
     row: dict[str, Any] = {"epoch": opened.loaded.epoch}
     surface = write_surface(opened, folder, resolution, False, 100_000)
@@ -116,14 +120,27 @@ def body(arguments: argparse.Namespace) -> None:
     rows, points = [], None
     for name in names:
         opened = open_reconstruction(
-            conf, run_folder, name, scan_id_of(conf, arguments.scan_id), arguments.data_root, torch.device("cpu")
+            conf,
+            run_folder,
+            name,
+            scan_id_of(conf, arguments.scan_id),
+            arguments.data_root,
+            torch.device("cpu"),
         )
         if arguments.points and points is None:
             points = points_inside_masks(Path(arguments.points), opened)
             say(f"{len(points)} given points lie inside every mask")
-        row = {"minutes": minutes.get(opened.loaded.epoch), **score(opened, out, points, arguments.resolution, arguments.views)}
+        row = {
+            "minutes": minutes.get(opened.loaded.epoch),
+            **score(opened, out, points, arguments.resolution, arguments.views),
+        }
         rows.append(row)
-        say("  ".join(f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in row.items()))
+        say(
+            "  ".join(
+                f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
+                for key, value in row.items()
+            )
+        )
         (out / "curve.json").write_text(json.dumps(rows, indent=2) + "\n")
     if "mesh" in rows[-1]:
         mesh = trimesh.load(rows[-1]["mesh"], process=False)
@@ -145,8 +162,12 @@ def main() -> int:
     parser.add_argument("--scan_id", type=int, default=-1, help="scene; -1 takes the conf's")
     parser.add_argument("--run", required=True, help="run folder")
     parser.add_argument("--checkpoints", nargs="*", help="names; default: all but the first")
-    parser.add_argument("--points", default=None, help="npz with points_world (N, 3), known points on the surface")
-    parser.add_argument("--resolution", type=int, default=128, help="grid samples along the mesh's shortest side")
+    parser.add_argument(
+        "--points", default=None, help="npz with points_world (N, 3), known points on the surface"
+    )
+    parser.add_argument(
+        "--resolution", type=int, default=128, help="grid samples along the mesh's shortest side"
+    )
     parser.add_argument("--views", type=int, default=None, help="render the first so many views; 0 for none")
     parser.add_argument("--out", required=True, help="folder for meshes, renderings, pictures and curve.json")
     parser.add_argument(

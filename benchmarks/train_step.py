@@ -93,7 +93,9 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     loss = build_loss(conf)
     torch.manual_seed(0)
     if arguments.run:
-        model = load_model(conf, Path(arguments.run), "latest", torch.device("cpu")).model.requires_grad_(True)
+        model = load_model(conf, Path(arguments.run), "latest", torch.device("cpu")).model.requires_grad_(
+            True
+        )
     else:
         model = build_model(conf)
     model.train()
@@ -140,8 +142,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 def report(result: dict[str, Any]) -> None:
     """Prints the table."""
     say(
-        f"{result['conf']}: {result['parameters']:,} parameters, {result['rays']} rays, {result['threads']} threads, "
-        f"median of {result['steps']} steps"
+        f"{result['conf']}: {result['parameters']:,} parameters, {result['rays']} rays, "
+        f"{result['threads']} threads, median of {result['steps']} steps"
     )
     say(f"{'stage':<22}{'seconds':>10}{'share':>9}{'evaluations a ray':>20}")
     for stage in STAGES:
@@ -157,7 +159,9 @@ def main() -> int:
     parser = make_parser("Measures where a training step's time and SDF evaluations go.")
     add_conf_arguments(parser)
     parser.add_argument("--scan_id", type=int, default=-1, help="scene; -1 takes the conf's")
-    parser.add_argument("--run", default=None, help="run folder whose latest weights are used; default: initial weights")
+    parser.add_argument(
+        "--run", default=None, help="run folder whose latest weights are used; default: initial weights"
+    )
     parser.add_argument("--steps", type=int, default=5, help="steps that are measured")
     parser.add_argument("--warmup", type=int, default=1, help="steps before them")
     parser.add_argument("--json", default=None, help="file for the figures")

@@ -2,6 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import pytest
 import torch
 
+from tests.process import process_left_as_it_was
+
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _process_left_as_it_was() -> Iterator[None]:
+    """Tests call commands in-process; none may find what another left."""
+    with process_left_as_it_was():
+        yield

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 from tests.cli import bad_input
 from tests.cli.bad_input import Project
 
 
 @pytest.fixture(autouse=True)
 def _leave_the_process_as_it_was() -> Iterator[None]:
-    """Undoes what a command does to its process: logging, and torch's treatment of denormals."""
-    log = logging.getLogger("idr")
-    before = log.handlers[:], log.level, log.propagate
-    yield
-    log.handlers[:], log.level, log.propagate = before
-    torch.set_flush_denormal(False)
+    with bad_input.process_left_as_it_was():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -113,16 +113,14 @@ def test_no_checkpoint_file_at_all(trained_project, command):
     trained_project.refuses(main, *flags, says=[str(path), "is no ModelParameters file", "model_state_dict"])
 
 
-@pytest.mark.parametrize(
-    "command",
-    [pytest.param("train", marks=pytest.mark.xfail(reason="a traceback still")), "eval", "disentanglement"],
-)
-def test_weights_that_are_no_dictionary(trained_project, command):
+@readers
+@pytest.mark.parametrize("weights", [5, {"implicit_network.lin0.bias": [0.0]}], ids=["number", "lists"])
+def test_weights_that_are_no_tensors(trained_project, command, weights):
     run = only_run(trained_project.root)
     main, flags = reader(trained_project, command)
     shutil.rmtree(run / "checkpoints")
-    save_files(run, {"ModelParameters": {"epoch": 1, "model_state_dict": 5}}, "1")
-    trained_project.refuses(main, *flags, says=["checkpoint 1", "model_state_dict"])
+    save_files(run, {"ModelParameters": {"epoch": 1, "model_state_dict": weights}}, "1")
+    trained_project.refuses(main, *flags, says=["checkpoint 1", "holds no model_state_dict of tensors"])
 
 
 @readers

@@ -140,7 +140,6 @@ def test_wrong_value(project, override, says):
     project.refuses_to_train(*flags, says=says)
 
 
-@pytest.mark.xfail(run=False, reason="not refused yet; some of these end the process inside torch")
 @pytest.mark.parametrize(
     "override, key",
     [

@@ -121,7 +121,7 @@ def test_checkpoint_of_another_architecture_names_the_runs_own_conf(root, capsys
     CheckpointFolder(run / "checkpoints").save("9", 9, 0, parts)
     assert evaluate(root) == 2
     err = capsys.readouterr().err
-    assert "implicit_network.radius is (2,) there, () here" in err
+    assert "implicit_network.radius is [2] there, [] in the conf's model" in err
     assert f"--conf {run / 'runconf.conf'}" in err
 
 

@@ -59,7 +59,9 @@ def test_command_parses(line: str) -> None:
 def test_table_covers_the_equations() -> None:
     rows = re.search(r"## From the paper to the code\n(.*?)\n## ", README, flags=re.S)
     assert rows is not None
-    lines = [line for line in rows[1].splitlines() if line.startswith("| ") and not line.startswith("| in the")]
+    lines = [
+        line for line in rows[1].splitlines() if line.startswith("| ") and not line.startswith("| in the")
+    ]
     assert len(lines) == len(table_rows())
     assert all(f"Eq. {number}" in rows[1] for number in (1, 2, 3))
 

@@ -48,6 +48,7 @@ def make_parser(description: str, examples: str = "") -> argparse.ArgumentParser
     Returns:
         The parser, without options yet; abbreviations of flags are refused.
     """
+
     class _Formatter(HelpFormatter, argparse.RawDescriptionHelpFormatter):
         pass
 
@@ -76,7 +77,9 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_conf_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds ``--conf``, ``--set`` and ``--data_root``."""
-    parser.add_argument("--conf", type=str, default="./confs/dtu_fixed_cameras.conf", help="HOCON configuration file")
+    parser.add_argument(
+        "--conf", type=str, default="./confs/dtu_fixed_cameras.conf", help="HOCON configuration file"
+    )
     parser.add_argument(
         "--set",
         dest="overrides",
@@ -86,7 +89,10 @@ def add_conf_arguments(parser: argparse.ArgumentParser) -> None:
         help="replace a key of the conf, for example train.num_pixels=512; may be given several times",
     )
     parser.add_argument(
-        "--data_root", type=str, default=None, help="folder that holds <data_dir>/scan<N>; default: data/ beside code/"
+        "--data_root",
+        type=str,
+        default=None,
+        help="folder that holds <data_dir>/scan<N>; default: data/ beside code/",
     )
 
 
@@ -115,7 +121,10 @@ def _least_used_gpu() -> str | None:
     query = ["nvidia-smi", "--query-gpu=index,memory.free", "--format=csv,noheader,nounits"]
     try:
         listing = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout
-        free = [(int(memory), index.strip()) for index, memory in (line.split(",") for line in listing.splitlines())]
+        free = [
+            (int(memory), index.strip())
+            for index, memory in (line.split(",") for line in listing.splitlines())
+        ]
     except (OSError, ValueError, subprocess.SubprocessError):
         return None
     return max(free)[1] if free else None

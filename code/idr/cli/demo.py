@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("idr.cli.demo")
 
 DESCRIPTION = (
-    "Reconstructs the built-in scene: writes it, trains once with exact cameras and once from noisy ones, meshes, "
-    "renders, measures. What is done already is not done again."
+    "Reconstructs the built-in scene: writes it, trains once with exact cameras and once from noisy ones, "
+    "meshes, renders, measures. What is done already is not done again."
 )
 SCAN_ID = 1
 SHOWN_VIEWS = 3
@@ -75,11 +75,19 @@ class Scores:
 def build_parser() -> argparse.ArgumentParser:
     """Returns the parser of the command."""
     parser = make_parser(DESCRIPTION)
-    parser.add_argument("--peek", action="store_true", help="train nothing: mesh and render the checkpoint that ships")
-    parser.add_argument("--out", default=None, help="folder for data/, exps/ and evals/; default: the one with code/")
+    parser.add_argument(
+        "--peek", action="store_true", help="train nothing: mesh and render the checkpoint that ships"
+    )
+    parser.add_argument(
+        "--out", default=None, help="folder for data/, exps/ and evals/; default: the one with code/"
+    )
     parser.add_argument("--nepoch", type=int, default=101, help="passes over the images with exact cameras")
-    parser.add_argument("--nepoch_cameras", type=int, default=200, help="passes over the images from noisy cameras")
-    parser.add_argument("--resolution", type=int, default=160, help="grid samples along the mesh's shortest side")
+    parser.add_argument(
+        "--nepoch_cameras", type=int, default=200, help="passes over the images from noisy cameras"
+    )
+    parser.add_argument(
+        "--resolution", type=int, default=160, help="grid samples along the mesh's shortest side"
+    )
     parser.add_argument("--seed", type=int, default=0, help="root of all random numbers")
     add_device_arguments(parser)
     return parser
@@ -104,7 +112,9 @@ def _demo(arguments: argparse.Namespace) -> int:
     scene = _make_scene(root)
     plans = (
         Plan("exact cameras", "./confs/demo.conf", arguments.nepoch, 1, False),
-        Plan("noisy cameras, trained", "./confs/demo_trained_cameras.conf", arguments.nepoch_cameras, 4, True),
+        Plan(
+            "noisy cameras, trained", "./confs/demo_trained_cameras.conf", arguments.nepoch_cameras, 4, True
+        ),
     )
     scores = {}
     for plan in plans:
@@ -119,7 +129,7 @@ def _demo(arguments: argparse.Namespace) -> int:
     say(f"\n{table.as_text()}\n\nto look at:")
     for title, score in scores.items():
         mesh = next(score.folder.glob("surface_world_coordinates_*.ply"), None)
-        say(f"  {title}: {mesh or 'no surface'}\n  {title}: renderings and photos in {score.folder / 'rendering'}")
+        say(f"  {title}: {mesh or 'no surface'}\n  {title}: renderings in {score.folder / 'rendering'}")
     say(f"  overview page: {overview}")
     return 0
 
@@ -152,7 +162,9 @@ def _root(arguments: argparse.Namespace) -> Path:
     from idr.config import project_root
 
     if arguments.nepoch < 1 or arguments.nepoch_cameras < 1 or arguments.resolution < 16:
-        raise InputError("expected --nepoch and --nepoch_cameras of at least 1 and --resolution of at least 16")
+        raise InputError(
+            "expected --nepoch and --nepoch_cameras of at least 1 and --resolution of at least 16"
+        )
     return Path(arguments.out).expanduser().resolve() if arguments.out else project_root()
 
 
@@ -217,7 +229,12 @@ def _measure(plan: Plan, root: Path, scene: Path, device: torch.device, resoluti
 
 
 def _score(
-    opened: Reconstruction, folder: Path, scene: Path, resolution: int, views: int | None = None, run: Path | None = None
+    opened: Reconstruction,
+    folder: Path,
+    scene: Path,
+    resolution: int,
+    views: int | None = None,
+    run: Path | None = None,
 ) -> Scores:
     import csv
 
@@ -243,12 +260,17 @@ def _score(
     cameras = None
     if opened.loaded.trained_poses is not None:
         after = measure_cameras(opened)
-        cameras = (_start_errors(scene.parents[2]), (float(after.rotation_degrees.mean()), float(after.translation.mean())))
+        cameras = (
+            _start_errors(scene.parents[2]),
+            (float(after.rotation_degrees.mean()), float(after.translation.mean())),
+        )
     minutes = 0.0
     if run is not None:
         with (run / "metrics.csv").open(newline="") as stream:
             minutes = float(list(csv.DictReader(stream))[-1]["minutes"])
-    return Scores((splits[0], splits[1]), chamfer, cameras, minutes, None if surface is None else surface.mesh, folder)
+    return Scores(
+        (splits[0], splits[1]), chamfer, cameras, minutes, None if surface is None else surface.mesh, folder
+    )
 
 
 def _start_errors(root: Path) -> tuple[float, float]:

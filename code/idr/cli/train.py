@@ -32,7 +32,7 @@ log = logging.getLogger("idr.cli.train")
 
 LATEST = "latest"
 DESCRIPTION = (
-    "Trains a surface and its appearance from masked photographs; with --train_cameras from rough cameras too. "
+    "Trains a surface and its appearance from masked photographs; with --train_cameras from rough cameras. "
     "Runs go to exps/<expname><suffix>[_<scan>]/<time>/ beside code/."
 )
 EXAMPLES = """\
@@ -46,22 +46,42 @@ def build_parser() -> argparse.ArgumentParser:
     parser = make_parser(DESCRIPTION, EXAMPLES)
     add_conf_arguments(parser)
     parser.add_argument("--batch_size", type=int, default=1, help="images a step")
-    parser.add_argument("--nepoch", type=int, default=2000, help="passes over the images, counted from the run's start")
+    parser.add_argument(
+        "--nepoch", type=int, default=2000, help="passes over the images, counted from the run's start"
+    )
     parser.add_argument("--expname", default="", help="suffix to the conf's train.expname")
     parser.add_argument(
-        "--exps_folder", default="exps", help="folder of all runs: absolute, or relative to the one that holds code/"
+        "--exps_folder",
+        default="exps",
+        help="folder of all runs: absolute, or relative to the one that holds code/",
     )
     add_device_arguments(parser)
-    parser.add_argument("--is_continue", action="store_true", help="continue a run from its checkpoint, in its folder")
-    parser.add_argument("--timestamp", default=LATEST, help="with --is_continue: the run's folder, or the latest")
-    parser.add_argument("--checkpoint", default=LATEST, help="with --is_continue: epoch of the checkpoint, or the latest")
     parser.add_argument(
-        "--new_run", action="store_true", help="with --is_continue: go on in a new folder and leave the old one as it is"
+        "--is_continue", action="store_true", help="continue a run from its checkpoint, in its folder"
     )
-    parser.add_argument("--train_cameras", action="store_true", help="train cameras too, from cameras_linear_init.npz")
-    parser.add_argument("--scan_id", type=int, default=-1, help="scene; -1 takes the conf's dataset.scan_id, if any")
-    parser.add_argument("--seed", type=int, default=None, help="root of all random numbers (default: 0, or the run's)")
-    parser.add_argument("--tensorboard", action="store_true", help="also write TensorBoard events (idr[tensorboard])")
+    parser.add_argument(
+        "--timestamp", default=LATEST, help="with --is_continue: the run's folder, or the latest"
+    )
+    parser.add_argument(
+        "--checkpoint", default=LATEST, help="with --is_continue: epoch of the checkpoint, or the latest"
+    )
+    parser.add_argument(
+        "--new_run",
+        action="store_true",
+        help="with --is_continue: go on in a new folder and leave the old one as it is",
+    )
+    parser.add_argument(
+        "--train_cameras", action="store_true", help="train cameras too, from cameras_linear_init.npz"
+    )
+    parser.add_argument(
+        "--scan_id", type=int, default=-1, help="scene; -1 takes the conf's dataset.scan_id, if any"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=None, help="root of all random numbers (default: 0, or the run's)"
+    )
+    parser.add_argument(
+        "--tensorboard", action="store_true", help="also write TensorBoard events (idr[tensorboard])"
+    )
     return parser
 
 
@@ -112,9 +132,15 @@ def _train(arguments: argparse.Namespace) -> int:
     model, loss = build_model(conf).to(device), build_loss(conf)
     poses = _learnable_poses(dataset, device) if arguments.train_cameras else None
     if arguments.batch_size > len(dataset):
-        log.warning("--batch_size %d is more than the %d images: one step an epoch", arguments.batch_size, len(dataset))
+        log.warning(
+            "--batch_size %d is more than the %d images: one step an epoch",
+            arguments.batch_size,
+            len(dataset),
+        )
     if config.num_pixels > dataset.total_pixels:
-        log.warning("train.num_pixels %d is more than an image has (%d)", config.num_pixels, dataset.total_pixels)
+        log.warning(
+            "train.num_pixels %d is more than an image has (%d)", config.num_pixels, dataset.total_pixels
+        )
 
     def trainer_in(folder: Path) -> Trainer:
         outputs = Outputs(
@@ -125,7 +151,8 @@ def _train(arguments: argparse.Namespace) -> int:
         )
         return Trainer(
             dataset, model, loss, config,
-            num_epochs=arguments.nepoch, batch_size=arguments.batch_size, seed=seed, outputs=outputs, poses=poses,
+            num_epochs=arguments.nepoch, batch_size=arguments.batch_size, seed=seed,
+            outputs=outputs, poses=poses,
         )  # fmt: skip
 
     resolved = _resolved(conf, scan_id, arguments.data_root)
@@ -149,7 +176,9 @@ def _train(arguments: argparse.Namespace) -> int:
     say(f"run: {folder}")
     say(f"{len(dataset)} images, {sum(p.numel() for p in model.parameters()):,} parameters, on {device}")
     if source is not None:
-        say(f"continuing from checkpoint {source[1]} (epoch {trainer.state.epoch}, step {trainer.state.step})")
+        say(
+            f"continuing from checkpoint {source[1]} (epoch {trainer.state.epoch}, step {trainer.state.step})"
+        )
     if trainer.train():
         say(f"done: {arguments.nepoch} epochs; last checkpoint in {trainer.checkpoints.path}")
         return EXIT_OK
@@ -170,8 +199,10 @@ def _check_numbers(arguments: argparse.Namespace) -> None:
         raise InputError("--timestamp and --checkpoint choose what to continue from; add --is_continue")
 
 
-def _find_checkpoint(arguments: argparse.Namespace, exps: Path, name: str) -> tuple[CheckpointFolder, str] | None:
-    """Finds what to continue from; without a run or a checkpoint training starts from scratch, and says so."""
+def _find_checkpoint(
+    arguments: argparse.Namespace, exps: Path, name: str
+) -> tuple[CheckpointFolder, str] | None:
+    """Finds what to continue from; without a checkpoint training starts from scratch, and says so."""
     from idr.workspace import CHECKPOINTS, CheckpointFolder, find_run
 
     try:

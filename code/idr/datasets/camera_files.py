@@ -64,14 +64,14 @@ def read_cameras(path: Path, num_images: int) -> CameraFile:
             f"no camera file {path}; npz files there: {beside}; "
             "expected an npz with world_mat_i and scale_mat_i"
         )
-    arrays = _read_arrays(path)
+    arrays = read_arrays(path)
     stacks = [_stack(arrays, prefix, num_images, path) for prefix in ("world_mat", "scale_mat")]
     cameras = CameraFile(path, *stacks)
     _check_cameras(cameras)
     return cameras
 
 
-def _read_arrays(path: Path) -> dict[str, NDArray]:
+def read_arrays(path: Path) -> dict[str, NDArray]:
     """Returns the arrays of an npz that are ours by their names; nothing pickled is loaded."""
     try:
         archive = np.load(path, allow_pickle=False)

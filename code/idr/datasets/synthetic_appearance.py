@@ -20,7 +20,7 @@ from idr.datasets.synthetic_object import (
     sdf,
 )
 
-_TEAL_DARK, _TEAL_LIGHT = np.array([0.27, 0.56, 0.62]), np.array([0.42, 0.74, 0.72])
+_TEAL_DARK, _TEAL_LIGHT = np.array([0.31, 0.59, 0.64]), np.array([0.42, 0.74, 0.72])
 _CREAM, _CORAL = np.array([0.93, 0.86, 0.70]), np.array([0.89, 0.53, 0.43])
 _GOLD = np.array([0.88, 0.71, 0.40])
 
@@ -35,6 +35,7 @@ _LIGHTS = (
 )
 _SKY, _GROUND = np.array([0.64, 0.66, 0.68]), np.array([0.60, 0.57, 0.55])
 _SHININESS = 14.0
+_USUAL_SLOPE = 0.91  # of the sdf, along normals
 _OCCLUSION_STEPS = (0.05, 0.12, 0.24)
 _OCCLUSION_STRENGTH = 0.5
 
@@ -129,9 +130,7 @@ def ambient_occlusion(points: Array, normals: Array) -> Array:
     """
     closed = np.zeros(len(points))
     for weight, step in zip((0.5, 0.3, 0.2), _OCCLUSION_STEPS, strict=True):
-        free = np.clip(
-            sdf(points + step * normals) / (0.78 * step), 0.0, 1.0
-        )  # 0.78: the usual slope of the sdf
+        free = np.clip(sdf(points + step * normals) / (_USUAL_SLOPE * step), 0.0, 1.0)
         closed += weight * (1 - free)
     return 1 - _OCCLUSION_STRENGTH * closed
 

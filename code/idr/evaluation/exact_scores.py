@@ -45,7 +45,10 @@ def chamfer_to_exact(
     ours = trimesh.Trimesh(vertices, faces, process=False)
     truth = trimesh.Trimesh(*read_exact_mesh(scene_folder), process=False)
     return chamfer(
-        ours, truth, CHAMFER_SAMPLES, exact_distance=lambda points: distance_to_zero_set(points, sdf, gradient, truth)
+        ours,
+        truth,
+        CHAMFER_SAMPLES,
+        exact_distance=lambda points: distance_to_zero_set(points, sdf, gradient, truth),
     )
 
 
@@ -60,7 +63,9 @@ def ceiling_scores(datasets: Sequence[Any]) -> list[RenderingScores]:
     Returns:
         One set of scores a split.
     """
-    return [RenderingScores(tuple(_exact_view(dataset, i) for i in range(len(dataset)))) for dataset in datasets]
+    return [
+        RenderingScores(tuple(_exact_view(dataset, i) for i in range(len(dataset)))) for dataset in datasets
+    ]
 
 
 def _exact_view(dataset: Any, index: int) -> ViewScore:
@@ -68,4 +73,6 @@ def _exact_view(dataset: Any, index: int) -> ViewScore:
     pose = dataset.get_gt_pose(scaled=True)[index]
     height, width = (int(size) for size in dataset.img_res)
     image = render_image(exact_forward, view.intrinsics, pose, (height, width), view.mask.flatten())
-    return ViewScore(view.number, masked_psnr(image.rgb01, view.photo, view.mask), mask_iou(image.hit, view.mask))
+    return ViewScore(
+        view.number, masked_psnr(image.rgb01, view.photo, view.mask), mask_iou(image.hit, view.mask)
+    )

@@ -5,14 +5,14 @@ B images, H, W image height and width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from pyhocon import ConfigTree
-from torch import Tensor, nn
+from torch import Tensor
 
 from idr.config import load_conf
 from idr.errors import InputError, MissingInputError

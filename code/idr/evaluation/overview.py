@@ -14,10 +14,13 @@ import trimesh
 from idr.files import write_text_atomic
 
 STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem; color: #222; }
-table { border-collapse: collapse; margin: 1rem 0; } th, td { padding: .3rem .9rem; border-bottom: 1px solid #ddd; }
-td { text-align: right; font-variant-numeric: tabular-nums; } td:first-child, th:first-child { text-align: left; }
-figure { display: inline-block; margin: .4rem; text-align: center; } figcaption { color: #666; font-size: .85rem; }
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem; }
+table { border-collapse: collapse; margin: 1rem 0; }
+th, td { padding: .3rem .9rem; border-bottom: 1px solid #ddd; }
+td { text-align: right; font-variant-numeric: tabular-nums; }
+td:first-child, th:first-child { text-align: left; }
+figure { display: inline-block; margin: .4rem; text-align: center; }
+figcaption { color: #666; font-size: .85rem; }
 figure img { width: 20rem; image-rendering: pixelated; border: 1px solid #eee; }
 """
 
@@ -38,12 +41,14 @@ class Table:
         """Returns the table in columns of equal width, for a terminal."""
         lines = [self.header, *self.rows]
         widths = [max(len(line[k]) for line in lines) for k in range(len(self.header))]
+
+        def text(line: Sequence[str]) -> str:
+            first, *others = line
+            cells = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
+            return "  ".join([first.ljust(widths[0]), *cells])
+
         rule = "  ".join("-" * width for width in widths)
-        texts = [
-            "  ".join(cell.ljust(width) if k == 0 else cell.rjust(width) for k, (cell, width) in enumerate(zip(line, widths, strict=True)))
-            for line in lines
-        ]  # fmt: skip
-        return "\n".join([texts[0], rule, *texts[1:]])
+        return "\n".join([text(self.header), rule, *(text(row) for row in self.rows)])
 
     def as_html(self) -> str:
         """Returns the table as HTML."""
@@ -68,11 +73,16 @@ class Picture:
         """Returns the picture as HTML."""
         data = base64.b64encode(self.path.read_bytes()).decode("ascii")
         caption = html.escape(self.caption)
-        return f'<figure><img src="data:image/png;base64,{data}" alt="{caption}"><figcaption>{caption}</figcaption></figure>'
+        image = f'<img src="data:image/png;base64,{data}" alt="{caption}">'
+        return f"<figure>{image}<figcaption>{caption}</figcaption></figure>"
 
 
 def write_overview(
-    path: Path, title: str, table: Table, pictures: Sequence[Sequence[Picture]], surfaces: dict[str, trimesh.Trimesh]
+    path: Path,
+    title: str,
+    table: Table,
+    pictures: Sequence[Sequence[Picture]],
+    surfaces: dict[str, trimesh.Trimesh],
 ) -> None:
     """Writes the page.
 
@@ -92,11 +102,9 @@ def write_overview(
         for number, (caption, mesh) in enumerate(surfaces.items())
     )
     heading = html.escape(title)
-    write_text_atomic(
-        path,
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{heading}</title><style>{STYLE}</style></head>'
-        f"<body><h1>{heading}</h1>{table.as_html()}<h2>Photographs and renderings</h2>{shown}{plots}</body></html>\n",
-    )
+    head = f'<meta charset="utf-8"><title>{heading}</title><style>{STYLE}</style>'
+    body = f"<h1>{heading}</h1>{table.as_html()}<h2>Photographs and renderings</h2>{shown}{plots}"
+    write_text_atomic(path, f'<!doctype html><html lang="en"><head>{head}</head><body>{body}</body></html>\n')
 
 
 def _surface_html(mesh: trimesh.Trimesh, with_library: bool) -> str:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from idr.config import read_block
+from idr.errors import InputError
 from idr.geometry.cameras import pixel_rays
 from idr.geometry.spheres import SphereCrossing, ray_sphere_intersection
 from idr.model.implicit_network import ImplicitNetwork, ImplicitNetworkConfig
@@ -38,6 +39,10 @@ class ModelConfig:
     implicit_network: Mapping[str, Any]
     rendering_network: Mapping[str, Any]
     ray_tracer: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        if self.feature_vector_size < 0:
+            raise InputError(f"model.feature_vector_size = {self.feature_vector_size}: expected 0 or more")
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,16 @@ class ImplicitNetworkConfig:
     weight_norm: bool = True
     multires: int = 0
 
+    def __post_init__(self) -> None:
+        where = "model.implicit_network"
+        if self.d_in != 3 or self.d_out != 1:
+            raise InputError(
+                f"{where}.d_in = {self.d_in}, {where}.d_out = {self.d_out}: "
+                "expected 3 coordinates and 1 distance"
+            )
+        if self.multires < 0:
+            raise InputError(f"{where}.multires = {self.multires}: expected 0 or more octaves")
+
 
 class ImplicitNetwork(nn.Module):
     """f(x) -> (signed distance, feature vector).

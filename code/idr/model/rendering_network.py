@@ -93,6 +93,12 @@ def _check(config: RenderingNetworkConfig) -> None:
         raise InputError(f"{where}.mode = {config.mode}: expected one of {', '.join(MODES)}")
     if config.d_in != INPUT_WIDTH[config.mode]:
         raise InputError(f"{where}.d_in = {config.d_in}: mode {config.mode} takes {INPUT_WIDTH[config.mode]}")
+    if config.d_out != 3:
+        raise InputError(f"{where}.d_out = {config.d_out}: expected 3 colour channels")
+    if not config.dims or min(config.dims) < 1:
+        raise InputError(f"{where}.dims = {list(config.dims)}: expected one or more positive widths")
+    if config.multires_view < 0:
+        raise InputError(f"{where}.multires_view = {config.multires_view}: expected 0 or more octaves")
     if config.mode == "no_view_dir" and config.multires_view:
         raise InputError(
             f"{where}.multires_view = {config.multires_view}: mode no_view_dir has none; set it to 0"

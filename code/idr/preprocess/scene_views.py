@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 import re
 import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from idr.datasets.camera_files import read_arrays
 from idr.datasets.images import list_images, load_mask
 from idr.errors import InputError, MissingInputError
 from idr.files import write_atomic
@@ -143,23 +143,13 @@ def read_matrices(path: Path, prefix: str) -> dict[int, NDArray[np.float64]]:
             f"no camera file {path}; npz files there: {', '.join(beside) if beside else 'none'}. It holds "
             "one world_mat_<i> for each image (see DATA_CONVENTION.md)"
         )
+    arrays = read_arrays(path)
+    names = {int(m[1]): m[0] for m in (re.fullmatch(prefix + r"_(\d+)", key) for key in arrays) if m}
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            keys = {
-                int(m[1]): m[0] for m in (re.fullmatch(prefix + r"_(\d+)", key) for key in stored.files) if m
-            }
-            found = {k: np.asarray(stored[keys[k]], dtype=np.float64) for k in sorted(keys)}
-    except (
-        OSError,
-        ValueError,
-        TypeError,
-        EOFError,
-        AttributeError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
+        found = {k: np.asarray(arrays[names[k]], dtype=np.float64) for k in sorted(names)}
+    except (TypeError, ValueError) as error:
         raise InputError(
-            f"{path} cannot be read as an npz of matrices ({error}); copy or export it again"
+            f"{path}: {prefix} matrices that are no numbers ({error}); export them again"
         ) from error
     if not found:
         raise InputError(f"{path} holds no {prefix}_0, {prefix}_1, ...; expected one {prefix} for each image")

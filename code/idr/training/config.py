@@ -26,7 +26,7 @@ class TrainConfig:
         sched_factor: That factor.
         learning_rate_cam: SparseAdam's step size for camera poses; needed to train cameras.
         cam_warmup_epochs: Epochs at the start in which poses are held.
-        cam_sched_milestones: Epochs from which the poses' step size has changed by `cam_sched_factor` once more.
+        cam_sched_milestones: Epochs from which the poses' step size has changed by `cam_sched_factor` again.
         cam_sched_factor: That factor.
         checkpoint_freq: Epochs between checkpoints.
         keep_checkpoints: Numbered checkpoints to keep; absent for all.
@@ -60,6 +60,10 @@ class TrainConfig:
         if self.learning_rate <= 0:
             raise InputError(f"train.learning_rate = {self.learning_rate}: expected a step size above 0")
         if self.learning_rate_cam is not None and self.learning_rate_cam <= 0:
-            raise InputError(f"train.learning_rate_cam = {self.learning_rate_cam}: expected a step size above 0")
+            raise InputError(
+                f"train.learning_rate_cam = {self.learning_rate_cam}: expected a step size above 0"
+            )
         if self.keep_checkpoints is not None and self.keep_checkpoints < 1:
-            raise InputError(f"train.keep_checkpoints = {self.keep_checkpoints}: expected 1 or more, or no such key")
+            raise InputError(
+                f"train.keep_checkpoints = {self.keep_checkpoints}: expected 1 or more, or no such key"
+            )

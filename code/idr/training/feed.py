@@ -33,7 +33,9 @@ class Batch:
     def to(self, device: torch.device) -> Batch:
         """Returns the batch on a device."""
         move = lambda tensors: {key: value.to(device, non_blocking=True) for key, value in tensors.items()}  # noqa: E731
-        return Batch(self.indices.to(device, non_blocking=True), move(self.model_input), move(self.ground_truth))
+        return Batch(
+            self.indices.to(device, non_blocking=True), move(self.model_input), move(self.ground_truth)
+        )
 
 
 class Feed:

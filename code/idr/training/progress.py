@@ -44,7 +44,9 @@ def squared_error(outputs: Mapping[str, Any], rgb: Tensor) -> Tensor:
     """
     shaded = (outputs["network_object_mask"] & outputs["object_mask"]).unsqueeze(1)
     error = (outputs["rgb_values"].detach() - rgb.reshape(-1, 3)) / 2
-    return torch.stack((torch.where(shaded, error, torch.zeros_like(error)).square().sum(), 3.0 * shaded.sum()))
+    return torch.stack(
+        (torch.where(shaded, error, torch.zeros_like(error)).square().sum(), 3.0 * shaded.sum())
+    )
 
 
 @dataclass
@@ -124,7 +126,8 @@ class ProgressLine:
         means = self.averages.read()
         log.info(
             "epoch %d/%d  loss %.4f (rgb %.4f, eikonal %.4f, mask %.5f)  psnr %.2f dB  %s rays/s  %s left",
-            done // self.steps_per_epoch, self.num_epochs, *(means.get(name, math.nan) for name in LOSS_NAMES), means["psnr"],
+            done // self.steps_per_epoch, self.num_epochs,
+            *(means.get(name, math.nan) for name in LOSS_NAMES), means["psnr"],
             f"{self._rays / elapsed:,.0f}", minutes_and_seconds(left),
         )  # fmt: skip
         self.averages, self._rays, self._last = Averages(), 0, now
@@ -165,7 +168,9 @@ class MetricsFile:
         Args:
             values: Numbers by column; the first is ``epoch``.
         """
-        self.rows.append({key: f"{value:.6g}" if isinstance(value, float) else str(value) for key, value in values.items()})
+        self.rows.append(
+            {key: f"{value:.6g}" if isinstance(value, float) else str(value) for key, value in values.items()}
+        )
         columns = list(dict.fromkeys(key for row in self.rows for key in row))
         text = io.StringIO()
         writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
@@ -191,7 +196,9 @@ class TensorBoardLog:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
-            raise InputError("--tensorboard needs the tensorboard package; pip install 'idr[tensorboard]'") from error
+            raise InputError(
+                "--tensorboard needs the tensorboard package; pip install 'idr[tensorboard]'"
+            ) from error
         self._make_writer = SummaryWriter
 
     def open(self, folder: Path, first_epoch: int) -> None:

@@ -38,7 +38,7 @@ def generator_for(seed: int, stream: Stream, epoch: int = 0, step: int = 0) -> t
 
 
 def seed_everything(seed: int, stream: Stream, epoch: int = 0, step: int = 0) -> None:
-    """Seeds the global generators of torch (all devices), numpy and Python, for code that takes no generator."""
+    """Seeds the global generators of torch (all devices), numpy and Python, for code that takes none."""
     value = derive_seed(seed, stream, epoch, step)
     torch.manual_seed(value)
     np.random.seed(value % 2**32)

@@ -31,4 +31,6 @@ def camera_learning_rate_at(epoch: int, config: TrainConfig) -> float:
     """Returns the poses' step size in an epoch; 0 while they are held."""
     if config.learning_rate_cam is None or epoch < config.cam_warmup_epochs:
         return 0.0
-    return config.learning_rate_cam * config.cam_sched_factor ** steps_passed(epoch, config.cam_sched_milestones)
+    return config.learning_rate_cam * config.cam_sched_factor ** steps_passed(
+        epoch, config.cam_sched_milestones
+    )

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from idr.errors import InputError
+from idr.model.weights import load_weights
 from idr.training.config import TrainConfig
 from idr.training.poses import LearnablePoses
 from idr.training.progress import Averages
@@ -80,7 +81,7 @@ class TrainingState:
         """Takes over a checkpoint, ours or the published code's.
 
         Args:
-            parts: Dictionaries by file kind; the optimisers' and scheduler's may be absent, then they start anew.
+            parts: Dictionaries by file kind; those of optimisers and scheduler may be absent.
             where: The checkpoint's name, for messages.
             keep_seed: Keep the own seed rather than the checkpoint's.
 
@@ -88,7 +89,8 @@ class TrainingState:
             InputError: The checkpoint is of another architecture, another set of images, or within an epoch
                 of another batch size.
         """
-        load_model(self.model, parts["ModelParameters"]["model_state_dict"], where)
+        remedy = "use the conf that the checkpoint was trained with (runconf.conf in its run folder)"
+        load_weights(self.model, parts["ModelParameters"]["model_state_dict"], where, remedy)
         self.epoch = int(parts["ModelParameters"]["epoch"])
         for name, target in (("Optimizer", self.optimizer), ("Scheduler", self.scheduler)):
             if f"{name}Parameters" in parts:
@@ -148,40 +150,15 @@ class TrainingState:
         weight = parts["CamParameters"]["pose_vecs_state_dict"]["weight"]
         if weight.shape != self.poses.weight.shape:
             raise InputError(
-                f"{where} holds cameras of {weight.shape[0]} images, the scene has {self.poses.weight.shape[0]}; "
-                "continue with the scene (and dataset.holdout) that the run was started with"
+                f"{where} holds cameras of {weight.shape[0]} images, the scene has "
+                f"{self.poses.weight.shape[0]}; continue with the scene (and dataset.holdout) that the run was "
+                "started with"
             )
         self.poses.load_state_dict({"weight": weight})
         if "OptimizerCamParameters" in parts:
             _load_into(self.optimizer_cam, parts["OptimizerCamParameters"]["optimizer_cam_state_dict"], where)
         else:
             log.warning("%s holds no OptimizerCamParameters: the poses' optimiser starts anew", where)
-
-
-def load_model(model: nn.Module, weights: Mapping[str, Any], where: str) -> None:
-    """Loads weights and explains a mismatch.
-
-    Args:
-        model: The model that the conf describes.
-        weights: The checkpoint's ``model_state_dict``.
-        where: The checkpoint's name, for messages.
-
-    Raises:
-        InputError: Names or shapes differ.
-    """
-    own = model.state_dict()
-    missing, extra = sorted(set(own) - set(weights)), sorted(set(weights) - set(own))
-    remedy = "use the conf that the checkpoint was trained with (runconf.conf in its run folder)"
-    if missing or extra:
-        what = f"lacks {missing[0]}" if missing else f"holds {extra[0]}, which the conf's model has not"
-        raise InputError(f"{where} is of another architecture: it {what}; {remedy}")
-    for name, value in own.items():
-        if tuple(weights[name].shape) != tuple(value.shape):
-            raise InputError(
-                f"{where} is of another architecture: {name} is {list(weights[name].shape)}, the conf's model "
-                f"has {list(value.shape)}; {remedy}"
-            )
-    model.load_state_dict(dict(weights))
 
 
 def _load_into(target: Any, state: Mapping[str, Any], where: str) -> None:

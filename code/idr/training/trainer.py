@@ -91,7 +91,9 @@ class Trainer:
         )
         optimizer_cam = None
         if poses is not None:
-            optimizer_cam = torch.optim.SparseAdam(list(poses.parameters()), lr=config.learning_rate_cam or 0.0)
+            optimizer_cam = torch.optim.SparseAdam(
+                list(poses.parameters()), lr=config.learning_rate_cam or 0.0
+            )
         self.state = TrainingState(model, optimizer, scheduler, poses, optimizer_cam, seed, batch_size)
         self.checkpoints = CheckpointFolder(outputs.run / "checkpoints")
         self._seconds = 0.0  # spent in training steps, all sessions of the run together
@@ -217,7 +219,9 @@ class Trainer:
         if bool(torch.isfinite(losses["loss"].detach() + norms.sum())):  # the step's one read by the host
             return
         terms = [name for name, value in losses.items() if not torch.isfinite(value)] or ["the gradient"]
-        views = [getattr(self.dataset, "indices", range(len(self.dataset)))[i] for i in batch.indices.tolist()]
+        views = [
+            getattr(self.dataset, "indices", range(len(self.dataset)))[i] for i in batch.indices.tolist()
+        ]
         path = self.outputs.run / f"nonfinite_{state.epoch}_{state.step}.pth"
         content = {**state.to_parts(), "batch": vars(batch), "losses": dict(losses)}
         try:
