@@ -263,7 +263,7 @@ def started(scene_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
         (
             "--train_cameras",
             ["--train_cameras", "--set", "dataset.holdout=[2]"],
-            r"holds cameras of 5 images, the scene has 4; continue with the scene \(and dataset\.holdout\)",
+            r"holds cameras of 5 images, the scene has 4; continue with the scene and dataset.holdout",
         ),
         ("", ["--checkpoint", "7"], r"holds checkpoint 7; runs there: "),
         ("", ["--timestamp", "2020"], r"no run 2020 in .*; runs there: .*; give one of these to --timestamp"),

@@ -10,14 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from idr.cli.common import add_device_arguments, choose_device, make_parser, parse, run, say
+from idr.cli.demo_report import SHOWN_VIEWS, Scores, score_table, write_demo_overview
 from idr.errors import InputError
 
 if TYPE_CHECKING:
     import torch
-    import trimesh
 
-    from idr.evaluation.chamfer import ChamferResult
-    from idr.evaluation.overview import Table
     from idr.evaluation.reconstruction import Reconstruction
     from idr.evaluation.results import RenderingScores
 
@@ -28,7 +26,6 @@ DESCRIPTION = (
     "meshes, renders, measures. What is done already is not done again."
 )
 SCAN_ID = 1
-SHOWN_VIEWS = 3
 PEEK_RUN = "trained_models"
 
 
@@ -49,27 +46,6 @@ class Plan:
     num_epochs: int
     batch_size: int
     train_cameras: bool
-
-
-@dataclass(frozen=True)
-class Scores:
-    """What was measured of one run.
-
-    Attributes:
-        views: Scores of the training views and of the held-out ones.
-        chamfer: Distances to the exact surface, or None without a surface.
-        cameras: Mean rotation (degrees) and centre (world units) errors before and after, or None.
-        minutes: Time spent training.
-        mesh: The surface in world coordinates, or None.
-        folder: Where mesh and renderings are.
-    """
-
-    views: tuple[RenderingScores, RenderingScores]
-    chamfer: ChamferResult | None
-    cameras: tuple[tuple[float, float], tuple[float, float]] | None
-    minutes: float
-    mesh: trimesh.Trimesh | None
-    folder: Path
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -122,9 +98,9 @@ def _demo(arguments: argparse.Namespace) -> int:
         if status:
             return status
         scores[plan.title] = _measure(plan, root, scene, device, arguments.resolution)
-    table = _table(scores, _ceiling(root))
+    table = score_table(scores, _ceiling(root))
     overview = root / "evals" / "demo_overview.html"
-    _write_overview(overview, table, scores, scene)
+    write_demo_overview(overview, table, scores, scene)
 
     say(f"\n{table.as_text()}\n\nto look at:")
     for title, score in scores.items():
@@ -151,8 +127,8 @@ def _peek(arguments: argparse.Namespace) -> int:
     folder = root / "evals" / "peek"
     scores = {plan.title: _score(opened, folder, scene, arguments.resolution, views=SHOWN_VIEWS)}
     overview = folder / "overview.html"
-    _write_overview(overview, _table(scores, None), scores, scene)
-    say(f"\n{_table(scores, None).as_text()}\n\nto look at:\n  {overview}")
+    write_demo_overview(overview, score_table(scores, None), scores, scene)
+    say(f"\n{score_table(scores, None).as_text()}\n\nto look at:\n  {overview}")
     for path in sorted(folder.glob("*.ply")) + sorted((folder / "rendering").glob("*.png")):
         say(f"  {path}")
     return 0
@@ -275,15 +251,13 @@ def _score(
 
 def _start_errors(root: Path) -> tuple[float, float]:
     """Returns the mean errors of the noisy cameras that training starts from: degrees, world units."""
-    from idr.evaluation.camera_error import align_cameras, camera_errors
+    from idr.evaluation.camera_error import mean_camera_errors
     from idr.geometry.cameras import pose_matrix
     from idr.plugins import build_dataset
 
     dataset = build_dataset(_conf("./confs/demo.conf", root), True)
-    truth = dataset.get_gt_pose(scaled=False).double().numpy()
     start = pose_matrix(dataset.get_pose_init().double()).numpy()
-    errors = camera_errors(start, truth, align_cameras(start, truth))
-    return float(errors.rotation_degrees.mean()), float(errors.translation.mean())
+    return mean_camera_errors(start, dataset.get_gt_pose(scaled=False).double().numpy())
 
 
 def _ceiling(root: Path) -> list[RenderingScores]:
@@ -293,61 +267,6 @@ def _ceiling(root: Path) -> list[RenderingScores]:
 
     conf = _conf("./confs/demo.conf", root)
     return ceiling_scores([build_dataset(conf, False, split=split) for split in ("train", "holdout")])
-
-
-def _table(scores: dict[str, Scores], ceiling: Sequence[RenderingScores] | None) -> Table:
-    """Puts the runs beside each other and beside what exact surface and colours reach."""
-    from idr.evaluation.overview import Table
-
-    none = "-"
-    best = [f"{split.psnr_mean:.2f}" for split in ceiling] if ceiling else [none, none]
-    best_iou = [f"{split.iou_mean:.4f}" for split in ceiling] if ceiling else [none, none]
-
-    def line(label: str, cells: Sequence[str], limit: str = none) -> list[str]:
-        return [label, *cells, limit]
-
-    def cameras(score: Scores, which: int, form: str) -> str:
-        if score.cameras is None:
-            return none
-        before, after = score.cameras
-        return f"{before[which]:{form}} -> {after[which]:{form}}"
-
-    def distance(score: Scores, name: str) -> str:
-        return none if score.chamfer is None else f"{getattr(score.chamfer, name):.5f}"
-
-    all_scores = list(scores.values())
-    rows = [
-        line("PSNR, training views (dB)", [f"{s.views[0].psnr_mean:.2f}" for s in all_scores], best[0]),
-        line("PSNR, held-out views (dB)", [f"{s.views[1].psnr_mean:.2f}" for s in all_scores], best[1]),
-        line("mask IoU, training views", [f"{s.views[0].iou_mean:.4f}" for s in all_scores], best_iou[0]),
-        line("mask IoU, held-out views", [f"{s.views[1].iou_mean:.4f}" for s in all_scores], best_iou[1]),
-        line("Chamfer (unit sphere)", [distance(s, "chamfer") for s in all_scores], "0"),
-        line("  accuracy", [distance(s, "accuracy") for s in all_scores], "0"),
-        line("  completeness", [distance(s, "completeness") for s in all_scores], "0"),
-        line("camera rotations (degrees)", [cameras(s, 0, ".2f") for s in all_scores]),
-        line("camera centres (world units)", [cameras(s, 1, ".2f") for s in all_scores]),
-        line("training (minutes)", [f"{s.minutes:.1f}" if s.minutes else none for s in all_scores]),
-    ]
-    return Table(["", *scores, "exact surface, colour"], rows)
-
-
-def _write_overview(path: Path, table: Table, scores: dict[str, Scores], scene: Path) -> None:
-    """Writes the page with table, photographs beside renderings, and surfaces."""
-    from idr.evaluation.overview import Picture, write_overview
-
-    first = next(iter(scores.values()))
-    numbers = [v.number for split in first.views for v in split.views[:SHOWN_VIEWS]]
-    held_out = {v.number for v in first.views[1].views}
-    rows = []
-    for number in numbers:
-        kind = "held-out view" if number in held_out else "view"
-        row = [Picture(scene / "image" / f"{number:03d}.png", f"photograph, {kind} {number}")]
-        for title, score in scores.items():
-            stem = "heldout" if number in held_out else "eval"
-            row.append(Picture(score.folder / "rendering" / f"{stem}_{number:03d}.png", title))
-        rows.append(row)
-    surfaces = {title: score.mesh for title, score in scores.items() if score.mesh is not None}
-    write_overview(path, "IDR on the built-in scene", table, rows, surfaces)
 
 
 if __name__ == "__main__":

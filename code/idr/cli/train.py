@@ -280,7 +280,7 @@ def _plot(trainer: Trainer, epoch: int, config: Any) -> None:
 
 def _camera_monitor(dataset: Any) -> Any:
     """Returns what measures trained cameras against the given ones after each epoch."""
-    from idr.evaluation.camera_error import align_cameras, camera_errors
+    from idr.evaluation.camera_error import mean_camera_errors
     from idr.geometry.cameras import pose_matrix
 
     truth = dataset.get_gt_pose(scaled=False).double().numpy()
@@ -288,11 +288,8 @@ def _camera_monitor(dataset: Any) -> Any:
     def measure(trainer: Trainer) -> dict[str, float]:
         assert trainer.state.poses is not None
         poses = pose_matrix(trainer.state.poses.weight.detach().double().cpu()).numpy()
-        errors = camera_errors(poses, truth, align_cameras(poses, truth))
-        return {
-            "camera_rotation_degrees": float(errors.rotation_degrees.mean()),
-            "camera_centre": float(errors.translation.mean()),
-        }
+        rotation, centre = mean_camera_errors(poses, truth)
+        return {"camera_rotation_degrees": rotation, "camera_centre": centre}
 
     return measure
 

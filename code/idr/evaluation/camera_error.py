@@ -125,6 +125,22 @@ def camera_errors(
     return CameraErrors(angle, np.linalg.norm(truth[:, :3, 3] - centres, axis=-1))
 
 
+def mean_camera_errors(
+    poses_pred: NDArray[np.floating], poses_gt: NDArray[np.floating]
+) -> tuple[float, float]:
+    """Aligns predicted cameras with true ones and returns the mean errors.
+
+    Args:
+        poses_pred: (B, 4, 4) predicted camera-to-world poses.
+        poses_gt: (B, 4, 4) true ones, in the same order.
+
+    Returns:
+        Rotation error in degrees and centre error in the true frame's unit.
+    """
+    errors = camera_errors(poses_pred, poses_gt, align_cameras(poses_pred, poses_gt))
+    return float(errors.rotation_degrees.mean()), float(errors.translation.mean())
+
+
 def format_camera_errors(errors: CameraErrors) -> str:
     """Writes the result line of the camera evaluation; its wording is read by users' scripts.
 

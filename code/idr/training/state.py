@@ -151,8 +151,8 @@ class TrainingState:
         if weight.shape != self.poses.weight.shape:
             raise InputError(
                 f"{where} holds cameras of {weight.shape[0]} images, the scene has "
-                f"{self.poses.weight.shape[0]}; continue with the scene (and dataset.holdout) that the run was "
-                "started with"
+                f"{self.poses.weight.shape[0]}; continue with the scene and dataset.holdout of "
+                "the run"
             )
         self.poses.load_state_dict({"weight": weight})
         if "OptimizerCamParameters" in parts:
