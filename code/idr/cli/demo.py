@@ -27,6 +27,8 @@ DESCRIPTION = (
 )
 SCAN_ID = 1
 PEEK_RUN = "trained_models"
+RESOLUTION = 160
+PEEK_RESOLUTION = 96  # coarser than the demo's: done within a minute
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--nepoch_cameras", type=int, default=200, help="passes over the images from noisy cameras"
     )
     parser.add_argument(
-        "--resolution", type=int, default=160, help="grid samples along the mesh's shortest side"
+        "--resolution",
+        type=int,
+        help="grid samples along the mesh's shortest side; default: 160, with --peek 96",
     )
     parser.add_argument("--seed", type=int, default=0, help="root of all random numbers")
     add_device_arguments(parser)
@@ -97,7 +101,7 @@ def _demo(arguments: argparse.Namespace) -> int:
         status = _train(plan, root, arguments)
         if status:
             return status
-        scores[plan.title] = _measure(plan, root, scene, device, arguments.resolution)
+        scores[plan.title] = _measure(plan, root, scene, device, arguments.resolution or RESOLUTION)
     table = score_table(scores, _ceiling(root))
     overview = root / "evals" / "demo_overview.html"
     write_demo_overview(overview, table, scores, scene)
@@ -125,7 +129,9 @@ def _peek(arguments: argparse.Namespace) -> int:
     model = load_model(conf, locate_run(project_root() / PEEK_RUN / "demo_1", "latest"), "latest", device)
     opened = join_scene(model, conf, scan_id_of(conf), str(root / "data"))
     folder = root / "evals" / "peek"
-    scores = {plan.title: _score(opened, folder, scene, arguments.resolution, views=SHOWN_VIEWS)}
+    scores = {
+        plan.title: _score(opened, folder, scene, arguments.resolution or PEEK_RESOLUTION, views=SHOWN_VIEWS)
+    }
     overview = folder / "overview.html"
     write_demo_overview(overview, score_table(scores, None), scores, scene)
     say(f"\n{score_table(scores, None).as_text()}\n\nto look at:\n  {overview}")
@@ -137,7 +143,7 @@ def _peek(arguments: argparse.Namespace) -> int:
 def _root(arguments: argparse.Namespace) -> Path:
     from idr.config import project_root
 
-    if arguments.nepoch < 1 or arguments.nepoch_cameras < 1 or arguments.resolution < 16:
+    if arguments.nepoch < 1 or arguments.nepoch_cameras < 1 or (arguments.resolution or 16) < 16:
         raise InputError(
             "expected --nepoch and --nepoch_cameras of at least 1 and --resolution of at least 16"
         )
