@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from idr.cli.common import make_parser, parse, run, say
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from idr.datasets.synthetic import SceneSettings
+    from idr.datasets.synthetic_object import Array
 
 _EXAMPLES = """  python preprocess/make_demo_scene.py
   python preprocess/make_demo_scene.py --img_res 300 400 --views 48 --holdout 12 --out data/demo/scan2
@@ -100,7 +104,9 @@ def _summary(settings: SceneSettings) -> str:
     )
 
 
-def _extract(sdf, half_side, resolution):  # type: ignore[no-untyped-def]
+def _extract(
+    sdf: Callable[[Array], Array], half_side: float, resolution: int
+) -> tuple[Array, NDArray[np.integer]]:
     """The project's marching cubes behind the numpy interface of `idr.datasets.synthetic.exact_mesh`."""
     import numpy as np
     import torch

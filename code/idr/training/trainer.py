@@ -96,7 +96,7 @@ class Trainer:
             )
         self.state = TrainingState(model, optimizer, scheduler, poses, optimizer_cam, seed, batch_size)
         self.checkpoints = CheckpointFolder(outputs.run / "checkpoints")
-        self._seconds = 0.0  # spent in training steps, all sessions of the run together
+        self._seconds = 0.0  # spent in training steps, before and after interruptions
         self._stop_signal: int | None = None
         self._saved_at: tuple[int, int] | None = None
 
