@@ -124,17 +124,16 @@ def _peek(arguments: argparse.Namespace) -> int:
 
     root = _root(arguments)
     scene = _make_scene(root)
-    plan = Plan("shipped checkpoint", "./confs/demo.conf", 0, 1, False)
-    conf = _conf(plan.conf, root)
+    conf = _conf("./confs/demo.conf", root)
     model = load_model(conf, locate_run(project_root() / PEEK_RUN / "demo_1", "latest"), "latest", device)
     opened = join_scene(model, conf, scan_id_of(conf), str(root / "data"))
     folder = root / "evals" / "peek"
-    scores = {
-        plan.title: _score(opened, folder, scene, arguments.resolution or PEEK_RESOLUTION, views=SHOWN_VIEWS)
-    }
+    score = _score(opened, folder, scene, arguments.resolution or PEEK_RESOLUTION, views=SHOWN_VIEWS)
+    scores = {"shipped checkpoint": score}
+    table = score_table(scores, None)
     overview = folder / "overview.html"
-    write_demo_overview(overview, score_table(scores, None), scores, scene)
-    say(f"\n{score_table(scores, None).as_text()}\n\nto look at:\n  {overview}")
+    write_demo_overview(overview, table, scores, scene)
+    say(f"\n{table.as_text()}\n\nto look at:\n  {overview}")
     for path in sorted(folder.glob("*.ply")) + sorted((folder / "rendering").glob("*.png")):
         say(f"  {path}")
     return 0
