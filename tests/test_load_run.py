@@ -29,7 +29,8 @@ def run_folder(tmp_path):
     folder = tmp_path / "exps" / "golda_1" / "2020"
     (folder / "checkpoints" / "ModelParameters").mkdir(parents=True)
     shutil.copy(GOLDEN / "checkpoint.pth", folder / "checkpoints" / "ModelParameters" / "2000.pth")
-    shutil.copy(GOLDEN / "model.conf", folder / "runconf.conf")
+    published = (GOLDEN / "model.conf").read_text() + "\nmodel.ray_tracer.strategy = published\n"
+    (folder / "runconf.conf").write_text(published)
     return folder
 
 

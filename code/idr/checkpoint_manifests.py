@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 MODEL = "ModelParameters"
 TRAINER = "TrainerState"
+TRACER = "TracerState"
 
 STATE_KEYS: Mapping[str, str | None] = {
     MODEL: "model_state_dict",
@@ -34,8 +35,9 @@ STATE_KEYS: Mapping[str, str | None] = {
     "CamParameters": "pose_vecs_state_dict",
     "OptimizerCamParameters": "optimizer_cam_state_dict",
     TRAINER: None,
+    TRACER: None,
 }
-"""Parts of a checkpoint, and the key beside `epoch` in each file. Only TrainerState is not published."""
+"""Parts of a checkpoint, and the key beside `epoch` in each file. The last two are not published."""
 
 PARTS = tuple(STATE_KEYS)
 LATEST = "latest"

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from idr.errors import InputError
-from idr.model.tracing import PublishedTracer, TracerConfig, make_tracer
+from idr.model.tracing import AcceleratedTracer, PublishedTracer, TracerConfig, make_tracer
 from idr.model.tracing import common as tracing_common
 from idr.model.tracing.common import evaluate_in_chunks, evaluate_where
 
@@ -55,7 +55,7 @@ def test_chunks_bound_one_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"strategy": "fast"}, r"model.ray_tracer.strategy = fast: expected one of published"),
+        ({"strategy": "fast"}, r"model.ray_tracer.strategy = fast: expected one of accelerated, published"),
         ({"object_bounding_sphere": 0.0}, "object_bounding_sphere = 0.0: expected a radius above 0"),
         ({"n_steps": 1}, "n_steps = 1: expected at least 2 samples a ray"),
         ({"line_step_iters": -1}, "line_step_iters = -1: expected 0 or more"),
@@ -71,4 +71,5 @@ def test_published_defaults() -> None:
     config = TracerConfig(1.0)
     assert (config.sdf_threshold, config.line_search_step, config.line_step_iters) == (5e-5, 0.5, 1)
     assert (config.sphere_tracing_iters, config.n_steps, config.n_secant_steps) == (10, 100, 8)
-    assert isinstance(make_tracer(config), PublishedTracer)
+    assert isinstance(make_tracer(config), AcceleratedTracer)
+    assert isinstance(make_tracer(TracerConfig(1.0, strategy="published")), PublishedTracer)

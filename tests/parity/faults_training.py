@@ -39,9 +39,9 @@ def norm_of_the_quaternion_outside_the_graph(patch: Patch) -> None:
 
 
 def _shade_with(patch: Patch, hold: Callable) -> None:
-    def shade(self: IDRNetwork, points: Tensor, view_dirs: Tensor) -> Tensor:
+    def shade(self: IDRNetwork, points: Tensor, view_dirs: Tensor) -> tuple[Tensor, Tensor]:
         output, normals = self.implicit_network.value_and_gradient(points)
-        return self.rendering_network(*hold(points, normals, view_dirs, output[:, 1:]))
+        return self.rendering_network(*hold(points, normals, view_dirs, output[:, 1:])), output[:, :1]
 
     patch.setattr(IDRNetwork, "shade", shade)
 

@@ -31,9 +31,10 @@ def section(all_arrays: dict[str, torch.Tensor], prefix: str) -> dict[str, torch
     }
 
 
-def model(name: str) -> IDRNetwork:
+def model(name: str, strategy: str = "published") -> IDRNetwork:
     """Builds a golden model with its trained weights."""
-    network = IDRNetwork(load_conf(FOLDER / name / "model.conf")["model"])
+    overrides = (f"model.ray_tracer.strategy={strategy}",)
+    network = IDRNetwork(load_conf(FOLDER / name / "model.conf", overrides)["model"])
     checkpoint = torch.load(FOLDER / name / "checkpoint.pth", weights_only=True)
     network.load_state_dict(checkpoint["model_state_dict"])
     return network

@@ -130,7 +130,7 @@ def as_published(parts: dict[str, Any]) -> dict[str, Any]:
     """What the published code, with torch 1.2, has in its files for the same state."""
     published: dict[str, Any] = {}
     for part, content in parts.items():
-        if part == "TrainerState":
+        if part in ("TrainerState", "TracerState"):
             continue
         epoch, (key, state) = content["epoch"], next(item for item in content.items() if item[0] != "epoch")
         if "param_groups" in state:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ from idr.model.layers import folded_weights
 from idr.model.rendering_network import RenderingNetwork, RenderingNetworkConfig
 from idr.model.sample_network import differentiable_intersection
 from idr.model.tracing import TracerConfig, TraceResult, make_tracer
-from idr.model.tracing.published import Rays
+from idr.model.tracing.common import Rays
 
 
 @dataclass(frozen=True)
@@ -103,6 +103,7 @@ class IDRNetwork(nn.Module):
         self.tracer_config = read_block(TracerConfig, config.ray_tracer, "model.ray_tracer")
         self.object_bounding_sphere = self.tracer_config.object_bounding_sphere
         self.ray_tracer = make_tracer(self.tracer_config)
+        self.register_load_state_dict_post_hook(_discard_grid)
 
     def forward(self, model_input: Mapping[str, Any]) -> dict[str, Tensor | None]:
         """Traces and renders rays.
@@ -132,31 +133,59 @@ class IDRNetwork(nn.Module):
         traced = self._trace(centers, directions, object_mask, draws)
         depth = traced.depth.unsqueeze(1)  # (R, 1)
         points = center + depth * direction  # with gradient to the cameras, depth constant
-        sdf_output = self.implicit_network(points)[:, :1]
-
         if draws is None:
-            shaded, grad_theta = traced.hit, None
-            surface = points[shaded]
+            shaded = traced.hit.nonzero().squeeze(1)  # (N,)
+            surface, grad_theta = points[shaded], None
         else:
-            shaded = traced.hit & object_mask
-            eikonal_points = torch.cat((draws.eikonal_points, points.detach()))  # (E, 3)
-            grad_theta = self.implicit_network.gradient(eikonal_points).squeeze(1)
+            shaded = (traced.hit & object_mask).nonzero().squeeze(1)  # (N,)
+            sdf_output, grad_theta = self._fields(points, draws.eikonal_points)
+            self.ray_tracer.report(sdf_output.detach().squeeze(1), traced.hit)
             normal = grad_theta[draws.eikonal_points.shape[0] :]  # (R, 3), at the traced points
             surface = differentiable_intersection(
                 center[shaded], direction[shaded], depth[shaded], sdf_output[shaded], normal[shaded]
             )
-        colours = self.shade(surface, -direction[shaded])  # (N, 3)
-        rgb_values = torch.ones_like(points).masked_scatter(shaded.unsqueeze(1), colours)
+        colours, sdf_at_shaded = self.shade(surface, -direction[shaded])  # (N, 3), (N, 1)
+        if draws is None:
+            sdf_output = self._values(points, traced, shaded, sdf_at_shaded)
         return {
             "points": points,
-            "rgb_values": rgb_values,
+            "rgb_values": torch.ones_like(points).index_put((shaded,), colours),
             "sdf_output": sdf_output,
             "network_object_mask": traced.hit,
             "object_mask": object_mask,
             "grad_theta": grad_theta,
         }
 
-    def shade(self, points: Tensor, view_dirs: Tensor) -> Tensor:
+    def _fields(self, points: Tensor, eikonal_points: Tensor) -> tuple[Tensor, Tensor]:
+        """Evaluates f and its gradient, for the mask and the Eikonal loss, in one pass.
+
+        The Eikonal loss takes its points as constants, the mask loss moves the cameras through them. So the
+        pass is made at constant points, and f gets its dependence on them from the gradient that the pass
+        returns: the same first derivatives as if f were evaluated at the points themselves.
+
+        Args:
+            points: (R, 3) traced points, may carry a gradient to the cameras.
+            eikonal_points: (E - R, 3) points of the cube.
+
+        Returns:
+            sdf_output: (R, 1) f at the traced points.
+            grad_theta: (E, 3) gradients at the cube's points, then at the traced points.
+        """
+        fixed = points.detach()
+        values, grad_theta = self.implicit_network.sdf_and_gradient(torch.cat((eikonal_points, fixed)))
+        sdf_output = values[eikonal_points.shape[0] :]
+        if points.requires_grad:
+            normal = grad_theta[eikonal_points.shape[0] :].detach()
+            sdf_output = sdf_output + (normal * (points - fixed)).sum(dim=1, keepdim=True)
+        return sdf_output, grad_theta
+
+    def _values(self, points: Tensor, traced: TraceResult, shaded: Tensor, at_shaded: Tensor) -> Tensor:
+        """Returns f (R, 1) in evaluation: what is known from tracing and shading, else evaluated."""
+        if traced.value is None:
+            return self.implicit_network(points)[:, :1]
+        return traced.value.unsqueeze(1).index_put((shaded,), at_shaded)
+
+    def shade(self, points: Tensor, view_dirs: Tensor) -> tuple[Tensor, Tensor]:
         """Renders points on the surface; feature and normal are computed anew there, nothing detached.
 
         Args:
@@ -164,10 +193,11 @@ class IDRNetwork(nn.Module):
             view_dirs: (N, 3) unit vectors from the point to the camera.
 
         Returns:
-            (N, 3) RGB in [-1, 1].
+            colours: (N, 3) RGB in [-1, 1].
+            sdf: (N, 1) f at the points, which is known on the way.
         """
         output, normals = self.implicit_network.value_and_gradient(points)
-        return self.rendering_network(points, normals, view_dirs, output[:, 1:])
+        return self.rendering_network(points, normals, view_dirs, output[:, 1:]), output[:, :1]
 
     @torch.no_grad()
     def _trace(
@@ -178,8 +208,31 @@ class IDRNetwork(nn.Module):
         flat = SphereCrossing(*(x.reshape(-1) for x in (crossing.near, crossing.far, crossing.crosses)))
         rays = Rays(centers.repeat_interleave(directions.shape[1], dim=0), directions.reshape(-1, 3))
         depths = None if draws is None else draws.depths
-        # Not `sdf`: the published strategy is to give the published numbers to the last bit.
+        sdf = self.implicit_network.sdf
+        if self.tracer_config.strategy == "published":  # to the last bit of the published numbers
+
+            def sdf(x: Tensor) -> Tensor:
+                return self.implicit_network(x)[:, 0]
+
         with folded_weights(self.implicit_network):
-            return self.ray_tracer.trace(
-                lambda x: self.implicit_network(x)[:, 0], rays, flat, object_mask, depths
-            )
+            return self.ray_tracer.trace(sdf, rays, flat, object_mask, depths, self._weights_version())
+
+    def carried_state(self) -> dict[str, Any] | None:
+        """Returns what the tracer carries from one training step to the next, tensors and plain values.
+
+        It is no part of ``state_dict``: checkpoints keep it in a file of its own. None if there is nothing.
+        """
+        return self.ray_tracer.carried()
+
+    def restore_carried_state(self, carried: Mapping[str, Any]) -> None:
+        """Goes on from what `carried_state` returned, after the weights were loaded."""
+        self.ray_tracer.restore(carried, next(self.parameters()))
+
+    def _weights_version(self) -> tuple[tuple[int, int], ...]:
+        """Returns what changes when an optimiser, or a move to another device, changes f's parameters."""
+        return tuple((p.data_ptr(), p._version) for p in self.implicit_network.parameters())
+
+
+def _discard_grid(network: nn.Module, incompatible_keys: Any) -> None:
+    """Makes the tracer forget the weights that were replaced."""
+    cast(IDRNetwork, network).ray_tracer.discard()

@@ -6,6 +6,7 @@ N points, F features.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
@@ -154,10 +155,26 @@ class ImplicitNetwork(nn.Module):
             output: (N, 1 + F) as `forward` returns.
             gradient: (N, 3) df/dx, differentiable again unless gradients are switched off outside.
         """
+        return self._with_gradient(x, self.forward)
+
+    def sdf_and_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Evaluates the signed distance, without features, and its gradient in one pass.
+
+        Args:
+            x: (N, 3) points, unit-sphere frame; differentiated through if they require a gradient.
+
+        Returns:
+            distance: (N, 1).
+            gradient: (N, 3) df/dx, differentiable again unless gradients are switched off outside.
+        """
+        return self._with_gradient(x, lambda points: self.sdf(points).unsqueeze(1))
+
+    def _with_gradient(self, x: Tensor, evaluate: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        """Evaluates something whose first column is f, and f's gradient."""
         create_graph = torch.is_grad_enabled()
         with torch.enable_grad():
             points = x if x.requires_grad else x.detach().requires_grad_(True)
-            output = self(points)
+            output = evaluate(points)
             distance = output[:, :1]
             (gradient,) = torch.autograd.grad(
                 distance,

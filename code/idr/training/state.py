@@ -53,7 +53,7 @@ class TrainingState:
     averages: Averages = field(default_factory=Averages)
 
     def to_parts(self) -> Parts:
-        """Returns the dictionaries of the published files and, as ``TrainerState``, what else there is."""
+        """Returns the dictionaries of the published files, then of ours for what else there is."""
         parts: Parts = {
             "ModelParameters": {"epoch": self.epoch, "model_state_dict": self.model.state_dict()},
             "OptimizerParameters": {
@@ -69,6 +69,10 @@ class TrainingState:
                 "averages": self.averages.to_plain(),
             },
         }
+        model: Any = self.model
+        carried = model.carried_state() if hasattr(model, "carried_state") else None
+        if carried is not None:
+            parts["TracerState"] = {"epoch": self.epoch, **carried}
         if self.poses is not None and self.optimizer_cam is not None:
             parts["CamParameters"] = {"epoch": self.epoch, "pose_vecs_state_dict": self.poses.state_dict()}
             parts["OptimizerCamParameters"] = {
@@ -98,6 +102,9 @@ class TrainingState:
             else:
                 log.warning("%s holds no %sParameters: that part starts anew", where, name)
         self._load_cameras(parts, where)
+        model: Any = self.model
+        if "TracerState" in parts and hasattr(model, "restore_carried_state"):
+            model.restore_carried_state(parts["TracerState"])
         if "TrainerState" in parts:
             self._load_position(parts["TrainerState"], where, keep_seed)
 

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
-from idr.model.tracing.common import Sdf, TracerConfig, TraceResult
+from idr.model.tracing.accelerated import AcceleratedTracer
+from idr.model.tracing.common import Rays, Tracer, TracerConfig, TraceResult
 from idr.model.tracing.published import PublishedTracer
 
-__all__ = ["PublishedTracer", "Sdf", "TraceResult", "TracerConfig", "make_tracer"]
+__all__ = [
+    "AcceleratedTracer",
+    "PublishedTracer",
+    "Rays",
+    "TraceResult",
+    "Tracer",
+    "TracerConfig",
+    "make_tracer",
+]
+
+_TRACERS: dict[str, type[AcceleratedTracer] | type[PublishedTracer]] = {
+    "accelerated": AcceleratedTracer,
+    "published": PublishedTracer,
+}
 
 
-def make_tracer(config: TracerConfig) -> PublishedTracer:
+def make_tracer(config: TracerConfig) -> Tracer:
     """Returns the tracer that ``model.ray_tracer.strategy`` names."""
-    return {"published": PublishedTracer}[config.strategy](config)
+    return _TRACERS[config.strategy](config)

@@ -5,18 +5,18 @@ R rays.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from idr.errors import InputError
+from idr.fields.sdf_grid import Sdf
+from idr.geometry.spheres import SphereCrossing
 
-Sdf = Callable[[Tensor], Tensor]
-"""Maps (N, 3) points in the unit-sphere frame to (N,) signed distances."""
-
-STRATEGIES = ("published",)
+STRATEGIES = ("accelerated", "published")
 MAX_POINTS_AT_ONCE = 100_000  # bounds the memory of one network evaluation
 
 
@@ -32,7 +32,8 @@ class TracerConfig:
         sphere_tracing_iters: Most steps from either end.
         n_steps: Samples of the search along rays that did not converge, and of the smallest-f search.
         n_secant_steps: Refinements of a sign change.
-        strategy: Which tracer; ``published`` is the published method.
+        strategy: Which tracer: ``accelerated`` finds the same intersections as ``published``, the published
+            method, with a fraction of the evaluations.
     """
 
     object_bounding_sphere: float
@@ -42,7 +43,7 @@ class TracerConfig:
     sphere_tracing_iters: int = 10
     n_steps: int = 100
     n_secant_steps: int = 8
-    strategy: str = "published"
+    strategy: str = "accelerated"
 
     def __post_init__(self) -> None:
         where = "model.ray_tracer"
@@ -60,6 +61,29 @@ class TracerConfig:
 
 
 @dataclass(frozen=True)
+class Rays:
+    """Rays c + t v.
+
+    Attributes:
+        origin: (R, 3) c.
+        direction: (R, 3) v, of length one.
+    """
+
+    origin: Tensor
+    direction: Tensor
+
+    def at(self, depth: Tensor) -> Tensor:
+        """Returns the points at depths (R,) as (R, 3), or at (R, S) as (R, S, 3)."""
+        if depth.dim() == 1:
+            return self.origin + depth.unsqueeze(-1) * self.direction
+        return self.origin.unsqueeze(1) + depth.unsqueeze(-1) * self.direction.unsqueeze(1)
+
+    def subset(self, index: Tensor) -> Rays:
+        """Returns the rays of an index or a mask."""
+        return Rays(self.origin[index], self.direction[index])
+
+
+@dataclass(frozen=True)
 class TraceResult:
     """Where rays ended. No gradient.
 
@@ -67,10 +91,60 @@ class TraceResult:
         depth: (R,) depth t, unit-sphere frame; the ray's point is c + t v. For rays without a hit, the
             point that the mask loss looks at (training) or where the search ended (evaluation).
         hit: (R,) bool, the ray meets the surface.
+        value: (R,) f at the points, as well as it is known without another evaluation: exact to the
+            threshold for hits, interpolated elsewhere; None where nothing is known.
     """
 
     depth: Tensor
     hit: Tensor
+    value: Tensor | None = None
+
+
+class Tracer:
+    """What all strategies offer; those that carry nothing from step to step leave the rest as it is."""
+
+    def trace(
+        self,
+        sdf: Sdf,
+        rays: Rays,
+        crossing: SphereCrossing,
+        object_mask: Tensor,
+        smallest_depths: Tensor | None = None,
+        version: Hashable = None,
+    ) -> TraceResult:
+        """Traces rays.
+
+        Args:
+            sdf: The signed distance.
+            rays: R rays.
+            crossing: Their crossing of the bounding sphere, fields (R,).
+            object_mask: (R,) the photographs' mask; plays no part in evaluation.
+            smallest_depths: (S,) numbers in [0, 1] that place the samples of the smallest-f search along
+                each chord: given in training, None in evaluation, which has no such search.
+            version: Equal for calls with the same weights; None if that is not known.
+
+        Returns:
+            Depth and hit flag of every ray.
+        """
+        raise NotImplementedError
+
+    def discard(self) -> None:
+        """Forgets what was learned of the weights: they were replaced."""
+
+    def report(self, value: Tensor, hit: Tensor) -> None:
+        """Hears f at the points of a training step, when it is known anyway.
+
+        Args:
+            value: (R,) f at the traced points.
+            hit: (R,) hit flags that were returned.
+        """
+
+    def carried(self) -> dict[str, Any] | None:
+        """Returns what the next training step depends on, tensors and plain values; None if on nothing."""
+        return None
+
+    def restore(self, carried: Mapping[str, Any], like: Tensor) -> None:
+        """Goes on from what `carried` returned; ``like`` gives the device."""
 
 
 def evaluate_in_chunks(sdf: Sdf, points: Tensor) -> Tensor:

@@ -5,36 +5,22 @@ R rays, S samples along a ray, A rays of a subset. Depths and points are in the 
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from idr.geometry.spheres import SphereCrossing
-from idr.model.tracing.common import Sdf, TracerConfig, TraceResult, evaluate_in_chunks, evaluate_where
-
-
-@dataclass(frozen=True)
-class Rays:
-    """Rays c + t v.
-
-    Attributes:
-        origin: (R, 3) c.
-        direction: (R, 3) v, of length one.
-    """
-
-    origin: Tensor
-    direction: Tensor
-
-    def at(self, depth: Tensor) -> Tensor:
-        """Returns the points at depths (R,) as (R, 3), or at (R, S) as (R, S, 3)."""
-        if depth.dim() == 1:
-            return self.origin + depth.unsqueeze(-1) * self.direction
-        return self.origin.unsqueeze(1) + depth.unsqueeze(-1) * self.direction.unsqueeze(1)
-
-    def subset(self, index: Tensor) -> Rays:
-        """Returns the rays of an index or a mask."""
-        return Rays(self.origin[index], self.direction[index])
+from idr.model.tracing.common import (
+    Rays,
+    Sdf,
+    Tracer,
+    TracerConfig,
+    TraceResult,
+    evaluate_in_chunks,
+    evaluate_where,
+)
 
 
 @dataclass(frozen=True)
@@ -65,7 +51,7 @@ class _Sampled:
     hit: Tensor
 
 
-class PublishedTracer:
+class PublishedTracer(Tracer):
     """Finds the first intersection of rays with the surface as the published method does.
 
     Args:
@@ -83,20 +69,9 @@ class PublishedTracer:
         crossing: SphereCrossing,
         object_mask: Tensor,
         smallest_depths: Tensor | None = None,
+        version: Hashable = None,
     ) -> TraceResult:
-        """Traces rays.
-
-        Args:
-            sdf: The signed distance.
-            rays: R rays.
-            crossing: Their crossing of the bounding sphere, fields (R,).
-            object_mask: (R,) the photographs' mask; plays no part in evaluation.
-            smallest_depths: (S,) numbers in [0, 1] that place the samples of the smallest-f search along
-                each chord: given in training, None in evaluation, which has no such search.
-
-        Returns:
-            Depth and hit flag of every ray.
-        """
+        """Traces rays, see `Tracer.trace`."""
         training = smallest_depths is not None
         ends = self._trace_from_both_ends(sdf, rays, crossing)
         depth, hit = ends.near, ends.near < ends.far

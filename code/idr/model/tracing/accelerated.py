@@ -1,0 +1,144 @@
+"""The accelerated tracer: a grid of f says where a surface is possible, the network says what is there.
+
+It finds the published tracer's intersections with a thirtieth of its evaluations. What a grid excludes, it
+excludes by a bound (`idr.fields.sdf_grid`); what it does not exclude is asked of the network
+(`network_search`); where the two contradict one another, the published tracer decides.
+
+R rays, A rays of a subset. Depths are in the unit-sphere frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from idr.fields.sdf_grid import SdfGrid, build_sdf_grid
+from idr.geometry.spheres import SphereCrossing
+from idr.model.tracing.common import Rays, Sdf, Tracer, TracerConfig, TraceResult
+from idr.model.tracing.marching import March, march, smallest
+from idr.model.tracing.network_search import NetworkSearch
+from idr.model.tracing.published import PublishedTracer
+from idr.model.tracing.upkeep import GridUpkeep
+
+FINEST_LEVEL = 2
+"""Halvings of the cells of a grid for weights that do not change: 64 along a side."""
+
+
+class AcceleratedTracer(Tracer):
+    """Finds the first intersection of rays with the surface, with few evaluations of f.
+
+    Args:
+        config: The block ``model.ray_tracer``.
+    """
+
+    def __init__(self, config: TracerConfig) -> None:
+        self.config = config
+        self._published = PublishedTracer(config)
+        self._upkeep = GridUpkeep(config.object_bounding_sphere)
+        self.discard()
+
+    def discard(self) -> None:
+        """Forgets all grids: weights were replaced."""
+        self._upkeep.discard()
+        self._fixed: SdfGrid | None = None  # of weights that do not change
+        self._fixed_version: Hashable = None
+
+    def carried(self) -> dict[str, Any] | None:
+        """Returns what the next training step depends on, for a checkpoint; None if on nothing."""
+        return self._upkeep.carried()
+
+    def restore(self, carried: Mapping[str, Any], like: Tensor) -> None:
+        """Goes on from what `carried` returned; ``like`` gives the device."""
+        self._upkeep.restore(carried, like)
+
+    @torch.no_grad()
+    def trace(
+        self,
+        sdf: Sdf,
+        rays: Rays,
+        crossing: SphereCrossing,
+        object_mask: Tensor,
+        smallest_depths: Tensor | None = None,
+        version: Hashable = None,
+    ) -> TraceResult:
+        """Traces rays, see `Tracer.trace`.
+
+        Differs: rays without a hit end where f is smallest on their chord by the grid, or by the network
+        where a surface was possible, in training and in evaluation; `smallest_depths` only tells which it is.
+        """
+        if smallest_depths is None:
+            grid, slack = self._grid_of_fixed_weights(sdf, version, rays.origin), 0.0
+        else:
+            grid, slack = self._upkeep.follow(sdf, crossing.near.shape[0], rays.origin)
+        samples = march(grid, slack, rays, crossing)
+        depth, value = smallest(samples.depths, samples.values)
+        hit = torch.zeros_like(crossing.crosses)
+
+        possible = samples.possible.any(dim=1).nonzero().squeeze(1)  # (A,)
+        if possible.numel():
+            search = NetworkSearch(sdf, self.config, grid, slack)
+            found = search.look(rays.subset(possible), samples.subset(possible))
+            depth[possible], value[possible], hit[possible] = found.depth, found.value, found.hit
+            doubtful = possible[~found.settled]
+            if doubtful.numel():
+                depths, hits = self._trace_as_published(
+                    sdf, rays, crossing, object_mask, smallest_depths, doubtful
+                )
+                depth[doubtful], hit[doubtful] = depths, hits
+        if smallest_depths is None:
+            return TraceResult(torch.where(crossing.crosses, depth, 0), hit, value)
+        depth = _deepest_behind(samples, depth, hit & ~object_mask)
+        closest_to_origin = -(rays.direction * rays.origin).sum(dim=1)
+        return TraceResult(torch.where(crossing.crosses, depth, closest_to_origin), hit)
+
+    def report(self, value: Tensor, hit: Tensor) -> None:
+        """Hears f at the points of a training step, when it is known anyway.
+
+        Args:
+            value: (R,) f at the traced points.
+            hit: (R,) hit flags that were returned.
+        """
+        self._upkeep.report(((value < -self.config.sdf_threshold) & ~hit).sum())
+
+    def _grid_of_fixed_weights(self, sdf: Sdf, version: Hashable, like: Tensor) -> SdfGrid:
+        """Returns the grid of weights that do not change, built once a version."""
+        known = self._fixed
+        if (
+            known is None
+            or version is None
+            or version != self._fixed_version
+            or known.values.device != like.device
+        ):
+            known = build_sdf_grid(sdf, self.config.object_bounding_sphere, FINEST_LEVEL, 0.0, like)
+            self._fixed, self._fixed_version = known, version
+        return known
+
+    def _trace_as_published(
+        self,
+        sdf: Sdf,
+        rays: Rays,
+        crossing: SphereCrossing,
+        object_mask: Tensor,
+        smallest_depths: Tensor | None,
+        index: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Returns depth and hit flag of some of the rays as the published tracer finds them."""
+        part = SphereCrossing(crossing.near[index], crossing.far[index], crossing.crosses[index])
+        found = self._published.trace(sdf, rays.subset(index), part, object_mask[index], smallest_depths)
+        return found.depth, found.hit
+
+
+def _deepest_behind(samples: March, depth: Tensor, wanted: Tensor) -> Tensor:
+    """Moves hits outside the mask on to the smallest f behind them, for the mask loss; (R,) depths."""
+    index = wanted.nonzero().squeeze(1)
+    if index.numel() == 0:
+        return depth
+    behind = samples.subset(index)
+    beyond = behind.depths >= depth[index].unsqueeze(1)
+    deepest, value = smallest(behind.depths, torch.where(beyond, behind.values, torch.inf))
+    depth = depth.clone()
+    depth[index] = torch.where(torch.isfinite(value), torch.maximum(deepest, depth[index]), depth[index])
+    return depth

@@ -1,0 +1,102 @@
+"""A grid of f along rays: where a surface is possible, and where f is smallest.
+
+R rays, S samples along a chord. Depths are in the unit-sphere frame.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from idr.fields.sdf_grid import SdfGrid
+from idr.geometry.spheres import SphereCrossing
+from idr.model.tracing.common import Rays
+
+MARCH_SAMPLES = 129
+"""Samples along a chord: 0.016 radii of the bounding sphere apart at most, two in a finest cell."""
+
+
+@dataclass(frozen=True)
+class March:
+    """The grid along R rays.
+
+    Attributes:
+        depths: (R, S) depths of the samples, ascending.
+        values: (R, S) the grid there.
+        reach: (R, S) bound of |f - grid| within half a spacing of a sample.
+        possible: (R, S) f may be zero within half a spacing of the sample, and no earlier sample is surely
+            inside the object.
+    """
+
+    depths: Tensor
+    values: Tensor
+    reach: Tensor
+    possible: Tensor
+
+    @property
+    def near(self) -> Tensor:
+        """(R,) depth of the first sample."""
+        return self.depths[:, 0]
+
+    @property
+    def far(self) -> Tensor:
+        """(R,) depth of the last sample."""
+        return self.depths[:, -1]
+
+    @property
+    def spacing(self) -> Tensor:
+        """(R,) distance of neighbouring samples."""
+        return self.depths[:, 1] - self.depths[:, 0]
+
+    def subset(self, index: Tensor) -> March:
+        """Returns the samples of some of the rays."""
+        return March(self.depths[index], self.values[index], self.reach[index], self.possible[index])
+
+
+def march(grid: SdfGrid, slack: float, rays: Rays, crossing: SphereCrossing) -> March:
+    """Samples a grid along the chords of the bounding sphere.
+
+    Args:
+        grid: The grid.
+        slack: What f may differ from the grid's nodes.
+        rays: R rays.
+        crossing: Their crossing of the bounding sphere, fields (R,).
+
+    Returns:
+        The samples; nothing is possible on rays that miss the sphere or have it behind them.
+    """
+    fractions = torch.linspace(0, 1, MARCH_SAMPLES, dtype=rays.origin.dtype, device=rays.origin.device)
+    chord = crossing.far - crossing.near  # (R,)
+    depths = crossing.near.unsqueeze(1) + fractions * chord.unsqueeze(1)  # (R, S)
+    values, errors = grid.at(rays.at(depths))
+    # What f does within half a spacing is known where it is smooth, and bounded by L where it is not.
+    half_spacing = grid.lipschitz * chord / (2 * (MARCH_SAMPLES - 1))  # (R,)
+    reach = errors * (1 + half_spacing / grid.widest_error).unsqueeze(1) + slack
+    surely_inside = (values < -reach).to(torch.int32)
+    open_yet = surely_inside.cumsum(dim=1) == surely_inside  # up to the first such sample
+    possible = (values <= reach) & open_yet & (chord > 0).unsqueeze(1)
+    return March(depths, values, reach, possible)
+
+
+def smallest(depths: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """Finds where evenly spaced samples are smallest, between samples by a parabola.
+
+    Args:
+        depths: (R, S), evenly spaced and ascending in each row.
+        values: (R, S), infinite where a sample does not count.
+
+    Returns:
+        depth: (R,) the smallest sample's, moved to the vertex of the parabola through it and its neighbours.
+        value: (R,) the smallest sample.
+    """
+    last = values.shape[1] - 1
+    value, index = values.min(dim=1, keepdim=True)
+    before = values.gather(1, (index - 1).clamp_min(0))
+    after = values.gather(1, (index + 1).clamp_max(last))
+    bend = before - 2 * value + after
+    inner = (index > 0) & (index < last) & torch.isfinite(bend) & (bend > 0)
+    shift = torch.where(inner, (before - after) / (2 * bend), 0).clamp(-0.5, 0.5)
+    depth = depths.gather(1, index) + shift * (depths[:, 1:2] - depths[:, :1])
+    return depth.squeeze(1), value.squeeze(1)

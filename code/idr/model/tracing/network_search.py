@@ -1,0 +1,276 @@
+"""What the network says about rays on which a grid leaves a surface possible.
+
+A rays, S samples of the grid along a ray, M samples of the network. L is the grid's Lipschitz bound. Values
+and depths are in the unit-sphere frame.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from idr.fields.sdf_grid import SdfGrid
+from idr.model.tracing.common import Rays, Sdf, TracerConfig, evaluate_where
+from idr.model.tracing.marching import March, smallest
+
+MAX_APPROACH_STEPS = 6
+"""Most steps of the approach; one to three are usual."""
+
+EXTRAPOLATION_ERROR = 1e-5
+"""Depth error, in radii of the bounding sphere, at which a descent is extrapolated to zero without another
+evaluation; the published refinement does not evaluate its last depth either."""
+
+MIN_SLOPE = 0.15
+"""Slower descent than this along a ray counts as grazing: it is searched, not approached."""
+
+SEARCH_SPACING = 0.0625
+"""Distance of the search's first samples, in radii of the bounding sphere."""
+
+SEARCH_ROUNDS = 2
+"""Divisions of intervals in which a surface can hide between two samples. They end at 0.016 radii, below the
+0.02 of the published search; what is left is found where f bends towards zero."""
+
+POLISH_ROUNDS = 2
+"""Samples at the vertex of the parabola through the smallest three."""
+
+POLISH_BELOW = 0.005
+"""Smallest f, in radii of the bounding sphere, that is polished: from beyond, no bend reaches zero within the
+search's spacing unless its radius is below a hundredth of the sphere's."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """The answer for A rays.
+
+    Attributes:
+        hit: (A,) there is a surface.
+        depth: (A,) of the surface, or of the smallest f that was seen.
+        value: (A,) f there, within the threshold for hits.
+        settled: (A,) the answer stands; if not, another method has to find one.
+    """
+
+    hit: Tensor
+    depth: Tensor
+    value: Tensor
+    settled: Tensor
+
+
+class NetworkSearch:
+    """Looks for the first zero of f along rays.
+
+    Args:
+        sdf: f.
+        config: The block ``model.ray_tracer``.
+        grid: What the rays' samples are taken from.
+        slack: What f may differ from the grid's nodes, because it has moved since.
+    """
+
+    def __init__(self, sdf: Sdf, config: TracerConfig, grid: SdfGrid, slack: float) -> None:
+        self.sdf, self.config, self.slack, self.lipschitz = sdf, config, slack, grid.lipschitz
+        self.radius = config.object_bounding_sphere
+
+    def look(self, rays: Rays, samples: March) -> Found:
+        """Answers for rays on which a surface is possible.
+
+        Args:
+            rays: A rays.
+            samples: The grid along them.
+
+        Returns:
+            The answer.
+        """
+        expected = (samples.values < 0).any(dim=1)
+        depth, value = smallest(samples.depths, samples.values)
+        hit, settled = torch.zeros_like(expected), torch.zeros_like(expected)
+        index = expected.nonzero().squeeze(1)
+        if index.numel():
+            found = self.approach(rays.subset(index), samples.subset(index))
+            depth[index], value[index] = found.depth, found.value
+            hit[index], settled[index] = found.hit, found.settled
+        if self.slack > 0:
+            samples = self._corrected(rays, samples, depth, ~expected)
+            settled = settled | (~expected & ~samples.possible.any(dim=1))
+        index = (~settled).nonzero().squeeze(1)
+        if index.numel():
+            found = self.search(rays.subset(index), samples.subset(index))
+            depth[index], value[index] = found.depth, found.value
+            hit[index], settled[index] = found.hit, found.settled
+        return Found(hit, depth, value, settled)
+
+    def approach(self, rays: Rays, samples: March) -> Found:
+        """Walks from where a surface becomes possible to the surface.
+
+        The first step is f itself, as in sphere tracing; from then on the descent is extrapolated.
+
+        Args:
+            rays: A rays.
+            samples: The grid along them; a surface is possible somewhere.
+
+        Returns:
+            Hits, all settled; rays that descend too slowly, or differently than they began, are not settled.
+        """
+        threshold = self.config.sdf_threshold
+        first = samples.possible.to(torch.uint8).argmax(dim=1, keepdim=True)
+        entry = samples.depths.gather(1, first).squeeze(1) - samples.spacing / 2
+        t = torch.maximum(entry, samples.near)
+        f = self.sdf(rays.at(t))
+        done = (f <= threshold) & (t == samples.near)  # the camera, or the sphere, is inside
+        active, crossed = f > threshold, torch.zeros_like(done)
+        slope = torch.ones_like(f)
+        low_t, low_f, high_t, high_f = t, f, t, f
+        for _ in range(MAX_APPROACH_STEPS):
+            new_t = torch.where(active, t + f / slope, t)
+            new_f = torch.where(active, evaluate_where(self.sdf, rays.at(new_t), active), f)
+            new_slope = torch.where(active, (f - new_f) / (new_t - t), slope)
+            steep = active & (new_slope > MIN_SLOPE)
+            # Extrapolating to zero errs by the change of slope over what is left of f.
+            error = new_f.abs() * (new_slope - slope).abs() / new_slope**2
+            close = steep & (error <= EXTRAPOLATION_ERROR * self.radius)
+            over = active & (new_f < -threshold) & ~close
+            low_t, low_f = torch.where(over, t, low_t), torch.where(over, f, low_f)
+            high_t, high_f = torch.where(over, new_t, high_t), torch.where(over, new_f, high_f)
+            done = done | close | (active & (new_f.abs() <= threshold))
+            crossed = crossed | over
+            t, f = torch.where(close, new_t + new_f / new_slope, new_t), new_f
+            slope = new_slope
+            active = steep & ~done & ~crossed & (t < samples.far)
+        refined = self._refine(rays, (low_t, low_f), (high_t, high_f), crossed)
+        hit = done | crossed
+        return Found(hit, torch.where(crossed, refined, t), torch.zeros_like(t), hit)
+
+    def _corrected(self, rays: Rays, samples: March, depth: Tensor, asked: Tensor) -> March:
+        """Takes the grid's age into account by one evaluation a ray, where the grid is smallest.
+
+        What f differs from the grid there is what it differs by elsewhere on the ray, but for half the slack.
+        """
+        f = evaluate_where(self.sdf, rays.at(depth), asked)
+        lowest = samples.values.amin(dim=1)
+        change = torch.where(asked, f - lowest, 0).clamp(-self.slack, self.slack)
+        values = samples.values + change.unsqueeze(1)
+        reach = samples.reach - self.slack / 2 * asked.to(f.dtype).unsqueeze(1)
+        possible = torch.where(asked.unsqueeze(1), values <= reach, samples.possible)
+        return March(samples.depths, values, reach, possible)
+
+    def search(self, rays: Rays, samples: March) -> Found:
+        """Samples the network where a surface is possible, and ever closer where samples could hide one.
+
+        Between two samples a and b that are d apart, f is at least (f(a) + f(b) - L d) / 2, and that where
+        the two cones meet (Piyavskii 1972); there the next sample is taken.
+
+        Args:
+            rays: A rays.
+            samples: The grid along them.
+
+        Returns:
+            Hits and misses, settled unless a surface lies where the grid excluded one.
+        """
+        stride = max(1, round(SEARCH_SPACING * (samples.depths.shape[1] - 1) / 2))
+        depths = samples.depths[:, ::stride]  # (A, M)
+        chances = _any_in_windows(samples.possible, stride)  # (A, M - 1)
+        wanted = torch.zeros_like(depths, dtype=torch.bool)
+        wanted[:, :-1] |= chances
+        wanted[:, 1:] |= chances
+        values = self._evaluate(rays, depths, wanted)
+        for _ in range(SEARCH_ROUNDS):
+            left_t, right_t, left_f, right_f = depths[:, :-1], depths[:, 1:], values[:, :-1], values[:, 1:]
+            hidden = chances & (left_f + right_f < self.lipschitz * (right_t - left_t))
+            hidden = hidden & (left_f > 0) & (right_f > 0)
+            shift = torch.where(hidden, left_f - right_f, 0) / (2 * self.lipschitz)
+            deepest = (left_t + right_t) / 2 + shift
+            between = self._evaluate(rays, deepest, hidden)
+            depths, values = _interleave(depths, deepest), _interleave(values, between)
+            chances = hidden.repeat_interleave(2, dim=1)
+        for _ in range(POLISH_ROUNDS):
+            depths, values = self._polish(rays, depths, values)
+        return self._first_change(rays, depths, values)
+
+    def _first_change(self, rays: Rays, depths: Tensor, values: Tensor) -> Found:
+        """Finds and refines the first sign change among (A, M) samples, infinite where not known."""
+        inside = values < 0
+        hit = inside.any(dim=1)
+        high = inside.to(torch.uint8).argmax(dim=1, keepdim=True)
+        low = _last_known(values, before=high)
+        bracketed = hit & (low.squeeze(1) >= 0)
+        low = low.clamp_min(0)
+        refined = self._refine(
+            rays,
+            (depths.gather(1, low).squeeze(1), values.gather(1, low).squeeze(1)),
+            (depths.gather(1, high).squeeze(1), values.gather(1, high).squeeze(1)),
+            bracketed,
+        )
+        at_start = hit & (high.squeeze(1) == 0)
+        lowest_f, lowest = values.min(dim=1, keepdim=True)
+        depth = torch.where(hit, refined, depths.gather(1, lowest).squeeze(1))
+        return Found(hit, depth, torch.where(hit, 0, lowest_f.squeeze(1)), ~hit | bracketed | at_start)
+
+    def _polish(self, rays: Rays, depths: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Adds to (A, M) samples one at the vertex of the parabola through the smallest known three."""
+        value, index = values.min(dim=1, keepdim=True)
+        before = _last_known(values, before=index)
+        after = values.shape[1] - 1 - _last_known(values.flip(1), before=values.shape[1] - 1 - index)
+        inner = (before >= 0) & (after < values.shape[1]) & (value > 0) & (value < POLISH_BELOW * self.radius)
+        before, after = before.clamp_min(0), after.clamp_max(values.shape[1] - 1)
+        t = depths.gather(1, index)
+        left, right = depths.gather(1, before) - t, depths.gather(1, after) - t  # below 0, above 0
+        slope_left = (values.gather(1, before) - value) / left
+        slope_right = (values.gather(1, after) - value) / right
+        bend = (slope_right - slope_left) / (right - left)
+        inner = inner & (bend > 0)
+        vertex = t + torch.where(inner, (bend * left - slope_left) / (2 * bend), 0)
+        new = self._evaluate(rays, vertex, inner)
+        order = torch.cat((depths, vertex), dim=1).sort(dim=1, stable=True)
+        return order.values, torch.cat((values, new), dim=1).gather(1, order.indices)
+
+    def _refine(
+        self, rays: Rays, low: tuple[Tensor, Tensor], high: tuple[Tensor, Tensor], active: Tensor
+    ) -> Tensor:
+        """Refines sign changes by false position with the Illinois rule, until |f| is below the threshold.
+
+        Args:
+            rays: A rays.
+            low: Depths (A,) before the change and f there, positive.
+            high: Depths (A,) after the change and f there, negative.
+            active: (A,) rays that have a change.
+
+        Returns:
+            (A,) depths; the high end where a ray is not active.
+        """
+        (low_t, low_f), (high_t, high_f) = low, high
+        t, f = high_t, high_f
+        side = torch.zeros_like(f)
+        for _ in range(self.config.n_secant_steps):
+            active = active & (f.abs() > self.config.sdf_threshold)
+            t = torch.where(active, low_t + low_f * (high_t - low_t) / (low_f - high_f), t)
+            f = torch.where(active, evaluate_where(self.sdf, rays.at(t), active), f)
+            outside, inside = active & (f > 0), active & (f <= 0)
+            # Illinois: an end that stays for a second time counts half, or it would hold the other one back.
+            low_f = torch.where(outside, f, torch.where(inside & (side < 0), low_f / 2, low_f))
+            high_f = torch.where(inside, f, torch.where(outside & (side > 0), high_f / 2, high_f))
+            low_t, high_t = torch.where(outside, t, low_t), torch.where(inside, t, high_t)
+            side = outside.to(f.dtype) - inside.to(f.dtype)
+        return t
+
+    def _evaluate(self, rays: Rays, depths: Tensor, wanted: Tensor) -> Tensor:
+        """Returns f at (A, M) depths where wanted, infinity elsewhere."""
+        points = rays.at(depths).reshape(-1, 3)
+        values = evaluate_where(self.sdf, points, wanted.reshape(-1)).reshape(depths.shape)
+        return torch.where(wanted, values, torch.inf)
+
+
+def _last_known(values: Tensor, before: Tensor) -> Tensor:
+    """Returns (A, 1): the last finite of (A, M) values before an index (A, 1), or -1."""
+    number = torch.arange(values.shape[1], device=values.device).expand_as(values)
+    return torch.where(torch.isfinite(values) & (number < before), number, -1).amax(dim=1, keepdim=True)
+
+
+def _any_in_windows(flags: Tensor, stride: int) -> Tensor:
+    """Returns (A, M - 1): any of the (A, S) flags within or on the ends of each window of a stride."""
+    return flags[:, :-1].reshape(flags.shape[0], -1, stride).any(dim=2) | flags[:, stride::stride]
+
+
+def _interleave(samples: Tensor, between: Tensor) -> Tensor:
+    """Returns (A, M) samples with the (A, M - 1) between them, in order: (A, 2 M - 1)."""
+    pairs = torch.stack((samples[:, :-1], between), dim=2).reshape(samples.shape[0], -1)
+    return torch.cat((pairs, samples[:, -1:]), dim=1)

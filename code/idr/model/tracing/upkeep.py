@@ -1,0 +1,194 @@
+"""Keeping a grid of f true to a network that training moves.
+
+A step of training moves f by far more than the tracer's tolerance, but smoothly: most of what it moves near
+the surface is a quadratic function of the position. So a step begins with a few evaluations at nodes of the
+grid; a quadratic fitted to what f has become there moves the whole grid along, and what the fit leaves over
+is how far f may be from it: the slack. The grid is built anew when the evaluations that the slack costs
+have summed up to those of a build.
+
+N nodes that are probed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from idr.fields.sdf_grid import SdfGrid, build_sdf_grid
+from idr.model.tracing.common import Sdf
+
+NEAR_PROBES = 96
+"""Evaluations a step near the surface: nine or ten for each coefficient of the quadratic."""
+
+FAR_PROBES = 16
+"""Evaluations a step anywhere, by turns, to notice a surface that appears where none was."""
+
+PROBED_BAND = 0.1
+"""Nodes with |f| below this many radii are near the surface."""
+
+SLACK_SAFETY = 1.5
+"""The slack over the largest misfit among the probes, which are a sample."""
+
+EXCESS = 12.0
+"""Evaluations a ray that a slack of one radius costs, as measured on trained networks."""
+
+MAX_SLACK = 0.15
+"""Radii of slack beyond which a grid excludes nothing: it is built anew at once."""
+
+BUILD_SLACK = 0.02
+"""Radii from zero that f keeps in cells which are not split, for the steps to come."""
+
+RAYS_SERVED = (2_000, 100_000)
+"""Rays that a grid must serve until the next build for one, or two, halvings of its cells to pay: each costs
+evaluations once, and saves some a ray."""
+
+RIDGE = 1e-4
+"""Weight of small coefficients against misfit, for surfaces too small or flat to fix all ten."""
+
+
+class GridUpkeep:
+    """The grid of a network in training.
+
+    Args:
+        radius: Radius of the bounding sphere.
+    """
+
+    def __init__(self, radius: float) -> None:
+        self.radius = radius
+        self.discard()
+
+    def discard(self) -> None:
+        """Forgets the grid: the next step builds one."""
+        self._grid: SdfGrid | None = None
+        self._near: Tensor | None = None  # flat numbers of the grid's nodes near the surface
+        self._missed: Tensor | None = None
+        self._age, self._excess, self._level = 0, 0.0, 1
+
+    def report(self, missed: Tensor) -> None:
+        """Hears, when f is known at the points of a step, how many rays went through a surface unseen.
+
+        Args:
+            missed: () count.
+        """
+        self._missed = missed
+
+    def follow(self, sdf: Sdf, num_rays: int, like: Tensor) -> tuple[SdfGrid, float]:
+        """Returns the grid for a step, true to the network as it is now.
+
+        Args:
+            sdf: f.
+            num_rays: R, rays of the step.
+            like: A tensor that gives device and dtype.
+
+        Returns:
+            The grid, and the slack: what f may differ from it at its nodes.
+        """
+        if self._grid is not None and self._grid.values.device == like.device:
+            grid, slack, missed = self._moved(sdf, self._grid)
+            self._age += 1
+            self._excess += EXCESS * num_rays * slack / self.radius
+            if not missed and slack <= MAX_SLACK * self.radius and self._excess < grid.num_evaluations:
+                return grid, slack
+            self._level = sum(self._age * num_rays >= served for served in RAYS_SERVED)
+        self._take(build_sdf_grid(sdf, self.radius, self._level, BUILD_SLACK * self.radius, like))
+        self._age, self._excess, self._missed = 0, 0.0, None
+        assert self._grid is not None
+        return self._grid, 0.0
+
+    def _take(self, grid: SdfGrid) -> None:
+        """Makes a grid the present one."""
+        flat = grid.values.reshape(-1)
+        near = (flat.abs() <= PROBED_BAND * self.radius).nonzero().squeeze(1)
+        self._grid = grid
+        self._near = near if near.numel() else torch.arange(flat.numel(), device=flat.device)
+
+    def _moved(self, sdf: Sdf, grid: SdfGrid) -> tuple[SdfGrid, float, bool]:
+        """Moves a grid along with f; returns it, the slack, and whether the last step missed a surface."""
+        assert self._near is not None
+        everywhere = torch.arange(grid.values.numel(), device=grid.values.device)
+        probes = torch.cat(
+            (_turn(self._near, NEAR_PROBES, self._age), _turn(everywhere, FAR_PROBES, self._age))
+        )
+        points = _positions(probes, grid)
+        known = grid.values.reshape(-1)[probes]
+        change = sdf(points) - known  # (N,)
+        features = _quadratic(points[:NEAR_PROBES] / self.radius)  # (NEAR_PROBES, 10)
+        gram = features.T @ features + RIDGE * torch.eye(10, dtype=points.dtype, device=points.device)
+        coefficients = torch.linalg.solve(gram, features.T @ change[:NEAR_PROBES])
+        moved = replace(grid, values=grid.values + _quadratic_on_nodes(coefficients, grid, self.radius))
+        misfit = change - _quadratic(points / self.radius) @ coefficients
+        # Far from the surface only what brings f close to zero matters.
+        harmless = (known + change - misfit).abs() - PROBED_BAND * self.radius
+        excess = torch.where(misfit.abs() < harmless, 0, misfit.abs())
+        missed = torch.zeros_like(excess[0]) if self._missed is None else self._missed.to(excess.dtype)
+        slack, num_missed = torch.stack((SLACK_SAFETY * excess.max(), missed)).tolist()  # the step's one read
+        return moved, slack, num_missed > 0
+
+    def carried(self) -> dict[str, Any] | None:
+        """Returns what the next step depends on, as tensors and plain values; None without a grid."""
+        if self._grid is None:
+            return None
+        return {
+            "radius": float(self.radius),
+            "values": self._grid.values,
+            "errors": self._grid.errors,
+            "lipschitz": self._grid.lipschitz,
+            "num_evaluations": self._grid.num_evaluations,
+            "age": self._age,
+            "excess": self._excess,
+            "level": self._level,
+            "missed": 0 if self._missed is None else int(self._missed),
+        }
+
+    def restore(self, carried: Mapping[str, Any], like: Tensor) -> None:
+        """Goes on from what `carried` returned.
+
+        Args:
+            carried: What it returned.
+            like: A tensor that gives the device.
+        """
+        if float(carried["radius"]) != self.radius:
+            return  # the conf's sphere was changed: a grid of another cube is of no use
+        values, errors = (carried[name].to(like.device) for name in ("values", "errors"))
+        lipschitz, num_evaluations = float(carried["lipschitz"]), int(carried["num_evaluations"])
+        self._take(SdfGrid(values, errors, self.radius, lipschitz, num_evaluations))
+        self._age, self._excess = int(carried["age"]), float(carried["excess"])
+        self._level = int(carried["level"])
+        self._missed = torch.tensor(int(carried["missed"]), device=like.device)
+
+
+def _turn(candidates: Tensor, count: int, turn: int) -> Tensor:
+    """Picks ``count`` candidates, evenly spread, others at every turn."""
+    golden = 0.6180339887498949  # successive multiples of it leave no large gaps between 0 and 1
+    places = (
+        torch.arange(count, device=candidates.device, dtype=torch.float64) + turn * golden % 1.0
+    ) / count
+    return candidates[(places * candidates.numel()).long()]
+
+
+def _positions(flat: Tensor, grid: SdfGrid) -> Tensor:
+    """Returns (N, 3) positions of nodes given by their flat numbers (N,)."""
+    side = grid.values.shape[0]
+    index = torch.stack((flat // side**2, flat // side % side, flat % side), dim=1)
+    return index.to(grid.values.dtype) * grid.spacing - grid.half_side
+
+
+def _quadratic(x: Tensor) -> Tensor:
+    """Returns the ten monomials up to degree two of points (N, 3) as (N, 10)."""
+    one = torch.ones_like(x[:, :1])
+    mixed = torch.stack((x[:, 0] * x[:, 1], x[:, 0] * x[:, 2], x[:, 1] * x[:, 2]), dim=1)
+    return torch.cat((one, x, x * x, mixed), dim=1)
+
+
+def _quadratic_on_nodes(coefficients: Tensor, grid: SdfGrid, radius: float) -> Tensor:
+    """Evaluates a quadratic of ten coefficients on all nodes of a grid, (n, n, n), axis by axis."""
+    side, c = grid.values.shape[0], coefficients
+    axis = torch.linspace(-grid.half_side, grid.half_side, side, dtype=c.dtype, device=c.device) / radius
+    along = [c[1 + k] * axis + c[4 + k] * axis * axis for k in range(3)]
+    x, y, z = axis.view(-1, 1, 1), axis.view(1, -1, 1), axis.view(1, 1, -1)
+    in_plane = c[0] + along[0].view(-1, 1, 1) + along[1].view(1, -1, 1) + c[7] * x * y  # (n, n, 1)
+    return in_plane + (along[2].view(1, 1, -1) + (c[8] * x + c[9] * y) * z)
