@@ -19,7 +19,7 @@ from torch import Tensor
 from idr.files import write_text_atomic
 from idr.geometry.cameras import pose_matrix
 from idr.meshing import extract_mesh, uniform_grid, write_mesh
-from idr.meshing.extract import Field
+from idr.meshing.sampling import Field
 from idr.rendering import RenderedImage
 
 MAX_HITS = 2048

@@ -51,7 +51,14 @@ ADDED = {
         "new_run": False,
         "tensorboard": False,
     },
-    "eval": {"overrides": [], "data_root": None, "device": None, "chunk_pixels": None, "chunk_points": None},
+    "eval": {
+        "overrides": [],
+        "data_root": None,
+        "device": None,
+        "dense": False,
+        "chunk_pixels": None,
+        "chunk_points": None,
+    },
     "eval_disentanglement": {
         "overrides": [],
         "data_root": None,

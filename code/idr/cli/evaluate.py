@@ -60,6 +60,11 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="mesh in the axis-aligned cube around the bounding sphere, not along the surface's axes",
     )
+    parser.add_argument(
+        "--dense",
+        action="store_true",
+        help="evaluate all samples of the grid, not only those that the surface needs: slow, the same mesh",
+    )
     parser.add_argument("--eval_cameras", action="store_true", help="report the error of trained cameras")
     parser.add_argument("--eval_rendering", action="store_true", help="render and score every view")
     parser.add_argument(
@@ -138,7 +143,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
     chunk_points = arguments.chunk_points or plot.chunk_points
     surface = measuring.write_surface(
-        opened, folder, arguments.resolution, arguments.is_uniform_grid, chunk_points
+        opened, folder, arguments.resolution, arguments.is_uniform_grid, chunk_points, arguments.dense
     )
     if surface is None:
         say("no surface: the network has no zero set in the bounding sphere yet; no mesh written")

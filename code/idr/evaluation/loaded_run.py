@@ -24,7 +24,7 @@ from idr.errors import InputError
 from idr.evaluation.loading import LoadedModel, conf_of_run, load_model, locate_run
 from idr.evaluation.reconstruction import Reconstruction, join_scene
 from idr.meshing import extract_mesh, largest_component, surface_frame
-from idr.meshing.extract import DEFAULT_CHUNK_POINTS
+from idr.meshing.sampling import DEFAULT_CHUNK_POINTS
 from idr.plugins import scan_id_of
 from idr.rendering import DEFAULT_CHUNK_PIXELS, RenderedImage, render_image
 
@@ -145,19 +145,22 @@ class LoadedRun:
         intrinsics, pose = camera.tensors(self.device)
         return render_image(self.model, intrinsics, pose, camera.img_res, chunk_pixels=chunk_pixels)
 
-    def mesh(self, resolution: int = 256, chunk_points: int = DEFAULT_CHUNK_POINTS) -> trimesh.Trimesh | None:
+    def mesh(
+        self, resolution: int = 256, chunk_points: int = DEFAULT_CHUNK_POINTS, dense: bool = False
+    ) -> trimesh.Trimesh | None:
         """Meshes the surface, as evaluation does.
 
         Args:
             resolution: Grid samples along the shortest side.
             chunk_points: Points evaluated at once; bounds memory.
+            dense: Evaluate all samples, not only those that the surface needs.
 
         Returns:
             The largest component in unit-sphere coordinates, faces outward; None without a surface.
         """
         sdf, device = self._loaded.sdf, self.device
-        grid = surface_frame(sdf, self._loaded.bounding_radius, resolution, chunk_points, device)
-        mesh = None if grid is None else extract_mesh(sdf, grid, chunk_points, device)
+        grid = surface_frame(sdf, self._loaded.bounding_radius, resolution, chunk_points, device, dense=dense)
+        mesh = None if grid is None else extract_mesh(sdf, grid, chunk_points, device, dense)
         return None if mesh is None else largest_component(mesh)
 
     def training_camera(self, index: int) -> Camera:

@@ -124,7 +124,12 @@ def _world_poses(dataset: Any) -> NDArray[np.float64]:
 
 
 def write_surface(
-    reconstruction: Reconstruction, folder: Path, resolution: int, is_uniform_grid: bool, chunk_points: int
+    reconstruction: Reconstruction,
+    folder: Path,
+    resolution: int,
+    is_uniform_grid: bool,
+    chunk_points: int,
+    dense: bool = False,
 ) -> MeshResult | None:
     """Meshes the zero set and writes it in world coordinates.
 
@@ -134,6 +139,7 @@ def write_surface(
         resolution: Samples along the grid's shortest side.
         is_uniform_grid: Take the axis-aligned cube around the bounding sphere, not the surface's frame.
         chunk_points: Points handed to the network at once.
+        dense: Evaluate all samples of the grid, not only those that the surface needs.
 
     Returns:
         The mesh, or None where the network has no zero set yet.
@@ -145,11 +151,13 @@ def write_surface(
     if is_uniform_grid:
         grid = uniform_grid(loaded.bounding_radius, resolution)
     else:
-        frame = surface_frame(loaded.sdf, loaded.bounding_radius, resolution, chunk_points, loaded.device)
+        frame = surface_frame(
+            loaded.sdf, loaded.bounding_radius, resolution, chunk_points, loaded.device, dense=dense
+        )
         if frame is None:
             return None
         grid = frame
-    whole = extract_mesh(loaded.sdf, grid, chunk_points, loaded.device)
+    whole = extract_mesh(loaded.sdf, grid, chunk_points, loaded.device, dense)
     if whole is None:
         return None
     world = transform_mesh(whole, reconstruction.world_from_unit)

@@ -1,7 +1,5 @@
-"""Sampled fields: signed distances on a sparse grid, with a stated bound on what lies between samples."""
+"""Signed distances sampled where their surface may be, with stated bounds on what lies between samples.
 
-from __future__ import annotations
-
-from idr.fields.sdf_grid import Sdf, SdfGrid, build_sdf_grid
-
-__all__ = ["Sdf", "SdfGrid", "build_sdf_grid"]
+Grids for tracing (`sdf_grid`) and the refinement that meshing uses (`refinement`). Fields are plain functions:
+nothing here knows networks.
+"""

@@ -1,87 +1,138 @@
-"""Marching cubes on a field that is sampled chunk by chunk."""
+"""THE extractor of zero sets: marching cubes, on the samples that the surface needs or on all of them."""
 
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 import trimesh
 from numpy.typing import NDArray
-from skimage.measure import marching_cubes
-from torch import Tensor
 
-from idr.errors import InputError
+from idr.meshing.blocks import DEFAULT_BLOCK, InconsistentSigns, mesh_blocks
 from idr.meshing.grids import SampleGrid
+from idr.meshing.marching import nudge_zeros, triangulate
+from idr.meshing.sampling import DEFAULT_CHUNK_POINTS, Field, GridSampler, sample_volume
+from idr.meshing.sparse import SurfaceSearch, strides_of
 
 log = logging.getLogger(__name__)
 
-Field = Callable[[Tensor], Tensor]
-"""A signed distance: (N, 3) points -> (N,) or (N, 1) values, negative inside."""
 
-DEFAULT_CHUNK_POINTS = 100_000
-"""Points in one call of the field: about 0.6 GiB with 8 layers of 512."""
+@dataclass(frozen=True)
+class Extraction:
+    """A surface and what it took.
 
-_ZERO_NUDGE = 1e-4
-"""Smallest |value| kept, in grid spacings. A sample of exactly 0 puts several vertices on one spot, which
-leaves holes; this keeps them apart and moves the surface by a ten-thousandth of a cell at most."""
+    Attributes:
+        mesh: The mesh with outward faces, in the field's frame, or None without a surface in the grid.
+        evaluations: Samples of the grid that were evaluated, each once.
+        num_samples: Samples that the grid has.
+        slope_bounds: The least and the largest, over the grid's regions, of the bounds on the field's slopes
+            under which no sign of a sample is missed; infinite where all were evaluated.
+    """
 
-_SECONDS_BETWEEN_LINES = 15.0
+    mesh: trimesh.Trimesh | None
+    evaluations: int
+    num_samples: int
+    slope_bounds: tuple[float, float]
 
-_LARGE_GIB = 4.0
-"""Volumes beyond this are announced: a thin object's own frame has far more samples along its long sides."""
 
-
-def sample_volume(
+def extract_sparse(
     field: Field,
     grid: SampleGrid,
     chunk_points: int = DEFAULT_CHUNK_POINTS,
     device: torch.device | str = "cpu",
-) -> NDArray[np.float32]:
-    """Evaluates a field at all samples of a grid; only one chunk of points exists at a time.
+    block: int = DEFAULT_BLOCK,
+) -> Extraction:
+    """Extracts a zero set, evaluating the field coarse to fine where a zero is not ruled out.
+
+    The mesh is that of `extract_dense` up to rounding and the order of its parts, as long as the field keeps
+    the slopes' bound, which is learnt from its values and reported. A grid of fewer than 49 samples along its
+    shortest side is evaluated whole.
 
     Args:
-        field: The field; called without gradients with points on ``device``.
+        field: (N, 3) points -> (N,) signed distances, negative inside.
         grid: Where to sample.
-        chunk_points: Points a call, at least 1.
+        chunk_points: Points a call of the field.
+        device: Where the points are made.
+        block: Cells along the sides of the blocks that are meshed at once, a multiple of 8; bounds memory.
+
+    Returns:
+        The mesh and the count of evaluations.
+
+    Raises:
+        InputError: The field is not finite somewhere.
+    """
+    if len(strides_of(grid.shape)) == 1:
+        return extract_dense(field, grid, chunk_points, device)
+    sampler = GridSampler(field, grid, chunk_points, device)
+    search = SurfaceSearch(sampler)
+    while True:
+        samples = search.run()
+        try:
+            mesh = mesh_blocks(samples, grid, block)
+            break
+        except InconsistentSigns:
+            search.distrust()
+    result = Extraction(mesh, sampler.evaluations, grid.num_samples, search.bounds.extremes)
+    log.info(
+        "%s evaluations, %.2f %% of the grid's %s; slopes bounded by %.2f to %.2f, region by region",
+        f"{result.evaluations:,}",
+        100 * result.evaluations / result.num_samples,
+        f"{result.num_samples:,}",
+        *result.slope_bounds,
+    )
+    return result
+
+
+def extract_dense(
+    field: Field,
+    grid: SampleGrid,
+    chunk_points: int = DEFAULT_CHUNK_POINTS,
+    device: torch.device | str = "cpu",
+) -> Extraction:
+    """Extracts a zero set from all samples of a grid: the oracle of `extract_sparse`.
+
+    Args:
+        field: (N, 3) points -> (N,) signed distances, negative inside.
+        grid: Where to sample.
+        chunk_points: Points a call of the field.
         device: Where the points are made.
 
     Returns:
-        Values of the grid's shape, on the CPU.
+        The mesh and the count of evaluations.
 
     Raises:
-        ValueError: ``chunk_points`` is not positive.
         InputError: The field is not finite somewhere, or the volume does not fit in memory.
     """
-    if chunk_points < 1:
-        raise ValueError(f"chunk_points = {chunk_points}: expected at least 1")
-    size_text = " x ".join(str(count) for count in grid.shape)
-    gib = grid.num_samples * 4 / 2**30
-    if gib > _LARGE_GIB:
-        log.warning("a grid of %s samples takes %.1f GiB: a lower resolution takes less", size_text, gib)
-    try:
-        volume = np.empty(grid.num_samples, dtype=np.float32)
-    except MemoryError as error:
-        raise InputError(
-            f"a grid of {size_text} samples needs {gib:.0f} GiB: lower the resolution"
-        ) from error
-    started = reported = time.monotonic()
-    with torch.no_grad():
-        for start in range(0, volume.size, chunk_points):
-            stop = min(start + chunk_points, volume.size)
-            volume[start:stop] = field(grid.points(start, stop, device)).reshape(-1).float().cpu().numpy()
-            if not np.isfinite(volume[start:stop]).all():
-                raise InputError("the SDF is not finite everywhere: take an earlier checkpoint")
-            now = time.monotonic()
-            if now - reported > _SECONDS_BETWEEN_LINES:
-                left = (now - started) * (volume.size - stop) / stop
-                log.info(
-                    "sampling %s points: %.0f %%, %.0f s left", size_text, 100 * stop / volume.size, left
-                )
-                reported = now
-    return volume.reshape(grid.shape)
+    mesh = marching_cubes_volume(sample_volume(field, grid, chunk_points, device), grid)
+    return Extraction(mesh, grid.num_samples, grid.num_samples, (np.inf, np.inf))
+
+
+def extract_mesh(
+    field: Field,
+    grid: SampleGrid,
+    chunk_points: int = DEFAULT_CHUNK_POINTS,
+    device: torch.device | str = "cpu",
+    dense: bool = False,
+) -> trimesh.Trimesh | None:
+    """Extracts the zero set of a field.
+
+    Args:
+        field: (N, 3) points -> (N,) signed distances, negative inside.
+        grid: Where to sample.
+        chunk_points: Points a call of the field.
+        device: Where the points are made.
+        dense: Evaluate all samples, not only those that the surface needs.
+
+    Returns:
+        The mesh with outward faces, in the field's frame, or None without a surface in the grid.
+
+    Raises:
+        InputError: The field is not finite somewhere, or the volume does not fit in memory.
+    """
+    extract = extract_dense if dense else extract_sparse
+    return extract(field, grid, chunk_points, device).mesh
 
 
 def marching_cubes_volume(volume: NDArray[np.float32], grid: SampleGrid) -> trimesh.Trimesh | None:
@@ -96,35 +147,8 @@ def marching_cubes_volume(volume: NDArray[np.float32], grid: SampleGrid) -> trim
         The mesh in the grid's frame, faces counter-clockwise seen from outside (where values are positive),
         or None where the samples have one sign only. A surface that leaves the grid is open there.
     """
-    nudge = np.float32(_ZERO_NUDGE * grid.spacing)
-    for plane in volume:  # plane by plane: no second array of the volume's size
-        near_zero = np.abs(plane) < nudge
-        plane[near_zero] = np.where(plane[near_zero] < 0, -nudge, nudge)
+    nudge_zeros(volume, grid.spacing)
     if volume.min() > 0 or volume.max() < 0:
         return None
-    # "descent" is what gives outward faces where values grow outwards; the tests hold the sign of the volume.
-    indices, faces, _, _ = marching_cubes(volume, level=0.0, gradient_direction="descent")
+    indices, faces = triangulate(volume)
     return trimesh.Trimesh(vertices=grid.to_frame(indices), faces=faces, process=False)
-
-
-def extract_mesh(
-    field: Field,
-    grid: SampleGrid,
-    chunk_points: int = DEFAULT_CHUNK_POINTS,
-    device: torch.device | str = "cpu",
-) -> trimesh.Trimesh | None:
-    """Extracts the zero set of a field: `sample_volume`, then `marching_cubes_volume`.
-
-    Args:
-        field: (N, 3) points -> (N,) signed distances, negative inside.
-        grid: Where to sample.
-        chunk_points: Points a call of the field.
-        device: Where the points are made.
-
-    Returns:
-        The mesh with outward faces, in the field's frame, or None without a surface in the grid.
-
-    Raises:
-        InputError: The field is not finite somewhere, or the volume does not fit in memory.
-    """
-    return marching_cubes_volume(sample_volume(field, grid, chunk_points, device), grid)

@@ -7,9 +7,10 @@ import torch
 import trimesh
 from numpy.typing import NDArray
 
-from idr.meshing.extract import DEFAULT_CHUNK_POINTS, Field, extract_mesh
+from idr.meshing.extract import extract_mesh
 from idr.meshing.grids import SampleGrid, aligned_grid, uniform_grid
 from idr.meshing.meshes import largest_component
+from idr.meshing.sampling import DEFAULT_CHUNK_POINTS, Field
 
 COARSE_RESOLUTION = 100
 """Samples along each side of the coarse grid (published)."""
@@ -27,6 +28,7 @@ def surface_frame(
     chunk_points: int = DEFAULT_CHUNK_POINTS,
     device: torch.device | str = "cpu",
     seed: int = 0,
+    dense: bool = False,
 ) -> SampleGrid | None:
     """Finds the grid in which a surface is meshed by default.
 
@@ -44,11 +46,13 @@ def surface_frame(
         chunk_points: Points a call of the field.
         device: Where the points are made.
         seed: Seed of the points drawn on the surface.
+        dense: Evaluate the whole coarse grid, not only where the surface needs it. The coarse mesh is the
+            same, faces in the same order, and so is the grid.
 
     Returns:
         The grid, or None if the coarse grid sees no surface.
     """
-    coarse = extract_mesh(field, uniform_grid(bound, COARSE_RESOLUTION), chunk_points, device)
+    coarse = extract_mesh(field, uniform_grid(bound, COARSE_RESOLUTION), chunk_points, device, dense)
     if coarse is None:
         return None
     points, _ = trimesh.sample.sample_surface(largest_component(coarse), NUM_SURFACE_SAMPLES, seed=seed)

@@ -61,15 +61,25 @@ class SampleGrid:
         Returns:
             (stop - start, 3) float32 positions.
         """
-        flat = torch.arange(start, stop, device=device)
+        return self.points_at(torch.arange(start, stop, device=device))
+
+    def points_at(self, numbers: Tensor) -> Tensor:
+        """Returns some samples.
+
+        Args:
+            numbers: (N,) int64 flat numbers, the last index running fastest.
+
+        Returns:
+            (N, 3) float32 positions, on the device of the numbers.
+        """
         along = (
-            torch.div(flat, self.shape[1] * self.shape[2], rounding_mode="floor"),
-            torch.div(flat, self.shape[2], rounding_mode="floor") % self.shape[1],
-            flat % self.shape[2],
+            torch.div(numbers, self.shape[1] * self.shape[2], rounding_mode="floor"),
+            torch.div(numbers, self.shape[2], rounding_mode="floor") % self.shape[1],
+            numbers % self.shape[2],
         )
         indices = torch.stack(along, dim=-1).float()  # exact: an axis has fewer than 2^24 samples
-        steps = torch.tensor(self.axes.T * self.spacing, dtype=torch.float32, device=device)
-        return torch.tensor(self.origin, dtype=torch.float32, device=device) + indices @ steps
+        steps = torch.tensor(self.axes.T * self.spacing, dtype=torch.float32, device=numbers.device)
+        return torch.tensor(self.origin, dtype=torch.float32, device=numbers.device) + indices @ steps
 
 
 def uniform_grid(half_side: float, resolution: int) -> SampleGrid:

@@ -1,0 +1,189 @@
+"""Coarse to fine on a lattice: how fast a field changes, and what its values at a cell's corners rule out.
+
+M cells, N nodes. A lattice has integer coordinates; its level of stride s has the nodes at multiples of s and
+at the upper ends, so that the last cells of an axis may be narrower. A cell is named by its lowest corner.
+A region is a box of cells.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import maximum_filter
+
+CORNERS = np.array(list(itertools.product((0, 1), repeat=3)), dtype=np.int32)
+"""(8, 3) corners of a cell in units of its width; also its octants, by the corner that each holds."""
+
+SAFETY = 1.25
+"""The bound over the largest slope seen. Two corners of a cell lie within 28 degrees of any direction, so
+where the field is linear the largest slope seen is at least 0.88 of the true one; the rest is for what bends
+between two nodes."""
+
+LEAST_SHARE = 0.5
+"""No region's bound is below this share of the largest one: a region may be flat where it was looked at."""
+
+_PAIRS = np.array(list(itertools.combinations(range(8), 2)))  # (28, 2)
+_ALONG = (CORNERS[_PAIRS[:, 0]] != CORNERS[_PAIRS[:, 1]]).astype(np.float32)  # (28, 3): axes they differ in
+
+# From corner i to the farthest point of octant o, in cell widths: half a width along the axes in which the
+# octant lies on the corner's side, a whole one along the others.
+_TO_OCTANT = np.sqrt(np.where(CORNERS[:, None] == CORNERS[None], 0.25, 1.0).sum(axis=2)).astype(np.float32)
+
+
+class SlopeBounds:
+    """A bound for each region of a lattice on how fast a field changes there, learnt from its values.
+
+    A region's bound is `SAFETY` times the largest slope seen in it and the regions around it, a slope being
+    the difference of the values at two corners of a cell over their distance. Bounds never fall. A node of
+    value v within a convex region of bound L is at least |v| / L from the zeros in that region.
+
+    Args:
+        shape: Number of regions along the axes.
+    """
+
+    def __init__(self, shape: tuple[int, int, int]) -> None:
+        self._largest = np.zeros(shape, dtype=np.float32)
+        self._bounds = np.zeros(shape, dtype=np.float32)
+
+    def observe(
+        self, regions: NDArray[np.int32], values: NDArray[np.float32], widths: NDArray[np.floating]
+    ) -> None:
+        """Takes note of the slopes in cells.
+
+        Args:
+            regions: (M, 3) indices of the regions that the cells lie in.
+            values: (M, 8) values at `CORNERS`.
+            widths: (M, 3) sides of the cells, in the unit of the field's points.
+        """
+        squares = (widths.astype(np.float32) ** 2) @ _ALONG.T  # (M, 28)
+        rises = values[:, _PAIRS[:, 0]] - values[:, _PAIRS[:, 1]]
+        slopes = np.sqrt((rises * rises / squares).max(axis=1, initial=0.0))
+        np.maximum.at(self._largest, tuple(regions.T), slopes)
+
+    def settle(self) -> NDArray[np.bool_]:
+        """Raises the bounds that are below a slope seen.
+
+        Returns:
+            True for the regions whose bound was raised.
+        """
+        needed = np.maximum(maximum_filter(self._largest, size=3), LEAST_SHARE * self._largest.max())
+        raised = needed > self._bounds
+        self._bounds[raised] = SAFETY * needed[raised]
+        return raised
+
+    def widen(self, regions: NDArray[np.bool_]) -> None:
+        """Raises bounds by `SAFETY`, since values contradicted them.
+
+        Args:
+            regions: True for the regions.
+        """
+        self._bounds[regions] *= SAFETY
+
+    @property
+    def extremes(self) -> tuple[float, float]:
+        """The least and the largest of the bounds."""
+        return float(self._bounds.min()), float(self._bounds.max())
+
+    def radii(self, regions: NDArray[np.int32], values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Returns how far the corners of cells are from zeros at least.
+
+        Args:
+            regions: (M, 3) indices of the regions that the cells lie in.
+            values: (M, 8) values at the corners.
+
+        Returns:
+            (M, 8) radii, in the unit of the field's points, within which no point of the cell is a zero.
+        """
+        bounds = self._bounds[tuple(regions.T)][:, None]
+        with np.errstate(divide="ignore", invalid="ignore"):  # a field that does not change
+            return np.where(values == 0, np.float32(0), np.abs(values) / bounds)
+
+
+def uncertain_octants(radii: NDArray[np.float32], width: float) -> NDArray[np.bool_]:
+    """Finds the octants of cells that may hold a zero.
+
+    An octant is free of zeros if it lies whole within the radius of one of the cell's corners.
+
+    Args:
+        radii: (M, 8) radii around the corners that no zero enters.
+        width: Largest side of the cells, in the radii's unit.
+
+    Returns:
+        (M, 8) True where an octant is not known to be free of zeros.
+    """
+    far = _TO_OCTANT * np.float32(width)
+    uncertain = np.empty(radii.shape, dtype=bool)
+    for octant in range(8):
+        uncertain[:, octant] = (radii <= far[octant]).all(axis=1)
+    return uncertain
+
+
+class PagedValues:
+    """Values at some nodes of a lattice, in pages of 8^3 that exist where something was set.
+
+    Args:
+        shape: Number of nodes along the axes.
+    """
+
+    def __init__(self, shape: tuple[int, int, int]) -> None:
+        self.shape = shape
+        self._table = np.zeros([-(-count // 8) for count in shape], dtype=np.int32)
+        self._pages = np.full((1, 512), np.nan, dtype=np.float32)  # page 0: where nothing was set
+        self._used = 1
+
+    def get(self, indices: NDArray[np.int32]) -> NDArray[np.float32]:
+        """Reads values.
+
+        Args:
+            indices: (..., 3) node indices within the shape.
+
+        Returns:
+            (...) values, nan where none was set.
+        """
+        pages, places = self._find(indices)
+        return self._pages.ravel()[pages.astype(np.int64) * 512 + places]
+
+    def set(self, indices: NDArray[np.int32], values: NDArray[np.float32]) -> None:
+        """Writes values.
+
+        Args:
+            indices: (N, 3) node indices within the shape.
+            values: (N,) finite values.
+        """
+        pages, places = self._find(indices)
+        missing = np.unique(np.ravel_multi_index(tuple((indices[pages == 0] >> 3).T), self._table.shape))
+        if len(missing):
+            self._grow(len(missing))
+            self._table.ravel()[missing] = np.arange(self._used, self._used + len(missing))
+            self._used += len(missing)
+            pages, places = self._find(indices)
+        self._pages[pages, places] = values
+
+    def box(self, start: NDArray[np.integer], size: NDArray[np.integer]) -> NDArray[np.float32]:
+        """Reads all values of a box.
+
+        Args:
+            start: (3,) its first node, a multiple of 8.
+            size: (3,) number of nodes along the axes.
+
+        Returns:
+            A new array of that size, nan where no value was set.
+        """
+        first, last = start >> 3, (start + size - 1) >> 3
+        table = self._table[tuple(slice(a, b + 1) for a, b in zip(first, last, strict=True))]
+        pages = self._pages[table].reshape(*table.shape, 8, 8, 8).transpose(0, 3, 1, 4, 2, 5)
+        whole = pages.reshape([8 * count for count in table.shape])
+        return np.ascontiguousarray(whole[: size[0], : size[1], : size[2]])
+
+    def _find(self, indices: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        x, y, z = indices[..., 0], indices[..., 1], indices[..., 2]
+        pages = self._table[x >> 3, y >> 3, z >> 3]
+        return pages, ((x & 7) << 6) | ((y & 7) << 3) | (z & 7)
+
+    def _grow(self, more: int) -> None:
+        if self._used + more > len(self._pages):
+            larger = np.full((max(self._used + more, 3 * len(self._pages) // 2), 512), np.nan, np.float32)
+            larger[: self._used] = self._pages[: self._used]
+            self._pages = larger

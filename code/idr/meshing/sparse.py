@@ -1,0 +1,262 @@
+"""The samples of a grid that a surface needs, found coarse to fine.
+
+M cells, N nodes. A level of stride s has the grid's samples at multiples of s and at the upper ends. Cells
+of the coarsest level are split where a zero is not ruled out, down to cells of stride 2, and in these the
+samples whose sign is not known are evaluated one by one, then all corners of the grid's cells that change
+sign.
+
+What rules a zero out is a bound on the field's slopes in each region (`SlopeBounds`), learnt from the samples
+themselves; where a finer level shows a larger slope than was assumed, or a sign that was ruled out, the bound
+is raised and the region searched again, without evaluating anything twice. So under the bounds that hold at
+the end, which are reported, the signs of all samples of the grid are those that a dense evaluation gives.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from idr.fields.refinement import CORNERS, PagedValues, SlopeBounds, uncertain_octants
+from idr.meshing.sampling import GridSampler
+
+COARSEST_CELLS = 24
+"""Cells along the shortest side of the coarsest level, at least (and fewer than twice as many)."""
+
+_CHUNK_CELLS = 1 << 15
+"""Cells looked at together; bounds memory."""
+
+# The 3 x 3 x 3 samples of a cell of stride 2, which of them are its corners, and the samples at the corners
+# of each of the 8 cells of stride 1 in it.
+_SAMPLES = np.array(list(itertools.product(range(3), repeat=3)), dtype=np.int32)  # (27, 3)
+_OWN_CORNERS = np.array([9 * x + 3 * y + z for x, y, z in 2 * CORNERS])  # (8,)
+_CHILD_CORNERS = np.array([[9 * x + 3 * y + z for x, y, z in child + CORNERS] for child in CORNERS])  # (8, 8)
+# From corner i to sample j, in spacings of the grid.
+_TO_SAMPLE = np.linalg.norm(_SAMPLES[:, None] - 2.0 * CORNERS[None], axis=2).astype(np.float32)  # (27, 8)
+
+
+@dataclass(frozen=True)
+class SurfaceSamples:
+    """What was evaluated near a surface.
+
+    Attributes:
+        values: Values at the grid's samples, set at all corners of the cells that change sign.
+        crossed: (M, 3) cells of the grid that change sign, by their lowest corners.
+    """
+
+    values: PagedValues
+    crossed: NDArray[np.int32]
+
+
+class SurfaceSearch:
+    """Finds the cells of a grid that change sign, and the values at their corners.
+
+    The regions of the bounds are the cells of the coarsest level.
+
+    Args:
+        sampler: The field on the grid.
+
+    Attributes:
+        bounds: The bounds on the field's slopes that are assumed.
+    """
+
+    def __init__(self, sampler: GridSampler) -> None:
+        self._sampler = sampler
+        self._shape = sampler.grid.shape
+        self._last = np.array(self._shape, dtype=np.int32) - 1
+        self._strides = strides_of(self._shape)
+        counts = [[-(-int(last) // stride) for last in self._last] for stride in self._strides]
+        self._values = [PagedValues((x + 1, y + 1, z + 1)) for x, y, z in counts]
+        self.bounds = SlopeBounds((counts[0][0], counts[0][1], counts[0][2]))
+        self._due = np.ones(counts[0], dtype=bool)  # regions to be searched with the present bounds
+        self._crossed = np.empty((0, 3), dtype=np.int32)
+
+    def run(self) -> SurfaceSamples:
+        """Searches until nothing that was seen denies the bounds.
+
+        Raises:
+            InputError: The field is not finite somewhere.
+        """
+        while self._due.any():
+            cells = self._strides[0] * np.argwhere(self._due).astype(np.int32)
+            self._crossed = self._crossed[~self._due[self._regions(self._crossed)]]
+            self._due[:] = False
+            self._crossed = np.concatenate((self._crossed, self._descend(cells)))
+            self._crossed = self._crossed[~self._due[self._regions(self._crossed)]]
+        return SurfaceSamples(self._values[-1], self._crossed)
+
+    def distrust(self) -> None:
+        """Has all searched again under larger bounds, since the samples make no surface."""
+        self._due[:] = True
+        self.bounds.widen(self._due)
+
+    def _descend(self, cells: NDArray[np.int32]) -> NDArray[np.int32]:
+        """Searches cells of the coarsest level.
+
+        Returns:
+            The cells of the grid within that change sign, less those in regions that became due again.
+        """
+        self._fetch(0, (self._corners(part, self._strides[0]) for part in _parts(cells)))
+        for level, stride in enumerate(self._strides):
+            cells = self._check(level, cells)
+            if stride == 2:
+                break
+            children = [self._split(level, part) for part in _parts(cells)]
+            cells = np.concatenate([cells[:0], *children])
+            self._fetch(level + 1, (self._corners(part, stride // 2) for part in _parts(cells)))
+        return self._finish(level, cells)
+
+    def _check(self, level: int, cells: NDArray[np.int32]) -> NDArray[np.int32]:
+        """Shows the bounds the slopes in cells of a level; returns the cells whose bounds they keep."""
+        for part in _parts(cells):
+            corners = self._corners(part, self._strides[level])
+            widths = (corners[:, 7] - corners[:, 0]) * self._sampler.grid.spacing
+            self.bounds.observe(np.stack(self._regions(part), axis=1), self._get(level, corners), widths)
+        self._due |= self.bounds.settle()
+        return cells[~self._due[self._regions(cells)]]
+
+    def _regions(self, cells: NDArray[np.int32]) -> tuple[NDArray[np.int32], ...]:
+        """The regions that cells lie in, as an index."""
+        return tuple((cells // self._strides[0]).T)
+
+    def _radii(self, cells: NDArray[np.int32], values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(M, 8) distances from the corners of cells, in grid spacings, within which there is no zero."""
+        radii = self.bounds.radii(np.stack(self._regions(cells), axis=1), values)
+        return radii / np.float32(self._sampler.grid.spacing)
+
+    def _corners(self, cells: NDArray[np.int32], stride: int) -> NDArray[np.int32]:
+        """(M, 8, 3) samples at the corners of cells."""
+        return np.minimum(cells[:, None] + stride * CORNERS, self._last)
+
+    def _get(self, level: int, samples: NDArray[np.int32]) -> NDArray[np.float32]:
+        """Reads values from a level's store; the samples must be nodes of that level."""
+        return self._values[level].get(-(-samples // self._strides[level]))
+
+    def _fetch(self, level: int, batches: Iterator[NDArray[np.int32]]) -> None:
+        """Sees to it that values are there.
+
+        Args:
+            level: Level into whose store they go.
+            batches: (..., 3) samples, in any order, repeated as may be.
+        """
+        parts = []
+        for batch in batches:
+            flat = batch.reshape(-1, 3)
+            flat = flat[np.isnan(self._get(level, flat))]
+            parts.append(np.unique(np.ravel_multi_index(tuple(flat.T), self._shape)))
+        numbers = np.unique(np.concatenate(parts)) if parts else np.empty(0, dtype=np.int64)
+        if not len(numbers):
+            return
+        samples = np.stack(np.unravel_index(numbers, self._shape), axis=-1).astype(np.int32)
+        values = np.full(len(numbers), np.nan, dtype=np.float32)
+        if level > 0:  # a corner of a split cell has its value already
+            stride = self._strides[level - 1]
+            coarser = ((samples % stride == 0) | (samples == self._last)).all(axis=1)
+            values[coarser] = self._get(level - 1, samples[coarser])
+        missing = np.isnan(values)
+        title = f"cells of {self._strides[level]} samples"
+        values[missing] = self._sampler.evaluate(numbers[missing], title)
+        self._values[level].set(-(-samples // self._strides[level]), values)
+
+    def _split(self, level: int, cells: NDArray[np.int32]) -> NDArray[np.int32]:
+        """Returns the cells of the next level, within the given ones, in which a zero is not ruled out."""
+        stride = self._strides[level]
+        radii = self._radii(cells, self._get(level, self._corners(cells, stride)))
+        uncertain = uncertain_octants(radii, stride)
+        children = (cells[:, None] + stride // 2 * CORNERS)[uncertain]
+        return children[(children < self._last).all(axis=1)]
+
+    def _finish(self, level: int, cells: NDArray[np.int32]) -> NDArray[np.int32]:
+        """Evaluates the samples whose sign is not known, then all corners of cells that change sign.
+
+        Args:
+            level: The level of stride 2.
+            cells: Its cells in which a zero is not ruled out.
+
+        Returns:
+            The cells of the grid that change sign.
+        """
+        self._fetch(level + 1, (_Block(self, level, part).uncertain() for part in _parts(cells)))
+        self._fetch(level + 1, (_Block(self, level, part).needed() for part in _parts(cells)))
+        found = [cells[:0]]
+        for part in _parts(cells):
+            block = _Block(self, level, part)
+            wrong = np.zeros_like(self._due)
+            wrong[self._regions(part[block.contradicted()])] = True
+            self.bounds.widen(wrong)
+            self._due |= wrong
+            found.append(block.crossed())
+        return self._check(level + 1, np.concatenate(found))
+
+
+class _Block:
+    """What is known of the 27 samples of some cells of stride 2.
+
+    Args:
+        search: Where the values are.
+        level: The level of stride 2.
+        cells: (M, 3).
+    """
+
+    def __init__(self, search: SurfaceSearch, level: int, cells: NDArray[np.int32]) -> None:
+        self._cells = cells
+        self._last = search._last
+        self._samples = np.minimum(cells[:, None] + _SAMPLES, search._last)  # (M, 27, 3)
+        self._values = search._get(level + 1, self._samples)  # (M, 27)
+        corners = self._values[:, _OWN_CORNERS] = search._get(level, self._samples[:, _OWN_CORNERS])
+        radii = search._radii(cells, corners)
+        # A sample within a corner's radius has its sign.
+        outside, inside = np.where(corners < 0, 0, radii), np.where(corners < 0, radii, 0)
+        self._outside = np.empty(self._values.shape, dtype=bool)  # (M, 27) known to be positive
+        self._inside = np.empty_like(self._outside)
+        for sample, distances in enumerate(_TO_SAMPLE):
+            self._outside[:, sample] = (outside > distances).any(axis=1)
+            self._inside[:, sample] = (inside > distances).any(axis=1)
+        self._known = ~np.isnan(self._values)
+
+    def uncertain(self) -> NDArray[np.int32]:
+        """(N, 3) samples whose sign is neither evaluated nor ruled."""
+        return self._samples[~self._known & (self._outside == self._inside)]
+
+    def _changing(self) -> NDArray[np.bool_]:
+        """(M, 8) cells of stride 1 that change sign; those beyond the grid's end do not count."""
+        negative = np.where(self._known, self._values < 0, self._inside)[:, _CHILD_CORNERS]  # (M, 8, 8)
+        within = (self._cells[:, None] + CORNERS < self._last).all(axis=2)
+        return np.asarray(negative.any(axis=2) & ~negative.all(axis=2) & within)
+
+    def needed(self) -> NDArray[np.int32]:
+        """(N, 3) corners of the cells that change sign."""
+        wanted = np.zeros(self._known.shape, dtype=bool)
+        changing = self._changing()
+        for child, corners in enumerate(_CHILD_CORNERS):
+            wanted[:, corners] |= changing[:, child, None]
+        return self._samples[wanted]
+
+    def contradicted(self) -> NDArray[np.bool_]:
+        """(M,) True where a sample of the cell was ruled to have another sign than it has, or both."""
+        wrong = np.where(self._known, np.where(self._values < 0, self._outside, self._inside), False)
+        return np.asarray((wrong | (self._inside & self._outside)).any(axis=1))
+
+    def crossed(self) -> NDArray[np.int32]:
+        """(M, 3) cells of stride 1 that change sign."""
+        return (self._cells[:, None] + CORNERS)[self._changing()]
+
+
+def strides_of(shape: tuple[int, int, int]) -> list[int]:
+    """Returns the strides of a grid's levels, halving down to 1; just [1] for a grid too small to refine.
+
+    Args:
+        shape: Number of samples along the axes.
+    """
+    stride = 1
+    while (min(shape) - 1) // (2 * stride) >= COARSEST_CELLS:
+        stride *= 2
+    return [stride >> level for level in range(stride.bit_length())]
+
+
+def _parts(cells: NDArray[np.int32]) -> Iterator[NDArray[np.int32]]:
+    """Cuts cells into chunks."""
+    return (cells[start : start + _CHUNK_CELLS] for start in range(0, len(cells), _CHUNK_CELLS))
