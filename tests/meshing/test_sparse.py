@@ -229,7 +229,7 @@ def test_blocks_left_unwelded_are_seen(monkeypatch):
         )
 
 
-def test_bounds_far_too_small_lose_a_part(monkeypatch):
+def test_bounds_far_too_small_lose_the_surface(monkeypatch):
     field, grid = FIELDS["tiny far part"], uniform_grid(1.0, 128)
     radii = SlopeBounds.radii
     monkeypatch.setattr(SlopeBounds, "radii", lambda self, regions, values: 4 * radii(self, regions, values))
