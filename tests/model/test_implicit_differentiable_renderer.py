@@ -61,7 +61,8 @@ def test_points_of_hits_lie_on_the_surface_and_values_belong_to_points(strategy:
     expected = network.implicit_network(outputs["points"])[:, :1]
     assert torch.equal(values[hit], expected[hit])
     # Elsewhere the accelerated tracer gives what its grid says, coarse far away: never a surface, though.
-    assert (values - expected).abs().max() <= (0 if strategy == "published" else 0.05)
+    inside = outputs["points"].norm(dim=1) <= 1.0
+    assert (values - expected)[inside].abs().max() <= (0 if strategy == "published" else 0.05)
     assert (values[~hit] > 0).all()
 
 

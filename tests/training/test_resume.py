@@ -15,9 +15,13 @@ from idr.cli.train import main
 from idr.errors import InputError
 from tests.training import tiny
 
+PUBLISHED_TRACER = tiny.conf_text() + "\nmodel.ray_tracer.strategy = published\n"
 SETTINGS = {
     "fixed cameras": {"cameras": False, "batch_size": 1},
     "trained cameras, short last batch": {"cameras": True, "batch_size": 2},
+    # The published tracer carries nothing: without its grid a published run goes on bit for bit.
+    "published tracer": {"conf": PUBLISHED_TRACER},
+    "published tracer, trained cameras": {"conf": PUBLISHED_TRACER, "cameras": True, "batch_size": 2},
     "one draw of pixels an epoch": {
         "conf": tiny.conf_text("pixel_sampling = per_epoch, checkpoint_freq = 100")
     },
@@ -164,7 +168,7 @@ def write_published(run: Path, parts: dict[str, Any], names: tuple[str, ...]) ->
             torch.save(content, folder / f"{name}.pth", _use_new_zipfile_serialization=False)
 
 
-@pytest.mark.parametrize("setting", ["fixed cameras", "trained cameras, short last batch"])
+@pytest.mark.parametrize("setting", ["published tracer", "published tracer, trained cameras"])
 def test_a_published_run_goes_on_in_its_folder(
     scene_root: Path, tmp_path: Path, setting: str, whole_runs: Any
 ) -> None:

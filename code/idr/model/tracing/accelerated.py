@@ -89,6 +89,8 @@ class AcceleratedTracer(Tracer):
                 )
                 depth[doubtful], hit[doubtful] = depths, hits
         if smallest_depths is None:
+            to_sphere = rays.origin.norm(dim=1) - self.config.object_bounding_sphere
+            value = torch.where(crossing.crosses, value, to_sphere)
             return TraceResult(torch.where(crossing.crosses, depth, 0), hit, value)
         depth = _deepest_behind(samples, depth, hit & ~object_mask)
         closest_to_origin = -(rays.direction * rays.origin).sum(dim=1)

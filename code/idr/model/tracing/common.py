@@ -92,7 +92,8 @@ class TraceResult:
             point that the mask loss looks at (training) or where the search ended (evaluation).
         hit: (R,) bool, the ray meets the surface.
         value: (R,) f at the points, as well as it is known without another evaluation: exact to the
-            threshold for hits, interpolated elsewhere; None where nothing is known.
+            threshold for hits, interpolated elsewhere, the camera's distance to the bounding sphere on rays
+            that miss it; None where nothing is known.
     """
 
     depth: Tensor
