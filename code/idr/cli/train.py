@@ -13,18 +13,22 @@ from idr.cli.common import (
     EXIT_OK,
     add_conf_arguments,
     add_device_arguments,
-    choose_device,
     make_parser,
     parse,
     run,
     say,
 )
+from idr.cli.ranks import among_ranks
 from idr.errors import InputError, MissingInputError
 
 if TYPE_CHECKING:
     import torch
+    from pyhocon import ConfigTree
 
     from idr.checkpoints import CheckpointFolder
+    from idr.plots import PlotConfig
+    from idr.training.config import TrainConfig
+    from idr.training.distributed import OneProcess
     from idr.training.poses import LearnablePoses
     from idr.training.trainer import Trainer
 
@@ -95,86 +99,77 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status.
     """
     arguments = parse(build_parser(), argv)
-    return run(lambda: _train(arguments))
+
+    def body() -> int:
+        _check_numbers(arguments)
+        return among_ranks(
+            arguments.gpu, arguments.device, lambda device, ranks: _train(arguments, device, ranks)
+        )
+
+    return run(body)
 
 
-def _train(arguments: argparse.Namespace) -> int:
+def _train(arguments: argparse.Namespace, device: torch.device, ranks: OneProcess) -> int:
     """Builds everything, so that bad input leaves no trace, then opens the run's folder and trains."""
-    _check_numbers(arguments)
-    device = choose_device(arguments.gpu, arguments.device)
-
     import torch
 
-    from idr.config import load_conf, project_root, read_block, save_conf
-    from idr.plots import PlotConfig
-    from idr.plugins import build_dataset, build_loss, build_model, conf_value, scan_id_of
-    from idr.training.config import TrainConfig
+    from idr.config import project_root, save_conf
+    from idr.plugins import scan_id_of
     from idr.training.progress import TensorBoardLog
-    from idr.training.randomness import Stream, seed_everything
     from idr.training.trainer import Outputs, Trainer
     from idr.workspace import RUNCONF, create_run, run_name
 
-    conf = load_conf(arguments.conf, arguments.overrides)
-    config = read_block(TrainConfig, conf_value(conf, "train"), "train", unknown="warn")
-    plot_config = read_block(PlotConfig, conf.get("plot", {}), "plot")
+    conf, config, plot_config = ranks.together(lambda: _read_conf(arguments))
     scan_id = scan_id_of(conf, arguments.scan_id)
-    if arguments.train_cameras and config.learning_rate_cam is None:
-        raise InputError("--train_cameras needs train.learning_rate_cam in the conf (published: 1.0e-4)")
-    tensorboard = TensorBoardLog() if arguments.tensorboard else None
+    tensorboard = ranks.together(
+        lambda: TensorBoardLog() if arguments.tensorboard and ranks.is_first else None
+    )
     torch.set_flush_denormal(True)
 
     exps = project_root() / Path(arguments.exps_folder).expanduser()
     name = run_name(config.expname, arguments.expname, scan_id)
-    source = _find_checkpoint(arguments, exps, name) if arguments.is_continue else None
+    source = None
+    if arguments.is_continue:
+        source = ranks.from_first(lambda: _find_checkpoint(arguments, exps, name))
     seed = arguments.seed or 0
-    seed_everything(seed, Stream.WEIGHTS)
-    dataset = build_dataset(conf, arguments.train_cameras, scan_id, arguments.data_root)
-    model, loss = build_model(conf).to(device), build_loss(conf)
-    poses = _learnable_poses(dataset, device) if arguments.train_cameras else None
-    if arguments.batch_size > len(dataset):
-        log.warning(
-            "--batch_size %d is more than the %d images: one step an epoch",
-            arguments.batch_size,
-            len(dataset),
-        )
-    if config.num_pixels > dataset.total_pixels:
-        log.warning(
-            "train.num_pixels %d is more than an image has (%d)", config.num_pixels, dataset.total_pixels
-        )
+    dataset, model, loss, poses = ranks.together(lambda: _build(arguments, conf, scan_id, seed, device))
+    _check_counts(arguments, config, dataset, ranks)
 
     def trainer_in(folder: Path) -> Trainer:
         outputs = Outputs(
             run=folder,
-            plot=lambda trainer, epoch: _plot(trainer, epoch, plot_config),
-            monitor=_camera_monitor(dataset) if poses is not None else None,
+            plot=(lambda trainer, epoch: _plot(trainer, epoch, plot_config)) if ranks.is_first else None,
+            monitor=_camera_monitor(dataset) if poses is not None and ranks.is_first else None,
             tensorboard=tensorboard,
         )
         return Trainer(
             dataset, model, loss, config,
             num_epochs=arguments.nepoch, batch_size=arguments.batch_size, seed=seed,
-            outputs=outputs, poses=poses,
+            outputs=outputs, poses=poses, ranks=ranks,
         )  # fmt: skip
 
     resolved = _resolved(conf, scan_id, arguments.data_root)
     if source is None:
-        folder = create_run(exps, name)
+        folder = ranks.from_first(lambda: create_run(exps, name))
         trainer = trainer_in(folder)
     else:
         checkpoints, checkpoint = source
         # The checkpoint is read before anything is written: one that does not fit leaves no trace.
         trainer = trainer_in(checkpoints.path.parent)
-        trainer.resume(checkpoints, checkpoint, keep_seed=arguments.seed is not None)
+        ranks.together(lambda: trainer.resume(checkpoints, checkpoint, keep_seed=arguments.seed is not None))
         if trainer.state.epoch >= arguments.nepoch:
             say(f"run: {trainer.outputs.run}")
             say(f"nothing to do: {trainer.state.epoch} epochs are done, --nepoch is {arguments.nepoch}")
             return EXIT_OK
         if arguments.new_run:
-            trainer.move_to(create_run(exps, name))
+            trainer.move_to(ranks.from_first(lambda: create_run(exps, name)))
         folder = trainer.outputs.run
-        _note_changed_conf(resolved, folder, trainer.state.epoch)
-    save_conf(resolved, folder / RUNCONF)
+        ranks.from_first(lambda: _note_changed_conf(resolved, folder, trainer.state.epoch))
+    ranks.from_first(lambda: save_conf(resolved, folder / RUNCONF))
     say(f"run: {folder}")
-    say(f"{len(dataset)} images, {sum(p.numel() for p in model.parameters()):,} parameters, on {device}")
+    among = f", {ranks.size} processes" if ranks.size > 1 else ""
+    parameters = sum(p.numel() for p in model.parameters())
+    say(f"{len(dataset)} images, {parameters:,} parameters, on {device}{among}")
     if source is not None:
         say(
             f"continuing from checkpoint {source[1]} (epoch {trainer.state.epoch}, step {trainer.state.step})"
@@ -187,6 +182,54 @@ def _train(arguments: argparse.Namespace) -> int:
         f"{trainer.checkpoints.path}\nto go on: the same command with --is_continue --timestamp {folder.name}"
     )
     return EXIT_INTERRUPTED
+
+
+def _read_conf(arguments: argparse.Namespace) -> tuple[ConfigTree, TrainConfig, PlotConfig]:
+    """Reads the conf and checks the blocks that the command itself uses."""
+    from idr.config import load_conf, read_block
+    from idr.plots import PlotConfig
+    from idr.plugins import conf_value
+    from idr.training.config import TrainConfig
+
+    conf = load_conf(arguments.conf, arguments.overrides)
+    config = read_block(TrainConfig, conf_value(conf, "train"), "train", unknown="warn")
+    if arguments.train_cameras and config.learning_rate_cam is None:
+        raise InputError("--train_cameras needs train.learning_rate_cam in the conf (published: 1.0e-4)")
+    return conf, config, read_block(PlotConfig, conf.get("plot", {}), "plot")
+
+
+def _build(
+    arguments: argparse.Namespace, conf: ConfigTree, scan_id: int | None, seed: int, device: torch.device
+) -> tuple[Any, Any, Any, LearnablePoses | None]:
+    """Builds data set, model, loss and, if asked, poses, the same in every process."""
+    from idr.plugins import build_dataset, build_loss, build_model
+    from idr.training.poses import LearnablePoses
+    from idr.training.randomness import Stream, seed_everything
+
+    seed_everything(seed, Stream.WEIGHTS)
+    dataset = build_dataset(conf, arguments.train_cameras, scan_id, arguments.data_root)
+    model, loss = build_model(conf).to(device), build_loss(conf)
+    poses = None
+    if arguments.train_cameras:
+        poses = LearnablePoses(dataset.get_pose_init().float()).to(device)
+    return dataset, model, loss, poses
+
+
+def _check_counts(
+    arguments: argparse.Namespace, config: TrainConfig, dataset: Any, ranks: OneProcess
+) -> None:
+    """Says what a batch cannot be, and stops where its pixels are too few for all processes."""
+    if arguments.batch_size > len(dataset):
+        log.warning(
+            "--batch_size %d is more than the %d images: one step an epoch",
+            arguments.batch_size,
+            len(dataset),
+        )
+    if config.num_pixels > dataset.total_pixels:
+        log.warning(
+            "train.num_pixels %d is more than an image has (%d)", config.num_pixels, dataset.total_pixels
+        )
+    ranks.check_pixels(min(config.num_pixels, dataset.total_pixels))
 
 
 def _check_numbers(arguments: argparse.Namespace) -> None:
@@ -214,12 +257,6 @@ def _find_checkpoint(
         return None
     checkpoints = CheckpointFolder(folder / CHECKPOINTS)
     return checkpoints, checkpoints.resolve(arguments.checkpoint)
-
-
-def _learnable_poses(dataset: Any, device: torch.device) -> LearnablePoses:
-    from idr.training.poses import LearnablePoses
-
-    return LearnablePoses(dataset.get_pose_init().float()).to(device)
 
 
 def _resolved(conf: Any, scan_id: int | None, data_root: str | None) -> Any:

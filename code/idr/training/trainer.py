@@ -23,6 +23,7 @@ from idr.checkpoints import CheckpointFolder, checkpoint_name
 from idr.errors import OutputError, TrainingStoppedError
 from idr.files import write_atomic
 from idr.training.config import TrainConfig
+from idr.training.distributed import OneProcess
 from idr.training.feed import Batch, Feed
 from idr.training.poses import LearnablePoses
 from idr.training.progress import Averages, MetricsFile, ProgressLine, TensorBoardLog, squared_error
@@ -65,6 +66,7 @@ class Trainer:
         seed: Root of all random numbers.
         outputs: Where to write.
         poses: Learnable cameras, on the model's device, or None for the data set's.
+        ranks: The processes that share the rays; only the first of them writes.
     """
 
     def __init__(
@@ -79,9 +81,12 @@ class Trainer:
         seed: int,
         outputs: Outputs,
         poses: LearnablePoses | None = None,
+        ranks: OneProcess | None = None,
     ) -> None:
         self.dataset, self.loss, self.config, self.outputs = dataset, loss, config, outputs
         self.num_epochs = num_epochs
+        self.ranks = ranks or OneProcess()
+        self.render = self.ranks.wrap(model)
         self.feed = Feed(dataset, batch_size, config)
         self.device = next(model.parameters()).device
         self.first_alpha = loss.alpha
@@ -141,7 +146,7 @@ class Trainer:
         if self.outputs.tensorboard is not None:
             self.outputs.tensorboard.open(self.outputs.run / "tensorboard", state.epoch)
         self._stop_signal = None
-        with self._signals():
+        with self._signals(), self.ranks.losing_none():
             while state.epoch < self.num_epochs:
                 epoch = state.epoch
                 self.loss.alpha = alpha_at(epoch, self.first_alpha, self.config)
@@ -153,7 +158,7 @@ class Trainer:
                     self._record(epoch, metrics)
                     state.scheduler.step()
                     state.epoch, state.step, state.averages = epoch + 1, 0, Averages()
-                if self._stop_signal is not None:
+                if self._asked_to_stop():
                     break
             self.save()
         return state.epoch >= self.num_epochs
@@ -178,7 +183,7 @@ class Trainer:
             state.step += 1
             state.averages.add(losses, error)
             line.step(epoch, state.step, losses, error, rays)
-            if self._stop_signal is not None:
+            if self._asked_to_stop():
                 break
         self._seconds += time.monotonic() - started
 
@@ -188,13 +193,15 @@ class Trainer:
         model_input = dict(batch.model_input)
         if state.poses is not None:
             model_input["pose"] = state.poses(batch.indices)  # (B, 7)
-        outputs = state.model(model_input)
+        outputs = self.render(model_input)
         losses = self.loss(outputs, batch.ground_truth)
 
         state.optimizer.zero_grad()
         if state.optimizer_cam is not None:
             state.optimizer_cam.zero_grad()
         losses["loss"].backward()
+        if state.poses is not None:
+            self.ranks.average_pose_gradient(state.poses, batch.indices)
         self._check_finite(losses, batch)
         state.optimizer.step()
         if state.optimizer_cam is not None and self._trains_cameras:
@@ -225,7 +232,8 @@ class Trainer:
         path = self.outputs.run / f"nonfinite_{state.epoch}_{state.step}.pth"
         content = {**state.to_parts(), "batch": vars(batch), "losses": dict(losses)}
         try:
-            write_atomic(path, lambda file: write_content(file, content))
+            if self.ranks.is_first:
+                write_atomic(path, lambda file: write_content(file, content))
             kept = f"the weights before the step are in {path}"
         except OutputError as error:  # that training had to stop is the news
             kept = f"the weights before the step are lost ({error})"
@@ -238,7 +246,7 @@ class Trainer:
     def save(self) -> None:
         """Saves a checkpoint of the present state, unless the present state is the one last saved."""
         position = (self.state.epoch, self.state.step)
-        if position == self._saved_at:
+        if position == self._saved_at or not self.ranks.is_first:
             return
         name = checkpoint_name(*position)
         self.checkpoints.save(name, *position, self.state.to_parts(), self.config.keep_checkpoints)
@@ -246,6 +254,8 @@ class Trainer:
 
     def _record(self, epoch: int, metrics: MetricsFile) -> None:
         """Writes an epoch's numbers."""
+        if not self.ranks.is_first:
+            return
         row: dict[str, float | int] = {"epoch": epoch, **self.state.averages.read()}
         row["alpha"] = float(self.loss.alpha)
         row["learning_rate"] = float(self.state.optimizer.param_groups[0]["lr"])
@@ -255,6 +265,10 @@ class Trainer:
         metrics.add(row)
         if self.outputs.tensorboard is not None:
             self.outputs.tensorboard.scalars(row, epoch)
+
+    def _asked_to_stop(self) -> bool:
+        """Whether a signal came, to whichever process: all stop after the same step."""
+        return self.ranks.any(self._stop_signal is not None)
 
     @contextmanager
     def _signals(self) -> Iterator[None]:

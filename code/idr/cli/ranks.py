@@ -1,0 +1,85 @@
+"""A command as one of several processes that torchrun started."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from idr.cli.common import EXIT_STOPPED, EXIT_USER_ERROR, choose_device
+from idr.errors import USER_ERRORS, InputError, TrainingStoppedError
+
+if TYPE_CHECKING:
+    import torch
+
+    from idr.training.distributed import OneProcess
+
+    Body = Callable[[torch.device, OneProcess], int]
+
+BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl"}
+
+
+def among_ranks(gpu: str, device: str | None, body: Body) -> int:
+    """Runs a command's body, under torchrun as one of its processes, of which only the first speaks.
+
+    Args:
+        gpu: ``--gpu``.
+        device: ``--device``.
+        body: Called with the device and the process's place among all.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        InputError: The device is not there, or not for several processes.
+    """
+    size = int(os.environ.get("WORLD_SIZE", 1))
+    if size == 1:
+        from idr.training.distributed import OneProcess
+
+        return body(choose_device(gpu, device), OneProcess())
+
+    # Before torch is loaded: it warns in every process that a step may leave no parameter unused.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    from idr.training.distributed import LostProcessError, joined
+
+    chosen = _device_of_rank(gpu, device, int(os.environ["LOCAL_RANK"]))
+    with joined(int(os.environ["RANK"]), size, BACKENDS[chosen.type]) as ranks:
+        if ranks.is_first:
+            return body(chosen, ranks)
+        logging.getLogger("idr").setLevel(logging.CRITICAL)
+        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+            try:
+                return body(chosen, ranks)
+            except LostProcessError:
+                raise  # the first process may be the one that was lost
+            except USER_ERRORS:
+                return EXIT_USER_ERROR
+            except TrainingStoppedError:
+                return EXIT_STOPPED
+
+
+def _device_of_rank(gpu: str, device: str | None, local_rank: int) -> torch.device:
+    """Chooses the CPU for all, or for each process of a machine a GPU of its own."""
+    chosen = choose_device("ignore" if gpu == "auto" else gpu, device)
+    if chosen.type not in BACKENDS:
+        raise InputError(
+            f"--device {chosen}: several processes can share CPUs or CUDA devices; start one process without "
+            "torchrun, or give --device cpu"
+        )
+    if chosen.type == "cpu":
+        return chosen
+
+    import torch
+
+    if chosen.index is not None:
+        raise InputError(f"--device {chosen}: each process takes a GPU of its own; give --device cuda")
+    if local_rank >= torch.cuda.device_count():
+        raise InputError(
+            f"process {local_rank} of this machine has no GPU: there are {torch.cuda.device_count()}; start "
+            "as many processes as GPUs (torchrun --nproc_per_node), or give --device cpu"
+        )
+    torch.cuda.set_device(local_rank)
+    return torch.device("cuda", local_rank)
