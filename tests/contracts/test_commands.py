@@ -6,7 +6,15 @@ import argparse
 
 import pytest
 
-from idr.cli import check_scene, disentanglement, evaluate, make_scene, preprocess_cameras, train
+from idr.cli import (
+    check_scene,
+    disentanglement,
+    evaluate,
+    make_scene,
+    preprocess_cameras,
+    run_scenes,
+    train,
+)
 
 CONF = "./confs/dtu_fixed_cameras.conf"
 
@@ -94,6 +102,13 @@ ADDED = {
     },
 }
 
+CHOOSE_A_RUN = {"scan_id", "timestamp", "checkpoint"}
+ADDED["run_scenes"] = {
+    flag: default
+    for flag, default in (PUBLISHED["exp_runner"] | ADDED["exp_runner"]).items()
+    if flag not in CHOOSE_A_RUN
+} | {"scans": None, "jobs": None, "gpus": [], "cluster": None, "cluster_set": []}
+
 
 def parsers() -> dict[str, argparse.ArgumentParser]:
     return {
@@ -103,6 +118,7 @@ def parsers() -> dict[str, argparse.ArgumentParser]:
         "preprocess_cameras": preprocess_cameras._parser(),
         "check_scene": check_scene._parser(),
         "make_demo_scene": make_scene._parser(),
+        "run_scenes": run_scenes.build_parser(),
     }
 
 

@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 PARSERS = {
     "training/exp_runner.py": "train",
+    "training/run_scenes.py": "run_scenes",
     "evaluation/eval.py": "evaluate",
     "evaluation/eval_disentanglement.py": "disentanglement",
     "preprocess/preprocess_cameras.py": "preprocess_cameras",

@@ -74,7 +74,7 @@ def main(plan_file: str) -> None:
     for entry in json.loads(Path(plan_file).read_text()):
         os.environ["MASTER_PORT"] = str(entry["port"])
         statuses[entry["name"]] = train([*entry["arguments"], *(entry["rank1"] if RANK == 1 else [])])
-    Path(f"{plan_file}.{RANK}").write_text(json.dumps(statuses))
+        Path(f"{plan_file}.{RANK}").write_text(json.dumps(statuses))
 
 
 if __name__ == "__main__":

@@ -48,6 +48,21 @@ EXAMPLES = """\
 def build_parser() -> argparse.ArgumentParser:
     """Returns the parser of the command."""
     parser = make_parser(DESCRIPTION, EXAMPLES)
+    add_train_arguments(parser)
+    parser.add_argument(
+        "--timestamp", default=LATEST, help="with --is_continue: the run's folder, or the latest"
+    )
+    parser.add_argument(
+        "--checkpoint", default=LATEST, help="with --is_continue: epoch of the checkpoint, or the latest"
+    )
+    parser.add_argument(
+        "--scan_id", type=int, default=-1, help="scene; -1 takes the conf's dataset.scan_id, if any"
+    )
+    return parser
+
+
+def add_train_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that do not choose a scene or a run."""
     add_conf_arguments(parser)
     parser.add_argument("--batch_size", type=int, default=1, help="images a step")
     parser.add_argument(
@@ -64,12 +79,6 @@ def build_parser() -> argparse.ArgumentParser:
         "--is_continue", action="store_true", help="continue a run from its checkpoint, in its folder"
     )
     parser.add_argument(
-        "--timestamp", default=LATEST, help="with --is_continue: the run's folder, or the latest"
-    )
-    parser.add_argument(
-        "--checkpoint", default=LATEST, help="with --is_continue: epoch of the checkpoint, or the latest"
-    )
-    parser.add_argument(
         "--new_run",
         action="store_true",
         help="with --is_continue: go on in a new folder and leave the old one as it is",
@@ -78,15 +87,11 @@ def build_parser() -> argparse.ArgumentParser:
         "--train_cameras", action="store_true", help="train cameras too, from cameras_linear_init.npz"
     )
     parser.add_argument(
-        "--scan_id", type=int, default=-1, help="scene; -1 takes the conf's dataset.scan_id, if any"
-    )
-    parser.add_argument(
         "--seed", type=int, default=None, help="root of all random numbers (default: 0, or the run's)"
     )
     parser.add_argument(
         "--tensorboard", action="store_true", help="also write TensorBoard events (idr[tensorboard])"
     )
-    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -208,5 +208,9 @@ def joined(rank: int, size: int, backend: str) -> Iterator[Ranks]:
         distributed.init_process_group(backend, rank=rank, world_size=size, timeout=PATIENCE)
     try:
         yield ranks
-    finally:
+    except LostProcessError:  # nobody is left to take leave of, and torchrun ends us soon
+        raise
+    except BaseException:
         distributed.destroy_process_group()
+        raise
+    distributed.destroy_process_group()

@@ -1,0 +1,152 @@
+"""``run_scenes.py``: trains a list of scenes, a few at a time, and keeps one table of them."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from idr.cli.common import EXIT_INTERRUPTED, EXIT_OK, EXIT_STOPPED, make_parser, parse, run, say
+from idr.cli.train import add_train_arguments
+from idr.errors import InputError
+
+if TYPE_CHECKING:
+    from idr.training.scenes import Launcher
+
+DESCRIPTION = (
+    "Trains a list of scenes, each in a process of its own, and continues what is unfinished. All options of "
+    "exp_runner.py are passed on. Table and logs go to exps/<expname><suffix>_scenes/."
+)
+EXAMPLES = """\
+  python training/run_scenes.py --scans 24 37 40 --jobs 2 --conf ./confs/dtu_quick_fixed_cameras.conf --nepoch 100
+  python training/run_scenes.py --scans 24 37 40 --gpus 0 1 --conf ./confs/dtu_trained_cameras.conf --train_cameras
+  python training/run_scenes.py --scans 24 37 40 --cluster slurm --cluster_set slurm_partition=gpu --cluster_set gpus_per_node=1"""  # noqa: E501
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command, options of ``exp_runner.py`` included."""
+    parser = make_parser(DESCRIPTION, EXAMPLES)
+    _add_own_arguments(parser)
+    add_train_arguments(parser)
+    return parser
+
+
+def _add_own_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--scans", type=int, nargs="+", required=True, metavar="N", help="scenes to train")
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=None,
+        help="scenes at a time (default: one a GPU of --gpus, all on a cluster, else 1)",
+    )
+    parser.add_argument(
+        "--gpus", type=int, nargs="+", default=[], metavar="G", help="GPUs that the scenes take turns on"
+    )
+    parser.add_argument(
+        "--cluster",
+        choices=("slurm", "local"),
+        default=None,
+        help="submit the scenes through submitit (idr[cluster]); local tries it on this machine",
+    )
+    parser.add_argument(
+        "--cluster_set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="with --cluster: a parameter of submitit's executor; may be given several times",
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command.
+
+    Args:
+        argv: Arguments without the program's name; None for the process's own.
+
+    Returns:
+        The exit status.
+    """
+    words = sys.argv[1:] if argv is None else list(argv)
+    arguments = parse(build_parser(), words)
+    own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    _add_own_arguments(own)
+    _, passed_on = own.parse_known_args(words)
+    return run(lambda: _train_all(arguments, passed_on))
+
+
+def _train_all(arguments: argparse.Namespace, passed_on: list[str]) -> int:
+    jobs = _check(arguments)
+
+    from idr.config import load_conf, project_root, read_block
+    from idr.plugins import conf_value
+    from idr.training.config import TrainConfig
+    from idr.training.scenes import Scene, SceneQueue, SummaryTable, ended_well
+    from idr.workspace import run_name
+
+    conf = load_conf(arguments.conf, arguments.overrides)
+    expname = read_block(TrainConfig, conf_value(conf, "train"), "train", unknown="warn").expname
+    exps = project_root() / Path(arguments.exps_folder).expanduser()
+    folder = exps / f"{run_name(expname, arguments.expname)}_scenes"
+    train = [sys.executable, "-m", "idr.cli.train", *passed_on]
+    if not arguments.is_continue:
+        train.append("--is_continue")
+    scenes = [
+        Scene(
+            scan,
+            run_name(expname, arguments.expname, scan),
+            (*train, "--scan_id", str(scan)),
+            folder / f"scan{scan}.log",
+        )
+        for scan in arguments.scans
+    ]
+    launcher = _launcher(arguments, jobs, folder)
+    table = SummaryTable(folder, arguments.nepoch)
+    stopped = SceneQueue(scenes, exps, launcher, jobs, table).run()
+    say(table.to_markdown().rstrip())
+    say(f"table: {folder / 'summary.csv'}, {folder / 'summary.md'}")
+    if ended_well(list(table.rows.values())):
+        return EXIT_OK
+    say("to go on with what is unfinished: the same command")
+    return EXIT_INTERRUPTED if stopped else EXIT_STOPPED
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    """Checks what the command itself uses; returns the number of scenes at a time."""
+    repeated = sorted({scan for scan in arguments.scans if arguments.scans.count(scan) > 1})
+    if repeated:
+        raise InputError(
+            f"--scans names {', '.join(map(str, repeated))} more than once; name each scene once"
+        )
+    if min(arguments.scans) < 0:
+        raise InputError(f"--scans {min(arguments.scans)}: expected the numbers of scenes, 0 or more")
+    if arguments.gpus and (arguments.cluster is not None or arguments.gpu != "auto"):
+        raise InputError(
+            "--gpus chooses among the GPUs of this machine; leave out --gpu, and on a cluster ask for "
+            "them with --cluster_set gpus_per_node=1"
+        )
+    if arguments.cluster_set and arguments.cluster is None:
+        raise InputError("--cluster_set is for a cluster; add --cluster slurm or --cluster local")
+    if arguments.jobs is not None and arguments.jobs < 1:
+        raise InputError(f"--jobs {arguments.jobs}: expected 1 or more")
+    all_at_once = len(arguments.scans) if arguments.cluster is not None else 1
+    return min(arguments.jobs or len(arguments.gpus) or all_at_once, len(arguments.scans))
+
+
+def _launcher(arguments: argparse.Namespace, jobs: int, folder: Path) -> Launcher:
+    from idr.training.launchers import ClusterLauncher, ProcessLauncher
+
+    if arguments.cluster is None:
+        return ProcessLauncher(jobs, arguments.gpus)
+    parameters: dict[str, int | str] = {}
+    for entry in arguments.cluster_set:
+        key, equals, value = entry.partition("=")
+        if not key or not equals:
+            raise InputError(f"--cluster_set {entry}: expected KEY=VALUE, such as gpus_per_node=1")
+        parameters[key] = int(value) if value.isdigit() else value
+    return ClusterLauncher(arguments.cluster, folder / "submitit", parameters)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

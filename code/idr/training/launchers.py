@@ -1,0 +1,171 @@
+"""How `SceneQueue` starts trainings: as processes of this machine, or through submitit on a cluster."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import idr
+from idr.errors import InputError
+from idr.files import make_folder, output_errors
+
+TIMEOUT_MINUTES = 24 * 60
+"""Of a cluster's job, unless told; one that is not done by then is queued again, and goes on."""
+
+
+def num_cores() -> int:
+    """Counts the cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def start_process(command: Sequence[str], log: Path, variables: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """Starts a command of ours in a session of its own, which a terminal's Ctrl-C does not reach.
+
+    Args:
+        command: Program and arguments.
+        log: File that its output is added to.
+        variables: Added to the environment.
+
+    Returns:
+        The process.
+
+    Raises:
+        OutputError: The log cannot be written.
+    """
+    make_folder(log.parent)
+    with output_errors(log), log.open("ab") as stream:
+        return subprocess.Popen(
+            list(command), stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT,
+            env={**os.environ, "PYTHONPATH": _python_path(), **variables}, start_new_session=True,
+        )  # fmt: skip
+
+
+def _python_path() -> str:
+    """Returns where a Python that we start finds this package, installed or not."""
+    code = str(Path(str(idr.__file__)).parents[1])
+    before = os.environ.get("PYTHONPATH", "")
+    return before if code in before.split(os.pathsep) else os.pathsep.join(filter(None, (code, before)))
+
+
+class ProcessJob:
+    """A process of this machine."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self.process = process
+
+    def poll(self) -> int | None:
+        """Returns its exit status, or None while it runs."""
+        return self.process.poll()
+
+    def interrupt(self) -> None:
+        """Presses its Ctrl-C."""
+        self.process.send_signal(signal.SIGINT)
+
+
+class ProcessLauncher:
+    """Starts processes on this machine, whose cores they divide.
+
+    Args:
+        jobs: How many run at once.
+        gpus: Numbers of GPUs that the jobs take turns on, or none to leave the choice to the command.
+    """
+
+    def __init__(self, jobs: int, gpus: Sequence[int] = ()) -> None:
+        self.gpus = gpus
+        self.variables = {}
+        if "OMP_NUM_THREADS" not in os.environ:
+            self.variables["OMP_NUM_THREADS"] = str(max(1, num_cores() // jobs))
+
+    def start(self, command: Sequence[str], log: Path, slot: int) -> ProcessJob:
+        """Starts a command; see `Launcher`."""
+        gpu = ["--gpu", str(self.gpus[slot % len(self.gpus)])] if self.gpus else []
+        return ProcessJob(start_process([*command, *gpu], log, self.variables))
+
+
+class SceneTask:
+    """What runs on a cluster's node: the command, queued again with its state saved when time is up.
+
+    Args:
+        command: Program and arguments; continues what it finds.
+        log: File that its output is added to.
+    """
+
+    def __init__(self, command: Sequence[str], log: Path) -> None:
+        self.command, self.log = tuple(command), log
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def __call__(self) -> int:
+        """Runs the command to its end; returns its exit status."""
+        self.process = start_process(self.command, self.log, {})
+        try:
+            return self.process.wait()
+        except BaseException:  # cancelled: it saves, even if nobody waits for it any more
+            self.process.send_signal(signal.SIGINT)
+            self.process.wait()
+            raise
+
+    def checkpoint(self) -> Any:
+        """Called by submitit before the job's time is up or its node is taken: saves, and asks for more."""
+        from submitit.helpers import DelayedSubmission
+
+        if self.process is not None:
+            self.process.send_signal(signal.SIGINT)
+            self.process.wait()
+        return DelayedSubmission(SceneTask(self.command, self.log))
+
+
+class ClusterJob:
+    """A job of submitit's."""
+
+    def __init__(self, job: Any) -> None:
+        self.job = job
+
+    def poll(self) -> int | str | None:
+        """Returns the command's exit status, None while it waits or runs, or what became of the job."""
+        if not self.job.done():
+            return None
+        error = self.job.exception()
+        return self.job.result() if error is None else f"job {self.job.job_id}: {self.job.state}"
+
+    def interrupt(self) -> None:
+        """Cancels the job; its command is told to save and stop."""
+        self.job.cancel()
+
+
+class ClusterLauncher:
+    """Starts jobs through submitit.
+
+    Args:
+        cluster: ``slurm``, or ``local`` for processes of this machine.
+        folder: For submitit's own files; all nodes must see it.
+        parameters: For submitit's executor, such as ``slurm_partition`` or ``gpus_per_node``.
+
+    Raises:
+        InputError: submitit is not installed, finds no such cluster, or knows no such parameter.
+    """
+
+    def __init__(self, cluster: str, folder: Path, parameters: Mapping[str, int | str]) -> None:
+        try:
+            import submitit
+        except ImportError as error:
+            raise InputError("--cluster needs the submitit package; pip install 'idr[cluster]'") from error
+        os.environ["PYTHONPATH"] = _python_path()  # jobs inherit the environment
+        try:
+            self.executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
+            self.executor.update_parameters(**{"timeout_min": TIMEOUT_MINUTES, **parameters})
+        except (RuntimeError, NameError, ValueError, TypeError, AssertionError) as error:
+            listing = ", ".join(f"{key}={value}" for key, value in parameters.items()) or "none given"
+            raise InputError(
+                f"--cluster {cluster}: submitit refuses ({error}); parameters: {listing}; correct "
+                "--cluster_set, or start from a machine of the cluster"
+            ) from error
+
+    def start(self, command: Sequence[str], log: Path, slot: int) -> ClusterJob:
+        """Submits a command; see `Launcher`."""
+        return ClusterJob(self.executor.submit(SceneTask(command, log)))

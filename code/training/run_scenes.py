@@ -1,0 +1,11 @@
+"""Trains many scenes: ``python training/run_scenes.py --scans 24 37 ...``; ``-h`` lists the options."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from idr.cli.run_scenes import main  # noqa: E402
+
+if __name__ == "__main__":
+    raise SystemExit(main())
