@@ -34,7 +34,8 @@ def blocks(language: str = "") -> list[str]:
 
 def command_lines() -> list[str]:
     joined = "\n".join(blocks()).replace("\\\n", " ")
-    return [line.split("  #")[0].strip() for line in joined.splitlines() if line.startswith("python ")]
+    lines = re.sub(r"^torchrun --nproc_per_node=\d+ ", "python ", joined, flags=re.M).splitlines()
+    return [line.split("  #")[0].strip() for line in lines if line.startswith("python ")]
 
 
 def table_rows() -> list[tuple[str, str]]:
