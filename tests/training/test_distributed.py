@@ -138,7 +138,18 @@ def assert_same_training(left: Path, right: Path) -> None:
     ):
         if part in tiny.parts_of(left):
             assert largest_difference(left, right, part, key) < ROUNDING
+    for kind in ("optimizer", "optimizer_cam"):  # Adam forgives a gradient of another scale, its means do not
+        for one, two in zip(means_of(left, kind), means_of(right, kind), strict=True):
+            assert float((one - two).abs().max()) <= 1e-3 * float(one.abs().max())
     assert form_of(tiny.parts_of(left)) == form_of(tiny.parts_of(right))
+
+
+def means_of(run: Path, kind: str) -> list[torch.Tensor]:
+    """Adam's running means of gradients."""
+    part = "OptimizerCamParameters" if kind == "optimizer_cam" else "OptimizerParameters"
+    content = tiny.parts_of(run).get(part)
+    states = content[f"{kind}_state_dict"]["state"].values() if content else []
+    return [state["exp_avg"] for state in states]
 
 
 def form_of(content: object) -> object:
