@@ -50,8 +50,8 @@ class NanModel(IDRNetwork):
 
     def shade(self, points: Any, view_dirs: Any) -> Any:
         self.calls += self.training
-        colours = super().shade(points, view_dirs)
-        return colours * float("nan") if self.calls == FAULTY_CALL and RANK == 1 else colours
+        colours, sdf = super().shade(points, view_dirs)
+        return (colours * float("nan") if self.calls == FAULTY_CALL and RANK == 1 else colours), sdf
 
 
 class PaleModel(IDRNetwork):
@@ -62,7 +62,7 @@ class PaleModel(IDRNetwork):
     def shade(self, points: Any, view_dirs: Any) -> Any:
         self.calls += self.training
         if RANK == 1 or self.calls == FAULTY_CALL:
-            return torch.ones_like(points)
+            return torch.ones_like(points), torch.zeros_like(points[:, :1])
         return super().shade(points, view_dirs)
 
 

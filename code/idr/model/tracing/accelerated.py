@@ -72,7 +72,7 @@ class AcceleratedTracer(Tracer):
         if smallest_depths is None:
             grid, slack = self._grid_of_fixed_weights(sdf, version, rays.origin), 0.0
         else:
-            grid, slack = self._upkeep.follow(sdf, crossing.near.shape[0], rays.origin)
+            grid, slack = self._upkeep.follow(sdf, rays.origin)
         samples = march(grid, slack, rays, crossing)
         depth, value = smallest(samples.depths, samples.values)
         hit = torch.zeros_like(crossing.crosses)
@@ -103,7 +103,7 @@ class AcceleratedTracer(Tracer):
             value: (R,) f at the traced points.
             hit: (R,) hit flags that were returned.
         """
-        self._upkeep.report(((value < -self.config.sdf_threshold) & ~hit).sum())
+        self._upkeep.report((value < -self.config.sdf_threshold) & ~hit)
 
     def _grid_of_fixed_weights(self, sdf: Sdf, version: Hashable, like: Tensor) -> SdfGrid:
         """Returns the grid of weights that do not change, built once a version."""

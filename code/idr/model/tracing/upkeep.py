@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 
 from idr.fields.sdf_grid import SdfGrid, build_sdf_grid
 from idr.model.tracing.common import Sdf
@@ -65,37 +65,41 @@ class GridUpkeep:
         """Forgets the grid: the next step builds one."""
         self._grid: SdfGrid | None = None
         self._near: Tensor | None = None  # flat numbers of the grid's nodes near the surface
-        self._missed: Tensor | None = None
+        self._report: Tensor | None = None  # (2,) of the last step: rays, and those that missed a surface
         self._age, self._excess, self._level = 0, 0.0, 1
 
     def report(self, missed: Tensor) -> None:
-        """Hears, when f is known at the points of a step, how many rays went through a surface unseen.
+        """Hears, when f is known at the points of a step, which rays went through a surface unseen.
+
+        Processes that share a step's rays agree on the report, so that their grids stay the same.
 
         Args:
-            missed: () count.
+            missed: (R,) bool.
         """
-        self._missed = missed
+        report = torch.stack((torch.full_like(missed.sum(), missed.numel()), missed.sum()))
+        if distributed.is_available() and distributed.is_initialized():
+            distributed.all_reduce(report, distributed.ReduceOp.MAX)
+        self._report = report
 
-    def follow(self, sdf: Sdf, num_rays: int, like: Tensor) -> tuple[SdfGrid, float]:
+    def follow(self, sdf: Sdf, like: Tensor) -> tuple[SdfGrid, float]:
         """Returns the grid for a step, true to the network as it is now.
 
         Args:
             sdf: f.
-            num_rays: R, rays of the step.
             like: A tensor that gives device and dtype.
 
         Returns:
             The grid, and the slack: what f may differ from it at its nodes.
         """
         if self._grid is not None and self._grid.values.device == like.device:
-            grid, slack, missed = self._moved(sdf, self._grid)
+            grid, slack, num_rays, missed = self._moved(sdf, self._grid)
             self._age += 1
             self._excess += EXCESS * num_rays * slack / self.radius
             if not missed and slack <= MAX_SLACK * self.radius and self._excess < grid.num_evaluations:
                 return grid, slack
             self._level = sum(self._age * num_rays >= served for served in RAYS_SERVED)
         self._take(build_sdf_grid(sdf, self.radius, self._level, BUILD_SLACK * self.radius, like))
-        self._age, self._excess, self._missed = 0, 0.0, None
+        self._age, self._excess, self._report = 0, 0.0, None
         assert self._grid is not None
         return self._grid, 0.0
 
@@ -106,8 +110,8 @@ class GridUpkeep:
         self._grid = grid
         self._near = near if near.numel() else torch.arange(flat.numel(), device=flat.device)
 
-    def _moved(self, sdf: Sdf, grid: SdfGrid) -> tuple[SdfGrid, float, bool]:
-        """Moves a grid along with f; returns it, the slack, and whether the last step missed a surface."""
+    def _moved(self, sdf: Sdf, grid: SdfGrid) -> tuple[SdfGrid, float, int, bool]:
+        """Moves a grid along with f; returns it, the slack, and the last report: rays, any that missed."""
         assert self._near is not None
         everywhere = torch.arange(grid.values.numel(), device=grid.values.device)
         probes = torch.cat(
@@ -124,9 +128,12 @@ class GridUpkeep:
         # Far from the surface only what brings f close to zero matters.
         harmless = (known + change - misfit).abs() - PROBED_BAND * self.radius
         excess = torch.where(misfit.abs() < harmless, 0, misfit.abs())
-        missed = torch.zeros_like(excess[0]) if self._missed is None else self._missed.to(excess.dtype)
-        slack, num_missed = torch.stack((SLACK_SAFETY * excess.max(), missed)).tolist()  # the step's one read
-        return moved, slack, num_missed > 0
+        report = torch.zeros(2, device=excess.device) if self._report is None else self._report
+        slack = (SLACK_SAFETY * excess.max()).reshape(1)
+        read, num_rays, num_missed = torch.cat(
+            (slack, report.to(slack.dtype))
+        ).tolist()  # the step's one read
+        return moved, read, int(num_rays), num_missed > 0
 
     def carried(self) -> dict[str, Any] | None:
         """Returns what the next step depends on, as tensors and plain values; None without a grid."""
@@ -141,7 +148,7 @@ class GridUpkeep:
             "age": self._age,
             "excess": self._excess,
             "level": self._level,
-            "missed": 0 if self._missed is None else int(self._missed),
+            "report": [0, 0] if self._report is None else self._report.tolist(),
         }
 
     def restore(self, carried: Mapping[str, Any], like: Tensor) -> None:
@@ -158,7 +165,7 @@ class GridUpkeep:
         self._take(SdfGrid(values, errors, self.radius, lipschitz, num_evaluations))
         self._age, self._excess = int(carried["age"]), float(carried["excess"])
         self._level = int(carried["level"])
-        self._missed = torch.tensor(int(carried["missed"]), device=like.device)
+        self._report = torch.tensor([int(count) for count in carried["report"]], device=like.device)
 
 
 def _turn(candidates: Tensor, count: int, turn: int) -> Tensor:
