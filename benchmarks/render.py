@@ -1,0 +1,162 @@
+"""Rendering a view with the published and with the accelerated tracer, side by side in one run.
+
+    python benchmarks/render.py --run exps/dtu_quick_fixed_cameras_65 --views 0 20 40
+
+Renders views of a trained run in turns: by the published tracer, by the accelerated one with its grid
+built from nothing, and with the grid at hand. Prints seconds, evaluations of the SDF to trace and in all, and
+how far the two pictures are apart: PSNR over pixels hit in both, IoU of the hits. With ``--json`` the same
+goes to a file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import platform
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "code"))
+
+import torch  # noqa: E402
+
+from idr.cli.common import make_parser, run, say  # noqa: E402
+from idr.config import load_conf  # noqa: E402
+from idr.evaluation.loading import load_model  # noqa: E402
+from idr.plugins import build_dataset, scan_id_of  # noqa: E402
+from idr.rendering import RenderedImage, render_image  # noqa: E402
+from idr.workspace import RUNCONF, find_run  # noqa: E402
+
+WAYS = ("published", "accelerated, grid built", "accelerated, grid at hand")
+
+
+class Renderer:
+    """A run's model with one strategy, which counts what it evaluates.
+
+    Args:
+        strategy: Of the tracer.
+        folder: The run's folder.
+        arguments: The command line's.
+    """
+
+    def __init__(self, strategy: str, folder: Path, arguments: argparse.Namespace) -> None:
+        overrides = [*arguments.overrides, f"model.ray_tracer.strategy={strategy}"]
+        self.conf = load_conf(str(folder / RUNCONF), overrides)
+        self.model = load_model(self.conf, folder, arguments.checkpoint, torch.device("cpu")).model.eval()
+        self.traced = self.all = 0
+        self._tracing = False
+        network, tracer = self.model.implicit_network, self.model.ray_tracer
+        hidden, trace = network._hidden, tracer.trace
+
+        def counted(points: torch.Tensor) -> torch.Tensor:
+            self.all += points.shape[0]
+            self.traced += points.shape[0] * self._tracing
+            return hidden(points)
+
+        def tracing(*given: Any) -> Any:
+            self._tracing = True
+            try:
+                return trace(*given)
+            finally:
+                self._tracing = False
+
+        network._hidden, tracer.trace = counted, tracing
+
+    def render(
+        self, sample: dict[str, Any], img_res: tuple[int, int]
+    ) -> tuple[RenderedImage, dict[str, float]]:
+        """Renders a view; returns it with seconds and evaluations."""
+        self.traced = self.all = 0
+        started = time.perf_counter()
+        image = render_image(self.model, sample["intrinsics"], sample["pose"], img_res)
+        seconds = time.perf_counter() - started
+        return image, {"seconds": seconds, "traced": float(self.traced), "evaluated": float(self.all)}
+
+
+def difference(first: RenderedImage, second: RenderedImage) -> dict[str, float]:
+    """Returns PSNR over pixels hit in both pictures and IoU of the hits."""
+    both, either = first.hit & second.hit, first.hit | second.hit
+    error = float(((first.rgb - second.rgb)[both] / 2).square().mean()) if both.any() else 0.0
+    psnr = -10 * math.log10(error) if error > 0 else math.inf
+    return {"psnr": psnr, "iou": float(both.sum()) / max(1, int(either.sum()))}
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Renders the views in turns and returns the figures."""
+    folder = find_run(Path(arguments.run).parent, Path(arguments.run).name, "latest", arguments.checkpoint)
+    published, accelerated = (Renderer(name, folder, arguments) for name in ("published", "accelerated"))
+    scan_id = scan_id_of(published.conf, arguments.scan_id)
+    dataset = build_dataset(published.conf, False, scan_id, arguments.data_root)
+    dataset.change_sampling_idx(-1)
+    figures: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
+    differences = []
+    for view in arguments.views:
+        _, sample, _ = dataset[view]
+        for _ in range(arguments.repetitions):
+            reference, seen = published.render(sample, dataset.img_res)
+            figures[WAYS[0]].append(seen)
+            accelerated.model.ray_tracer.discard()
+            for way in WAYS[1:]:
+                image, seen = accelerated.render(sample, dataset.img_res)
+                seen["hits"], seen["pixels"] = float(image.hit.sum()), float(image.hit.numel())
+                figures[way].append(seen)
+            differences.append(difference(reference, image))
+    return {
+        "run": str(folder),
+        "views": arguments.views,
+        "threads": torch.get_num_threads(),
+        "machine": platform.processor() or platform.machine(),
+        "torch": torch.__version__,
+        "pixels": figures[WAYS[1]][0]["pixels"],
+        "hits": statistics.mean(seen["hits"] for seen in figures[WAYS[1]]),
+        "ways": {
+            way: {key: statistics.median(f[key] for f in seen) for key in ("seconds", "traced", "evaluated")}
+            for way, seen in figures.items()
+        },
+        "psnr": min(d["psnr"] for d in differences),
+        "iou": min(d["iou"] for d in differences),
+    }
+
+
+def report(result: dict[str, Any]) -> None:
+    """Prints the table."""
+    pixels, ways = result["pixels"], result["ways"]
+    say(f"{result['run']}: views {result['views']}, {pixels:.0f} pixels, {result['hits'] / pixels:.1%} hits")
+    say(f"{result['threads']} threads, torch {result['torch']}; medians")
+    say(f"{'tracer':<28}{'seconds':>10}{'faster':>9}{'traced a pixel':>17}{'evaluated a pixel':>20}")
+    for way in WAYS:
+        seen = ways[way]
+        faster = ways[WAYS[0]]["seconds"] / seen["seconds"]
+        traced, evaluated = seen["traced"] / pixels, seen["evaluated"] / pixels
+        say(f"{way:<28}{seen['seconds']:>10.2f}{faster:>9.1f}{traced:>17.2f}{evaluated:>20.2f}")
+    say(f"worst view: PSNR {result['psnr']:.1f} dB over common hits, IoU of the hits {result['iou']:.4f}")
+
+
+def main() -> int:
+    """Runs the benchmark."""
+    parser = make_parser("Measures rendering by tracer.")
+    parser.add_argument("--run", required=True, help="folder of a scene's runs; the latest is taken")
+    parser.add_argument("--checkpoint", default="latest", help="epoch of the checkpoint, or the latest")
+    parser.add_argument("--scan_id", type=int, default=-1, help="scene; -1 takes the conf's")
+    parser.add_argument("--data_root", default=None, help="folder of all data sets")
+    parser.add_argument("--set", dest="overrides", action="append", default=[], help="key=value of the conf")
+    parser.add_argument("--views", type=int, nargs="+", default=[0], help="numbers of the views")
+    parser.add_argument("--repetitions", type=int, default=3, help="renderings of each view")
+    parser.add_argument("--json", default=None, help="file for the figures")
+    arguments = parser.parse_args()
+
+    def body() -> None:
+        result = measure(arguments)
+        report(result)
+        if arguments.json:
+            Path(arguments.json).write_text(json.dumps(result, indent=2) + "\n")
+
+    return run(body)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
