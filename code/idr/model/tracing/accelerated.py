@@ -88,6 +88,7 @@ class AcceleratedTracer(Tracer):
                     sdf, rays, crossing, object_mask, smallest_depths, doubtful
                 )
                 depth[doubtful], hit[doubtful] = depths, hits
+                value[doubtful] = sdf(rays.subset(doubtful).at(depths))
         if smallest_depths is None:
             to_sphere = rays.origin.norm(dim=1) - self.config.object_bounding_sphere
             value = torch.where(crossing.crosses, value, to_sphere)
@@ -112,7 +113,7 @@ class AcceleratedTracer(Tracer):
             known is None
             or version is None
             or version != self._fixed_version
-            or known.values.device != like.device
+            or (known.values.device, known.values.dtype) != (like.device, like.dtype)
         ):
             known = build_sdf_grid(sdf, self.config.object_bounding_sphere, FINEST_LEVEL, 0.0, like)
             self._fixed, self._fixed_version = known, version

@@ -73,11 +73,23 @@ def march(grid: SdfGrid, slack: float, rays: Rays, crossing: SphereCrossing) -> 
     values, errors = grid.at(rays.at(depths))
     # What f does within half a spacing is known where it is smooth, and bounded by L where it is not.
     half_spacing = grid.lipschitz * chord / (2 * (MARCH_SAMPLES - 1))  # (R,)
-    reach = errors * (1 + half_spacing / grid.widest_error).unsqueeze(1) + slack
+    reach = errors * (1 + half_spacing / grid.widest_error).unsqueeze(1) + slack + _kink(values)
     surely_inside = (values < -reach).to(torch.int32)
     open_yet = surely_inside.cumsum(dim=1) == surely_inside  # up to the first such sample
     possible = (values <= reach) & open_yet & (chord > 0).unsqueeze(1)
     return March(depths, values, reach, possible)
+
+
+def _kink(values: Tensor) -> Tensor:
+    """Bounds how far (R, S) samples drop within half a spacing of each, by going on as they came, (R, S).
+
+    The grid is piecewise linear: a sheet on a plane of nodes is a kink in it, of which samples on either side
+    see nothing but their descent. Where f is smooth, the slopes around its smallest sample are small.
+    """
+    drop = values.diff(dim=1) / 2  # (R, S - 1)
+    flat = torch.zeros_like(values[:, :1])
+    before, after = torch.cat((flat, -drop), dim=1), torch.cat((drop, flat), dim=1)
+    return torch.maximum(before, after).clamp_min(0)
 
 
 def smallest(depths: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:

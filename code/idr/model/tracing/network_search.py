@@ -6,13 +6,14 @@ and depths are in the unit-sphere frame.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from idr.fields.sdf_grid import SdfGrid
 from idr.model.tracing.common import Rays, Sdf, TracerConfig, evaluate_where
+from idr.model.tracing.dips import KnownSamples, before_inside, find_dips, find_vertex, last_known
 from idr.model.tracing.marching import March, smallest
 
 MAX_APPROACH_STEPS = 6
@@ -30,14 +31,13 @@ SEARCH_SPACING = 0.0625
 
 SEARCH_ROUNDS = 2
 """Divisions of intervals in which a surface can hide between two samples. They end at 0.016 radii, below the
-0.02 of the published search; what is left is found where f bends towards zero."""
+0.02 of the published search; what is left is found where f dips towards zero."""
+
+DIP_ROUNDS = 4
+"""Samples in dips: one or two find a kink, and each cuts what a smooth dip leaves open to a quarter."""
 
 POLISH_ROUNDS = 2
 """Samples at the vertex of the parabola through the smallest three."""
-
-POLISH_BELOW = 0.005
-"""Smallest f, in radii of the bounding sphere, that is polished: from beyond, no bend reaches zero within the
-search's spacing unless its radius is below a hundredth of the sphere's."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ class NetworkSearch:
             samples: The grid along them.
 
         Returns:
-            Hits and misses, settled unless a surface lies where the grid excluded one.
+            Hits and misses, settled unless a surface lies where the grid excluded one, or a dip is left.
         """
         stride = max(1, round(SEARCH_SPACING * (samples.depths.shape[1] - 1) / 2))
         depths = samples.depths[:, ::stride]  # (A, M)
@@ -175,23 +175,48 @@ class NetworkSearch:
         values = self._evaluate(rays, depths, wanted)
         for _ in range(SEARCH_ROUNDS):
             left_t, right_t, left_f, right_f = depths[:, :-1], depths[:, 1:], values[:, :-1], values[:, 1:]
-            hidden = chances & (left_f + right_f < self.lipschitz * (right_t - left_t))
-            hidden = hidden & (left_f > 0) & (right_f > 0)
-            shift = torch.where(hidden, left_f - right_f, 0) / (2 * self.lipschitz)
+            # The same two cones bound how far a surface in front of a sample inside can hide.
+            hidden = chances & (left_f + right_f.abs() < self.lipschitz * (right_t - left_t))
+            hidden = hidden & (left_f > 0) & before_inside(values)
+            shift = torch.where(hidden, left_f - right_f.abs(), 0) / (2 * self.lipschitz)
             deepest = (left_t + right_t) / 2 + shift
             between = self._evaluate(rays, deepest, hidden)
             depths, values = _interleave(depths, deepest), _interleave(values, between)
             chances = hidden.repeat_interleave(2, dim=1)
+        open_after = torch.cat((chances, torch.zeros_like(chances[:, :1])), dim=1)  # (A, M), per left end
+        known = KnownSamples(depths, values, open_after)
+        bounds = (self.lipschitz, self.config.sdf_threshold, self.radius)
         for _ in range(POLISH_ROUNDS):
-            depths, values = self._polish(rays, depths, values)
-        return self._first_change(rays, depths, values)
+            known = self._with_one_more(rays, known, *find_vertex(known, self.radius))
+        for _ in range(DIP_ROUNDS):
+            dips, bottoms = find_dips(known, *bounds)
+            first = dips.to(torch.uint8).argmax(dim=1, keepdim=True)
+            known = self._with_one_more(rays, known, bottoms.gather(1, first), dips.any(dim=1, keepdim=True))
+        dips, _ = find_dips(known, *bounds)
+        found = self._first_change(rays, known.depths, samples.values)
+        return replace(found, settled=found.settled & ~dips.any(dim=1))
+
+    def _with_one_more(
+        self, rays: Rays, samples: KnownSamples, depth: Tensor, wanted: Tensor
+    ) -> KnownSamples:
+        """Adds a sample at a depth (A, 1) where wanted; elsewhere one at the end that says nothing."""
+        depth = torch.where(wanted, depth, samples.depths[:, -1:])
+        around = torch.searchsorted(samples.depths, depth, right=True).clamp_min(1) - 1
+        order = torch.cat((samples.depths, depth), dim=1).sort(dim=1, stable=True)
+        columns = (
+            (samples.values, self._evaluate(rays, depth, wanted)),
+            (samples.open_after, wanted & samples.open_after.gather(1, around)),
+        )
+        return KnownSamples(
+            order.values, *(torch.cat(pair, dim=1).gather(1, order.indices) for pair in columns)
+        )
 
     def _first_change(self, rays: Rays, depths: Tensor, values: Tensor) -> Found:
         """Finds and refines the first sign change among (A, M) samples, infinite where not known."""
         inside = values < 0
         hit = inside.any(dim=1)
         high = inside.to(torch.uint8).argmax(dim=1, keepdim=True)
-        low = _last_known(values, before=high)
+        low = last_known(values, before=high)
         bracketed = hit & (low.squeeze(1) >= 0)
         low = low.clamp_min(0)
         refined = self._refine(
@@ -204,24 +229,6 @@ class NetworkSearch:
         lowest_f, lowest = values.min(dim=1, keepdim=True)
         depth = torch.where(hit, refined, depths.gather(1, lowest).squeeze(1))
         return Found(hit, depth, torch.where(hit, 0, lowest_f.squeeze(1)), ~hit | bracketed | at_start)
-
-    def _polish(self, rays: Rays, depths: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Adds to (A, M) samples one at the vertex of the parabola through the smallest known three."""
-        value, index = values.min(dim=1, keepdim=True)
-        before = _last_known(values, before=index)
-        after = values.shape[1] - 1 - _last_known(values.flip(1), before=values.shape[1] - 1 - index)
-        inner = (before >= 0) & (after < values.shape[1]) & (value > 0) & (value < POLISH_BELOW * self.radius)
-        before, after = before.clamp_min(0), after.clamp_max(values.shape[1] - 1)
-        t = depths.gather(1, index)
-        left, right = depths.gather(1, before) - t, depths.gather(1, after) - t  # below 0, above 0
-        slope_left = (values.gather(1, before) - value) / left
-        slope_right = (values.gather(1, after) - value) / right
-        bend = (slope_right - slope_left) / (right - left)
-        inner = inner & (bend > 0)
-        vertex = t + torch.where(inner, (bend * left - slope_left) / (2 * bend), 0)
-        new = self._evaluate(rays, vertex, inner)
-        order = torch.cat((depths, vertex), dim=1).sort(dim=1, stable=True)
-        return order.values, torch.cat((values, new), dim=1).gather(1, order.indices)
 
     def _refine(
         self, rays: Rays, low: tuple[Tensor, Tensor], high: tuple[Tensor, Tensor], active: Tensor
@@ -257,12 +264,6 @@ class NetworkSearch:
         points = rays.at(depths).reshape(-1, 3)
         values = evaluate_where(self.sdf, points, wanted.reshape(-1)).reshape(depths.shape)
         return torch.where(wanted, values, torch.inf)
-
-
-def _last_known(values: Tensor, before: Tensor) -> Tensor:
-    """Returns (A, 1): the last finite of (A, M) values before an index (A, 1), or -1."""
-    number = torch.arange(values.shape[1], device=values.device).expand_as(values)
-    return torch.where(torch.isfinite(values) & (number < before), number, -1).amax(dim=1, keepdim=True)
 
 
 def _any_in_windows(flags: Tensor, stride: int) -> Tensor:

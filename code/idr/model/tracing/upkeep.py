@@ -91,8 +91,9 @@ class GridUpkeep:
         Returns:
             The grid, and the slack: what f may differ from it at its nodes.
         """
-        if self._grid is not None and self._grid.values.device == like.device:
-            grid, slack, num_rays, missed = self._moved(sdf, self._grid)
+        known = self._grid
+        if known is not None and (known.values.device, known.values.dtype) == (like.device, like.dtype):
+            grid, slack, num_rays, missed = self._moved(sdf, known)
             self._age += 1
             self._excess += EXCESS * num_rays * slack / self.radius
             if not missed and slack <= MAX_SLACK * self.radius and self._excess < grid.num_evaluations:
