@@ -193,7 +193,7 @@ class NetworkSearch:
             first = dips.to(torch.uint8).argmax(dim=1, keepdim=True)
             known = self._with_one_more(rays, known, bottoms.gather(1, first), dips.any(dim=1, keepdim=True))
         dips, _ = find_dips(known, *bounds)
-        found = self._first_change(rays, known.depths, samples.values)
+        found = self._first_change(rays, known.depths, known.values)
         return replace(found, settled=found.settled & ~dips.any(dim=1))
 
     def _with_one_more(
