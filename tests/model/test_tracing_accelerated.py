@@ -9,7 +9,18 @@ import torch
 from torch import Tensor
 
 from idr.model.tracing import AcceleratedTracer, PublishedTracer, Rays, TracerConfig, TraceResult
-from tests.model.exact_shapes import DOUBLE, Ball, Box, Rod, Shell, Union, crossing_of, rays_at, rotation, tilted
+from tests.model.exact_shapes import (
+    DOUBLE,
+    Ball,
+    Box,
+    Rod,
+    Shell,
+    Union,
+    crossing_of,
+    rays_at,
+    rotation,
+    tilted,
+)
 
 NUM_RAYS = 300
 DEPTH = 1e-3  # radii
@@ -75,9 +86,7 @@ def several_surfaces() -> dict[str, Scene]:
     for gap in (0.01, 0.02, 0.05):
         x = 0.505 + gap
         beside = Union([Ball(), Rod((x, 0.0, -0.6), (x, 0.0, 0.6), 0.005)])
-        scenes[f"rod {gap} beside"] = Scene(
-            beside, rays_at(NUM_RAYS, 4, spread=0.03, target=(x, 0.0, 0.0))
-        )
+        scenes[f"rod {gap} beside"] = Scene(beside, rays_at(NUM_RAYS, 4, spread=0.03, target=(x, 0.0, 0.0)))
     for gap in (0.001, 0.01, 0.05):
         z = 0.505 + gap
         front = Union([Ball(), Rod((-0.5, 0.02, z), (0.5, 0.02, z), 0.005)])
@@ -91,7 +100,11 @@ def several_surfaces() -> dict[str, Scene]:
 
 
 def cameras() -> dict[str, Scene]:
-    solids = [Ball(radius=0.3), Box((0.5, 0.02, 0.3), (0.0, 0.6, 0.0), tilted(20)), Ball((0.0, 0.1, -0.7), 0.05)]
+    solids = [
+        Ball(radius=0.3),
+        Box((0.5, 0.02, 0.3), (0.0, 0.6, 0.0), tilted(20)),
+        Ball((0.0, 0.1, -0.7), 0.05),
+    ]
     scenes = {
         f"camera {distance} away": Scene(Union(solids), rays_at(NUM_RAYS, 5, distance))
         for distance in (1e-6, 0.1, 0.55, 0.9, 0.999, 1.0, 1.001, 1.05)  # in the ball, in the sphere, near it
@@ -189,5 +202,5 @@ def test_hits_outside_the_mask_go_on_to_the_deepest_point() -> None:
     closest = -(scene.rays.origin * scene.rays.direction).sum(dim=1)
     assert torch.equal(result.hit, hit)
     excess = scene.shape.sdf(scene.rays.at(result.depth)) - scene.shape.sdf(scene.rays.at(closest))
-    # Deep inside the grid is coarse: the kink at the centre is rounded off by half its spacing, 2 / 32, at most.
+    # Deep inside the grid is coarse: it rounds the kink at the centre off by half its spacing of 2 / 32.
     assert excess[hit].max() < 1 / 32
