@@ -131,7 +131,7 @@ def test_missing_key_or_block(project, old, new, says):
         ),
         (
             "model.ray_tracer.strategy=magic",
-            ["model.ray_tracer.strategy = magic", "expected one of published"],
+            ["model.ray_tracer.strategy = magic", "expected one of accelerated, published"],
         ),
     ],
 )

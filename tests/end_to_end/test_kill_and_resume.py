@@ -30,7 +30,7 @@ from idr.cli.train import main  # noqa: E402
 
 NUM_VIEWS = 3
 NUM_EPOCHS = 16
-LONGEST_LIFE = 4.0  # epochs' time before the kill
+LONGEST_LIFE = 10.0  # epochs' time before the kill: the plots of epoch 0 take several
 SETTINGS: dict[str, dict[str, Any]] = {
     "fixed cameras": {"flags": [], "conf": "", "kills": 10},
     "trained cameras": {
