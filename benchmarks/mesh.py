@@ -12,8 +12,6 @@ network evaluations alone, marked ``~``. Prints medians over the repetitions; ``
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 import resource
 import statistics
 import sys
@@ -26,11 +24,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "code"))
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
+from shared import machine, run_benchmark  # noqa: E402
 
-from idr.cli.common import add_conf_arguments, make_parser, run, say  # noqa: E402
+from idr.cli.common import add_conf_arguments, make_parser, say  # noqa: E402
 from idr.config import load_conf  # noqa: E402
 from idr.evaluation.loading import conf_of_run, load_model, locate_run  # noqa: E402
-from idr.files import write_text_atomic  # noqa: E402
 from idr.meshing import SampleGrid, component_areas, extract_mesh, surface_frame  # noqa: E402
 from idr.plugins import build_model  # noqa: E402
 
@@ -154,9 +152,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         rows.append(summary(resolution, whole, dense, sparse, meshes))
     return {
         "network": network,
-        "threads": torch.get_num_threads(),
-        "machine": platform.processor() or platform.machine(),
-        "torch": torch.__version__,
+        **machine(),
         "repetitions": arguments.repetitions,
         "chunk_points": arguments.chunk_points,
         "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / GIB,
@@ -242,16 +238,7 @@ def main() -> int:
     parser.add_argument(
         "--whole_under", type=float, default=60.0, help="seconds up to which the dense mode is run whole"
     )
-    parser.add_argument("--json", default=None, help="file for the figures")
-    arguments = parser.parse_args()
-
-    def body() -> None:
-        result = measure(arguments)
-        report(result)
-        if arguments.json:
-            write_text_atomic(Path(arguments.json), json.dumps(result, indent=2) + "\n")
-
-    return run(body)
+    return run_benchmark(parser, measure, report)
 
 
 if __name__ == "__main__":

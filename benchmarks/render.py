@@ -11,9 +11,7 @@ goes to a file.
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import platform
 import statistics
 import sys
 import time
@@ -23,13 +21,12 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "code"))
 
 import torch  # noqa: E402
+from shared import machine, run_benchmark  # noqa: E402
 
-from idr.cli.common import make_parser, run, say  # noqa: E402
-from idr.config import load_conf  # noqa: E402
-from idr.evaluation.loading import load_model  # noqa: E402
+from idr.cli.common import make_parser, say  # noqa: E402
+from idr.evaluation.loading import conf_of_run, load_model, locate_run  # noqa: E402
 from idr.plugins import build_dataset, scan_id_of  # noqa: E402
 from idr.rendering import RenderedImage, render_image  # noqa: E402
-from idr.workspace import RUNCONF, find_run  # noqa: E402
 
 WAYS = ("published", "accelerated, grid built", "accelerated, grid at hand")
 
@@ -45,7 +42,7 @@ class Renderer:
 
     def __init__(self, strategy: str, folder: Path, arguments: argparse.Namespace) -> None:
         overrides = [*arguments.overrides, f"model.ray_tracer.strategy={strategy}"]
-        self.conf = load_conf(str(folder / RUNCONF), overrides)
+        self.conf = conf_of_run(folder, None, overrides)
         self.model = load_model(self.conf, folder, arguments.checkpoint, torch.device("cpu")).model.eval()
         self.traced = self.all = 0
         self._tracing = False
@@ -87,7 +84,7 @@ def difference(first: RenderedImage, second: RenderedImage) -> dict[str, float]:
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Renders the views in turns and returns the figures."""
-    folder = find_run(Path(arguments.run).parent, Path(arguments.run).name, "latest", arguments.checkpoint)
+    folder = locate_run(arguments.run, arguments.checkpoint)
     published, accelerated = (Renderer(name, folder, arguments) for name in ("published", "accelerated"))
     scan_id = scan_id_of(published.conf, arguments.scan_id)
     dataset = build_dataset(published.conf, False, scan_id, arguments.data_root)
@@ -108,9 +105,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     return {
         "run": str(folder),
         "views": arguments.views,
-        "threads": torch.get_num_threads(),
-        "machine": platform.processor() or platform.machine(),
-        "torch": torch.__version__,
+        **machine(),
         "pixels": figures[WAYS[1]][0]["pixels"],
         "hits": statistics.mean(seen["hits"] for seen in figures[WAYS[1]]),
         "ways": {
@@ -146,16 +141,7 @@ def main() -> int:
     parser.add_argument("--set", dest="overrides", action="append", default=[], help="key=value of the conf")
     parser.add_argument("--views", type=int, nargs="+", default=[0], help="numbers of the views")
     parser.add_argument("--repetitions", type=int, default=3, help="renderings of each view")
-    parser.add_argument("--json", default=None, help="file for the figures")
-    arguments = parser.parse_args()
-
-    def body() -> None:
-        result = measure(arguments)
-        report(result)
-        if arguments.json:
-            Path(arguments.json).write_text(json.dumps(result, indent=2) + "\n")
-
-    return run(body)
+    return run_benchmark(parser, measure, report)
 
 
 if __name__ == "__main__":

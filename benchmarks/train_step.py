@@ -11,8 +11,6 @@ to a file.
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 import statistics
 import sys
 import time
@@ -24,8 +22,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "code"))
 
 import torch  # noqa: E402
+from shared import machine, run_benchmark  # noqa: E402
 
-from idr.cli.common import add_conf_arguments, make_parser, run, say  # noqa: E402
+from idr.cli.common import add_conf_arguments, make_parser, say  # noqa: E402
 from idr.config import load_conf, read_block  # noqa: E402
 from idr.evaluation.loading import load_model  # noqa: E402
 from idr.model.tracing.network_search import NetworkSearch  # noqa: E402
@@ -200,9 +199,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "conf": arguments.conf,
         "rays": config.num_pixels,
         "parameters": sum(p.numel() for p in contenders[0].model.parameters()),
-        "threads": torch.get_num_threads(),
-        "machine": platform.processor() or platform.machine(),
-        "torch": torch.__version__,
+        **machine(),
         "strategies": {c.strategy: c.figures(config.num_pixels) for c in contenders},
     }
 
@@ -239,16 +236,7 @@ def main() -> int:
     parser.add_argument("--learning_rate", type=float, default=None, help="instead of the conf's")
     parser.add_argument("--turns", type=int, default=5, help="turns of each strategy that are measured")
     parser.add_argument("--warmup", type=int, default=0, help="turns before them")
-    parser.add_argument("--json", default=None, help="file for the figures")
-    arguments = parser.parse_args()
-
-    def body() -> None:
-        result = measure(arguments)
-        report(result)
-        if arguments.json:
-            Path(arguments.json).write_text(json.dumps(result, indent=2) + "\n")
-
-    return run(body)
+    return run_benchmark(parser, measure, report)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,51 @@
+"""What the benchmarks share: the machine in words, and running one from its command line."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from idr.cli.common import run
+from idr.files import write_text_atomic
+
+
+def machine() -> dict[str, Any]:
+    """Returns what figures depend on besides the code."""
+    return {
+        "threads": torch.get_num_threads(),
+        "machine": platform.processor() or platform.machine(),
+        "torch": torch.__version__,
+    }
+
+
+def run_benchmark(
+    parser: argparse.ArgumentParser,
+    measure: Callable[[argparse.Namespace], dict[str, Any]],
+    report: Callable[[dict[str, Any]], None],
+) -> int:
+    """Measures, prints, and writes the figures where ``--json`` asks for them.
+
+    Args:
+        parser: The benchmark's own arguments; ``--json`` is added.
+        measure: Returns the figures.
+        report: Prints them.
+
+    Returns:
+        The exit status.
+    """
+    parser.add_argument("--json", default=None, help="file for the figures")
+    arguments = parser.parse_args()
+
+    def body() -> None:
+        result = measure(arguments)
+        report(result)
+        if arguments.json:
+            write_text_atomic(Path(arguments.json), json.dumps(result, indent=2) + "\n")
+
+    return run(body)
