@@ -80,7 +80,9 @@ class AcceleratedTracer(Tracer):
         possible = samples.possible.any(dim=1).nonzero().squeeze(1)  # (A,)
         if possible.numel():
             search = NetworkSearch(sdf, self.config, grid, slack)
-            found = search.look(rays.subset(possible), samples.subset(possible))
+            found = search.look(
+                rays.subset(possible), samples.subset(possible), depth[possible], value[possible]
+            )
             depth[possible], value[possible], hit[possible] = found.depth, found.value, found.hit
             doubtful = possible[~found.settled]
             if doubtful.numel():

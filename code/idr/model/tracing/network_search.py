@@ -14,7 +14,7 @@ from torch import Tensor
 from idr.fields.sdf_grid import SdfGrid
 from idr.model.tracing.common import Rays, Sdf, TracerConfig, evaluate_where
 from idr.model.tracing.dips import KnownSamples, before_inside, find_dips, find_vertex, last_known
-from idr.model.tracing.marching import March, smallest
+from idr.model.tracing.marching import March
 
 MAX_APPROACH_STEPS = 6
 """Most steps of the approach; one to three are usual."""
@@ -71,18 +71,19 @@ class NetworkSearch:
         self.sdf, self.config, self.slack, self.lipschitz = sdf, config, slack, grid.lipschitz
         self.radius = config.object_bounding_sphere
 
-    def look(self, rays: Rays, samples: March) -> Found:
+    def look(self, rays: Rays, samples: March, depth: Tensor, value: Tensor) -> Found:
         """Answers for rays on which a surface is possible.
 
         Args:
             rays: A rays.
             samples: The grid along them.
+            depth: (A,) where `smallest` finds the grid smallest; overwritten by what the network finds.
+            value: (A,) the grid there; overwritten likewise.
 
         Returns:
             The answer.
         """
         expected = (samples.values < 0).any(dim=1)
-        depth, value = smallest(samples.depths, samples.values)
         hit, settled = torch.zeros_like(expected), torch.zeros_like(expected)
         index = expected.nonzero().squeeze(1)
         if index.numel():
