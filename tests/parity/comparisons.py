@@ -19,8 +19,8 @@ from tests.parity.golden import COLOURS, GRADIENTS, LOSSES, VALUES, ZERO_LOSS, d
 
 LEAST_AGREEMENT = 0.999  # share of a boolean array that must be equal
 SAME_POINT = 1e-3
-# Tracing stops where |f| <= 5e-5. A float32 f is known to about 2e-7 here, so when a ray ends that close to the limit,
-# the machine's rounding decides whether it takes one more step of up to 5e-5.
+# Tracing stops where |f| <= 5e-5. A float32 f is known to about 2e-7 here, so when a ray ends that close to
+# the limit, the machine's rounding decides whether it takes one more step of up to 5e-5.
 STOPS_AT, ROUNDING = 5e-5, 2e-7
 
 
