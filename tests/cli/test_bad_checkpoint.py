@@ -7,9 +7,20 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from tests.cli.bad_input import EVALUATE, TRAIN, Project, cut_short, only_run, save_files
+from tests.cli.bad_input import (
+    EVALUATE,
+    NUM_VIEWS,
+    TRAIN,
+    Project,
+    camera_matrices,
+    cut_short,
+    only_run,
+    rewrite_npz,
+    save_files,
+)
 
 from idr.cli.disentanglement import main as disentangle
 from idr.cli.evaluate import main as evaluate
@@ -233,6 +244,28 @@ def test_scene_that_is_gone_since_training(trained_project):
     for command in ("train", "eval", "disentanglement"):
         main, flags = reader(trained_project, command)
         trained_project.refuses(main, *flags, says=["no data folder", "data/balls", "--data_root"])
+
+
+def move_unit_sphere(project: Project, name: str) -> None:
+    """Does what ``preprocess_cameras.py`` does to a scene: another scale_mat for all views."""
+    matrices = camera_matrices([np.eye(4)] * NUM_VIEWS)
+    moved = {key: value * [[1.1], [1.1], [1.1], [1]] for key, value in matrices.items() if "scale" in key}
+    rewrite_npz(project.scene / name, **moved)
+
+
+@readers
+def test_scene_whose_unit_sphere_moved_since_training(trained_project, command):
+    move_unit_sphere(trained_project, "cameras.npz")
+    main, flags = reader(trained_project, command)
+    says = ["checkpoint 1", "radius 120; ", "radius 132 ", "preprocess_cameras.py", "cameras_backup.npz"]
+    trained_project.refuses(main, *flags, says=says)
+
+
+def test_trained_cameras_bring_their_own_frame(project):
+    assert project.train("--train_cameras").status == 0
+    move_unit_sphere(project, "cameras.npz")
+    assert project.run(evaluate, *EVALUATE, "--eval_cameras").status == 0
+    assert project.run(train, *CONTINUE, "--train_cameras").status == 0
 
 
 @pytest.mark.parametrize(

@@ -258,6 +258,7 @@ def test_wrong_override(project, override, says):
         (("--batch_size", "0"), ["--batch_size 0", "expected 1 or more"]),
         (("--nepoch", "-1"), ["--nepoch -1", "expected 0 or more"]),
         (("--seed", "-3"), ["--seed -3", "expected 0 or more"]),
+        (("--threads", "0"), ["--threads 0", "expected 1 or more"]),
         (("--gpu", "fastest"), ["--gpu fastest", "expected auto, ignore or a GPU number"]),
         (("--device", "tpu"), ["--device tpu", "this machine has cpu", "choose one of these"]),
         (("--checkpoint", "5"), ["--timestamp and --checkpoint", "add --is_continue"]),

@@ -56,6 +56,7 @@ ADDED = {
         "exps_folder": "exps",
         "device": None,
         "seed": None,
+        "threads": None,
         "new_run": False,
         "tensorboard": False,
     },

@@ -181,8 +181,6 @@ def _conf(conf: str, root: Path) -> Any:
 
 def _train(plan: Plan, root: Path, arguments: argparse.Namespace) -> int:
     """Trains, or continues what was begun; returns the exit status."""
-    import torch
-
     from idr.cli import train
 
     argv = [
@@ -194,13 +192,8 @@ def _train(plan: Plan, root: Path, arguments: argparse.Namespace) -> int:
     for override in _scene_overrides(root):
         argv += ["--set", override]
     argv += ["--device", arguments.device] if arguments.device else []
-    say(f"\n== {plan.title}: OMP_NUM_THREADS=1 python training/exp_runner.py {' '.join(argv)}")
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # with layers this narrow, threads wait for one another longer than they compute
-    try:
-        return train.main(argv)
-    finally:
-        torch.set_num_threads(num_threads)
+    say(f"\n== {plan.title}: python training/exp_runner.py {' '.join(argv)}")
+    return train.main(argv)
 
 
 def _measure(plan: Plan, root: Path, scene: Path, device: torch.device, resolution: int) -> Scores:

@@ -19,6 +19,7 @@ from idr.cli.common import (
     say,
 )
 from idr.cli.ranks import among_ranks
+from idr.cli.threads import add_threads_argument, choose_threads, threads_restored
 from idr.errors import InputError, MissingInputError
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder of all runs: absolute, or relative to the one that holds code/",
     )
     add_device_arguments(parser)
+    add_threads_argument(parser)
     parser.add_argument(
         "--is_continue", action="store_true", help="continue a run from its checkpoint, in its folder"
     )
@@ -105,11 +107,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = parse(build_parser(), argv)
 
+    def train(device: torch.device, ranks: OneProcess) -> int:
+        with threads_restored():
+            return _train(arguments, device, ranks)
+
     def body() -> int:
         _check_numbers(arguments)
-        return among_ranks(
-            arguments.gpu, arguments.device, lambda device, ranks: _train(arguments, device, ranks)
-        )
+        return among_ranks(arguments.gpu, arguments.device, train)
 
     return run(body)
 
@@ -139,6 +143,7 @@ def _train(arguments: argparse.Namespace, device: torch.device, ranks: OneProces
     seed = arguments.seed or 0
     dataset, model, loss, poses = ranks.together(lambda: _build(arguments, conf, scan_id, seed, device))
     _check_counts(arguments, config, dataset, ranks)
+    threads = choose_threads(arguments.threads, model, device)
 
     def trainer_in(folder: Path) -> Trainer:
         outputs = Outputs(
@@ -174,7 +179,7 @@ def _train(arguments: argparse.Namespace, device: torch.device, ranks: OneProces
     say(f"run: {folder}")
     among = f", {ranks.size} processes" if ranks.size > 1 else ""
     parameters = sum(p.numel() for p in model.parameters())
-    say(f"{len(dataset)} images, {parameters:,} parameters, on {device}{among}")
+    say(f"{len(dataset)} images, {parameters:,} parameters, on {device}{threads}{among}")
     if source is not None:
         say(
             f"continuing from checkpoint {source[1]} (epoch {trainer.state.epoch}, step {trainer.state.step})"
@@ -241,6 +246,8 @@ def _check_numbers(arguments: argparse.Namespace) -> None:
     for flag, least in (("batch_size", 1), ("nepoch", 0)):
         if getattr(arguments, flag) < least:
             raise InputError(f"--{flag} {getattr(arguments, flag)}: expected {least} or more")
+    if arguments.threads is not None and arguments.threads < 1:
+        raise InputError(f"--threads {arguments.threads}: expected 1 or more")
     if arguments.seed is not None and arguments.seed < 0:
         raise InputError(f"--seed {arguments.seed}: expected 0 or more")
     if not arguments.is_continue and (arguments.timestamp != LATEST or arguments.checkpoint != LATEST):

@@ -17,6 +17,7 @@ from torch import Tensor
 from idr.config import load_conf
 from idr.errors import InputError, MissingInputError
 from idr.geometry.cameras import pose_matrix
+from idr.geometry.frames import check_frame, frame_of
 from idr.model.weights import load_weights
 from idr.plugins import build_dataset, build_model
 from idr.workspace import CHECKPOINTS, RUNCONF, CheckpointFolder, find_run
@@ -33,6 +34,8 @@ class LoadedModel:
             training image; None where the checkpoint holds no cameras.
         bounding_radius: Radius of the object's bounding sphere.
         device: Where the network is.
+        name: The checkpoint and its run, for messages.
+        scale_mat: (4, 4) unit-sphere to world coordinates in training; None where the run does not tell.
     """
 
     model: Any
@@ -40,6 +43,8 @@ class LoadedModel:
     trained_poses: Tensor | None
     bounding_radius: float
     device: torch.device
+    name: str = "the checkpoint"
+    scale_mat: Tensor | None = None
 
     @property
     def sdf(self) -> Callable[[Tensor], Tensor]:
@@ -101,7 +106,10 @@ def load_model(conf: ConfigTree, run_folder: Path, checkpoint: str, device: torc
         poses = pose_matrix(vectors.detach().float().cpu())
     radius = conf.get("model.ray_tracer.object_bounding_sphere", 1.0)
     model.to(device).eval().requires_grad_(False)
-    return LoadedModel(model, int(saved.get("epoch", 0)), poses, float(radius), device)
+    scale_mat = None
+    if folder.has("TrainerState", name):
+        scale_mat = folder.load("TrainerState", name).get("scale_mat")
+    return LoadedModel(model, int(saved.get("epoch", 0)), poses, float(radius), device, where, scale_mat)
 
 
 def locate_run(path: str | Path, checkpoint: str) -> Path:
@@ -195,13 +203,17 @@ def read_view(dataset: Any, index: int) -> View:
     )
 
 
-def check_trained_poses(loaded: LoadedModel, dataset: Any) -> None:
-    """Refuses a checkpoint whose trained cameras are not those of the dataset.
+def check_scene(loaded: LoadedModel, dataset: Any) -> None:
+    """Refuses a scene that is not the one of the run: another number of images, or another unit sphere.
+
+    Trained cameras bring their own frame along, so that the scene's does not matter to them.
 
     Raises:
-        InputError: The numbers of cameras and images differ.
+        InputError: It is another one.
     """
-    if loaded.trained_poses is not None and len(loaded.trained_poses) != len(dataset):
+    if loaded.trained_poses is None:
+        check_frame(loaded.scale_mat, frame_of(dataset), loaded.name)
+    elif len(loaded.trained_poses) != len(dataset):
         raise InputError(
             f"the checkpoint holds {len(loaded.trained_poses)} trained cameras but the scene has "
             f"{len(dataset)} training images; use the scene and dataset.holdout that the run was trained with"

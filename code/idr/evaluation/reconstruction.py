@@ -21,7 +21,7 @@ from idr.evaluation.camera_error import Alignment, CameraErrors, align_cameras, 
 from idr.evaluation.loading import (
     LoadedModel,
     View,
-    check_trained_poses,
+    check_scene,
     holds_out_views,
     load_model,
     open_dataset,
@@ -108,7 +108,7 @@ def join_scene(
 ) -> Reconstruction:
     """Opens the scene of a network that is loaded already; see `open_reconstruction`."""
     dataset = open_dataset(conf, scan_id, data_root)
-    check_trained_poses(loaded, dataset)
+    check_scene(loaded, dataset)
     held_out = open_dataset(conf, scan_id, data_root, split="holdout") if holds_out_views(conf) else None
     alignment = None
     if loaded.trained_poses is not None:

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from idr.errors import InputError
+from idr.geometry.frames import check_frame
 from idr.model.weights import load_weights
 from idr.training.config import TrainConfig
 from idr.training.poses import LearnablePoses
@@ -39,6 +40,7 @@ class TrainingState:
         epoch: Passes over the images done.
         step: Steps done of the next pass.
         averages: Sums over those steps, for ``metrics.csv``.
+        scale_mat: (4, 4) float64 unit-sphere to world coordinates of the scene, where the data set tells.
     """
 
     model: nn.Module
@@ -51,6 +53,7 @@ class TrainingState:
     epoch: int = 0
     step: int = 0
     averages: Averages = field(default_factory=Averages)
+    scale_mat: Tensor | None = None
 
     def to_parts(self) -> Parts:
         """Returns the dictionaries of the published files, then of ours for what else there is."""
@@ -69,6 +72,8 @@ class TrainingState:
                 "averages": self.averages.to_plain(),
             },
         }
+        if self.scale_mat is not None:
+            parts["TrainerState"]["scale_mat"] = self.scale_mat
         model: Any = self.model
         carried = model.carried_state() if hasattr(model, "carried_state") else None
         if carried is not None:
@@ -106,6 +111,8 @@ class TrainingState:
         if "TracerState" in parts and hasattr(model, "restore_carried_state"):
             model.restore_carried_state(parts["TracerState"])
         if "TrainerState" in parts:
+            if self.poses is None:
+                check_frame(parts["TrainerState"].get("scale_mat"), self.scale_mat, where)
             self._load_position(parts["TrainerState"], where, keep_seed)
 
     def follow_schedule(self, config: TrainConfig, where: str) -> None:

@@ -22,6 +22,7 @@ from idr.checkpoint_format import write_content
 from idr.checkpoints import CheckpointFolder, checkpoint_name
 from idr.errors import OutputError, TrainingStoppedError
 from idr.files import write_atomic
+from idr.geometry.frames import frame_of
 from idr.training.config import TrainConfig
 from idr.training.distributed import OneProcess
 from idr.training.feed import Batch, Feed
@@ -99,7 +100,9 @@ class Trainer:
             optimizer_cam = torch.optim.SparseAdam(
                 list(poses.parameters()), lr=config.learning_rate_cam or 0.0
             )
-        self.state = TrainingState(model, optimizer, scheduler, poses, optimizer_cam, seed, batch_size)
+        self.state = TrainingState(
+            model, optimizer, scheduler, poses, optimizer_cam, seed, batch_size, scale_mat=frame_of(dataset)
+        )
         self.checkpoints = CheckpointFolder(outputs.run / "checkpoints")
         self._seconds = 0.0  # spent in training steps, before and after interruptions
         self._stop_signal: int | None = None

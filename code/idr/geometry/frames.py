@@ -1,0 +1,51 @@
+"""The frame that a surface was learned in: the unit sphere, placed in the world by a scale matrix."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from idr.errors import InputError
+
+SAME_FRAME = 1e-4  # of the radius; far below what a surface is known to, far above rounding
+
+
+def frame_of(dataset: Any) -> Tensor | None:
+    """Returns scale_mat_0 of a data set, (4, 4) float64; None for one that has no ``get_scale_mat``."""
+    if not hasattr(dataset, "get_scale_mat"):
+        return None
+    return torch.as_tensor(dataset.get_scale_mat(), dtype=torch.float64)
+
+
+def check_frame(trained: Tensor | None, present: Tensor | None, where: str) -> None:
+    """Refuses a scene whose unit sphere is no longer the one that a surface was learned in.
+
+    Cameras, surface and rendering would all be in different places. Where either is unknown (a checkpoint
+    of the published code, a data set without scale matrices) there is nothing to compare.
+
+    Args:
+        trained: (4, 4) scale_mat saved with the run, or None.
+        present: (4, 4) scale_mat of the scene, or None.
+        where: The checkpoint's name, for the message.
+
+    Raises:
+        InputError: They differ by more than 1e-4 of the radius.
+    """
+    if trained is None or present is None:
+        return
+    trained, present = trained.cpu().double(), present.cpu().double()
+    radius = float(trained[:3, 0].norm())
+    if float((trained - present).abs().max()) <= SAME_FRAME * radius:
+        return
+    raise InputError(
+        f"{where} was trained with the unit sphere at {_in_words(trained)}; the scene's cameras.npz now has "
+        f"it at {_in_words(present)} (was preprocess_cameras.py run since?); put the camera file of the "
+        "training back (the first is kept as cameras_backup.npz), or train anew"
+    )
+
+
+def _in_words(scale_mat: Tensor) -> str:
+    centre = ", ".join(f"{float(value):.6g}" for value in scale_mat[:3, 3])
+    return f"centre ({centre}), radius {float(scale_mat[:3, 0].norm()):.6g}"
