@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from idr.fields.sdf_grid import Sdf, SdfGrid
 from idr.geometry.cameras import pixel_rays
 from idr.model.implicit_differentiable_renderer import draw_step
 from idr.model.tracing.upkeep import FAR_PROBES, NEAR_PROBES, GridUpkeep
@@ -23,6 +24,15 @@ MOVES = {
 }
 
 
+def follow(upkeep: GridUpkeep, sdf: Sdf, like: Tensor) -> tuple[SdfGrid, float]:
+    """The grid as a tracer would see it, and the slack that was read."""
+    (grid, slack_there), slack, counts = upkeep.follow(
+        sdf, like, lambda grid, slack: ((grid, slack), torch.tensor([3, 1 << 20]))
+    )
+    assert float(slack_there) == slack and counts == [3, 1 << 20]
+    return grid, slack
+
+
 def nodes_of(grid) -> Tensor:
     axis = torch.linspace(-grid.half_side, grid.half_side, grid.values.shape[0], dtype=DOUBLE)
     return torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), dim=-1).reshape(-1, 3)
@@ -33,7 +43,7 @@ def test_slack_bounds_what_a_moving_field_leaves(name: str) -> None:
     upkeep, moved = GridUpkeep(1.0), 0
     for k in range(20):
         sdf = MOVES[name](k)
-        grid, slack = upkeep.follow(sdf, LIKE)
+        grid, slack = follow(upkeep, sdf, LIKE)
         exact = sdf(nodes_of(grid))
         near = exact.abs() < 0.05
         assert near.sum() > 100
@@ -45,18 +55,18 @@ def test_slack_bounds_what_a_moving_field_leaves(name: str) -> None:
 
 def test_a_shift_by_a_constant_costs_next_to_no_slack() -> None:
     upkeep = GridUpkeep(1.0)
-    upkeep.follow(Ball().sdf, LIKE)
-    _, slack = upkeep.follow(lambda x: Ball().sdf(x) + 0.01, LIKE)
+    follow(upkeep, Ball().sdf, LIKE)
+    _, slack = follow(upkeep, lambda x: Ball().sdf(x) + 0.01, LIKE)
     assert slack < 1e-4  # but for the ridge's 1e-4 of the coefficient
 
 
 def test_a_part_that_appears_is_noticed_by_probes() -> None:
     upkeep, before = GridUpkeep(1.0), Ball((-0.4, 0.0, 0.0), 0.3).sdf
     after = Union([Ball((-0.4, 0.0, 0.0), 0.3), Ball((0.6, 0.3, 0.3), 0.25)]).sdf
-    upkeep.follow(before, LIKE)
+    follow(upkeep, before, LIKE)
     steps, noticed = 0, False
     while not noticed and steps < 30:
-        grid, slack = upkeep.follow(after, LIKE)
+        grid, slack = follow(upkeep, after, LIKE)
         steps += 1
         noticed = grid.at(torch.tensor([[0.6, 0.3, 0.3]], dtype=DOUBLE))[0].item() < slack
     # f changes to below the band in about 2 % of the cube, which 16 probes a step soon meet.
@@ -65,13 +75,13 @@ def test_a_part_that_appears_is_noticed_by_probes() -> None:
 
 def test_a_reported_miss_builds_anew() -> None:
     upkeep = GridUpkeep(1.0)
-    first, _ = upkeep.follow(Ball().sdf, LIKE)
+    first, _ = follow(upkeep, Ball().sdf, LIKE)
     upkeep.report(torch.zeros(64, dtype=torch.bool))
-    _, _ = upkeep.follow(Ball().sdf, LIKE)
+    _, _ = follow(upkeep, Ball().sdf, LIKE)
     assert upkeep.carried()["age"] == 1
     upkeep.report(torch.arange(64) < 2)
     tiny = Union([Ball(), Ball((0.7, 0.5, 0.0), 0.01)]).sdf
-    grid, slack = upkeep.follow(tiny, LIKE)
+    grid, slack = follow(upkeep, tiny, LIKE)
     assert slack == 0 and upkeep.carried()["age"] == 0
     value, error = grid.at(torch.tensor([[0.7, 0.5, 0.0]], dtype=DOUBLE))
     assert value.item() <= error.item()  # and the new one leaves the tiny part possible
@@ -80,10 +90,10 @@ def test_a_reported_miss_builds_anew() -> None:
 
 def test_vanishing_and_coming_back() -> None:
     upkeep = GridUpkeep(1.0)
-    upkeep.follow(Ball().sdf, LIKE)
-    nothing, slack = upkeep.follow(lambda x: torch.full_like(x[:, 0], 2.0), LIKE)
+    follow(upkeep, Ball().sdf, LIKE)
+    nothing, slack = follow(upkeep, lambda x: torch.full_like(x[:, 0], 2.0), LIKE)
     assert (nothing.values > nothing.errors + slack).all()
-    back, slack = upkeep.follow(Ball().sdf, LIKE)
+    back, slack = follow(upkeep, Ball().sdf, LIKE)
     on_surface = torch.tensor([[0.5, 0.0, 0.0], [0.3, 0.4, 0.0]], dtype=DOUBLE)
     value, error = back.at(on_surface)
     assert (value.abs() <= error + slack).all()
@@ -97,10 +107,10 @@ def test_probes_are_the_price_of_a_step() -> None:
         return Ball().sdf(x)
 
     upkeep = GridUpkeep(1.0)
-    grid, _ = upkeep.follow(sdf, LIKE)
+    grid, _ = follow(upkeep, sdf, LIKE)
     assert sum(seen) == grid.num_evaluations
     seen.clear()
-    upkeep.follow(sdf, LIKE)
+    follow(upkeep, sdf, LIKE)
     assert seen == [NEAR_PROBES + FAR_PROBES]
 
 
@@ -111,7 +121,7 @@ def test_probes_are_the_price_of_a_step() -> None:
 def test_restored_goes_on_to_the_same_bits(steps: int) -> None:
     one, other = GridUpkeep(1.0), GridUpkeep(1.0)
     for k in range(steps):
-        one.follow(MOVES["translation"](k), LIKE)
+        follow(one, MOVES["translation"](k), LIKE)
         one.report(torch.zeros(64, dtype=torch.bool))
     carried = one.carried()
     assert (carried is None) == (steps == 0)
@@ -119,7 +129,7 @@ def test_restored_goes_on_to_the_same_bits(steps: int) -> None:
         other.restore(pickle.loads(pickle.dumps(carried)), LIKE)
     for k in range(steps, steps + 4):
         (grid, slack), (grid_other, slack_other) = (
-            upkeep.follow(MOVES["translation"](k), LIKE) for upkeep in (one, other)
+            follow(upkeep, MOVES["translation"](k), LIKE) for upkeep in (one, other)
         )
         assert slack == slack_other and torch.equal(grid.values, grid_other.values)
         assert torch.equal(grid.errors, grid_other.errors) and grid.lipschitz == grid_other.lipschitz
@@ -127,7 +137,7 @@ def test_restored_goes_on_to_the_same_bits(steps: int) -> None:
 
 def test_the_grid_of_another_sphere_is_refused() -> None:
     one, other = GridUpkeep(1.0), GridUpkeep(1.2)
-    one.follow(Ball().sdf, LIKE)
+    follow(one, Ball().sdf, LIKE)
     other.restore(one.carried(), LIKE)
     assert other.carried() is None
 

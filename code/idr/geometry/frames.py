@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from idr.errors import InputError
@@ -35,17 +37,16 @@ def check_frame(trained: Tensor | None, present: Tensor | None, where: str) -> N
     """
     if trained is None or present is None:
         return
-    trained, present = trained.cpu().double(), present.cpu().double()
-    radius = float(trained[:3, 0].norm())
-    if float((trained - present).abs().max()) <= SAME_FRAME * radius:
+    was, now = np.array(trained.tolist()), np.array(present.tolist())
+    if np.abs(was - now).max() <= SAME_FRAME * np.linalg.norm(was[:3, 0]):
         return
     raise InputError(
-        f"{where} was trained with the unit sphere at {_in_words(trained)}; the scene's cameras.npz now has "
-        f"it at {_in_words(present)} (was preprocess_cameras.py run since?); put the camera file of the "
+        f"{where} was trained with the unit sphere at {_in_words(was)}; the scene's cameras.npz now has "
+        f"it at {_in_words(now)} (was preprocess_cameras.py run since?); put the camera file of the "
         "training back (the first is kept as cameras_backup.npz), or train anew"
     )
 
 
-def _in_words(scale_mat: Tensor) -> str:
-    centre = ", ".join(f"{float(value):.6g}" for value in scale_mat[:3, 3])
-    return f"centre ({centre}), radius {float(scale_mat[:3, 0].norm()):.6g}"
+def _in_words(scale_mat: NDArray[np.float64]) -> str:
+    centre = ", ".join(f"{value:.6g}" for value in scale_mat[:3, 3])
+    return f"centre ({centre}), radius {np.linalg.norm(scale_mat[:3, 0]):.6g}"

@@ -21,7 +21,7 @@ from idr.model.layers import folded_weights
 from idr.model.rendering_network import RenderingNetwork, RenderingNetworkConfig
 from idr.model.sample_network import differentiable_intersection
 from idr.model.tracing import TracerConfig, TraceResult, make_tracer
-from idr.model.tracing.common import Rays
+from idr.model.tracing.common import Rays, first_set
 
 
 @dataclass(frozen=True)
@@ -134,10 +134,10 @@ class IDRNetwork(nn.Module):
         depth = traced.depth.unsqueeze(1)  # (R, 1)
         points = center + depth * direction  # with gradient to the cameras, depth constant
         if draws is None:
-            shaded = traced.hit.nonzero().squeeze(1)  # (N,)
+            shaded = _numbers(traced.hit, traced.num_shaded)  # (N,)
             surface, grad_theta = points[shaded], None
         else:
-            shaded = (traced.hit & object_mask).nonzero().squeeze(1)  # (N,)
+            shaded = _numbers(traced.hit & object_mask, traced.num_shaded)  # (N,)
             sdf_output, grad_theta = self._fields(points, draws.eikonal_points)
             self.ray_tracer.report(sdf_output.detach().squeeze(1), traced.hit)
             normal = grad_theta[draws.eikonal_points.shape[0] :]  # (R, 3), at the traced points
@@ -231,6 +231,11 @@ class IDRNetwork(nn.Module):
     def _weights_version(self) -> tuple[tuple[int, int], ...]:
         """Returns what changes when an optimiser, or a move to another device, changes f's parameters."""
         return tuple((p.data_ptr(), p._version) for p in self.implicit_network.parameters())
+
+
+def _numbers(flags: Tensor, count: int | None) -> Tensor:
+    """Returns the numbers of set flags; an accelerator does not stop for it where their count is known."""
+    return flags.nonzero().squeeze(1) if count is None else first_set(flags, count)
 
 
 def _discard_grid(network: nn.Module, incompatible_keys: Any) -> None:

@@ -10,6 +10,7 @@ R rays, A rays of a subset. Depths are in the unit-sphere frame.
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,7 +18,15 @@ from torch import Tensor
 
 from idr.fields.sdf_grid import SdfGrid, build_sdf_grid
 from idr.geometry.spheres import SphereCrossing
-from idr.model.tracing.common import Rays, Sdf, Tracer, TracerConfig, TraceResult
+from idr.model.tracing.common import (
+    Rays,
+    Sdf,
+    Tracer,
+    TracerConfig,
+    TraceResult,
+    first_set,
+    reads_are_free,
+)
 from idr.model.tracing.marching import March, march, smallest
 from idr.model.tracing.network_search import NetworkSearch
 from idr.model.tracing.published import PublishedTracer
@@ -69,35 +78,45 @@ class AcceleratedTracer(Tracer):
         Differs: rays without a hit end where f is smallest on their chord by the grid, or by the network
         where a surface was possible, in training and in evaluation; `smallest_depths` only tells which it is.
         """
-        if smallest_depths is None:
-            grid, slack = self._grid_of_fixed_weights(sdf, version, rays.origin), 0.0
+        training = smallest_depths is not None
+        if training:
+            view, slack, (num_possible, num_expected) = self._upkeep.follow(
+                sdf, rays.origin, lambda grid, slack: _view(grid, slack, rays, crossing)
+            )
         else:
-            grid, slack = self._upkeep.follow(sdf, rays.origin)
-        samples = march(grid, slack, rays, crossing)
+            grid, slack = self._grid_of_fixed_weights(sdf, version, rays.origin), 0.0
+            view, counts = _view(grid, slack, rays, crossing)
+            num_possible, num_expected = (int(count) for count in counts.tolist())
+        samples = view.samples
         depth, value = smallest(samples.depths, samples.values)
         hit = torch.zeros_like(crossing.crosses)
-
-        possible = samples.possible.any(dim=1).nonzero().squeeze(1)  # (A,)
-        if possible.numel():
-            search = NetworkSearch(sdf, self.config, grid, slack)
-            found = search.look(
-                rays.subset(possible), samples.subset(possible), depth[possible], value[possible]
-            )
+        settled = torch.ones_like(hit)
+        if num_possible:
+            possible = first_set(view.possible, num_possible)  # (A,)
+            found = NetworkSearch(sdf, self.config, view.grid, slack).look(
+                rays.subset(possible), samples.subset(possible), depth[possible], value[possible],
+                view.expected[possible], num_expected,
+            )  # fmt: skip
             depth[possible], value[possible], hit[possible] = found.depth, found.value, found.hit
-            doubtful = possible[~found.settled]
-            if doubtful.numel():
-                depths, hits = self._trace_as_published(
-                    sdf, rays, crossing, object_mask, smallest_depths, doubtful
-                )
-                depth[doubtful], hit[doubtful] = depths, hits
-                value[doubtful] = sdf(rays.subset(doubtful).at(depths))
-        if smallest_depths is None:
+            settled[possible] = found.settled
+        shaded = hit & object_mask if training else hit
+        num_doubtful, num_shaded = (int(n) for n in torch.stack(((~settled).sum(), shaded.sum())).tolist())
+        if num_doubtful:
+            doubtful = first_set(~settled, num_doubtful)
+            depths, hits = self._trace_as_published(
+                sdf, rays, crossing, object_mask, smallest_depths, doubtful
+            )
+            depth[doubtful], hit[doubtful] = depths, hits
+            value[doubtful] = sdf(rays.subset(doubtful).at(depths))
+        known = None if num_doubtful else num_shaded
+        if not training:
             to_sphere = rays.origin.norm(dim=1) - self.config.object_bounding_sphere
             value = torch.where(crossing.crosses, value, to_sphere)
-            return TraceResult(torch.where(crossing.crosses, depth, 0), hit, value)
+            return TraceResult(torch.where(crossing.crosses, depth, 0), hit, value, known)
         depth = _deepest_behind(samples, depth, hit & ~object_mask)
         closest_to_origin = -(rays.direction * rays.origin).sum(dim=1)
-        return TraceResult(torch.where(crossing.crosses, depth, closest_to_origin), hit)
+        depth = torch.where(crossing.crosses, depth, closest_to_origin)
+        return TraceResult(depth, hit, num_shaded=known)
 
     def report(self, value: Tensor, hit: Tensor) -> None:
         """Hears f at the points of a training step, when it is known anyway.
@@ -136,14 +155,45 @@ class AcceleratedTracer(Tracer):
         return found.depth, found.hit
 
 
+@dataclass(frozen=True)
+class _View:
+    """What a grid shows of R rays.
+
+    Attributes:
+        grid: The grid.
+        samples: The grid along the rays.
+        possible: (R,) a surface is possible.
+        expected: (R,) it is possible, and the grid is negative somewhere.
+    """
+
+    grid: SdfGrid
+    samples: March
+    possible: Tensor
+    expected: Tensor
+
+
+def _view(grid: SdfGrid, slack: float | Tensor, rays: Rays, crossing: SphereCrossing) -> tuple[_View, Tensor]:
+    """Marches through a grid; returns what it shows, and how many rays are possible and expected (2,)."""
+    samples = march(grid, slack, rays, crossing)
+    possible = samples.possible.any(dim=1)
+    expected = possible & (samples.values < 0).any(dim=1)
+    return _View(grid, samples, possible, expected), torch.stack((possible.sum(), expected.sum()))
+
+
 def _deepest_behind(samples: March, depth: Tensor, wanted: Tensor) -> Tensor:
     """Moves hits outside the mask on to the smallest f behind them, for the mask loss; (R,) depths."""
+    if not reads_are_free(depth):
+        return torch.where(wanted, _smallest_behind(samples, depth), depth)
     index = wanted.nonzero().squeeze(1)
     if index.numel() == 0:
         return depth
-    behind = samples.subset(index)
-    beyond = behind.depths >= depth[index].unsqueeze(1)
-    deepest, value = smallest(behind.depths, torch.where(beyond, behind.values, torch.inf))
     depth = depth.clone()
-    depth[index] = torch.where(torch.isfinite(value), torch.maximum(deepest, depth[index]), depth[index])
+    depth[index] = _smallest_behind(samples.subset(index), depth[index])
     return depth
+
+
+def _smallest_behind(samples: March, depth: Tensor) -> Tensor:
+    """Returns the depth (R,) of the grid's smallest sample from a depth (R,) on; that itself on the last."""
+    beyond = samples.depths >= depth.unsqueeze(1)
+    deepest, value = smallest(samples.depths, torch.where(beyond, samples.values, torch.inf))
+    return torch.where(torch.isfinite(value), torch.maximum(deepest, depth), depth)

@@ -94,11 +94,13 @@ class TraceResult:
         value: (R,) f at the points, as well as it is known without another evaluation: exact to the
             threshold for hits, interpolated elsewhere, the camera's distance to the bounding sphere on rays
             that miss it; None where nothing is known.
+        num_shaded: Number of hits, in training of those inside the mask, if it is known.
     """
 
     depth: Tensor
     hit: Tensor
     value: Tensor | None = None
+    num_shaded: int | None = None
 
 
 class Tracer:
@@ -155,24 +157,53 @@ def evaluate_in_chunks(sdf: Sdf, points: Tensor) -> Tensor:
     return torch.cat([sdf(chunk) for chunk in points.split(MAX_POINTS_AT_ONCE)])
 
 
-def evaluate_where(sdf: Sdf, points: Tensor, active: Tensor) -> Tensor:
+def reads_are_free(like: Tensor) -> bool:
+    """Whether the host can look at values without waiting: on a CPU. An accelerator would have to stop."""
+    return like.device.type == "cpu"
+
+
+def first_set(flags: Tensor, count: int) -> Tensor:
+    """Lists set flags without reading how many there are.
+
+    Args:
+        flags: (N,) bool.
+        count: How many to list.
+
+    Returns:
+        (count,) numbers of the first set flags, ascending; N where fewer are set.
+    """
+    num_flags = flags.shape[0]
+    rank = flags.cumsum(0) - 1
+    slot = torch.where(flags & (rank < count), rank, count)  # the last slot takes what is not listed
+    listed = torch.full((count + 1,), num_flags, dtype=torch.long, device=flags.device)
+    return listed.scatter(0, slot, torch.arange(num_flags, device=flags.device))[:count]
+
+
+def evaluate_where(sdf: Sdf, points: Tensor, active: Tensor, at_most: int | None = None) -> Tensor:
     """Evaluates f where a ray is active, zero elsewhere.
 
     On a CPU only the active points are computed. An accelerator would have to stop and tell the host how
-    many there are, so there all points are computed and the rest is dropped.
+    many there are, so there a number that is known beforehand is computed.
 
     Args:
         sdf: The signed distance.
         points: (R, 3).
         active: (R,) bool.
+        at_most: Most points that an accelerator computes; None for all R.
 
     Returns:
-        (R,) values.
+        (R,) values; NaN at active points beyond ``at_most``.
     """
-    if points.device.type == "cpu":
-        values = points.new_zeros(points.shape[0])
+    num_points = points.shape[0]
+    if reads_are_free(points):
+        values = points.new_zeros(num_points)
         index = active.nonzero().squeeze(1)
         if index.numel():
             values[index] = evaluate_in_chunks(sdf, points[index])
         return values
-    return torch.where(active, evaluate_in_chunks(sdf, points), torch.zeros_like(points[:, 0]))
+    if at_most is None or at_most >= num_points:
+        return torch.where(active, evaluate_in_chunks(sdf, points), torch.zeros_like(points[:, 0]))
+    index = first_set(active, at_most)
+    found = evaluate_in_chunks(sdf, points[index.clamp_max(num_points - 1)])
+    values = torch.where(active, torch.nan, torch.zeros_like(points[:, 0]))
+    return torch.cat((values, values.new_zeros(1))).scatter(0, index, found)[:num_points]

@@ -55,7 +55,7 @@ class March:
         return March(self.depths[index], self.values[index], self.reach[index], self.possible[index])
 
 
-def march(grid: SdfGrid, slack: float, rays: Rays, crossing: SphereCrossing) -> March:
+def march(grid: SdfGrid, slack: float | Tensor, rays: Rays, crossing: SphereCrossing) -> March:
     """Samples a grid along the chords of the bounding sphere.
 
     Args:

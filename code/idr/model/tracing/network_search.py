@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from idr.fields.sdf_grid import SdfGrid
-from idr.model.tracing.common import Rays, Sdf, TracerConfig, evaluate_where
+from idr.model.tracing.common import Rays, Sdf, TracerConfig, evaluate_where, first_set
 from idr.model.tracing.dips import KnownSamples, before_inside, find_dips, find_vertex, last_known
 from idr.model.tracing.marching import March
 
@@ -32,6 +32,10 @@ SEARCH_SPACING = 0.0625
 SEARCH_ROUNDS = 2
 """Divisions of intervals in which a surface can hide between two samples. They end at 0.016 radii, below the
 0.02 of the published search; what is left is found where f dips towards zero."""
+
+MOST_FIRST, MOST_BETWEEN = 12, 8
+"""Samples a ray that an accelerator has room for, in the first round and in each division; five and four are
+usual."""
 
 DIP_ROUNDS = 4
 """Samples in dips: one or two find a kink, and each cuts what a smooth dip leaves open to a quarter."""
@@ -71,7 +75,9 @@ class NetworkSearch:
         self.sdf, self.config, self.slack, self.lipschitz = sdf, config, slack, grid.lipschitz
         self.radius = config.object_bounding_sphere
 
-    def look(self, rays: Rays, samples: March, depth: Tensor, value: Tensor) -> Found:
+    def look(
+        self, rays: Rays, samples: March, depth: Tensor, value: Tensor, expected: Tensor, num_expected: int
+    ) -> Found:
         """Answers for rays on which a surface is possible.
 
         Args:
@@ -79,19 +85,20 @@ class NetworkSearch:
             samples: The grid along them.
             depth: (A,) where `smallest` finds the grid smallest; overwritten by what the network finds.
             value: (A,) the grid there; overwritten likewise.
+            expected: (A,) the grid is negative somewhere.
+            num_expected: Number of these.
 
         Returns:
             The answer.
         """
-        expected = (samples.values < 0).any(dim=1)
         hit, settled = torch.zeros_like(expected), torch.zeros_like(expected)
-        index = expected.nonzero().squeeze(1)
-        if index.numel():
+        index = first_set(expected, num_expected)
+        if num_expected:
             found = self.approach(rays.subset(index), samples.subset(index))
             depth[index], value[index] = found.depth, found.value
             hit[index], settled[index] = found.hit, found.settled
         if self.slack > 0:
-            samples = self._corrected(rays, samples, depth, ~expected)
+            samples = self._corrected(rays, samples, depth, ~expected, depth.shape[0] - num_expected)
             settled = settled | (~expected & ~samples.possible.any(dim=1))
         index = (~settled).nonzero().squeeze(1)
         if index.numel():
@@ -141,12 +148,12 @@ class NetworkSearch:
         hit = done | crossed
         return Found(hit, torch.where(crossed, refined, t), torch.zeros_like(t), hit)
 
-    def _corrected(self, rays: Rays, samples: March, depth: Tensor, asked: Tensor) -> March:
+    def _corrected(self, rays: Rays, samples: March, depth: Tensor, asked: Tensor, num_asked: int) -> March:
         """Takes the grid's age into account by one evaluation a ray, where the grid is smallest.
 
         What f differs from the grid there is what it differs by elsewhere on the ray, but for half the slack.
         """
-        f = evaluate_where(self.sdf, rays.at(depth), asked)
+        f = evaluate_where(self.sdf, rays.at(depth), asked, num_asked)
         lowest = samples.values.amin(dim=1)
         change = torch.where(asked, f - lowest, 0).clamp(-self.slack, self.slack)
         values = samples.values + change.unsqueeze(1)
@@ -173,7 +180,7 @@ class NetworkSearch:
         wanted = torch.zeros_like(depths, dtype=torch.bool)
         wanted[:, :-1] |= chances
         wanted[:, 1:] |= chances
-        values = self._evaluate(rays, depths, wanted)
+        values, lost = self._evaluate(rays, depths, wanted, MOST_FIRST)
         for _ in range(SEARCH_ROUNDS):
             left_t, right_t, left_f, right_f = depths[:, :-1], depths[:, 1:], values[:, :-1], values[:, 1:]
             # The same two cones bound how far a surface in front of a sample inside can hide.
@@ -181,7 +188,8 @@ class NetworkSearch:
             hidden = hidden & (left_f > 0) & before_inside(values)
             shift = torch.where(hidden, left_f - right_f.abs(), 0) / (2 * self.lipschitz)
             deepest = (left_t + right_t) / 2 + shift
-            between = self._evaluate(rays, deepest, hidden)
+            between, not_seen = self._evaluate(rays, deepest, hidden, MOST_BETWEEN)
+            lost = lost | not_seen
             depths, values = _interleave(depths, deepest), _interleave(values, between)
             chances = hidden.repeat_interleave(2, dim=1)
         open_after = torch.cat((chances, torch.zeros_like(chances[:, :1])), dim=1)  # (A, M), per left end
@@ -195,7 +203,7 @@ class NetworkSearch:
             known = self._with_one_more(rays, known, bottoms.gather(1, first), dips.any(dim=1, keepdim=True))
         dips, _ = find_dips(known, *bounds)
         found = self._first_change(rays, known.depths, known.values)
-        return replace(found, settled=found.settled & ~dips.any(dim=1))
+        return replace(found, settled=found.settled & ~dips.any(dim=1) & ~lost)
 
     def _with_one_more(
         self, rays: Rays, samples: KnownSamples, depth: Tensor, wanted: Tensor
@@ -205,7 +213,7 @@ class NetworkSearch:
         around = torch.searchsorted(samples.depths, depth, right=True).clamp_min(1) - 1
         order = torch.cat((samples.depths, depth), dim=1).sort(dim=1, stable=True)
         columns = (
-            (samples.values, self._evaluate(rays, depth, wanted)),
+            (samples.values, self._evaluate(rays, depth, wanted, 1)[0]),
             (samples.open_after, wanted & samples.open_after.gather(1, around)),
         )
         return KnownSamples(
@@ -260,11 +268,23 @@ class NetworkSearch:
             side = outside.to(f.dtype) - inside.to(f.dtype)
         return t
 
-    def _evaluate(self, rays: Rays, depths: Tensor, wanted: Tensor) -> Tensor:
-        """Returns f at (A, M) depths where wanted, infinity elsewhere."""
+    def _evaluate(self, rays: Rays, depths: Tensor, wanted: Tensor, most: int) -> tuple[Tensor, Tensor]:
+        """Evaluates f where wanted.
+
+        Args:
+            rays: A rays.
+            depths: (A, M).
+            wanted: (A, M) bool.
+            most: Evaluations a ray, on average, that an accelerator has room for.
+
+        Returns:
+            (A, M) f, infinity where not wanted; (A,) rays for which there was no room.
+        """
         points = rays.at(depths).reshape(-1, 3)
-        values = evaluate_where(self.sdf, points, wanted.reshape(-1)).reshape(depths.shape)
-        return torch.where(wanted, values, torch.inf)
+        values = evaluate_where(self.sdf, points, wanted.reshape(-1), most * depths.shape[0])
+        values = values.reshape(depths.shape)
+        no_room = values.isnan()
+        return torch.where(wanted & ~no_room, values, torch.inf), no_room.any(dim=1)
 
 
 def _any_in_windows(flags: Tensor, stride: int) -> Tensor:

@@ -11,15 +11,17 @@ N nodes that are probed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed
 
 from idr.fields.sdf_grid import SdfGrid, build_sdf_grid
 from idr.model.tracing.common import Sdf
+
+T = TypeVar("T")
 
 NEAR_PROBES = 96
 """Evaluations a step near the surface: nine or ten for each coefficient of the quadratic."""
@@ -81,28 +83,42 @@ class GridUpkeep:
             distributed.all_reduce(report, distributed.ReduceOp.MAX)
         self._report = report
 
-    def follow(self, sdf: Sdf, like: Tensor) -> tuple[SdfGrid, float]:
-        """Returns the grid for a step, true to the network as it is now.
+    def follow(
+        self, sdf: Sdf, like: Tensor, look: Callable[[SdfGrid, Tensor], tuple[T, Tensor]]
+    ) -> tuple[T, float, list[int]]:
+        """Brings the grid to where the network is now, and looks at it.
+
+        Whether the grid still serves is read together with the counts that the look returns: an accelerator
+        stops once for both. If it does not serve, it is built anew and looked at again.
 
         Args:
             sdf: f.
             like: A tensor that gives device and dtype.
+            look: Takes the grid and the slack, a tensor: what f may differ from the grid at its nodes;
+                returns anything, and counts (C,) below 2^24.
 
         Returns:
-            The grid, and the slack: what f may differ from it at its nodes.
+            What the look returned, the slack, and the counts.
         """
         known = self._grid
         if known is not None and (known.values.device, known.values.dtype) == (like.device, like.dtype):
-            grid, slack, num_rays, missed = self._moved(sdf, known)
+            grid, slack_there, report = self._moved(sdf, known)
+            seen, counts = look(grid, slack_there)
+            slack, num_rays, num_missed, *counted = torch.cat(
+                (slack_there.reshape(1), report.to(slack_there), counts.to(slack_there))
+            ).tolist()  # one of the step's reads
             self._age += 1
-            self._excess += EXCESS * num_rays * slack / self.radius
-            if not missed and slack <= MAX_SLACK * self.radius and self._excess < grid.num_evaluations:
-                return grid, slack
+            self._excess += EXCESS * int(num_rays) * slack / self.radius
+            serves = slack <= MAX_SLACK * self.radius and self._excess < grid.num_evaluations
+            if serves and num_missed == 0:
+                return seen, slack, [int(count) for count in counted]
+            num_rays = int(num_rays)
             self._level = sum(self._age * num_rays >= served for served in RAYS_SERVED)
         self._take(build_sdf_grid(sdf, self.radius, self._level, BUILD_SLACK * self.radius, like))
         self._age, self._excess, self._report = 0, 0.0, None
         assert self._grid is not None
-        return self._grid, 0.0
+        seen, counts = look(self._grid, torch.zeros_like(self._grid.values[0, 0, 0]))
+        return seen, 0.0, [int(count) for count in counts.tolist()]
 
     def _take(self, grid: SdfGrid) -> None:
         """Makes a grid the present one."""
@@ -111,8 +127,8 @@ class GridUpkeep:
         self._grid = grid
         self._near = near if near.numel() else torch.arange(flat.numel(), device=flat.device)
 
-    def _moved(self, sdf: Sdf, grid: SdfGrid) -> tuple[SdfGrid, float, int, bool]:
-        """Moves a grid along with f; returns it, the slack, and the last report: rays, any that missed."""
+    def _moved(self, sdf: Sdf, grid: SdfGrid) -> tuple[SdfGrid, Tensor, Tensor]:
+        """Moves a grid along with f; returns it, the slack, and the last report (2,): rays, missed ones."""
         assert self._near is not None
         everywhere = torch.arange(grid.values.numel(), device=grid.values.device)
         probes = torch.cat(
@@ -123,18 +139,15 @@ class GridUpkeep:
         change = sdf(points) - known  # (N,)
         features = _quadratic(points[:NEAR_PROBES] / self.radius)  # (NEAR_PROBES, 10)
         gram = features.T @ features + RIDGE * torch.eye(10, dtype=points.dtype, device=points.device)
-        coefficients = torch.linalg.solve(gram, features.T @ change[:NEAR_PROBES])
+        # solve_ex, since solve makes the host ask whether it went well; the ridge sees to that.
+        coefficients, _ = torch.linalg.solve_ex(gram, features.T @ change[:NEAR_PROBES])
         moved = replace(grid, values=grid.values + _quadratic_on_nodes(coefficients, grid, self.radius))
         misfit = change - _quadratic(points / self.radius) @ coefficients
         # Far from the surface only what brings f close to zero matters.
         harmless = (known + change - misfit).abs() - PROBED_BAND * self.radius
         excess = torch.where(misfit.abs() < harmless, 0, misfit.abs())
         report = torch.zeros(2, device=excess.device) if self._report is None else self._report
-        slack = (SLACK_SAFETY * excess.max()).reshape(1)
-        read, num_rays, num_missed = torch.cat(
-            (slack, report.to(slack.dtype))
-        ).tolist()  # the step's one read
-        return moved, read, int(num_rays), num_missed > 0
+        return moved, SLACK_SAFETY * excess.max(), report
 
     def carried(self) -> dict[str, Any] | None:
         """Returns what the next step depends on, as tensors and plain values; None without a grid."""
