@@ -15,6 +15,8 @@ from idr.geometry.cameras import pixel_rays
 from idr.geometry.spheres import ray_sphere_intersection
 from idr.model.implicit_differentiable_renderer import IDRNetwork, StepDraws
 from idr.model.tracing import TraceResult
+from idr.model.tracing import accelerated as tracing_accelerated
+from idr.model.tracing import common as tracing_common
 from idr.rendering import RenderedImage, render_image
 from tests.parity import golden
 
@@ -102,6 +104,17 @@ def test_hits_and_depths(name: str, mode: str) -> None:
     values, _ = values_at(name, ours)
     good = ((ours.depth - published.depth).abs() <= 1e-3) | (values.abs() <= 1e-4)
     assert both.sum() > 900 and good[both].float().mean() >= 0.999
+
+
+@pytest.mark.parametrize("mode", ["evaluation", "training outside"])
+def test_the_way_of_devices_on_which_reads_cost(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    here, evaluations = traced("b", "accelerated", mode)
+    for module in (tracing_common, tracing_accelerated):
+        monkeypatch.setattr(module, "reads_are_free", lambda like: False)
+    there, evaluations_there = traced.__wrapped__("b", "accelerated", mode)
+    assert torch.equal(here.hit, there.hit)
+    assert (here.depth - there.depth).abs().max() <= 1e-4  # other batches round otherwise
+    assert evaluations < evaluations_there < 5 * evaluations
 
 
 # f at the point where a ray without a hit ends, above f at the published search's. Measured over a, b, c and

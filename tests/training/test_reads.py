@@ -1,0 +1,64 @@
+"""How often a training step makes an accelerator wait for the host: at most four times."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import idr.model.tracing.accelerated as accelerated
+import idr.model.tracing.common as common
+from idr.training.trainer import Trainer
+from tests.reads import ReadCounter
+from tests.training import tiny
+
+MOST_READS = 4
+NUM_STEPS = 20
+
+
+@pytest.fixture
+def reads_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tracer's code for devices on which the host has to wait for a value."""
+    for module in (common, accelerated):
+        monkeypatch.setattr(module, "reads_are_free", lambda like: False)
+
+
+def step(trainer: Trainer, index: int) -> list[str]:
+    """Does one training step; returns the reads in it."""
+    batch = next(iter(trainer.feed.batches(0, index, 0)))
+    trainer.state.model.train()
+    with ReadCounter() as counter:
+        trainer._train_step(batch)
+    return counter.places
+
+
+@pytest.mark.parametrize("cameras", [False, True])
+def test_a_step_reads_at_most_four_times(
+    scene_root: Path, tmp_path: Path, reads_cost: None, cameras: bool
+) -> None:
+    trainer = tiny.make_trainer(scene_root, tmp_path, cameras=cameras)
+    tracer = trainer.state.model.ray_tracer
+    steps, builds = [], 0
+    for index in range(NUM_STEPS):
+        grid = tracer._upkeep._grid
+        places = step(trainer, index)
+        carried_on = grid is not None and tracer._upkeep._age > 0
+        builds += not carried_on
+        if carried_on and not any("published.py" in place for place in places):
+            steps.append(places)
+    assert builds < NUM_STEPS / 2 and len(steps) >= NUM_STEPS / 4
+    assert max(map(len, steps)) <= MOST_READS, max(steps, key=len)
+
+
+def test_the_counter_sees_what_waits() -> None:
+    flags, values = torch.tensor([True, False]), torch.arange(2.0)
+    with ReadCounter() as counter:
+        flags.nonzero()
+        values[flags]
+        values.sum().item()
+        values[torch.tensor([1])]
+        values.repeat_interleave(2)
+        assert values.tolist() == [0.0, 1.0]
+    names = [place.split(" ")[0] for place in counter.places]
+    assert names == ["nonzero", "index", "_local_scalar_dense", "tolist"]
