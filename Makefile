@@ -11,7 +11,7 @@ INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo peek test lint clean
+.PHONY: help setup setup-dev demo peek test gpu-check lint clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ peek: $(INSTALLED) ## Mesh and render the small trained model that ships with th
 
 test: $(INSTALLED_DEV) ## Run all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS)
+
+gpu-check: $(INSTALLED_DEV) ## On a machine with a GPU: parity, reads a step, one timing (a minute)
+	$(BIN)/python benchmarks/gpu_check.py
 
 lint: $(INSTALLED_DEV) ## Run the linter and the type checker
 	$(BIN)/ruff check .

@@ -52,6 +52,7 @@ class AcceleratedTracer(Tracer):
     def discard(self) -> None:
         """Forgets all grids: weights were replaced."""
         self._upkeep.discard()
+        self._crosses: Tensor | bool = True  # (R,) of the last step's rays
         self._fixed: SdfGrid | None = None  # of weights that do not change
         self._fixed_version: Hashable = None
 
@@ -113,6 +114,7 @@ class AcceleratedTracer(Tracer):
             to_sphere = rays.origin.norm(dim=1) - self.config.object_bounding_sphere
             value = torch.where(crossing.crosses, value, to_sphere)
             return TraceResult(torch.where(crossing.crosses, depth, 0), hit, value, known)
+        self._crosses = crossing.crosses  # beyond the bounding sphere no surface is looked for, or missed
         depth = _deepest_behind(samples, depth, hit & ~object_mask)
         closest_to_origin = -(rays.direction * rays.origin).sum(dim=1)
         depth = torch.where(crossing.crosses, depth, closest_to_origin)
@@ -125,7 +127,7 @@ class AcceleratedTracer(Tracer):
             value: (R,) f at the traced points.
             hit: (R,) hit flags that were returned.
         """
-        self._upkeep.report((value < -self.config.sdf_threshold) & ~hit)
+        self._upkeep.report((value < -self.config.sdf_threshold) & ~hit & self._crosses)
 
     def _grid_of_fixed_weights(self, sdf: Sdf, version: Hashable, like: Tensor) -> SdfGrid:
         """Returns the grid of weights that do not change, built once a version."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from idr.fields.sdf_grid import SdfGrid
-from idr.model.tracing.common import Rays, Sdf, TracerConfig, evaluate_where, first_set
+from idr.model.tracing.common import Rays, Sdf, TracerConfig, evaluate_where, first_set, reads_are_free
 from idr.model.tracing.dips import KnownSamples, before_inside, find_dips, find_vertex, last_known
 from idr.model.tracing.marching import March
 
@@ -40,6 +40,10 @@ usual."""
 DIP_ROUNDS = 4
 """Samples in dips: one or two find a kink, and each cuts what a smooth dip leaves open to a quarter."""
 
+SEARCHED_SHARE = 0.5
+"""Share of the rays that an accelerator searches, rather than have the host read how many need it; a sixth to
+a third do."""
+
 POLISH_ROUNDS = 2
 """Samples at the vertex of the parabola through the smallest three."""
 
@@ -59,6 +63,15 @@ class Found:
     depth: Tensor
     value: Tensor
     settled: Tensor
+
+    def with_some(self, index: Tensor, others: Found) -> Found:
+        """Returns these answers with others (B,) at the rays of an index (B,); A in it stands for no ray."""
+
+        def put(mine: Tensor, theirs: Tensor) -> Tensor:
+            return torch.cat((mine, mine[:1])).index_copy(0, index, theirs)[:-1]
+
+        fields = ("hit", "depth", "value", "settled")
+        return Found(*(put(getattr(self, name), getattr(others, name)) for name in fields))
 
 
 class NetworkSearch:
@@ -100,12 +113,16 @@ class NetworkSearch:
         if self.slack > 0:
             samples = self._corrected(rays, samples, depth, ~expected, depth.shape[0] - num_expected)
             settled = settled | (~expected & ~samples.possible.any(dim=1))
-        index = (~settled).nonzero().squeeze(1)
-        if index.numel():
-            found = self.search(rays.subset(index), samples.subset(index))
-            depth[index], value[index] = found.depth, found.value
-            hit[index], settled[index] = found.hit, found.settled
-        return Found(hit, depth, value, settled)
+        known = Found(hit, depth, value, settled)
+        num_rays = depth.shape[0]
+        if reads_are_free(depth):
+            index = (~settled).nonzero().squeeze(1)
+        else:  # what is beyond stays unsettled
+            index = first_set(~settled, max(1, int(SEARCHED_SHARE * num_rays)))
+        if index.numel() == 0:
+            return known
+        row = index.clamp_max(num_rays - 1)
+        return known.with_some(index, self.search(rays.subset(row), samples.subset(row)))
 
     def approach(self, rays: Rays, samples: March) -> Found:
         """Walks from where a surface becomes possible to the surface.

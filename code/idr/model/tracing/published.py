@@ -20,7 +20,11 @@ from idr.model.tracing.common import (
     TraceResult,
     evaluate_in_chunks,
     evaluate_where,
+    reads_are_free,
 )
+
+FEW_RAYS = 512
+"""Rays that an accelerator searches whether they need it or not, rather than have the host read which do."""
 
 
 @dataclass(frozen=True)
@@ -76,12 +80,12 @@ class PublishedTracer(Tracer):
         ends = self._trace_from_both_ends(sdf, rays, crossing)
         depth, hit = ends.near, ends.near < ends.far
 
-        sampled = ends.near_unfinished.nonzero().squeeze(1)  # (A,)
+        sampled = _chosen(ends.near_unfinished)  # (A,)
         if sampled.numel():
             refine = object_mask[sampled] if training else torch.ones_like(object_mask[sampled])
             found = self._sample(sdf, rays.subset(sampled), ends.near[sampled], ends.far[sampled], refine)
-            depth, hit = depth.clone(), hit.clone()
-            depth[sampled], hit[sampled] = found.depth, found.hit
+            depth = _replaced(depth, sampled, found.depth, ends.near_unfinished)
+            hit = _replaced(hit, sampled, found.hit, ends.near_unfinished)
         if smallest_depths is None:
             return TraceResult(depth, hit)
 
@@ -89,13 +93,14 @@ class PublishedTracer(Tracer):
         open_rays = ~ends.near_unfinished & (~object_mask | ~hit)
         closest_to_origin = -(rays.direction * rays.origin).sum(dim=1)
         depth = torch.where(open_rays & ~crossing.crosses, closest_to_origin, depth)
-        searched = (open_rays & crossing.crosses).nonzero().squeeze(1)
+        wanted = open_rays & crossing.crosses
+        searched = _chosen(wanted)
         if searched.numel():
             near = torch.where(hit, depth, crossing.near)[searched]
-            depth = depth.clone()
-            depth[searched] = self._smallest(
+            smallest = self._smallest(
                 sdf, rays.subset(searched), near, crossing.far[searched], smallest_depths
             )
+            depth = _replaced(depth, searched, smallest, wanted)
         return TraceResult(depth, hit)
 
     def _trace_from_both_ends(self, sdf: Sdf, rays: Rays, crossing: SphereCrossing) -> _Ends:
@@ -162,16 +167,17 @@ class PublishedTracer(Tracer):
         first = negative.to(torch.uint8).argmax(dim=1, keepdim=True)  # (A, 1), 0 without a sign change
         depth = depths.gather(1, values.argmin(dim=1, keepdim=True)).squeeze(1)
 
-        refined = (hit & refine).nonzero().squeeze(1)
+        refined = _chosen(hit & refine)
         if refined.numel():
             high = first[refined]
             low = (high - 1).clamp_min(0)
-            depth[refined] = self._regula_falsi(
+            zero = self._regula_falsi(
                 sdf,
                 rays.subset(refined),
                 (depths[refined].gather(1, low).squeeze(1), values[refined].gather(1, low).squeeze(1)),
                 (depths[refined].gather(1, high).squeeze(1), values[refined].gather(1, high).squeeze(1)),
             )
+            depth = _replaced(depth, refined, zero, hit & refine)
         return _Sampled(depth, hit)
 
     def _regula_falsi(
@@ -211,3 +217,15 @@ class PublishedTracer(Tracer):
         depths = near.unsqueeze(1) + fractions * (far - near).unsqueeze(1)  # (A, S)
         values = evaluate_in_chunks(sdf, rays.at(depths).reshape(-1, 3)).reshape(depths.shape)
         return depths.gather(1, values.argmin(dim=1, keepdim=True)).squeeze(1)
+
+
+def _chosen(flags: Tensor) -> Tensor:
+    """Returns the numbers of flagged rays; of all where they are few and a read costs more than they do."""
+    if flags.shape[0] <= FEW_RAYS and not reads_are_free(flags):
+        return torch.arange(flags.shape[0], device=flags.device)
+    return flags.nonzero().squeeze(1)
+
+
+def _replaced(old: Tensor, index: Tensor, new: Tensor, flags: Tensor) -> Tensor:
+    """Returns old (R,) with new (A,) at the rays of an index (A,) that are flagged."""
+    return old.index_copy(0, index, torch.where(flags[index], new, old[index]))

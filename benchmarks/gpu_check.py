@@ -1,0 +1,181 @@
+"""What a machine with a GPU has to show: parity, how often a step makes it wait, and one timing.
+
+    make gpu-check
+    python benchmarks/gpu_check.py --device cuda --json gpu_check.json
+
+Parity: outputs, losses and gradients against the arrays of the published code, on the device, to the
+tolerances that hold on a CPU. Reads: how often a training step waits for the device, counted by operators
+and, on CUDA, also by PyTorch's own watch. Timing: steps of the DTU conf by each tracer, medians.
+Exit status 1 where parity or the count fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT / "code"), str(ROOT)]
+
+import torch  # noqa: E402
+from shared import machine, run_benchmark  # noqa: E402
+from tests.parity import comparisons, golden  # noqa: E402
+from tests.reads import ReadCounter  # noqa: E402
+
+from idr.cli.common import choose_device, make_parser, say  # noqa: E402
+from idr.config import load_conf  # noqa: E402
+from idr.errors import TrainingStoppedError  # noqa: E402
+from idr.model.implicit_differentiable_renderer import IDRNetwork  # noqa: E402
+from idr.model.loss import IDRLoss  # noqa: E402
+
+MOST_READS = 3
+"""In tracing, loss and gradients of a step; the trainer's check that all is finite is the fourth."""
+
+CHECKS = {
+    "networks": comparisons.networks,
+    "evaluation": comparisons.evaluation,
+    "training": comparisons.training,
+    "trained cameras": comparisons.trained_cameras,
+    "whole step": comparisons.whole_step,
+}
+
+
+def parity(device: torch.device) -> list[str]:
+    """Compares with the published code's arrays on a device; returns what is missed, in words."""
+    arrays, model = golden.arrays, golden.model
+
+    def on_device(*given: Any) -> dict[str, torch.Tensor]:
+        return {key: value.to(device) for key, value in arrays(*given).items()}
+
+    missed = []
+    try:
+        golden.arrays = on_device
+        with device:
+            for name in golden.NAMES:
+                for title, check in CHECKS.items():
+                    violations = check(name, make=lambda name: model(name).to(device))
+                    missed += [f"{title} of {name}: {violation}" for violation in violations]
+    finally:
+        golden.arrays = arrays
+    return missed
+
+
+def view_of_sphere(num_rays: int, device: torch.device) -> dict[str, torch.Tensor]:
+    """Rays from one camera at the unit sphere, of which a good third meet the network's first surface."""
+    generator = torch.Generator().manual_seed(0)
+    pose = torch.eye(4)
+    pose[2, 3] = -2.8
+    intrinsics = torch.eye(4)
+    intrinsics[0, 0] = intrinsics[1, 1] = 300.0
+    intrinsics[:2, 2] = 128.0
+    uv = 256 * torch.rand(1, num_rays, 2, generator=generator)
+    mask = (uv - 128).norm(dim=2) < 70
+    sample = {"uv": uv, "intrinsics": intrinsics[None], "pose": pose[None], "object_mask": mask}
+    return {key: value.to(device) for key, value in sample.items()}
+
+
+class Steps:
+    """Training steps on one view.
+
+    Args:
+        strategy: The tracer.
+        arguments: The command line's.
+        device: Where.
+    """
+
+    def __init__(self, strategy: str, arguments: argparse.Namespace, device: torch.device) -> None:
+        conf = load_conf(arguments.conf, [f"model.ray_tracer.strategy={strategy}", *arguments.overrides])
+        torch.manual_seed(0)
+        self.device, self.model = device, IDRNetwork(conf["model"]).to(device).train()
+        self.loss = IDRLoss(**conf["loss"])
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-4)
+        self.sample = view_of_sphere(arguments.rays, device)
+        self.truth = {"rgb": torch.zeros(1, arguments.rays, 3, device=device)}
+
+    def step(self) -> None:
+        """Does one step."""
+        losses = self.loss(self.model(self.sample), self.truth)
+        self.optimizer.zero_grad()
+        losses["loss"].backward()
+        self.optimizer.step()
+
+    def seconds(self, count: int) -> float:
+        """Returns the median seconds of a number of steps, after three that do not count."""
+        times = []
+        for _ in range(count + 3):
+            started = time.perf_counter()
+            self.step()
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
+            times.append(time.perf_counter() - started)
+        return statistics.median(times[3:])
+
+    def reads(self, count: int) -> dict[str, Any]:
+        """Counts the reads of steps, but for steps that built a grid."""
+        steps, watched = [], []
+        for _ in range(count):
+            with warnings.catch_warnings(record=True) as said, ReadCounter() as counter:
+                warnings.simplefilter("always")
+                if self.device.type == "cuda":
+                    torch.cuda.set_sync_debug_mode("warn")
+                self.step()
+                if self.device.type == "cuda":
+                    torch.cuda.set_sync_debug_mode("default")
+            if not any("sdf_grid.py" in place for place in counter.places):
+                steps.append(counter.places)
+                watched.append(sum("synchroniz" in str(warning.message) for warning in said))
+        most = max(steps, key=len, default=[])
+        return {"steps": len(steps), "most": len(most), "places": most, "watched": max(watched, default=0)}
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Runs the three checks."""
+    device = choose_device("auto", arguments.device)
+    missed = parity(device)
+    accelerated = Steps("accelerated", arguments, device)
+    accelerated.step()
+    reads = accelerated.reads(arguments.steps)
+    seconds = {name: Steps(name, arguments, device).seconds(arguments.steps) for name in arguments.strategies}
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+    return {"device": name, **machine(), "missed": missed, "reads": reads, "seconds": seconds}
+
+
+def report(result: dict[str, Any]) -> None:
+    """Prints the outcome.
+
+    Raises:
+        TrainingStoppedError: Parity or the count of reads fails.
+    """
+    reads, missed = result["reads"], result["missed"]
+    say(f"{result['device']}, torch {result['torch']}")
+    say(f"parity: {'all arrays within their tolerances' if not missed else f'{len(missed)} arrays missed'}")
+    for line in missed:
+        say(f"  {line}")
+    say(f"reads: at most {reads['most']} in {reads['steps']} steps; PyTorch's watch saw {reads['watched']}")
+    for place in reads["places"]:
+        say(f"  {place}")
+    for name, seconds in result["seconds"].items():
+        say(f"step, {name}: {1000 * seconds:.1f} ms")
+    if missed or reads["most"] > MOST_READS:
+        raise TrainingStoppedError("the device does not do what a CPU does; see above")
+
+
+def main() -> int:
+    """Runs the check."""
+    parser = make_parser("Checks a device: parity, reads of a training step, seconds of a step.")
+    parser.add_argument("--device", default=None, help="cuda, cuda:N, mps or cpu; the best one by default")
+    parser.add_argument("--conf", default="./confs/dtu_fixed_cameras.conf", help="conf of the network")
+    parser.add_argument("--set", dest="overrides", action="append", default=[], help="key=value of the conf")
+    parser.add_argument("--rays", type=int, default=2048, help="rays a step")
+    parser.add_argument("--steps", type=int, default=20, help="steps that are counted and timed")
+    parser.add_argument("--strategies", nargs="+", default=["published", "accelerated"], help="tracers timed")
+    return run_benchmark(parser, measure, report)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

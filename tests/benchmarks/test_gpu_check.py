@@ -1,0 +1,80 @@
+"""`benchmarks/gpu_check.py` where there is no GPU: all it does, on the CPU, small."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pytest
+import torch
+
+import idr.model.tracing.accelerated as accelerated
+import idr.model.tracing.common as common
+import idr.model.tracing.network_search as network_search
+import idr.model.tracing.published as published
+from idr.errors import TrainingStoppedError
+from tests.parity import golden
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+SMALL = [f"model.implicit_network.{key}" for key in ("dims=[64,64,64]", "skip_in=[2]")]
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def gpu_check(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import gpu_check
+
+    return gpu_check
+
+
+@pytest.fixture
+def arguments() -> argparse.Namespace:
+    conf = "./confs/dtu_fixed_cameras.conf"
+    return argparse.Namespace(
+        conf=conf, overrides=SMALL, rays=600, steps=3, device="cpu", strategies=["accelerated"]
+    )
+
+
+def test_parity_names_what_is_missed(gpu_check, monkeypatch: pytest.MonkeyPatch) -> None:
+    arrays = golden.arrays
+    monkeypatch.setattr(golden, "NAMES", ("a",))
+    assert gpu_check.parity(CPU) == []
+    assert golden.arrays is arrays
+
+    def altered(*given: str) -> dict[str, torch.Tensor]:
+        return {key: value * 1.01 if key == "net.out" else value for key, value in arrays(*given).items()}
+
+    monkeypatch.setattr(golden, "arrays", altered)
+    missed = gpu_check.parity(CPU)
+    assert missed and missed[0].startswith("networks of a: ")
+
+
+def test_reads_of_steps_that_cost_some(
+    gpu_check, arguments: argparse.Namespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (accelerated, common, network_search, published):
+        monkeypatch.setattr(module, "reads_are_free", lambda like: False)
+    steps = gpu_check.Steps("accelerated", arguments, CPU)
+    steps.optimizer = torch.optim.SGD(steps.model.parameters(), lr=0.0)  # the grid serves on
+    steps.step()
+    reads = steps.reads(3)
+    assert reads["steps"] == 3 and 2 <= reads["most"] <= gpu_check.MOST_READS, reads
+
+
+def test_a_failure_is_said_and_ends_the_command(gpu_check, capsys: pytest.CaptureFixture[str]) -> None:
+    good = {
+        "device": "cpu", "torch": "2", "missed": [], "seconds": {"accelerated": 0.1},
+        "reads": {"steps": 3, "most": 2, "places": ["nonzero at x.py:1"], "watched": 0},
+    }  # fmt: skip
+    gpu_check.report(good)
+    assert "all arrays within their tolerances" in capsys.readouterr().out
+    for bad in ({"missed": ["networks of a: f"]}, {"reads": {**good["reads"], "most": 9}}):
+        with pytest.raises(TrainingStoppedError):
+            gpu_check.report({**good, **bad})
+
+
+def test_measures_all_three(gpu_check, arguments, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(golden, "NAMES", ())
+    result = gpu_check.measure(arguments)
+    assert result["seconds"]["accelerated"] > 0 and result["missed"] == [] and "places" in result["reads"]
