@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 from collections.abc import Callable
 from pathlib import Path
@@ -15,11 +16,21 @@ from idr.cli.common import run
 from idr.files import write_text_atomic
 
 
+def cpu_model() -> str:
+    """Returns the CPU's model name as Linux tells it, elsewhere what Python knows."""
+    listed = Path("/proc/cpuinfo")
+    for line in listed.read_text(encoding="utf-8").splitlines() if listed.is_file() else ():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
 def machine() -> dict[str, Any]:
     """Returns what figures depend on besides the code."""
     return {
         "threads": torch.get_num_threads(),
-        "machine": platform.processor() or platform.machine(),
+        "machine": cpu_model(),
+        "cores": os.cpu_count(),
         "torch": torch.__version__,
     }
 
