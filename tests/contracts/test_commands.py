@@ -10,6 +10,7 @@ from idr.cli import (
     check_scene,
     disentanglement,
     evaluate,
+    import_scene,
     make_scene,
     preprocess_cameras,
     run_scenes,
@@ -103,6 +104,19 @@ ADDED = {
     },
 }
 
+ADDED["import_scene"] = {
+    "source": None,
+    "out": None,
+    "kind": None,
+    "images": None,
+    "masks": None,
+    "mask_command": None,
+    "points": None,
+    "sphere": "auto",
+    "downscale": 1,
+    "pixel_centre": None,
+    "force": False,
+}
 CHOOSE_A_RUN = {"scan_id", "timestamp", "checkpoint"}
 ADDED["run_scenes"] = {
     flag: default
@@ -120,6 +134,7 @@ def parsers() -> dict[str, argparse.ArgumentParser]:
         "check_scene": check_scene._parser(),
         "make_demo_scene": make_scene._parser(),
         "run_scenes": run_scenes.build_parser(),
+        "import_scene": import_scene.build_parser(),
     }
 
 

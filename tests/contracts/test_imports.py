@@ -39,7 +39,7 @@ TABLE: dict[str, set[str]] = {
     "training": WORKERS,
     "evaluation": WORKERS,
     "preprocess": WORKERS,
-    "importers": {"preprocess", "geometry"},
+    "importers": {"preprocess", "datasets", "geometry"},
     "export": {"rendering", "meshing", "workspace"},
     "viewer": {"rendering", "meshing", "workspace"},
     "cli": WORKERS | {"training", "evaluation", "preprocess", "importers", "export", "viewer"},

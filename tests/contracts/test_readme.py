@@ -24,6 +24,7 @@ PARSERS = {
     "evaluation/eval_disentanglement.py": "disentanglement",
     "preprocess/preprocess_cameras.py": "preprocess_cameras",
     "preprocess/check_scene.py": "check_scene",
+    "preprocess/import_scene.py": "import_scene",
     "preprocess/make_demo_scene.py": "make_scene",
 }
 

@@ -158,6 +158,24 @@ def load_rgb(path: Path) -> NDArray[np.uint8]:
     return np.ascontiguousarray(pixels[..., :3])
 
 
+def load_alpha(path: Path) -> NDArray[np.uint8] | None:
+    """Loads the alpha channel of an image.
+
+    Args:
+        path: The file, of any kind `load_rgb` takes.
+
+    Returns:
+        (H, W) uint8, 255 where opaque; None if there is no such channel.
+
+    Raises:
+        InputError: Not a readable still image.
+    """
+    pixels = _to_uint8(_read(path), path)
+    if pixels.ndim == 2 or pixels.shape[2] not in (2, 4):
+        return None
+    return np.ascontiguousarray(pixels[..., -1])
+
+
 def load_mask(path: Path) -> NDArray[np.bool_]:
     """Loads an object mask: grey above 127.5 of 255 is inside.
 

@@ -1,0 +1,1 @@
+"""Scenes of other programs, read and written as the project's data folders."""

@@ -1,0 +1,141 @@
+"""Lens distortion, and the pinhole camera that takes its place.
+
+N points, H rows, W columns. Normalised points lie on the plane z = 1 in front of the camera.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from idr.errors import InputError
+from idr.importers.source import Array, Lens
+
+WIDEST, NARROWEST = 0.25, 4.0
+"""Focal lengths of the pinhole camera that are tried, over that of the lens."""
+ZOOM_STEP = 1.02
+CHECKED = 24
+"""Points along each side of the image where the lens is looked at."""
+
+
+@dataclass(frozen=True)
+class OpenCVLens:
+    """OpenCV's polynomial lens: radial k1 k2 k3 (and k4 k5 k6 below the fraction), tangential p1 p2.
+
+    Attributes:
+        coefficients: (k1, k2, p1, p2[, k3[, k4, k5, k6]]), OpenCV's order.
+    """
+
+    coefficients: tuple[float, ...]
+
+    def __call__(self, points: Array) -> Array:
+        """Distorts (N, 2) normalised points."""
+        rays = np.column_stack([points, np.ones(len(points))])
+        zero = np.zeros(3)
+        pixels = cv2.projectPoints(rays, zero, zero, np.eye(3), np.array(self.coefficients))[0]
+        return np.asarray(pixels, dtype=np.float64).reshape(-1, 2)
+
+
+@dataclass(frozen=True)
+class FisheyeLens:
+    """OpenCV's fisheye lens: theta (1 + k1 theta^2 + k2 theta^4 + k3 theta^6 + k4 theta^8).
+
+    Attributes:
+        coefficients: (k1, k2, k3, k4).
+    """
+
+    coefficients: tuple[float, float, float, float]
+
+    def __call__(self, points: Array) -> Array:
+        """Distorts (N, 2) normalised points."""
+        distorted = cv2.fisheye.distortPoints(points[None], np.eye(3), np.array(self.coefficients))
+        return np.asarray(distorted, dtype=np.float64)[0]
+
+
+def lens_pixels(intrinsics: Array, lens: Lens, new_intrinsics: Array, pixels: Array) -> Array:
+    """Maps pixels of a pinhole camera to those of the lens that see the same ray.
+
+    Args:
+        intrinsics: (3, 3) K of the camera with the lens.
+        lens: Its distortion.
+        new_intrinsics: (3, 3) K of the pinhole camera in the same place.
+        pixels: (N, 2) of the pinhole camera, (column, row).
+
+    Returns:
+        (N, 2) pixels of the lens.
+    """
+    rays = np.linalg.solve(new_intrinsics, np.column_stack([pixels, np.ones(len(pixels))]).T).T
+    distorted = lens(np.ascontiguousarray(rays[:, :2]))
+    return distorted @ intrinsics[:2, :2].T + intrinsics[:2, 2]
+
+
+def pinhole_for(intrinsics: Array, lens: Lens, size: tuple[int, int], whose: str) -> Array:
+    """Finds the pinhole camera that shows as much as it can without showing what the lens did not see.
+
+    It has the same principal point, and both focal lengths times one factor.
+
+    Args:
+        intrinsics: (3, 3) K.
+        lens: The distortion.
+        size: (H, W) of both images.
+        whose: The camera's name, for the message.
+
+    Returns:
+        (3, 3) K of the pinhole camera.
+
+    Raises:
+        InputError: The lens folds the image over, or sees beyond it, however narrow the new view.
+    """
+    height, width = size
+    grid = np.stack(
+        np.meshgrid(np.linspace(-0.5, width - 0.5, CHECKED), np.linspace(-0.5, height - 0.5, CHECKED)),
+        axis=-1,
+    )
+    best = None
+    zoom = NARROWEST
+    while zoom >= WIDEST:
+        candidate = np.diag([zoom, zoom, 1.0]) @ intrinsics
+        candidate[:2, 2] = intrinsics[:2, 2]
+        seen = lens_pixels(intrinsics, lens, candidate, grid.reshape(-1, 2)).reshape(grid.shape)
+        if not _faithful(seen, size):
+            break
+        best = candidate
+        zoom /= ZOOM_STEP
+    if best is None:
+        raise InputError(
+            f"{whose}: its distortion folds the image over or leaves it, even at {NARROWEST:g} times the "
+            "focal "
+            "length; expected coefficients for normalised coordinates of this camera model: check their order"
+        )
+    return best
+
+
+def undistortion_maps(
+    intrinsics: Array, lens: Lens, new_intrinsics: Array, size: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Makes the maps with which `cv2.remap` removes the distortion, as `cv2.undistort` does inside.
+
+    Args:
+        intrinsics: (3, 3) K of the camera with the lens.
+        lens: Its distortion.
+        new_intrinsics: (3, 3) K of the pinhole camera.
+        size: (H, W) of both images.
+
+    Returns:
+        (H, W) float32 columns and rows of the distorted image.
+    """
+    rows, columns = np.mgrid[: size[0], : size[1]]
+    pixels = np.stack([columns, rows], axis=-1).reshape(-1, 2).astype(np.float64)
+    seen = lens_pixels(intrinsics, lens, new_intrinsics, pixels).astype(np.float32)
+    return seen[:, 0].reshape(size), seen[:, 1].reshape(size)
+
+
+def _faithful(seen: Array, size: tuple[int, int]) -> bool:
+    """Whether a grid of pixels comes from within the image, and is nowhere folded over."""
+    if not np.isfinite(seen).all():
+        return False
+    within = (seen > -0.5 - 1e-6).all() and (seen < np.array([size[1], size[0]]) - 0.5 + 1e-6).all()
+    right, down = seen[:-1, 1:] - seen[:-1, :-1], seen[1:, :-1] - seen[:-1, :-1]
+    return bool(within and (right[..., 0] * down[..., 1] - right[..., 1] * down[..., 0] > 0).all())

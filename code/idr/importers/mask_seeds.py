@@ -1,0 +1,152 @@
+"""Where the object may be, before anything is known of its outline.
+
+B views, N points, H rows, W columns. World frame and unit; pixels count from the first one's centre.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from idr.errors import InputError
+from idr.geometry.cameras import decompose_projection, project_points
+from idr.importers.source import Array
+
+SMALLEST_ANGLE = 1.0
+"""Degrees between optical axes; with less, they meet nowhere."""
+POINTS_KEPT = 3.0
+"""Points farther from their median than this many median distances are taken for background."""
+POINTS_MARGIN = 0.06
+"""Growth of the outline of the points, over its larger side: points seldom lie on the very edge."""
+REGION_MARGIN = 1.5
+"""Radius of the ball that is carved over that of the points or of the ball in sight."""
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """A first guess at the object.
+
+    Attributes:
+        center: (3,) its middle in the world.
+        radius: Radius around it that holds it, with room to spare.
+        regions: B arrays (H, W) of bool, True where the object probably is.
+    """
+
+    center: Array
+    radius: float
+    regions: tuple[NDArray[np.bool_], ...]
+
+
+def seeds_from_points(points: Array, projections: Array, sizes: list[tuple[int, int]]) -> Seeds:
+    """Takes the outline of sparse points for the object, those far from the others left out.
+
+    Args:
+        points: (N, 3) on the object, most of them.
+        projections: (B, 3, 4).
+        sizes: B times (H, W).
+
+    Returns:
+        The seeds.
+
+    Raises:
+        InputError: Some view sees hardly any of the points.
+    """
+    center = np.median(points, axis=0)
+    distance = np.linalg.norm(points - center, axis=1)
+    kept = points[distance <= POINTS_KEPT * np.median(distance)]
+    radius = REGION_MARGIN * float(np.linalg.norm(kept - center, axis=1).max())
+    regions = []
+    for k, (projection, size) in enumerate(zip(projections, sizes, strict=True)):
+        uv, depth = project_points(kept, projection)
+        within = (depth > 0) & (uv > -0.5).all(axis=1) & (uv < np.array(size[::-1]) - 0.5).all(axis=1)
+        if within.sum() < 3:
+            raise InputError(
+                f"view {k} sees {int(within.sum())} of {len(kept)} sparse points: they are not in the "
+                "cameras' "
+                "world frame, or this view does not show the object; expected points on the object"
+            )
+        outline = cv2.convexHull(np.clip(uv[depth > 0], -1e5, 1e5).astype(np.float32))
+        region = np.zeros(size, np.uint8)
+        cv2.fillConvexPoly(region, np.round(outline).astype(np.int32), 1)
+        grow = int(np.ceil(POINTS_MARGIN * float(np.ptp(uv[within], axis=0).max())))
+        regions.append(_grown(region, grow))
+    return Seeds(center, radius, tuple(regions))
+
+
+def seeds_from_cameras(projections: Array, sizes: list[tuple[int, int]]) -> Seeds:
+    """Takes the ball that the cameras look at, as large as all of them see it whole, for the object.
+
+    Args:
+        projections: (B, 3, 4), two or more.
+        sizes: B times (H, W).
+
+    Returns:
+        The seeds.
+
+    Raises:
+        InputError: The optical axes do not meet in front of the cameras, within the images.
+    """
+    center = looking_point(projections)
+    radii, spots = [], []
+    for projection, (height, width) in zip(projections, sizes, strict=True):
+        uv, depth = project_points(center[None], projection)
+        focal = decompose_projection(projection)[0][1, 1]
+        to_border = min(uv[0, 0], width - 1 - uv[0, 0], uv[0, 1], height - 1 - uv[0, 1])
+        radii.append(to_border * depth[0] / focal)
+        spots.append((uv[0], focal / depth[0]))
+    if min(radii) <= 0:
+        raise InputError(
+            f"view {int(np.argmin(radii))} does not see the point that the cameras look at together: "
+            "there is "
+            "no object in sight of all; give sparse points (--points) or masks (--masks FOLDER)"
+        )
+    radius = float(np.median(radii))
+    regions = []
+    for (spot, scale), size in zip(spots, sizes, strict=True):
+        disc = np.zeros(size, np.uint8)
+        cv2.circle(disc, (round(spot[0]), round(spot[1])), round(radius * scale), 1, -1)
+        regions.append(disc.astype(bool))
+    return Seeds(center, REGION_MARGIN * radius, tuple(regions))
+
+
+def looking_point(projections: Array) -> Array:
+    """Finds the point nearest to all optical axes.
+
+    Args:
+        projections: (B, 3, 4).
+
+    Returns:
+        (3,) the point with the least sum of squared distances.
+
+    Raises:
+        InputError: The axes are about parallel, or the point lies behind a camera.
+    """
+    poses = np.stack([decompose_projection(projection)[1] for projection in projections])
+    centers, axes = poses[:, :3, 3], poses[:, :3, 2]
+    widest = float(np.degrees(np.arccos(np.clip((axes @ axes.T).min(), -1.0, 1.0))))
+    if widest < SMALLEST_ANGLE:
+        raise InputError(
+            f"the cameras look in one direction (largest angle {widest:.2f} degrees), so they do not say "
+            "where "
+            "the object is; give sparse points (--points) or masks (--masks FOLDER)"
+        )
+    across = np.eye(3) - axes[:, :, None] * axes[:, None, :]
+    origin = centers.mean(axis=0)
+    offsets = np.einsum("bij,bj->i", across, centers - origin)
+    point = origin + np.linalg.solve(across.sum(axis=0), offsets)
+    behind = np.flatnonzero(np.einsum("bi,bi->b", point - centers, axes) <= 0)
+    if len(behind):
+        raise InputError(
+            f"the point that the cameras look at lies behind view {behind[0]}: they look outward, or "
+            "their axes "
+            "are not this source's; expected cameras around an object (wrong --kind?)"
+        )
+    return point
+
+
+def _grown(region: NDArray[np.uint8], pixels: int) -> NDArray[np.bool_]:
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * pixels + 1, 2 * pixels + 1))
+    return cv2.dilate(region, kernel).astype(bool)

@@ -1,0 +1,85 @@
+"""Folders with `world_mat_i` and `scale_mat_i` in an npz: this project's own layout, and NeuS's.
+
+Both put the first pixel's centre at 0 and use OpenCV's axes, so that nothing is converted.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from idr.datasets.camera_files import read_arrays, read_cameras
+from idr.datasets.images import list_images
+from idr.errors import InputError
+from idr.importers.source import Source, view_of_projection
+from idr.preprocess.scene_views import read_matrices
+
+NEUS_FILE, IDR_FILE = "cameras_sphere.npz", "cameras.npz"
+PIXEL_CENTRE = 0.0
+
+
+def read_neus(source: Path, images: Path | None = None, pixel_centre: float = PIXEL_CENTRE) -> Source:
+    """Reads a NeuS folder: `image/`, perhaps `mask/`, `cameras_sphere.npz`; see `read_idr`."""
+    return _read(source, NEUS_FILE, "neus", images, pixel_centre)
+
+
+def read_idr(source: Path, images: Path | None = None, pixel_centre: float = PIXEL_CENTRE) -> Source:
+    """Reads a folder in this project's layout; masks and `scale_mat`s may be missing.
+
+    Args:
+        source: The folder.
+        images: The images' folder, None for `image/` (or `images/`) there.
+        pixel_centre: Where the matrices put the centre of the first pixel.
+
+    Returns:
+        The scene.
+
+    Raises:
+        MissingInputError: No camera file or no images.
+        InputError: Counts differ, or a matrix is unusable.
+    """
+    return _read(source, IDR_FILE, "idr", images, pixel_centre)
+
+
+def _read(source: Path, file: str, kind: str, images: Path | None, pixel_centre: float) -> Source:
+    folder = images or next(
+        (source / n for n in ("image", "images") if (source / n).is_dir()), source / "image"
+    )
+    photos = list_images(folder)
+    path = source / file
+    has_scale = path.is_file() and any(key.startswith("scale_mat") for key in read_arrays(path))
+    if has_scale:
+        cameras = read_cameras(path, len(photos))
+        world_mats, scale_mats = cameras.world_mats, cameras.scale_mats
+        if not np.allclose(scale_mats, scale_mats[0], rtol=1e-6, atol=1e-6 * abs(scale_mats[0, 0, 0])):
+            raise InputError(
+                f"{path}: its scale_mats differ between views; expected one unit sphere for the whole scene: "
+                "remove them and let --sphere hull find it"
+            )
+    else:
+        world_mats = _bare_world_mats(path, len(photos))
+    masks: list[Path | None] = [None] * len(photos)
+    if (source / "mask").is_dir():
+        masks = list(list_images(source / "mask"))
+        if len(masks) != len(photos):
+            raise InputError(
+                f"{source}: {len(photos)} images but {len(masks)} masks; each image needs one mask, "
+                "paired in "
+                "natural name order (move mask/ away to have masks made)"
+            )
+    views = tuple(
+        view_of_projection(photo.name, photo, matrix[:3], pixel_centre, mask)
+        for photo, matrix, mask in zip(photos, world_mats, masks, strict=True)
+    )
+    return Source(kind, views, scale_mat=scale_mats[0] if has_scale else None)
+
+
+def _bare_world_mats(path: Path, num_images: int) -> np.ndarray:
+    """(B, 4, 4) world_mats of a file without scale_mats."""
+    matrices = read_matrices(path, "world_mat")
+    if len(matrices) != num_images:
+        raise InputError(
+            f"{path}: {len(matrices)} world_mat matrices for {num_images} images; each image needs one camera"
+        )
+    return np.stack(list(matrices.values()))

@@ -1,0 +1,70 @@
+"""Sparse points of a scene, from the files that programs keep them in.
+
+N points.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import trimesh
+
+from idr.errors import InputError, MissingInputError
+from idr.importers.source import Array
+
+ENDINGS = (".ply", ".npz", ".npy", ".txt", ".xyz")
+NPZ_KEYS = ("points_world", "points", "xyz")
+FEWEST_POINTS = 10
+
+
+def read_points(path: Path) -> Array:
+    """Reads points of the scene, in the cameras' world frame.
+
+    Args:
+        path: A PLY, an npz with `points_world`, `points` or `xyz`, an npy, or text with x y z first on each
+            line.
+
+    Returns:
+        (N, 3), at least ten.
+
+    Raises:
+        MissingInputError: No such file.
+        InputError: Not readable, too few points, or not finite.
+    """
+    if not path.is_file():
+        raise MissingInputError(f"no file of points {path}; expected one of {', '.join(ENDINGS)}")
+    try:
+        points = _read(path)
+    except InputError:
+        raise
+    except Exception as error:  # readers raise whatever they like for a broken file
+        raise InputError(f"{path} cannot be read as points ({error}); export it again") from error
+    if points.ndim != 2 or points.shape[1] < 3 or len(points) < FEWEST_POINTS:
+        raise InputError(
+            f"{path} has shape {points.shape}; expected {FEWEST_POINTS} or more points with x, y, z"
+        )
+    points = points[:, :3].astype(np.float64)
+    if not np.isfinite(points).all():
+        raise InputError(f"{path} holds points that are not finite; remove them")
+    return points
+
+
+def _read(path: Path) -> np.ndarray:
+    ending = path.suffix.lower()
+    if ending == ".ply":
+        cloud: Any = trimesh.load(path, process=False)
+        return np.asarray(cloud.vertices)
+    if ending == ".npy":
+        return np.load(path, allow_pickle=False)
+    if ending == ".npz":
+        with np.load(path, allow_pickle=False) as arrays:
+            for key in NPZ_KEYS:
+                if key in arrays.files:
+                    return arrays[key]
+            raise InputError(f"{path} holds {', '.join(arrays.files)}; expected one of {', '.join(NPZ_KEYS)}")
+    if ending in (".txt", ".xyz"):
+        rows = [line.split()[:3] for line in path.read_text().splitlines() if line.strip() and line[0] != "#"]
+        return np.array(rows, dtype=np.float64)
+    raise InputError(f"{path}: expected a file of points ending in {', '.join(ENDINGS)}")

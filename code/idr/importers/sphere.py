@@ -1,0 +1,130 @@
+"""The unit sphere of an imported scene: from the masks' visual hull, from sparse points, or the source's own.
+
+N points. World frame and unit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from idr.errors import InputError
+from idr.importers.source import Array
+from idr.preprocess.bounding_sphere import OUTLINE_MARGIN, RADIUS_PER_BALL, fit_sphere
+from idr.preprocess.outlines import outline_radii
+from idr.preprocess.scene_views import SceneViews
+
+CHOICES = ("auto", "hull", "points", "source")
+FEWEST_INSIDE = 10
+
+
+@dataclass(frozen=True)
+class Sphere:
+    """The sphere that becomes the network's unit sphere.
+
+    Attributes:
+        scale_mat: (4, 4) unit sphere to world.
+        origin: What it was made from.
+        warnings: What a user should look at.
+    """
+
+    scale_mat: Array
+    origin: str
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def center(self) -> Array:
+        """(3,) in the world."""
+        return self.scale_mat[:3, 3]
+
+    @property
+    def radius(self) -> float:
+        """Radius in world units."""
+        return float(np.cbrt(abs(np.linalg.det(self.scale_mat[:3, :3]))))
+
+
+def choose_sphere(views: SceneViews, points: Array | None, scale_mat: Array | None, choice: str) -> Sphere:
+    """Finds the unit sphere.
+
+    Args:
+        views: Masks and cameras.
+        points: (N, 3) sparse points, None for none.
+        scale_mat: (4, 4) the source's own, None for none.
+        choice: `hull`, `points`, `source`, or `auto`: the source's own where it has one, else the hull.
+
+    Returns:
+        The sphere; every mask lies within its outline, unless it is the source's own.
+
+    Raises:
+        InputError: What was chosen is not there, masks and cameras contradict one another, or a camera is in
+            the sphere.
+    """
+    if choice == "auto":
+        choice = "source" if scale_mat is not None else "hull"
+    if choice == "source":
+        if scale_mat is None:
+            raise InputError("--sphere source: the source has no scale_mat; expected hull or points")
+        sphere = Sphere(scale_mat, "the source's scale_mat", _outside(views, scale_mat))
+    elif choice == "points":
+        sphere = _from_points(views, points)
+    else:
+        fit = fit_sphere(views)
+        sphere = Sphere(_similarity(fit.center, fit.radius), "visual hull of the masks", fit.warnings)
+    inside = np.flatnonzero(np.linalg.norm(views.centers - sphere.center, axis=1) <= sphere.radius)
+    if len(inside):
+        raise InputError(
+            f"the camera of {views.names[inside[0]]} stands inside the unit sphere ({len(inside)} of "
+            f"{len(views)} do, "
+            f"by {sphere.origin}); expected cameras around the object: check the masks, or try another "
+            "--sphere"
+        )
+    return sphere
+
+
+def _from_points(views: SceneViews, points: Array | None) -> Sphere:
+    """A sphere of those sparse points that lie inside the mask of nearly all views that see them.
+
+    They lie on the surface; the radius is what the published rule gives a ball whose surface they are.
+    """
+    if points is None:
+        raise InputError(
+            "--sphere points: the source has no sparse points; give them with --points, or use hull"
+        )
+    from idr.preprocess.visual_hull import Carver, needed_views
+
+    carver = Carver(views, np.zeros(3), 1.0)
+    world_to_local = np.linalg.inv(carver.to_world)
+    seen, inside = carver.count_views(points @ world_to_local[:3, :3].T + world_to_local[:3, 3])
+    kept = points[(seen >= 2) & (inside >= needed_views(seen))]
+    if len(kept) < FEWEST_INSIDE:
+        raise InputError(
+            f"--sphere points: {len(kept)} of {len(points)} sparse points lie inside the masks; expected "
+            f"{FEWEST_INSIDE} or more: are they in the cameras' world frame? or use --sphere hull"
+        )
+    center = kept.mean(axis=0)
+    mean = float(np.linalg.norm(kept - center, axis=1).mean())
+    outline = OUTLINE_MARGIN * float(outline_radii(views, center).max())
+    return Sphere(
+        _similarity(center, max(RADIUS_PER_BALL * mean, outline)),
+        f"{len(kept)} of {len(points)} sparse points",
+    )
+
+
+def _similarity(center: Array, radius: float) -> Array:
+    matrix = np.diag([radius, radius, radius, 1.0])
+    matrix[:3, 3] = center
+    return matrix
+
+
+def _outside(views: SceneViews, scale_mat: Array) -> tuple[str, ...]:
+    """Warns of masks that reach out of the source's sphere."""
+    radius = float(np.cbrt(abs(np.linalg.det(scale_mat[:3, :3]))))
+    reach = outline_radii(views, scale_mat[:3, 3]) / radius
+    if reach.max() <= 1.0:
+        return ()
+    return (
+        f"{int((reach > 1).sum())} masks reach out of the source's sphere (up to {reach.max():.2f} of "
+        "its radius): "
+        "what lies outside is not reconstructed; --sphere hull finds a new one",
+    )

@@ -1,0 +1,174 @@
+"""Cameras in text files: Middlebury's `*_par.txt`, and one 3 x 4 projection matrix a file.
+
+Both count pixels from the centre of the first one unless told otherwise, and map world points to pixels.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from idr.datasets.images import IMAGE_ENDINGS, list_images, natural_sorted
+from idr.errors import InputError, MissingInputError
+from idr.importers.source import (
+    Array,
+    Source,
+    SourceView,
+    check_intrinsics,
+    check_rotation,
+    find_image,
+    shifted,
+    view_key,
+    view_of_projection,
+)
+
+PAR_ENDING = "_par.txt"
+PIXEL_CENTRE = 0.0
+IMAGE_FOLDERS = ("image", "images", "visualize", "rgb", ".")
+TEXT_FOLDERS = (".", "cameras", "cams", "calib", "projections", "txt")
+PAR_NUMBERS = 21
+"""K, R and t: 9 + 9 + 3."""
+
+
+def find_par(source: Path) -> list[Path]:
+    """Returns the `*_par.txt` of a folder, or the file itself."""
+    if source.is_file():
+        return [source] if source.name.endswith(PAR_ENDING) else []
+    return sorted(source.glob(f"*{PAR_ENDING}"))
+
+
+def read_middlebury(source: Path, images: Path | None = None, pixel_centre: float = PIXEL_CENTRE) -> Source:
+    """Reads Middlebury's multi-view layout: a count, then `name K R t` a line; the projection is K [R | t].
+
+    Args:
+        source: The folder, or its `*_par.txt`.
+        images: The images' folder, None for the file's own.
+        pixel_centre: Where the file puts the centre of the first pixel.
+
+    Returns:
+        The scene.
+
+    Raises:
+        MissingInputError: No such file, or an image that is not there.
+        InputError: Several such files, or one that is not as described.
+    """
+    found = find_par(source)
+    if not found:
+        raise MissingInputError(f"no *{PAR_ENDING} in {source}")
+    if len(found) > 1:
+        raise InputError(f"{source} holds {', '.join(p.name for p in found)}; name the one to read as SOURCE")
+    path = found[0]
+    lines = [line.split() for line in path.read_text(errors="replace").splitlines() if line.strip()]
+    if not lines or len(lines[0]) != 1 or not lines[0][0].isdigit():
+        raise InputError(f"{path} does not begin with the number of images, alone on a line")
+    if int(lines[0][0]) != len(lines) - 1:
+        raise InputError(
+            f"{path} announces {lines[0][0]} images and lists {len(lines) - 1}; it may be truncated: "
+            "fetch it again"
+        )
+    views = [_par_view(path, words, images or path.parent, pixel_centre) for words in lines[1:]]
+    return Source("middlebury", tuple(sorted(views, key=lambda view: view_key(view.name))))
+
+
+def _par_view(path: Path, words: list[str], folder: Path, pixel_centre: float) -> SourceView:
+    whose = f"{path}: {words[0]}"
+    values = _numbers(words[1:], whose)
+    if len(values) != PAR_NUMBERS:
+        raise InputError(f"{whose} is followed by {len(values)} numbers; expected K, R and t: {PAR_NUMBERS}")
+    k, rotation, t = values[:9].reshape(3, 3), values[9:18].reshape(3, 3), values[18:]
+    check_intrinsics(k, whose)
+    check_rotation(rotation, f"{whose}: R")
+    image = find_image(folder / words[0], whose)
+    return SourceView(words[0], image, shifted(k, pixel_centre), np.column_stack([rotation, t]))
+
+
+def find_projections(source: Path, images: Path | None = None) -> tuple[list[Path], list[Path]]:
+    """Finds images and text files with projections that can be paired.
+
+    Args:
+        source: The folder.
+        images: The images' folder, None to look around.
+
+    Returns:
+        Images and text files, paired by name, or by natural order if their names share nothing; two empty
+        lists if there are none.
+    """
+    folders = [images] if images else [source / name for name in IMAGE_FOLDERS]
+    for folder in folders:
+        photos = _files(folder, IMAGE_ENDINGS)
+        if not photos:
+            continue
+        for texts in (_files(source / name, (".txt",)) for name in TEXT_FOLDERS):
+            by_stem = {text.stem: text for text in texts if is_projection(text)}
+            if by_stem and any(photo.stem in by_stem for photo in photos):
+                return photos, [by_stem[p.stem] for p in photos if p.stem in by_stem]
+            if by_stem:
+                return photos, natural_sorted(by_stem.values())
+    return [], []
+
+
+def _files(folder: Path, endings: tuple[str, ...]) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    found = (p for p in folder.iterdir() if p.suffix.lower() in endings and not p.name.startswith("."))
+    return natural_sorted(p for p in found if p.is_file())
+
+
+def is_projection(path: Path) -> bool:
+    """Tells whether a text file holds 12 numbers, after a word such as PMVS's CONTOUR perhaps."""
+    try:
+        words = path.read_text(encoding="utf-8").split()
+    except (OSError, UnicodeDecodeError):
+        return False
+    try:
+        return len([float(word) for word in words[len(words) % 12 :]]) == 12
+    except ValueError:
+        return False
+
+
+def read_projections(source: Path, images: Path | None = None, pixel_centre: float = PIXEL_CENTRE) -> Source:
+    """Reads a folder of photographs with one text file of a 3 x 4 projection for each.
+
+    Args:
+        source: The folder: images there, or in `image/`, `images/`, `visualize/`; text files there, or in
+            `cameras/`, `cams/`, `calib/`, `projections/`, `txt/`.
+        images: The images' folder, None to look around.
+        pixel_centre: Where the projections put the centre of the first pixel.
+
+    Returns:
+        The scene.
+
+    Raises:
+        MissingInputError: No images, or no such text files.
+        InputError: Counts differ, or a matrix is unusable.
+    """
+    photos, texts = find_projections(source, images)
+    if not photos:
+        if images:
+            list_images(images)
+        raise MissingInputError(
+            f"no images with text files of 3 x 4 projections in {source}; looked for images in "
+            f"{', '.join(IMAGE_FOLDERS)} and for .txt files of 12 numbers in {', '.join(TEXT_FOLDERS)}"
+        )
+    if len(photos) != len(texts):
+        raise InputError(
+            f"{source}: {len(photos)} images but {len(texts)} text files with a 3 x 4 projection; each image "
+            "needs one, of the same name or in the same natural order"
+        )
+    views = []
+    for photo, text in zip(photos, texts, strict=True):
+        words = text.read_text(encoding="utf-8").split()
+        matrix = _numbers(words[-12:], str(text)).reshape(3, 4)
+        views.append(view_of_projection(photo.name, photo, matrix, pixel_centre))
+    return Source("projections", tuple(views))
+
+
+def _numbers(words: list[str], whose: str) -> Array:
+    try:
+        values = np.array([float(word) for word in words])
+    except ValueError as error:
+        raise InputError(f"{whose}: {error}; expected numbers") from error
+    if not np.isfinite(values).all():
+        raise InputError(f"{whose}: values that are not finite; calibrate this view again")
+    return values
