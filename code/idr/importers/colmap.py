@@ -6,6 +6,7 @@ spherical one are taken: pycolmap itself says what their lenses do.
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,7 @@ def _lens(camera: Any) -> Lens | None:
     """The camera's distortion as pycolmap computes it; None for a pinhole."""
     if camera.is_undistorted():
         return None
+    camera = copy.deepcopy(camera)  # the model's own goes with the model
     k = np.asarray(camera.calibration_matrix(), dtype=np.float64)
 
     def lens(points: Array) -> Array:

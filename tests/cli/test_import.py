@@ -1,0 +1,204 @@
+"""The importer as a user meets it: masks of every origin, sizes, what is replaced and what is not."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from tests.importers import spots, writers
+
+from idr.cli.import_scene import main
+from idr.datasets.camera_files import read_cameras
+from idr.datasets.scene_dataset import SceneDataset
+from idr.preprocess.scene_check import check_scene
+
+CODE = Path(__file__).parents[2] / "code"
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A nerfstudio scene of six views, its masks in a folder beside it."""
+    writers.write_nerfstudio(tmp_path / "source", tmp_path / "masks")
+    return tmp_path / "source"
+
+
+def scene_of(source: Path) -> Path:
+    return source.parent / "data" / "mine" / "scan7"
+
+
+def call(source: Path, *more: str) -> int:
+    return main([str(source), "--out", str(scene_of(source)), *more])
+
+
+def with_masks(source: Path) -> list[str]:
+    return ["--masks", str(source.parent / "masks")]
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_the_result_is_a_scene_that_training_reads(source: Path, capsys) -> None:
+    assert call(source, *with_masks(source)) == 0
+    scene = scene_of(source)
+    assert sorted(p.name for p in scene.iterdir()) == [
+        "cameras.npz",
+        "image",
+        "import.json",
+        "mask",
+        "masks.png",
+    ]
+    dataset = SceneDataset(False, "mine", [96, 128], 7, data_root=str(scene.parents[1]))
+    assert len(dataset) == 6
+    check = check_scene(scene, "cameras.npz")
+    assert check.warnings == () and not any(view.warnings for view in check.checks)
+    assert min(view.hull_iou for view in check.checks) > 0.9
+    record = json.loads((scene / "import.json").read_text())
+    assert record["kind"] == "transforms" and record["views"][5] == {
+        "image": "0005.png",
+        "source": "images/frame_6.png",
+    }
+    said = capsys.readouterr().out
+    assert "conf: dataset { data_dir = mine, img_res = [96, 128] }" in said
+    assert "--scan_id 7 --set dataset.data_dir=mine --set dataset.img_res=[96,128]" in said
+
+
+def test_as_a_process(source: Path) -> None:
+    command = [sys.executable, "preprocess/import_scene.py", str(source), "--out", str(scene_of(source))]
+    done = subprocess.run([*command, *with_masks(source)], cwd=CODE, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (scene_of(source) / "cameras.npz").is_file()
+
+
+def test_the_printed_training_command_is_understood(source: Path, capsys) -> None:
+    from idr.cli.train import build_parser
+
+    assert call(source, *with_masks(source)) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "exp_runner.py" in line]
+    arguments = build_parser().parse_args(line.split()[2:])
+    assert arguments.scan_id == 7 and arguments.data_root == str(scene_of(source).parents[1])
+
+
+def test_alpha_is_the_mask_and_its_colours_do_not_bleed(tmp_path: Path) -> None:
+    projectors = writers.write_blender(tmp_path / "source")
+    for k, projector in enumerate(projectors):
+        path = tmp_path / "source" / "train" / f"r_{k}.png"
+        alpha = spots.silhouette(projector)
+        colours = np.where(alpha[..., None] > 0, np.uint8(200), np.uint8(0)).repeat(3, axis=2)
+        cv2.imwrite(str(path), np.dstack([colours, alpha]))
+    assert call(tmp_path / "source", "--downscale", "3") == 0
+    scene = scene_of(tmp_path / "source")
+    for k, projector in enumerate(projectors):
+        image = cv2.imread(str(scene / "image" / f"{k:04d}.png"))
+        mask = cv2.imread(str(scene / "mask" / f"{k:04d}.png"), 0)
+        assert image.shape == (32, 42, 3) and set(np.unique(mask)) == {0, 255}
+        assert (image[mask > 0] == 200).all()  # no black of transparent pixels at the edge
+        whole = spots.silhouette(projector)[:96, :126].reshape(32, 3, 42, 3).mean(axis=(1, 3))
+        assert (mask[whole > 130] == 255).all() and (mask[whole < 125] == 0).all()
+
+
+def test_masks_lose_their_distortion_as_images_do(tmp_path: Path) -> None:
+    writers.write_lens(
+        tmp_path / "source", tmp_path / "masks", "OPENCV", {"k1": -0.3, "k2": 0.05, "p1": 0, "p2": 0}
+    )
+    assert call(tmp_path / "source", *with_masks(tmp_path / "source")) == 0
+    scene = scene_of(tmp_path / "source")
+    cameras = np.load(scene / "cameras.npz")
+    for k in range(6):
+        mask = cv2.imread(str(scene / "mask" / f"{k:04d}.png"), 0)
+        truth = spots.silhouette(lambda points, k=k: spots.project(cameras[f"world_mat_{k}"], points))
+        assert ((mask > 0) & (truth > 0)).sum() / ((mask > 0) | (truth > 0)).sum() > 0.97
+
+
+def test_an_external_segmenter(source: Path, tmp_path: Path) -> None:
+    program = tmp_path / "segment it.py"
+    program.write_text(
+        "import sys, cv2, numpy as np\n"
+        "image = cv2.imread(sys.argv[1], 0)\n"
+        "mask = np.zeros_like(image)\n"
+        "cv2.circle(mask, (image.shape[1] // 2, image.shape[0] // 2), 33, 255, -1)\n"
+        "cv2.imwrite(sys.argv[2], mask)\n"
+    )
+    assert call(source, "--mask_command", f"{sys.executable} '{program}' {{image}} {{mask}}") == 0
+    masks = [cv2.imread(str(p), 0) for p in sorted((scene_of(source) / "mask").iterdir())]
+    assert len(masks) == 6 and all(mask[48, 64] == 255 and mask[2, 2] == 0 for mask in masks)
+
+
+def test_images_resized_after_calibration(source: Path) -> None:
+    for path in (source / "images").iterdir():
+        cv2.imwrite(
+            str(path), cv2.resize(cv2.imread(str(path)), None, fx=2, fy=2, interpolation=cv2.INTER_LINEAR)
+        )
+    masks = source.parent / "masks"
+    for path in masks.iterdir():
+        cv2.imwrite(
+            str(path), cv2.resize(cv2.imread(str(path)), None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST)
+        )
+    assert call(source, *with_masks(source)) == 0
+    assert spots.largest_miss(scene_of(source), window=8) < 0.1
+    assert "2 times the calibrated size" in (scene_of(source) / "import.json").read_text()
+
+
+def test_spheres(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    writers.write_npz(source)
+    assert call(source) == 0
+    cameras = read_cameras(scene_of(source) / "cameras.npz", 6)
+    assert np.allclose(cameras.scale_mats, np.diag([1.5, 1.5, 1.5, 1]))  # NeuS's own is kept
+    assert call(source, "--force", "--sphere", "hull") == 0
+    hull = read_cameras(scene_of(source) / "cameras.npz", 6).scale_mats[0]
+    assert np.abs(hull[:3, 3]).max() < 0.1 and 1.8 < hull[0, 0] < 2.3  # 3 * 3/4 * 0.9 for a ball: 2.03
+    shell = np.random.default_rng(0).standard_normal((200, 3))
+    shell *= 0.85 / np.linalg.norm(shell, axis=1, keepdims=True)
+    np.savetxt(tmp_path / "points.txt", np.vstack([shell, np.full((20, 3), 9.0)]))
+    assert call(source, "--force", "--sphere", "points", "--points", str(tmp_path / "points.txt")) == 0
+    sphere = read_cameras(scene_of(source) / "cameras.npz", 6).scale_mats[0]
+    assert np.abs(sphere[:3, 3]).max() < 0.1 and 1.8 < sphere[0, 0] < 2.0  # 2.25 * 0.85, outliers left out
+
+
+def test_nothing_is_replaced_without_force(source: Path, capsys) -> None:
+    assert call(source, *with_masks(source)) == 0
+    before = content(scene_of(source))
+    assert call(source, *with_masks(source), "--downscale", "2") == 2
+    assert "add --force" in capsys.readouterr().err
+    assert content(scene_of(source)) == before
+    assert call(source, *with_masks(source), "--downscale", "2", "--force") == 0
+    assert cv2.imread(str(scene_of(source) / "image" / "0000.png")).shape == (48, 64, 3)
+
+
+def test_force_deletes_nothing_foreign(source: Path, capsys) -> None:
+    assert call(source, *with_masks(source)) == 0
+    (scene_of(source) / "notes.txt").write_text("mine")
+    assert call(source, *with_masks(source), "--force") == 2
+    assert "also holds notes.txt" in capsys.readouterr().err
+    assert (scene_of(source) / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_stopped_import_leaves_no_scene_and_harms_none(source: Path, force: bool, monkeypatch) -> None:
+    from idr.importers import scene_folder
+
+    if force:
+        assert call(source, *with_masks(source)) == 0
+    before = content(scene_of(source).parent) if force else {}
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(scene_folder, "draw_sheet", stop)  # at the very end: all else is written
+    assert call(source, *with_masks(source), "--force") == 130
+    parent = scene_of(source).parent
+    assert (content(parent) if parent.exists() else {}) == before
+    assert not parent.exists() or [p.name for p in parent.iterdir()] == (["scan7"] if force else [])
+
+
+def test_the_same_import_gives_the_same_bytes(source: Path) -> None:
+    assert call(source, *with_masks(source)) == 0
+    first = content(scene_of(source))
+    assert call(source, *with_masks(source), "--force") == 0
+    assert content(scene_of(source)) == first

@@ -1,0 +1,100 @@
+"""Each source's convention, written out independently, against what the importer makes of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from idr.cli.import_scene import main
+from idr.importers.recognise import read_source
+from tests.importers import colmap_writer, spots, writers
+
+PINHOLES = {
+    "transforms": writers.write_nerfstudio,
+    "transforms, own cameras": writers.write_several_cameras,
+    "transforms, Blender": writers.write_blender,
+    "neus": writers.write_npz,
+    "idr": lambda folder, masks: writers.write_npz(folder, masks, "cameras.npz"),
+    "middlebury": writers.write_middlebury,
+    "projections": writers.write_projections,
+    "projections, PMVS": writers.write_pmvs,
+    "colmap": colmap_writer.write_colmap,
+    "colmap, binary": lambda folder, masks: colmap_writer.write_colmap(folder, masks, binary=True),
+    "colmap, SIMPLE": lambda folder, masks: colmap_writer.write_colmap(folder, masks, "SIMPLE_PINHOLE"),
+}
+LENSES = {
+    "transforms OPENCV": lambda folder, masks: writers.write_lens(folder, masks, "OPENCV", writers.OPENCV),
+    "transforms OPENCV_FISHEYE": lambda folder, masks: writers.write_lens(
+        folder, masks, "OPENCV_FISHEYE", writers.FISHEYE
+    ),
+    **{
+        f"colmap {model}": lambda folder, masks, model=model: colmap_writer.write_colmap(folder, masks, model)
+        for model in ("SIMPLE_RADIAL", "OPENCV", "OPENCV_FISHEYE", "FOV")
+    },
+}
+
+
+def needs_pycolmap(name: str) -> None:
+    if name.startswith("colmap"):
+        pytest.importorskip("pycolmap", reason="COLMAP models are read by pycolmap, which is not installed")
+
+
+@pytest.mark.parametrize("name", PINHOLES)
+def test_points_fall_on_the_same_pixels(name: str, tmp_path: Path) -> None:
+    needs_pycolmap(name)
+    projectors = PINHOLES[name](tmp_path, None)
+    source = read_source(tmp_path)
+    assert source.kind == name.split(",")[0]
+    assert len(source.views) == len(projectors)
+    for view, projector in zip(source.views, match(projectors, source.views), strict=True):
+        through_ours = spots.project(view.intrinsics @ view.world_to_camera, spots.POINTS)
+        assert np.allclose(through_ours, projector(spots.POINTS), atol=1e-9)  # rounding of a matrix product
+
+
+def match(projectors: list[spots.Projector], views: tuple) -> list[spots.Projector]:
+    """The writers number views from 0 or 1 in the order of `projectors`; COLMAP's sort by folder first."""
+    numbers = [int("".join(c for c in Path(view.name).stem if c.isdigit())) for view in views]
+    return [projectors[number - min(numbers)] for number in numbers]
+
+
+@pytest.mark.parametrize("downscale", [1, 2])
+@pytest.mark.parametrize("name", [*PINHOLES, *LENSES])
+def test_spots_are_where_cameras_npz_says(name: str, downscale: int, tmp_path: Path) -> None:
+    needs_pycolmap(name)
+    {**PINHOLES, **LENSES}[name](tmp_path / "source", tmp_path / "masks")
+    scene = tmp_path / "data" / "mine" / "scan3"
+    given = [] if name in ("neus", "idr") else ["--masks", str(tmp_path / "masks")]
+    arguments = [str(tmp_path / "source"), "--out", str(scene), "--downscale", str(downscale), *given]
+    assert main(arguments) == 0
+    # Eight bits and a window of 11 pixels leave 0.03 of a pixel, resampling by a lens's map 0.1; a half-pixel
+    # shift would be 0.5 (0.25 after reduction), a lens passed over several pixels.
+    tolerance = 0.15 if name in LENSES else 0.05
+    assert spots.largest_miss(scene, window=5 if downscale == 1 else 3) < tolerance
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.5])
+def test_the_pixel_centre_may_be_stated(shift: float, tmp_path: Path) -> None:
+    projectors = writers.write_middlebury(tmp_path)
+    view = read_source(tmp_path, pixel_centre=shift).views[0]
+    ours = spots.project(view.intrinsics @ view.world_to_camera, spots.POINTS)
+    assert np.allclose(ours, projectors[0](spots.POINTS) - shift, atol=1e-9)
+
+
+def test_colmap_brings_its_points(tmp_path: Path) -> None:
+    pytest.importorskip("pycolmap", reason="COLMAP models are read by pycolmap, which is not installed")
+    colmap_writer.write_colmap(tmp_path)
+    points = read_source(tmp_path).points
+    assert points is not None and points.shape == (12, 3)
+    assert np.allclose(np.linalg.norm(points, axis=1), 0.8, atol=1e-5)
+
+
+def test_views_are_in_natural_order(tmp_path: Path) -> None:
+    poses = [writers.to_opengl(pose) for pose in spots.camera_to_world(12)]
+    names = [f"images/f{k}.png" for k in range(12)]
+    projectors = [writers.opengl_projector(pose, 100, 100, 64, 48) for pose in poses]
+    spots.write_photographs(tmp_path, names, projectors, None)
+    order = [10, 2, 0, 11, 1, 9, 3, 8, 4, 7, 5, 6]
+    writers.write_json(tmp_path, {"fl_x": 100.0}, [names[k] for k in order], [poses[k] for k in order])
+    assert [view.name for view in read_source(tmp_path).views] == names

@@ -1,0 +1,62 @@
+"""Undistortion against cv2.undistort, and lenses that make no sense."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from idr.errors import InputError
+from idr.importers.lenses import FisheyeLens, OpenCVLens, lens_pixels, pinhole_for, undistortion_maps
+
+K = np.array([[150.0, 0, 61.3], [0, 146.0, 50.2], [0, 0, 1]])
+SIZE = (96, 128)
+COEFFICIENTS = (-0.16, 0.05, 0.004, -0.006, 0.01)
+
+
+def texture() -> np.ndarray:
+    rows, columns = np.mgrid[: SIZE[0], : SIZE[1]]
+    return (127 + 60 * np.sin(rows / 5) + 60 * np.cos(columns / 7)).astype(np.float32)
+
+
+def test_maps_do_what_cv2_undistort_does() -> None:
+    lens = OpenCVLens(COEFFICIENTS)
+    new = pinhole_for(K, lens, SIZE, "camera")
+    ours = cv2.remap(texture(), *undistortion_maps(K, lens, new, SIZE), cv2.INTER_LINEAR)
+    theirs = cv2.undistort(texture(), K, np.array(COEFFICIENTS), None, new)
+    # remap and undistort interpolate at 1/32 of a pixel; this texture changes by at most 12 a pixel
+    assert np.abs(ours - theirs).max() < 1.0
+
+
+def test_fisheye_agrees_with_cv2s_own_maps() -> None:
+    values = (0.06, -0.02, 0.003, -0.001)
+    lens = FisheyeLens(values)
+    new = pinhole_for(K, lens, SIZE, "camera")
+    ours = undistortion_maps(K, lens, new, SIZE)
+    theirs = cv2.fisheye.initUndistortRectifyMap(
+        K, np.array(values), np.eye(3), new, SIZE[::-1], cv2.CV_32FC1
+    )
+    assert max(np.abs(a - b).max() for a, b in zip(ours, theirs, strict=True)) < 1e-3
+
+
+@pytest.mark.parametrize("lens", [OpenCVLens(COEFFICIENTS), OpenCVLens((0.2, 0.0, 0.0, 0.0))])
+def test_the_new_view_shows_only_what_the_lens_saw_and_wastes_little(lens: OpenCVLens) -> None:
+    new = pinhole_for(K, lens, SIZE, "camera")
+    border = [[u, v] for u in np.linspace(-0.5, 127.5, 50) for v in (-0.5, 95.5)]
+    border += [[u, v] for v in np.linspace(-0.5, 95.5, 50) for u in (-0.5, 127.5)]
+    seen = lens_pixels(K, lens, new, np.array(border))
+    assert seen.min() > -0.5 - 1e-3 and seen[:, 0].max() < 127.5 + 1e-3 and seen[:, 1].max() < 95.5 + 1e-3
+    margin = np.minimum(seen + 0.5, np.array([127.5, 95.5]) - seen).min()
+    assert margin < 1.5  # one step of the search moves a border by 2 percent of half the image
+
+
+def test_a_lens_that_folds_is_refused() -> None:
+    with pytest.raises(InputError, match="folds the image over"):
+        pinhole_for(K, OpenCVLens((-300.0, 0.0, 0.0, 0.0)), SIZE, "camera 3")
+
+
+def test_a_mild_fold_beyond_the_image_narrows_the_view_instead() -> None:
+    lens = OpenCVLens((-1.2, 0.0, 0.0, 0.0))  # folds at r = 0.53; the image's corners lie at 0.54
+    new = pinhole_for(K, lens, SIZE, "camera")
+    columns, rows = undistortion_maps(K, lens, new, SIZE)
+    assert (np.diff(columns, axis=1) > 0).all() and (np.diff(rows, axis=0) > 0).all()
