@@ -1,0 +1,358 @@
+"""Ways in which a scene to import can be wrong: one message each, exit status 2, nothing on disk."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from tests.importers import colmap_writer, spots, writers
+
+from idr.cli.import_scene import main
+
+Spoil = Callable[[Path], list[str]]
+
+
+def transforms(change: Callable[[dict[str, Any]], object]) -> Spoil:
+    """A nerfstudio scene whose JSON was changed."""
+
+    def spoil(folder: Path) -> list[str]:
+        writers.write_nerfstudio(folder, folder.parent / "masks")
+        path = folder / "transforms.json"
+        content = json.loads(path.read_text())
+        change(content)
+        path.write_text(json.dumps(content))
+        return ["--masks", str(folder.parent / "masks")]
+
+    return spoil
+
+
+def frame(**values: Any) -> Spoil:
+    """A nerfstudio scene with other values in its third frame."""
+    return transforms(lambda content: content["frames"][2].update(values))
+
+
+def scaled_matrix(factors: tuple[float, float, float]) -> Spoil:
+    """A third frame whose axes are scaled."""
+
+    def change(content: dict[str, Any]) -> None:
+        matrix = np.array(content["frames"][2]["transform_matrix"])
+        matrix[:3, :3] *= factors
+        content["frames"][2]["transform_matrix"] = matrix.tolist()
+
+    return transforms(change)
+
+
+def images(change: Callable[[Path], object], *more: str) -> Spoil:
+    """A nerfstudio scene with its folder changed."""
+
+    def spoil(folder: Path) -> list[str]:
+        arguments = transforms(lambda content: None)(folder)
+        change(folder)
+        return [*arguments, *more]
+
+    return spoil
+
+
+def other_size(folder: Path, shape: tuple[int, int]) -> None:
+    cv2.imwrite(str(folder), cv2.resize(cv2.imread(str(folder)), shape[::-1]))
+
+
+def half_size(folder: Path) -> None:
+    """One photograph and its mask at half their size: the camera follows, but training needs one size."""
+    for path in (folder / "images" / "frame_3.png", folder.parent / "masks" / "frame_3.png"):
+        other_size(path, (48, 64))
+
+
+def looking_away(content: dict[str, Any]) -> None:
+    """OpenCV's matrices in a file whose axes are OpenGL's."""
+    for entry in content["frames"]:
+        entry["transform_matrix"] = (np.array(entry["transform_matrix"]) @ np.diag([1, -1, -1, 1])).tolist()
+
+
+def masks(change: Callable[[Path], object]) -> Spoil:
+    return images(lambda folder: change(folder.parent / "masks"))
+
+
+def no_masks(*more: str) -> Spoil:
+    """A nerfstudio scene without masks."""
+
+    def spoil(folder: Path) -> list[str]:
+        writers.write_nerfstudio(folder)
+        return list(more)
+
+    return spoil
+
+
+def mask_program(text: str) -> Spoil:
+    def spoil(folder: Path) -> list[str]:
+        writers.write_nerfstudio(folder)
+        (folder.parent / "program.py").write_text(text)
+        return ["--mask_command", f"{sys.executable} {folder.parent / 'program.py'} {{image}} {{mask}}"]
+
+    return spoil
+
+
+def par(change: Callable[[str], str]) -> Spoil:
+    """A Middlebury scene whose text was changed."""
+
+    def spoil(folder: Path) -> list[str]:
+        writers.write_middlebury(folder, folder.parent / "masks")
+        path = folder / "ball_par.txt"
+        path.write_text(change(path.read_text()))
+        return ["--masks", str(folder.parent / "masks")]
+
+    return spoil
+
+
+def npz(change: Callable[[dict[str, np.ndarray]], object], file: str = "cameras_sphere.npz") -> Spoil:
+    """A NeuS scene whose matrices were changed."""
+
+    def spoil(folder: Path) -> list[str]:
+        writers.write_npz(folder, file=file)
+        arrays = dict(np.load(folder / file))
+        change(arrays)
+        np.savez(folder / file, **arrays)
+        return []
+
+    return spoil
+
+
+def colmap(change: Callable[[Path], object], *more: str) -> Spoil:
+    """A COLMAP scene with its folder changed."""
+
+    def spoil(folder: Path) -> list[str]:
+        pytest.importorskip("pycolmap", reason="COLMAP models are read by pycolmap, which is not installed")
+        colmap_writer.write_colmap(folder, folder.parent / "masks")
+        change(folder)
+        return ["--masks", str(folder.parent / "masks"), *more]
+
+    return spoil
+
+
+def replaced(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def two_kinds(folder: Path) -> list[str]:
+    writers.write_npz(folder, file="cameras.npz")
+    writers.write_middlebury(folder)
+    return []
+
+
+def few_texts(folder: Path) -> list[str]:
+    writers.write_projections(folder, folder.parent / "masks")
+    (folder / "v3.txt").unlink()
+    return ["--masks", str(folder.parent / "masks")]
+
+
+def singular_text(folder: Path) -> list[str]:
+    writers.write_projections(folder, folder.parent / "masks")
+    (folder / "v3.txt").write_text("1 0 0 0\n0 1 0 0\n0 0 0 1\n")
+    return ["--masks", str(folder.parent / "masks")]
+
+
+def empty_folder(folder: Path) -> list[str]:
+    folder.mkdir()
+    return []
+
+
+def colours_alike(folder: Path) -> list[str]:
+    writers.write_nerfstudio(folder)
+    for path in (folder / "images").iterdir():
+        cv2.imwrite(str(path), np.full((spots.HEIGHT, spots.WIDTH, 3), 90, np.uint8))
+    return ["--masks", "auto"]
+
+
+def far_points(folder: Path) -> list[str]:
+    writers.write_nerfstudio(folder)
+    np.save(folder.parent / "points.npy", np.random.default_rng(0).random((50, 3)) + [80, 0, 0])
+    return ["--masks", "auto", "--points", str(folder.parent / "points.npy")]
+
+
+def two_points(folder: Path) -> list[str]:
+    writers.write_nerfstudio(folder)
+    (folder.parent / "points.txt").write_text("1 2 3\n4 5 6\n")
+    return ["--masks", "auto", "--points", str(folder.parent / "points.txt")]
+
+
+def two_pictures(folder: Path) -> None:
+    name = folder / "images" / "frame_2.png"
+    name.rename(folder / "images" / "frame_2")
+    (folder / "images" / "frame_2").unlink()
+
+
+WRONG: dict[str, tuple[Spoil, str]] = {
+    "nothing there": (lambda folder: [], r"no file or folder .*source"),
+    "of no kind": (empty_folder, r"no scene that can be imported; looked for transforms: transforms\.json"),
+    "of two kinds": (two_kinds, r"may be idr or middlebury; say which with --kind idr"),
+    "not that kind": (no_masks("--kind", "middlebury"), r"no \*_par\.txt in"),
+    "json broken": (
+        images(lambda f: (f / "transforms.json").write_text('{"frames": [')),
+        r"is not valid JSON",
+    ),
+    "no frames": (transforms(lambda c: c.pop("frames")), r"holds no list `frames`"),
+    "no file_path": (transforms(lambda c: c["frames"][2].pop("file_path")), r"frame 2 has no `file_path`"),
+    "image missing": (images(two_pictures), r"frame_2\.png, which is not there.*--images"),
+    "one image twice": (frame(file_path="images/frame_1.png"), r"two views are of one photograph"),
+    "no focal length": (
+        transforms(lambda c: [c.pop(k) for k in ("fl_x", "fl_y")]),
+        r"has no focal length; expected fl_x",
+    ),
+    "focal length negative": (frame(fl_x=-5.0), r"focal lengths -5 and 146; expected positive"),
+    "angle in degrees": (
+        transforms(lambda c: (c.pop("fl_x"), c.update(camera_angle_x=45.0))),
+        r"camera_angle_x is 45\.0; expected radians",
+    ),
+    "matrix 3 x 3": (frame(transform_matrix=np.eye(3).tolist()), r"shape \(3, 3\); expected 4 x 4"),
+    "matrix with NaN": (frame(transform_matrix=np.full((4, 4), np.nan).tolist()), r"not finite; remove this"),
+    "matrix scaled": (scaled_matrix((2, 2, 2)), r"is not a rotation \(R\^T R is off the identity by 3\)"),
+    "matrix mirrored": (scaled_matrix((1, 1, -1)), r"is mirrored \(determinant -1\)"),
+    "camera model unknown": (
+        frame(camera_model="EQUIRECTANGULAR"),
+        r"camera_model EQUIRECTANGULAR; expected",
+    ),
+    "k4 without fisheye": (frame(k4=0.1), r"k4 = 0\.1 of a lens that is no fisheye"),
+    "lens folds over": (frame(k1=-300.0), r"folds the image over"),
+    "other axes": (transforms(looking_away), r"lies behind camera.*other axes"),
+    "one image of another size": (
+        images(lambda f: other_size(f / "images" / "frame_3.png", (40, 64))),
+        r"64 x 40 pixels, but its camera was calibrated for 128 x 96: another shape",
+    ),
+    "two origins of masks": (
+        images(lambda f: 0, "--mask_command", "a {image} {mask}"),
+        r"got both --masks and --mask_command",
+    ),
+    "sizes differ": (
+        images(half_size),
+        r"frame_3\.png has 64 x 48 pixels, frame_1\.png 128 x 96; expected all images of one size",
+    ),
+    "image broken": (
+        images(lambda f: (f / "images" / "frame_3.png").write_bytes(b"\x89PNG\r\n")),
+        r"frame_3\.png cannot be read as an image",
+    ),
+    "no masks at all": (no_masks(), r"no masks and its images no alpha channel; expected --masks FOLDER"),
+    "no alpha channel": (no_masks("--masks", "alpha"), r"has no alpha channel, which was to be the mask"),
+    "mask missing": (masks(lambda f: (f / "frame_4.png").unlink()), r"no mask for frame_4\.png \(1 of 6"),
+    "mask of another size": (
+        masks(lambda f: other_size(f / "frame_4.png", (30, 40))),
+        r"frame_4\.png has 40 x 30 pixels, its image frame_4\.png 128 x 96",
+    ),
+    "mask empty": (
+        masks(lambda f: cv2.imwrite(str(f / "frame_4.png"), np.zeros((96, 128)))),
+        r"mask 3 \(0003\.png \(images/frame_4\.png\)\) marks no pixel as object",
+    ),
+    "mask inverted": (
+        masks(lambda f: [cv2.imwrite(str(p), 255 - cv2.imread(str(p), 0)) for p in sorted(f.iterdir())]),
+        r"contradict one another|inside the unit sphere|stands inside the object",
+    ),
+    "command without places": (no_masks("--mask_command", "prog {image}"), r"lacks \{mask\}"),
+    "command unknown": (
+        no_masks("--mask_command", "no-such-program {image} {mask}"),
+        r"no-such-program cannot be started",
+    ),
+    "command fails": (
+        mask_program("raise SystemExit('no weights found')"),
+        r"ended with status 1 on 0000\.png: no weights found",
+    ),
+    "command writes nothing": (mask_program(""), r"ended well but wrote no mask for 0000\.png"),
+    "command writes another size": (
+        mask_program("import sys, cv2, numpy as np; cv2.imwrite(sys.argv[2], np.ones((9, 7)))"),
+        r"wrote a mask of 7 x 9 pixels for 0000\.png of 128 x 96",
+    ),
+    "nothing to cut out": (colours_alike, r"no object could be told from its background"),
+    "points elsewhere": (far_points, r"view \d+ sees 0 of 50 sparse points"),
+    "two points": (two_points, r"shape \(2, 3\); expected 10 or more points"),
+    "no points for the sphere": (images(lambda f: 0, "--sphere", "points"), r"source has no sparse points"),
+    "no sphere of its own": (images(lambda f: 0, "--sphere", "source"), r"the source has no scale_mat"),
+    "too much downscaling": (images(lambda f: 0, "--downscale", "100"), r"leaves nothing of"),
+    "par truncated": (par(lambda t: t.rsplit("\n", 2)[0]), r"announces 6 images and lists 5"),
+    "par without count": (par(lambda t: t.split("\n", 1)[1]), r"does not begin with the number of images"),
+    "par with words": (
+        par(lambda t: t.replace("150.0", "abc", 1)),
+        r"ball0001\.png: .*'abc'; expected numbers",
+    ),
+    "par line short": (par(lambda t: t.rsplit(" ", 1)[0]), r"ball0006\.png is followed by 20 numbers"),
+    "npz short of a camera": (npz(lambda a: a.pop("world_mat_5")), r"lacks world_mat_5"),
+    "npz without a centre": (
+        npz(lambda a: a.update(world_mat_2=np.diag([1.0, 1, 0, 1]))),
+        r"world_mat_2: .*singular",
+    ),
+    "npz with two spheres": (
+        npz(lambda a: a.update(scale_mat_2=np.diag([2.0, 2, 2, 1]))),
+        r"its scale_mats differ between views",
+    ),
+    "text missing": (few_texts, r"6 images but 5 text files with a 3 x 4 projection"),
+    "text singular": (singular_text, r"camera of v3\.png: .*singular"),
+    "COLMAP image missing": (
+        colmap(lambda f: (f / "images" / "cam0" / "0.png").unlink()),
+        r"cam0/0\.png, which is not there",
+    ),
+    "COLMAP images nowhere": (
+        colmap(lambda f: (f / "images").rename(f / "pictures")),
+        r"no folder images/ around the COLMAP model.*--images",
+    ),
+    "COLMAP model broken": (
+        colmap(lambda f: (f / "sparse/0/cameras.txt").write_text("1 PINHOLE 128\n")),
+        r"cannot be read as a COLMAP model|no COLMAP model",
+    ),
+    "COLMAP camera spherical": (
+        colmap(lambda f: (f / "sparse/0/cameras.txt").write_text("1 EQUIRECTANGULAR 128 96 128 96\n")),
+        r"is EQUIRECTANGULAR; expected a camera with an image plane",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_is_refused_with_one_message_and_writes_nothing(what: str, tmp_path: Path, capsys) -> None:
+    spoil, message = WRONG[what]
+    arguments = spoil(tmp_path / "source")
+    out = tmp_path / "data" / "mine" / "scan0"
+    capsys.readouterr()
+    assert main([str(tmp_path / "source"), "--out", str(out), *arguments]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and said.count("\n") == 1
+    assert re.search(message, said), said
+    assert not out.exists() and (not out.parent.exists() or list(out.parent.iterdir()) == [])
+
+
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [("mine", "expected a folder named scan<N>"), ("scan1x", "expected a folder named scan<N>")],
+)
+def test_out_must_be_a_scan(out: str, message: str, tmp_path: Path, capsys) -> None:
+    writers.write_nerfstudio(tmp_path / "source")
+    assert main([str(tmp_path / "source"), "--out", str(tmp_path / out)]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_out_is_a_folder_of_somebody_else(tmp_path: Path, capsys) -> None:
+    writers.write_npz(tmp_path / "source")
+    out = tmp_path / "scan1"
+    out.mkdir()
+    (out / "thesis.tex").write_text("years")
+    assert main([str(tmp_path / "source"), "--out", str(out), "--force"]) == 2
+    assert "was not written by an import" in capsys.readouterr().err
+    assert (out / "thesis.tex").read_text() == "years"
+
+
+def test_out_is_a_file(tmp_path: Path, capsys) -> None:
+    writers.write_npz(tmp_path / "source")
+    (tmp_path / "scan1").write_text("x")
+    assert main([str(tmp_path / "source"), "--out", str(tmp_path / "scan1"), "--force"]) == 2
+    assert "is a file" in capsys.readouterr().err
+
+
+def test_pycolmap_is_asked_for_by_name(tmp_path: Path, monkeypatch, capsys) -> None:
+    colmap_writer.write_colmap(tmp_path / "source")
+    monkeypatch.setitem(sys.modules, "pycolmap", None)
+    assert main([str(tmp_path / "source"), "--out", str(tmp_path / "scan1")]) == 2
+    assert "pip install 'pycolmap>=4.0'" in capsys.readouterr().err
