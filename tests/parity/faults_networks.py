@@ -15,6 +15,7 @@ from idr.geometry import cameras
 from idr.geometry.spheres import SphereCrossing
 from idr.model import implicit_differentiable_renderer as renderer
 from idr.model import implicit_network, rendering_network
+from idr.model.encodings import sinusoids
 from idr.model.implicit_differentiable_renderer import IDRNetwork
 from idr.model.implicit_network import ImplicitNetwork
 from idr.model.layers import WeightNormLinear
@@ -55,7 +56,7 @@ def _encode(parts_of_octave) -> Callable[[Tensor, int], Tensor]:
 
 
 def _encode_otherwise(patch: Patch, parts_of_octave) -> None:
-    for module in (implicit_network, rendering_network):
+    for module in (sinusoids, rendering_network):
         patch.setattr(module, "positional_encoding", _encode(parts_of_octave))
 
 

@@ -5,7 +5,7 @@ B images, P pixels an image, R = B P rays, N rays that are shaded, F features, E
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -228,9 +228,13 @@ class IDRNetwork(nn.Module):
         """Goes on from what `carried_state` returned, after the weights were loaded."""
         self.ray_tracer.restore(carried, next(self.parameters()))
 
-    def _weights_version(self) -> tuple[tuple[int, int], ...]:
-        """Returns what changes when an optimiser, or a move to another device, changes f's parameters."""
-        return tuple((p.data_ptr(), p._version) for p in self.implicit_network.parameters())
+    def _weights_version(self) -> tuple[Hashable, ...]:
+        """Returns what changes when f does: by an optimiser, a move to another device, a level opened."""
+        parameters = self.implicit_network.parameters()
+        return (
+            self.implicit_network.encoding.open_levels,
+            *((p.data_ptr(), p._version) for p in parameters),
+        )
 
 
 def _numbers(flags: Tensor, count: int | None) -> Tensor:

@@ -6,16 +6,16 @@ N points, F features.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from idr.errors import InputError
-from idr.model.embedder import encoded_width, positional_encoding
+from idr.model.encodings import Encoding, make_encoding
 from idr.model.layers import WeightNormLinear, make_linear, set_linear
 
 SOFTPLUS_BETA = 100.0  # the published sharpness: nearly a ReLU, but twice differentiable
@@ -34,6 +34,9 @@ class ImplicitNetworkConfig:
         skip_in: Layers, counted from 0, that get the encoded point once more.
         weight_norm: Normalise weight rows.
         multires: Octaves of the positional encoding; 0 for none.
+        encoding: Block of another encoding of points (`idr.model.encodings`), in place of ``multires``.
+        gradient: How f's gradient is found: ``analytic``, or ``numerical``, by central differences whose step
+            is the side of the encoding's finest open cells (Li et al. 2023, section 3.1).
     """
 
     d_in: int
@@ -44,6 +47,8 @@ class ImplicitNetworkConfig:
     skip_in: tuple[int, ...] = ()
     weight_norm: bool = True
     multires: int = 0
+    encoding: Mapping[str, Any] | None = None
+    gradient: Literal["analytic", "numerical"] = "analytic"
 
     def __post_init__(self) -> None:
         where = "model.implicit_network"
@@ -54,6 +59,11 @@ class ImplicitNetworkConfig:
             )
         if self.multires < 0:
             raise InputError(f"{where}.multires = {self.multires}: expected 0 or more octaves")
+        if self.encoding is not None and self.multires:
+            raise InputError(
+                f"{where}.multires = {self.multires}: the block {where}.encoding takes its place; "
+                "leave one of them out"
+            )
 
 
 class ImplicitNetwork(nn.Module):
@@ -69,9 +79,10 @@ class ImplicitNetwork(nn.Module):
 
     def __init__(self, feature_vector_size: int, config: ImplicitNetworkConfig) -> None:
         super().__init__()
-        self.octaves = config.multires
+        self.encoding = _encoding(config)
         self.skip_in = frozenset(config.skip_in)
-        width_in = encoded_width(config.d_in, config.multires)
+        self.by_differences = config.gradient == "numerical"
+        width_in = self.encoding.width
         dims = (width_in, *config.dims, config.d_out + feature_vector_size)
         self.num_layers = len(dims) - 1
         _check_layers(config, width_in, self.num_layers)
@@ -94,20 +105,21 @@ class ImplicitNetwork(nn.Module):
             set_linear(layer, weight, torch.full((width_out,), -config.bias))
             return
         std = math.sqrt(2) / math.sqrt(width_out)
-        if self.octaves and index == 0:
-            # Only the point itself counts at the start, not its sinusoids. Drawn into the columns, as the
+        num_encoded = self.encoding.width - config.d_in
+        if num_encoded and index == 0:
+            # Only the point itself counts at the start, not its encoding. Drawn into the columns, as the
             # published code does: of one seed, torch fills strided and contiguous tensors differently.
             weight = torch.zeros(width_out, width_in)
             weight[:, : config.d_in].normal_(0.0, std)
         else:
             weight = torch.empty(width_out, width_in).normal_(0.0, std)
-            if self.octaves and index in self.skip_in:
-                weight[:, -(encoded_width(config.d_in, self.octaves) - config.d_in) :] = 0.0
+            if num_encoded and index in self.skip_in:
+                weight[:, -num_encoded:] = 0.0
         set_linear(layer, weight, torch.zeros(width_out))
 
     def _hidden(self, x: Tensor) -> Tensor:
         """Returns the input of the last layer, (N, width)."""
-        encoded = positional_encoding(x, self.octaves)
+        encoded = self.encoding(x)
         hidden = encoded
         for index in range(self.num_layers):
             if index in self.skip_in:
@@ -171,6 +183,8 @@ class ImplicitNetwork(nn.Module):
 
     def _with_gradient(self, x: Tensor, evaluate: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
         """Evaluates something whose first column is f, and f's gradient."""
+        if self.by_differences:
+            return evaluate(x), self._differences(x)
         create_graph = torch.is_grad_enabled()
         with torch.enable_grad():
             points = x if x.requires_grad else x.detach().requires_grad_(True)
@@ -185,6 +199,15 @@ class ImplicitNetwork(nn.Module):
             )
         return (output, gradient) if create_graph else (output.detach(), gradient)
 
+    def _differences(self, x: Tensor) -> Tensor:
+        """Returns f's gradient (N, 3) by central differences over the finest open cells."""
+        step = self.encoding.spacing()
+        assert step is not None
+        steps = step * torch.eye(3, dtype=x.dtype, device=x.device)
+        beside = torch.cat([x + sign * along for sign in (1, -1) for along in steps])  # (6 N, 3)
+        ahead, behind = self.sdf(beside).view(2, 3, -1)  # (3, N) each
+        return ((ahead - behind) / (2 * step)).T
+
     def gradient(self, x: Tensor) -> Tensor:
         """Returns the gradient of the signed distance, not normalised.
 
@@ -195,6 +218,21 @@ class ImplicitNetwork(nn.Module):
             (N, 1, 3), differentiable again unless gradients are switched off outside.
         """
         return self.value_and_gradient(x)[1].unsqueeze(1)
+
+
+def _encoding(config: ImplicitNetworkConfig) -> Encoding:
+    """Makes the encoding of points: the published one, or that of the block ``encoding``."""
+    where = "model.implicit_network"
+    block = config.encoding
+    if block is None:
+        block = {"type": "sinusoids", "multires": config.multires}
+    encoding = make_encoding(block, f"{where}.encoding")
+    if config.gradient == "numerical" and not encoding.levels:
+        raise InputError(
+            f"{where}.gradient = numerical: its step follows an encoding's levels, and {block['type']} has "
+            f"none; take an {where}.encoding with levels (hashgrid), or gradient = analytic"
+        )
+    return encoding
 
 
 def _check_layers(config: ImplicitNetworkConfig, width_in: int, num_layers: int) -> None:
@@ -212,5 +250,9 @@ def _check_layers(config: ImplicitNetworkConfig, width_in: int, num_layers: int)
             raise InputError(
                 f"{where}.skip_in = {list(config.skip_in)}: layer {index - 1} has width "
                 f"{config.dims[index - 1]}, of which the encoded point takes {width_in}; "
-                f"make it wider or lower multires ({config.multires})"
+                + (
+                    f"make it wider or lower multires ({config.multires})"
+                    if config.encoding is None
+                    else "make it wider or the encoding narrower"
+                )
             )

@@ -5,7 +5,9 @@ N points, F features.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +15,11 @@ from torch.nn import functional
 
 from idr.errors import InputError
 from idr.model.embedder import encoded_width, positional_encoding
+from idr.model.encodings import read_view_encoding
+from idr.model.encodings.spherical_harmonics import spherical_harmonics
 from idr.model.layers import make_linear
 
+WHERE = "model.rendering_network"
 MODES = ("idr", "no_view_dir", "no_normal")
 INPUT_WIDTH = {"idr": 9, "no_view_dir": 6, "no_normal": 6}  # point, view direction, normal: 3 numbers each
 
@@ -30,6 +35,8 @@ class RenderingNetworkConfig:
         dims: Widths of the hidden layers.
         weight_norm: Normalise weight rows.
         multires_view: Octaves of the view direction's encoding; 0 for none.
+        encoding_view: Block of another encoding of the view direction, in place of ``multires_view``:
+            ``type = spherical_harmonics``, ``degree`` (number of bands).
     """
 
     mode: str
@@ -38,6 +45,7 @@ class RenderingNetworkConfig:
     dims: tuple[int, ...]
     weight_norm: bool = True
     multires_view: int = 0
+    encoding_view: Mapping[str, Any] | None = None
 
 
 class RenderingNetwork(nn.Module):
@@ -56,7 +64,11 @@ class RenderingNetwork(nn.Module):
         _check(config)
         self.mode = config.mode
         self.octaves = config.multires_view
-        extra = encoded_width(3, config.multires_view) - 3 if config.mode != "no_view_dir" else 0
+        self.bands = 0
+        if config.encoding_view is not None:
+            self.bands = read_view_encoding(config.encoding_view, f"{WHERE}.encoding_view").degree
+        view_width = self.bands**2 if self.bands else encoded_width(3, config.multires_view)
+        extra = view_width - 3 if config.mode != "no_view_dir" else 0
         dims = (config.d_in + feature_vector_size + extra, *config.dims, config.d_out)
         self.num_layers = len(dims) - 1
         for index in range(self.num_layers):
@@ -77,18 +89,24 @@ class RenderingNetwork(nn.Module):
         if self.mode == "no_view_dir":
             inputs: tuple[Tensor, ...] = (points, normals, features)
         elif self.mode == "no_normal":
-            inputs = (points, positional_encoding(view_dirs, self.octaves), features)
+            inputs = (points, self._encode(view_dirs), features)
         else:
-            inputs = (points, positional_encoding(view_dirs, self.octaves), normals, features)
+            inputs = (points, self._encode(view_dirs), normals, features)
         hidden = torch.cat(inputs, dim=-1)
         for index in range(self.num_layers - 1):
             hidden = functional.relu(self.get_submodule(f"lin{index}")(hidden))
         return torch.tanh(self.get_submodule(f"lin{self.num_layers - 1}")(hidden))
 
+    def _encode(self, view_dirs: Tensor) -> Tensor:
+        """Encodes view directions (N, 3)."""
+        if self.bands:
+            return spherical_harmonics(view_dirs, self.bands)
+        return positional_encoding(view_dirs, self.octaves)
+
 
 def _check(config: RenderingNetworkConfig) -> None:
     """Refuses a mode or an input width that the method does not have."""
-    where = "model.rendering_network"
+    where = WHERE
     if config.mode not in MODES:
         raise InputError(f"{where}.mode = {config.mode}: expected one of {', '.join(MODES)}")
     if config.d_in != INPUT_WIDTH[config.mode]:
@@ -103,3 +121,10 @@ def _check(config: RenderingNetworkConfig) -> None:
         raise InputError(
             f"{where}.multires_view = {config.multires_view}: mode no_view_dir has none; set it to 0"
         )
+    if config.encoding_view is not None and (config.multires_view or config.mode == "no_view_dir"):
+        other = (
+            "mode no_view_dir has no view direction"
+            if config.mode == "no_view_dir"
+            else (f"it takes the place of multires_view = {config.multires_view}")
+        )
+        raise InputError(f"{where}.encoding_view: {other}; leave one of them out")

@@ -1,0 +1,194 @@
+"""Features on grids of vertices from coarse to fine, the fine ones hashed (Mueller et al. 2022).
+
+N points, L levels, F features of a vertex and level.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import logging
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from idr.errors import InputError
+from idr.model.encodings import hashgrid_torch
+from idr.model.encodings.base import Encoding, level_weight
+from idr.model.encodings.hashgrid_torch import Level, LevelTensors
+
+log = logging.getLogger(__name__)
+
+MAX_LEVELS = 32
+MAX_FEATURES = 16
+LOG2_TABLE = (4, 24)
+"""Range of log2_table: 2^24 rows of two float32 numbers a level are 128 MiB, three times that in Adam."""
+MAX_RESOLUTION = 2**16
+START = 1e-4
+"""Features start uniform in [-1e-4, 1e-4] (Mueller et al. 2022, section 4)."""
+
+
+@dataclass(frozen=True)
+class HashGridConfig:
+    """Keys of the block ``encoding`` with ``type = hashgrid``.
+
+    Attributes:
+        type: The encoding's name.
+        levels: L.
+        features: F.
+        log2_table: A level has at most two to this power rows.
+        base_resolution: Cells along a side of the coarsest level.
+        finest_resolution: Cells along a side of the finest level; between them sides grow geometrically.
+        bound: Half the side of the cube that the grids cover, unit-sphere frame; at least the radius of
+            ``model.ray_tracer.object_bounding_sphere``.
+        backend: ``numba`` for compiled loops (CPU, float32; ``pip install 'idr[fast]'``), ``torch`` for plain
+            torch, ``auto`` for numba where it can serve, else torch.
+    """
+
+    type: str = "hashgrid"
+    levels: int = 12
+    features: int = 2
+    log2_table: int = 17
+    base_resolution: int = 16
+    finest_resolution: int = 512
+    bound: float = 1.0
+    backend: Literal["auto", "torch", "numba"] = "auto"
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.levels <= MAX_LEVELS:
+            raise InputError(f"levels = {self.levels}: expected 1 to {MAX_LEVELS} levels")
+        if not 1 <= self.features <= MAX_FEATURES:
+            raise InputError(f"features = {self.features}: expected 1 to {MAX_FEATURES} features a level")
+        if not LOG2_TABLE[0] <= self.log2_table <= LOG2_TABLE[1]:
+            raise InputError(
+                f"log2_table = {self.log2_table}: expected {LOG2_TABLE[0]} to {LOG2_TABLE[1]}, for "
+                f"2^{LOG2_TABLE[0]} to 2^{LOG2_TABLE[1]} rows a level"
+            )
+        if self.base_resolution < 1:
+            raise InputError(f"base_resolution = {self.base_resolution}: expected 1 or more cells a side")
+        if not self.base_resolution <= self.finest_resolution <= MAX_RESOLUTION:
+            raise InputError(
+                f"finest_resolution = {self.finest_resolution}: expected base_resolution "
+                f"({self.base_resolution}) to {MAX_RESOLUTION} cells a side"
+            )
+        if self.bound <= 0:
+            raise InputError(f"bound = {self.bound}: expected half a cube's side, above 0")
+        if self.backend == "numba" and not has_numba():
+            raise InputError("backend = numba: numba is not installed; pip install 'idr[fast]'")
+
+
+@functools.cache
+def has_numba() -> bool:
+    """Whether the compiled loops can be imported."""
+    return importlib.util.find_spec("numba") is not None
+
+
+@functools.cache
+def _announce(backend: str, why: str) -> None:
+    """Says once which of the two computes."""
+    log.info("hash grid: computed by %s (%s)", backend, why)
+
+
+def grid_levels(config: HashGridConfig) -> tuple[Level, ...]:
+    """Lays out the levels (Mueller et al. 2022, Eqs. 2 and 3).
+
+    Args:
+        config: The block's values.
+
+    Returns:
+        The levels, coarsest first; their rows follow one another in the table.
+    """
+    levels, offset = [], 0
+    growth = (math.log(config.finest_resolution) - math.log(config.base_resolution)) / max(
+        config.levels - 1, 1
+    )
+    for number in range(config.levels):
+        # The tolerance keeps a power that rounding puts just below a whole number.
+        resolution = math.floor(config.base_resolution * math.exp(growth * number) + 1e-6)
+        num_vertices, rows = (resolution + 1) ** 3, 2**config.log2_table
+        dense = num_vertices <= rows
+        levels.append(Level(resolution, offset, num_vertices if dense else rows, dense))
+        offset += levels[-1].size
+    return tuple(levels)
+
+
+class HashGrid(Encoding):
+    """The point, then each level's features, trilinear between vertices.
+
+    Closed levels (see `Encoding`) give zeros and get no gradient. All are open at first.
+
+    Args:
+        config: The block's values.
+    """
+
+    def __init__(self, config: HashGridConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.levels = config.levels
+        self.open_levels = float(config.levels)
+        self.width = 3 + config.levels * config.features
+        self.grids = grid_levels(config)
+        num_rows = self.grids[-1].offset + self.grids[-1].size
+        self.table = nn.Parameter(torch.empty(num_rows, config.features).uniform_(-START, START))
+        for name in ("resolution", "offset", "size"):
+            numbers = torch.tensor([getattr(grid, name) for grid in self.grids])
+            self.register_buffer(f"_{name}", numbers, persistent=False)
+
+    def spacing(self) -> float:
+        """Returns the side of the finest open cells, unit-sphere frame."""
+        finest = self.grids[max(self._num_open() - 1, 0)]
+        return 2 * self.config.bound / finest.resolution
+
+    def _num_open(self) -> int:
+        """Returns the number of levels that are open or partly open."""
+        return min(max(math.ceil(self.open_levels), 0), self.levels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Encodes points, see `Encoding.forward`.
+
+        Raises:
+            InputError: ``backend = numba`` on another device than a CPU, or not in float32.
+        """
+        num_open = self._num_open()
+        if num_open == 0:
+            return functional.pad(x, (0, self.width - 3))
+        features = self._interpolate(x, num_open)  # (N, open levels F)
+        last = level_weight(num_open - 1, self.open_levels)
+        if last < 1:
+            ones = features.new_ones((num_open - 1) * self.config.features)
+            features = features * functional.pad(ones, (0, self.config.features), value=last)
+        encoded = torch.cat((x, features), dim=1)
+        return functional.pad(encoded, (0, self.width - encoded.shape[1]))
+
+    def _interpolate(self, x: Tensor, num_open: int) -> Tensor:
+        if self._by_numba(x):
+            from idr.model.encodings import hashgrid_numba
+
+            return hashgrid_numba.interpolate(x, self.table, self.grids[:num_open], self.config.bound)
+        tensors = (self.get_buffer(f"_{name}")[:num_open] for name in ("resolution", "offset", "size"))
+        return hashgrid_torch.interpolate(x, self.table, LevelTensors(*tensors), self.config.bound)
+
+    def _by_numba(self, x: Tensor) -> bool:
+        """Chooses between the compiled loops and plain torch."""
+        wanted = self.config.backend
+        fits = x.device.type == "cpu" and x.dtype == self.table.dtype == torch.float32
+        if wanted == "numba" and not fits:
+            raise InputError(
+                f"model.implicit_network.encoding.backend = numba: points are {x.dtype} on {x.device}; it "
+                "computes torch.float32 on a CPU; set backend = auto"
+            )
+        by_numba = wanted != "torch" and fits and has_numba()
+        if wanted != "auto":
+            why = "as the conf says"
+        elif by_numba:
+            why = "CPU, float32"
+        elif fits:
+            why = "numba is not installed; pip install 'idr[fast]' is faster"
+        else:
+            why = f"{x.device.type}, {x.dtype}"
+        _announce("numba" if by_numba else "torch", why)
+        return by_numba

@@ -1,0 +1,86 @@
+"""The hash grid's interpolation in plain torch: any device, any dtype, differentiable as often as wanted.
+
+It is the oracle of the compiled kernels and serves where they cannot. N points, L levels, F features.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+PRIMES = (1, 2654435761, 805459861)
+"""Factors of a vertex's coordinates in its hash (Mueller et al. 2022, section 3)."""
+
+
+@dataclass(frozen=True)
+class Level:
+    """One grid of vertices over the cube.
+
+    Attributes:
+        resolution: Cells along a side.
+        offset: First row of the level in the table.
+        size: Its number of rows.
+        dense: Every vertex has a row of its own; else vertices share rows by their hash, and ``size`` is a
+            power of two.
+    """
+
+    resolution: int
+    offset: int
+    size: int
+    dense: bool
+
+
+@dataclass(frozen=True)
+class LevelTensors:
+    """The levels as tensors on the points' device.
+
+    Attributes:
+        resolution: (L,) cells along a side, int64.
+        offset: (L,) first rows, int64.
+        size: (L,) numbers of rows, int64.
+    """
+
+    resolution: Tensor
+    offset: Tensor
+    size: Tensor
+
+
+def interpolate(x: Tensor, table: Tensor, levels: LevelTensors, bound: float) -> Tensor:
+    """Interpolates each level's features trilinearly.
+
+    Args:
+        x: (N, 3) points; outside [-bound, bound]^3 they get the features of the cube's nearest point, with
+            zero derivative along the axes by which they are outside.
+        table: (rows, F) features.
+        levels: L levels.
+        bound: Half the cube's side.
+
+    Returns:
+        (N, L F), level by level.
+    """
+    resolution = levels.resolution.to(x.dtype).view(1, -1, 1)  # (1, L, 1)
+    scale = resolution / (2 * bound)
+    place = (x.clamp(-bound, bound) + bound).unsqueeze(1) * scale  # (N, L, 3), in cells
+    cell = torch.minimum(place.detach().floor(), resolution - 1)
+    fraction = place - cell
+    base = cell.long()
+    corners = [(i, j, k) for k in (0, 1) for j in (0, 1) for i in (0, 1)]
+    rows = torch.stack([_rows(base, corner, levels) for corner in corners], dim=2)  # (N, L, 8)
+    sides = (1 - fraction, fraction)
+    weights = torch.stack(
+        [sides[i][..., 0] * sides[j][..., 1] * sides[k][..., 2] for i, j, k in corners], dim=2
+    )  # (N, L, 8)
+    # The gradient of `embedding` sums each row by one thread in the points' order, that of indexing may not.
+    return (functional.embedding(rows, table) * weights.unsqueeze(3)).sum(dim=2).flatten(1)
+
+
+def _rows(base: Tensor, corner: tuple[int, int, int], levels: LevelTensors) -> Tensor:
+    """Returns the table's rows (N, L) of one corner of cells (N, L, 3)."""
+    i, j, k = (base[..., axis] + corner[axis] for axis in range(3))
+    side = levels.resolution + 1
+    dense = i + side * (j + side * k)
+    hashed = (i * PRIMES[0] ^ j * PRIMES[1] ^ k * PRIMES[2]) & (levels.size - 1)
+    return torch.where(side**3 <= levels.size, dense, hashed) + levels.offset
