@@ -112,6 +112,8 @@ def test_every_model_is_built(path: Path) -> None:
         network = resolve_class(conf["train"]["model_class"])(conf=conf["model"])
     feature, rendering = conf["model"]["feature_vector_size"], conf["model"]["rendering_network"]
     encoded = 6 * rendering.get("multires_view", 0)
+    if "encoding_view" in rendering:  # in place of the direction's own three numbers
+        encoded = rendering["encoding_view"]["degree"] ** 2 - 3
     first = next(
         value
         for name, value in network.named_parameters()

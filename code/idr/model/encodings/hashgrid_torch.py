@@ -64,7 +64,7 @@ def interpolate(x: Tensor, table: Tensor, levels: LevelTensors, bound: float) ->
     resolution = levels.resolution.to(x.dtype).view(1, -1, 1)  # (1, L, 1)
     scale = resolution / (2 * bound)
     place = (x.clamp(-bound, bound) + bound).unsqueeze(1) * scale  # (N, L, 3), in cells
-    cell = torch.minimum(place.detach().floor(), resolution - 1)
+    cell = torch.minimum(place.detach().floor().nan_to_num(0), resolution - 1)  # what is no number stays none
     fraction = place - cell
     base = cell.long()
     corners = [(i, j, k) for k in (0, 1) for j in (0, 1) for i in (0, 1)]

@@ -1,0 +1,122 @@
+"""Networks with an encoding of their own: start, gradients, confs, training, checkpoints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from idr.config import load_conf
+from idr.errors import InputError
+from idr.evaluation.loading import load_model
+from idr.plugins import build_model
+from tests.model.networks import central_differences, implicit_network
+from tests.training import tiny
+
+BLOCK = {"type": "hashgrid", "levels": 6, "log2_table": 12, "base_resolution": 4, "finest_resolution": 64}
+ENCODING = "model.implicit_network.encoding"
+
+
+def conf_text(more: str = "") -> str:
+    """The tiny scene's conf with a hash grid of three small levels."""
+    encoding = "type = hashgrid, levels = 3, log2_table = 10, base_resolution = 4, finest_resolution = 16"
+    text = tiny.conf_text().replace("multires = 1\n", f"encoding {{ {encoding} }}\n{more}\n", 1)
+    assert "hashgrid" in text
+    return text
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize(("bias", "skip_in"), [(0.6, ()), (0.5, (1,))])
+def test_starts_as_a_sphere(bias: float, skip_in: tuple[int, ...], seed: int) -> None:
+    keys = {"dims": (256, 256), "bias": bias, "skip_in": skip_in}
+    plain = implicit_network(seed, encoding=BLOCK, **keys)
+    with torch.no_grad():
+        directions = torch.nn.functional.normalize(torch.randn(500, 3, dtype=torch.float64), dim=1)
+        values = plain.sdf(directions * bias)
+        assert values.abs().mean() < 0.2 * bias  # 256 random units make it no rounder: 0.14 was seen
+        assert (plain.sdf(directions * 0.1 * bias) < 0).all() and (plain.sdf(directions) > 0).all()
+        gone = plain.sdf(directions * bias)
+        plain.encoding.open_levels = 0.0
+        assert torch.allclose(gone, plain.sdf(directions * bias), atol=1e-3)  # the encoding plays no part yet
+
+
+def test_gradient_is_that_of_differences() -> None:
+    network = implicit_network(encoding=BLOCK)
+    with torch.no_grad():
+        network.encoding.table.uniform_(-0.1, 0.1)  # type: ignore[operator]
+        for layer in (network.lin0, network.lin1):
+            layer.weight_v.add_(0.1 * torch.randn_like(layer.weight_v))  # type: ignore[operator]
+    x = 1.6 * torch.rand(50, 3, dtype=torch.float64) - 0.8
+    exact = central_differences(lambda x: network.sdf(x).detach(), x, 1e-7)
+    assert (network.gradient(x).squeeze(1) - exact).abs().max() < 1e-5
+
+
+def test_numerical_gradient_spans_the_finest_open_cells() -> None:
+    network = implicit_network(encoding=BLOCK, gradient="numerical")
+    with torch.no_grad():
+        network.encoding.table.uniform_(-0.1, 0.1)  # type: ignore[operator]
+    x = torch.rand(20, 3, dtype=torch.float64) - 0.5
+    for open_levels, cells in ((6.0, 64), (0.5, 4)):
+        network.encoding.open_levels = open_levels
+        gradient = network.gradient(x).squeeze(1)
+        expected = central_differences(lambda x: network.sdf(x).detach(), x, 2.0 / cells)
+        assert torch.allclose(gradient, expected, atol=1e-12) and gradient.requires_grad
+
+
+def test_numerical_gradient_needs_levels() -> None:
+    with pytest.raises(InputError, match=r"gradient = numerical.*sinusoids has none.*hashgrid"):
+        implicit_network(multires=2, gradient="numerical")
+
+
+def test_sinusoids_by_name_are_the_published_ones() -> None:
+    named = implicit_network(encoding={"type": "sinusoids", "multires": 2})
+    published = implicit_network(multires=2)
+    x = torch.rand(9, 3, dtype=torch.float64)
+    assert list(named.state_dict()) == list(published.state_dict())
+    assert torch.equal(named(x), published(x))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (f"{ENCODING}.levles=4", rf"{ENCODING}.levles: unknown key \(did you mean levels\?\)"),
+        (f"{ENCODING}.levels=0", rf"{ENCODING}.levels = 0: expected 1 to 32 levels"),
+        (f"{ENCODING}.features=0", rf"{ENCODING}.features = 0: expected 1 to 16"),
+        (f"{ENCODING}.log2_table=40", rf"{ENCODING}.log2_table = 40: expected 4 to 24"),
+        (f"{ENCODING}.finest_resolution=2", r"finest_resolution = 2: expected base_resolution \(4\) to"),
+        (f"{ENCODING}.base_resolution=0", rf"{ENCODING}.base_resolution = 0: expected 1 or more"),
+        (f"{ENCODING}.bound=0", rf"{ENCODING}.bound = 0.0: expected half a cube's side"),
+        (f"{ENCODING}.backend=nubma", rf"{ENCODING}.backend: .*did you mean numba\?"),
+        (f"{ENCODING}.type=hashgird", rf"{ENCODING}.type = hashgird: .*did you mean hashgrid\?"),
+        ("model.implicit_network.multires=2", r"multires = 2: the block .*encoding takes its place"),
+        ("model.implicit_network.gradient=exact", r"gradient: got 'exact'.*analytic, numerical"),
+        (
+            "model.rendering_network.encoding_view={type=spherical_harmonics}",
+            "takes the place of multires_view",
+        ),
+    ],
+)
+def test_wrong_values_are_refused(override: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        build_model(load_conf(conf_text(), [override]))
+
+
+@pytest.mark.parametrize("gradient", ["analytic", "numerical"])
+def test_trains_and_comes_back_from_a_checkpoint(tmp_path: Path, gradient: str) -> None:
+    tiny.write_scene(tmp_path / "data")
+    conf = load_conf(conf_text(f"gradient = {gradient}"))
+    trainer = tiny.make_trainer(
+        tmp_path, tmp_path / "run", conf=conf_text(f"gradient = {gradient}"), nepoch=3
+    )
+    model = trainer.state.model
+    assert model.tracer_config.strategy == "accelerated"
+    before = model.implicit_network.encoding.table.detach().clone()
+    assert trainer.train()
+    network = model.implicit_network
+    moved = (network.encoding.table - before).abs().amax(dim=1)
+    assert (moved > 1e-4).float().mean() > 0.1 and network.lin0.weight_v[:, 3:].any()
+
+    loaded = load_model(conf, tmp_path / "run", "latest", torch.device("cpu")).model
+    x = 2 * torch.rand(100, 3) - 1
+    assert torch.equal(loaded.implicit_network(x), network(x))

@@ -1,0 +1,70 @@
+"""Spherical harmonics against scipy's complex ones, and a rendering network that takes them."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from scipy import special
+
+from idr.errors import InputError
+from idr.model.encodings.spherical_harmonics import spherical_harmonics
+from idr.model.rendering_network import RenderingNetwork, RenderingNetworkConfig
+
+BLOCK = {"type": "spherical_harmonics", "degree": 4}
+
+
+def directions(num: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(num)
+    return torch.nn.functional.normalize(torch.randn(num, 3, generator=generator, dtype=torch.float64), dim=1)
+
+
+def real_harmonic(band: int, order: int, direction: list[float]) -> float:
+    """From the associated Legendre function, Condon-Shortley phase included."""
+    x, y, z = direction
+    m = abs(order)
+    norm = math.sqrt((2 * band + 1) / (4 * math.pi) * math.factorial(band - m) / math.factorial(band + m))
+    legendre = float(special.lpmv(m, band, z))
+    angle = math.atan2(y, x)
+    if order == 0:
+        return norm * legendre
+    return math.sqrt(2) * norm * legendre * (math.sin(m * angle) if order < 0 else math.cos(m * angle))
+
+
+@pytest.mark.parametrize("degree", [1, 2, 3, 4])
+def test_equal_those_of_legendre_functions(degree: int) -> None:
+    v = directions(30)
+    expected = torch.tensor(
+        [
+            [real_harmonic(band, m, row) for band in range(degree) for m in range(-band, band + 1)]
+            for row in v.tolist()
+        ],
+        dtype=torch.float64,
+    )
+    ours = spherical_harmonics(v, degree)
+    assert ours.shape == (30, degree**2)
+    assert (ours - expected).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize(("mode", "d_in", "others"), [("idr", 9, 6), ("no_normal", 6, 3)])
+def test_rendering_network_takes_them(mode: str, d_in: int, others: int) -> None:
+    network = RenderingNetwork(5, RenderingNetworkConfig(mode, d_in, 3, (8,), encoding_view=BLOCK))
+    assert network.lin0.weight_v.shape == (8, others + 16 + 5)  # type: ignore[union-attr]
+    x = torch.rand(7, 3)
+    assert network(x, x, directions(7).float(), torch.rand(7, 5)).shape == (7, 3)
+
+
+@pytest.mark.parametrize(
+    ("block", "mode", "message"),
+    [
+        ({"type": "spherical_harmonics", "degree": 5}, "idr", r"encoding_view.degree = 5: expected 1 to 4"),
+        ({"type": "sinusoids"}, "idr", r"encoding_view.type = sinusoids: expected one of"),
+        (BLOCK, "no_view_dir", "mode no_view_dir has no view direction"),
+    ],
+)
+def test_wrong_blocks(block: dict, mode: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        RenderingNetwork(
+            5, RenderingNetworkConfig(mode, 9 if mode == "idr" else 6, 3, (8,), encoding_view=block)
+        )
