@@ -7,16 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from idr.cli.common import (
-    add_conf_arguments,
-    add_device_arguments,
-    choose_device,
-    make_parser,
-    parse,
-    run,
-    say,
-)
-from idr.errors import InputError, MissingInputError
+from idr.cli.common import choose_device, make_parser, parse, run, say
+from idr.cli.runs import add_run_arguments, find_exps_folder
 
 if TYPE_CHECKING:
     from idr.evaluation.reconstruction import Reconstruction
@@ -35,23 +27,7 @@ EXAMPLES = """\
 def build_parser() -> argparse.ArgumentParser:
     """Returns the parser of the command."""
     parser = make_parser(DESCRIPTION, EXAMPLES)
-    add_conf_arguments(parser)
-    parser.add_argument(
-        "--expname", default="", help="suffix of the conf's train.expname, as given in training"
-    )
-    parser.add_argument(
-        "--exps_folder",
-        default="exps",
-        help="folder of the runs: looked up beside code/, then in the working directory; or an absolute path",
-    )
-    add_device_arguments(parser)
-    parser.add_argument(
-        "--timestamp", default="latest", help="folder of the run, or the latest with a checkpoint"
-    )
-    parser.add_argument("--checkpoint", default="latest", help="epoch of the checkpoint, or the latest")
-    parser.add_argument(
-        "--scan_id", type=int, default=-1, help="scene; -1 takes the conf's dataset.scan_id, if any"
-    )
+    add_run_arguments(parser)
     parser.add_argument(
         "--resolution", type=_resolution, default=512, help="grid samples along the shortest side"
     )
@@ -176,34 +152,6 @@ def _render(
             say(line)
     say(f"renderings: {folder}")
     return renderings
-
-
-def find_exps_folder(name: str) -> Path:
-    """Finds the folder of the runs.
-
-    Args:
-        name: As given: an absolute path, or one relative to the folder that holds code/ (the published
-            meaning, tried first) or to the working directory.
-
-    Returns:
-        The folder.
-
-    Raises:
-        MissingInputError: It is in neither place.
-        InputError: The name is empty.
-    """
-    from idr.config import project_root
-
-    if not name:
-        raise InputError("--exps_folder is empty: expected the name of a folder, such as exps")
-    places = list(
-        dict.fromkeys((project_root() / Path(name).expanduser(), Path.cwd() / Path(name).expanduser()))
-    )
-    for place in places:
-        if place.is_dir():
-            return place
-    looked = " nor ".join(str(place) for place in places)
-    raise MissingInputError(f"no folder of runs {looked}: train first, or name the folder with --exps_folder")
 
 
 if __name__ == "__main__":

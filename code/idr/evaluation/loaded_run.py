@@ -22,8 +22,9 @@ from torch.nn import functional
 
 from idr.errors import InputError
 from idr.evaluation.loading import LoadedModel, conf_of_run, load_model, locate_run
-from idr.evaluation.reconstruction import Reconstruction, join_scene
-from idr.meshing import extract_mesh, largest_component, surface_frame
+from idr.evaluation.reconstruction import Reconstruction, join_scene, unit_surface
+from idr.evaluation.shading import ShadedPoints, gradient_of
+from idr.meshing import largest_component
 from idr.meshing.sampling import DEFAULT_CHUNK_POINTS
 from idr.plugins import scan_id_of
 from idr.rendering import DEFAULT_CHUNK_PIXELS, RenderedImage, render_image
@@ -105,7 +106,9 @@ class LoadedRun:
         Returns:
             (..., 3) unit vectors; 0 where the gradient vanishes.
         """
-        return self._at_points(lambda points: functional.normalize(self._gradient(points), dim=-1), x)
+        return self._at_points(
+            lambda points: functional.normalize(gradient_of(self.model, points), dim=-1), x
+        )
 
     def color(self, x: Points, view: Points) -> Points:
         """Colour of points on the surface, seen from somewhere.
@@ -120,10 +123,7 @@ class LoadedRun:
         """
 
         def shade(points: Tensor, directions: Tensor) -> Tensor:
-            features = self.model.implicit_network(points)[:, 1:]
-            directions = functional.normalize(directions, dim=-1)
-            rgb = self.model.rendering_network(points, self._gradient(points), directions, features)
-            return (rgb + 1.0) / 2.0
+            return ShadedPoints(self.model, points).rgb01(directions)
 
         return self._at_points(shade, x, view)
 
@@ -158,9 +158,7 @@ class LoadedRun:
         Returns:
             The largest component in unit-sphere coordinates, faces outward; None without a surface.
         """
-        sdf, device = self._loaded.sdf, self.device
-        grid = surface_frame(sdf, self._loaded.bounding_radius, resolution, chunk_points, device, dense=dense)
-        mesh = None if grid is None else extract_mesh(sdf, grid, chunk_points, device, dense)
+        mesh = unit_surface(self._loaded, resolution, False, chunk_points, dense)
         return None if mesh is None else largest_component(mesh)
 
     def training_camera(self, index: int) -> Camera:
@@ -187,10 +185,6 @@ class LoadedRun:
     @cached_property
     def _scene(self) -> Reconstruction:
         return join_scene(self._loaded, self.conf, scan_id_of(self.conf), self._data_root)
-
-    def _gradient(self, points: Tensor) -> Tensor:
-        """(N, 3) gradient of the signed distance, not normalised, as the rendering network takes it."""
-        return self.model.implicit_network.gradient(points)[:, 0]
 
     def _at_points(self, function: Callable[..., Tensor], *inputs: Points) -> Points:
         """Evaluates chunk by chunk without gradients; the answer is of the first input's kind and place."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import trimesh
 from numpy.typing import NDArray
 from pyhocon import ConfigTree
 from torch import Tensor
@@ -30,6 +31,7 @@ from idr.evaluation.loading import (
 from idr.evaluation.metrics import mask_iou, masked_psnr
 from idr.evaluation.results import MeshResult, RenderingScores, ViewScore
 from idr.meshing import (
+    SampleGrid,
     component_areas,
     extract_mesh,
     largest_component,
@@ -123,6 +125,29 @@ def _world_poses(dataset: Any) -> NDArray[np.float64]:
     return np.asarray(dataset.get_gt_pose(scaled=False), dtype=np.float64)
 
 
+def unit_surface(
+    loaded: LoadedModel, resolution: int, is_uniform_grid: bool, chunk_points: int, dense: bool = False
+) -> trimesh.Trimesh | None:
+    """Meshes the zero set of a run's network, all components of it.
+
+    Args:
+        loaded: The network.
+        resolution: Samples along the grid's shortest side.
+        is_uniform_grid: Take the axis-aligned cube around the bounding sphere, not the surface's frame.
+        chunk_points: Points handed to the network at once.
+        dense: Evaluate all samples of the grid, not only those that the surface needs.
+
+    Returns:
+        The mesh in unit-sphere coordinates, or None where the network has no zero set yet.
+    """
+    grid: SampleGrid | None = uniform_grid(loaded.bounding_radius, resolution) if is_uniform_grid else None
+    if grid is None:
+        grid = surface_frame(
+            loaded.sdf, loaded.bounding_radius, resolution, chunk_points, loaded.device, dense=dense
+        )
+    return None if grid is None else extract_mesh(loaded.sdf, grid, chunk_points, loaded.device, dense)
+
+
 def write_surface(
     reconstruction: Reconstruction,
     folder: Path,
@@ -148,16 +173,7 @@ def write_surface(
         OutputError: The file cannot be written.
     """
     loaded = reconstruction.loaded
-    if is_uniform_grid:
-        grid = uniform_grid(loaded.bounding_radius, resolution)
-    else:
-        frame = surface_frame(
-            loaded.sdf, loaded.bounding_radius, resolution, chunk_points, loaded.device, dense=dense
-        )
-        if frame is None:
-            return None
-        grid = frame
-    whole = extract_mesh(loaded.sdf, grid, chunk_points, loaded.device, dense)
+    whole = unit_surface(loaded, resolution, is_uniform_grid, chunk_points, dense)
     if whole is None:
         return None
     world = transform_mesh(whole, reconstruction.world_from_unit)

@@ -11,7 +11,7 @@ from idr.meshing.extract import (
 )
 from idr.meshing.frame import surface_frame
 from idr.meshing.grids import SampleGrid, aligned_grid, uniform_grid
-from idr.meshing.meshes import component_areas, largest_component, transform_mesh, write_mesh
+from idr.meshing.meshes import component_areas, keep_components, largest_component, transform_mesh, write_mesh
 from idr.meshing.sampling import sample_volume
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "extract_dense",
     "extract_mesh",
     "extract_sparse",
+    "keep_components",
     "largest_component",
     "marching_cubes_volume",
     "sample_volume",

@@ -47,12 +47,30 @@ def largest_component(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
     Returns:
         A new mesh, or the mesh itself if it is in one piece.
     """
+    return keep_components(mesh, 1.0)[0]
+
+
+def keep_components(mesh: trimesh.Trimesh, min_share: float) -> tuple[trimesh.Trimesh, tuple[int, int]]:
+    """Returns the connected components that are large enough, without unused vertices.
+
+    Args:
+        mesh: Any mesh with at least one face.
+        min_share: Least area that stays, as a share of the largest component's: 1 keeps the largest alone,
+            0 all of them.
+
+    Returns:
+        A new mesh (the mesh itself if all of it stays), and the numbers of components before and after.
+    """
     count, of_face = _component_of_faces(mesh)
-    if count <= 1:
-        return mesh
-    largest = np.bincount(of_face, weights=mesh.area_faces).argmax()
-    used, faces = np.unique(mesh.faces[of_face == largest], return_inverse=True)
-    return trimesh.Trimesh(vertices=mesh.vertices[used], faces=faces.reshape(-1, 3), process=False)
+    areas = np.bincount(of_face, weights=mesh.area_faces, minlength=count)
+    stays = areas >= min_share * areas.max()
+    if min_share >= 1.0:
+        stays = np.arange(count) == areas.argmax()
+    if stays.all():
+        return mesh, (count, count)
+    used, faces = np.unique(mesh.faces[stays[of_face]], return_inverse=True)
+    kept = trimesh.Trimesh(vertices=mesh.vertices[used], faces=faces.reshape(-1, 3), process=False)
+    return kept, (count, int(stays.sum()))
 
 
 def transform_mesh(mesh: trimesh.Trimesh, matrix: NDArray[np.floating]) -> trimesh.Trimesh:

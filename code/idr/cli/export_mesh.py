@@ -1,0 +1,267 @@
+"""``export_mesh.py``: a run's surface as a coloured PLY, OBJ or GLB."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from idr.cli.common import make_parser, parse, run, say
+from idr.cli.runs import add_run_arguments, check_new, open_chosen_run
+from idr.errors import InputError
+
+if TYPE_CHECKING:
+    import trimesh
+
+    from idr.evaluation.reconstruction import Reconstruction
+    from idr.export.colours import Colouring
+    from idr.export.mesh_files import Surface
+
+DESCRIPTION = (
+    "Writes the surface of a trained run as a mesh for other programs, with colours from its appearance "
+    "network: for each vertex, or baked into a texture."
+)
+EXAMPLES = """\
+  python evaluation/export_mesh.py --conf ./confs/demo.conf --scan_id 1
+  python evaluation/export_mesh.py --scan_id 65 --faces 50000 --texture 2048 --out skull.glb skull.obj
+  python evaluation/export_mesh.py --scan_id 65 --coordinates unit --colors normal --out skull.ply"""
+LARGEST_TEXTURE = 16384
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command."""
+    parser = make_parser(DESCRIPTION, EXAMPLES)
+    add_run_arguments(parser)
+    output = parser.add_argument_group("output")
+    output.add_argument(
+        "--out",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="files to write, .glb, .obj or .ply; default: evals/<expname><suffix>[_<scan>]/mesh_<epoch>.glb",
+    )
+    output.add_argument("--force", action="store_true", help="replace files that are there")
+    output.add_argument(
+        "--coordinates",
+        choices=("world", "unit"),
+        default="world",
+        help="world = the cameras' own; unit = the sphere of radius 1 that the network was trained in",
+    )
+    output.add_argument(
+        "--lit",
+        action="store_true",
+        help="let viewers of the GLB add light of their own to that of the photographs",
+    )
+    mesh = parser.add_argument_group("mesh")
+    mesh.add_argument("--resolution", type=int, default=256, help="grid samples along the shortest side")
+    mesh.add_argument(
+        "--is_uniform_grid",
+        action="store_true",
+        help="mesh in the axis-aligned cube around the bounding sphere, not along the surface's axes",
+    )
+    mesh.add_argument(
+        "--components",
+        type=_components,
+        default=1.0,
+        metavar="largest|all|SHARE",
+        help="what stays of a surface in pieces: the largest, all, or those of at least SHARE of its area",
+    )
+    mesh.add_argument(
+        "--holes",
+        type=_holes,
+        default=0,
+        metavar="keep|fill|N",
+        help="holes stay open, are closed with flat lids, or are closed if N edges or fewer surround them",
+    )
+    mesh.add_argument(
+        "--faces", type=int, help="reduce the mesh to so many faces; default: all (needs idr[mesh])"
+    )
+    colours = parser.add_argument_group("colours")
+    colours.add_argument(
+        "--colors",
+        choices=("views", "normal", "none"),
+        default="views",
+        help="views = mean over the training views that see a point (needs idr[mesh]); normal = as seen "
+        "along its normal; none",
+    )
+    colours.add_argument(
+        "--texture",
+        type=int,
+        metavar="SIZE",
+        help="bake colours into a texture of about SIZE x SIZE texels; default: colours at vertices "
+        "(needs idr[mesh])",
+    )
+    colours.add_argument(
+        "--chunk_points", type=int, help="points evaluated at once; default: plot.chunk_points"
+    )
+    return parser
+
+
+def _components(text: str) -> float:
+    """Parses a share of the largest component's area."""
+    words = {"largest": 1.0, "all": 0.0}
+    try:
+        share = words[text] if text in words else float(text)
+    except ValueError:
+        share = math.nan
+    if not 0.0 <= share <= 1.0:
+        raise argparse.ArgumentTypeError(f"{text}: expected largest, all or a share from 0 to 1")
+    return share
+
+
+def _holes(text: str) -> float:
+    """Parses the most edges of a hole that is closed."""
+    words = {"keep": 0.0, "fill": math.inf}
+    if text not in words and not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text}: expected keep, fill or a number of edges")
+    return words[text] if text in words else int(text)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command.
+
+    Args:
+        argv: Arguments without the program's name; None for the process's own.
+
+    Returns:
+        The exit status.
+    """
+    arguments = parse(build_parser(), argv)
+    return run(lambda: _export(arguments))
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """Refuses values out of range before anything is loaded."""
+    for flag, least in (("resolution", 2), ("faces", 4), ("chunk_points", 1)):
+        value = getattr(arguments, flag)
+        if value is not None and value < least:
+            raise InputError(f"--{flag} {value}: expected at least {least}")
+    if arguments.texture is not None:
+        if not 16 <= arguments.texture <= LARGEST_TEXTURE:
+            raise InputError(f"--texture {arguments.texture}: expected 16 to {LARGEST_TEXTURE} texels")
+        if arguments.colors == "none":
+            raise InputError("--texture with --colors none: expected colours to bake; choose views or normal")
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    _check(arguments)
+
+    from idr.export.mesh_files import check_formats
+
+    textured = arguments.texture is not None
+    if arguments.out:
+        check_formats(arguments.out, textured)
+        check_new(_all_files(arguments.out, textured), arguments.force)
+    chosen = open_chosen_run(arguments)
+
+    from idr.config import read_block
+    from idr.export.mesh_files import write_surface
+    from idr.plots import PlotConfig
+    from idr.workspace import evals_folder
+
+    out = arguments.out or [evals_folder(chosen.name) / f"mesh_{chosen.opened.loaded.epoch}.glb"]
+    check_new(_all_files(out, textured), arguments.force)
+    plot = read_block(PlotConfig, chosen.conf.get("plot", {}), "plot")
+    chunk_points = arguments.chunk_points or plot.chunk_points
+    mesh = _mesh(arguments, chosen.opened, chunk_points)
+    surface = _coloured(arguments, chosen.opened, mesh, chunk_points)
+    if arguments.coordinates == "world":
+        surface = surface.moved(chosen.opened.world_from_unit)
+    for path in out:
+        write_surface(surface, path, arguments.lit)
+        size = sum(file.stat().st_size for file in _all_files([path], textured)) / 1e6
+        say(f"mesh: {path} ({len(surface.faces)} faces, {arguments.coordinates} coordinates, {size:.1f} MB)")
+
+
+def _all_files(out: list[Path], textured: bool) -> list[Path]:
+    from idr.export.mesh_files import companions
+
+    return [file for path in out for file in companions(path, textured)]
+
+
+def _mesh(arguments: argparse.Namespace, opened: Reconstruction, chunk_points: int) -> trimesh.Trimesh:
+    """Meshes the run and makes the mesh fit; says what was done."""
+    from idr.evaluation.reconstruction import unit_surface
+    from idr.export.tidy import TidyOptions, tidy
+
+    whole = unit_surface(opened.loaded, arguments.resolution, arguments.is_uniform_grid, chunk_points)
+    if whole is None:
+        raise InputError(
+            f"{opened.loaded.name} has no surface in the bounding sphere yet: train longer, or choose "
+            "another --checkpoint"
+        )
+    tidied = tidy(whole, TidyOptions(arguments.components, arguments.holes, arguments.faces))
+    say(f"components: kept {tidied.components[1]} of {tidied.components[0]}")
+    if tidied.holes[0]:
+        say(f"holes: closed {tidied.holes[1]} of {tidied.holes[0]}")
+    if arguments.faces is not None:
+        say(f"faces: {tidied.faces[0]} reduced to {tidied.faces[1]}")
+    return tidied.mesh
+
+
+def _coloured(
+    arguments: argparse.Namespace, opened: Reconstruction, mesh: trimesh.Trimesh, chunk_points: int
+) -> Surface:
+    """Gives the mesh normals of the signed distance, and colours; says how many points no view saw."""
+    import numpy as np
+    import torch
+
+    from idr.evaluation.shading import SurfaceShader
+    from idr.export.mesh_files import Surface
+    from idr.export.texture import bake
+
+    loaded = opened.loaded
+    shader = SurfaceShader(loaded.model, loaded.device)
+    vertices = np.asarray(mesh.vertices, dtype=np.float64)
+    pieces = torch.from_numpy(vertices).float().split(chunk_points)
+    normals = torch.cat([shader.normals(piece.to(loaded.device)).cpu() for piece in pieces]).double().numpy()
+    surface = Surface(vertices, np.asarray(mesh.faces), normals)
+    if arguments.colors == "none":
+        return surface
+    colouring = _colouring(arguments, opened, shader, mesh, chunk_points)
+    if arguments.texture is not None:
+        baked = bake(surface, arguments.texture, colouring)
+        height, width = baked.surface.texture.shape[:2] if baked.surface.texture is not None else (0, 0)
+        say(f"texture: {width} x {height} texels, {baked.used:.0%} of them used")
+        _say_unseen(baked.num_unseen, baked.num_texels, "texels")
+        return baked.surface
+    colours = colouring(vertices, normals)
+    _say_unseen(colours.num_unseen, len(vertices), "vertices")
+    return Surface(vertices, surface.faces, normals, colours.rgb)
+
+
+def _say_unseen(num_unseen: int, count: int, what: str) -> None:
+    if num_unseen:
+        say(
+            f"colours: {num_unseen} of {count} {what} are seen by no training view; coloured along the normal"
+        )
+
+
+def _colouring(
+    arguments: argparse.Namespace,
+    opened: Reconstruction,
+    shader: object,
+    mesh: trimesh.Trimesh,
+    chunk_points: int,
+) -> Colouring:
+    from typing import cast
+
+    import numpy as np
+
+    from idr.export.colours import Shader, along_normals, over_views
+    from idr.export.visibility import Sight, view_points
+
+    surface_shader = cast(Shader, shader)
+    if arguments.colors == "normal":
+        return along_normals(surface_shader, chunk_points)
+    dataset = opened.dataset
+    height, width = (int(size) for size in dataset.img_res)
+    intrinsics = np.stack([np.asarray(dataset[k][1]["intrinsics"]) for k in range(len(dataset))])
+    views = view_points(intrinsics, opened.training_poses.numpy(), (height, width))
+    return over_views(surface_shader, Sight(mesh, views), chunk_points)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,1 @@
+"""What leaves the project: coloured meshes, cameras, films. Takes arrays and callables, never models."""

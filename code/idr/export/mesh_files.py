@@ -1,0 +1,189 @@
+"""Coloured meshes as PLY, OBJ and GLB files.
+
+V vertices, T faces. Colours come as photographs have them, sRGB in [0, 1].
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import trimesh
+from numpy.typing import NDArray
+from PIL import Image
+from trimesh.exchange.gltf import export_glb
+from trimesh.exchange.obj import export_obj
+from trimesh.exchange.ply import export_ply
+from trimesh.visual.material import PBRMaterial, SimpleMaterial
+
+from idr.errors import InputError
+from idr.files import write_atomic
+
+FORMATS = (".glb", ".obj", ".ply")
+TEXTURED_FORMATS = (".glb", ".obj")
+UNLIT = "KHR_materials_unlit"
+DIGITS = 9
+"""Digits of OBJ's numbers; float32 needs as many."""
+
+
+@dataclass(frozen=True)
+class Surface:
+    """A mesh with what there is to show on it.
+
+    Attributes:
+        vertices: (V, 3).
+        faces: (T, 3), counter-clockwise seen from outside.
+        normals: (V, 3) unit normals.
+        colours: (V, 3) sRGB in [0, 1], or None.
+        uv: (V, 2) places in the texture, (0, 0) its lower left corner; None without one.
+        texture: (H, W, 3) uint8 sRGB, or None.
+    """
+
+    vertices: NDArray[np.floating]
+    faces: NDArray[np.integer]
+    normals: NDArray[np.floating]
+    colours: NDArray[np.floating] | None = None
+    uv: NDArray[np.floating] | None = None
+    texture: NDArray[np.uint8] | None = None
+
+    def moved(self, matrix: NDArray[np.floating]) -> Surface:
+        """Returns the surface in another frame, still looking outwards.
+
+        Args:
+            matrix: (4, 4) affine map; with a negative determinant it mirrors.
+        """
+        linear, shift = np.asarray(matrix, dtype=np.float64)[:3, :3], np.asarray(matrix)[:3, 3]
+        normals = self.normals @ np.linalg.inv(linear)  # by the inverse transpose, as gradients are
+        normals /= np.linalg.norm(normals, axis=1, keepdims=True).clip(1e-30)
+        faces = self.faces[:, ::-1] if np.linalg.det(linear) < 0 else self.faces
+        return Surface(self.vertices @ linear.T + shift, faces, normals, self.colours, self.uv, self.texture)
+
+
+def check_formats(paths: list[Path], textured: bool) -> None:
+    """Refuses names of files that cannot be written.
+
+    Args:
+        paths: The files.
+        textured: Whether they are to hold a texture.
+
+    Raises:
+        InputError: An ending is none of `FORMATS`, or a texture does not fit in the format.
+    """
+    for path in paths:
+        if path.suffix.lower() not in FORMATS:
+            raise InputError(f"--out {path}: expected a name ending in {', '.join(FORMATS)}")
+        if textured and path.suffix.lower() not in TEXTURED_FORMATS:
+            raise InputError(
+                f"--out {path}: PLY holds no texture; leave --texture out, or name a .glb or .obj"
+            )
+
+
+def companions(path: Path, textured: bool) -> list[Path]:
+    """Returns all files that `write_surface` writes for one name: OBJ keeps materials and images apart."""
+    if textured and path.suffix.lower() == ".obj":
+        return [path.with_suffix(".png"), path.with_suffix(".mtl"), path]
+    return [path]
+
+
+def write_surface(surface: Surface, path: Path, lit: bool = False) -> None:
+    """Writes a surface; the file's ending tells the format. Each file is written whole or not at all.
+
+    Args:
+        surface: The surface.
+        path: The file; missing folders are made. A texture of an OBJ goes beside it, with its .mtl.
+        lit: GLB only: let viewers shade the surface with lights of their own. Otherwise colours appear as
+            they are, since the light of the photographs is in them.
+
+    Raises:
+        InputError: The ending is unknown.
+        OutputError: A file cannot be written.
+    """
+    check_formats([path], surface.texture is not None)
+    ending = path.suffix.lower()
+    if ending == ".obj":
+        _write_obj(surface, path)
+        return
+    content = _glb(surface, lit) if ending == ".glb" else _ply(surface)
+    write_atomic(path, lambda file: file.write(content))
+
+
+def _mesh(surface: Surface, **visual: Any) -> trimesh.Trimesh:
+    return trimesh.Trimesh(
+        surface.vertices, surface.faces, vertex_normals=surface.normals, process=False, **visual
+    )
+
+
+def _levels(colours: NDArray[np.floating]) -> NDArray[np.uint8]:
+    return (np.clip(colours, 0, 1) * 255).round().astype(np.uint8)
+
+
+def _ply(surface: Surface) -> bytes:
+    colours = None if surface.colours is None else _levels(surface.colours)
+    return export_ply(_mesh(surface, vertex_colors=colours), vertex_normal=True)
+
+
+def _glb(surface: Surface, lit: bool) -> bytes:
+    """Vertex colours of glTF are linear, textures sRGB; linear light is kept as float32.
+
+    trimesh writes vertex colours as 8 bits only, too few for linear light, so they go through as an attribute
+    of its own, which is then given glTF's name.
+    """
+    image = None if surface.texture is None else Image.fromarray(surface.texture)
+    textured = image is not None and surface.uv is not None
+    material = PBRMaterial(
+        baseColorFactor=[255, 255, 255, 255], baseColorTexture=image, metallicFactor=0.0, roughnessFactor=1.0
+    )
+    uv = surface.uv if textured else np.zeros((len(surface.vertices), 2))
+    mesh = _mesh(surface, visual=trimesh.visual.TextureVisuals(uv=uv, material=material))
+    if surface.colours is not None and not textured:
+        mesh.vertex_attributes["_color"] = srgb_to_linear(surface.colours).astype(np.float32)
+
+    def finish(tree: dict[str, Any]) -> None:
+        for part in (p for entry in tree["meshes"] for p in entry["primitives"]):
+            attributes = part["attributes"]
+            if "_color" in attributes:
+                attributes["COLOR_0"] = attributes.pop("_color")
+            if not textured:
+                attributes.pop("TEXCOORD_0")
+        for entry in tree["materials"]:
+            entry["doubleSided"] = not mesh.is_watertight
+            if not lit:
+                entry["extensions"] = {UNLIT: {}}
+        if not lit:
+            tree["extensionsUsed"] = sorted({*tree.get("extensionsUsed", []), UNLIT})
+
+    return export_glb(trimesh.Scene(mesh), include_normals=True, tree_postprocessor=finish)
+
+
+def srgb_to_linear(colours: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Undoes the transfer function of sRGB (IEC 61966-2-1) for values in [0, 1]."""
+    values = np.clip(np.asarray(colours, dtype=np.float64), 0.0, 1.0)
+    return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+
+
+def _write_obj(surface: Surface, path: Path) -> None:
+    """Vertex colours stand behind the coordinates, as MeshLab, Blender and others read them."""
+    if surface.texture is None:
+        colours = None if surface.colours is None else _levels(surface.colours)
+        text = export_obj(
+            _mesh(surface, vertex_colors=colours), include_normals=True, digits=DIGITS, header=None
+        )
+        write_atomic(path, lambda file: file.write(text.encode()))
+        return
+    image, mtl = path.with_suffix(".png"), path.with_suffix(".mtl")
+    visual = trimesh.visual.TextureVisuals(
+        uv=surface.uv, material=SimpleMaterial(image=Image.fromarray(surface.texture), name="surface")
+    )
+    text, _ = export_obj(
+        _mesh(surface, visual=visual),
+        include_normals=True, digits=DIGITS, header=None, return_texture=True, mtl_name=mtl.name,
+    )  # fmt: skip
+    picture = io.BytesIO()
+    Image.fromarray(surface.texture).save(picture, format="PNG")
+    material = f"newmtl surface\nKa 1 1 1\nKd 1 1 1\nKs 0 0 0\nmap_Kd {image.name}\n"
+    write_atomic(image, lambda file: file.write(picture.getvalue()))
+    write_atomic(mtl, lambda file: file.write(material.encode()))
+    write_atomic(path, lambda file: file.write(text.encode()))

@@ -1,0 +1,184 @@
+"""A texture baked from a surface's colours: unwrapping, the texels' places on the surface, the picture.
+
+V vertices, T faces, S texels on the surface, H, W height and width of the texture. uv has its origin in the
+picture's lower left corner; row 0 of the picture is the top.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
+
+from idr.export.colours import Colouring
+from idr.export.extras import import_mesh_package
+from idr.export.mesh_files import Surface
+
+log = logging.getLogger(__name__)
+
+PADDING = 4
+"""Texels between charts; two levels of a viewer's mipmap do not mix colours of different charts."""
+
+CANDIDATES_AT_ONCE = 4_000_000
+
+
+@dataclass(frozen=True)
+class Texels:
+    """Texels whose centres lie on the surface.
+
+    Attributes:
+        rows: (S,) their rows.
+        columns: (S,) their columns.
+        faces: (S,) the face that each lies in.
+        weights: (S, 3) barycentric coordinates in that face.
+    """
+
+    rows: NDArray[np.int64]
+    columns: NDArray[np.int64]
+    faces: NDArray[np.int64]
+    weights: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Baked:
+    """A surface with its texture.
+
+    Attributes:
+        surface: The surface; vertices on seams are there once for each side.
+        num_texels: S.
+        num_unseen: Texels that no view saw.
+        used: Share of the texture that shows surface.
+    """
+
+    surface: Surface
+    num_texels: int
+    num_unseen: int
+    used: float
+
+
+def bake(surface: Surface, size: int, colouring: Colouring) -> Baked:
+    """Unwraps a surface and paints its texture.
+
+    Args:
+        surface: The surface, in the colouring's frame.
+        size: Texels along the texture's sides, about: what the charts need once they are packed.
+        colouring: Gives points of the surface their colours.
+
+    Returns:
+        The surface with uv and texture.
+
+    Raises:
+        MissingInputError: ``xatlas`` is not installed.
+    """
+    original, faces, uv, resolution = unwrap(surface, size)
+    vertices, normals = surface.vertices[original], surface.normals[original]
+    texels = texels_of(uv, faces, resolution)
+    corners = faces[texels.faces]  # (S, 3)
+    points = (vertices[corners] * texels.weights[..., None]).sum(axis=1)
+    directions = (normals[corners] * texels.weights[..., None]).sum(axis=1)
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True).clip(1e-12)
+    colours = colouring(points, directions)
+
+    height, width = resolution
+    picture = np.zeros((height, width, 3), np.uint8)
+    covered = np.zeros((height, width), bool)
+    picture[texels.rows, texels.columns] = (colours.rgb * 255).round().astype(np.uint8)
+    covered[texels.rows, texels.columns] = True
+    # Texels between charts take the nearest chart's colour, so that interpolation at a seam finds no black.
+    nearest = distance_transform_edt(~covered, return_distances=False, return_indices=True)
+    baked = Surface(vertices, faces, normals, None, uv, picture[nearest[0], nearest[1]])
+    return Baked(baked, len(points), colours.num_unseen, float(covered.mean()))
+
+
+def unwrap(
+    surface: Surface, size: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64], tuple[int, int]]:
+    """Cuts a surface into charts and packs them into a picture.
+
+    Args:
+        surface: The surface.
+        size: Texels along the picture's sides, about.
+
+    Returns:
+        For each of V' vertices the (V',) original one; (T, 3) faces of the new vertices; (V', 2) uv; and
+        height and width of the picture.
+
+    Raises:
+        MissingInputError: ``xatlas`` is not installed.
+    """
+    xatlas = import_mesh_package("xatlas", "--texture")
+    atlas = xatlas.Atlas()
+    atlas.add_mesh(
+        np.ascontiguousarray(surface.vertices, dtype=np.float32),
+        np.ascontiguousarray(surface.faces, dtype=np.uint32),
+        np.ascontiguousarray(surface.normals, dtype=np.float32),
+    )
+    packing = xatlas.PackOptions()
+    packing.resolution, packing.padding, packing.bilinear = size, PADDING, True
+    atlas.generate(xatlas.ChartOptions(), packing)
+    original, faces, uv = atlas[0]
+    uv = uv.astype(np.float64)
+    uv[:, 1] = 1.0 - uv[:, 1]  # xatlas counts rows from the top
+    log.info("unwrapped into %d charts on %d x %d texels", atlas.chart_count, atlas.width, atlas.height)
+    return original.astype(np.int64), faces.astype(np.int64), uv, (int(atlas.height), int(atlas.width))
+
+
+def texels_of(uv: NDArray[np.float64], faces: NDArray[np.int64], resolution: tuple[int, int]) -> Texels:
+    """Finds the texels whose centres lie in a face.
+
+    Args:
+        uv: (V, 2).
+        faces: (T, 3).
+        resolution: H and W.
+
+    Returns:
+        The texels; one that two faces share belongs to the later one.
+    """
+    height, width = resolution
+    # In texels from the upper left; a texel's centre is at whole numbers.
+    places = np.column_stack((uv[:, 0] * width, (1.0 - uv[:, 1]) * height)) - 0.5
+    triangles = places[faces]  # (T, 3, 2)
+    low = np.ceil(triangles.min(axis=1)).astype(np.int64).clip(0)
+    high = np.minimum(np.floor(triangles.max(axis=1)).astype(np.int64), [width - 1, height - 1])
+    spans = (high - low + 1).clip(0)  # (T, 2) columns and rows
+    counts = spans.prod(axis=1)
+    found = []
+    for group in _groups(counts, CANDIDATES_AT_ONCE):
+        found.append(_inside(triangles, low, spans, counts, group))
+    rows, columns, owners, weights = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    _, last = np.unique((rows * width + columns)[::-1], return_index=True)
+    keep = len(rows) - 1 - last
+    return Texels(rows[keep], columns[keep], owners[keep], weights[keep])
+
+
+def _groups(counts: NDArray[np.int64], limit: int) -> list[NDArray[np.int64]]:
+    """Faces in groups of about ``limit`` candidates, so that memory is bounded."""
+    group_of = np.cumsum(counts) // limit
+    return np.split(np.arange(len(counts)), np.flatnonzero(np.diff(group_of)) + 1)
+
+
+def _inside(
+    triangles: NDArray[np.float64],
+    low: NDArray[np.int64],
+    spans: NDArray[np.int64],
+    counts: NDArray[np.int64],
+    group: NDArray[np.int64],
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """Rows, columns, faces and weights of the texels inside a group's faces."""
+    owners = np.repeat(group, counts[group])
+    starts = np.repeat(np.cumsum(counts[group]) - counts[group], counts[group])
+    within = np.arange(len(owners)) - starts
+    columns = low[owners, 0] + within % spans[owners, 0].clip(1)
+    rows = low[owners, 1] + within // spans[owners, 0].clip(1)
+    a, b, c = (triangles[owners, k] for k in range(3))
+    ab, ac, ap = b - a, c - a, np.column_stack((columns, rows)) - a
+    area = ab[:, 0] * ac[:, 1] - ab[:, 1] * ac[:, 0]
+    area = np.where(np.abs(area) < 1e-12, np.nan, area)  # a face without area holds no texel
+    second = (ap[:, 0] * ac[:, 1] - ap[:, 1] * ac[:, 0]) / area
+    third = (ab[:, 0] * ap[:, 1] - ab[:, 1] * ap[:, 0]) / area
+    weights = np.column_stack((1.0 - second - third, second, third))
+    inside = (weights >= -1e-9).all(axis=1)  # False for NaN
+    return rows[inside], columns[inside], owners[inside], weights[inside]

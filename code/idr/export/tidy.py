@@ -1,0 +1,163 @@
+"""A mesh made fit for others: which components stay, which holes are closed, how many faces it has.
+
+V vertices, T faces, K vertices around a hole.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+import trimesh
+from numpy.typing import NDArray
+
+from idr.errors import InputError
+from idr.export.extras import import_mesh_package
+from idr.meshing import keep_components
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TidyOptions:
+    """What is done to a mesh, in this order.
+
+    Attributes:
+        min_component: Least area of a component that stays, as a share of the largest one's: 1 keeps the
+            largest alone, 0 all of them.
+        max_hole_edges: Holes of so many edges or fewer are closed; 0 closes none.
+        num_faces: Faces wanted, None for as many as there are.
+    """
+
+    min_component: float = 1.0
+    max_hole_edges: float = 0
+    num_faces: int | None = None
+
+
+@dataclass(frozen=True)
+class Tidied:
+    """A mesh and what was done to it.
+
+    Attributes:
+        mesh: The mesh.
+        components: Components before and after.
+        holes: Holes found and closed.
+        faces: Faces before and after decimation.
+    """
+
+    mesh: trimesh.Trimesh
+    components: tuple[int, int]
+    holes: tuple[int, int]
+    faces: tuple[int, int]
+
+
+def tidy(mesh: trimesh.Trimesh, options: TidyOptions) -> Tidied:
+    """Keeps components, closes holes, decimates.
+
+    Args:
+        mesh: A mesh with at least one face.
+        options: How.
+
+    Returns:
+        A new mesh.
+
+    Raises:
+        MissingInputError: Faces are to be fewer, and ``fast_simplification`` is not installed.
+        InputError: So few faces leave nothing of the mesh.
+    """
+    kept, components = keep_components(mesh, options.min_component)
+    closed, holes = close_holes(kept, options.max_hole_edges)
+    before = len(closed.faces)
+    if options.num_faces is not None and options.num_faces < before:
+        closed = decimate(closed, options.num_faces)
+    return Tidied(closed, components, holes, (before, len(closed.faces)))
+
+
+def boundary_loops(faces: NDArray[np.integer]) -> list[NDArray[np.int64]]:
+    """Finds the holes of a mesh.
+
+    Args:
+        faces: (T, 3) faces, all turned the same way.
+
+    Returns:
+        One (K,) array of vertices a hole, in the order of the bordering faces' edges. Where holes touch at
+        a vertex they are told apart by walking on along any edge that is left.
+    """
+    edges = np.concatenate((faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]])).astype(np.int64)
+    size = int(faces.max()) + 1
+    single = ~np.isin(edges[:, 0] * size + edges[:, 1], edges[:, 1] * size + edges[:, 0])
+    onward: dict[int, list[int]] = {}
+    for start, end in edges[single].tolist():
+        onward.setdefault(start, []).append(end)
+    loops = []
+    while onward:
+        first = next(iter(onward))
+        loop, here = [], first
+        while here in onward:
+            loop.append(here)
+            ends = onward[here]
+            following = ends.pop()
+            if not ends:
+                del onward[here]
+            here = following
+            if here == first:
+                break
+        if here == first and len(loop) >= 3:
+            loops.append(np.array(loop, dtype=np.int64))
+    return loops
+
+
+def close_holes(mesh: trimesh.Trimesh, max_edges: float) -> tuple[trimesh.Trimesh, tuple[int, int]]:
+    """Closes holes by a fan around the mean of their border.
+
+    Such a lid is flat: right for where a surface leaves the sampled box or for small rips, an invention
+    over a hole that is large and bent.
+
+    Args:
+        mesh: The mesh, its faces all turned the same way.
+        max_edges: Most edges of a hole that is closed; infinite for all, 0 for none.
+
+    Returns:
+        A mesh (the one given if nothing was closed), and the numbers of holes found and closed.
+    """
+    loops = boundary_loops(mesh.faces)
+    chosen = [loop for loop in loops if len(loop) <= max_edges]
+    if not chosen:
+        return mesh, (len(loops), 0)
+    centres = np.array([mesh.vertices[loop].mean(axis=0) for loop in chosen])
+    count = len(mesh.vertices)
+    # The border runs with the bordering faces, so the lid's faces run against it.
+    lids = [
+        np.column_stack((np.roll(loop, -1), loop, np.full(len(loop), count + k)))
+        for k, loop in enumerate(chosen)
+    ]
+    vertices = np.concatenate((mesh.vertices, centres))
+    faces = np.concatenate((mesh.faces, *lids))
+    return trimesh.Trimesh(vertices=vertices, faces=faces, process=False), (len(loops), len(chosen))
+
+
+def decimate(mesh: trimesh.Trimesh, num_faces: int) -> trimesh.Trimesh:
+    """Makes a mesh of fewer faces (quadric edge collapse).
+
+    Args:
+        mesh: The mesh.
+        num_faces: Faces wanted; the result may have a few more or fewer.
+
+    Returns:
+        A new mesh without unused vertices.
+
+    Raises:
+        MissingInputError: ``fast_simplification`` is not installed.
+        InputError: Nothing is left of the mesh.
+    """
+    package = import_mesh_package("fast_simplification", "--faces")
+    vertices, faces = package.simplify(
+        np.ascontiguousarray(mesh.vertices, dtype=np.float64),
+        np.ascontiguousarray(mesh.faces, dtype=np.int32),
+        target_count=num_faces,
+    )
+    if len(faces) == 0:
+        raise InputError(f"--faces {num_faces}: nothing is left of {len(mesh.faces)} faces; ask for more")
+    used, renumbered = np.unique(faces, return_inverse=True)
+    return trimesh.Trimesh(vertices=vertices[used], faces=renumbered.reshape(-1, 3), process=False)
