@@ -90,7 +90,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--texture",
         type=int,
         metavar="SIZE",
-        help="bake colours into a texture of about SIZE x SIZE texels; default: colours at vertices "
+        help="bake colours into a texture of SIZE x SIZE texels; default: colours at vertices "
         "(needs idr[mesh])",
     )
     colours.add_argument(
@@ -223,8 +223,8 @@ def _coloured(
     colouring = _colouring(arguments, opened, shader, mesh, chunk_points)
     if arguments.texture is not None:
         baked = bake(surface, arguments.texture, colouring)
-        height, width = baked.surface.texture.shape[:2] if baked.surface.texture is not None else (0, 0)
-        say(f"texture: {width} x {height} texels, {baked.used:.0%} of them used")
+        size = arguments.texture
+        say(f"texture: {size} x {size} texels, {baked.used:.0%} of them on the surface")
         _say_unseen(baked.num_unseen, baked.num_texels, "texels")
         return baked.surface
     colours = colouring(vertices, normals)

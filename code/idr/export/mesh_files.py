@@ -149,7 +149,7 @@ def _glb(surface: Surface, lit: bool) -> bytes:
             if not textured:
                 attributes.pop("TEXCOORD_0")
         for entry in tree["materials"]:
-            entry["doubleSided"] = not mesh.is_watertight
+            entry["doubleSided"] = True  # slivers that decimation turned over are no holes
             if not lit:
                 entry["extensions"] = {UNLIT: {}}
         if not lit:

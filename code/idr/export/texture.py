@@ -1,6 +1,6 @@
 """A texture baked from a surface's colours: unwrapping, the texels' places on the surface, the picture.
 
-V vertices, T faces, S texels on the surface, H, W height and width of the texture. uv has its origin in the
+V vertices, T faces, S texels on the surface. uv has its origin in the
 picture's lower left corner; row 0 of the picture is the top.
 """
 
@@ -20,14 +20,21 @@ from idr.export.mesh_files import Surface
 log = logging.getLogger(__name__)
 
 PADDING = 4
-"""Texels between charts; two levels of a viewer's mipmap do not mix colours of different charts."""
+"""Texels between charts, about: a viewer's first mipmaps do not mix colours of different charts."""
+
+LANDMARKS = (
+    (1 / 3, 1 / 3, 1 / 3),
+    *((0.5, 0.5, 0), (0, 0.5, 0.5), (0.5, 0, 0.5)),
+    *((1, 0, 0), (0, 1, 0), (0, 0, 1)),
+)
+"""Barycentric coordinates of points that every face gets a texel for."""
 
 CANDIDATES_AT_ONCE = 4_000_000
 
 
 @dataclass(frozen=True)
 class Texels:
-    """Texels whose centres lie on the surface.
+    """Texels that show the surface, and the point of it that each shows.
 
     Attributes:
         rows: (S,) their rows.
@@ -64,7 +71,7 @@ def bake(surface: Surface, size: int, colouring: Colouring) -> Baked:
 
     Args:
         surface: The surface, in the colouring's frame.
-        size: Texels along the texture's sides, about: what the charts need once they are packed.
+        size: Texels along the texture's sides.
         colouring: Gives points of the surface their colours.
 
     Returns:
@@ -73,18 +80,17 @@ def bake(surface: Surface, size: int, colouring: Colouring) -> Baked:
     Raises:
         MissingInputError: ``xatlas`` is not installed.
     """
-    original, faces, uv, resolution = unwrap(surface, size)
+    original, faces, uv = unwrap(surface, size)
     vertices, normals = surface.vertices[original], surface.normals[original]
-    texels = texels_of(uv, faces, resolution)
+    texels = texels_of(uv, faces, size)
     corners = faces[texels.faces]  # (S, 3)
     points = (vertices[corners] * texels.weights[..., None]).sum(axis=1)
     directions = (normals[corners] * texels.weights[..., None]).sum(axis=1)
     directions /= np.linalg.norm(directions, axis=1, keepdims=True).clip(1e-12)
     colours = colouring(points, directions)
 
-    height, width = resolution
-    picture = np.zeros((height, width, 3), np.uint8)
-    covered = np.zeros((height, width), bool)
+    picture = np.zeros((size, size, 3), np.uint8)
+    covered = np.zeros((size, size), bool)
     picture[texels.rows, texels.columns] = (colours.rgb * 255).round().astype(np.uint8)
     covered[texels.rows, texels.columns] = True
     # Texels between charts take the nearest chart's colour, so that interpolation at a seam finds no black.
@@ -93,18 +99,15 @@ def bake(surface: Surface, size: int, colouring: Colouring) -> Baked:
     return Baked(baked, len(points), colours.num_unseen, float(covered.mean()))
 
 
-def unwrap(
-    surface: Surface, size: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64], tuple[int, int]]:
-    """Cuts a surface into charts and packs them into a picture.
+def unwrap(surface: Surface, size: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """Cuts a surface into charts and packs them into a square.
 
     Args:
         surface: The surface.
-        size: Texels along the picture's sides, about.
+        size: Texels along the square's sides that the packing reckons with, about.
 
     Returns:
-        For each of V' vertices the (V',) original one; (T, 3) faces of the new vertices; (V', 2) uv; and
-        height and width of the picture.
+        For each of V' vertices the (V',) original one; (T, 3) faces of the new vertices; (V', 2) uv.
 
     Raises:
         MissingInputError: ``xatlas`` is not installed.
@@ -122,36 +125,45 @@ def unwrap(
     original, faces, uv = atlas[0]
     uv = uv.astype(np.float64)
     uv[:, 1] = 1.0 - uv[:, 1]  # xatlas counts rows from the top
-    log.info("unwrapped into %d charts on %d x %d texels", atlas.chart_count, atlas.width, atlas.height)
-    return original.astype(np.int64), faces.astype(np.int64), uv, (int(atlas.height), int(atlas.width))
+    log.info("unwrapped into %d charts", atlas.chart_count)
+    return original.astype(np.int64), faces.astype(np.int64), uv
 
 
-def texels_of(uv: NDArray[np.float64], faces: NDArray[np.int64], resolution: tuple[int, int]) -> Texels:
-    """Finds the texels whose centres lie in a face.
+def texels_of(uv: NDArray[np.float64], faces: NDArray[np.int64], size: int) -> Texels:
+    """Finds the texels that show a face.
+
+    These are the texels whose centres lie in a face, and those in which lie a corner, the middle of an edge
+    or the centroid of one: a sliver between two centres, alone in its chart, would else be painted with
+    the colour of whatever chart is next to it.
 
     Args:
         uv: (V, 2).
         faces: (T, 3).
-        resolution: H and W.
+        size: Texels along the texture's sides.
 
     Returns:
-        The texels; one that two faces share belongs to the later one.
+        The texels, each once; of several faces that claim one, one that holds its centre has it.
     """
-    height, width = resolution
     # In texels from the upper left; a texel's centre is at whole numbers.
-    places = np.column_stack((uv[:, 0] * width, (1.0 - uv[:, 1]) * height)) - 0.5
+    places = np.column_stack((uv[:, 0] * size, (1.0 - uv[:, 1]) * size)) - 0.5
     triangles = places[faces]  # (T, 3, 2)
     low = np.ceil(triangles.min(axis=1)).astype(np.int64).clip(0)
-    high = np.minimum(np.floor(triangles.max(axis=1)).astype(np.int64), [width - 1, height - 1])
+    high = np.minimum(np.floor(triangles.max(axis=1)).astype(np.int64), size - 1)
     spans = (high - low + 1).clip(0)  # (T, 2) columns and rows
     counts = spans.prod(axis=1)
-    found = []
-    for group in _groups(counts, CANDIDATES_AT_ONCE):
-        found.append(_inside(triangles, low, spans, counts, group))
+    found = [_inside(triangles, low, spans, counts, group) for group in _groups(counts, CANDIDATES_AT_ONCE)]
+    found += [_touched(triangles, np.array(weights), size) for weights in LANDMARKS]
     rows, columns, owners, weights = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    _, last = np.unique((rows * width + columns)[::-1], return_index=True)
-    keep = len(rows) - 1 - last
-    return Texels(rows[keep], columns[keep], owners[keep], weights[keep])
+    _, first = np.unique(rows * size + columns, return_index=True)
+    return Texels(rows[first], columns[first], owners[first], weights[first])
+
+
+def _touched(
+    triangles: NDArray[np.float64], weights: NDArray[np.float64], size: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """Rows, columns, faces and weights of the texels in which one point of each face lies."""
+    places = np.round(np.einsum("k,tkd->td", weights, triangles)).astype(np.int64).clip(0, size - 1)
+    return places[:, 1], places[:, 0], np.arange(len(triangles)), np.tile(weights, (len(triangles), 1))
 
 
 def _groups(counts: NDArray[np.int64], limit: int) -> list[NDArray[np.int64]]:
