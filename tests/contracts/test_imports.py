@@ -40,7 +40,7 @@ TABLE: dict[str, set[str]] = {
     "evaluation": WORKERS,
     "preprocess": WORKERS,
     "importers": {"preprocess", "datasets", "geometry"},
-    "export": {"rendering", "meshing", "workspace"},
+    "export": {"rendering", "meshing", "workspace", "geometry"},
     "viewer": {"rendering", "meshing", "workspace"},
     "cli": WORKERS | {"training", "evaluation", "preprocess", "importers", "export", "viewer"},
     "__init__": {"evaluation"},

@@ -63,6 +63,7 @@ class SceneDataset(torch.utils.data.Dataset):
         poses: (B, 4, 4) float32 camera-to-world, unit-sphere frame.
         indices: The images' numbers in the folder.
         instance_dir: The scene's folder.
+        split: Which images these are.
 
     Raises:
         MissingInputError: The folder or a file is not there.
@@ -87,6 +88,7 @@ class SceneDataset(torch.utils.data.Dataset):
         self.total_pixels = self.img_res[0] * self.img_res[1]
         self.instance_dir = _scene_folder(_data_root(data_root), data_dir, scan_id)
         self.scan_id = scan_id
+        self.split = split
         self.sampling_idx: Tensor | None = None
 
         image_paths = list_images(self.instance_dir / "image")
@@ -112,6 +114,11 @@ class SceneDataset(torch.utils.data.Dataset):
     def n_images(self) -> int:
         """B, the number of images of this split."""
         return len(self.indices)
+
+    @property
+    def camera_file(self) -> CameraFile:
+        """The given cameras of all images in the folder, whatever the split."""
+        return self._all_cameras
 
     def _read(self, name: str) -> CameraFile:
         return read_cameras(self.instance_dir / name, self.num_images_in_folder)

@@ -1,0 +1,79 @@
+"""The cameras of a whole scene in world coordinates: as given, or as a run trained them.
+
+B images of the scene, held-out ones included.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from idr.datasets.images import list_images
+from idr.errors import InputError
+from idr.evaluation.loading import image_numbers
+from idr.evaluation.reconstruction import Reconstruction
+from idr.geometry.camera_set import CameraSet
+
+
+def given_cameras(dataset: Any) -> CameraSet:
+    """Returns the cameras that a scene's file gives, to its last digit.
+
+    Args:
+        dataset: A split of the scene.
+
+    Returns:
+        All B cameras of the scene, world coordinates.
+
+    Raises:
+        InputError: The data set is a user's own that keeps its cameras elsewhere.
+    """
+    if not hasattr(dataset, "camera_file") or not hasattr(dataset, "instance_dir"):
+        raise InputError(
+            f"{type(dataset).__name__} is not read from a data folder; expected a conf whose "
+            "train.dataset_class is datasets.scene_dataset.SceneDataset"
+        )
+    cameras = dataset.camera_file
+    intrinsics, poses = cameras.decompose(scaled=False)
+    names = tuple(path.name for path in list_images(dataset.instance_dir / "image"))
+    chosen = set(image_numbers(dataset))
+    in_split = [number in chosen for number in range(len(names))]
+    held_out = tuple(inside == (dataset.split == "holdout") for inside in in_split)
+    height, width = (int(size) for size in dataset.img_res)
+    return CameraSet(names, intrinsics[:, :3, :3], poses, (height, width), cameras.scale_mats[0], held_out)
+
+
+def trained_cameras(reconstruction: Reconstruction) -> CameraSet:
+    """Returns a run's trained cameras, brought to the world by the alignment with the given ones.
+
+    Held-out views, which no training moved, stand where they are given.
+
+    Args:
+        reconstruction: The run.
+
+    Returns:
+        All B cameras of the scene, world coordinates.
+
+    Raises:
+        InputError: The run trained no cameras, or the alignment mirrors them.
+    """
+    trained, alignment = reconstruction.loaded.trained_poses, reconstruction.alignment
+    if trained is None or alignment is None:
+        raise InputError(
+            f"{reconstruction.loaded.name} holds no trained cameras (CamParameters); export the scene's own "
+            "with --cameras given"
+        )
+    if alignment.scale <= 0:
+        raise InputError(
+            "the trained cameras fit the given ones only mirrored: they have gone astray; train anew from "
+            "better ones"
+        )
+    given = given_cameras(reconstruction.dataset)
+    poses = given.poses.copy()
+    numbers = image_numbers(reconstruction.dataset)
+    own = trained.double().numpy()
+    poses[numbers, :3, :3] = alignment.rotation @ own[:, :3, :3]
+    poses[numbers, :3, 3] = own[:, :3, 3] @ alignment.matrix[:3, :3].T + alignment.translation
+    return CameraSet(
+        given.names, given.intrinsics, poses, given.img_res, np.asarray(alignment.matrix), given.held_out
+    )

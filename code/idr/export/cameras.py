@@ -1,0 +1,186 @@
+"""Cameras as files for other methods: `transforms.json`, COLMAP's text model, and this project's npz.
+
+B cameras. `transforms.json` and COLMAP put the centre of the first pixel at (0.5, 0.5), this project and its
+npz at (0, 0). The first looks along -z with y up (OpenGL), the others along z with y down (OpenCV).
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from idr.errors import InputError
+from idr.files import write_atomic, write_text_atomic
+from idr.geometry.camera_set import CameraSet
+from idr.geometry.quaternions import rotation_to_quaternion
+
+TRANSFORMS, NPZ, COLMAP = "transforms.json", "cameras.npz", "sparse/0"
+COLMAP_FILES = ("cameras.txt", "images.txt", "points3D.txt")
+OPENCV_TO_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
+PIXEL_CENTRE = 0.5
+
+SAME_DIGITS = 10
+"""Intrinsics that agree in so many digits differ by rounding alone."""
+
+NEGLIGIBLE_SKEW = 0.01
+"""Pixels that leaving skew out may move a point by; calibrations are good to a tenth of one at best."""
+
+
+def files_of(formats: list[str]) -> list[str]:
+    """Returns the names, relative to the folder, of what `write_cameras` writes.
+
+    Args:
+        formats: Of ``transforms``, ``colmap`` and ``npz``.
+    """
+    names = {"transforms": [TRANSFORMS], "colmap": [f"{COLMAP}/{n}" for n in COLMAP_FILES], "npz": [NPZ]}
+    return [name for kind in formats for name in names[kind]]
+
+
+def write_cameras(
+    cameras: CameraSet, folder: Path, formats: list[str], images: str, masks: list[str] | None = None
+) -> None:
+    """Writes cameras, each file whole or not at all.
+
+    Args:
+        cameras: The cameras.
+        folder: Where; missing folders are made.
+        formats: Of ``transforms``, ``colmap`` and ``npz``.
+        images: The images' folder as `transforms.json` is to name it: relative to `folder`, or absolute.
+        masks: (B) the masks' files, named likewise; None to leave them out.
+
+    Raises:
+        InputError: Cameras have skew, which only the npz can hold.
+        OutputError: A file cannot be written.
+    """
+    if set(formats) - {"npz"}:
+        check_skew(cameras)
+    if "transforms" in formats:
+        text = json.dumps(transforms(cameras, images, masks), indent=1) + "\n"
+        write_text_atomic(folder / TRANSFORMS, text)
+    if "colmap" in formats:
+        for name, text in colmap_texts(cameras).items():
+            write_text_atomic(folder / COLMAP / name, text)
+    if "npz" in formats:
+        arrays = matrices(cameras)
+        write_atomic(folder / NPZ, lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
+
+
+def check_skew(cameras: CameraSet) -> None:
+    """Refuses cameras whose pixels are no rectangles, beyond what nobody could see.
+
+    Raises:
+        InputError: Leaving the skew out would move a point of an image by more than 0.01 pixels.
+    """
+    for name, k in zip(cameras.names, cameras.intrinsics, strict=True):
+        rows = np.array([0.0, cameras.img_res[0] - 1.0])
+        moved = float(np.abs(k[0, 1] * (rows - k[1, 2]) / k[1, 1]).max())
+        if moved > NEGLIGIBLE_SKEW:
+            raise InputError(
+                f"{name}: its camera has skew {k[0, 1]:.3g}, worth up to {moved:.2g} pixels; transforms.json "
+                "and COLMAP's pinhole hold none: choose --formats npz"
+            )
+
+
+def transforms(cameras: CameraSet, images: str, masks: list[str] | None = None) -> dict[str, Any]:
+    """Returns the content of a `transforms.json` in nerfstudio's flavour.
+
+    Args:
+        cameras: The cameras, without skew.
+        images: The images' folder as the file is to name it.
+        masks: (B) the masks' files, named likewise.
+
+    Returns:
+        What JSON holds: intrinsics on top where all cameras share them, in each frame elsewhere;
+        ``train_filenames`` and ``test_filenames`` where views were held out; ``scale_mat`` as in the npz.
+    """
+    height, width = cameras.img_res
+    numbers, kinds = _distinct(cameras)
+    shared = len(kinds) == 1
+    content: dict[str, Any] = {"camera_model": "PINHOLE", "w": width, "h": height}
+    content |= kinds[0] if shared else {}
+    frames = []
+    for i, (name, pose) in enumerate(zip(cameras.names, cameras.poses, strict=True)):
+        frame: dict[str, Any] = {"file_path": f"{images}/{name}"}
+        frame |= {} if masks is None else {"mask_path": masks[i]}
+        frame |= {} if shared else kinds[numbers[i]]
+        frames.append(frame | {"transform_matrix": (pose @ OPENCV_TO_OPENGL).tolist()})
+    if any(cameras.held_out):
+        for key, kind in (("train_filenames", False), ("test_filenames", True)):
+            content[key] = [
+                frame["file_path"] for frame, out in zip(frames, cameras.held_out, strict=True) if out == kind
+            ]
+    return content | {"scale_mat": cameras.scale_mat.tolist(), "frames": frames}
+
+
+def _distinct(cameras: CameraSet) -> tuple[list[int], list[dict[str, float]]]:
+    """For each of B cameras the number of its intrinsics, and these; rounding makes no new ones."""
+    numbers: dict[tuple[str, ...], int] = {}
+    kinds: list[dict[str, float]] = []
+    number_of = []
+    for k in cameras.intrinsics:
+        entry = _intrinsics(k)
+        key = tuple(f"{value:.{SAME_DIGITS}g}" for value in entry.values())
+        if key not in numbers:
+            numbers[key] = len(kinds)
+            kinds.append(entry)
+        number_of.append(numbers[key])
+    return number_of, kinds
+
+
+def _intrinsics(k: NDArray[np.float64]) -> dict[str, float]:
+    """A camera's entries in `transforms.json`."""
+    return {
+        "fl_x": float(k[0, 0]),
+        "fl_y": float(k[1, 1]),
+        "cx": float(k[0, 2] + PIXEL_CENTRE),
+        "cy": float(k[1, 2] + PIXEL_CENTRE),
+    }
+
+
+def colmap_texts(cameras: CameraSet) -> dict[str, str]:
+    """Returns COLMAP's text model: cameras that images share are written once; there are no points.
+
+    Args:
+        cameras: The cameras, without skew.
+
+    Returns:
+        Text by file name.
+    """
+    height, width = cameras.img_res
+    numbers, kinds = _distinct(cameras)
+    lines = []
+    world_to_camera = np.linalg.inv(cameras.poses)
+    quaternions = rotation_to_quaternion(torch.from_numpy(world_to_camera[:, :3, :3])).numpy()
+    for i, name in enumerate(cameras.names):
+        placed = (*quaternions[i].tolist(), *world_to_camera[i, :3, 3].tolist())
+        lines += [f"{i + 1} {_numbers(placed)} {numbers[i] + 1} {name}", ""]
+    cameras_text = "".join(
+        f"{number} PINHOLE {width} {height} {_numbers(tuple(kind.values()))}\n"
+        for number, kind in enumerate(kinds, start=1)
+    )
+    return {
+        "cameras.txt": f"# CAMERA_ID, MODEL, WIDTH, HEIGHT, PARAMS[]\n{cameras_text}",
+        "images.txt": "# IMAGE_ID, QW, QX, QY, QZ, TX, TY, TZ, CAMERA_ID, NAME\n# POINTS2D[] (none)\n"
+        + "\n".join(lines)
+        + "\n",
+        "points3D.txt": "# POINT3D_ID, X, Y, Z, R, G, B, ERROR, TRACK[] (none)\n",
+    }
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    """Numbers with all their digits."""
+    return " ".join(repr(float(value)) for value in values)
+
+
+def matrices(cameras: CameraSet) -> dict[str, NDArray[np.float64]]:
+    """Returns the arrays of this project's npz: ``world_mat_i`` and ``scale_mat_i``, each (4, 4)."""
+    arrays: dict[str, NDArray[np.float64]] = {}
+    for i, projection in enumerate(cameras.projections):
+        arrays[f"world_mat_{i}"] = np.vstack((projection, [0.0, 0.0, 0.0, 1.0]))
+        arrays[f"scale_mat_{i}"] = cameras.scale_mat
+    return arrays

@@ -1,0 +1,44 @@
+"""The cameras of a scene beside one another, in one frame."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class CameraSet:
+    """B cameras without lens distortion, OpenCV axes (x right, y down, z forward).
+
+    Attributes:
+        names: (B) names of their images' files, in natural order.
+        intrinsics: (B, 3, 3) K in pixels; pixel (0, 0) is the centre of the first one.
+        poses: (B, 4, 4) camera-to-world in the set's frame.
+        img_res: Height and width.
+        scale_mat: (4, 4) similarity from the unit sphere, which holds the object, to the set's frame.
+        held_out: (B) whether a view was kept out of training.
+    """
+
+    names: tuple[str, ...]
+    intrinsics: NDArray[np.float64]
+    poses: NDArray[np.float64]
+    img_res: tuple[int, int]
+    scale_mat: NDArray[np.float64]
+    held_out: tuple[bool, ...]
+
+    @property
+    def projections(self) -> NDArray[np.float64]:
+        """(B, 3, 4) from the set's frame to pixels."""
+        return self.intrinsics @ np.linalg.inv(self.poses)[:, :3]
+
+    def in_unit_sphere(self) -> CameraSet:
+        """Returns the same cameras in the frame of the unit sphere."""
+        inverse = np.linalg.inv(self.scale_mat)
+        scale = np.cbrt(np.linalg.det(inverse[:3, :3]))
+        poses = inverse @ self.poses
+        poses[:, :3, :3] /= scale
+        return CameraSet(
+            self.names, self.intrinsics, poses, self.img_res, np.eye(4, dtype=np.float64), self.held_out
+        )
