@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,10 +17,13 @@ from idr.cli.common import (
     run,
     say,
 )
+from idr.cli.runs import locate_given_run
 from idr.errors import InputError
 
 if TYPE_CHECKING:
     from pyhocon import ConfigTree
+
+log = logging.getLogger("idr.cli.disentanglement")
 
 TRAINED_MODELS = "trained_models"
 PUBLISHED_TIMESTAMP = "2020"
@@ -118,6 +122,9 @@ def _disentangle(arguments: argparse.Namespace) -> None:
     from idr.evaluation.loading import conf_of_run, load_model
     from idr.evaluation.reconstruction import join_scene
     from idr.evaluation.video import check_video_path, write_video
+    from idr.export.path_frames import FramePainter, Path3D, Picture, film_frame, write_path
+    from idr.geometry.cameras import resized_intrinsics
+    from idr.geometry.paths import camera_path
     from idr.plots import PlotConfig
 
     if arguments.video:
@@ -144,37 +151,38 @@ def _disentangle(arguments: argparse.Namespace) -> None:
     keys = mixing.path_keys(num_views, arguments.key_views, arguments.key_times, arguments.key_distances)
     rotations = scene.training_poses[list(keys.views), :3, :3].double().numpy()
     frame_times = np.linspace(keys.times[0], keys.times[-1], arguments.frames)
-    poses = mixing.camera_path(rotations, keys.times, keys.distances, frame_times)
+    poses = camera_path(rotations, keys.times, keys.distances, frame_times)
 
     own_res = (int(scene.dataset.img_res[0]), int(scene.dataset.img_res[1]))
     img_res = (arguments.img_res[0], arguments.img_res[1]) if arguments.img_res else own_res
     _, sample, _ = scene.dataset[arguments.view]
-    intrinsics = mixing.resized_intrinsics(sample["intrinsics"], own_res, img_res).to(device)
+    intrinsics = resized_intrinsics(sample["intrinsics"], own_res, img_res).to(device)
+    path = Path3D(intrinsics.expand(len(poses), 4, 4), poses, img_res)
     chunk_pixels = arguments.chunk_pixels or read_block(PlotConfig, conf.get("plot", {}), "plot").chunk_pixels
     folder = _results_folder(arguments, geometry_run, appearance_run) / "novel_views_rendering"
-    frames = mixing.write_frames(model, intrinsics, poses, img_res, folder, chunk_pixels, _log_progress)
-    say(f"frames: {folder} ({len(frames)})")
+    names, painter = {"color": "eval_{:03d}.png"}, FramePainter(path.depth_range(geometry.bounding_radius))
+    film = []
+
+    def on_frame(number: int, pictures: dict[str, Picture]) -> None:
+        log.info("frame %d of %d", number + 1, len(poses))
+        if arguments.video:
+            film.append(film_frame(pictures["color"]))
+
+    files = write_path(model, path, folder, names, painter, chunk_pixels, on_frame)
+    say(f"frames: {folder} ({len(files)})")
     if arguments.video:
-        write_video(frames, arguments.video, arguments.fps)
+        write_video(film, arguments.video, arguments.fps)
         say(f"film: {arguments.video}")
-
-
-def _log_progress(done: int, total: int) -> None:
-    import logging
-
-    logging.getLogger("idr").info("frame %d of %d", done, total)
 
 
 def _run_folder(arguments: argparse.Namespace, given: str | None, scan_id: int, checkpoint: str) -> Path:
     """Finds a run from the folder given, in the working directory or beside code/, or the published one."""
     from idr.config import load_conf, project_root
-    from idr.evaluation.loading import locate_run
     from idr.plugins import conf_value
     from idr.workspace import find_run, run_name
 
     if given is not None:
-        beside_code = project_root() / given
-        return locate_run(beside_code if beside_code.is_dir() else Path(given), checkpoint)
+        return locate_given_run(given, checkpoint)
     expname = str(conf_value(load_conf(arguments.conf, arguments.overrides), "train.expname"))
     name = run_name(expname, "", scan_id)
     return find_run(project_root() / TRAINED_MODELS, name, PUBLISHED_TIMESTAMP, checkpoint)

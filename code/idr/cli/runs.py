@@ -107,6 +107,26 @@ def find_exps_folder(name: str) -> Path:
     raise MissingInputError(f"no folder of runs {looked}: train first, or name the folder with --exps_folder")
 
 
+def locate_given_run(given: str, checkpoint: str) -> Path:
+    """Finds a run by its folder, as given or beside code/.
+
+    Args:
+        given: ``exps/<name>/<time>``, or ``exps/<name>`` for the latest run there.
+        checkpoint: ``latest`` or an epoch, which it must hold.
+
+    Returns:
+        The run's folder.
+
+    Raises:
+        MissingInputError: There is no such run or checkpoint.
+    """
+    from idr.config import project_root
+    from idr.evaluation.loading import locate_run
+
+    beside_code = project_root() / given
+    return locate_run(beside_code if beside_code.is_dir() else Path(given), checkpoint)
+
+
 def check_new(paths: list[Path], force: bool) -> None:
     """Refuses to replace files, before anything is computed.
 

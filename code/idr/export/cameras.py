@@ -123,7 +123,7 @@ def _distinct(cameras: CameraSet) -> tuple[list[int], list[dict[str, float]]]:
     kinds: list[dict[str, float]] = []
     number_of = []
     for k in cameras.intrinsics:
-        entry = _intrinsics(k)
+        entry = intrinsics_entry(k)
         key = tuple(f"{value:.{SAME_DIGITS}g}" for value in entry.values())
         if key not in numbers:
             numbers[key] = len(kinds)
@@ -132,8 +132,8 @@ def _distinct(cameras: CameraSet) -> tuple[list[int], list[dict[str, float]]]:
     return number_of, kinds
 
 
-def _intrinsics(k: NDArray[np.float64]) -> dict[str, float]:
-    """A camera's entries in `transforms.json`."""
+def intrinsics_entry(k: NDArray[np.float64]) -> dict[str, float]:
+    """Returns the entries of K, (3, 3) or (4, 4), in `transforms.json`, the first pixel's centre at 0.5."""
     return {
         "fl_x": float(k[0, 0]),
         "fl_y": float(k[1, 1]),

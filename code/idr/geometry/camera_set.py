@@ -35,10 +35,22 @@ class CameraSet:
 
     def in_unit_sphere(self) -> CameraSet:
         """Returns the same cameras in the frame of the unit sphere."""
-        inverse = np.linalg.inv(self.scale_mat)
-        scale = np.cbrt(np.linalg.det(inverse[:3, :3]))
-        poses = inverse @ self.poses
-        poses[:, :3, :3] /= scale
+        poses = poses_in_frame(self.poses, np.linalg.inv(self.scale_mat))
         return CameraSet(
             self.names, self.intrinsics, poses, self.img_res, np.eye(4, dtype=np.float64), self.held_out
         )
+
+
+def poses_in_frame(poses: NDArray[np.floating], matrix: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Brings poses to another frame.
+
+    Args:
+        poses: (B, 4, 4) camera-to-world.
+        matrix: (4, 4) similarity from their frame to the other, of positive or negative scale.
+
+    Returns:
+        (B, 4, 4) poses there, their rotations still without scale.
+    """
+    moved = np.asarray(matrix, dtype=np.float64) @ np.asarray(poses, dtype=np.float64)
+    moved[:, :3, :3] /= np.cbrt(np.linalg.det(np.asarray(matrix, dtype=np.float64)[:3, :3]))
+    return moved

@@ -96,6 +96,25 @@ def pixel_rays(uv: Tensor, pose: Tensor, intrinsics: Tensor) -> tuple[Tensor, Te
     return directions, centers
 
 
+def resized_intrinsics(intrinsics: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
+    """Returns K for the same view in another number of pixels.
+
+    Args:
+        intrinsics: (4, 4) K; whole pixel coordinates are pixel centres.
+        old: Height and width that it belongs to.
+        new: Height and width wanted.
+
+    Returns:
+        (4, 4) K.
+    """
+    scale_y, scale_x = new[0] / old[0], new[1] / old[1]
+    resize = torch.eye(4, dtype=intrinsics.dtype, device=intrinsics.device)
+    resize[0, 0], resize[1, 1] = scale_x, scale_y
+    # The image's edges lie half a pixel outside the centres of its outermost pixels.
+    resize[0, 2], resize[1, 2] = 0.5 * scale_x - 0.5, 0.5 * scale_y - 0.5
+    return resize @ intrinsics
+
+
 def project_points(
     points: NDArray[np.floating], projection: NDArray[np.floating]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

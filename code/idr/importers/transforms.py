@@ -64,7 +64,7 @@ def read(source: Path, images: Path | None = None, pixel_centre: float = PIXEL_C
     path = find_file(source)
     if path is None:
         raise MissingInputError(f"no {' or '.join(NAMES)} in {source}")
-    content = _load(path)
+    content = load(path)
     frames = content.get("frames")
     if not isinstance(frames, list) or not frames:
         raise InputError(f"{path} holds no list `frames`; expected one entry an image (nerfstudio, Blender)")
@@ -76,7 +76,12 @@ def read(source: Path, images: Path | None = None, pixel_centre: float = PIXEL_C
     return Source("transforms", tuple(views), points)
 
 
-def _load(path: Path) -> dict[str, Any]:
+def load(path: Path) -> dict[str, Any]:
+    """Reads a JSON file whose content is an object.
+
+    Raises:
+        InputError: It is not.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, UnicodeDecodeError) as error:
@@ -96,19 +101,27 @@ def _view(
     whose += f" ({name})"
     image = find_image((images / Path(name).name) if images else path.parent / name, whose)
     camera = {**content, **frame}
-    size = _size(camera, whose)
-    intrinsics = shifted(_intrinsics(camera, size or _image_size(image), whose), pixel_centre)
+    size = size_of(camera, whose)
+    intrinsics = shifted(intrinsics_of(camera, size or _image_size(image), whose), pixel_centre)
     check_intrinsics(intrinsics, whose)
     mask = frame.get("mask_path")
     if mask is not None:
         mask = find_image(path.parent / str(mask), whose)
     return SourceView(
-        name, image, intrinsics, _world_to_camera(frame, whose), _lens(camera, whose), size, mask
+        name, image, intrinsics, world_to_camera(frame, whose), _lens(camera, whose), size, mask
     )
 
 
-def _size(camera: Mapping[str, Any], whose: str) -> tuple[int, int] | None:
-    """(H, W) as written; None where it is not."""
+def size_of(camera: Mapping[str, Any], whose: str) -> tuple[int, int] | None:
+    """Returns (H, W) as a frame or the file writes it; None where neither does.
+
+    Args:
+        camera: The file's entries, overlaid with the frame's.
+        whose: The frame's name, for messages.
+
+    Raises:
+        InputError: Not whole pixels.
+    """
     written: list[Any] = [camera.get("h"), camera.get("w")]
     if written == [None, None]:
         return None
@@ -128,8 +141,17 @@ def _image_size(image: Path) -> tuple[int, int]:
         raise InputError(f"{image} cannot be read as an image ({error}); replace it") from error
 
 
-def _intrinsics(camera: Mapping[str, Any], size: tuple[int, int], whose: str) -> Array:
-    """(3, 3) K in the file's own pixels."""
+def intrinsics_of(camera: Mapping[str, Any], size: tuple[int, int], whose: str) -> Array:
+    """Returns (3, 3) K in the file's own pixels.
+
+    Args:
+        camera: The file's entries, overlaid with the frame's.
+        size: (H, W) of the image.
+        whose: The frame's name, for messages.
+
+    Raises:
+        InputError: No focal length, or something that is no number.
+    """
     height, width = size
     for key in ("fl_x", "fl_y", "cx", "cy", "camera_angle_x", "camera_angle_y"):
         if camera.get(key) is not None and not is_number(camera[key]):
@@ -159,8 +181,16 @@ def _focal(camera: Mapping[str, Any], focal: str, angle: str, side: int, whose: 
     return side / 2 / math.tan(camera[angle] / 2)
 
 
-def _world_to_camera(frame: Mapping[str, Any], whose: str) -> Array:
-    """(3, 4) [R | t] with OpenCV's axes."""
+def world_to_camera(frame: Mapping[str, Any], whose: str) -> Array:
+    """Returns (3, 4) [R | t] with OpenCV's axes.
+
+    Args:
+        frame: Holds ``transform_matrix``, camera to world with OpenGL's axes.
+        whose: The frame's name, for messages.
+
+    Raises:
+        InputError: No such matrix, or one that is no rotation and translation.
+    """
     try:
         matrix = np.array(frame["transform_matrix"], dtype=np.float64)
     except (KeyError, TypeError, ValueError) as error:

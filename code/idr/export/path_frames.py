@@ -1,0 +1,145 @@
+"""THE renderer of camera paths: colour, depth, normals and mask of each frame as PNG files.
+
+F frames, H, W image height and width. Unit-sphere coordinates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import imageio.v3 as iio
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from idr.files import write_atomic
+from idr.rendering import Forward, RenderedImage, render_image
+
+OUTPUTS = ("color", "depth", "normal", "mask")
+DEEPEST = 65535
+Picture = NDArray[np.uint8] | NDArray[np.uint16]
+Normals = Callable[[Tensor], Tensor]
+"""(N, 3) points on the surface -> (N, 3) unit normals."""
+
+
+@dataclass(frozen=True)
+class Path3D:
+    """A camera path.
+
+    Attributes:
+        intrinsics: (F, 4, 4) K of each frame, on the network's device.
+        poses: (F, 4, 4) camera-to-world, unit-sphere coordinates.
+        img_res: Height and width.
+    """
+
+    intrinsics: Tensor
+    poses: NDArray[np.float64]
+    img_res: tuple[int, int]
+
+    def depth_range(self, radius: float) -> tuple[float, float]:
+        """Returns between which depths all of a path's frames see the object.
+
+        Args:
+            radius: Of the object's bounding sphere.
+
+        Returns:
+            Least and largest distance along the optical axis, one pair for the whole path, so that a film of
+            depths does not flicker.
+        """
+        middle = -(self.poses[:, :3, 3] * self.poses[:, :3, 2]).sum(axis=1)
+        near = max(float(middle.min()) - radius, 0.0)
+        return near, max(float(middle.max()) + radius, near + radius)
+
+
+class FramePainter:
+    """Makes pictures of rendered frames."""
+
+    def __init__(self, depth_range: tuple[float, float], normals: Normals | None = None) -> None:
+        """Sets what all frames of a path share.
+
+        Args:
+            depth_range: Depths of the first and the last grey level.
+            normals: The surface's normals; needed for the output ``normal``.
+        """
+        self._near, self._far = depth_range
+        self._normals = normals
+
+    def picture(self, kind: str, image: RenderedImage, pose: NDArray[np.float64]) -> Picture:
+        """Returns the picture of one output.
+
+        Args:
+            kind: One of `OUTPUTS`. ``color``: (H, W, 3), white where nothing is. ``mask``: (H, W), 255 on the
+                object. ``depth``: (H, W) 16 bits, 0 where nothing is, else 1 at the near and 65535 at the far
+                end of the range. ``normal``: (H, W, 3), (n + 1) / 2 with x right, y up, z towards the
+                camera; black where nothing is.
+            image: The rendered frame.
+            pose: (4, 4) its camera.
+        """
+        if kind == "color":
+            return (image.rgb01 * 255).round().to(torch.uint8).numpy()
+        if kind == "mask":
+            return image.hit.numpy().astype(np.uint8) * np.uint8(255)
+        if kind == "depth":
+            share = (image.depth.double().numpy() - self._near) / (self._far - self._near)
+            levels = 1 + np.round(np.clip(np.where(image.hit, share, 0), 0, 1) * (DEEPEST - 1))
+            return np.where(image.hit, levels, 0).astype(np.uint16)
+        assert kind == "normal" and self._normals is not None, kind
+        levels = np.zeros((*image.hit.shape, 3), np.uint8)
+        normals = self._normals(image.points[image.hit]).double().cpu().numpy() @ pose[:3, :3]
+        levels[image.hit.numpy()] = np.round((normals * [1, -1, -1] + 1) / 2 * 255).clip(0, 255)
+        return levels
+
+
+def film_frame(picture: Picture) -> NDArray[np.uint8]:
+    """Returns a picture as a film wants it: (H, W, 3), 8 bits; depths bright near and dark far."""
+    if picture.dtype == np.uint16:
+        grey = np.where(picture > 0, 255.0 - picture / DEEPEST * 215.0, 0.0)
+        picture = grey.round().astype(np.uint8)
+    flat = picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, axis=2)
+    return flat.astype(np.uint8)
+
+
+def write_path(
+    forward: Forward,
+    path: Path3D,
+    folder: Path,
+    names: Mapping[str, str],
+    painter: FramePainter,
+    chunk_pixels: int,
+    on_frame: Callable[[int, dict[str, Picture]], None] = lambda number, pictures: None,
+) -> list[Path]:
+    """Renders a path and writes its frames, each file whole or not at all.
+
+    Args:
+        forward: The network, see `idr.rendering.render_image`.
+        path: The cameras.
+        folder: Where the images go; missing folders are made.
+        names: For each output wanted, one of `OUTPUTS`, its files' name with a place for the frame's number,
+            such as ``eval_{:03d}.png``.
+        painter: Makes the pictures.
+        chunk_pixels: Pixels rendered at once.
+        on_frame: Called after each frame with its number and pictures.
+
+    Returns:
+        The files.
+
+    Raises:
+        OutputError: A file cannot be written.
+    """
+    written = []
+    for number, pose in enumerate(path.poses):
+        view = torch.as_tensor(pose, dtype=torch.float32).to(path.intrinsics.device)
+        image = render_image(forward, path.intrinsics[number], view, path.img_res, chunk_pixels=chunk_pixels)
+        pictures = {kind: painter.picture(kind, image, pose) for kind in names}
+        for kind, picture in pictures.items():
+            written.append(folder / names[kind].format(number))
+            _write_png(picture, written[-1])
+        on_frame(number, pictures)
+    return written
+
+
+def _write_png(picture: Picture, path: Path) -> None:
+    write_atomic(path, lambda file: iio.imwrite(file, picture, extension=".png"))

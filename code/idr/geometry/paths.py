@@ -1,0 +1,228 @@
+"""Paths of cameras around an object at the origin, as poses.
+
+F frames, K keys. Poses are (4, 4) camera-to-world, OpenCV axes (x right, y down, z forward).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.interpolate import CubicSpline
+from scipy.spatial.transform import Rotation, Slerp
+
+from idr.errors import InputError
+from idr.geometry.quaternions import quaternion_to_rotation, rotation_to_quaternion
+
+Array = NDArray[np.float64]
+
+_SAME_ROTATION = 1e-6
+"""Two unit quaternions are one rotation if their dot product is within this of +-1."""
+
+NO_COMMON_UP = 0.2
+"""Length of the mean of the cameras' up directions below which they have none in common."""
+
+NEARLY_OPPOSITE = np.radians(179.0)
+STEEPEST = np.radians(85.0)
+"""Elevation that a spiral keeps to: straight above, an upright camera could turn any way."""
+
+
+def camera_path(
+    rotations: NDArray[np.floating],
+    times: Sequence[float],
+    distances: Sequence[float],
+    frame_times: NDArray[np.floating],
+) -> NDArray[np.float64]:
+    """Interpolates cameras that look at the origin.
+
+    Cubic splines run through the keys' quaternions and distances; the quaternion is then normalised and the
+    camera stands at minus its distance times its z axis. Signs are matched first, since q and -q are one
+    rotation and a spline between the two would leave it. A path whose last key repeats the first is periodic
+    (smooth where it closes) even if it turns so that the quaternion comes back negated: it then has
+    twice the period. Another path ends with zero curvature.
+
+    Args:
+        rotations: (K, 3, 3) camera-to-world rotations of the keys.
+        times: (K) increasing.
+        distances: (K) from the origin.
+        frame_times: (F,) within the times.
+
+    Returns:
+        (F, 4, 4) camera-to-world poses.
+    """
+    knots = np.asarray(times, dtype=np.float64)
+    quaternions = (
+        rotation_to_quaternion(torch.as_tensor(np.asarray(rotations, dtype=np.float64))).numpy().copy()
+    )
+    for k in range(1, len(quaternions)):
+        if quaternions[k] @ quaternions[k - 1] < 0:
+            quaternions[k] *= -1
+    keys = np.column_stack((quaternions, distances))  # (K, 5)
+    turn = quaternions[-1] @ quaternions[0]
+    if abs(turn) < 1 - _SAME_ROTATION or distances[-1] != distances[0]:
+        spline = CubicSpline(knots, keys, bc_type="natural")
+    else:
+        sign = np.append(np.full(4, np.sign(turn)), 1.0)
+        keys[-1] = sign * keys[0]
+        if turn < 0:
+            knots = np.concatenate((knots, knots[1:] + knots[-1] - knots[0]))
+            keys = np.concatenate((keys, sign * keys[1:]))
+        spline = CubicSpline(knots, keys, bc_type="periodic")
+    at_frames = spline(frame_times)  # (F, 5)
+    rotation = quaternion_to_rotation(torch.from_numpy(at_frames[:, :4])).numpy()
+    poses = np.tile(np.eye(4), (len(rotation), 1, 1))
+    poses[:, :3, :3] = rotation
+    poses[:, :3, 3] = -at_frames[:, 4:] * rotation[:, :, 2]
+    return poses
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What the cameras of a scene tell of its upright and of where one stands.
+
+    Attributes:
+        up: (3,) unit vector.
+        distance: Mean distance of the cameras from the origin.
+        elevations: (B) angle of each camera above the horizon, radians.
+    """
+
+    up: Array
+    distance: float
+    elevations: Array
+
+
+def surroundings(poses: NDArray[np.floating]) -> Surroundings:
+    """Finds the upright direction of a scene: the mean of its cameras' up axes.
+
+    Args:
+        poses: (B, 4, 4) the scene's cameras.
+
+    Raises:
+        InputError: The cameras' up axes point everywhere.
+    """
+    poses = np.asarray(poses, dtype=np.float64)
+    mean = -poses[:, :3, 1].mean(axis=0)
+    if np.linalg.norm(mean) < NO_COMMON_UP:
+        raise InputError(
+            "the cameras were held in all ways, so that the scene has no upright: choose --path views or a "
+            "JSON path"
+        )
+    up = mean / np.linalg.norm(mean)
+    distances = np.linalg.norm(poses[:, :3, 3], axis=1)
+    return Surroundings(up, float(distances.mean()), np.arcsin(poses[:, :3, 3] @ up / distances))
+
+
+def look_at_origin(centres: NDArray[np.floating], up: NDArray[np.floating]) -> Array:
+    """Returns upright cameras that look at the origin.
+
+    Args:
+        centres: (F, 3) where they stand; not on the upright axis.
+        up: (3,) unit vector.
+
+    Returns:
+        (F, 4, 4) poses.
+    """
+    forward = -centres / np.linalg.norm(centres, axis=1, keepdims=True)
+    right = np.cross(forward, up)
+    right /= np.linalg.norm(right, axis=1, keepdims=True)
+    poses = np.tile(np.eye(4), (len(centres), 1, 1))
+    poses[:, :3, :3] = np.stack((right, np.cross(forward, right), forward), axis=-1)
+    poses[:, :3, 3] = centres
+    return poses
+
+
+def spiral(
+    up: NDArray[np.floating],
+    start: NDArray[np.floating],
+    distance: float,
+    elevations: tuple[float, float],
+    turns: float,
+    num_frames: int,
+) -> Array:
+    """Circles the origin, rising from one elevation to another; with one elevation it is an orbit.
+
+    Args:
+        up: (3,) unit vector.
+        start: (3,) any point in whose direction, seen from above, the path begins.
+        distance: From the origin.
+        elevations: Angles above the horizon at the start and the end, radians; kept to +-85 degrees.
+        turns: Whole or broken turns, counter-clockwise seen from above; negative for the other way.
+        num_frames: F. An orbit of whole turns does not repeat its first frame.
+
+    Returns:
+        (F, 4, 4) poses.
+    """
+    flat = np.asarray(start, dtype=np.float64) - up * (start @ up)
+    if np.linalg.norm(flat) < 1e-6 * np.linalg.norm(start):
+        flat = np.cross(up, np.eye(3)[np.abs(up).argmin()])
+    first = flat / np.linalg.norm(flat)
+    second = np.cross(up, first)
+    closed = elevations[0] == elevations[1] and float(turns).is_integer()
+    at = np.linspace(0.0, 1.0, num_frames, endpoint=not closed)
+    azimuth = 2 * np.pi * turns * at
+    elevation = np.clip(elevations[0] + (elevations[1] - elevations[0]) * at, -STEEPEST, STEEPEST)
+    around = np.cos(azimuth)[:, None] * first + np.sin(azimuth)[:, None] * second
+    directions = np.cos(elevation)[:, None] * around + np.sin(elevation)[:, None] * up
+    return look_at_origin(distance * directions, up)
+
+
+def between_poses(poses: NDArray[np.floating], num_frames: int, closed: bool) -> Array:
+    """Goes through given cameras along geodesics: rotations, and directions from the origin, by slerp.
+
+    The distance from the origin changes by a constant factor a time. Each way between two keys gets time by
+    how far the camera turns and wanders, so that the speed is even.
+
+    Args:
+        poses: (K, 4, 4) keys.
+        num_frames: F.
+        closed: Return to the first key (which is not repeated as the last frame).
+
+    Returns:
+        (F, 4, 4) poses; the first frame is the first key.
+
+    Raises:
+        InputError: Fewer than two keys, or two on opposite sides, between which there is no one way.
+    """
+    keys = np.asarray(poses, dtype=np.float64)
+    if closed:
+        keys = np.concatenate((keys, keys[:1]))
+    if len(keys) < 2:
+        raise InputError(f"a path through {len(poses)} view: expected at least 2 views")
+    distances = np.linalg.norm(keys[:, :3, 3], axis=1)
+    directions = keys[:, :3, 3] / distances[:, None]
+    rotations = Rotation.from_matrix(keys[:, :3, :3])
+    turned = (rotations[1:] * rotations[:-1].inv()).magnitude()
+    wandered = np.arccos(np.clip((directions[1:] * directions[:-1]).sum(axis=1), -1, 1))
+    if wandered.max() > NEARLY_OPPOSITE:
+        raise InputError(
+            f"keys {wandered.argmax()} and {wandered.argmax() + 1} of the path stand on opposite sides of "
+            "the object: name a view between them in --key_views"
+        )
+    # Keys that coincide get a sliver of time, which slerp needs.
+    times = np.concatenate(([0.0], np.cumsum(turned + wandered + 1e-6)))
+    at = np.linspace(0.0, times[-1], num_frames, endpoint=not closed)
+    result = np.tile(np.eye(4), (num_frames, 1, 1))
+    result[:, :3, :3] = Slerp(times, rotations)(at).as_matrix()
+    result[:, :3, 3] = (
+        _slerp(directions, times, at) * np.exp(np.interp(at, times, np.log(distances)))[:, None]
+    )
+    return result
+
+
+def _slerp(directions: Array, times: Array, at: Array) -> Array:
+    """(F, 3) unit vectors on the great circles between (K, 3) unit vectors."""
+    segment = np.clip(np.searchsorted(times, at, side="right") - 1, 0, len(times) - 2)
+    share = (at - times[segment]) / (times[segment + 1] - times[segment])
+    first, second = directions[segment], directions[segment + 1]
+    angle = np.arccos(np.clip((first * second).sum(axis=1), -1, 1))
+    small = angle < 1e-9
+    sine = np.where(small, 1.0, np.sin(angle))
+    weights = [
+        np.where(small, 1.0 - share, np.sin((1.0 - share) * angle) / sine),
+        np.where(small, share, np.sin(share * angle) / sine),
+    ]
+    mixed = weights[0][:, None] * first + weights[1][:, None] * second
+    return mixed / np.linalg.norm(mixed, axis=1, keepdims=True)
