@@ -10,9 +10,12 @@ from idr.cli import (
     check_scene,
     disentanglement,
     evaluate,
+    export_cameras,
+    export_mesh,
     import_scene,
     make_scene,
     preprocess_cameras,
+    render_path,
     run_scenes,
     train,
 )
@@ -117,6 +120,54 @@ ADDED["import_scene"] = {
     "pixel_centre": None,
     "force": False,
 }
+ANY_RUN = {
+    flag: (PUBLISHED["eval"] | ADDED["eval"])[flag]
+    for flag in (
+        *("conf", "overrides", "data_root", "expname", "exps_folder", "gpu", "device"),
+        *("timestamp", "checkpoint", "scan_id"),
+    )
+}
+ADDED["export_mesh"] = ANY_RUN | {
+    "out": None,
+    "force": False,
+    "coordinates": "world",
+    "lit": False,
+    "resolution": 256,
+    "is_uniform_grid": False,
+    "components": 1.0,
+    "holes": 0,
+    "faces": None,
+    "colors": "views",
+    "texture": None,
+    "chunk_points": None,
+}
+ADDED["export_cameras"] = ANY_RUN | {
+    "cameras": "trained",
+    "out": None,
+    "formats": ["transforms", "colmap", "npz"],
+    "coordinates": "world",
+    "copy_images": False,
+    "force": False,
+}
+ADDED["render_path"] = ANY_RUN | {
+    "appearance_run": None,
+    "appearance_checkpoint": "latest",
+    "path": "orbit",
+    "frames": 60,
+    "view": 0,
+    "turns": None,
+    "elevation": None,
+    "distance": None,
+    "key_views": None,
+    "closed": False,
+    "outputs": ["color"],
+    "out": None,
+    "force": False,
+    "img_res": None,
+    "video": None,
+    "fps": 25.0,
+    "chunk_pixels": None,
+}
 CHOOSE_A_RUN = {"scan_id", "timestamp", "checkpoint"}
 ADDED["run_scenes"] = {
     flag: default
@@ -135,6 +186,9 @@ def parsers() -> dict[str, argparse.ArgumentParser]:
         "make_demo_scene": make_scene._parser(),
         "run_scenes": run_scenes.build_parser(),
         "import_scene": import_scene.build_parser(),
+        "export_mesh": export_mesh.build_parser(),
+        "export_cameras": export_cameras.build_parser(),
+        "render_path": render_path.build_parser(),
     }
 
 

@@ -26,11 +26,13 @@ IMPORT_NAMES = {
     "scikit-image": "skimage",
     "pillow": "PIL",
     "imageio-ffmpeg": "imageio_ffmpeg",
+    "fast-simplification": "fast_simplification",
 }
 DEPENDENCY_OF_A_DEPENDENCY = {"pyparsing"}  # pyhocon's parser; its exceptions are pyhocon's
 SCRIPTS = {
     "idr-train", "idr-eval", "idr-eval-disentanglement", "idr-preprocess-cameras", "idr-check-scene",
     "idr-make-demo-scene", "idr-demo", "idr-run-scenes", "idr-import",
+    "idr-export-mesh", "idr-export-cameras", "idr-render-path",
 }  # fmt: skip
 
 

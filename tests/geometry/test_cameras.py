@@ -13,7 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from idr.geometry.cameras import camera_depth, decompose_projection, pixel_rays, pose_matrix, project_points
+from idr.geometry.cameras import (
+    camera_depth,
+    decompose_projection,
+    pixel_rays,
+    pose_matrix,
+    project_points,
+    resized_intrinsics,
+)
 from idr.geometry.quaternions import rotation_to_quaternion
 
 ROUNDING = 1e-9
@@ -255,3 +262,16 @@ def test_camera_depth_gradcheck() -> None:
     points = torch.randn(2, 3, 3, dtype=torch.float64, requires_grad=True)
     vectors = torch.randn(2, 7, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(camera_depth, (points, vectors))
+
+
+def test_resized_view_keeps_its_field_of_view():
+    intrinsics = torch.eye(4)
+    intrinsics[:3, :3] = torch.tensor([[40.0, 0.5, 15.2], [0, 42.0, 11.7], [0, 0, 1]])
+    small = resized_intrinsics(intrinsics, (24, 32), (12, 8))
+    # The image's corners are half a pixel outside the outermost pixels' centres, in either size.
+    for old, new in (((-0.5, -0.5), (-0.5, -0.5)), ((31.5, 23.5), (7.5, 11.5))):
+        rays = [
+            pixel_rays(torch.tensor([[uv]]), torch.eye(4)[None], k[None])[0]
+            for uv, k in ((old, intrinsics), (new, small))
+        ]
+        torch.testing.assert_close(*rays)

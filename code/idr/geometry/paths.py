@@ -25,7 +25,6 @@ _SAME_ROTATION = 1e-6
 NO_COMMON_UP = 0.2
 """Length of the mean of the cameras' up directions below which they have none in common."""
 
-NEARLY_OPPOSITE = np.radians(179.0)
 STEEPEST = np.radians(85.0)
 """Elevation that a spiral keeps to: straight above, an upright camera could turn any way."""
 
@@ -170,13 +169,15 @@ def spiral(
 
 
 def between_poses(poses: NDArray[np.floating], num_frames: int, closed: bool) -> Array:
-    """Goes through given cameras along geodesics: rotations, and directions from the origin, by slerp.
+    """Goes through given cameras: rotations along geodesics, the origin's place before the camera straight.
 
-    The distance from the origin changes by a constant factor a time. Each way between two keys gets time by
-    how far the camera turns and wanders, so that the speed is even.
+    What is interpolated beside the rotation is where the origin lies in the camera's own axes, not where the
+    camera lies in the world: an object that both keys see stays in the picture on the way, and at its
+    distance. Each way between two keys gets time by how far the camera turns and moves, so that the speed
+    is even.
 
     Args:
-        poses: (K, 4, 4) keys.
+        poses: (K, 4, 4) keys. Of two that differ by half a turn, either way round may be taken.
         num_frames: F.
         closed: Return to the first key (which is not repeated as the last frame).
 
@@ -184,45 +185,24 @@ def between_poses(poses: NDArray[np.floating], num_frames: int, closed: bool) ->
         (F, 4, 4) poses; the first frame is the first key.
 
     Raises:
-        InputError: Fewer than two keys, or two on opposite sides, between which there is no one way.
+        InputError: Fewer than two keys.
     """
     keys = np.asarray(poses, dtype=np.float64)
+    if len(keys) < 2:
+        raise InputError(f"a path through {len(keys)} view: expected at least 2 views")
     if closed:
         keys = np.concatenate((keys, keys[:1]))
-    if len(keys) < 2:
-        raise InputError(f"a path through {len(poses)} view: expected at least 2 views")
-    distances = np.linalg.norm(keys[:, :3, 3], axis=1)
-    directions = keys[:, :3, 3] / distances[:, None]
     rotations = Rotation.from_matrix(keys[:, :3, :3])
-    turned = (rotations[1:] * rotations[:-1].inv()).magnitude()
-    wandered = np.arccos(np.clip((directions[1:] * directions[:-1]).sum(axis=1), -1, 1))
-    if wandered.max() > NEARLY_OPPOSITE:
-        raise InputError(
-            f"keys {wandered.argmax()} and {wandered.argmax() + 1} of the path stand on opposite sides of "
-            "the object: name a view between them in --key_views"
-        )
+    origin = -rotations.inv().apply(keys[:, :3, 3])  # (K, 3) in the cameras' axes
+    turned = (rotations[:-1].inv() * rotations[1:]).magnitude()
+    moved = np.linalg.norm(np.diff(origin, axis=0), axis=1) / np.linalg.norm(origin[1:], axis=1)
     # Keys that coincide get a sliver of time, which slerp needs.
-    times = np.concatenate(([0.0], np.cumsum(turned + wandered + 1e-6)))
+    times = np.concatenate(([0.0], np.cumsum(turned + moved + 1e-6)))
     at = np.linspace(0.0, times[-1], num_frames, endpoint=not closed)
+    between = Slerp(times, rotations)(at)
     result = np.tile(np.eye(4), (num_frames, 1, 1))
-    result[:, :3, :3] = Slerp(times, rotations)(at).as_matrix()
-    result[:, :3, 3] = (
-        _slerp(directions, times, at) * np.exp(np.interp(at, times, np.log(distances)))[:, None]
+    result[:, :3, :3] = between.as_matrix()
+    result[:, :3, 3] = -between.apply(
+        np.column_stack([np.interp(at, times, origin[:, axis]) for axis in range(3)])
     )
     return result
-
-
-def _slerp(directions: Array, times: Array, at: Array) -> Array:
-    """(F, 3) unit vectors on the great circles between (K, 3) unit vectors."""
-    segment = np.clip(np.searchsorted(times, at, side="right") - 1, 0, len(times) - 2)
-    share = (at - times[segment]) / (times[segment + 1] - times[segment])
-    first, second = directions[segment], directions[segment + 1]
-    angle = np.arccos(np.clip((first * second).sum(axis=1), -1, 1))
-    small = angle < 1e-9
-    sine = np.where(small, 1.0, np.sin(angle))
-    weights = [
-        np.where(small, 1.0 - share, np.sin((1.0 - share) * angle) / sine),
-        np.where(small, share, np.sin(share * angle) / sine),
-    ]
-    mixed = weights[0][:, None] * first + weights[1][:, None] * second
-    return mixed / np.linalg.norm(mixed, axis=1, keepdims=True)
