@@ -1,0 +1,74 @@
+"""Pictures of a path's frames, on a ball in closed form."""
+
+from __future__ import annotations
+
+import imageio.v3 as iio
+import numpy as np
+import pytest
+import torch
+
+from idr.export.path_frames import OUTPUTS, FramePainter, Path3D, film_frame, write_path
+from tests.evaluation import ball
+
+POSES = ball.unit_poses()[:3]
+
+
+@pytest.fixture(scope="module")
+def frames(tmp_path_factory):
+    """Every output of three frames, and the range of their depths."""
+    folder = tmp_path_factory.mktemp("frames")
+    model = ball.BallModel({"feature_vector_size": 4}).eval()
+    intrinsics = torch.eye(4)
+    intrinsics[:3, :3] = torch.tensor(ball.INTRINSICS)
+    path = Path3D(intrinsics.expand(3, 4, 4), POSES, (ball.HEIGHT, ball.WIDTH))
+    depths = path.depth_range(1.0)
+    painter = FramePainter(depths, lambda points: model.implicit_network.gradient(points)[:, 0].detach())
+    seen = []
+    names = {kind: f"{kind}_{{:02d}}.png" for kind in OUTPUTS}
+    files = write_path(
+        model, path, folder, names, painter, 100, lambda n, pictures: seen.append((n, pictures))
+    )
+    assert files == [folder / f"{kind}_{n:02d}.png" for n in range(3) for kind in OUTPUTS]
+    pictures = {(kind, n): iio.imread(folder / f"{kind}_{n:02d}.png") for n in range(3) for kind in OUTPUTS}
+    for n, given in seen:
+        for kind, picture in given.items():
+            np.testing.assert_array_equal(picture, pictures[kind, n])
+    return pictures, depths
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_outputs_show_the_ball(frames, number):
+    pictures, (near, far) = frames
+    pose, inside = POSES[number], ball.exact_hit(POSES[number])
+    np.testing.assert_array_equal(pictures["mask", number], inside * 255)
+    grey = np.where(inside, round(ball.GREY * 255), 255)
+    np.testing.assert_array_equal(pictures["color", number], np.repeat(grey[..., None], 3, axis=2))
+    depth, normal = pictures["depth", number], pictures["normal", number]
+    assert depth.dtype == np.uint16 and (depth[~inside] == 0).all() and (normal[~inside] == 0).all()
+    for row, column in np.argwhere(inside)[::5]:
+        ray = np.linalg.solve(ball.INTRINSICS, [column, row, 1.0])  # its z is 1: lengths along it are depths
+        centre = pose[:3, :3].T @ -pose[:3, 3]  # the ball's, in the camera's axes
+        a, b, c = ray @ ray, ray @ centre, centre @ centre - ball.RADIUS**2
+        along = (b - np.sqrt(b * b - a * c)) / a
+        shown = near + (depth[row, column] - 1) / 65534 * (far - near)
+        assert shown == pytest.approx(along, abs=1e-4)  # float32 tracing
+        expected = (ray * along - centre) / ball.RADIUS * [1, -1, -1]
+        np.testing.assert_allclose(normal[row, column] / 255 * 2 - 1, expected, atol=0.006)
+
+
+def test_range_of_depths_holds_the_sphere_in_all_frames(frames):
+    _, (near, far) = frames
+    distances = np.linalg.norm(POSES[:, :3, 3], axis=1)
+    assert (near, far) == pytest.approx((distances.min() - 1, distances.max() + 1))
+
+
+def test_films_have_eight_bits_and_three_channels(frames):
+    pictures, _ = frames
+    for kind in OUTPUTS:
+        frame = film_frame(pictures[kind, 0])
+        assert frame.shape == (ball.HEIGHT, ball.WIDTH, 3) and frame.dtype == np.uint8
+    depth, film = pictures["depth", 0], film_frame(pictures["depth", 0])[..., 0]
+    inside = depth > 0
+    order = np.argsort(depth[inside])
+    assert (np.diff(film[inside][order].astype(int)) <= 0).all() and film[inside].min() >= 40
+    assert (film[~inside] == 0).all()
