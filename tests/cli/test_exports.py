@@ -124,6 +124,19 @@ def test_no_surface_is_said(root, capsys):
     assert not (root / "evals").exists()
 
 
+def test_surface_that_leaves_the_box_is_closed_with_lids(root, capsys):
+    ball.write_run(root / "exps", radius=1.2)  # out of the cube's six faces, within its edges
+    flags = ("--is_uniform_grid", "--colors", "none", "--coordinates", "unit", "--holes")
+    for policy, says in (("fill", "holes: closed 6 of 6"), ("9", "holes: closed 0 of 6")):
+        assert mesh(root, *flags, policy, "--out", f"{policy}.ply") == 0
+        assert says in capsys.readouterr().out
+        found = trimesh.load(root / f"{policy}.ply", process=False)
+        assert found.is_watertight == (policy == "fill")
+    closed = trimesh.load(root / "fill.ply", process=False)
+    cap = np.pi * 0.2**2 * (3 * 1.2 - 0.2) / 3  # a ball's cap of height 0.2
+    assert closed.volume == pytest.approx(4 / 3 * np.pi * 1.2**3 - 6 * cap, rel=0.01)
+
+
 @pytest.mark.parametrize("flags", [("--components", "most"), ("--components", "1.5"), ("--holes", "-3")])
 def test_words_that_are_none(flags, capsys):
     with pytest.raises(SystemExit) as stop:
