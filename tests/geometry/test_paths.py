@@ -185,6 +185,15 @@ def test_way_between_two_views_is_a_geodesic_at_even_speed():
         np.testing.assert_allclose(pose[:3, :3], expected, atol=1e-9)
 
 
+def test_short_and_long_ways_are_gone_at_one_speed():
+    turns = Rotation.from_rotvec(np.outer(np.radians([0, 10, 90]), [0, 0.6, 0.8])).as_matrix()
+    views = np.tile(np.eye(4), (3, 1, 1))
+    views[:, :3, :3], views[:, :3, 3] = turns, -3 * turns[:, :, 2]
+    poses = between_poses(views, 91, closed=False)
+    steps = [angle_between(a[:3, :3], b[:3, :3]) for a, b in zip(poses, poses[1:], strict=False)]
+    np.testing.assert_allclose(steps, 1.0, atol=1e-3)
+
+
 def test_closed_way_returns_without_repeating():
     views = keys(2, count=3)
     poses = between_poses(views, 300, closed=True)

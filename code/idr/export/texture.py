@@ -123,10 +123,8 @@ def unwrap(surface: Surface, size: int) -> tuple[NDArray[np.int64], NDArray[np.i
     packing.resolution, packing.padding, packing.bilinear = size, PADDING, True
     atlas.generate(xatlas.ChartOptions(), packing)
     original, faces, uv = atlas[0]
-    uv = uv.astype(np.float64)
-    uv[:, 1] = 1.0 - uv[:, 1]  # xatlas counts rows from the top
     log.info("unwrapped into %d charts", atlas.chart_count)
-    return original.astype(np.int64), faces.astype(np.int64), uv
+    return original.astype(np.int64), faces.astype(np.int64), uv.astype(np.float64)
 
 
 def texels_of(uv: NDArray[np.float64], faces: NDArray[np.int64], size: int) -> Texels:
