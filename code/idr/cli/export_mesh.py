@@ -64,14 +64,14 @@ def build_parser() -> argparse.ArgumentParser:
     mesh.add_argument(
         "--components",
         type=_components,
-        default=1.0,
+        default="largest",
         metavar="largest|all|SHARE",
         help="what stays of a surface in pieces: the largest, all, or those of at least SHARE of its area",
     )
     mesh.add_argument(
         "--holes",
         type=_holes,
-        default=0,
+        default="keep",
         metavar="keep|fill|N",
         help="holes stay open, are closed with flat lids, or are closed if N edges or fewer surround them",
     )
