@@ -16,6 +16,7 @@ from idr.cli import (
     make_scene,
     preprocess_cameras,
     render_path,
+    report,
     run_scenes,
     train,
 )
@@ -63,6 +64,7 @@ ADDED = {
         "threads": None,
         "new_run": False,
         "tensorboard": False,
+        "report": False,
     },
     "eval": {
         "overrides": [],
@@ -168,6 +170,12 @@ ADDED["render_path"] = ANY_RUN | {
     "fps": 25.0,
     "chunk_pixels": None,
 }
+ADDED["report"] = ANY_RUN | {
+    "out": None,
+    "views": 6,
+    "side": 320,
+    "resolution": 96,
+}
 CHOOSE_A_RUN = {"scan_id", "timestamp", "checkpoint"}
 ADDED["run_scenes"] = {
     flag: default
@@ -184,6 +192,7 @@ def parsers() -> dict[str, argparse.ArgumentParser]:
         "preprocess_cameras": preprocess_cameras._parser(),
         "check_scene": check_scene._parser(),
         "make_demo_scene": make_scene._parser(),
+        "report": report.build_parser(),
         "run_scenes": run_scenes.build_parser(),
         "import_scene": import_scene.build_parser(),
         "export_mesh": export_mesh.build_parser(),

@@ -31,7 +31,7 @@ IMPORT_NAMES = {
 DEPENDENCY_OF_A_DEPENDENCY = {"pyparsing"}  # pyhocon's parser; its exceptions are pyhocon's
 SCRIPTS = {
     "idr-train", "idr-eval", "idr-eval-disentanglement", "idr-preprocess-cameras", "idr-check-scene",
-    "idr-make-demo-scene", "idr-demo", "idr-run-scenes", "idr-import",
+    "idr-make-demo-scene", "idr-demo", "idr-run-scenes", "idr-import", "idr-report",
     "idr-export-mesh", "idr-export-cameras", "idr-render-path",
 }  # fmt: skip
 

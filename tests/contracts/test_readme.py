@@ -21,6 +21,7 @@ PARSERS = {
     "training/exp_runner.py": "train",
     "training/run_scenes.py": "run_scenes",
     "evaluation/eval.py": "evaluate",
+    "evaluation/report.py": "report",
     "evaluation/eval_disentanglement.py": "disentanglement",
     "evaluation/export_cameras.py": "export_cameras",
     "evaluation/export_mesh.py": "export_mesh",

@@ -19,7 +19,9 @@ from idr.cli.common import (
     say,
 )
 from idr.cli.ranks import among_ranks
+from idr.cli.report import report_after_training
 from idr.cli.threads import add_threads_argument, choose_threads, threads_restored
+from idr.cli.train_watching import camera_monitor, draw_plots
 from idr.errors import InputError, MissingInputError
 
 if TYPE_CHECKING:
@@ -94,6 +96,9 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tensorboard", action="store_true", help="also write TensorBoard events (idr[tensorboard])"
     )
+    parser.add_argument(
+        "--report", action="store_true", help="write report.html into the run's folder when training ends"
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -148,8 +153,8 @@ def _train(arguments: argparse.Namespace, device: torch.device, ranks: OneProces
     def trainer_in(folder: Path) -> Trainer:
         outputs = Outputs(
             run=folder,
-            plot=(lambda trainer, epoch: _plot(trainer, epoch, plot_config)) if ranks.is_first else None,
-            monitor=_camera_monitor(dataset) if poses is not None and ranks.is_first else None,
+            plot=(lambda trainer, epoch: draw_plots(trainer, epoch, plot_config)) if ranks.is_first else None,
+            monitor=camera_monitor(dataset) if poses is not None and ranks.is_first else None,
             tensorboard=tensorboard,
         )
         return Trainer(
@@ -186,6 +191,8 @@ def _train(arguments: argparse.Namespace, device: torch.device, ranks: OneProces
         )
     if trainer.train():
         say(f"done: {arguments.nepoch} epochs; last checkpoint in {trainer.checkpoints.path}")
+        if arguments.report:
+            ranks.from_first(lambda: report_after_training(folder, device))
         return EXIT_OK
     say(
         f"stopped in epoch {trainer.state.epoch}, step {trainer.state.step}; the state is saved in "
@@ -292,55 +299,6 @@ def _note_changed_conf(resolved: Any, folder: Path, epoch: int) -> None:
         kept = folder / f"runconf_until_{epoch}.conf"
         save_conf(before, kept)
         log.warning("the conf differs from the run's so far, which is kept as %s", kept.name)
-
-
-def _plot(trainer: Trainer, epoch: int, config: Any) -> None:
-    """Draws the plots of an epoch with the cameras as they are now."""
-    import torch
-
-    from idr.plots import PlotView, choose_views, write_plots
-    from idr.training.randomness import Stream, generator_for
-
-    state, dataset = trainer.state, trainer.dataset
-    generator = generator_for(state.seed, Stream.PLOT, epoch)
-    height, width = dataset.img_res
-    views = []
-    dataset.change_sampling_idx(-1)
-    for index in choose_views(len(dataset), config, generator):
-        _, sample, truth = dataset[index]
-        pose = sample["pose"] if state.poses is None else state.poses.weight.detach()[index]
-        views.append(
-            PlotView(
-                intrinsics=sample["intrinsics"].to(trainer.device),
-                pose=pose.to(trainer.device),
-                photo=(truth["rgb"] + 1).reshape(height, width, 3) / 2,
-                object_mask=sample["object_mask"].to(trainer.device),
-            )
-        )
-    state.model.eval()
-    with torch.no_grad():
-        sdf: Any = state.model.implicit_network
-        write_plots(
-            trainer.outputs.run / "plots", epoch, state.model, lambda x: sdf(x)[:, 0], views, config,
-            getattr(state.model, "object_bounding_sphere", 1.0), generator,
-        )  # fmt: skip
-    state.model.train()
-
-
-def _camera_monitor(dataset: Any) -> Any:
-    """Returns what measures trained cameras against the given ones after each epoch."""
-    from idr.evaluation.camera_error import mean_camera_errors
-    from idr.geometry.cameras import pose_matrix
-
-    truth = dataset.get_gt_pose(scaled=False).double().numpy()
-
-    def measure(trainer: Trainer) -> dict[str, float]:
-        assert trainer.state.poses is not None
-        poses = pose_matrix(trainer.state.poses.weight.detach().double().cpu()).numpy()
-        rotation, centre = mean_camera_errors(poses, truth)
-        return {"camera_rotation_degrees": rotation, "camera_centre": centre}
-
-    return measure
 
 
 if __name__ == "__main__":

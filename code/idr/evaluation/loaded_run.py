@@ -170,20 +170,21 @@ class LoadedRun:
         Raises:
             InputError: There is no such view.
         """
-        count = len(self._scene.dataset)
+        count = len(self.scene.dataset)
         if not 0 <= index < count:
             raise InputError(f"view {index}: the run has training views 0 to {count - 1}")
-        height, width = (int(size) for size in self._scene.dataset.img_res)
-        _, sample, _ = self._scene.dataset[index]
-        return Camera(sample["intrinsics"], self._scene.training_poses[index], (height, width))
+        height, width = (int(size) for size in self.scene.dataset.img_res)
+        _, sample, _ = self.scene.dataset[index]
+        return Camera(sample["intrinsics"], self.scene.training_poses[index], (height, width))
 
     @property
     def world_from_unit(self) -> NDArray[np.float64]:
         """(4, 4) map from unit-sphere to world coordinates; the scene's folder is read for it."""
-        return self._scene.world_from_unit
+        return self.scene.world_from_unit
 
     @cached_property
-    def _scene(self) -> Reconstruction:
+    def scene(self) -> Reconstruction:
+        """The run beside the scene it was trained on; the scene's folder is read for it."""
         return join_scene(self._loaded, self.conf, scan_id_of(self.conf), self._data_root)
 
     def _at_points(self, function: Callable[..., Tensor], *inputs: Points) -> Points:

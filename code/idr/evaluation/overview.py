@@ -7,6 +7,7 @@ import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import trimesh
@@ -62,16 +63,17 @@ class Picture:
     """A picture with a caption.
 
     Attributes:
-        path: A PNG file; its content goes into the page.
+        png: A PNG file, or the content of one; it goes into the page.
         caption: Text below it.
     """
 
-    path: Path
+    png: Path | bytes
     caption: str
 
     def as_html(self) -> str:
         """Returns the picture as HTML."""
-        data = base64.b64encode(self.path.read_bytes()).decode("ascii")
+        content = self.png if isinstance(self.png, bytes) else self.png.read_bytes()
+        data = base64.b64encode(content).decode("ascii")
         caption = html.escape(self.caption)
         image = f'<img src="data:image/png;base64,{data}" alt="{caption}">'
         return f"<figure>{image}<figcaption>{caption}</figcaption></figure>"
@@ -101,21 +103,43 @@ def write_overview(
         f"<h2>{html.escape(caption)}</h2>{_surface_html(mesh, number == 0)}"
         for number, (caption, mesh) in enumerate(surfaces.items())
     )
+    body = f"{table.as_html()}<h2>Photographs and renderings</h2>{shown}{plots}"
+    write_text_atomic(path, page_html(title, body))
+
+
+def page_html(title: str, body: str) -> str:
+    """Returns a whole page in the house's look.
+
+    Args:
+        title: Its heading, a text.
+        body: What follows the heading, HTML.
+    """
     heading = html.escape(title)
     head = f'<meta charset="utf-8"><title>{heading}</title><style>{STYLE}</style>'
-    body = f"<h1>{heading}</h1>{table.as_html()}<h2>Photographs and renderings</h2>{shown}{plots}"
-    write_text_atomic(path, f'<!doctype html><html lang="en"><head>{head}</head><body>{body}</body></html>\n')
+    body = f"<h1>{heading}</h1>{body}"
+    return f'<!doctype html><html lang="en"><head>{head}</head><body>{body}</body></html>\n'
 
 
 def _surface_html(mesh: trimesh.Trimesh, with_library: bool) -> str:
     """Returns a mesh as a figure to turn about; the drawing library is put in once a page."""
+    return space_figure([mesh_trace(mesh)]).to_html(full_html=False, include_plotlyjs=with_library)
+
+
+def mesh_trace(mesh: trimesh.Trimesh) -> Any:
+    """Returns a mesh as a plotly trace."""
     import plotly.graph_objects as go
 
     x, y, z = np.asarray(mesh.vertices, dtype=np.float32).T
     i, j, k = np.asarray(mesh.faces, dtype=np.int32).T
     lighting = {"ambient": 0.4, "diffuse": 0.8, "specular": 0.3, "roughness": 0.5}
-    surface = go.Mesh3d(x=x, y=y, z=z, i=i, j=j, k=k, color="#c9b79c", lighting=lighting, hoverinfo="skip")
+    return go.Mesh3d(x=x, y=y, z=z, i=i, j=j, k=k, color="#c9b79c", lighting=lighting, hoverinfo="skip")
+
+
+def space_figure(traces: Sequence[Any]) -> Any:
+    """Returns a plotly figure of traces in space, axes of equal scale and not drawn."""
+    import plotly.graph_objects as go
+
     axis = {"visible": False}
     scene = {"aspectmode": "data", "xaxis": axis, "yaxis": axis, "zaxis": axis}
-    figure = go.Figure([surface], {"scene": scene, "height": 520, "margin": {"l": 0, "r": 0, "b": 0, "t": 0}})
-    return figure.to_html(full_html=False, include_plotlyjs=with_library)
+    margin = {"l": 0, "r": 0, "b": 0, "t": 0}
+    return go.Figure(list(traces), {"scene": scene, "height": 520, "margin": margin})

@@ -1,0 +1,57 @@
+"""What the training command draws and measures while it runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from idr.training.trainer import Trainer
+
+
+def draw_plots(trainer: Trainer, epoch: int, config: Any) -> None:
+    """Draws the plots of an epoch with the cameras as they are now."""
+    import torch
+
+    from idr.plots import PlotView, choose_views, write_plots
+    from idr.training.randomness import Stream, generator_for
+
+    state, dataset = trainer.state, trainer.dataset
+    generator = generator_for(state.seed, Stream.PLOT, epoch)
+    height, width = dataset.img_res
+    views = []
+    dataset.change_sampling_idx(-1)
+    for index in choose_views(len(dataset), config, generator):
+        _, sample, truth = dataset[index]
+        pose = sample["pose"] if state.poses is None else state.poses.weight.detach()[index]
+        views.append(
+            PlotView(
+                intrinsics=sample["intrinsics"].to(trainer.device),
+                pose=pose.to(trainer.device),
+                photo=(truth["rgb"] + 1).reshape(height, width, 3) / 2,
+                object_mask=sample["object_mask"].to(trainer.device),
+            )
+        )
+    state.model.eval()
+    with torch.no_grad():
+        sdf: Any = state.model.implicit_network
+        write_plots(
+            trainer.outputs.run / "plots", epoch, state.model, lambda x: sdf(x)[:, 0], views, config,
+            getattr(state.model, "object_bounding_sphere", 1.0), generator,
+        )  # fmt: skip
+    state.model.train()
+
+
+def camera_monitor(dataset: Any) -> Any:
+    """Returns what measures trained cameras against the given ones after each epoch."""
+    from idr.evaluation.camera_error import mean_camera_errors
+    from idr.geometry.cameras import pose_matrix
+
+    truth = dataset.get_gt_pose(scaled=False).double().numpy()
+
+    def measure(trainer: Trainer) -> dict[str, float]:
+        assert trainer.state.poses is not None
+        poses = pose_matrix(trainer.state.poses.weight.detach().double().cpu()).numpy()
+        rotation, centre = mean_camera_errors(poses, truth)
+        return {"camera_rotation_degrees": rotation, "camera_centre": centre}
+
+    return measure

@@ -1,0 +1,190 @@
+"""``report.html``: one run on one page that opens without network."""
+
+from __future__ import annotations
+
+import html
+import importlib.metadata
+import logging
+import math
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import imageio.v3 as iio
+import torch
+
+from idr.errors import InputError
+from idr.evaluation import report_figures as figures
+from idr.evaluation.camera_error import CameraErrors
+from idr.evaluation.loaded_run import LoadedRun
+from idr.evaluation.overview import Picture, Table, page_html
+from idr.evaluation.reconstruction import measure_cameras
+from idr.evaluation.report_views import ComparedView, compare_view, spread, to_bytes
+from idr.files import write_text_atomic
+from idr.meshing.sampling import DEFAULT_CHUNK_POINTS
+from idr.rendering import DEFAULT_CHUNK_PIXELS
+from idr.workspace import RUNCONF
+
+log = logging.getLogger(__name__)
+
+REPORT = "report.html"
+"""The page's name in a run's folder."""
+
+MAX_BYTES = 15_000_000
+"""What a page may weigh: a mail, a phone. The drawing library alone is a third of it."""
+
+PACKAGES = ("idr", "numpy", "scikit-image", "trimesh", "plotly")
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """How much a page shows.
+
+    Attributes:
+        views: Training views rendered, spread evenly.
+        side: Pixels along the longer side of their pictures at most.
+        resolution: Grid samples along the mesh's shortest side.
+        chunk_pixels: Pixels rendered at once; bounds memory.
+        chunk_points: Points meshed at once; bounds memory.
+    """
+
+    views: int = 6
+    side: int = 320
+    resolution: int = 96
+    chunk_pixels: int = DEFAULT_CHUNK_PIXELS
+    chunk_points: int = DEFAULT_CHUNK_POINTS
+
+
+def write_report(run: LoadedRun, path: Path, options: ReportOptions) -> None:
+    """Writes the page: curves, views, surface, cameras, conf, versions.
+
+    Args:
+        run: The run; its scene is read.
+        path: The file.
+        options: How much it shows.
+
+    Raises:
+        InputError: The scene does not belong to the run, or the page would weigh more than 15 MB.
+        OutputError: It cannot be written.
+    """
+    compared = []
+    for index in spread(len(run.scene.dataset), options.views):
+        compared.append(compare_view(run, index, options.side, options.chunk_pixels))
+        log.info("report: view %d, psnr %.2f", compared[-1].number, compared[-1].psnr)
+    mesh = run.mesh(options.resolution, options.chunk_points)
+    cameras = measure_cameras(run.scene) if run.scene.alignment is not None else None
+    page = _Page()
+    page.add_html(_summary(run, compared, cameras, mesh).as_html())
+    page.add_figure(
+        "Training",
+        figures.curves_figure(figures.read_metrics(run.folder / "metrics.csv")),
+        "The run holds no metrics.csv: no curves.",
+    )
+    page.add_html(_views_html(compared))
+    surface = "Surface and cameras" if mesh is not None else "Cameras (there is no surface yet)"
+    page.add_figure(surface, figures.surface_with_cameras(run, mesh))
+    if cameras is not None:
+        paths = figures.camera_paths(run)
+        page.add_figure(
+            "Where the cameras went",
+            None if paths is None else figures.paths_figure(run, paths),
+            "Fewer than two checkpoints hold cameras: nothing to compare.",
+        )
+    page.add_html(f"<h2>Conf</h2><pre>{html.escape(_conf_text(run))}</pre><h2>Versions</h2>")
+    page.add_html(versions_table(run.device).as_html())
+    text = page_html(f"{run.folder.parent.name}, epoch {run.epoch}", "".join(page.parts))
+    _check_weight(text, options)
+    write_text_atomic(path, text)
+
+
+class _Page:
+    """The page's body so far; the drawing library goes in with the first figure."""
+
+    def __init__(self) -> None:
+        self.parts: list[str] = []
+        self._has_library = False
+
+    def add_html(self, text: str) -> None:
+        self.parts.append(text)
+
+    def add_figure(self, title: str, figure: Any | None, otherwise: str = "") -> None:
+        self.add_html(f"<h2>{html.escape(title)}</h2>")
+        if figure is None:
+            self.add_html(f"<p>{html.escape(otherwise)}</p>")
+            return
+        self.add_html(figure.to_html(full_html=False, include_plotlyjs=not self._has_library))
+        self._has_library = True
+
+
+def _summary(
+    run: LoadedRun, compared: Sequence[ComparedView], cameras: CameraErrors | None, mesh: Any | None
+) -> Table:
+    rows = [["run", str(run.folder)], ["epoch", str(run.epoch)]]
+    if compared:
+        step = compared[0].step
+        which = f"{len(compared)} training views" + (f", every {step}th pixel" if step > 1 else "")
+        psnr = [view.psnr for view in compared if math.isfinite(view.psnr)]
+        if psnr:
+            rows.append([f"PSNR, {which} (dB)", f"{sum(psnr) / len(psnr):.2f}"])
+        rows.append([f"mask IoU, {which}", f"{sum(v.iou for v in compared) / len(compared):.4f}"])
+    rows.append(["surface", "none yet" if mesh is None else f"{len(mesh.faces):,} faces"])
+    if cameras is not None:
+        rows.append(["cameras: mean rotation error (degrees)", f"{cameras.rotation_degrees.mean():.2f}"])
+        rows.append(["cameras: mean centre error (world units)", f"{cameras.translation.mean():.2f}"])
+    return Table(["", "this run"], rows)
+
+
+def _views_html(compared: Sequence[ComparedView]) -> str:
+    """Rows of photograph, rendering and error map."""
+    rows = []
+    for view in compared:
+        captions = (
+            f"photograph, view {view.number}",
+            f"rendering, {view.psnr:.2f} dB",
+            f"error, mask IoU {view.iou:.4f}",
+        )
+        images = (view.photo, view.rendered, view.error)
+        pictures = [Picture(_png(image), text) for image, text in zip(images, captions, strict=True)]
+        rows.append(f"<div>{''.join(picture.as_html() for picture in pictures)}</div>")
+    legend = (
+        "Errors: black where equal, yellow from a mean difference of 0.5 on (colours from 0 to 1), blue "
+        "where silhouette and mask disagree. Scores are of the pixels shown."
+    )
+    return f"<h2>Photographs, renderings, errors</h2><p>{legend}</p>{''.join(rows)}"
+
+
+def _png(rgb01: torch.Tensor) -> bytes:
+    buffer = BytesIO()
+    iio.imwrite(buffer, to_bytes(rgb01), extension=".png")
+    return buffer.getvalue()
+
+
+def _conf_text(run: LoadedRun) -> str:
+    from pyhocon import HOCONConverter
+
+    own = run.folder / RUNCONF
+    return own.read_text(encoding="utf-8") if own.is_file() else HOCONConverter.to_hocon(run.conf)
+
+
+def versions_table(device: torch.device) -> Table:
+    """Returns what computes here: Python, packages, system and device."""
+    rows = [["Python", platform.python_version()], ["torch", torch.__version__]]  # with its build
+    for name in PACKAGES:
+        try:
+            rows.append([name, importlib.metadata.version(name)])
+        except importlib.metadata.PackageNotFoundError:
+            rows.append([name, "run from its folder, not installed"])
+    rows += [["system", f"{platform.system()} {platform.machine()}"], ["device", str(device)]]
+    return Table(["", "version where this page was made"], rows)
+
+
+def _check_weight(text: str, options: ReportOptions) -> None:
+    size = len(text.encode("utf-8"))
+    if size > MAX_BYTES:
+        raise InputError(
+            f"the page would weigh {size / 1e6:.1f} MB, expected at most {MAX_BYTES / 1e6:.0f}: lower "
+            f"--resolution ({options.resolution}), --views ({options.views}) or --side ({options.side})"
+        )

@@ -1,0 +1,129 @@
+"""Renderings beside photographs, with maps of where they differ, small enough for a page or a browser.
+
+H, W height and width of the reduced view.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from idr.evaluation.loaded_run import Camera, LoadedRun
+from idr.evaluation.loading import read_view
+from idr.evaluation.metrics import mask_iou, masked_psnr
+from idr.rendering import DEFAULT_CHUNK_PIXELS
+
+ERROR_SCALE = 0.5
+"""Error that gets the map's brightest colour, mean over channels of colours in [0, 1]."""
+
+DISAGREEMENT = (0.25, 0.45, 1.0)
+"""Colour where silhouette and mask disagree."""
+
+
+@dataclass(frozen=True)
+class ComparedView:
+    """A photograph and its rendering.
+
+    Attributes:
+        number: The image's number in its folder.
+        photo: (H, W, 3) colours in [0, 1].
+        rendered: (H, W, 3) colours in [0, 1].
+        error: (H, W, 3) colours in [0, 1], see `error_map`.
+        psnr: Over the pixels of the mask, dB.
+        iou: Of the silhouette and the mask.
+        step: Every how many-th pixel of the photograph was taken, in both directions.
+    """
+
+    number: int
+    photo: Tensor
+    rendered: Tensor
+    error: Tensor
+    psnr: float
+    iou: float
+    step: int
+
+
+def compare_view(
+    run: LoadedRun, index: int, side: int, chunk_pixels: int = DEFAULT_CHUNK_PIXELS
+) -> ComparedView:
+    """Renders a training view at every n-th pixel and compares it with the photograph there.
+
+    Nothing is interpolated: K diag(1/n, 1/n, 1) sees through the centres of pixels 0, n, 2n, ...
+
+    Args:
+        run: The run.
+        index: Position among the training views.
+        side: Pixels along the longer side at most.
+        chunk_pixels: Pixels rendered at once; bounds memory.
+
+    Raises:
+        InputError: There is no such view.
+    """
+    camera = run.training_camera(index)
+    reduced, step = reduced_camera(camera, side)
+    view = read_view(run.scene.dataset, index)
+    image = run.render(reduced, chunk_pixels)
+    photo, mask = view.photo[::step, ::step], view.mask[::step, ::step]
+    rgb = image.rgb01
+    return ComparedView(
+        number=view.number,
+        photo=photo,
+        rendered=rgb,
+        error=error_map(rgb, photo, image.hit, mask),
+        psnr=masked_psnr(rgb, photo, mask),
+        iou=mask_iou(image.hit, mask),
+        step=step,
+    )
+
+
+def reduced_camera(camera: Camera, side: int) -> tuple[Camera, int]:
+    """Returns a camera that sees every n-th pixel, and n.
+
+    Args:
+        camera: The camera.
+        side: Pixels along the longer side at most.
+    """
+    height, width = camera.img_res
+    step = max(1, math.ceil(max(height, width) / side))
+    intrinsics = torch.as_tensor(camera.intrinsics).clone()
+    intrinsics[:2] /= step
+    return Camera(intrinsics, camera.pose, (math.ceil(height / step), math.ceil(width / step))), step
+
+
+def error_map(rendered: Tensor, photo: Tensor, hit: Tensor, mask: Tensor) -> Tensor:
+    """Paints where a rendering differs from its photograph.
+
+    Args:
+        rendered: (H, W, 3) colours in [0, 1].
+        photo: (H, W, 3) likewise.
+        hit: (H, W) bool, the rendered silhouette.
+        mask: (H, W) bool, the object.
+
+    Returns:
+        (H, W, 3) colours in [0, 1]: on the object from black (equal) to yellow (mean difference 0.5 or more),
+        blue where silhouette and mask disagree, white elsewhere.
+    """
+    error = (rendered - photo).abs().mean(dim=-1) / ERROR_SCALE
+    levels = (error.clamp(0.0, 1.0) * 255.0).round().to(torch.uint8).numpy()
+    heat = cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO)[..., ::-1]
+    painted = torch.ones_like(rendered)
+    both = hit & mask
+    painted[both] = torch.from_numpy(np.ascontiguousarray(heat)).to(rendered)[both] / 255.0
+    painted[hit ^ mask] = torch.tensor(DISAGREEMENT).to(rendered)
+    return painted
+
+
+def to_bytes(rgb01: Tensor) -> NDArray[np.uint8]:
+    """(H, W, 3) colours in [0, 1] as 8-bit levels, rounded to the nearest."""
+    return (rgb01.clamp(0.0, 1.0) * 255.0).round().to(torch.uint8).numpy()
+
+
+def spread(count: int, wanted: int) -> list[int]:
+    """Chooses up to ``wanted`` of ``count`` positions, evenly, the first and the last among them."""
+    return sorted({round(p) for p in np.linspace(0, count - 1, min(count, wanted))}) if count else []

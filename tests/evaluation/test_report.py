@@ -1,0 +1,167 @@
+"""The page of a run: what it shows, its weight, what is said where something is missing."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+from tests.evaluation import ball
+from tests.evaluation.test_reconstruction import drifted_poses
+
+import idr.config
+import idr.workspace
+from idr.cli import report as command
+from idr.cli.report import main, report_after_training
+from idr.errors import InputError
+from idr.evaluation import report as page
+from idr.evaluation.loaded_run import Camera, load_run
+from idr.evaluation.report_figures import camera_paths, curves_figure, read_metrics
+from idr.evaluation.report_views import compare_view, error_map, reduced_camera, spread
+from idr.geometry.cameras import pixel_rays
+from idr.workspace import CheckpointFolder
+
+METRICS = "epoch,loss,rgb_loss,psnr\n0,2.0,0.5,10\n1,1.0,,20\n"
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    """A project folder with a scene and a conf."""
+    for module in (idr.config, idr.workspace):
+        monkeypatch.setattr(module, "project_root", lambda: tmp_path)
+    monkeypatch.chdir(tmp_path)
+    ball.write_scene(tmp_path)
+    (tmp_path / "ball.conf").write_text(ball.conf_text(holdout=(4,)))
+    return tmp_path
+
+
+def make_run(root, **options):
+    folder = ball.write_run(root / "exps", **options)
+    conf = ball.conf_text(holdout=(4,)) + f'\ndataset.scan_id = 3\ndataset.data_root = "{root / "data"}"\n'
+    (folder / "runconf.conf").write_text(conf)
+    return folder
+
+
+def report(root, *flags):
+    fixed = ["--conf", "ball.conf", "--scan_id", "3", "--data_root", str(root / "data"), "--device", "cpu"]
+    return main([*fixed, "--gpu", "ignore", "--resolution", "16", *flags])
+
+
+def test_page_holds_everything_and_needs_no_network(root, capsys):
+    folder = make_run(root)
+    (folder / "metrics.csv").write_text(METRICS)
+    assert report(root, "--views", "2") == 0
+    text = (folder / "report.html").read_text()
+    assert f"report: {folder / 'report.html'} (" in capsys.readouterr().out
+    assert len(text.encode()) < 15e6
+    # Two views: photograph, rendering, error.
+    assert text.count('<figure><img src="data:image/png;base64,') == 6
+    # 20 log10(1 / 0.2): the photograph is 0.2 brighter
+    assert "rendering, 13.98 dB" in text and "PSNR, 2 training views (dB)</td><td>13.98" in text
+    for heading in ("Training", "Surface and cameras", "Conf", "Versions"):
+        assert f"<h2>{heading}</h2>" in text
+    assert "dataset_class" in text and torch.__version__ in text
+    assert text.count("plotly.js v") == 1
+    assert not re.search(r"<(script|link|img)[^>]*(src|href)=[\"']?(https?:)?//", text)
+
+
+def test_no_surface_and_no_metrics_are_said(root):
+    folder = make_run(root, radius=-1.0)
+    assert report(root, "--views", "1", "--out", "elsewhere.html") == 0
+    text = (root / "elsewhere.html").read_text()
+    assert "there is no surface yet" in text and "no metrics.csv" in text
+    assert not (folder / "report.html").exists()
+
+
+def test_trained_cameras_show_where_they_went(root):
+    poses = drifted_poses((4,))
+    folder = make_run(root, poses=poses)
+    checkpoints = CheckpointFolder(folder / "checkpoints")
+    assert camera_paths(load_run(folder)) is None
+    parts = checkpoints.load_all()
+    for part in parts.values():
+        part["epoch"] = 9
+    parts["CamParameters"]["pose_vecs_state_dict"]["weight"][:, 4] += 0.5
+    checkpoints.save("9", 9, 0, parts)
+    paths = camera_paths(load_run(folder))
+    assert paths.shape[:2] == (2, ball.NUM_VIEWS - 1)
+    np.testing.assert_allclose(paths[1, :, :3, 3] - paths[0, :, :3, 3], [[0.5, 0, 0]] * 5, atol=1e-6)
+    page.write_report(load_run(folder), root / "p.html", page.ReportOptions(views=1, resolution=16))
+    text = (root / "p.html").read_text()
+    assert "<h2>Where the cameras went</h2>" in text and "given, aligned" in text
+
+
+def test_reduced_camera_sees_through_every_nth_pixel():
+    intrinsics = torch.eye(4)
+    intrinsics[:3, :3] = torch.tensor(ball.INTRINSICS)
+    camera = Camera(intrinsics, torch.eye(4), (ball.HEIGHT, ball.WIDTH))
+    reduced, step = reduced_camera(camera, 11)
+    assert step == 3 and reduced.img_res == (8, 11)
+    pose = torch.eye(4)[None]
+    small = torch.tensor([[[2.0, 5.0], [0.0, 0.0]]])
+    expected, _ = pixel_rays(3 * small, pose, intrinsics[None])
+    actual, _ = pixel_rays(small, pose, reduced.tensors(torch.device("cpu"))[0][None])
+    torch.testing.assert_close(actual, expected)
+
+
+def test_score_of_a_reduced_view_is_that_of_its_pixels(root):
+    view = compare_view(load_run(make_run(root)), 0, 11)
+    assert view.rendered.shape == view.photo.shape == (8, 11, 3) and view.step == 3
+    assert view.psnr == pytest.approx(13.979, abs=0.01)
+
+
+def test_error_map_tells_equal_wrong_and_disagreeing_pixels():
+    photo = torch.tensor([[0.2, 0.2, 0.2, 0.2]])[..., None].expand(1, 4, 3)
+    rendered = photo + torch.tensor([0.0, 0.6, 0.0, 0.0])[:, None]
+    hit, mask = torch.tensor([[True, True, True, False]]), torch.tensor([[True, True, False, False]])
+    equal, wrong, disagreeing, outside = error_map(rendered, photo, hit, mask)[0]
+    assert equal.max() < 0.05
+    assert wrong[0] > 0.9 and wrong[1] > 0.9 and wrong[2] < wrong[0]  # yellow
+    torch.testing.assert_close(disagreeing, torch.tensor([0.25, 0.45, 1.0]))
+    assert (outside == 1).all()
+
+
+def test_curves_leave_gaps_where_cells_are_empty(tmp_path):
+    (tmp_path / "metrics.csv").write_text(METRICS)
+    metrics = read_metrics(tmp_path / "metrics.csv")
+    np.testing.assert_array_equal(metrics["rgb_loss"], [0.5, np.nan])
+    names = [trace["name"] for trace in json.loads(curves_figure(metrics).to_json())["data"]]
+    assert names == ["loss", "rgb_loss", "psnr"]
+    assert read_metrics(tmp_path / "none.csv") == {} and curves_figure({}) is None
+
+
+def test_spread_takes_both_ends():
+    assert spread(49, 4) == [0, 16, 32, 48] and spread(2, 6) == [0, 1] and spread(0, 6) == []
+    assert spread(5, 1) == [0]
+
+
+def test_too_heavy_a_page_is_refused_and_the_old_one_stays(root, monkeypatch):
+    folder = make_run(root)
+    (folder / "report.html").write_text("old")
+    monkeypatch.setattr(page, "MAX_BYTES", 1_000_000)
+    with pytest.raises(InputError, match=r"would weigh \d\.\d MB, expected at most 1: lower --resolution"):
+        page.write_report(load_run(folder), folder / "report.html", page.ReportOptions(1, 32, 16))
+    assert (folder / "report.html").read_text() == "old"
+
+
+def test_report_that_fails_after_training_is_a_warning(root, caplog, monkeypatch):
+    monkeypatch.setattr(command.log.parent, "propagate", True)
+    folder = make_run(root)
+    (folder / "report.html").mkdir()
+    report_after_training(folder, torch.device("cpu"))
+    assert "no report" in caplog.text and "training itself is saved" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [(("--checkpoint", "100"), "100"), (("--scan_id", "9"), "ball_9"), (("--views", "0"), "at least 1")],
+)
+def test_mistakes_give_one_message(root, capsys, flags, message):
+    make_run(root)
+    try:
+        status = report(root, *flags)
+    except SystemExit as stop:
+        status = stop.code
+    assert status == 2 and message in capsys.readouterr().err
