@@ -9,6 +9,7 @@ import pytest
 from idr.cli import (
     check_scene,
     disentanglement,
+    eval_mesh,
     evaluate,
     export_cameras,
     export_mesh,
@@ -176,6 +177,16 @@ ADDED["report"] = ANY_RUN | {
     "side": 320,
     "resolution": 96,
 }
+ADDED["eval_mesh"] = {
+    "mesh": None,
+    "reference": None,
+    "dtu": None,
+    "scan_id": None,
+    "threshold": None,
+    "samples": 100_000,
+    "seed": 0,
+    "out": None,
+}
 CHOOSE_A_RUN = {"scan_id", "timestamp", "checkpoint"}
 ADDED["run_scenes"] = {
     flag: default
@@ -198,6 +209,7 @@ def parsers() -> dict[str, argparse.ArgumentParser]:
         "export_mesh": export_mesh.build_parser(),
         "export_cameras": export_cameras.build_parser(),
         "render_path": render_path.build_parser(),
+        "eval_mesh": eval_mesh.build_parser(),
     }
 
 

@@ -1,0 +1,102 @@
+"""``eval_mesh.py``: measures a mesh against a mesh, a point cloud, or a DTU scan."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from idr.cli.common import make_parser, parse, run, say
+from idr.errors import InputError
+
+DESCRIPTION = (
+    "Chamfer distance, accuracy, completeness and F-score of a mesh against a mesh or point cloud in the same "
+    "frame; or the DTU protocol against the official data. Writes the numbers as JSON."
+)
+EXAMPLES = """\
+  python evaluation/eval_mesh.py ../evals/demo_1/surface_world_coordinates_100.ply --reference truth.ply
+  python evaluation/eval_mesh.py surface_world_coordinates_2000.ply --dtu /data/SampleSet/MVS_Data --scan_id 65"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command."""
+    parser = make_parser(DESCRIPTION, EXAMPLES)
+    parser.add_argument("mesh", help="the reconstruction: .ply, .obj, .stl or .glb")
+    parser.add_argument("--reference", default=None, help="the truth: a mesh, or a point cloud")
+    parser.add_argument("--dtu", default=None, help="folder of the official data: Points/stl/, ObsMask/")
+    parser.add_argument("--scan_id", type=int, default=None, help="with --dtu: the scan's number")
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        default=None,
+        help="distance of the F-score; default: a hundredth of the diagonal of the reference's box",
+    )
+    parser.add_argument("--samples", type=int, default=100_000, help="points drawn on each surface")
+    parser.add_argument("--seed", type=int, default=0, help="of the draws")
+    parser.add_argument("--out", default=None, help="JSON file; default: <mesh>_scores.json beside the mesh")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command.
+
+    Args:
+        argv: Arguments without the program's name; None for the process's own.
+
+    Returns:
+        The exit status.
+    """
+    arguments = parse(build_parser(), argv)
+    return run(lambda: _evaluate(arguments))
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    if (arguments.reference is None) == (arguments.dtu is None):
+        raise InputError("expected one of --reference FILE and --dtu FOLDER --scan_id N")
+    if (arguments.dtu is None) != (arguments.scan_id is None):
+        raise InputError("--dtu and --scan_id belong together: --dtu FOLDER --scan_id N")
+    if arguments.samples < 1 or arguments.seed < 0:
+        raise InputError(
+            f"--samples {arguments.samples} --seed {arguments.seed}: expected at least 1 and 0 or more"
+        )
+
+    from dataclasses import asdict
+
+    import trimesh
+
+    from idr.evaluation.dtu import dtu_scores, read_geometry, read_reference
+    from idr.evaluation.mesh_scores import mesh_scores
+    from idr.files import write_text_atomic
+
+    path = Path(arguments.mesh).expanduser()
+    mesh = read_geometry(path)
+    if not isinstance(mesh, trimesh.Trimesh) or not len(mesh.faces):
+        raise InputError(f"{path} holds points but no triangles; expected a mesh")
+    if arguments.dtu is not None:
+        reference = read_reference(Path(arguments.dtu).expanduser(), arguments.scan_id)
+        dtu = dtu_scores(mesh, reference, arguments.seed)
+        record = {"protocol": "dtu", "scan_id": arguments.scan_id, **asdict(dtu)}
+        line = (
+            f"DTU EVALUATION {arguments.scan_id}: accuracy = {dtu.accuracy:.3f} ; "
+            f"completeness = {dtu.completeness:.3f} ; overall = {dtu.overall:.3f}"
+        )
+    else:
+        truth = read_geometry(Path(arguments.reference).expanduser())
+        scores = mesh_scores(mesh, truth, arguments.threshold, arguments.samples, arguments.seed)
+        record = {"protocol": "chamfer", "reference": arguments.reference, "samples": arguments.samples}
+        record |= asdict(scores)
+        line = (
+            f"MESH EVALUATION {path.name}: chamfer = {scores.chamfer:.5g} ; accuracy = {scores.accuracy:.5g} ; "
+            f"completeness = {scores.completeness:.5g} ; "
+            f"f-score({scores.threshold:.3g}) = {scores.f_score:.4f}"
+        )
+    record |= {"mesh": str(path), "seed": arguments.seed}
+    out = Path(arguments.out).expanduser() if arguments.out else path.with_name(f"{path.stem}_scores.json")
+    write_text_atomic(out, json.dumps(record, indent=2, allow_nan=False) + "\n")
+    say(line)
+    say(f"results: {out}")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
