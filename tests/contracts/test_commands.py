@@ -9,6 +9,7 @@ import pytest
 from idr.cli import (
     check_scene,
     disentanglement,
+    doctor,
     eval_mesh,
     evaluate,
     export_cameras,
@@ -187,6 +188,7 @@ ADDED["eval_mesh"] = {
     "seed": 0,
     "out": None,
 }
+ADDED["doctor"] = {"data": None, "use_linear_init": False}
 CHOOSE_A_RUN = {"scan_id", "timestamp", "checkpoint"}
 ADDED["run_scenes"] = {
     flag: default
@@ -210,6 +212,7 @@ def parsers() -> dict[str, argparse.ArgumentParser]:
         "export_cameras": export_cameras.build_parser(),
         "render_path": render_path.build_parser(),
         "eval_mesh": eval_mesh.build_parser(),
+        "doctor": doctor.build_parser(),
     }
 
 

@@ -34,7 +34,7 @@ SCRIPTS = {
     "idr-make-demo-scene", "idr-demo", "idr-run-scenes", "idr-import", "idr-report",
     "idr-export-mesh", "idr-export-cameras", "idr-render-path",
     "idr-make-demo-scene", "idr-demo", "idr-run-scenes", "idr-import",
-    "idr-eval-mesh",
+    "idr-eval-mesh", "idr-doctor",
 }  # fmt: skip
 
 

@@ -11,12 +11,12 @@ from idr.cli.common import make_parser, parse, run, say
 from idr.errors import InputError
 
 DESCRIPTION = (
-    "Chamfer distance, accuracy, completeness and F-score of a mesh against a mesh or point cloud in the same "
-    "frame; or the DTU protocol against the official data. Writes the numbers as JSON."
+    "Chamfer distance, accuracy, completeness and F-score of a mesh against a mesh or point cloud in the "
+    "same frame; or the DTU protocol against the official data. Writes the numbers as JSON."
 )
 EXAMPLES = """\
-  python evaluation/eval_mesh.py ../evals/demo_1/surface_world_coordinates_100.ply --reference truth.ply
-  python evaluation/eval_mesh.py surface_world_coordinates_2000.ply --dtu /data/SampleSet/MVS_Data --scan_id 65"""
+  python evaluation/eval_mesh.py ../evals/demo_1/surface.ply --reference truth.ply
+  python evaluation/eval_mesh.py surface_world_coordinates_2000.ply --dtu /data/MVS_Data --scan_id 65"""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -87,8 +87,8 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         record = {"protocol": "chamfer", "reference": arguments.reference, "samples": arguments.samples}
         record |= asdict(scores)
         line = (
-            f"MESH EVALUATION {path.name}: chamfer = {scores.chamfer:.5g} ; accuracy = {scores.accuracy:.5g} ; "
-            f"completeness = {scores.completeness:.5g} ; "
+            f"MESH EVALUATION {path.name}: chamfer = {scores.chamfer:.5g} ; "
+            f"accuracy = {scores.accuracy:.5g} ; completeness = {scores.completeness:.5g} ; "
             f"f-score({scores.threshold:.3g}) = {scores.f_score:.4f}"
         )
     record |= {"mesh": str(path), "seed": arguments.seed}

@@ -5,8 +5,8 @@ N sampled points, M scan points. World frame of the data set, numpy in float64.
 Of the mesh, points at most 0.2 mm apart on its triangles are thinned so that no two are nearer than 0.2 mm.
 Accuracy: of those in the box BB widened by 60 mm (120 mm beyond the far side) whose voxel is observed, the
 mean distance to the scan. Completeness: of scan points above the ground plane, the mean distance to the
-thinned points within the widened box, as in the official code, observed or not. Distances of 20 mm or more are
-dropped. Overall: the mean of both means. (Jensen et al., CVPR 2014; Aanaes et al., IJCV 2016)
+thinned points within the widened box, observed or not, as in the official code. Distances of 20 mm or
+more are dropped. Overall: the mean of both means. (Jensen et al., CVPR 2014; Aanaes et al., IJCV 2016)
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ FARTHEST = 20.0
 BEFORE_BOX, BEHIND_BOX = 60.0, 120.0
 _CHUNK = 8192
 SOURCE = (
-    "the official data are at https://roboimagedata.compute.dtu.dk/?page_id=36: Points.zip holds Points/stl/, "
-    "SampleSet.zip holds ObsMask/"
+    "the official data are at https://roboimagedata.compute.dtu.dk/?page_id=36: Points.zip holds "
+    "Points/stl/, SampleSet.zip holds ObsMask/"
 )
 
 
@@ -182,8 +182,8 @@ def _mean_within(distances: Array) -> float:
     near = distances[distances < FARTHEST]
     if not len(near):
         raise InputError(
-            f"mesh and scan are nowhere within {FARTHEST:g} mm of one another; expected the same scan, in world "
-            "coordinates, in millimetres"
+            f"mesh and scan are nowhere within {FARTHEST:g} mm of one another; expected the same scan, "
+            "in world coordinates, in millimetres"
         )
     return float(near.mean())
 

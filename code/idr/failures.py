@@ -1,0 +1,34 @@
+"""The names of usual failures; docs/troubleshooting.md has an entry for each with what to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+OBJECT_OUTSIDE_SPHERE = "object-outside-sphere"
+MIRRORED_CAMERAS = "mirrored-cameras"
+WRONG_AXES = "wrong-axes"
+IMAGES_RESIZED = "images-resized"
+MASKS_INVERTED = "masks-inverted"
+CONTRADICTION = "masks-and-cameras-contradict"
+NO_SURFACE = "no-surface-yet"
+OUT_OF_MEMORY = "out-of-memory"
+NAMES = (
+    OBJECT_OUTSIDE_SPHERE, MIRRORED_CAMERAS, WRONG_AXES, IMAGES_RESIZED, MASKS_INVERTED, CONTRADICTION,
+    NO_SURFACE, OUT_OF_MEMORY,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A failure that was found.
+
+    Attributes:
+        name: One of `NAMES`.
+        text: What was seen, and what to do.
+    """
+
+    name: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.text} (docs/troubleshooting.md#{self.name})"

@@ -1,0 +1,115 @@
+"""Healthy scenes pass; each spoilt one gets its own name."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from idr import failures
+from idr.cli import doctor, make_scene
+from idr.preprocess.doctor import diagnose_views
+from idr.preprocess.scene_views import load_views, make_views, read_matrices
+from tests.preprocess.scenes import real_scene
+
+DOCS = Path(__file__).parents[2] / "docs" / "troubleshooting.md"
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("scene") / "scan1"
+    words = f"--out {folder} --img_res 60 76 --views 14 --holdout 0 --supersampling 1 --mesh_resolution 24"
+    assert make_scene.main(words.split()) == 0
+    return folder
+
+
+@pytest.fixture
+def spoilt(scene, tmp_path):
+    """Diagnoses the scene with its matrices or masks changed."""
+    views, scale = load_views(scene), read_matrices(scene / "cameras.npz", "scale_mat")[0]
+
+    def diagnose(matrix=lambda views: views.projections, masks=lambda mask: mask, scale=scale):
+        changed = make_views(views.names, tuple(masks(mask) for mask in views.masks), matrix(views))
+        return diagnose_views(changed, scale)
+
+    diagnose.scale = scale
+    return diagnose
+
+
+def flipped(*signs):
+    return lambda v: v.intrinsics @ (np.diag(signs).astype(float) @ np.linalg.inv(v.poses)[:, :3])
+
+
+def resized(x, y):
+    return lambda v: np.diag([x, y, 1.0]) @ v.projections
+
+
+def test_healthy(scene, capsys):
+    assert doctor.main([str(scene)]) == 0
+    assert "fit together" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "signs, words",
+    [((1, -1, -1), "axes y and z"), ((-1, 1, -1), "axes x and z"), ((-1, -1, 1), "axes x and y")],
+)
+def test_wrong_axes(spoilt, signs, words):
+    (found,) = spoilt(flipped(*signs))
+    assert found.name == failures.WRONG_AXES and words in found.text
+
+
+def test_mirrored(spoilt):
+    (found,) = spoilt(lambda v: v.projections @ np.diag([-1.0, 1.0, 1.0, 1.0]))
+    assert found.name == failures.MIRRORED_CAMERAS
+
+
+@pytest.mark.parametrize("factors", [(2.0, 2.0), (0.5, 0.5), (1.6, 1.6), (3.0, 2.0)])
+def test_resized(spoilt, factors):
+    (found,) = spoilt(resized(*factors))
+    assert found.name == failures.IMAGES_RESIZED
+    size = re.search(r"about (\d+) x (\d+) pixels", found.text).groups()
+    assert np.allclose([float(n) for n in size], [76 * factors[0], 60 * factors[1]], rtol=0.1)
+
+
+def test_masks_inverted(spoilt):
+    (found,) = spoilt(masks=lambda mask: ~mask)
+    assert found.name == failures.MASKS_INVERTED
+
+
+def test_outside_sphere(spoilt):
+    (found,) = spoilt(scale=spoilt.scale @ np.diag([0.3, 0.3, 0.3, 1.0]))
+    assert found.name == failures.OBJECT_OUTSIDE_SPHERE
+
+
+def test_exchanged_cameras(spoilt):
+    (found,) = spoilt(lambda v: np.random.default_rng(0).permutation(v.projections))
+    assert found.name == failures.CONTRADICTION
+
+
+def test_command_names_the_failure(scene, tmp_path, capsys):
+    copy = tmp_path / "scan1"
+    shutil.copytree(scene, copy)
+    with np.load(copy / "cameras.npz") as file:
+        arrays = dict(file)
+    for key in arrays:
+        if key.startswith("world_mat") and "inv" not in key:
+            arrays[key] = np.diag([2.0, 2.0, 1.0, 1.0]) @ arrays[key]
+    np.savez(copy / "cameras.npz", **arrays)
+    assert doctor.main([str(copy)]) == 1
+    out = capsys.readouterr().out
+    assert out.startswith("images-resized: ") and "docs/troubleshooting.md#images-resized" in out
+
+
+def test_names_and_docs_agree():
+    assert re.findall(r"^## (.+)$", DOCS.read_text(), re.MULTILINE) == list(failures.NAMES)
+    assert str(replace(failures.Finding("a", "b"), name="no-surface-yet")).endswith("#no-surface-yet)")
+
+
+class TestRealScenes:
+    @pytest.mark.parametrize("name", ["DTU/scan65", "temple/scan1"])
+    def test_no_false_alarm(self, name):
+        assert doctor.main([str(real_scene(name))]) == 0
