@@ -85,8 +85,16 @@ def test_outside_sphere(spoilt):
     assert found.name == failures.OBJECT_OUTSIDE_SPHERE
 
 
-def test_exchanged_cameras(spoilt):
-    (found,) = spoilt(lambda v: np.random.default_rng(0).permutation(v.projections))
+def test_masks_of_something_else(spoilt):
+    generator = np.random.default_rng(0)
+
+    def corner(mask):
+        other = np.zeros_like(mask)
+        row, column = generator.integers([50, 60])
+        other[row : row + 8, column : column + 8] = True
+        return other
+
+    (found,) = spoilt(masks=corner)
     assert found.name == failures.CONTRADICTION
 
 
@@ -104,6 +112,18 @@ def test_command_names_the_failure(scene, tmp_path, capsys):
     assert out.startswith("images-resized: ") and "docs/troubleshooting.md#images-resized" in out
 
 
+def test_out_of_memory_is_named(capsys):
+    import torch
+
+    from idr.cli.common import run
+
+    def body():
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    assert run(body) == 1
+    assert capsys.readouterr().err.startswith("stopped: out-of-memory: ")
+
+
 def test_names_and_docs_agree():
     assert re.findall(r"^## (.+)$", DOCS.read_text(), re.MULTILINE) == list(failures.NAMES)
     assert str(replace(failures.Finding("a", "b"), name="no-surface-yet")).endswith("#no-surface-yet)")
@@ -113,3 +133,6 @@ class TestRealScenes:
     @pytest.mark.parametrize("name", ["DTU/scan65", "temple/scan1"])
     def test_no_false_alarm(self, name):
         assert doctor.main([str(real_scene(name))]) == 0
+
+    def test_rough_cameras_are_no_failure(self):
+        assert doctor.main([str(real_scene("DTU/scan65")), "--use_linear_init"]) == 0

@@ -185,6 +185,14 @@ def run(function: Callable[[], int | None]) -> int:
     except TrainingStoppedError as error:
         print(f"stopped: {error}", file=sys.stderr, flush=True)  # noqa: T201
         return EXIT_STOPPED
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and type(error).__name__ != "OutOfMemoryError":  # torch's own
+            raise
+        from idr.failures import OUT_OF_MEMORY, Finding
+
+        text = "no memory left; lower train.num_pixels, plot.chunk_pixels and plot.chunk_points"
+        print(f"stopped: {Finding(OUT_OF_MEMORY, text)}", file=sys.stderr, flush=True)  # noqa: T201
+        return EXIT_STOPPED
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr, flush=True)  # noqa: T201
         return EXIT_INTERRUPTED

@@ -6,6 +6,7 @@ B images of a batch, P pixels an image, R = B P rays.
 from __future__ import annotations
 
 import logging
+import math
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from idr.checkpoint_format import write_content
 from idr.checkpoints import CheckpointFolder, checkpoint_name
 from idr.errors import OutputError, TrainingStoppedError
+from idr.failures import NO_SURFACE, Finding
 from idr.files import write_atomic
 from idr.geometry.frames import frame_of
 from idr.training.config import TrainConfig
@@ -260,6 +262,9 @@ class Trainer:
         if not self.ranks.is_first:
             return
         row: dict[str, float | int] = {"epoch": epoch, **self.state.averages.read()}
+        if math.isnan(row.get("psnr", 0.0)):
+            text = f"in epoch {epoch} no ray within a mask met the surface"
+            log.warning("%s", Finding(NO_SURFACE, text))
         row["alpha"] = float(self.loss.alpha)
         row["learning_rate"] = float(self.state.optimizer.param_groups[0]["lr"])
         row["minutes"] = self._seconds / 60
