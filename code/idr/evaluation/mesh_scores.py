@@ -71,7 +71,7 @@ def mesh_scores(
         raise InputError(f"threshold {threshold:g}: expected a positive distance; give one with --threshold")
     on_mesh = sample_surface(mesh, num_samples, generator)
     faces = getattr(reference, "faces", None)
-    if faces is not None and len(faces):
+    if isinstance(reference, trimesh.Trimesh) and faces is not None and len(faces):
         to_reference = point_to_mesh_distance(on_mesh, truth, faces)
         on_reference = sample_surface(reference, num_samples, generator)
     else:
