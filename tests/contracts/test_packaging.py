@@ -33,7 +33,6 @@ SCRIPTS = {
     "idr-train", "idr-eval", "idr-eval-disentanglement", "idr-preprocess-cameras", "idr-check-scene",
     "idr-make-demo-scene", "idr-demo", "idr-run-scenes", "idr-import", "idr-report",
     "idr-export-mesh", "idr-export-cameras", "idr-render-path",
-    "idr-make-demo-scene", "idr-demo", "idr-run-scenes", "idr-import",
     "idr-eval-mesh", "idr-doctor",
 }  # fmt: skip
 

@@ -21,6 +21,7 @@ PARSERS = {
     "training/exp_runner.py": "train",
     "training/run_scenes.py": "run_scenes",
     "evaluation/eval.py": "evaluate",
+    "evaluation/eval_mesh.py": "eval_mesh",
     "evaluation/report.py": "report",
     "evaluation/eval_disentanglement.py": "disentanglement",
     "evaluation/export_cameras.py": "export_cameras",
@@ -28,6 +29,7 @@ PARSERS = {
     "evaluation/render_path.py": "render_path",
     "preprocess/preprocess_cameras.py": "preprocess_cameras",
     "preprocess/check_scene.py": "check_scene",
+    "preprocess/doctor.py": "doctor",
     "preprocess/import_scene.py": "import_scene",
     "preprocess/make_demo_scene.py": "make_scene",
 }
