@@ -227,7 +227,8 @@ def _with_masks(
         ]
     elif options.masks == mask_sources.AUTO:
         tell(f"making masks of {len(pictures)} images")
-        points = options.points if options.points is not None else source.points
+        known = source.points if source.points_on_object else None
+        points = options.points if options.points is not None else known
         titles = [f"{name} ({view.name})" for name, view in zip(names, source.views, strict=True)]
         made = make_masks([picture.rgb for picture in pictures], titles, world_mats, points)
         masks = list(made.masks)
