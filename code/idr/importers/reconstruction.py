@@ -119,7 +119,7 @@ def reconstruct(source: Path, work: Path, settings: Settings, tell: Tell) -> Sou
 def _fingerprint(digests: dict[str, str], settings: Settings, version: str) -> dict[str, Any]:
     """Everything that decides the result; threads and the number asked for afterwards do not."""
     decisive = {"camera_model": settings.camera_model, "matching": settings.matching, "seed": settings.seed}
-    return {"format": 1, "pycolmap": version, **decisive, "photographs": digests}
+    return {"format": 2, "pycolmap": version, **decisive, "photographs": digests}
 
 
 def _begin(work: Path, fingerprint: dict[str, Any], tell: Tell) -> None:
@@ -163,6 +163,7 @@ def _find_features(
     tell(f"features of {len(taken)} photographs, {len(groups)} camera{'s'[: len(groups) > 1]}")
     options = pycolmap.FeatureExtractionOptions()
     options.use_gpu, options.num_threads, options.max_image_size = False, settings.threads, LONGEST_SIDE
+    options.sift.estimate_affine_shape = True  # places more of the photographs that are far apart
     with whole_folder(work / FEATURES) as folder:
         for (_, size), members in groups.items():
             reader = pycolmap.ImageReaderOptions()
