@@ -123,6 +123,15 @@ ADDED["import_scene"] = {
     "downscale": 1,
     "pixel_centre": None,
     "force": False,
+    "camera_model": None,
+    "matching": None,
+    "min_registered": None,
+    "threads": None,
+    "rough_cameras": False,
+    "rough_degrees": 1.5,
+    "rough_fraction": 0.03,
+    "rough_from": None,
+    "seed": 0,
 }
 ANY_RUN = {
     flag: (PUBLISHED["eval"] | ADDED["eval"])[flag]

@@ -13,10 +13,17 @@ from idr.cli.common import make_parser, parse, run, say
 from idr.errors import InputError
 
 if TYPE_CHECKING:
-    from idr.importers.scene_folder import Imported
+    from idr.importers.scene_folder import Imported, Roughen
+    from idr.importers.source import Array, Source
 
-KINDS = ("transforms", "neus", "idr", "middlebury", "colmap", "projections")
-_EXAMPLES = """  python preprocess/import_scene.py ~/captures/mug --out ../data/mine/scan0 --masks auto
+PHOTOGRAPHS = "photographs"
+KINDS = ("transforms", "neus", "idr", "middlebury", "colmap", "projections", PHOTOGRAPHS)
+CAMERA_MODELS = (
+    *("SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "FULL_OPENCV"),
+    *("SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE", "OPENCV_FISHEYE"),
+)
+_EXAMPLES = """  python preprocess/import_scene.py ~/photos/mug --out ../data/mine/scan0
+  python preprocess/import_scene.py ~/captures/mug --out ../data/mine/scan4 --masks auto
   python preprocess/import_scene.py ~/nerf_synthetic/lego --out ../data/lego/scan1 --downscale 2
   python preprocess/import_scene.py ~/colmap/shoe --out ../data/mine/scan2 --masks ~/colmap/shoe/masks
   python preprocess/import_scene.py ~/mug --out ../data/mine/scan3 --mask_command 'segment {image} {mask}'"""
@@ -26,9 +33,8 @@ def build_parser() -> argparse.ArgumentParser:
     """Returns the command's parser."""
     parser = make_parser(
         "Writes a data folder (image/, mask/, cameras.npz) from a scene of nerfstudio, Blender, COLMAP, "
-        "NeuS, "
-        "IDR, Middlebury, or with a text file of a 3 x 4 projection for each image. Lens distortion is "
-        "removed, "
+        "NeuS, IDR, Middlebury, or with a text file of a 3 x 4 projection for each image; or from "
+        "photographs alone, whose cameras are found by structure from motion. Lens distortion is removed, "
         "missing masks can be made, the unit sphere is found.",
         _EXAMPLES,
     )
@@ -43,7 +49,8 @@ def build_parser() -> argparse.ArgumentParser:
         type=str,
         default=None,
         help="folder of masks for the photographs as they are, alpha (their alpha channel), or auto (made "
-        "from photographs and cameras); default: the source's masks, else its alpha channel",
+        "from photographs and cameras); default: the source's masks, else its alpha channel, else auto for "
+        "photographs alone",
     )
     parser.add_argument(
         "--mask_command",
@@ -77,7 +84,58 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--force", action="store_true", help="replace a scene that was imported to --out before"
     )
+    _add_reconstruction(parser)
+    _add_rough(parser)
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the reconstruction and of the noise of --rough_cameras"
+    )
     return parser
+
+
+def _add_reconstruction(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "photographs alone", "pip install -e '.[colmap]'; work files in reconstruction_scan<N> beside --out"
+    )
+    group.add_argument(
+        "--camera_model", choices=CAMERA_MODELS, default=None, help="COLMAP's model; default: SIMPLE_RADIAL"
+    )
+    group.add_argument(
+        "--matching",
+        choices=("auto", "exhaustive", "sequential"),
+        default=None,
+        help="pairs that are compared: all, or neighbours in name order; default: auto, all up to 80 "
+        "photographs",
+    )
+    group.add_argument(
+        "--min_registered",
+        type=int,
+        default=None,
+        help="photographs that must find their place; default: half of them",
+    )
+    group.add_argument(
+        "--threads",
+        type=int,
+        default=None,
+        help="of the reconstruction; 1: the same cameras each time; default: one a core",
+    )
+
+
+def _add_rough(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("rough cameras", "cameras_linear_init.npz, for --train_cameras")
+    group.add_argument(
+        "--rough_cameras", action="store_true", help="write them, by disturbing the exact ones"
+    )
+    group.add_argument("--rough_degrees", type=float, default=1.5, help="mean angle of the disturbance")
+    group.add_argument(
+        "--rough_fraction", type=float, default=0.03, help="mean move of a camera, over its distance"
+    )
+    group.add_argument(
+        "--rough_from",
+        type=str,
+        default=None,
+        metavar="SOURCE2",
+        help="write those of another source of the same photographs, brought to the frame of SOURCE",
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -95,32 +153,115 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _import(arguments: argparse.Namespace) -> None:
     out = Path(arguments.out).expanduser().resolve()
-    if not re.fullmatch(r"scan\d+", out.name):
-        raise InputError(f"--out {arguments.out}: expected a folder named scan<N>, such as data/mine/scan0")
-    if arguments.downscale < 1:
-        raise InputError(f"--downscale {arguments.downscale}: expected a whole factor of 1 or more")
+    _check(arguments, out)
     from idr.importers.points import read_points
-    from idr.importers.recognise import read_source
     from idr.importers.scene_folder import Options, check_target, write_scene
 
     began = time.monotonic()
     check_target(out, arguments.force)
     path = Path(arguments.source).expanduser()
-    images = Path(arguments.images).expanduser() if arguments.images else None
-    source = read_source(path, arguments.kind, images, arguments.pixel_centre)
+    source = _read(path, arguments.kind, out, arguments)
     sparse = f", {len(source.points)} sparse points" if source.points is not None else ""
     say(f"{path}: {source.kind}, {len(source.views)} views{sparse}")
     points = read_points(Path(arguments.points).expanduser()) if arguments.points else None
     options = Options(
-        arguments.masks,
+        _mask_choice(arguments, source),
         arguments.mask_command,
         arguments.sphere,
         arguments.downscale,
         points,
         arguments.force,
+        _roughen(arguments, source, out),
     )
     done = write_scene(source, out, options, str(path.resolve()), say)
     _say_done(done, time.monotonic() - began)
+
+
+def _check(arguments: argparse.Namespace, out: Path) -> None:
+    """Refuses what can be seen to be wrong before anything is computed."""
+    if not re.fullmatch(r"scan\d+", out.name):
+        raise InputError(f"--out {arguments.out}: expected a folder named scan<N>, such as data/mine/scan0")
+    for flag, smallest in (("downscale", 1), ("threads", 1), ("min_registered", 3), ("seed", 0)):
+        value = getattr(arguments, flag)
+        if value is not None and value < smallest:
+            raise InputError(f"--{flag} {value}: expected a whole number of {smallest} or more")
+    if arguments.rough_cameras and arguments.rough_from:
+        raise InputError("got both --rough_cameras and --rough_from; expected one of them")
+    from idr.datasets.images import list_images
+    from idr.importers.masks import ALPHA, AUTO, check_command
+
+    if arguments.mask_command:
+        check_command(arguments.mask_command)
+    if arguments.masks not in (None, ALPHA, AUTO):
+        list_images(Path(arguments.masks).expanduser())
+
+
+def _read(path: Path, kind: str | None, out: Path, arguments: argparse.Namespace) -> Source:
+    """Reads a scene with cameras, or finds those of photographs."""
+    from idr.importers.recognise import read_source, recognise
+
+    images = Path(arguments.images).expanduser() if arguments.images else None
+    kind = kind or recognise(path)
+    if kind != PHOTOGRAPHS:
+        _refuse_flags(arguments, kind, path)
+        return read_source(path, kind, images, arguments.pixel_centre)
+    if arguments.pixel_centre is not None:
+        raise InputError(f"--pixel_centre is for cameras that are given; {path} holds photographs alone")
+    from idr.importers.reconstruction import Settings, reconstruct
+
+    settings = Settings(
+        arguments.camera_model or Settings.camera_model,
+        arguments.matching or Settings.matching,
+        arguments.min_registered,
+        arguments.seed,
+        arguments.threads or Settings.threads,
+    )
+    say(f"{path}: photographs alone; their cameras are found, which takes a while")
+    return reconstruct(images or path, out.parent / f"reconstruction_{out.name}", settings, say)
+
+
+def _refuse_flags(arguments: argparse.Namespace, kind: str, path: Path) -> None:
+    """Refuses flags of the reconstruction where nothing is reconstructed."""
+    for flag in ("camera_model", "matching", "min_registered", "threads"):
+        if getattr(arguments, flag) is not None:
+            raise InputError(
+                f"--{flag} is for photographs alone, but {path} has cameras ({kind}); leave it out, or add "
+                f"--kind {PHOTOGRAPHS} to throw these cameras away"
+            )
+
+
+def _mask_choice(arguments: argparse.Namespace, source: Source) -> str | None:
+    """What was asked for; masks are made of photographs alone where there are none."""
+    from idr.importers.masks import AUTO, has_alpha_masks
+
+    if source.kind != PHOTOGRAPHS or arguments.masks or arguments.mask_command or has_alpha_masks(source):
+        return arguments.masks
+    say("no masks given, no alpha channel: masks are made")
+    return AUTO
+
+
+def _roughen(arguments: argparse.Namespace, source: Source, out: Path) -> Roughen | None:
+    """How rough cameras are made, None for not at all."""
+    from idr.importers.rough_cameras import disturbed_poses, poses_from
+
+    if arguments.rough_cameras:
+        return lambda poses, center: disturbed_poses(
+            poses, center, arguments.rough_degrees, arguments.rough_fraction, arguments.seed
+        )
+    if not arguments.rough_from:
+        return None
+    from idr.evaluation.camera_error import align_cameras
+
+    path = Path(arguments.rough_from).expanduser()
+    plain = argparse.Namespace(**vars(arguments) | {"images": None, "pixel_centre": None})
+    second = _read(path, None, out, plain)
+    names = [view.name for view in source.views]
+
+    def align(rough: Array, exact: Array) -> tuple[float, Array, Array]:
+        found = align_cameras(rough, exact)
+        return found.scale, found.rotation, found.translation
+
+    return lambda poses, center: poses_from(second, names, poses, align, str(path))
 
 
 def _say_done(done: Imported, seconds: float) -> None:

@@ -26,7 +26,10 @@ from idr.importers.source import (
 )
 
 MODEL_FOLDERS = (".", "sparse/0", "sparse", "colmap/sparse/0", "dense/sparse")
-IMAGE_FOLDERS = ("images", "image", "../images", "../image", "../../images", "../../image", "../../../images")
+IMAGE_FOLDERS = (
+    *("images", "image", "../images", "../image", "../../images", "../../image", "../../../images"),
+    "../photographs",  # beside a model of our own reconstruction
+)
 PIXEL_CENTRE = 0.5
 SPHERICAL = ("EQUIRECTANGULAR",)
 LONG_TRACK = 3

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from idr.errors import InputError, MissingInputError
-from idr.importers import colmap, numpy_folders, text_cameras, transforms
+from idr.importers import colmap, numpy_folders, photographs, text_cameras, transforms
 from idr.importers.source import Source
 
 
@@ -75,7 +75,7 @@ def recognise(source: Path) -> str:
         source: File or folder.
 
     Returns:
-        A key of `KINDS`.
+        A key of `KINDS`, or `photographs.KIND` for photographs and nothing that places them.
 
     Raises:
         MissingInputError: Nothing there.
@@ -84,8 +84,11 @@ def recognise(source: Path) -> str:
     if not source.exists():
         raise MissingInputError(f"no file or folder {source}; expected a scene to import")
     found = [name for name, kind in KINDS.items() if kind.is_there(source)]
+    if not found and (photographs.find_photographs(source) or photographs.foreign_files(source)):
+        return photographs.KIND
     if not found:
         looked = "; ".join(f"{name}: {kind.looks_for}" for name, kind in KINDS.items())
+        looked += "; photographs alone"
         raise InputError(f"{source} is no scene that can be imported; looked for {looked}")
     if len(found) > 1:
         raise InputError(f"{source} may be {' or '.join(found)}; say which with --kind {found[0]}")
@@ -95,7 +98,7 @@ def recognise(source: Path) -> str:
 def read_source(
     source: Path, kind: str | None = None, images: Path | None = None, pixel_centre: float | None = None
 ) -> Source:
-    """Reads a scene of another program.
+    """Reads a scene of another program; photographs without cameras are for `reconstruction.reconstruct`.
 
     Args:
         source: File or folder.
@@ -110,7 +113,10 @@ def read_source(
         MissingInputError: A part of it is not there.
         InputError: It cannot be used.
     """
-    chosen = KINDS[kind or recognise(source)]
+    kind = kind or recognise(source)
     if not source.exists():
         raise MissingInputError(f"no file or folder {source}; expected a scene to import")
+    if kind == photographs.KIND:
+        raise InputError(f"{source} holds photographs without cameras; expected a scene with cameras")
+    chosen = KINDS[kind]
     return chosen.read(source, images, chosen.pixel_centre if pixel_centre is None else pixel_centre)

@@ -21,12 +21,16 @@ from idr.importers import masks as mask_sources
 from idr.importers.auto_masks import make_masks
 from idr.importers.mask_sheet import draw_sheet
 from idr.importers.pictures import Picture, load_picture
+from idr.importers.rough_cameras import describe
 from idr.importers.source import Array, Source
 from idr.importers.sphere import Sphere, choose_sphere
 from idr.preprocess.scene_views import SceneViews, make_views
 
-RECORD, SHEET, CAMERAS = "import.json", "masks.png", "cameras.npz"
-OWN_NAMES = {"image", "mask", "check", RECORD, SHEET, CAMERAS, "cameras_backup.npz"}
+RECORD, SHEET, CAMERAS, ROUGH = "import.json", "masks.png", "cameras.npz", "cameras_linear_init.npz"
+OWN_NAMES = {"image", "mask", "check", RECORD, SHEET, CAMERAS, ROUGH}
+OWN_NAMES |= {"cameras_backup.npz", "cameras_linear_init_backup.npz"}
+Roughen = Callable[[Array, Array], Array]
+"""Makes rough poses (B, 4, 4) of exact ones (B, 4, 4) around the object's middle (3,)."""
 DOUBTFUL = 0.75
 """Overlap of a made mask with what the other views say of it below which it is named."""
 
@@ -42,6 +46,7 @@ class Options:
         downscale: Factor by which images shrink.
         points: (N, 3) sparse points in place of the source's own.
         overwrite: Whether a scene that is there may be replaced.
+        roughen: Makes the rough cameras to write beside the exact ones; None for none.
     """
 
     masks: str | None = None
@@ -50,6 +55,7 @@ class Options:
     downscale: int = 1
     points: Array | None = None
     overwrite: bool = False
+    roughen: Roughen | None = None
 
 
 @dataclass(frozen=True)
@@ -139,10 +145,12 @@ def write_scene(
         views, warnings = _with_masks(source, pictures, temporary, options, words, tell)
         points = options.points if options.points is not None else source.points
         sphere = choose_sphere(views, points, source.scale_mat, options.sphere)
-        _write_cameras(temporary / CAMERAS, pictures, sphere)
+        projections = np.stack([picture.projection for picture in pictures])
+        _write_cameras(temporary / CAMERAS, projections, sphere)
+        rough = _write_rough(temporary / ROUGH, views, sphere, options.roughen)
         draw_sheet(views, temporary / "image", temporary / SHEET)
         size = pictures[0].rgb.shape[:2]
-        notes = (*source.notes, *_notes(pictures, options))
+        notes = (*source.notes, *_notes(pictures, options), *rough)
         record = {
             "generator": "idr import_scene",
             "source": origin,
@@ -219,7 +227,8 @@ def _with_masks(
         ]
     elif options.masks == mask_sources.AUTO:
         tell(f"making masks of {len(pictures)} images")
-        points = options.points if options.points is not None else source.points
+        known = source.points if source.points_on_object else None
+        points = options.points if options.points is not None else known
         titles = [f"{name} ({view.name})" for name, view in zip(names, source.views, strict=True)]
         made = make_masks([picture.rgb for picture in pictures], titles, world_mats, points)
         masks = list(made.masks)
@@ -237,12 +246,21 @@ def _with_masks(
     return SceneViews(tuple(names), views.masks, views.intrinsics, views.poses, views.projections), warnings
 
 
-def _write_cameras(path: Path, pictures: list[Picture], sphere: Sphere) -> None:
+def _write_cameras(path: Path, projections: Array, sphere: Sphere) -> None:
     arrays: dict[str, Array] = {}
-    for k, picture in enumerate(pictures):
-        arrays[f"world_mat_{k}"] = np.vstack([picture.projection, [0.0, 0.0, 0.0, 1.0]])
+    for k, projection in enumerate(projections):
+        arrays[f"world_mat_{k}"] = np.vstack([projection, [0.0, 0.0, 0.0, 1.0]])
         arrays[f"scale_mat_{k}"] = sphere.scale_mat
     write_atomic(path, lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
+
+
+def _write_rough(path: Path, views: SceneViews, sphere: Sphere, roughen: Roughen | None) -> list[str]:
+    """Writes rough cameras with the exact ones' intrinsics, if asked to; says how far off they are."""
+    if roughen is None:
+        return []
+    poses = roughen(views.poses, sphere.center)
+    _write_cameras(path, views.intrinsics @ np.linalg.inv(poses)[:, :3], sphere)
+    return [describe(poses, views.poses, sphere.center)]
 
 
 def _notes(pictures: list[Picture], options: Options) -> list[str]:

@@ -1,0 +1,77 @@
+"""Photographs with texture, as structure from motion needs them: a box on a ground, both in random print."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+HEIGHT, WIDTH, FOCAL = 240, 320, 330.0
+SIDE = 256  # texels along a face
+BOX = 0.5  # half its edge
+FACES = {  # corner and two edges of each face
+    "top": ((-1, -1, 1), (2, 0, 0), (0, 2, 0)),
+    "front": ((-1, -1, -1), (2, 0, 0), (0, 0, 2)),
+    "back": ((-1, 1, -1), (2, 0, 0), (0, 0, 2)),
+    "left": ((-1, -1, -1), (0, 2, 0), (0, 0, 2)),
+    "right": ((1, -1, -1), (0, 2, 0), (0, 0, 2)),
+}
+
+
+def poses(count: int, step_degrees: float = 14.0, distance: float = 3.2) -> np.ndarray:
+    """(B, 4, 4) camera-to-world poses on an arc above the ground."""
+    found = []
+    for k in range(count):
+        turn = np.radians(20 + step_degrees * k)
+        height = 0.55 + 0.1 * np.sin(2.0 * k)
+        centre = distance * np.array([np.cos(turn), np.sin(turn), height])
+        forward = -centre / np.linalg.norm(centre)
+        right = np.cross(forward, [0, 0, 1.0])
+        right /= np.linalg.norm(right)
+        pose = np.eye(4)
+        pose[:3, :3] = np.column_stack([right, np.cross(forward, right), forward])
+        pose[:3, 3] = centre
+        found.append(pose)
+    return np.stack(found)
+
+
+def texture(seed: int, colour: tuple[int, int, int]) -> np.ndarray:
+    """(SIDE, SIDE, 3) uint8: blotches of three sizes in one colour."""
+    generator = np.random.default_rng(seed)
+    grey = np.zeros((SIDE, SIDE))
+    for blur in (1.2, 3.0, 8.0):
+        layer = cv2.GaussianBlur(generator.standard_normal((SIDE, SIDE)), (0, 0), blur)
+        grey += layer / layer.std()
+    shade = np.clip(0.65 + 0.12 * grey, 0.25, 1)
+    return (shade[..., None] * np.array(colour)).astype(np.uint8)
+
+
+def photograph(pose: np.ndarray, seed: int = 0) -> np.ndarray:
+    """(HEIGHT, WIDTH, 3) uint8 RGB, faces drawn from far to near."""
+    k = np.array([[FOCAL, 0, (WIDTH - 1) / 2], [0, FOCAL, (HEIGHT - 1) / 2], [0, 0, 1]])
+    world_to_camera = np.linalg.inv(pose)[:3]
+    ground = (np.array([-3, -3, -BOX]), np.array([6.0, 0, 0]), np.array([0, 6.0, 0]))
+    box = [tuple(BOX * np.array(part, dtype=float) for part in face) for face in FACES.values()]
+    patches = [(*face, seed + i, (250, 190, 90)) for i, face in enumerate(box, start=1)]
+    patches.sort(key=lambda patch: -float(np.linalg.norm(sum(patch[1:3]) / 2 + patch[0] - pose[:3, 3])))
+    patches.insert(0, (*ground, seed, (90, 150, 230)))
+    image = np.full((HEIGHT, WIDTH, 3), 128, np.uint8)
+    for corner, across, up, number, colour in patches:
+        plane = np.column_stack([across / SIDE, up / SIDE, corner])  # texel -> world
+        to_pixels = k @ (world_to_camera[:, :3] @ plane + np.outer(world_to_camera[:, 3], [0, 0, 1]))
+        print_ = texture(number, colour)
+        drawn = cv2.warpPerspective(print_, to_pixels, (WIDTH, HEIGHT), flags=cv2.INTER_AREA)
+        cover = cv2.warpPerspective(np.full((SIDE, SIDE), 255, np.uint8), to_pixels, (WIDTH, HEIGHT))
+        image[cover > 127] = drawn[cover > 127]
+    return image
+
+
+def write(folder: Path, views: np.ndarray, ending: str = "png") -> list[Path]:
+    """Writes one photograph a pose: view1.png, view2.png ... view10.png."""
+    folder.mkdir(parents=True)
+    files = []
+    for number, pose in enumerate(views, start=1):
+        files.append(folder / f"view{number}.{ending}")
+        cv2.imwrite(str(files[-1]), cv2.cvtColor(photograph(pose), cv2.COLOR_RGB2BGR))
+    return files
