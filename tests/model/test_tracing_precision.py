@@ -1,4 +1,4 @@
-"""Tracing in bfloat16 and TF32: the float32 hits, by arithmetic that is truly cheaper, and who may ask for it."""
+"""Tracing in bfloat16 and TF32: the float32 hits by arithmetic that is truly cheaper; who may ask for it."""
 
 from __future__ import annotations
 

@@ -77,7 +77,8 @@ def check_precision(precision: str, device: torch.device) -> None:
     if not isinstance(capability, tuple) or capability < LEAST_TF32 or torch.version.hip is not None:
         raise InputError(
             f"model.ray_tracer.precision = tf32: {device} has no TF32; expected an NVIDIA GPU of capability "
-            f"{LEAST_TF32[0]}.{LEAST_TF32[1]} or newer (Ampere); set model.ray_tracer.precision to float32 or bf16"
+            f"{LEAST_TF32[0]}.{LEAST_TF32[1]} or newer (Ampere); set model.ray_tracer.precision to float32 "
+            "or bf16"
         )
 
 
@@ -161,7 +162,7 @@ class CheapTracer(Tracer):
 
     def __init__(self, tracer: Tracer, config: TracerConfig) -> None:
         self.tracer, self.config = tracer, config
-        self._published = PublishedTracer(config)
+        self._published = PublishedTracer(config, reads_which=False)
         self._checked: torch.device | None = None
 
     @torch.no_grad()
