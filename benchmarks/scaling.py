@@ -5,8 +5,8 @@
 
 Each part compares two ways in one run, in turns, medians over the repetitions: the published and the
 accelerated tracer in steps of the conf's networks from their initial weights, dense and sparse meshes of the
-same network (as `mesh.py`), and the tracers again in one and in several processes of ``torchrun``, which train
-the built-in scene with one thread each. Evaluations of f without gradient are counted exactly. Where a
+same network (as `mesh.py`), and the tracers again in one and in several processes of ``torchrun``, which
+train the built-in scene with one thread each. Evaluations of f without gradient are counted exactly. Where a
 published step would take longer than ``--whole_under`` seconds, it is timed and counted on as many rays as
 that allows, one in a hundred at least, and scaled by the number of rays; marked ``~``.
 """
