@@ -40,6 +40,7 @@ def draw(result: dict[str, Any], file: Path) -> bool:
         ImportError: matplotlib is not installed.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import NullLocator
 
     parts = panels(result)
     if not parts:
@@ -55,7 +56,7 @@ def draw(result: dict[str, Any], file: Path) -> bool:
             else:
                 axes.loglog(places, seconds, marker="o", label=label)
                 axes.set_xticks(places, [str(place) for place in places])
-                axes.minorticks_off()
+                axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlabel(title)
         axes.set_ylabel("seconds")
         axes.legend()
