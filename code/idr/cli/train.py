@@ -219,6 +219,7 @@ def _build(
     arguments: argparse.Namespace, conf: ConfigTree, scan_id: int | None, seed: int, device: torch.device
 ) -> tuple[Any, Any, Any, LearnablePoses | None]:
     """Builds data set, model, loss and, if asked, poses, the same in every process."""
+    from idr.model.tracing.precision import check_model
     from idr.plugins import build_dataset, build_loss, build_model
     from idr.training.poses import LearnablePoses
     from idr.training.randomness import Stream, seed_everything
@@ -226,6 +227,7 @@ def _build(
     seed_everything(seed, Stream.WEIGHTS)
     dataset = build_dataset(conf, arguments.train_cameras, scan_id, arguments.data_root)
     model, loss = build_model(conf).to(device), build_loss(conf)
+    check_model(model, device)
     poses = None
     if arguments.train_cameras:
         poses = LearnablePoses(dataset.get_pose_init().float()).to(device)

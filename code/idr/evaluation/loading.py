@@ -18,6 +18,7 @@ from idr.config import load_conf
 from idr.errors import InputError, MissingInputError
 from idr.geometry.cameras import pose_matrix
 from idr.geometry.frames import check_frame, frame_of
+from idr.model.tracing.precision import check_model
 from idr.model.weights import load_weights
 from idr.plugins import build_dataset, build_model
 from idr.workspace import CHECKPOINTS, RUNCONF, CheckpointFolder, find_run
@@ -86,11 +87,13 @@ def load_model(conf: ConfigTree, run_folder: Path, checkpoint: str, device: torc
 
     Raises:
         MissingInputError: There is no such checkpoint.
-        InputError: The checkpoint is damaged, or does not fit the network that the conf describes.
+        InputError: The checkpoint is damaged, does not fit the network that the conf describes, or the device
+            lacks what the conf asks for.
     """
     folder = CheckpointFolder(run_folder / CHECKPOINTS)
     name = folder.resolve(checkpoint)
     model = build_model(conf)
+    check_model(model, device)
     saved = folder.load("ModelParameters", name)
     where = f"checkpoint {name} of {run_folder}"
     own = run_folder / RUNCONF
