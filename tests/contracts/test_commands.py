@@ -73,6 +73,7 @@ ADDED = {
         "data_root": None,
         "device": None,
         "dense": False,
+        "lpips": False,
         "chunk_pixels": None,
         "chunk_points": None,
     },
