@@ -20,6 +20,7 @@ from idr.cli import (
     render_path,
     report,
     run_scenes,
+    summary,
     train,
 )
 
@@ -189,6 +190,9 @@ ADDED["eval_mesh"] = {
     "seed": 0,
     "out": None,
 }
+ADDED["summary"] = {flag: ANY_RUN[flag] for flag in ("conf", "overrides", "data_root", "expname")} | {
+    "scans": None
+}
 ADDED["doctor"] = {"data": None, "use_linear_init": False}
 CHOOSE_A_RUN = {"scan_id", "timestamp", "checkpoint"}
 ADDED["run_scenes"] = {
@@ -207,6 +211,7 @@ def parsers() -> dict[str, argparse.ArgumentParser]:
         "check_scene": check_scene._parser(),
         "make_demo_scene": make_scene._parser(),
         "report": report.build_parser(),
+        "summary": summary.build_parser(),
         "run_scenes": run_scenes.build_parser(),
         "import_scene": import_scene.build_parser(),
         "export_mesh": export_mesh.build_parser(),
