@@ -137,6 +137,7 @@ ADDED["export_mesh"] = ANY_RUN | {
     "out": None,
     "force": False,
     "coordinates": "world",
+    "up": "auto",
     "lit": False,
     "resolution": 256,
     "is_uniform_grid": False,
