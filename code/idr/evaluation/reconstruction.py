@@ -6,6 +6,7 @@ B images, H, W image height and width.
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,8 @@ from idr.evaluation.loading import (
     open_dataset,
     read_view,
 )
-from idr.evaluation.metrics import mask_iou, masked_psnr
+from idr.evaluation.metrics import mask_iou, masked_psnr, masked_ssim
+from idr.evaluation.perceptual import PictureDistance
 from idr.evaluation.results import MeshResult, RenderingScores, ViewScore
 from idr.meshing import (
     SampleGrid,
@@ -205,6 +207,7 @@ def write_renderings(
     chunk_pixels: int,
     held_out: bool = False,
     max_views: int | None = None,
+    lpips: PictureDistance | None = None,
 ) -> RenderingScores:
     """Renders every view of a split, writes it and measures it.
 
@@ -217,6 +220,7 @@ def write_renderings(
         chunk_pixels: Pixels handed to the network at once.
         held_out: Take the held-out views in place of the training views.
         max_views: Take the first so many views only; None for all.
+        lpips: From `load_lpips`; None leaves this score out.
 
     Returns:
         The scores.
@@ -243,13 +247,19 @@ def write_renderings(
         )
         name = f"heldout_{view.number:03d}.png" if held_out else f"eval_{view.number:03d}.png"
         write_image(image.rgb01, folder / name)
-        scores.append(_score(view, image.rgb01, image.hit))
+        scores.append(_score(view, image.rgb01, image.hit, lpips))
         log.info("%s: view %d of %d, psnr %.2f", name, index + 1, len(dataset), scores[-1].psnr)
     return RenderingScores(tuple(scores))
 
 
-def _score(view: View, rgb01: Tensor, hit: Tensor) -> ViewScore:
-    return ViewScore(view.number, masked_psnr(rgb01, view.photo, view.mask), mask_iou(hit, view.mask))
+def _score(view: View, rgb01: Tensor, hit: Tensor, lpips: PictureDistance | None) -> ViewScore:
+    return ViewScore(
+        view.number,
+        masked_psnr(rgb01, view.photo, view.mask),
+        mask_iou(hit, view.mask),
+        masked_ssim(rgb01, view.photo, view.mask),
+        math.nan if lpips is None else lpips(rgb01, view.photo, view.mask),
+    )
 
 
 def _heldout_poses(reconstruction: Reconstruction, held_out: Any) -> Tensor:
