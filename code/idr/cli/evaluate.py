@@ -94,6 +94,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
     from idr.evaluation import reconstruction as measuring
     from idr.evaluation.camera_error import format_camera_errors
+    from idr.evaluation.intrinsics import focal_line, given_of
     from idr.evaluation.results import results_record, write_results
     from idr.plots import PlotConfig
     from idr.plugins import conf_value, scan_id_of
@@ -116,6 +117,8 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     if arguments.eval_cameras:
         cameras = measuring.measure_cameras(opened)
         say(format_camera_errors(cameras))
+        if opened.loaded.corrections is not None:
+            say(focal_line(given_of(opened.dataset), opened.training_intrinsics))
 
     chunk_points = arguments.chunk_points or plot.chunk_points
     surface = measuring.write_surface(
@@ -134,6 +137,11 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
     record: dict[str, Any] = {"run": str(run_folder), "epoch": opened.loaded.epoch, "scan_id": scan_id}
     record |= results_record(surface, cameras, renderings)
+    if arguments.eval_cameras and opened.loaded.corrections is not None:
+        record["intrinsics"] = {
+            "given": given_of(opened.dataset)[:, :3, :3].tolist(),
+            "trained": opened.training_intrinsics[:, :3, :3].tolist(),
+        }
     say(f"results: {write_results(record, folder)}")
 
 
