@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.training import tiny
 
 import idr.config
 import idr.workspace
 from idr.cli import evaluate, export_cameras, report, train
-from tests.training import tiny
 
 CAMERAS = ("poses=se3", "frozen=first", "focal=shared", "learning_rate_intrinsics=0.05")
 
