@@ -5,7 +5,7 @@ r"""What trained intrinsics, kinds of poses and frozen cameras do to the built-i
 
 Copies the scene with the focal length of ``cameras.npz`` wrong by a factor, trains confs/fast.conf on it for
 some epochs in each of several ways, from one seed, and prints a table of the errors of focal length and poses
-against the exact cameras. Writes ``cameras.json``. One run each: differences of a few per cent mean nothing.
+against the exact cameras. Writes ``cameras.json``. One run each: small differences mean nothing.
 """
 
 from __future__ import annotations
