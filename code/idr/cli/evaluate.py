@@ -108,6 +108,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
     from idr.evaluation import reconstruction as measuring
     from idr.evaluation.camera_error import format_camera_errors
+    from idr.evaluation.intrinsics import focal_line, given_of
     from idr.evaluation.perceptual import require_lpips
     from idr.evaluation.results import results_record, write_results
     from idr.plots import PlotConfig
@@ -133,6 +134,8 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     if arguments.eval_cameras:
         cameras = measuring.measure_cameras(opened)
         say(format_camera_errors(cameras))
+        if opened.loaded.corrections is not None:
+            say(focal_line(given_of(opened.dataset), opened.training_intrinsics))
 
     chunk_points = arguments.chunk_points or plot.chunk_points
     surface = measuring.write_surface(
@@ -152,6 +155,11 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
     record: dict[str, Any] = {"run": str(run_folder), "epoch": opened.loaded.epoch, "scan_id": scan_id}
     record |= results_record(surface, cameras, renderings)
+    if arguments.eval_cameras and opened.loaded.corrections is not None:
+        record["intrinsics"] = {
+            "given": given_of(opened.dataset)[:, :3, :3].tolist(),
+            "trained": opened.training_intrinsics[:, :3, :3].tolist(),
+        }
     if arguments.lpips:
         record["lpips_error"] = lpips_error
     say(f"results: {write_results(record, folder)}")

@@ -298,8 +298,6 @@ def _colouring(
 ) -> Colouring:
     from typing import cast
 
-    import numpy as np
-
     from idr.export.colours import Shader, along_normals, over_views
     from idr.export.visibility import Sight, view_points
 
@@ -308,7 +306,7 @@ def _colouring(
         return along_normals(surface_shader, chunk_points)
     dataset = opened.dataset
     height, width = (int(size) for size in dataset.img_res)
-    intrinsics = np.stack([np.asarray(dataset[k][1]["intrinsics"]) for k in range(len(dataset))])
+    intrinsics = opened.training_intrinsics.numpy()
     views = view_points(intrinsics, opened.training_poses.numpy(), (height, width))
     return over_views(surface_shader, Sight(mesh, views), chunk_points)
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from idr.checkpoints import CheckpointFolder
     from idr.plots import PlotConfig
+    from idr.training.cameras import LearnableIntrinsics
     from idr.training.config import TrainConfig
     from idr.training.distributed import OneProcess
     from idr.training.poses import LearnablePoses
@@ -146,7 +147,9 @@ def _train(arguments: argparse.Namespace, device: torch.device, ranks: OneProces
     if arguments.is_continue:
         source = ranks.from_first(lambda: _find_checkpoint(arguments, exps, name))
     seed = arguments.seed or 0
-    dataset, model, loss, poses = ranks.together(lambda: _build(arguments, conf, scan_id, seed, device))
+    dataset, model, loss, poses, intrinsics = ranks.together(
+        lambda: _build(arguments, conf, config, scan_id, seed, device)
+    )
     _check_counts(arguments, config, dataset, ranks)
     threads = choose_threads(arguments.threads, model, device)
 
@@ -160,7 +163,7 @@ def _train(arguments: argparse.Namespace, device: torch.device, ranks: OneProces
         return Trainer(
             dataset, model, loss, config,
             num_epochs=arguments.nepoch, batch_size=arguments.batch_size, seed=seed,
-            outputs=outputs, poses=poses, ranks=ranks,
+            outputs=outputs, poses=poses, intrinsics=intrinsics, ranks=ranks,
         )  # fmt: skip
 
     resolved = _resolved(conf, scan_id, arguments.data_root)
@@ -206,32 +209,40 @@ def _read_conf(arguments: argparse.Namespace) -> tuple[ConfigTree, TrainConfig, 
     from idr.config import load_conf, read_block
     from idr.plots import PlotConfig
     from idr.plugins import conf_value
+    from idr.training.cameras import CamerasConfig
     from idr.training.config import TrainConfig
 
     conf = load_conf(arguments.conf, arguments.overrides)
     config = read_block(TrainConfig, conf_value(conf, "train"), "train", unknown="warn")
     if arguments.train_cameras and config.learning_rate_cam is None:
         raise InputError("--train_cameras needs train.learning_rate_cam in the conf (published: 1.0e-4)")
+    if not arguments.train_cameras and config.cameras != CamerasConfig():
+        log.warning("train.cameras has no effect without --train_cameras")
     return conf, config, read_block(PlotConfig, conf.get("plot", {}), "plot")
 
 
 def _build(
-    arguments: argparse.Namespace, conf: ConfigTree, scan_id: int | None, seed: int, device: torch.device
-) -> tuple[Any, Any, Any, LearnablePoses | None]:
-    """Builds data set, model, loss and, if asked, poses, the same in every process."""
+    arguments: argparse.Namespace,
+    conf: ConfigTree,
+    config: TrainConfig,
+    scan_id: int | None,
+    seed: int,
+    device: torch.device,
+) -> tuple[Any, Any, Any, LearnablePoses | None, LearnableIntrinsics | None]:
+    """Builds data set, model, loss and, if asked, poses and intrinsics, the same in every process."""
     from idr.model.tracing.precision import check_model
     from idr.plugins import build_dataset, build_loss, build_model
-    from idr.training.poses import LearnablePoses
+    from idr.training.cameras import make_cameras
     from idr.training.randomness import Stream, seed_everything
 
     seed_everything(seed, Stream.WEIGHTS)
     dataset = build_dataset(conf, arguments.train_cameras, scan_id, arguments.data_root)
     model, loss = build_model(conf).to(device), build_loss(conf)
     check_model(model, device)
-    poses = None
-    if arguments.train_cameras:
-        poses = LearnablePoses(dataset.get_pose_init().float()).to(device)
-    return dataset, model, loss, poses
+    if not arguments.train_cameras:
+        return dataset, model, loss, None, None
+    poses, intrinsics = make_cameras(dataset, config.cameras)
+    return dataset, model, loss, poses.to(device), None if intrinsics is None else intrinsics.to(device)
 
 
 def _check_counts(

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from idr.errors import InputError
 from idr.evaluation.camera_error import Alignment, CameraErrors, align_cameras, camera_errors
+from idr.evaluation.intrinsics import given_of
 from idr.evaluation.loading import (
     LoadedModel,
     View,
@@ -77,6 +78,18 @@ class Reconstruction:
         if self.loaded.trained_poses is not None:
             return self.loaded.trained_poses
         return torch.as_tensor(self.dataset.get_gt_pose(scaled=True)).float()
+
+    @property
+    def training_intrinsics(self) -> Tensor:
+        """(B, 4, 4) K of the training views, trained where they were."""
+        given, corrections = given_of(self.dataset), self.loaded.corrections
+        return given if corrections is None else corrections.of_training_views(given)
+
+    @property
+    def held_out_intrinsics(self) -> Tensor:
+        """(M, 4, 4) K of the held-out views, with the mean correction of trained ones."""
+        given, corrections = given_of(self.held_out), self.loaded.corrections
+        return given if corrections is None else corrections.of_other_views(given)
 
 
 def open_reconstruction(
@@ -232,6 +245,7 @@ def write_renderings(
     if dataset is None:
         raise InputError("the conf holds out no views (dataset.holdout)")
     poses = _heldout_poses(reconstruction, dataset) if held_out else reconstruction.training_poses
+    intrinsics = reconstruction.held_out_intrinsics if held_out else reconstruction.training_intrinsics
     device = reconstruction.loaded.device
     height, width = (int(size) for size in dataset.img_res)
     scores = []
@@ -239,7 +253,7 @@ def write_renderings(
         view = read_view(dataset, index)
         image = render_image(
             reconstruction.loaded.model,
-            view.intrinsics.to(device),
+            intrinsics[index].to(device),
             poses[index].to(device),
             (height, width),
             view.mask.flatten(),
