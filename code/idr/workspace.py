@@ -19,7 +19,7 @@ from idr.files import make_folder, output_errors, sync_folder
 
 __all__ = [
     "CHECKPOINTS", "LATEST", "PARTS", "PLOTS", "RUNCONF", "STATE_KEYS", "CheckpointFolder", "checkpoint_name",
-    "create_run", "evals_folder", "find_run", "run_name",
+    "create_run", "evals_folder", "find_run", "newest_run", "run_name",
 ]  # fmt: skip
 
 CHECKPOINTS = "checkpoints"
@@ -106,6 +106,42 @@ def find_run(exps_folder: Path, name: str, timestamp: str = LATEST, checkpoint: 
             return parent / run
     what = "a checkpoint" if checkpoint == LATEST else f"checkpoint {checkpoint}"
     raise MissingInputError(f"no run in {parent} holds {what}; {listing}; train first, or choose another one")
+
+
+def newest_run(exps_folder: Path, name: str | None = None) -> Path:
+    """Finds the run that was trained last, with a checkpoint or still without.
+
+    Args:
+        exps_folder: Such as `exps/`.
+        name: Look among the runs of this name; None for all names.
+
+    Returns:
+        The folder of the run whose checkpoints changed last.
+
+    Raises:
+        MissingInputError: There is no run.
+    """
+    exps = Path(exps_folder)
+    if name is not None and not (exps / name).is_dir():
+        raise MissingInputError(_no_such_name(exps, name))
+    names = [name] if name is not None else (_folders(exps) if exps.is_dir() else [])
+    runs = [exps / each / run for each in names for run in _folders(exps / each)]
+    runs = [run for run in runs if (run / CHECKPOINTS).is_dir()]
+    if not runs:
+        where = exps if name is None else exps / name
+        raise MissingInputError(f"no run in {where}: train first, or name another place with --exps_folder")
+    return max(runs, key=lambda run: (_last_change(run / CHECKPOINTS), run))
+
+
+def _last_change(checkpoints: Path) -> int:
+    """When files came into a folder of checkpoints or left it, nanoseconds."""
+    times = []
+    for folder in (checkpoints, *checkpoints.iterdir()):
+        try:
+            times.append(folder.stat().st_mtime_ns)
+        except FileNotFoundError:  # a run that is being trained
+            continue
+    return max(times, default=0)
 
 
 def _holds(run: Path, checkpoint: str | int) -> bool:

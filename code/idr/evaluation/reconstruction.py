@@ -125,8 +125,22 @@ def join_scene(
 ) -> Reconstruction:
     """Opens the scene of a network that is loaded already; see `open_reconstruction`."""
     dataset = open_dataset(conf, scan_id, data_root)
-    check_scene(loaded, dataset)
     held_out = open_dataset(conf, scan_id, data_root, split="holdout") if holds_out_views(conf) else None
+    return join_views(loaded, dataset, held_out)
+
+
+def join_views(loaded: LoadedModel, dataset: Any, held_out: Any | None) -> Reconstruction:
+    """Puts a network beside its scene, both loaded already.
+
+    Args:
+        loaded: The network.
+        dataset: The training views.
+        held_out: The views kept out of training, or None.
+
+    Raises:
+        InputError: They do not belong together.
+    """
+    check_scene(loaded, dataset)
     alignment = None
     if loaded.trained_poses is not None:
         alignment = align_cameras(loaded.trained_poses.double().numpy(), _world_poses(dataset))

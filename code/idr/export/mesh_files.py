@@ -110,7 +110,7 @@ def write_surface(
     if ending == ".obj":
         _write_obj(surface, path)
         return
-    content = _glb(surface, lit, upright) if ending == ".glb" else _ply(surface)
+    content = glb_content(surface, lit, upright) if ending == ".glb" else _ply(surface)
     write_atomic(path, lambda file: file.write(content))
 
 
@@ -129,11 +129,12 @@ def _ply(surface: Surface) -> bytes:
     return export_ply(_mesh(surface, vertex_colors=colours), vertex_normal=True)
 
 
-def _glb(surface: Surface, lit: bool, upright: NDArray[np.floating] | None) -> bytes:
-    """Vertex colours of glTF are linear, textures sRGB; linear light is kept as float32.
+def glb_content(surface: Surface, lit: bool, upright: NDArray[np.floating] | None = None) -> bytes:
+    """Returns the content of a GLB file; see `write_surface` for the arguments.
 
-    trimesh writes vertex colours as 8 bits only, too few for linear light, so they go through as an attribute
-    of its own, which is then given glTF's name.
+    Vertex colours of glTF are linear, textures sRGB; linear light is kept as float32. trimesh writes vertex
+    colours as 8 bits only, too few for linear light, so they go through as an attribute of its own, which is
+    then given glTF's name.
     """
     image = None if surface.texture is None else Image.fromarray(surface.texture)
     textured = image is not None and surface.uv is not None
