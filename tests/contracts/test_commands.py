@@ -22,6 +22,7 @@ from idr.cli import (
     run_scenes,
     summary,
     train,
+    view,
 )
 
 CONF = "./confs/dtu_fixed_cameras.conf"
@@ -204,6 +205,20 @@ ADDED["summary"] = {flag: ANY_RUN[flag] for flag in ("conf", "overrides", "data_
     "scans": None
 }
 ADDED["doctor"] = {"data": None, "use_linear_init": False}
+ADDED["view"] = {
+    "run": "latest",
+    "conf": None,
+    "exps_folder": "exps",
+    "data_root": None,
+    "gpu": "auto",
+    "device": None,
+    "threads": None,
+    "host": "127.0.0.1",
+    "port": 8080,
+    "resolution": 96,
+    "side": 320,
+    "beside_training": False,
+}
 CHOOSE_A_RUN = {"scan_id", "timestamp", "checkpoint"}
 ADDED["run_scenes"] = {
     flag: default
@@ -229,6 +244,7 @@ def parsers() -> dict[str, argparse.ArgumentParser]:
         "render_path": render_path.build_parser(),
         "eval_mesh": eval_mesh.build_parser(),
         "doctor": doctor.build_parser(),
+        "view": view.build_parser(),
     }
 
 

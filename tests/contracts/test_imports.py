@@ -42,7 +42,7 @@ TABLE: dict[str, set[str]] = {
     "preprocess": WORKERS,
     "importers": {"preprocess", "datasets", "geometry"},
     "export": {"rendering", "meshing", "workspace", "geometry"},
-    "viewer": {"rendering", "meshing", "workspace"},
+    "viewer": {"rendering", "meshing", "workspace", "evaluation", "export", "geometry", "plugins"},
     "cli": WORKERS | {"training", "evaluation", "preprocess", "importers", "export", "viewer"},
     "__init__": {"evaluation"},
 }

@@ -33,6 +33,7 @@ PARSERS = {
     "preprocess/doctor.py": "doctor",
     "preprocess/import_scene.py": "import_scene",
     "preprocess/make_demo_scene.py": "make_scene",
+    "viewer/serve.py": "view",
 }
 
 

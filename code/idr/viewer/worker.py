@@ -161,6 +161,7 @@ class Interruptible:
         self._between = between
 
     def __call__(self, *inputs: Any) -> Any:
+        """Evaluates it."""
         self._between()
         return self._network(*inputs)
 
@@ -169,5 +170,3 @@ class Interruptible:
         if name in self._NETWORKS:
             return Interruptible(value, self._between)
         return Interruptible(value, self._between) if name in self._METHODS else value
-
-

@@ -1,0 +1,121 @@
+"""Serving the page: the port, viser's server, and looking for new checkpoints."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import logging
+import socket
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+from idr.errors import InputError, MissingInputError
+from idr.viewer.runs import WatchedRun
+
+log = logging.getLogger(__name__)
+
+POLL_SECONDS = 1.0
+"""Between two looks for new checkpoints."""
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """Where and what to serve.
+
+    Attributes:
+        host: Address to listen at; 127.0.0.1 is reached from this machine only.
+        port: Port; 0 for any free one.
+        resolution: Of the surface at first.
+        side: Pixels along the longer side of pictures at first.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    resolution: int = 96
+    side: int = 320
+
+
+def require_viser() -> Any:
+    """Imports viser.
+
+    Raises:
+        MissingInputError: It is not installed.
+    """
+    try:
+        return importlib.import_module("viser")
+    except ImportError as error:
+        raise MissingInputError("the viewer needs viser: pip install -e '.[viewer]'") from error
+
+
+def free_port(host: str, port: int) -> int:
+    """Returns the port if it is free, or any free one for 0; viser itself would take another one unasked.
+
+    Raises:
+        InputError: It is taken, may not be used, or the address is not this machine's.
+    """
+    if not 0 <= port <= 65535:
+        raise InputError(f"port {port}: expected 1 to 65535, or 0 for any free one")
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except (OSError, UnicodeError) as error:
+        raise InputError(f"--host {host}: {error}; expected an address of this machine") from error
+    with socket.socket(family, kind, protocol) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server will
+        try:
+            probe.bind(address)
+            return int(probe.getsockname()[1])
+        except OSError as error:
+            raise InputError(
+                f"port {port} of {host} cannot be used ({error.strerror}): another viewer may be running; "
+                "give another port, or 0 for any free one"
+            ) from error
+
+
+class PageServer:
+    """A run's page, served until it is closed.
+
+    Args:
+        run: The run.
+        options: Where and what.
+
+    Raises:
+        MissingInputError: viser is not installed.
+        InputError: The port or the address cannot be used.
+    """
+
+    def __init__(self, run: WatchedRun, options: ServeOptions) -> None:
+        viser = require_viser()
+        port = free_port(options.host, options.port)
+
+        from idr.viewer.session import Session
+
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints a box of its own
+            self._server = viser.ViserServer(host=options.host, port=port, verbose=False)
+        self._ending = threading.Event()
+        self.port = int(self._server.get_port())
+        if self.port != port:  # taken in between
+            self._stop_server()
+            raise InputError(f"port {port} of {options.host} was taken this moment; start again")
+        self._server.gui.configure_theme(control_layout="fixed", control_width="large", show_logo=False)
+        self._session = Session(run, self._server, options.resolution, options.side)
+
+    def serve(self) -> None:
+        """Looks for new checkpoints until `end` is called."""
+        while not self._ending.is_set():
+            self._session.poll()
+            self._ending.wait(POLL_SECONDS)
+
+    def end(self) -> None:
+        """Lets `serve` return; from any thread."""
+        self._ending.set()
+
+    def close(self) -> None:
+        """Ends worker and server."""
+        self._session.close()
+        self._stop_server()
+
+    def _stop_server(self) -> None:
+        with contextlib.redirect_stdout(io.StringIO()):
+            self._server.stop()
