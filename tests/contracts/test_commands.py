@@ -69,6 +69,7 @@ ADDED = {
         "new_run": False,
         "tensorboard": False,
         "report": False,
+        "viewer": None,
     },
     "eval": {
         "overrides": [],
@@ -219,7 +220,7 @@ ADDED["view"] = {
     "side": 320,
     "beside_training": False,
 }
-CHOOSE_A_RUN = {"scan_id", "timestamp", "checkpoint"}
+CHOOSE_A_RUN = {"scan_id", "timestamp", "checkpoint", "viewer"}
 ADDED["run_scenes"] = {
     flag: default
     for flag, default in (PUBLISHED["exp_runner"] | ADDED["exp_runner"]).items()

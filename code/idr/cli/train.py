@@ -21,6 +21,7 @@ from idr.cli.common import (
 from idr.cli.ranks import among_ranks
 from idr.cli.report import report_after_training
 from idr.cli.threads import add_threads_argument, choose_threads, threads_restored
+from idr.cli.train_viewer import add_viewer_argument, check_viewer, viewer_beside
 from idr.cli.train_watching import camera_monitor, draw_plots
 from idr.errors import InputError, MissingInputError
 
@@ -62,6 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--scan_id", type=int, default=-1, help="scene; -1 takes the conf's dataset.scan_id, if any"
     )
+    add_viewer_argument(parser)
     return parser
 
 
@@ -119,6 +121,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def body() -> int:
         _check_numbers(arguments)
+        check_viewer(arguments.viewer)
         return among_ranks(arguments.gpu, arguments.device, train)
 
     return run(body)
@@ -192,7 +195,9 @@ def _train(arguments: argparse.Namespace, device: torch.device, ranks: OneProces
         say(
             f"continuing from checkpoint {source[1]} (epoch {trainer.state.epoch}, step {trainer.state.step})"
         )
-    if trainer.train():
+    with viewer_beside(arguments.viewer if ranks.is_first else None, folder):
+        is_done = trainer.train()
+    if is_done:
         say(f"done: {arguments.nepoch} epochs; last checkpoint in {trainer.checkpoints.path}")
         if arguments.report:
             ranks.from_first(lambda: report_after_training(folder, device))

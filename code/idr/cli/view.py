@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 import threading
@@ -119,6 +120,7 @@ def open_page(arguments: argparse.Namespace) -> PageServer:
     from idr.viewer.runs import WatchedRun
 
     torch.set_flush_denormal(True)
+    logging.getLogger("idr.meshing").setLevel(logging.WARNING)  # it tells of each mesh's evaluations
     if arguments.beside_training:
         os.nice(BELOW_TRAINING)
     threads = 1 if arguments.beside_training else arguments.threads
@@ -126,7 +128,8 @@ def open_page(arguments: argparse.Namespace) -> PageServer:
         torch.set_num_threads(threads)
     watched = WatchedRun(folder, conf_of_run(folder, arguments.conf), arguments.data_root, device)
     server = PageServer(watched, ServeOptions(arguments.host, port, arguments.resolution, arguments.side))
-    say(f"run: {folder}")
+    if not arguments.beside_training:
+        say(f"run: {folder}")
     return server
 
 

@@ -151,7 +151,7 @@ class Panel:
         if shown is not None:
             self.epoch.value = shown.epoch
 
-    def show_view(self, view: ComparedView, step_of_checkpoint: str) -> None:
+    def show_view(self, view: ComparedView, index: int, epoch: int) -> None:
         """Shows photograph, rendering and error of a view."""
         for handle, image in (
             (self.photo, view.photo),
@@ -162,7 +162,7 @@ class Panel:
             handle.visible = True
         pixels = f", every {view.step}th pixel" if view.step > 1 else ""
         self.scores.content = (
-            f"**View {view.number}**, {step_of_checkpoint}{pixels}: {_decibels(view.psnr)}, "
+            f"**View {index} (image {view.number})**, epoch {epoch}{pixels}: {_decibels(view.psnr)}, "
             f"mask IoU {view.iou:.4f}\n\n{LEGEND}"
         )
 

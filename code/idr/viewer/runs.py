@@ -66,7 +66,7 @@ class WatchedRun:
         self._opened: OrderedDict[Checkpoint, LoadedRun] = OrderedDict()
 
     def checkpoints(self) -> list[Checkpoint]:
-        """Lists the complete checkpoints, earliest epoch first; one that vanishes meanwhile is left out."""
+        """Lists the complete checkpoints in the order they were saved, without one that vanishes meanwhile."""
         found = []
         for name in self._checkpoints.names():
             try:
@@ -75,7 +75,7 @@ class WatchedRun:
             except (InputError, OSError):
                 continue
             found.append(Checkpoint(epoch, step, name, saved))
-        return sorted(found)
+        return found
 
     def open(self, checkpoint: Checkpoint, between: Callable[[], None]) -> LoadedRun:
         """Loads the network of a checkpoint, or takes one of the last few loaded.

@@ -18,11 +18,11 @@ from idr.geometry.paths import surroundings
 from idr.geometry.quaternions import rotation_to_quaternion
 from idr.viewer.pictures import field_of_view
 
-FRUSTUM = 0.22
-"""Height of a camera's picture in space, times 1/2, at a field of view of 53 degrees; viser's measure."""
+FRUSTUM = 0.12
+"""Size of a camera in space, viser's ``scale``."""
 
 GREY, CHOSEN = (120, 120, 120), (214, 90, 20)
-NEARER = 0.8
+NEARER = 0.75
 """Where a browser stands at first: this share of the first camera's way from the origin, past its picture."""
 
 

@@ -98,7 +98,9 @@ class PageServer:
         if self.port != port:  # taken in between
             self._stop_server()
             raise InputError(f"port {port} of {options.host} was taken this moment; start again")
-        self._server.gui.configure_theme(control_layout="fixed", control_width="large", show_logo=False)
+        # Sharing would open a tunnel through somebody else's server.
+        self._server.gui.configure_theme(control_width="large", show_logo=False, show_share_button=False)
+        self._server.gui.main_panel.dock_right()
         self._session = Session(run, self._server, options.resolution, options.side)
 
     def serve(self) -> None:

@@ -78,7 +78,7 @@ class Session:
             return
         self._checkpoints = checkpoints
         if checkpoints and (self._shown is None or self._panel.follow.value):
-            self._show(max(checkpoints, key=lambda c: c.saved))
+            self._show(checkpoints[-1])
         else:
             self._panel.show_checkpoints(checkpoints, self._shown)
             self._say()
@@ -96,11 +96,11 @@ class Session:
     def follow(self, newest: bool) -> None:
         """Shows the newest checkpoint from now on, or stays."""
         if newest and self._checkpoints:
-            self._show(max(self._checkpoints, key=lambda c: c.saved))
+            self._show(self._checkpoints[-1])
 
     def replay(self) -> None:
         """Shows the surface of each checkpoint in turn, coarse, and then the shown one as before."""
-        checkpoints, paint = list(self._checkpoints), self._panel.paint.value
+        checkpoints, paint = sorted(self._checkpoints), self._panel.paint.value
         resolution = min(REPLAY_RESOLUTION, int(self._panel.resolution.value))
 
         def work() -> None:
@@ -143,7 +143,7 @@ class Session:
             run = self._open(checkpoint)
             for size in pictures.coarse_to_fine(pictures.COARSE_SIDE, side, 4):
                 view = compare_view(run, index, size, pictures.CHUNK_PIXELS)
-                self._panel.show_view(view, f"epoch {checkpoint.epoch}")
+                self._panel.show_view(view, index, checkpoint.epoch)
                 self._worker.between()
 
         self._worker.submit(COMPARE, work, URGENCY[COMPARE])

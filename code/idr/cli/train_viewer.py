@@ -1,0 +1,82 @@
+"""``exp_runner.py --viewer``: the viewer as a process of its own, for which training never waits."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+log = logging.getLogger("idr.cli.train")
+
+DEFAULT_PORT = 8080
+HOST = "127.0.0.1"
+END_SECONDS = 10.0
+"""Given to the viewer to end by itself."""
+
+
+def add_viewer_argument(parser: argparse.ArgumentParser) -> None:
+    """Adds ``--viewer``."""
+    parser.add_argument(
+        "--viewer",
+        type=int,
+        nargs="?",
+        const=DEFAULT_PORT,
+        default=None,
+        metavar="PORT",
+        help="show the run at http://localhost:PORT while it trains: a process of its own, on the CPU, one "
+        f"thread, low priority (idr[viewer]; PORT is {DEFAULT_PORT} unless given, 0 any free one)",
+    )
+
+
+def check_viewer(port: int | None) -> None:
+    """Refuses before anything is trained what the viewer could not be started with.
+
+    Args:
+        port: From ``--viewer``; None without it.
+
+    Raises:
+        MissingInputError: viser is not installed.
+        InputError: The port cannot be used.
+    """
+    if port is not None:
+        from idr.viewer.server import free_port, require_viser
+
+        require_viser()
+        free_port(HOST, port)
+
+
+@contextmanager
+def viewer_beside(port: int | None, run: Path) -> Iterator[None]:
+    """Runs the viewer beside what is done inside; it only reads the run's files.
+
+    The viewer ends when its standard input closes, so that it outlives no training, however that ends.
+
+    Args:
+        port: Where; None for no viewer.
+        run: The run.
+    """
+    if port is None:
+        yield
+        return
+    command = [sys.executable, "-m", "idr.cli.view", "--beside_training", "--run", str(run)]
+    command += ["--host", HOST, "--port", str(port), "--gpu", "ignore", "--device", "cpu"]
+    paths = os.pathsep.join(path or os.getcwd() for path in sys.path)  # a user's own classes are found there
+    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    viewer = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment, start_new_session=True)
+    assert viewer.stdin is not None
+    try:
+        yield
+    finally:
+        if viewer.poll() is not None:
+            log.warning("the viewer had ended with status %d; training went on without it", viewer.returncode)
+        viewer.stdin.close()
+        try:
+            viewer.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            viewer.kill()
+            viewer.wait()

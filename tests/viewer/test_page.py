@@ -1,0 +1,212 @@
+"""A run on its page: checkpoints that come and go, what a browser sees, ports that are taken."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import socket
+import threading
+import time
+import urllib.request
+
+import numpy as np
+import pytest
+import torch
+from tests.evaluation import ball
+
+from idr.cli import view as command
+from idr.cli.view import find_watched_run
+from idr.config import load_conf
+from idr.errors import InputError, MissingInputError
+from idr.geometry.cameras import pixel_rays
+from idr.viewer import pictures
+from idr.viewer.runs import Checkpoint, WatchedRun, nearest
+from idr.viewer.server import PageServer, ServeOptions, free_port
+from idr.workspace import CheckpointFolder, newest_run
+
+WAIT = 20.0
+
+
+@pytest.fixture
+def folder(tmp_path):
+    ball.write_scene(tmp_path)
+    folder = ball.write_run(tmp_path / "exps")
+    conf = ball.conf_text() + f'\ndataset.scan_id = 3\ndataset.data_root = "{tmp_path / "data"}"\n'
+    (folder / "runconf.conf").write_text(conf)
+    return folder
+
+
+@pytest.fixture
+def watched(folder):
+    return WatchedRun(folder, load_conf(folder / "runconf.conf"), None, torch.device("cpu"))
+
+
+def save_again(folder, epoch, radius):
+    """Saves the run's network with another radius, as training would."""
+    checkpoints = CheckpointFolder(folder / "checkpoints")
+    parts = checkpoints.load_all()
+    for part in parts.values():
+        part["epoch"] = epoch
+    parts["ModelParameters"]["model_state_dict"]["implicit_network.radius"].fill_(radius)
+    checkpoints.save(str(epoch), epoch, 0, parts)
+
+
+def until(condition):
+    end = time.monotonic() + WAIT
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_checkpoints_come_in_the_order_of_saving(folder, watched):
+    save_again(folder, 9, 0.3)
+    save_again(folder, 8, 0.4)  # somebody went back
+    assert [c.epoch for c in watched.checkpoints()] == [7, 9, 8]
+
+
+def test_a_name_saved_again_is_another_checkpoint(folder, watched):
+    (before,) = watched.checkpoints()
+    assert float(watched.open(before, lambda: None).sdf(np.zeros(3))) == pytest.approx(-ball.RADIUS)
+    save_again(folder, 7, 0.3)
+    (after,) = watched.checkpoints()
+    assert before != after
+    assert float(watched.open(after, lambda: None).sdf(np.zeros(3))) == pytest.approx(-0.3)
+
+
+def test_vanished_and_damaged_checkpoints_are_told_in_words(folder, watched):
+    (checkpoint,) = watched.checkpoints()
+    file = folder / "checkpoints" / "ModelParameters" / "7.pth"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:100])
+    with pytest.raises(InputError, match="damaged"):
+        watched.open(checkpoint, lambda: None)
+    file.unlink()
+    assert [c.name for c in watched.checkpoints()] == ["latest"]  # its copy
+    with pytest.raises(MissingInputError, match="checkpoint 7 .* is incomplete"):
+        watched.open(checkpoint, lambda: None)
+
+
+def test_nearest_checkpoint():
+    found = [Checkpoint(epoch, 0, str(epoch), 0) for epoch in (0, 10, 20)]
+    assert nearest(found, 4).epoch == 0 and nearest(found, 5).epoch == 10 and nearest(found, 99).epoch == 20
+    assert nearest([], 3) is None
+
+
+def test_steps_from_coarse_to_fine():
+    assert pictures.coarse_to_fine(32, 96) == [32, 96] and pictures.coarse_to_fine(32, 128) == [32, 64, 128]
+    assert pictures.coarse_to_fine(64, 1024, 4) == [64, 256, 1024] and pictures.coarse_to_fine(64, 64) == [64]
+
+
+def test_browser_camera_fills_the_field_of_view():
+    pose = ball.look_at_origin([1.0, 2.0, 0.5], 3.0)
+    camera = pictures.browser_camera([1, 0, 0, 0], pose[:3, 3], math.radians(60), 1.5, 90)
+    assert camera.img_res == (60, 90)
+    intrinsics, tensor_pose = camera.tensors(torch.device("cpu"))
+    # The middles of the upper and the left edge: half a pixel before the first pixel's centre.
+    edges = torch.tensor([[[44.5, -0.5], [-0.5, 29.5]]])
+    (top, left), _ = (value[0] for value in pixel_rays(edges, tensor_pose[None], intrinsics[None]))
+    assert math.degrees(math.asin(-float(top[1]))) == pytest.approx(30, abs=1e-3)
+    assert float(-left[0] / left[2]) == pytest.approx(1.5 * math.tan(math.radians(30)), abs=1e-5)
+    assert pictures.field_of_view(intrinsics.numpy(), (60, 90)) == pytest.approx((math.radians(60), 1.5))
+
+
+def test_browser_camera_turns_as_its_quaternion_says():
+    half = math.sqrt(0.5)  # a quarter turn about x: what was y becomes z
+    camera = pictures.browser_camera([half, half, 0, 0], [0, 0, 0], 1.0, 1.0, 9)
+    np.testing.assert_allclose(np.asarray(camera.pose)[:3, 2], [0, -1, 0], atol=1e-7)
+
+
+@pytest.mark.parametrize("paint", pictures.PAINTS)
+def test_surface_is_the_ball(watched, paint):
+    run = watched.open(watched.checkpoints()[0], lambda: None)
+    shown = pictures.surface_of(run, 24, paint, lambda: None)
+    assert shown.glb[:4] == b"glTF" and shown.num_faces > 500
+
+
+def test_no_surface_is_none(folder, watched):
+    save_again(folder, 8, -1.0)
+    run = watched.open(watched.checkpoints()[-1], lambda: None)
+    assert pictures.surface_of(run, 24, pictures.PLAIN, lambda: None) is None
+
+
+def test_page_follows_training_and_answers_while_it_computes(folder, watched):
+    page = PageServer(watched, ServeOptions(port=0, resolution=32, side=64))
+    words = lambda: page._session._panel.status.content  # noqa: E731
+    serving = threading.Thread(target=page.serve)
+    serving.start()
+    try:
+        until(lambda: words().startswith("epoch 7: ") and "computing" not in words())
+        assert "IoU 1.0000" in page._session._panel.scores.content
+        save_again(folder, 9, 0.3)
+        until(lambda: words().startswith("epoch 9: ") and "2 checkpoints up to epoch 9" in words())
+        with urllib.request.urlopen(f"http://127.0.0.1:{page.port}/", timeout=5) as answer:
+            assert answer.status == 200
+        shutil.rmtree(folder / "checkpoints" / "ModelParameters")
+        page._session.choose_epoch(7)
+        until(lambda: "checkpoint 7" in page._session._panel.trouble.content or "epoch 7" in words())
+    finally:
+        page.end()
+        serving.join(WAIT)
+        page.close()
+    assert not serving.is_alive()
+
+
+def test_page_waits_for_the_first_checkpoint(folder, watched):
+    shutil.move(folder / "checkpoints", folder / "elsewhere")
+    page = PageServer(watched, ServeOptions(port=0, resolution=32, side=64))
+    try:
+        page._session.poll()
+        page._session._say()
+        assert page._session._panel.status.content.startswith("waiting for the first checkpoint")
+        shutil.move(folder / "elsewhere", folder / "checkpoints")
+        page._session.poll()
+        until(lambda: page._session._panel.status.content.startswith("epoch 7: "))
+    finally:
+        page.close()
+
+
+def test_taken_port_is_one_message():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(InputError, match=f"port {port} of 127.0.0.1 cannot be used .*give another port"):
+            free_port("127.0.0.1", port)
+    assert free_port("127.0.0.1", 0) > 0
+    with pytest.raises(InputError, match="expected 1 to 65535"):
+        free_port("127.0.0.1", 70000)
+    with pytest.raises(InputError, match="--host no.such.host.invalid"):
+        free_port("no.such.host.invalid", 8080)
+
+
+def test_newest_run_of_all_names(tmp_path):
+    first, second = (ball.write_run(tmp_path / "exps", name) for name in ("b_1", "a_1"))
+    assert newest_run(tmp_path / "exps") == second
+    save_again(first, 8, 0.5)
+    assert newest_run(tmp_path / "exps") == first and newest_run(tmp_path / "exps", "a_1") == second
+    assert find_watched_run("latest", str(tmp_path / "exps")) == first
+    assert find_watched_run("a_1", str(tmp_path / "exps")) == second
+    assert find_watched_run(str(tmp_path / "exps" / "a_1"), "none") == second
+    assert find_watched_run(str(second), "none") == second
+    with pytest.raises(MissingInputError, match="no run c_1 in .*runs there: a_1, b_1"):
+        find_watched_run("c_1", str(tmp_path / "exps"))
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (("--resolution", "8"), "--resolution 8: expected 32 to 512"),
+        (("--port", "-1"), "expected 1 to 65535"),
+        (("--port", "0", "--run", "nothing"), "no run nothing"),
+    ],
+)
+def test_mistakes_give_one_message(folder, capsys, flags, message):
+    exps = str(folder.parents[1])
+    assert command.main(["--exps_folder", exps, "--device", "cpu", "--gpu", "ignore", *flags]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_missing_viser_is_told(monkeypatch, capsys):
+    monkeypatch.setitem(__import__("sys").modules, "viser", None)
+    assert command.main([]) == 2
+    assert "pip install -e '.[viewer]'" in capsys.readouterr().err

@@ -1,0 +1,147 @@
+"""The worker: the newest request of a slot wins, the urgent goes first, failures become words."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+import torch
+
+from idr.errors import InputError
+from idr.viewer.worker import Interruptible, Superseded, Worker
+
+WAIT = 10.0
+
+
+@pytest.fixture
+def told():
+    return []
+
+
+@pytest.fixture
+def worker(told):
+    worker = Worker(lambda slot, text: told.append((slot, text)))
+    yield worker
+    worker.close()
+
+
+def finish(worker):
+    """Waits until everything submitted so far is done."""
+    done = threading.Event()
+    worker.submit("last", done.set, urgency=-1)
+    assert done.wait(WAIT)
+
+
+def endless(worker, started, ended):
+    """A work that goes on until it is superseded."""
+
+    def work():
+        started.set()
+        try:
+            while True:
+                worker.between()
+                time.sleep(0.001)
+        except Superseded:
+            ended.set()
+            raise
+
+    return work
+
+
+def test_submitting_returns_at_once_and_the_newest_ends_the_one_under_way(worker, told):
+    started, ended, seen = threading.Event(), threading.Event(), []
+    worker.submit("surface", endless(worker, started, ended))
+    assert started.wait(WAIT)
+    for number in range(50):
+        worker.submit("surface", lambda number=number: seen.append(number))
+    finish(worker)
+    assert ended.is_set() and seen[-1] == 49 and len(seen) < 50 and told == []
+
+
+def test_waiting_requests_of_a_slot_are_replaced(worker):
+    hold, seen = threading.Event(), []
+    worker.submit("other", lambda: hold.wait(WAIT), urgency=9)
+    for number in range(5):
+        worker.submit("surface", lambda number=number: seen.append(number))
+    hold.set()
+    finish(worker)
+    assert seen == [4]
+
+
+def test_the_urgent_gets_its_turn_within_another_work_which_loses_nothing(worker):
+    order, started, asked = [], threading.Event(), threading.Event()
+
+    def mesh():
+        order.append("mesh begins")
+        started.set()
+        assert asked.wait(WAIT)
+        worker.between()
+        order.append("mesh ends")
+
+    worker.submit("surface", mesh, urgency=1)
+    assert started.wait(WAIT)
+    worker.submit("less", lambda: order.append("less"), urgency=0)
+    worker.submit("view", lambda: order.append("view"), urgency=2)
+    asked.set()
+    finish(worker)
+    assert order == ["mesh begins", "view", "mesh ends", "less"]
+
+
+def test_dropped_work_ends(worker):
+    started, ended = threading.Event(), threading.Event()
+    worker.submit("views", endless(worker, started, ended))
+    assert started.wait(WAIT)
+    worker.drop("views")
+    assert ended.wait(WAIT)
+
+
+def test_failures_are_told_and_the_worker_goes_on(worker, told, caplog):
+    def mistaken():
+        raise InputError("checkpoint 7 is damaged")
+
+    def broken():
+        raise KeyError("ours")
+
+    worker.submit("a", mistaken)
+    worker.submit("b", broken)
+    finish(worker)
+    assert told == [
+        ("a", "checkpoint 7 is damaged"),
+        ("b", "a fault of the viewer; the terminal shows where"),
+    ]
+
+
+def test_closing_ends_what_is_under_way():
+    worker = Worker(lambda slot, text: None)
+    started, ended = threading.Event(), threading.Event()
+    worker.submit("surface", endless(worker, started, ended))
+    assert started.wait(WAIT)
+    worker.close()
+    assert ended.is_set()
+
+
+def test_interruptible_network_is_the_same_network_and_lets_the_worker_in():
+    class Field(torch.nn.Module):
+        def sdf(self, x):
+            return x.norm(dim=-1)
+
+        def forward(self, x):
+            return 2 * x
+
+    class Model(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.implicit_network = Field()
+            self.radius = 3
+
+        def forward(self, x):
+            return self.implicit_network(x)
+
+    calls = []
+    model = Interruptible(Model(), lambda: calls.append(1))
+    points = torch.ones(2, 3)
+    assert model.radius == 3 and torch.equal(model(points), 2 * points) and len(calls) == 1
+    assert torch.equal(model.implicit_network.sdf(points), points.norm(dim=-1)) and len(calls) == 2
+    assert torch.equal(model.implicit_network(points), 2 * points) and len(calls) == 3
+    assert not hasattr(model.implicit_network, "gradients")
