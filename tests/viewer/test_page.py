@@ -82,7 +82,9 @@ def test_vanished_and_damaged_checkpoints_are_told_in_words(folder, watched):
         watched.open(checkpoint, lambda: None)
     file.unlink()
     assert [c.name for c in watched.checkpoints()] == ["latest"]  # its copy
-    with pytest.raises(MissingInputError, match="checkpoint 7 .* is incomplete"):
+    with pytest.raises(
+        MissingInputError, match="checkpoint 7 .* does not exist; complete checkpoints there: latest"
+    ):
         watched.open(checkpoint, lambda: None)
 
 

@@ -66,7 +66,7 @@ class WatchedRun:
         self._opened: OrderedDict[Checkpoint, LoadedRun] = OrderedDict()
 
     def checkpoints(self) -> list[Checkpoint]:
-        """Lists the complete checkpoints in the order they were saved, without one that vanishes meanwhile."""
+        """Lists the complete checkpoints in the order they were saved; one that vanishes is left out."""
         found = []
         for name in self._checkpoints.names():
             try:

@@ -22,6 +22,9 @@ FRUSTUM = 0.12
 """Size of a camera in space, viser's ``scale``."""
 
 GREY, CHOSEN = (120, 120, 120), (214, 90, 20)
+LEFT = 0.3
+"""Distance from a camera at which a browser has left it, unit-sphere units."""
+
 NEARER = 0.75
 """Where a browser stands at first: this share of the first camera's way from the origin, past its picture."""
 
@@ -52,6 +55,8 @@ class SpaceView:
         self._surface: Any | None = None
         self._surface_visible = True
         self._chosen = 0
+        self._entered: tuple[int, NDArray[np.float64]] | None = None
+        self._arrived = False
 
     def stand(self, poses: NDArray[np.floating]) -> None:
         """Turns the scene upright and puts new browsers near the first camera.
@@ -143,6 +148,30 @@ class SpaceView:
         """Shows or hides all cameras."""
         for camera in self._cameras:
             camera.visible = visible
+
+    def step_into(self, index: int, centre: NDArray[np.floating]) -> None:
+        """Hides a camera in which a browser is about to stand: its picture would cover all.
+
+        Args:
+            index: Position among the training views.
+            centre: (3,) where it stands.
+        """
+        if self._entered is not None:
+            self._cameras[self._entered[0]].visible = True
+        self._entered = (index, np.asarray(centre, dtype=np.float64))
+        self._arrived = False  # browsers still tell of where they stood
+        self._cameras[index].visible = False
+
+    def step_out(self, position: NDArray[np.floating]) -> None:
+        """Shows that camera again once a browser has moved away from it, to (3,) ``position``."""
+        if self._entered is None:
+            return
+        is_near = bool(np.linalg.norm(position - self._entered[1]) < LEFT)
+        self._arrived |= is_near
+        if is_near or not self._arrived:
+            return
+        self._cameras[self._entered[0]].visible = True
+        self._entered = None
 
     def show_lines(self, segments: NDArray[np.floating] | None) -> None:
         """Draws (N, 2, 3) lines from trained cameras to where they are given; None takes them away."""

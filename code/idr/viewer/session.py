@@ -107,9 +107,12 @@ class Session:
             for checkpoint in checkpoints:
                 started = time.monotonic()
                 self._publish(checkpoint, resolution, paint)
+                self._panel.epoch.value = checkpoint.epoch
                 while time.monotonic() - started < REPLAY_SECONDS:
                     self._worker.between()
                     time.sleep(0.02)
+            if self._shown is not None:
+                self._panel.epoch.value = self._shown.epoch
             self.change_surface()
 
         self._worker.submit(SURFACE, work, URGENCY[SURFACE])
@@ -159,6 +162,7 @@ class Session:
             pose = np.asarray(camera.pose, dtype=np.float64)
             fov, _ = pictures.field_of_view(np.asarray(camera.intrinsics), camera.img_res)
             centre, forward = pose[:3, 3], pose[:3, 2]
+            self._space.step_into(index, centre)
             with client.atomic():
                 client.camera.position = centre
                 client.camera.look_at = centre + forward * max(float(-centre @ forward), 0.1)
@@ -246,7 +250,7 @@ class Session:
 
         def work() -> None:
             run = self._open(checkpoint)
-            for size in pictures.coarse_to_fine(pictures.COARSE_SIDE, side, 4):
+            for size in pictures.coarse_to_fine(pictures.COARSE_SIDE, side):
                 image = run.render(pictures.browser_camera(*seen, size), pictures.CHUNK_PIXELS)
                 self._worker.between()
                 depth = np.nan_to_num(image.depth.numpy(), posinf=FAR)
@@ -255,7 +259,11 @@ class Session:
         self._worker.submit(f"{BROWSER} {client.client_id}", work, URGENCY[BROWSER])
 
     def _greet(self, client: Any) -> None:
-        client.camera.on_update(lambda _: self._look(client))
+        client.camera.on_update(lambda _: self._moved(client))
+        self._look(client)
+
+    def _moved(self, client: Any) -> None:
+        self._space.step_out(client.camera.position)
         self._look(client)
 
     def _clicked(self, index: int) -> None:
@@ -299,6 +307,7 @@ class Session:
 
     def _say(self) -> None:
         newest = max((c.epoch for c in self._checkpoints), default=None)
-        of = "" if newest is None else f", {len(self._checkpoints)} checkpoints up to epoch {newest}"
+        count = len(self._checkpoints)
+        of = f", {count} checkpoint{'s' if count > 1 else ''} up to epoch {newest}" if count else ""
         doing = f"; computing: {self._busy[-1].rstrip(' 0123456789')}" if self._busy else ""
         self._panel.say(f"{self._surface_words}{of}{doing}")
