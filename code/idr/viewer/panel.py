@@ -160,7 +160,7 @@ class Panel:
         ):
             handle.image = to_bytes(image)
             handle.visible = True
-        pixels = f", every {view.step}th pixel" if view.step > 1 else ""
+        pixels = f", one pixel in {view.step} each way" if view.step > 1 else ""
         self.scores.content = (
             f"**View {index} (image {view.number})**, epoch {epoch}{pixels}: {_decibels(view.psnr)}, "
             f"mask IoU {view.iou:.4f}\n\n{LEGEND}"

@@ -56,6 +56,7 @@ class Session:
         self._surfaces: OrderedDict[tuple[Checkpoint, int, str], pictures.ShownSurface | None] = OrderedDict()
         self._surface_words = "waiting for the first checkpoint"
         self._busy: tuple[str, ...] = ()
+        self._looked: dict[int, tuple[float, ...]] = {}  # by browser
         self._numbers = image_numbers(run.dataset)
         photos = [self._thumbnail(k) for k in range(len(self._numbers))]
         self._space = SpaceView(server, self._numbers, photos, self._clicked)
@@ -263,7 +264,13 @@ class Session:
         self._look(client)
 
     def _moved(self, client: Any) -> None:
-        self._space.step_out(client.camera.position)
+        """Browsers also tell of cameras that stand still: these must not end what is rendered for them."""
+        camera = client.camera
+        looks = (*camera.wxyz, *camera.position, camera.fov, camera.aspect)
+        if np.allclose(self._looked.get(client.client_id, (np.inf,) * len(looks)), looks, atol=1e-4):
+            return
+        self._looked[client.client_id] = looks
+        self._space.step_out(camera.position)
         self._look(client)
 
     def _clicked(self, index: int) -> None:
