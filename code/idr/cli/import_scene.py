@@ -277,6 +277,7 @@ def _say_done(done: Imported, seconds: float) -> None:
         say(f"WARNING: {warning}")
     say(f"wrote {done.folder}: {done.num_views} views of {width} x {height} pixels, in {seconds:.0f} s")
     say(f"masks ({done.mask_source}): look at {done.folder / 'masks.png'}")
+    say(f"report: open {done.folder / 'scene_report.html'}")
     data_root, data_dir = done.folder.parent.parent, done.folder.parent.name
     say(f"conf: dataset {{ data_dir = {data_dir}, img_res = [{height}, {width}] }}")
     elsewhere = "" if data_root == project_root() / "data" else f" --data_root {data_root}"

@@ -1,0 +1,69 @@
+"""Surfaces and cameras in space, as plotly figures.
+
+B cameras, T points of a line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import trimesh
+from numpy.typing import NDArray
+
+AXIS_LENGTH = 0.25
+"""Length of the line that shows where a camera looks, unit-sphere units."""
+
+
+def mesh_trace(mesh: trimesh.Trimesh) -> Any:
+    """Returns a mesh as a plotly trace."""
+    import plotly.graph_objects as go
+
+    x, y, z = np.asarray(mesh.vertices, dtype=np.float32).T
+    i, j, k = np.asarray(mesh.faces, dtype=np.int32).T
+    lighting = {"ambient": 0.4, "diffuse": 0.8, "specular": 0.3, "roughness": 0.5}
+    return go.Mesh3d(x=x, y=y, z=z, i=i, j=j, k=k, color="#c9b79c", lighting=lighting, hoverinfo="skip")
+
+
+def space_figure(traces: Sequence[Any]) -> Any:
+    """Returns a plotly figure of traces in space, axes of equal scale and not drawn.
+
+    The legend stands at the left: plotly's tool bar covers the right upper corner.
+    """
+    import plotly.graph_objects as go
+
+    axis = {"visible": False}
+    scene = {"aspectmode": "data", "xaxis": axis, "yaxis": axis, "zaxis": axis}
+    margin = {"l": 0, "r": 0, "b": 0, "t": 0}
+    legend = {"x": 0.01, "xanchor": "left", "y": 0.99, "yanchor": "top", "bgcolor": "rgba(255,255,255,0.7)"}
+    return go.Figure(list(traces), {"scene": scene, "height": 520, "margin": margin, "legend": legend})
+
+
+def camera_traces(poses: NDArray[np.float64], texts: Sequence[str], name: str, colour: str) -> list[Any]:
+    """Returns cameras as plotly traces: their centres, and a line along each optical axis.
+
+    Args:
+        poses: (B, 4, 4) camera-to-world, OpenCV axes.
+        texts: B texts that appear under the pointer.
+        name: In the legend.
+        colour: As CSS has it.
+    """
+    import plotly.graph_objects as go
+
+    centres, forward = poses[:, :3, 3], poses[:, :3, 2]
+    x, y, z = centres.astype(np.float32).T
+    points = go.Scatter3d(
+        x=x, y=y, z=z, mode="markers", text=list(texts), hoverinfo="text+name", name=name,
+        marker={"size": 4, "color": colour},
+    )  # fmt: skip
+    x, y, z = polyline(np.stack((centres, centres + AXIS_LENGTH * forward), axis=1))
+    line = {"color": colour, "width": 3}
+    axes = go.Scatter3d(x=x, y=y, z=z, mode="lines", line=line, hoverinfo="skip", showlegend=False)
+    return [points, axes]
+
+
+def polyline(lines: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Returns (3, B (T + 1)) coordinates of B lines (B, T, 3) in one trace: a NaN parts them."""
+    gaps = np.full((len(lines), 1, 3), np.nan)
+    return np.concatenate((lines, gaps), axis=1).reshape(-1, 3).T.astype(np.float32)
