@@ -77,7 +77,7 @@ def surface_with_cameras(run: LoadedRun, mesh: Any | None) -> Any:
     poses = run.scene.training_poses.double().numpy()
     numbers = [f"view {number}" for number in image_numbers(run.scene.dataset)]
     traces += camera_traces(poses, numbers, "cameras", END)
-    return space_figure(traces)
+    return space_figure(traces, poses)
 
 
 def camera_paths(run: LoadedRun) -> NDArray[np.float64] | None:
@@ -117,4 +117,4 @@ def paths_figure(run: LoadedRun, paths: NDArray[np.float64]) -> Any:
     centres = paths[:, :, :3, 3].transpose(1, 0, 2)  # (B, T, 3)
     x, y, z = polyline(centres)
     traces.append(go.Scatter3d(x=x, y=y, z=z, mode="lines", line={"color": PATH, "width": 3}, name="way"))
-    return space_figure(traces)
+    return space_figure(traces, paths[-1])

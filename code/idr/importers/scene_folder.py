@@ -152,9 +152,8 @@ def write_scene(
         rough = _write_rough(temporary / ROUGH, views, sphere, options.roughen)
         draw_sheet(views, temporary / "image", temporary / SHEET)
         tell("drawing the report")
-        doubts = write_scene_report(
-            check_scene(temporary, CAMERAS), temporary / REPORT, f"{folder.parent.name}/{folder.name}"
-        )
+        title, check = f"{folder.parent.name}/{folder.name}", check_scene(temporary, CAMERAS)
+        warnings = write_scene_report(check, temporary / REPORT, title, (*warnings, *sphere.warnings))
         size = pictures[0].rgb.shape[:2]
         notes = (*source.notes, *_notes(pictures, options), *rough)
         record = {
@@ -171,7 +170,6 @@ def write_scene(
             ],
         }
         write_text_atomic(temporary / RECORD, json.dumps(record, indent=1) + "\n")
-    warnings = tuple(dict.fromkeys((*warnings, *sphere.warnings, *doubts)))
     return Imported(folder, len(pictures), (size[0], size[1]), mask_source, sphere, warnings, notes)
 
 

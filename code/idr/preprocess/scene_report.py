@@ -37,31 +37,34 @@ SMOOTHINGS = 8
 CAMERA_COLOUR, DOUBTED_COLOUR, SPHERE_COLOUR = "#2266cc", "#d03b3b", "#c9a400"
 
 
-def write_scene_report(check: SceneCheck, path: Path, title: str) -> tuple[str, ...]:
+def write_scene_report(
+    check: SceneCheck, path: Path, title: str, known: Sequence[str] = ()
+) -> tuple[str, ...]:
     """Writes the page: what to look at, counts and scale, cameras and hull to turn about, every view.
 
     Args:
         check: What `check_scene` returned.
         path: The file.
         title: Its heading.
+        known: What is to be looked at for reasons that the check does not know, a sentence each.
 
     Returns:
-        What to look at, a sentence each: named failures, and the check's warnings. Views that do not fit are
-        named on the page.
+        What to look at, a sentence each: named failures, what was known, the check's warnings. Views that do
+        not fit are named on the page.
 
     Raises:
         OutputError: It cannot be written.
     """
-    findings = _findings(check)
+    doubts = tuple(dict.fromkeys((*map(str, _findings(check)), *known, *check.warnings)))
     page = Page()
-    page.add_html(_doubts_html(check, findings))
+    page.add_html(_doubts_html(check, doubts))
     page.add_html(f"<h2>The scene</h2>{_summary(check).as_html()}")
     hull = "Cameras, unit sphere and visual hull" if check.hull else "Cameras and unit sphere (no hull)"
     page.add_figure(hull, scene_figure(check))
     page.add_html(_views_html(check))
     page.add_html(f"<h2>Figures of the views</h2>{_views_table(check).as_html()}")
     write_text_atomic(path, page.as_html(title))
-    return (*(str(finding) for finding in findings), *check.warnings)
+    return doubts
 
 
 def _findings(check: SceneCheck) -> tuple[Finding, ...]:
@@ -71,13 +74,15 @@ def _findings(check: SceneCheck) -> tuple[Finding, ...]:
     return diagnose_views(check.views, scale_mat, float(np.mean(ious)) if check.hull else 0.0)
 
 
-def _doubts_html(check: SceneCheck, findings: Sequence[Finding]) -> str:
-    """The list of what to look at, named failures first."""
-    doubts = [str(finding) for finding in findings] + list(check.warnings)
-    doubts += [
-        f"view {k}, {check.images[k].name}: {', '.join(view.warnings)}"
-        for k, view in enumerate(check.checks)
-        if view.warnings
+def _doubts_html(check: SceneCheck, of_the_scene: Sequence[str]) -> str:
+    """The list of what to look at, the scene as a whole first."""
+    doubts = [
+        *of_the_scene,
+        *(
+            f"view {k}, {check.images[k].name}: {', '.join(view.warnings)}"
+            for k, view in enumerate(check.checks)
+            if view.warnings
+        ),
     ]
     if not doubts:
         return "<h2>To look at</h2><p>Nothing: masks, cameras and unit sphere fit together.</p>"
@@ -140,7 +145,7 @@ def scene_figure(check: SceneCheck) -> Any:
     x, y, z = polyline(_circles())
     line = {"color": SPHERE_COLOUR, "width": 2}
     traces.append(go.Scatter3d(x=x, y=y, z=z, mode="lines", line=line, name="unit sphere", hoverinfo="name"))
-    return space_figure(traces)
+    return space_figure(traces, poses)
 
 
 def _circles(num_points: int = 73) -> NDArray[np.float64]:
