@@ -58,7 +58,7 @@ def test_cameras_are_found(imported: Path) -> None:
     assert [view["source"] for view in record["views"]] == [f"view{k + 1}.png" for k in range(VIEWS)]
     notes = " ".join(record["notes"])
     assert "registered 8 of 8 photographs" in notes and "mean reprojection error" in notes
-    assert "1 photographs turned upright" in notes and "lens distortion removed from 8" in notes
+    assert "1 photograph turned upright" in notes and "lens distortion removed from 8" in notes
 
 
 def test_a_photograph_is_turned_as_exif_says(imported: Path) -> None:

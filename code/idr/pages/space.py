@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 AXIS_LENGTH = 0.25
 """Length of the line that shows where a camera looks, unit-sphere units."""
-EYE_ASIDE, EYE_ABOVE = 1.1, 0.7
+EYE_ASIDE, EYE_ABOVE = 1.6, 0.9
 """Where a figure is seen from at first, in plotly's unit: about half the figure's extent."""
 
 
