@@ -130,6 +130,28 @@ def test_rough_cameras_from_the_reconstruction_itself(imported: Path, tmp_path: 
     assert np.allclose(exact, rough, atol=1e-6)  # one and the same cameras, paired in natural order
 
 
+def test_views_that_the_rough_source_lacks_are_seen_before_masks_are_made(
+    imported: Path, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    from idr.importers import scene_folder
+
+    second = tmp_path / "second"
+    shutil.copytree(scene_of(imported), second)
+    for kind in ("image", "mask"):
+        for path in sorted((second / kind).iterdir())[:2]:
+            path.unlink()
+    with np.load(second / "cameras.npz") as file:
+        arrays = {f"{key.rpartition('_')[0]}_{int(key.rpartition('_')[2]) - 2}": file[key] for key in file}
+    np.savez(second / "cameras.npz", **{key: value for key, value in arrays.items() if "-" not in key})
+    monkeypatch.setattr(scene_folder, "make_masks", lambda *_: pytest.fail("worked before it looked"))
+    out = tmp_path / "data" / "mine" / "scan1"
+    arguments = [str(scene_of(imported)), "--out", str(out), "--masks", "auto"]
+    assert main([*arguments, "--rough_from", str(second)]) == 2
+    assert "has no camera for 0000.png, 0001.png (2 of 8 views)" in capsys.readouterr().err
+    assert main([*arguments, "--rough_from", str(tmp_path / "none")]) == 2
+    assert "no file or folder" in capsys.readouterr().err and not out.exists()
+
+
 def test_sequential_pairs_close_an_orbit() -> None:
     pairs = reconstruction.sequential_pairs(200)
     assert len(pairs) == len(set(pairs)) and all(i < j for i, j in pairs)

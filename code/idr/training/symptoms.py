@@ -20,7 +20,7 @@ from idr.failures import FILLED_SPHERE, MASK_LOSS_STUCK, NO_SURFACE, Finding
 
 INSIDE_AT_SPHERE = "inside_at_sphere"
 """Column of ``metrics.csv``: share of points on the bounding sphere that the network takes for inside the
-object; only in epochs in which there are any."""
+object; only in epochs in which it is more than `FILLED`."""
 NUM_POINTS = 256
 FILLED = 0.5
 """Share of those points from which on the surface is said to fill the sphere; a sound one leaves it alone."""

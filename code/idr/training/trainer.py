@@ -31,7 +31,7 @@ from idr.training.poses import LearnablePoses
 from idr.training.progress import Averages, MetricsFile, ProgressLine, TensorBoardLog, squared_error
 from idr.training.schedules import alpha_at, camera_learning_rate_at, intrinsics_learning_rate_at
 from idr.training.state import TrainingState
-from idr.training.symptoms import INSIDE_AT_SPHERE, share_inside_at_sphere, symptoms
+from idr.training.symptoms import FILLED, INSIDE_AT_SPHERE, share_inside_at_sphere, symptoms
 
 log = logging.getLogger(__name__)
 
@@ -277,7 +277,7 @@ class Trainer:
         if self.outputs.monitor is not None:
             row.update(self.outputs.monitor(self))
         inside = share_inside_at_sphere(self.state.model)
-        if inside > 0:
+        if inside > FILLED:
             row[INSIDE_AT_SPHERE] = inside
         metrics.add(row)
         for finding in symptoms(metrics.rows):
