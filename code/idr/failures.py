@@ -11,10 +11,12 @@ IMAGES_RESIZED = "images-resized"
 MASKS_INVERTED = "masks-inverted"
 CONTRADICTION = "masks-and-cameras-contradict"
 NO_SURFACE = "no-surface-yet"
+FILLED_SPHERE = "surface-filled-sphere"
+MASK_LOSS_STUCK = "mask-loss-stuck"
 OUT_OF_MEMORY = "out-of-memory"
 NAMES = (
     OBJECT_OUTSIDE_SPHERE, MIRRORED_CAMERAS, WRONG_AXES, IMAGES_RESIZED, MASKS_INVERTED, CONTRADICTION,
-    NO_SURFACE, OUT_OF_MEMORY,
+    NO_SURFACE, FILLED_SPHERE, MASK_LOSS_STUCK, OUT_OF_MEMORY,
 )  # fmt: skip
 
 

@@ -52,11 +52,13 @@ def test_the_result_is_a_scene_that_training_reads(source: Path, capsys) -> None
         "import.json",
         "mask",
         "masks.png",
+        "scene_report.html",
     ]
     dataset = SceneDataset(False, "mine", [96, 128], 7, data_root=str(scene.parents[1]))
     assert len(dataset) == 6
     check = check_scene(scene, "cameras.npz")
-    assert check.warnings == () and not any(view.warnings for view in check.checks)
+    (warning,) = check.warnings
+    assert warning.startswith("6 views: fewer than 8") and not any(view.warnings for view in check.checks)
     assert min(view.hull_iou for view in check.checks) > 0.9
     record = json.loads((scene / "import.json").read_text())
     assert record["kind"] == "transforms" and record["views"][5] == {
@@ -64,6 +66,9 @@ def test_the_result_is_a_scene_that_training_reads(source: Path, capsys) -> None
         "source": "images/frame_6.png",
     }
     said = capsys.readouterr().out
+    assert f"WARNING: {warning}" in said and f"report: open {scene / 'scene_report.html'}" in said
+    page = (scene / "scene_report.html").read_text()
+    assert page.count("<figure>") == 6 and "<h1>mine/scan7</h1>" in page and warning in page
     assert "conf: dataset { data_dir = mine, img_res = [96, 128] }" in said
     assert "--scan_id 7 --set dataset.data_dir=mine --set dataset.img_res=[96,128]" in said
 

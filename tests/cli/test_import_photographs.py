@@ -58,7 +58,7 @@ def test_cameras_are_found(imported: Path) -> None:
     assert [view["source"] for view in record["views"]] == [f"view{k + 1}.png" for k in range(VIEWS)]
     notes = " ".join(record["notes"])
     assert "registered 8 of 8 photographs" in notes and "mean reprojection error" in notes
-    assert "1 photographs turned upright" in notes and "lens distortion removed from 8" in notes
+    assert "1 photograph turned upright" in notes and "lens distortion removed from 8" in notes
 
 
 def test_a_photograph_is_turned_as_exif_says(imported: Path) -> None:
@@ -128,6 +128,28 @@ def test_rough_cameras_from_the_reconstruction_itself(imported: Path, tmp_path: 
         for name in ("cameras.npz", "cameras_linear_init.npz")
     )
     assert np.allclose(exact, rough, atol=1e-6)  # one and the same cameras, paired in natural order
+
+
+def test_views_that_the_rough_source_lacks_are_seen_before_masks_are_made(
+    imported: Path, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    from idr.importers import scene_folder
+
+    second = tmp_path / "second"
+    shutil.copytree(scene_of(imported), second)
+    for kind in ("image", "mask"):
+        for path in sorted((second / kind).iterdir())[:2]:
+            path.unlink()
+    with np.load(second / "cameras.npz") as file:
+        arrays = {f"{key.rpartition('_')[0]}_{int(key.rpartition('_')[2]) - 2}": file[key] for key in file}
+    np.savez(second / "cameras.npz", **{key: value for key, value in arrays.items() if "-" not in key})
+    monkeypatch.setattr(scene_folder, "make_masks", lambda *_: pytest.fail("worked before it looked"))
+    out = tmp_path / "data" / "mine" / "scan1"
+    arguments = [str(scene_of(imported)), "--out", str(out), "--masks", "auto"]
+    assert main([*arguments, "--rough_from", str(second)]) == 2
+    assert "has no camera for 0000.png, 0001.png (2 of 8 views)" in capsys.readouterr().err
+    assert main([*arguments, "--rough_from", str(tmp_path / "none")]) == 2
+    assert "no file or folder" in capsys.readouterr().err and not out.exists()
 
 
 def test_sequential_pairs_close_an_orbit() -> None:

@@ -210,7 +210,7 @@ class TestCheckScene:
         out = capsys.readouterr().out
         assert f"{VIEWS} views, 0 with warnings, 0 warnings about the whole scene" in out
         assert sorted(path.name for path in (scene / "check").iterdir()) == sorted(
-            [f"check_{k + 3}.png" for k in range(VIEWS)] + ["contact_sheet.png"]
+            [f"check_{k + 3}.png" for k in range(VIEWS)] + ["contact_sheet.png", "scene_report.html"]
         )
         picture = cv2.imread(str(scene / "check" / "check_3.png"))
         sheet = cv2.imread(str(scene / "check" / "contact_sheet.png"))

@@ -18,7 +18,7 @@ MAX_LINES = 350
 LEAVES = {"errors", "failures", "files"}
 CHECKPOINTS = {"checkpoint_format", "checkpoint_manifests", "checkpoint_saving", "checkpoints"}
 CONFIG = {"config", "config_blocks"}
-PICTURES = {"rendering", "meshing", "plots", "plots_surface", "fields", "geometry"}
+PICTURES = {"pages", "rendering", "meshing", "plots", "plots_surface", "fields", "geometry"}
 WORKERS = PICTURES | CONFIG | CHECKPOINTS | {"workspace", "plugins", "datasets", "model"}
 TABLE: dict[str, set[str]] = {
     "errors": set(),
@@ -30,6 +30,7 @@ TABLE: dict[str, set[str]] = {
     **{unit: CHECKPOINTS for unit in CHECKPOINTS},
     "workspace": CHECKPOINTS | CONFIG,
     "geometry": set(),
+    "pages": set(),
     "fields": {"geometry"},
     "model": {"fields", "geometry"} | CONFIG,
     "datasets": {"geometry"} | CONFIG,

@@ -49,14 +49,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    from idr.preprocess.scene_check import check_scene, draw_scene
+    from idr.preprocess.scene_check import check_scene
+    from idr.preprocess.scene_drawing import draw_scene
+    from idr.preprocess.scene_report import REPORT, write_scene_report
     from idr.preprocess.scene_views import EXACT_CAMERAS, NOISY_CAMERAS
 
     scene_dir = Path(arguments.source_dir).expanduser()
     check = check_scene(scene_dir, NOISY_CAMERAS if arguments.use_linear_init else EXACT_CAMERAS)
     _say_findings(check)
-    sheet = draw_scene(check, Path(arguments.out).expanduser() if arguments.out else scene_dir / "check")
+    out = Path(arguments.out).expanduser() if arguments.out else scene_dir / "check"
+    sheet = draw_scene(check, out)
+    scene = scene_dir.resolve()
+    write_scene_report(check, out / REPORT, f"{scene.parent.name}/{scene.name}")
     say(f"pictures: {sheet} and one check_<image>.png a view beside it")
+    say(f"report: open {out / REPORT}")
 
 
 def _say_findings(check: SceneCheck) -> None:

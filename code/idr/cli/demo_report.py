@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     import trimesh
 
     from idr.evaluation.chamfer import ChamferResult
-    from idr.evaluation.overview import Table
     from idr.evaluation.results import RenderingScores
+    from idr.pages.page import Table
 
 SHOWN_VIEWS = 3
 
@@ -40,7 +40,7 @@ class Scores:
 
 def score_table(scores: dict[str, Scores], ceiling: Sequence[RenderingScores] | None) -> Table:
     """Puts the runs beside each other and beside what exact surface and colours reach."""
-    from idr.evaluation.overview import Table
+    from idr.pages.page import Table
 
     none = "-"
     best = [f"{split.psnr_mean:.2f}" for split in ceiling] if ceiling else [none, none]
@@ -76,7 +76,8 @@ def score_table(scores: dict[str, Scores], ceiling: Sequence[RenderingScores] | 
 
 def write_demo_overview(path: Path, table: Table, scores: dict[str, Scores], scene: Path) -> None:
     """Writes the page with table, photographs beside renderings, and surfaces."""
-    from idr.evaluation.overview import Picture, write_overview
+    from idr.evaluation.overview import write_overview
+    from idr.pages.page import Picture
 
     first = next(iter(scores.values()))
     numbers = [v.number for split in first.views for v in split.views[:SHOWN_VIEWS]]

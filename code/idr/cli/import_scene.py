@@ -155,10 +155,13 @@ def _import(arguments: argparse.Namespace) -> None:
     out = Path(arguments.out).expanduser().resolve()
     _check(arguments, out)
     from idr.importers.points import read_points
+    from idr.importers.recognise import recognise
     from idr.importers.scene_folder import Options, check_target, write_scene
 
     began = time.monotonic()
     check_target(out, arguments.force)
+    if arguments.rough_from:
+        recognise(Path(arguments.rough_from).expanduser())
     path = Path(arguments.source).expanduser()
     source = _read(path, arguments.kind, out, arguments)
     sparse = f", {len(source.points)} sparse points" if source.points is not None else ""
@@ -242,7 +245,7 @@ def _mask_choice(arguments: argparse.Namespace, source: Source) -> str | None:
 
 def _roughen(arguments: argparse.Namespace, source: Source, out: Path) -> Roughen | None:
     """How rough cameras are made, None for not at all."""
-    from idr.importers.rough_cameras import disturbed_poses, poses_from
+    from idr.importers.rough_cameras import disturbed_poses, paired_views, poses_from
 
     if arguments.rough_cameras:
         return lambda poses, center: disturbed_poses(
@@ -255,13 +258,14 @@ def _roughen(arguments: argparse.Namespace, source: Source, out: Path) -> Roughe
     path = Path(arguments.rough_from).expanduser()
     plain = argparse.Namespace(**vars(arguments) | {"images": None, "pixel_centre": None})
     second = _read(path, None, out, plain)
-    names = [view.name for view in source.views]
+    # Before masks are made, which takes long.
+    paired = paired_views(second, [view.name for view in source.views], str(path))
 
     def align(rough: Array, exact: Array) -> tuple[float, Array, Array]:
         found = align_cameras(rough, exact)
         return found.scale, found.rotation, found.translation
 
-    return lambda poses, center: poses_from(second, names, poses, align, str(path))
+    return lambda poses, center: poses_from(paired, poses, align)
 
 
 def _say_done(done: Imported, seconds: float) -> None:
@@ -277,6 +281,7 @@ def _say_done(done: Imported, seconds: float) -> None:
         say(f"WARNING: {warning}")
     say(f"wrote {done.folder}: {done.num_views} views of {width} x {height} pixels, in {seconds:.0f} s")
     say(f"masks ({done.mask_source}): look at {done.folder / 'masks.png'}")
+    say(f"report: open {done.folder / 'scene_report.html'}")
     data_root, data_dir = done.folder.parent.parent, done.folder.parent.name
     say(f"conf: dataset {{ data_dir = {data_dir}, img_res = [{height}, {width}] }}")
     elsewhere = "" if data_root == project_root() / "data" else f" --data_root {data_root}"

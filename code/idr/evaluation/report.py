@@ -21,11 +21,11 @@ from idr.evaluation import report_figures as figures
 from idr.evaluation.camera_error import CameraErrors
 from idr.evaluation.intrinsics import given_of
 from idr.evaluation.loaded_run import LoadedRun
-from idr.evaluation.overview import Picture, Table, page_html
 from idr.evaluation.reconstruction import measure_cameras
 from idr.evaluation.report_views import ComparedView, compare_view, spread, to_bytes
 from idr.files import write_text_atomic
 from idr.meshing.sampling import DEFAULT_CHUNK_POINTS
+from idr.pages.page import Page, Picture, Table
 from idr.rendering import DEFAULT_CHUNK_PIXELS
 from idr.workspace import RUNCONF
 
@@ -77,7 +77,7 @@ def write_report(run: LoadedRun, path: Path, options: ReportOptions) -> None:
         log.info("report: view %d, psnr %.2f", compared[-1].number, compared[-1].psnr)
     mesh = run.mesh(options.resolution, options.chunk_points)
     cameras = measure_cameras(run.scene) if run.scene.alignment is not None else None
-    page = _Page()
+    page = Page()
     page.add_html(_summary(run, compared, cameras, mesh).as_html())
     page.add_figure(
         "Training",
@@ -96,28 +96,9 @@ def write_report(run: LoadedRun, path: Path, options: ReportOptions) -> None:
         )
     page.add_html(f"<h2>Conf</h2><pre>{html.escape(_conf_text(run))}</pre><h2>Versions</h2>")
     page.add_html(versions_table(run.device).as_html())
-    text = page_html(f"{run.folder.parent.name}, epoch {run.epoch}", "".join(page.parts))
+    text = page.as_html(f"{run.folder.parent.name}, epoch {run.epoch}")
     _check_weight(text, options)
     write_text_atomic(path, text)
-
-
-class _Page:
-    """The page's body so far; the drawing library goes in with the first figure."""
-
-    def __init__(self) -> None:
-        self.parts: list[str] = []
-        self._has_library = False
-
-    def add_html(self, text: str) -> None:
-        self.parts.append(text)
-
-    def add_figure(self, title: str, figure: Any | None, otherwise: str = "") -> None:
-        self.add_html(f"<h2>{html.escape(title)}</h2>")
-        if figure is None:
-            self.add_html(f"<p>{html.escape(otherwise)}</p>")
-            return
-        self.add_html(figure.to_html(full_html=False, include_plotlyjs=not self._has_library))
-        self._has_library = True
 
 
 def _summary(

@@ -6,7 +6,6 @@ B images, T checkpoints. All coordinates are those of the unit sphere.
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,9 @@ from numpy.typing import NDArray
 
 from idr.evaluation.loaded_run import LoadedRun
 from idr.evaluation.loading import image_numbers
-from idr.evaluation.overview import mesh_trace, space_figure
 from idr.evaluation.reconstruction import poses_to_model_frame
 from idr.geometry.cameras import pose_matrix
+from idr.pages.space import camera_traces, mesh_trace, polyline, space_figure
 from idr.workspace import CHECKPOINTS, CheckpointFolder
 
 CURVES = {
@@ -29,9 +28,6 @@ CURVES = {
     "cameras: trained focal length over the given": ("focal_factor",),
 }
 """Title of each diagram, and the columns of ``metrics.csv`` in it."""
-
-AXIS_LENGTH = 0.25
-"""Length of the line that shows where a camera looks, unit-sphere units."""
 
 START, END, GIVEN, PATH = "#d9822b", "#2266cc", "#3a9d5d", "#999999"
 
@@ -80,8 +76,8 @@ def surface_with_cameras(run: LoadedRun, mesh: Any | None) -> Any:
     traces = [] if mesh is None else [mesh_trace(mesh)]
     poses = run.scene.training_poses.double().numpy()
     numbers = [f"view {number}" for number in image_numbers(run.scene.dataset)]
-    traces += _cameras(poses, numbers, "cameras", END)
-    return space_figure(traces)
+    traces += camera_traces(poses, numbers, "cameras", END)
+    return space_figure(traces, poses)
 
 
 def camera_paths(run: LoadedRun) -> NDArray[np.float64] | None:
@@ -111,33 +107,14 @@ def paths_figure(run: LoadedRun, paths: NDArray[np.float64]) -> Any:
 
     numbers = [f"view {number}" for number in image_numbers(run.scene.dataset)]
     scene = run.scene
-    traces = _cameras(paths[0], numbers, "first checkpoint", START)
-    traces += _cameras(paths[-1], numbers, "last checkpoint", END)
+    traces = camera_traces(paths[0], numbers, "first checkpoint", START)
+    traces += camera_traces(paths[-1], numbers, "last checkpoint", END)
     if scene.alignment is not None:
         given = np.asarray(scene.dataset.get_gt_pose(scaled=False), dtype=np.float64)
-        traces += _cameras(poses_to_model_frame(given, scene.alignment), numbers, "given, aligned", GIVEN)
+        traces += camera_traces(
+            poses_to_model_frame(given, scene.alignment), numbers, "given, aligned", GIVEN
+        )
     centres = paths[:, :, :3, 3].transpose(1, 0, 2)  # (B, T, 3)
-    x, y, z = _polyline(centres)
+    x, y, z = polyline(centres)
     traces.append(go.Scatter3d(x=x, y=y, z=z, mode="lines", line={"color": PATH, "width": 3}, name="way"))
-    return space_figure(traces)
-
-
-def _cameras(poses: NDArray[np.float64], texts: Sequence[str], name: str, colour: str) -> list[Any]:
-    import plotly.graph_objects as go
-
-    centres, forward = poses[:, :3, 3], poses[:, :3, 2]
-    x, y, z = centres.astype(np.float32).T
-    points = go.Scatter3d(
-        x=x, y=y, z=z, mode="markers", text=list(texts), hoverinfo="text+name", name=name,
-        marker={"size": 4, "color": colour},
-    )  # fmt: skip
-    x, y, z = _polyline(np.stack((centres, centres + AXIS_LENGTH * forward), axis=1))
-    line = {"color": colour, "width": 3}
-    axes = go.Scatter3d(x=x, y=y, z=z, mode="lines", line=line, hoverinfo="skip", showlegend=False)
-    return [points, axes]
-
-
-def _polyline(lines: NDArray[np.float64]) -> NDArray[np.float32]:
-    """(3, ...) coordinates of many lines, (B, T, 3), in one trace: a NaN parts them."""
-    gaps = np.full((len(lines), 1, 3), np.nan)
-    return np.concatenate((lines, gaps), axis=1).reshape(-1, 3).T.astype(np.float32)
+    return space_figure(traces, paths[-1])

@@ -292,5 +292,6 @@ def _notes(model: Any, taken: list[Photograph]) -> tuple[str, ...]:
         notes.append(f"camera: {camera.model_name} {camera.params_info} = {values}")
     quarter = sum(photo.turned != 0 or photo.mirrored for photo in taken)
     if quarter:
-        notes.append(f"{quarter} photographs turned upright (EXIF), or by a quarter to the shape of most")
+        photographs = "1 photograph" if quarter == 1 else f"{quarter} photographs"
+        notes.append(f"{photographs} turned upright (EXIF), or by a quarter to the shape of most")
     return tuple(notes)

@@ -52,29 +52,18 @@ def disturbed_poses(poses: Array, center: Array, degrees: float, fraction: float
     return rough
 
 
-def poses_from(second: Source, names: list[str], poses: Array, align: Align, whose: str) -> Array:
+def poses_from(views: list[SourceView], poses: Array, align: Align) -> Array:
     """Takes rough cameras from another source of the same photographs.
 
     Args:
-        second: The other source; views are paired by the stems of their names, or in natural order where no
-            name agrees.
-        names: B names of the views.
+        views: B views of the other source, see `paired_views`.
         poses: (B, 4, 4) exact poses.
         align: Finds the similarity between the sources' frames.
-        whose: The other source's name, for messages.
 
     Returns:
         (B, 4, 4) the other source's poses in the exact ones' frame.
-
-    Raises:
-        InputError: Views that the other source lacks, or fewer than three.
     """
-    rough = np.stack([_pose(view) for view in _paired(second, names, whose)])
-    if len(names) < FEWEST_SHARED:
-        raise InputError(
-            f"--rough_from {whose}: {len(names)} views; expected {FEWEST_SHARED} or more, to bring its frame "
-            "to this one's"
-        )
+    rough = np.stack([_pose(view) for view in views])
     scale, rotation, translation = align(rough, poses)
     rough[:, :3, 3] = scale * rough[:, :3, 3] @ rotation.T + translation
     rough[:, :3, :3] = rotation @ rough[:, :3, :3]
@@ -109,7 +98,26 @@ def _pose(view: SourceView) -> Array:
     return pose
 
 
-def _paired(second: Source, names: list[str], whose: str) -> list[SourceView]:
+def paired_views(second: Source, names: list[str], whose: str) -> list[SourceView]:
+    """Finds the views of another source of the same photographs.
+
+    Args:
+        second: The other source; views are paired by the stems of their names, or in natural order where no
+            name agrees.
+        names: B names of the views.
+        whose: The other source's name, for messages.
+
+    Returns:
+        B views.
+
+    Raises:
+        InputError: Views that the other source lacks, or fewer than three.
+    """
+    if len(names) < FEWEST_SHARED:
+        raise InputError(
+            f"--rough_from {whose}: {len(names)} views; expected {FEWEST_SHARED} or more, to bring its frame "
+            "to this one's"
+        )
     by_stem = {mask_stem(Path(view.name)): view for view in second.views}
     stems = [mask_stem(Path(name)) for name in names]
     if any(stem in by_stem for stem in stems) and len(by_stem) == len(second.views):

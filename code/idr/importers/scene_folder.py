@@ -24,10 +24,12 @@ from idr.importers.pictures import Picture, load_picture
 from idr.importers.rough_cameras import describe
 from idr.importers.source import Array, Source
 from idr.importers.sphere import Sphere, choose_sphere
+from idr.preprocess.scene_check import check_scene
+from idr.preprocess.scene_report import REPORT, write_scene_report
 from idr.preprocess.scene_views import SceneViews, make_views
 
 RECORD, SHEET, CAMERAS, ROUGH = "import.json", "masks.png", "cameras.npz", "cameras_linear_init.npz"
-OWN_NAMES = {"image", "mask", "check", RECORD, SHEET, CAMERAS, ROUGH}
+OWN_NAMES = {"image", "mask", "check", RECORD, SHEET, REPORT, CAMERAS, ROUGH}
 OWN_NAMES |= {"cameras_backup.npz", "cameras_linear_init_backup.npz"}
 Roughen = Callable[[Array, Array], Array]
 """Makes rough poses (B, 4, 4) of exact ones (B, 4, 4) around the object's middle (3,)."""
@@ -149,6 +151,9 @@ def write_scene(
         _write_cameras(temporary / CAMERAS, projections, sphere)
         rough = _write_rough(temporary / ROUGH, views, sphere, options.roughen)
         draw_sheet(views, temporary / "image", temporary / SHEET)
+        tell("drawing the report")
+        title, check = f"{folder.parent.name}/{folder.name}", check_scene(temporary, CAMERAS)
+        warnings = write_scene_report(check, temporary / REPORT, title, (*warnings, *sphere.warnings))
         size = pictures[0].rgb.shape[:2]
         notes = (*source.notes, *_notes(pictures, options), *rough)
         record = {
@@ -165,9 +170,7 @@ def write_scene(
             ],
         }
         write_text_atomic(temporary / RECORD, json.dumps(record, indent=1) + "\n")
-    return Imported(
-        folder, len(pictures), (size[0], size[1]), mask_source, sphere, (*warnings, *sphere.warnings), notes
-    )
+    return Imported(folder, len(pictures), (size[0], size[1]), mask_source, sphere, warnings, notes)
 
 
 def _write_images(

@@ -65,12 +65,15 @@ def diagnose_scene(scene_dir: Path, camera_file: str) -> tuple[Finding, ...]:
     return diagnose_views(views, scale_mat)
 
 
-def diagnose_views(views: SceneViews, scale_mat: NDArray[np.float64]) -> tuple[Finding, ...]:
+def diagnose_views(
+    views: SceneViews, scale_mat: NDArray[np.float64], overlap: float | None = None
+) -> tuple[Finding, ...]:
     """Examines masks, cameras and sphere; see `diagnose_scene`.
 
     Args:
         views: Masks and cameras.
         scale_mat: (4, 4) unit sphere to world.
+        overlap: Their `hull_overlap` where it is known already; None to compute it.
     """
     rims = [np.mean(np.concatenate([m[0], m[-1], m[:, 0], m[:, -1]])) for m in views.masks]
     if np.median(rims) > 0.5:
@@ -81,7 +84,7 @@ def diagnose_views(views: SceneViews, scale_mat: NDArray[np.float64]) -> tuple[F
                 "expected the object white on black: invert the masks",
             ),
         )
-    overlap = hull_overlap(views)
+    overlap = hull_overlap(views) if overlap is None else overlap
     if overlap < GOOD_IOU:
         finding = _best_trial(views, overlap)
         if finding is not None:

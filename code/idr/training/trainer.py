@@ -6,7 +6,6 @@ B images of a batch, P pixels an image, R = B P rays.
 from __future__ import annotations
 
 import logging
-import math
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -22,7 +21,6 @@ from torch import Tensor, nn
 from idr.checkpoint_format import write_content
 from idr.checkpoints import CheckpointFolder, checkpoint_name
 from idr.errors import OutputError, TrainingStoppedError
-from idr.failures import NO_SURFACE, Finding
 from idr.files import write_atomic
 from idr.geometry.frames import frame_of
 from idr.training.cameras import LearnableIntrinsics
@@ -33,6 +31,7 @@ from idr.training.poses import LearnablePoses
 from idr.training.progress import Averages, MetricsFile, ProgressLine, TensorBoardLog, squared_error
 from idr.training.schedules import alpha_at, camera_learning_rate_at, intrinsics_learning_rate_at
 from idr.training.state import TrainingState
+from idr.training.symptoms import FILLED, INSIDE_AT_SPHERE, share_inside_at_sphere, symptoms
 
 log = logging.getLogger(__name__)
 
@@ -272,15 +271,17 @@ class Trainer:
         if not self.ranks.is_first:
             return
         row: dict[str, float | int] = {"epoch": epoch, **self.state.averages.read()}
-        if math.isnan(row.get("psnr", 0.0)):
-            text = f"in epoch {epoch} no ray within a mask met the surface"
-            log.warning("%s", Finding(NO_SURFACE, text))
         row["alpha"] = float(self.loss.alpha)
         row["learning_rate"] = float(self.state.optimizer.param_groups[0]["lr"])
         row["minutes"] = self._seconds / 60
         if self.outputs.monitor is not None:
             row.update(self.outputs.monitor(self))
+        inside = share_inside_at_sphere(self.state.model)
+        if inside > FILLED:
+            row[INSIDE_AT_SPHERE] = inside
         metrics.add(row)
+        for finding in symptoms(metrics.rows):
+            log.warning("%s", finding)
         if self.outputs.tensorboard is not None:
             self.outputs.tensorboard.scalars(row, epoch)
 

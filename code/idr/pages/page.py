@@ -1,0 +1,127 @@
+"""A page of the house: its look, tables, pictures, and the body that they are added to."""
+
+from __future__ import annotations
+
+import base64
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+JPEG_BEGINS = b"\xff\xd8"
+
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem; }
+table { border-collapse: collapse; margin: 1rem 0; }
+th, td { padding: .3rem .9rem; border-bottom: 1px solid #ddd; }
+td { text-align: right; font-variant-numeric: tabular-nums; }
+td:first-child, th:first-child { text-align: left; }
+figure { display: inline-block; margin: .4rem; text-align: center; }
+figcaption { color: #666; font-size: .85rem; }
+figure img { width: 20rem; image-rendering: pixelated; border: 1px solid #eee; }
+"""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of texts.
+
+    Attributes:
+        header: Titles of the columns.
+        rows: The rows, each as long as the header.
+    """
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+    def as_text(self) -> str:
+        """Returns the table in columns of equal width, for a terminal."""
+        lines = [self.header, *self.rows]
+        widths = [max(len(line[k]) for line in lines) for k in range(len(self.header))]
+
+        def text(line: Sequence[str]) -> str:
+            first, *others = line
+            cells = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
+            return "  ".join([first.ljust(widths[0]), *cells])
+
+        rule = "  ".join("-" * width for width in widths)
+        return "\n".join([text(self.header), rule, *(text(row) for row in self.rows)])
+
+    def as_html(self) -> str:
+        """Returns the table as HTML."""
+        cells = lambda tag, line: "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in line)  # noqa: E731
+        rows = "".join(f"<tr>{cells('td', row)}</tr>" for row in self.rows)
+        return f"<table><tr>{cells('th', self.header)}</tr>{rows}</table>"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture with a caption.
+
+    Attributes:
+        image: A PNG or JPEG file, or the content of one; it goes into the page.
+        caption: Text below it.
+    """
+
+    image: Path | bytes
+    caption: str
+
+    def as_html(self) -> str:
+        """Returns the picture as HTML."""
+        content = self.image if isinstance(self.image, bytes) else self.image.read_bytes()
+        kind = "jpeg" if content.startswith(JPEG_BEGINS) else "png"
+        data = base64.b64encode(content).decode("ascii")
+        caption = html.escape(self.caption)
+        image = f'<img src="data:image/{kind};base64,{data}" alt="{caption}">'
+        return f"<figure>{image}<figcaption>{caption}</figcaption></figure>"
+
+
+class Page:
+    """A page's body so far; the drawing library goes in with the first figure."""
+
+    def __init__(self) -> None:
+        self.parts: list[str] = []
+        self._figures = 0
+
+    def add_html(self, text: str) -> None:
+        """Adds HTML as it is."""
+        self.parts.append(text)
+
+    def add_figure(self, title: str, figure: Any | None, otherwise: str = "") -> None:
+        """Adds a figure under a heading.
+
+        Args:
+            title: The heading, a text.
+            figure: A plotly figure, or None where there is nothing to draw.
+            otherwise: What is said then, a text.
+        """
+        self.add_html(f"<h2>{html.escape(title)}</h2>")
+        if figure is None:
+            self.add_html(f"<p>{html.escape(otherwise)}</p>")
+            return
+        # A name of its own choosing would be random, and no two pages of one scene the same.
+        name = f"figure-{self._figures}"
+        self.add_html(figure.to_html(full_html=False, include_plotlyjs=self._figures == 0, div_id=name))
+        self._figures += 1
+
+    def as_html(self, title: str) -> str:
+        """Returns the whole page.
+
+        Args:
+            title: Its heading, a text.
+        """
+        return page_html(title, "".join(self.parts))
+
+
+def page_html(title: str, body: str) -> str:
+    """Returns a whole page in the house's look.
+
+    Args:
+        title: Its heading, a text.
+        body: What follows the heading, HTML.
+    """
+    heading = html.escape(title)
+    head = f'<meta charset="utf-8"><title>{heading}</title><style>{STYLE}</style>'
+    body = f"<h1>{heading}</h1>{body}"
+    return f'<!doctype html><html lang="en"><head>{head}</head><body>{body}</body></html>\n'

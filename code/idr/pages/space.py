@@ -1,0 +1,91 @@
+"""Surfaces and cameras in space, as plotly figures.
+
+B cameras, T points of a line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import trimesh
+from numpy.typing import NDArray
+
+AXIS_LENGTH = 0.25
+"""Length of the line that shows where a camera looks, unit-sphere units."""
+EYE_ASIDE, EYE_ABOVE = 1.6, 0.9
+"""Where a figure is seen from at first, in plotly's unit: about half the figure's extent."""
+
+
+def mesh_trace(mesh: trimesh.Trimesh) -> Any:
+    """Returns a mesh as a plotly trace."""
+    import plotly.graph_objects as go
+
+    x, y, z = np.asarray(mesh.vertices, dtype=np.float32).T
+    i, j, k = np.asarray(mesh.faces, dtype=np.int32).T
+    lighting = {"ambient": 0.4, "diffuse": 0.8, "specular": 0.3, "roughness": 0.5}
+    return go.Mesh3d(x=x, y=y, z=z, i=i, j=j, k=k, color="#c9b79c", lighting=lighting, hoverinfo="skip")
+
+
+def space_figure(traces: Sequence[Any], poses: NDArray[np.float64] | None = None) -> Any:
+    """Returns a plotly figure of traces in space, axes of equal scale and not drawn.
+
+    The legend stands at the left: plotly's tool bar covers the right upper corner.
+
+    Args:
+        traces: What is drawn.
+        poses: (B, 4, 4) cameras around the origin that say where up is; None for the third axis.
+    """
+    import plotly.graph_objects as go
+
+    axis = {"visible": False}
+    scene: dict[str, Any] = {"aspectmode": "data", "xaxis": axis, "yaxis": axis, "zaxis": axis}
+    if poses is not None:
+        scene["camera"] = _seen_upright(poses)
+    margin = {"l": 0, "r": 0, "b": 0, "t": 0}
+    legend = {"x": 0.01, "xanchor": "left", "y": 0.99, "yanchor": "top", "bgcolor": "rgba(255,255,255,0.7)"}
+    legend["itemsizing"] = "constant"
+    return go.Figure(list(traces), {"scene": scene, "height": 520, "margin": margin, "legend": legend})
+
+
+def _seen_upright(poses: NDArray[np.float64]) -> dict[str, dict[str, float]]:
+    """Plotly's camera: up is the cameras' mean up, and it stands above where the first one stands."""
+    mean = -poses[:, :3, 1].mean(axis=0)
+    length = np.linalg.norm(mean)
+    up = mean / length if length > 1e-6 else -poses[0, :3, 1]  # cameras whose ups cancel: the first one's
+    aside = poses[0, :3, 3] - up * (up @ poses[0, :3, 3])
+    distance = np.linalg.norm(aside)
+    # A first camera right above: any direction aside will do, and its own right is one.
+    aside = aside / distance if distance > 1e-6 else poses[0, :3, 0]
+    eye = EYE_ASIDE * aside + EYE_ABOVE * up
+    return {name: dict(zip("xyz", map(float, v), strict=True)) for name, v in (("up", up), ("eye", eye))}
+
+
+def camera_traces(poses: NDArray[np.float64], texts: Sequence[str], name: str, colour: str) -> list[Any]:
+    """Returns cameras as plotly traces: their centres, and a line along each optical axis.
+
+    Args:
+        poses: (B, 4, 4) camera-to-world, OpenCV axes.
+        texts: B texts that appear under the pointer.
+        name: In the legend.
+        colour: As CSS has it.
+    """
+    import plotly.graph_objects as go
+
+    centres, forward = poses[:, :3, 3], poses[:, :3, 2]
+    x, y, z = centres.astype(np.float32).T
+    points = go.Scatter3d(
+        x=x, y=y, z=z, mode="markers", text=list(texts), hoverinfo="text+name", name=name,
+        marker={"size": 4, "color": colour},
+    )  # fmt: skip
+    x, y, z = polyline(np.stack((centres, centres + AXIS_LENGTH * forward), axis=1))
+    line = {"color": colour, "width": 3}
+    axes = go.Scatter3d(x=x, y=y, z=z, mode="lines", line=line, hoverinfo="skip", showlegend=False)
+    return [points, axes]
+
+
+def polyline(lines: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Returns (3, B (T + 1)) coordinates of B lines (B, T, 3) in one trace: a NaN parts them."""
+    gaps = np.full((len(lines), 1, 3), np.nan)
+    return np.concatenate((lines, gaps), axis=1).reshape(-1, 3).T.astype(np.float32)
