@@ -67,6 +67,8 @@ ADDED = {
         "new_run": False,
         "tensorboard": False,
         "report": False,
+        "max_minutes": None,
+        "target_psnr": None,
     },
     "eval": {
         "overrides": [],

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,6 +99,15 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
         "--tensorboard", action="store_true", help="also write TensorBoard events (idr[tensorboard])"
     )
     parser.add_argument(
+        "--max_minutes",
+        type=float,
+        metavar="M",
+        help="stop after the step in which M minutes of this process are over",
+    )
+    parser.add_argument(
+        "--target_psnr", type=float, metavar="DB", help="stop after the epoch whose training PSNR passes DB"
+    )
+    parser.add_argument(
         "--report", action="store_true", help="write report.html into the run's folder when training ends"
     )
 
@@ -110,11 +121,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit status.
     """
+    began = time.monotonic()
     arguments = parse(build_parser(), argv)
 
     def train(device: torch.device, ranks: OneProcess) -> int:
         with threads_restored():
-            return _train(arguments, device, ranks)
+            return _train(arguments, device, ranks, began)
 
     def body() -> int:
         _check_numbers(arguments)
@@ -123,13 +135,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run(body)
 
 
-def _train(arguments: argparse.Namespace, device: torch.device, ranks: OneProcess) -> int:
+def _train(arguments: argparse.Namespace, device: torch.device, ranks: OneProcess, began: float) -> int:
     """Builds everything, so that bad input leaves no trace, then opens the run's folder and trains."""
     import torch
 
     from idr.config import project_root, save_conf
     from idr.plugins import scan_id_of
     from idr.training.progress import TensorBoardLog
+    from idr.training.stopping import StopRule
     from idr.training.trainer import Outputs, Trainer
     from idr.workspace import RUNCONF, create_run, run_name
 
@@ -161,6 +174,7 @@ def _train(arguments: argparse.Namespace, device: torch.device, ranks: OneProces
             dataset, model, loss, config,
             num_epochs=arguments.nepoch, batch_size=arguments.batch_size, seed=seed,
             outputs=outputs, poses=poses, ranks=ranks,
+            stop=StopRule(arguments.max_minutes, arguments.target_psnr, began),
         )  # fmt: skip
 
     resolved = _resolved(conf, scan_id, arguments.data_root)
@@ -189,16 +203,26 @@ def _train(arguments: argparse.Namespace, device: torch.device, ranks: OneProces
         say(
             f"continuing from checkpoint {source[1]} (epoch {trainer.state.epoch}, step {trainer.state.step})"
         )
-    if trainer.train():
+    return _outcome(arguments, trainer, trainer.train(), device)
+
+
+def _outcome(arguments: argparse.Namespace, trainer: Trainer, all_done: bool, device: torch.device) -> int:
+    """Says how training ended, writes the report where one is due, and returns the exit status."""
+    folder, state = trainer.outputs.run, trainer.state
+    if all_done:
         say(f"done: {arguments.nepoch} epochs; last checkpoint in {trainer.checkpoints.path}")
-        if arguments.report:
-            ranks.from_first(lambda: report_after_training(folder, device))
-        return EXIT_OK
-    say(
-        f"stopped in epoch {trainer.state.epoch}, step {trainer.state.step}; the state is saved in "
-        f"{trainer.checkpoints.path}\nto go on: the same command with --is_continue --timestamp {folder.name}"
-    )
-    return EXIT_INTERRUPTED
+    else:
+        cause = "" if trainer.interrupted else f": {trainer.stop.reason}"
+        say(
+            f"stopped in epoch {state.epoch}, step {state.step}{cause}; the state is saved in "
+            f"{trainer.checkpoints.path}\nto go on: the same command with --is_continue --timestamp "
+            f"{folder.name}"
+        )
+    if trainer.interrupted:
+        return EXIT_INTERRUPTED
+    if arguments.report:
+        trainer.ranks.from_first(lambda: report_after_training(folder, device))
+    return EXIT_OK
 
 
 def _read_conf(arguments: argparse.Namespace) -> tuple[ConfigTree, TrainConfig, PlotConfig]:
@@ -253,6 +277,11 @@ def _check_numbers(arguments: argparse.Namespace) -> None:
     for flag, least in (("batch_size", 1), ("nepoch", 0)):
         if getattr(arguments, flag) < least:
             raise InputError(f"--{flag} {getattr(arguments, flag)}: expected {least} or more")
+    minutes, psnr = arguments.max_minutes, arguments.target_psnr
+    if minutes is not None and not (0 < minutes < math.inf):
+        raise InputError(f"--max_minutes {minutes:g}: expected a number of minutes above 0")
+    if psnr is not None and not math.isfinite(psnr):
+        raise InputError(f"--target_psnr {psnr:g}: expected a number of dB, such as 25")
     if arguments.threads is not None and arguments.threads < 1:
         raise InputError(f"--threads {arguments.threads}: expected 1 or more")
     if arguments.seed is not None and arguments.seed < 0:
