@@ -140,7 +140,7 @@ def make_trainer(root: Path, run: Path, *, nepoch: int = 2, cameras: bool = Fals
         run: The run's folder.
         nepoch: Where training ends.
         cameras: Train them.
-        options: ``batch_size``, ``seed``, ``stop``; ``conf``, a conf's text; ``plot`` and ``monitor``; ``loss``,
+        options: ``batch_size``, ``seed``, ``stop``; ``conf``, a conf's text; ``plot``, ``monitor``; ``loss``,
             a function from the loss that would be used to the one that is used instead.
     """
     conf = load_conf(options.get("conf") or conf_text())
