@@ -15,6 +15,7 @@ from idr.cli import (
     export_cameras,
     export_mesh,
     import_scene,
+    make_photo_scene,
     make_scene,
     preprocess_cameras,
     render_path,
@@ -200,6 +201,14 @@ ADDED["eval_mesh"] = {
     "out": None,
 }
 ADDED["doctor"] = {"data": None, "use_linear_init": False}
+ADDED["make_photo_scene"] = {
+    "out": None,
+    "seed": 0,
+    "views": 32,
+    "img_res": [480, 640],
+    "supersampling": 2,
+    "mesh_resolution": 192,
+}
 CHOOSE_A_RUN = {"scan_id", "timestamp", "checkpoint"}
 ADDED["run_scenes"] = {
     flag: default
@@ -224,6 +233,7 @@ def parsers() -> dict[str, argparse.ArgumentParser]:
         "render_path": render_path.build_parser(),
         "eval_mesh": eval_mesh.build_parser(),
         "doctor": doctor.build_parser(),
+        "make_photo_scene": make_photo_scene.build_parser(),
     }
 
 
