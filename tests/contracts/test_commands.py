@@ -17,6 +17,7 @@ from idr.cli import (
     import_scene,
     make_photo_scene,
     make_scene,
+    photos,
     preprocess_cameras,
     render_path,
     report,
@@ -209,6 +210,21 @@ ADDED["make_photo_scene"] = {
     "supersampling": 2,
     "mesh_resolution": 192,
 }
+ADDED["photos"] = {
+    "source": None,
+    "out": None,
+    "max_minutes": 30.0,
+    "conf": "./confs/photos.conf",
+    "overrides": [],
+    "nepoch": 30,
+    "masks": None,
+    "downscale": None,
+    "resolution": 256,
+    "despite": [],
+    "from_step": None,
+    "gpu": "auto",
+    "device": None,
+}
 CHOOSE_A_RUN = {"scan_id", "timestamp", "checkpoint"}
 ADDED["run_scenes"] = {
     flag: default
@@ -233,6 +249,7 @@ def parsers() -> dict[str, argparse.ArgumentParser]:
         "render_path": render_path.build_parser(),
         "eval_mesh": eval_mesh.build_parser(),
         "doctor": doctor.build_parser(),
+        "photos": photos.build_parser(),
         "make_photo_scene": make_photo_scene.build_parser(),
     }
 

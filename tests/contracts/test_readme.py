@@ -32,6 +32,7 @@ PARSERS = {
     "preprocess/doctor.py": "doctor",
     "preprocess/import_scene.py": "import_scene",
     "preprocess/make_demo_scene.py": "make_scene",
+    "preprocess/photos.py": "photos",
     "preprocess/make_photo_scene.py": "make_photo_scene",
 }
 

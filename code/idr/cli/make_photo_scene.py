@@ -17,8 +17,8 @@ def build_parser() -> argparse.ArgumentParser:
     """Returns the parser of the command."""
     parser = make_parser(
         "Writes photographs of the built-in teapot on a table, as a phone would take them: JPEG with EXIF, "
-        "lens distortion, some held sideways, no masks, no cameras (photos/). Masks, cameras and surface go to "
-        "truth/.",
+        "lens distortion, some held sideways, without masks or cameras (photos/). These and the surface go "
+        "to truth/.",
         _EXAMPLES,
     )
     parser.add_argument("--out", type=Path, required=True, help="new folder, for photos/ and truth/")
