@@ -13,7 +13,8 @@ SCENE_INSTALLED := $(VENV)/.installed-scene
 
 .DEFAULT_GOAL := help
 MINUTES ?= 30
-.PHONY: help setup setup-dev demo peek scene test gpu-check lint clean
+BENCH := $(BIN)/python benchmarks
+.PHONY: help setup setup-dev demo peek scene test bench bench-full gpu-check lint clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +38,20 @@ test: $(INSTALLED_DEV) ## Run all tests
 
 gpu-check: $(INSTALLED_DEV) ## On a machine with a GPU: parity, reads a step, one timing (a minute)
 	$(BIN)/python benchmarks/gpu_check.py
+
+bench: $(INSTALLED_DEV) ## Benchmarks of a step, a mesh, scaling and the limit, into results/ (10 minutes)
+	mkdir -p results
+	$(BENCH)/scaling.py --rays 512 2048 --resolution 64 --repetitions 3 --epochs 3 --json results/scaling.json
+	$(BENCH)/mesh.py --resolution 128 --whole_under 20 --repetitions 1 --json results/mesh.json
+	$(BENCH)/limit.py --json results/limit.json
+	$(BENCH)/report.py results/scaling.json results/mesh.json results/limit.json --out results/benchmarks.md
+
+bench-full: $(INSTALLED_DEV) ## All sizes of the benchmarks, into results/full/ (hours)
+	mkdir -p results/full
+	$(BENCH)/scaling.py --json results/full/scaling.json
+	$(BENCH)/mesh.py --resolution 256 512 --json results/full/mesh.json
+	$(BENCH)/limit.py --repetitions 15 --json results/full/limit.json
+	$(BENCH)/report.py results/full/scaling.json results/full/mesh.json results/full/limit.json --out results/full/benchmarks.md
 
 lint: $(INSTALLED_DEV) ## Run the linter and the type checker
 	$(BIN)/ruff check .

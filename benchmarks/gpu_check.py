@@ -12,9 +12,7 @@ Exit status 1 where parity or the count fails.
 from __future__ import annotations
 
 import argparse
-import statistics
 import sys
-import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -24,14 +22,12 @@ sys.path[:0] = [str(ROOT / "code"), str(ROOT)]
 
 import torch  # noqa: E402
 from shared import machine, run_benchmark  # noqa: E402
+from steps import TrainingSteps  # noqa: E402
 from tests.parity import comparisons, golden  # noqa: E402
 from tests.reads import ReadCounter  # noqa: E402
 
 from idr.cli.common import choose_device, make_parser, say  # noqa: E402
-from idr.config import load_conf  # noqa: E402
 from idr.errors import TrainingStoppedError  # noqa: E402
-from idr.model.implicit_differentiable_renderer import IDRNetwork  # noqa: E402
-from idr.model.loss import IDRLoss  # noqa: E402
 
 MOST_READS = 3
 """In tracing, loss and gradients of a step; the trainer's check that all is finite is the fourth."""
@@ -65,22 +61,8 @@ def parity(device: torch.device) -> list[str]:
     return missed
 
 
-def view_of_sphere(num_rays: int, device: torch.device) -> dict[str, torch.Tensor]:
-    """Rays from one camera at the unit sphere, of which a good third meet the network's first surface."""
-    generator = torch.Generator().manual_seed(0)
-    pose = torch.eye(4)
-    pose[2, 3] = -2.8
-    intrinsics = torch.eye(4)
-    intrinsics[0, 0] = intrinsics[1, 1] = 300.0
-    intrinsics[:2, 2] = 128.0
-    uv = 256 * torch.rand(1, num_rays, 2, generator=generator)
-    mask = (uv - 128).norm(dim=2) < 70
-    sample = {"uv": uv, "intrinsics": intrinsics[None], "pose": pose[None], "object_mask": mask}
-    return {key: value.to(device) for key, value in sample.items()}
-
-
-class Steps:
-    """Training steps on one view.
+class Steps(TrainingSteps):
+    """Training steps on one view, whose reads are counted.
 
     Args:
         strategy: The tracer.
@@ -89,31 +71,7 @@ class Steps:
     """
 
     def __init__(self, strategy: str, arguments: argparse.Namespace, device: torch.device) -> None:
-        conf = load_conf(arguments.conf, [f"model.ray_tracer.strategy={strategy}", *arguments.overrides])
-        torch.manual_seed(0)
-        self.device, self.model = device, IDRNetwork(conf["model"]).to(device).train()
-        self.loss = IDRLoss(**conf["loss"])
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-4)
-        self.sample = view_of_sphere(arguments.rays, device)
-        self.truth = {"rgb": torch.zeros(1, arguments.rays, 3, device=device)}
-
-    def step(self) -> None:
-        """Does one step."""
-        losses = self.loss(self.model(self.sample), self.truth)
-        self.optimizer.zero_grad()
-        losses["loss"].backward()
-        self.optimizer.step()
-
-    def seconds(self, count: int) -> float:
-        """Returns the median seconds of a number of steps, after three that do not count."""
-        times = []
-        for _ in range(count + 3):
-            started = time.perf_counter()
-            self.step()
-            if self.device.type == "cuda":
-                torch.cuda.synchronize(self.device)
-            times.append(time.perf_counter() - started)
-        return statistics.median(times[3:])
+        super().__init__(strategy, arguments.conf, arguments.overrides, arguments.rays, device)
 
     def reads(self, count: int) -> dict[str, Any]:
         """Counts the reads of steps, but for steps that built a grid."""

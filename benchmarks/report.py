@@ -2,7 +2,7 @@
 
     python benchmarks/report.py results/train_step.json results/render.json results/mesh.json --out results.md
 
-Takes what train_step, render and mesh wrote with ``--json``; names the machine of each file.
+Takes what train_step, render, mesh, scaling and limit wrote with ``--json``; names the machine of each file.
 """
 
 from __future__ import annotations
@@ -76,7 +76,38 @@ def of_mesh(result: dict[str, Any]) -> str:
     return page + (note if estimated else "")
 
 
-SECTIONS = {"strategies": of_train_step, "ways": of_render, "rows": of_mesh}
+def of_scaling(result: dict[str, Any]) -> str:
+    """Returns the tables of scaling; ``~`` marks baselines that were estimated."""
+    tables = []
+    for part, rows in result["scaling"].items():
+        names = ("dense", "sparse") if part == "resolution" else ("published", "accelerated")
+        cells = []
+        for row in rows:
+            mark = "" if row.get(f"{names[0]}_timed_whole", True) else "~"
+            slow, fast = row[f"{names[0]}_seconds"], row[f"{names[1]}_seconds"]
+            cells.append([str(row[part]), f"{mark}{slow:.3f}", f"{fast:.3f}", f"{mark}{slow / fast:.1f}"])
+        tables.append(table([part, f"{names[0]}, s", f"{names[1]}, s", "times faster"], cells))
+    return f"## Scaling\n\n{machine_line(result)}\n\n" + "\n\n".join(tables) + "\n"
+
+
+def of_limit(result: dict[str, Any]) -> str:
+    """Returns what the gradient part achieves."""
+    left = ", ".join(f"{name} {seconds:.3f} s" for name, seconds in result["remaining"])
+    return (
+        f"## The limit: gradient part of a step, {result['rays']} rays\n\n{machine_line(result)}\n\n"
+        f"{result['achieved_gflops']:.1f} GFLOP/s of the {result['machine_gflops']:.1f} GFLOP/s that the "
+        f"same matrix products reach alone ({result['seconds']:.3f} s, of which products alone "
+        f"{result['seconds_of_products']:.3f} s). What remains: {left}.\n"
+    )
+
+
+SECTIONS = {
+    "scaling": of_scaling,
+    "limit": of_limit,
+    "strategies": of_train_step,
+    "ways": of_render,
+    "rows": of_mesh,
+}
 """What writes the section of a file, by the key that only this benchmark's files have."""
 
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from plots import draw
 
-from idr.cli.common import run
+from idr.cli.common import run, say
 from idr.files import write_text_atomic
 
 
@@ -57,6 +58,12 @@ def run_benchmark(
         result = measure(arguments)
         report(result)
         if arguments.json:
-            write_text_atomic(Path(arguments.json), json.dumps(result, indent=2) + "\n")
+            file = Path(arguments.json)
+            write_text_atomic(file, json.dumps(result, indent=2) + "\n")
+            try:
+                if draw(result, file.with_suffix(".png")):
+                    say(f"wrote {file} and {file.with_suffix('.png')}")
+            except ImportError as error:
+                say(f"no picture: {error}; pip install -e .[dev]")
 
     return run(body)

@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 MODEL = "ModelParameters"
 TRAINER = "TrainerState"
 TRACER = "TracerState"
+CAMERAS = "CameraState"
 
 STATE_KEYS: Mapping[str, str | None] = {
     MODEL: "model_state_dict",
@@ -36,8 +37,9 @@ STATE_KEYS: Mapping[str, str | None] = {
     "OptimizerCamParameters": "optimizer_cam_state_dict",
     TRAINER: None,
     TRACER: None,
+    CAMERAS: None,
 }
-"""Parts of a checkpoint, and the key beside `epoch` in each file. The last two are not published."""
+"""Parts of a checkpoint, and the key beside `epoch` in each file. The last three are not published."""
 
 PARTS = tuple(STATE_KEYS)
 LATEST = "latest"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,27 @@ def test_reads_of_steps_that_cost_some(
     steps.step()
     reads = steps.reads(3)
     assert reads["steps"] == 3 and 2 <= reads["most"] <= gpu_check.MOST_READS, reads
+
+
+@pytest.mark.parametrize("strategy", ["accelerated", "published"])
+def test_reads_do_not_grow_with_the_rays_that_the_grid_leaves_open(
+    gpu_check, arguments: argparse.Namespace, monkeypatch: pytest.MonkeyPatch, strategy: str
+) -> None:
+    for module in (accelerated, common, network_search, published):
+        monkeypatch.setattr(module, "reads_are_free", lambda like: False)
+    look = network_search.NetworkSearch.look
+
+    def leaves_all_open(*given):
+        found = look(*given)
+        return replace(found, settled=torch.zeros_like(found.settled))
+
+    monkeypatch.setattr(network_search.NetworkSearch, "look", leaves_all_open)
+    arguments.rays = 2048
+    steps = gpu_check.Steps(strategy, arguments, CPU)
+    steps.optimizer = torch.optim.SGD(steps.model.parameters(), lr=0.0)  # the grid serves on
+    steps.step()
+    reads = steps.reads(2)
+    assert reads["steps"] == 2 and 2 <= reads["most"] <= gpu_check.MOST_READS, reads
 
 
 def test_a_failure_is_said_and_ends_the_command(gpu_check, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+import torch
+
 ROOT = Path(__file__).resolve().parents[2]
 MACHINE = {"machine": "Some CPU", "cores": 2, "threads": 1, "torch": "2.9"}
 
@@ -51,3 +54,31 @@ def test_another_file_is_refused_and_the_page_kept(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "expected figures of train_step" in done.stderr
     assert page.read_text() == "before"
+
+
+def test_scaling_is_told_and_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import plots
+
+    row = {"rays": 512, "published_timed_whole": False, "published_seconds": 4.0, "accelerated_seconds": 0.5}
+    result = {**MACHINE, "scaling": {"rays": [row, {**row, "rays": 1024}]}}
+    file = tmp_path / "scaling.json"
+    file.write_text(json.dumps(result))
+    assert report(file, "--out", tmp_path / "page.md").returncode == 0
+    assert "| 512 | ~4.000 | 0.500 | ~8.0 |" in (tmp_path / "page.md").read_text().splitlines()
+    assert plots.panels(result) == {
+        "rays": {"published": ([512, 1024], [4.0, 4.0]), "accelerated": ([512, 1024], [0.5, 0.5])}
+    }
+    assert plots.draw(result, tmp_path / "scaling.png")
+    assert (tmp_path / "scaling.png").read_bytes()[:4] == b"\x89PNG"
+    assert not plots.draw({**MACHINE, "limit": True}, tmp_path / "limit.png")
+
+
+def test_products_are_counted_by_their_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import limit
+
+    layer, x = torch.nn.Linear(5, 7), torch.ones(11, 5, requires_grad=True)
+    with limit.ProductRecorder() as recorder:
+        layer(x).sum().backward()
+    assert recorder.flops == 3 * 2 * 11 * 5 * 7  # forward, by the input, by the weight

@@ -67,6 +67,45 @@ def test_everything_at_once(root, capsys):
     assert (folder / "rendering" / "eval_005.png").is_file()
 
 
+def test_ssim_stands_beside_psnr_for_both_kinds_of_views(root, capsys):
+    ball.write_run(root / "exps")
+    assert evaluate(root, "--eval_rendering") == 0
+    out = capsys.readouterr().out
+    assert "SSIM EVALUATION 3: ssim mean = 0." in out and "SSIM EVALUATION HELD-OUT 3: ssim mean = 0." in out
+    record = json.loads((root / "evals" / "ball_3" / "results.json").read_text())
+    for split in ("rendering", "rendering_held_out"):
+        views = record[split]["views"]
+        assert record[split]["ssim_mean"] == pytest.approx(sum(v["ssim"] for v in views) / len(views))
+        assert record[split]["lpips_mean"] is None
+    assert "lpips_error" not in record
+
+
+def test_lpips_without_weights_is_seen_everywhere(root, capsys, monkeypatch):
+    def no_network(*arguments, **keywords):
+        raise OSError("no route to host")
+
+    pytest.importorskip("lpips")
+    monkeypatch.setenv("TORCH_HOME", str(root / "cache"))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", no_network)
+    ball.write_run(root / "exps")
+    assert evaluate(root, "--eval_rendering", "--lpips") == 1
+    out = capsys.readouterr().out
+    assert "LPIPS is not measured: the weights of AlexNet" in out and "no route to host" in out
+    assert "RENDERING EVALUATION 3: psnr mean = 13.98" in out and "exit status 1" in out
+    record = json.loads((root / "evals" / "ball_3" / "results.json").read_text())
+    assert "no route to host" in record["lpips_error"] and record["rendering"]["lpips_mean"] is None
+
+
+def test_lpips_needs_its_package_and_renderings(root, capsys, monkeypatch):
+    ball.write_run(root / "exps")
+    assert evaluate(root, "--lpips") == 2
+    assert "add --eval_rendering" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "lpips", None)
+    assert evaluate(root, "--lpips", "--eval_rendering") == 2
+    assert "pip install -e '.[lpips]'" in capsys.readouterr().err
+    assert not (root / "evals").exists()
+
+
 def test_camera_line_and_suffix_and_named_run(root, capsys):
     run = ball.write_run(root / "exps", "ballSUFFIX_3", poses=drifted_poses((4,)))
     run.rename(run.with_name("2020"))

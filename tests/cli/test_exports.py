@@ -66,7 +66,48 @@ def test_mesh_in_world_coordinates_with_colours(root, capsys):
         np.testing.assert_array_equal(np.unique(found.visual.vertex_colors[:, :3], axis=0), levels[None])
         assert found.is_watertight and found.volume > 0
     glb = trimesh.load(root / "ball.glb", process=False, force="mesh")
-    np.testing.assert_allclose(glb.vertices, found.vertices, rtol=1e-6)
+    turned, (node,) = node_of(root / "ball.glb")
+    np.testing.assert_allclose(turned.vertices, found.vertices, rtol=1e-6)  # the file holds world coordinates
+    matrix = np.reshape(node["matrix"], (4, 4)).T
+    np.testing.assert_allclose(glb.vertices, turned.vertices @ matrix[:3, :3].T, rtol=1e-5, atol=1e-3)
+    cameras = training_cameras(root)
+    up = matrix[:3, :3] @ -cameras[:, :3, 1].mean(axis=0)
+    assert up[1] == pytest.approx(np.linalg.norm(up), rel=1e-5)  # shown along +Y
+    first = matrix[:3, :3] @ (cameras[0, :3, 3] - ball.OFFSET)
+    assert first[2] > 0 and abs(first[0]) < 1e-4 * first[2]
+    assert "up: (" in out
+
+
+def training_cameras(root):
+    """Given poses in world coordinates, the held-out view left out."""
+    from idr.datasets.scene_dataset import SceneDataset
+
+    dataset = SceneDataset(
+        False, "balls", [ball.HEIGHT, ball.WIDTH], 3, data_root=str(root / "data"), holdout=[4]
+    )
+    return np.asarray(dataset.get_gt_pose(scaled=False), dtype=np.float64)
+
+
+def node_of(path):
+    """The mesh of a GLB as its accessors hold it, and the nodes that turn it."""
+    data = path.read_bytes()
+    length = int.from_bytes(data[12:16], "little")
+    nodes = [node for node in json.loads(data[20 : 20 + length])["nodes"] if "mesh" in node]
+    (geometry,) = trimesh.load(path, process=False).geometry.values()
+    return geometry, nodes
+
+
+def test_up_is_given_or_none(root, capsys):
+    ball.write_run(root / "exps")
+    assert mesh(root, "--out", "none.glb", "--up", "none") == 0
+    assert "matrix" not in node_of(root / "none.glb")[1][0] and "up:" not in capsys.readouterr().out
+    assert mesh(root, "--out", "given.glb", "--up=0,-2,0") == 0
+    matrix = np.reshape(node_of(root / "given.glb")[1][0]["matrix"], (4, 4)).T
+    np.testing.assert_allclose(matrix[:3, :3] @ [0, -1, 0], [0, 1, 0], atol=1e-6)
+    assert np.linalg.det(matrix) == pytest.approx(1)
+    with pytest.raises(SystemExit):
+        mesh(root, "--up", "0,0,0")
+    assert "three numbers such as" in capsys.readouterr().err
 
 
 def test_mesh_in_unit_coordinates_goes_to_evals(root, capsys):

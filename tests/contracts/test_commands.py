@@ -22,6 +22,7 @@ from idr.cli import (
     render_path,
     report,
     run_scenes,
+    summary,
     train,
 )
 
@@ -77,6 +78,7 @@ ADDED = {
         "data_root": None,
         "device": None,
         "dense": False,
+        "lpips": False,
         "chunk_pixels": None,
         "chunk_points": None,
     },
@@ -148,6 +150,7 @@ ADDED["export_mesh"] = ANY_RUN | {
     "out": None,
     "force": False,
     "coordinates": "world",
+    "up": "auto",
     "lit": False,
     "resolution": 256,
     "is_uniform_grid": False,
@@ -201,6 +204,9 @@ ADDED["eval_mesh"] = {
     "seed": 0,
     "out": None,
 }
+ADDED["summary"] = {flag: ANY_RUN[flag] for flag in ("conf", "overrides", "data_root", "expname")} | {
+    "scans": None
+}
 ADDED["doctor"] = {"data": None, "use_linear_init": False}
 ADDED["make_photo_scene"] = {
     "out": None,
@@ -242,6 +248,7 @@ def parsers() -> dict[str, argparse.ArgumentParser]:
         "check_scene": check_scene._parser(),
         "make_demo_scene": make_scene._parser(),
         "report": report.build_parser(),
+        "summary": summary.build_parser(),
         "run_scenes": run_scenes.build_parser(),
         "import_scene": import_scene.build_parser(),
         "export_mesh": export_mesh.build_parser(),

@@ -23,6 +23,7 @@ PARSERS = {
     "evaluation/eval.py": "evaluate",
     "evaluation/eval_mesh.py": "eval_mesh",
     "evaluation/report.py": "report",
+    "evaluation/summary.py": "summary",
     "evaluation/eval_disentanglement.py": "disentanglement",
     "evaluation/export_cameras.py": "export_cameras",
     "evaluation/export_mesh.py": "export_mesh",

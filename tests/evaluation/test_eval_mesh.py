@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import scipy.io
 import trimesh
 
 from idr.cli import eval_mesh
+from idr.evaluation import dtu
 from idr.evaluation.dtu import points_on_triangles, thin_points
 from idr.evaluation.mesh_scores import mesh_scores
 
@@ -97,6 +99,29 @@ def test_thinning_leaves_neither_gaps_nor_neighbours():
     apart = np.linalg.norm(kept[:, None] - kept, axis=2) + 9 * np.eye(len(kept))
     assert apart.min() >= 0.2 - 1e-12
     assert np.linalg.norm(points[:, None] - kept, axis=2).min(axis=1).max() < 0.2
+
+
+def test_thinning_keeps_what_a_slow_loop_keeps(monkeypatch):
+    monkeypatch.setattr(dtu, "_CHUNK", 100)  # many chunks, so that they meet
+    points = np.random.default_rng(1).uniform(0, 2, (900, 3))
+    slow = []
+    for point in points[np.random.default_rng(2).permutation(900)]:
+        if all(np.linalg.norm(point - other) >= 0.2 for other in slow):
+            slow.append(point)
+    assert 100 < len(slow) < 800
+    np.testing.assert_array_equal(thin_points(points, 0.2, np.random.default_rng(2)), slow)
+
+
+def test_completeness_looks_at_unobserved_points_too(miniature):
+    folder, scan, observed, plane = miniature
+    reference = dtu.read_reference(folder, 7)
+    mesh = trimesh.load(folder / "ours.ply", process=False)
+    whole = dtu.dtu_scores(mesh, reference)
+    corner = np.zeros_like(observed)
+    corner[:2, :2] = True
+    few = dtu.dtu_scores(mesh, replace(reference, observed=corner))
+    assert few.num_observed < whole.num_observed
+    assert few.completeness == whole.completeness and few.accuracy != whole.accuracy
 
 
 def test_parallel_squares_have_their_distance():

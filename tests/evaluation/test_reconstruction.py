@@ -150,4 +150,6 @@ def test_results_hold_no_value_that_json_lacks(tmp_path):
     path = write_results(results_record(None, None, {"rendering": scores}), tmp_path)
     record = json.loads(path.read_text())["rendering"]
     assert record["psnr_mean"] is None and record["psnr_std"] is None
-    assert record["views"][1] == {"image": 1, "psnr": 20.0, "iou": 0.5}
+    assert record["views"][1] == {
+        "image": 1, "psnr": 20.0, "iou": 0.5, "ssim": None, "lpips": None,
+    }  # fmt: skip

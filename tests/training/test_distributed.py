@@ -26,6 +26,9 @@ EXP_RUNNER = REPOSITORY / "code" / "training" / "exp_runner.py"
 FAULTS = "tests.training.two_ranks"
 ODD = ["--set", "train.num_pixels=21"]  # 11 and 10 rays; 10 or 21 points in the cube
 CAMERAS = ["--train_cameras", "--batch_size", "2", *ODD]
+BEYOND = [*CAMERAS]
+for setting in ("poses=se3", "frozen=first", "focal=shared", "principal_point=per_image"):
+    BEYOND += ["--set", f"train.cameras.{setting}"]
 # Sums of rays are added in another order: 1e-7 a step of 1e-3, and Adam divides gradients by their size.
 ROUNDING = 1e-5
 
@@ -79,6 +82,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     plan = [
         ("fixed", 2, ODD, []),
         ("cameras", 2, CAMERAS, []),
+        ("beyond", 2, BEYOND, []),
         ("parts", 1, CAMERAS, []),
         ("parts", 2, [*CAMERAS, "--is_continue"], []),
         ("grown", 2, [*ODD, "--is_continue"], []),
@@ -115,6 +119,7 @@ def alone(ran: Ran) -> Path:
     """The same by one process: ``fixed1`` and ``cameras1``."""
     assert main(tiny.command(ran.root, *ODD, nepoch=2, exps="fixed1")) == 0
     assert main(tiny.command(ran.root, *CAMERAS, nepoch=2, exps="cameras1")) == 0
+    assert main(tiny.command(ran.root, *BEYOND, nepoch=2, exps="beyond1")) == 0
     return ran.root
 
 
@@ -142,6 +147,13 @@ def assert_same_training(left: Path, right: Path) -> None:
     for kind in ("optimizer", "optimizer_cam"):  # Adam forgives a gradient of another scale, its means do not
         for one, two in zip(means_of(left, kind), means_of(right, kind), strict=True):
             assert float((one - two).abs().max()) <= 1e-3 * float(one.abs().max())
+    if "CameraState" in tiny.parts_of(left):
+        one, two = (tiny.parts_of(run)["CameraState"] for run in (left, right))
+        assert float((one["twists"] - two["twists"]).abs().max()) < ROUNDING
+        assert float((one["intrinsics"]["focal"] - two["intrinsics"]["focal"]).abs().max()) < ROUNDING
+        for kind in ("optimizer_poses", "optimizer_intrinsics"):
+            means = [next(iter(part[kind]["state"].values()))["exp_avg"] for part in (one, two)]
+            assert float((means[0] - means[1]).abs().max()) <= 1e-3 * float(means[0].abs().max()) > 0
     assert form_of(tiny.parts_of(left)) == form_of(tiny.parts_of(right))
 
 
@@ -162,7 +174,7 @@ def form_of(content: object) -> object:
     return type(content)
 
 
-@pytest.mark.parametrize("name", ["fixed", "cameras"])
+@pytest.mark.parametrize("name", ["fixed", "cameras", "beyond"])
 def test_two_processes_train_as_one(ran: Ran, alone: Path, name: str) -> None:
     assert [statuses[name] for statuses in ran.statuses] == [0, 0]
     assert_same_training(tiny.only_run(alone / f"{name}1"), ran.run(name))

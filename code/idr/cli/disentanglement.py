@@ -155,8 +155,7 @@ def _disentangle(arguments: argparse.Namespace) -> None:
 
     own_res = (int(scene.dataset.img_res[0]), int(scene.dataset.img_res[1]))
     img_res = (arguments.img_res[0], arguments.img_res[1]) if arguments.img_res else own_res
-    _, sample, _ = scene.dataset[arguments.view]
-    intrinsics = resized_intrinsics(sample["intrinsics"], own_res, img_res).to(device)
+    intrinsics = resized_intrinsics(scene.training_intrinsics[arguments.view], own_res, img_res).to(device)
     path = Path3D(intrinsics.expand(len(poses), 4, 4), poses, img_res)
     chunk_pixels = arguments.chunk_pixels or read_block(PlotConfig, conf.get("plot", {}), "plot").chunk_pixels
     folder = _results_folder(arguments, geometry_run, appearance_run) / "novel_views_rendering"

@@ -7,10 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from idr.cli.common import choose_device, make_parser, parse, run, say
+from idr.cli.common import EXIT_OK, EXIT_STOPPED, choose_device, make_parser, parse, run, say
 from idr.cli.runs import add_run_arguments, find_exps_folder
+from idr.errors import InputError
 
 if TYPE_CHECKING:
+    import torch
+
+    from idr.evaluation.perceptual import PictureDistance
     from idr.evaluation.reconstruction import Reconstruction
     from idr.evaluation.results import RenderingScores
 
@@ -21,6 +25,7 @@ DESCRIPTION = (
 EXAMPLES = """\
   python evaluation/eval.py --scan_id 65 --checkpoint 2000 --eval_rendering
   python evaluation/eval.py --conf ./confs/dtu_trained_cameras.conf --scan_id 65 --eval_cameras
+  python evaluation/eval.py --scan_id 65 --eval_rendering --lpips
   python evaluation/eval.py --exps_folder trained_models --scan_id 65 --resolution 256"""
 
 
@@ -43,6 +48,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--eval_cameras", action="store_true", help="report the error of trained cameras")
     parser.add_argument("--eval_rendering", action="store_true", help="render and score every view")
+    parser.add_argument(
+        "--lpips",
+        action="store_true",
+        help="with --eval_rendering: LPIPS too (needs idr[lpips] and AlexNet's weights, downloaded once); "
+        "where they cannot be loaded all else is measured, and the exit status is 1",
+    )
     parser.add_argument(
         "--chunk_pixels",
         type=_positive,
@@ -85,7 +96,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run(lambda: _evaluate(arguments))
 
 
-def _evaluate(arguments: argparse.Namespace) -> None:
+def _evaluate(arguments: argparse.Namespace) -> int:
+    if arguments.lpips and not arguments.eval_rendering:
+        raise InputError("--lpips scores renderings: add --eval_rendering")
+
     from idr.config import load_conf, read_block
 
     # Before torch is imported, so that a mistake in the conf is answered at once.
@@ -94,6 +108,8 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
     from idr.evaluation import reconstruction as measuring
     from idr.evaluation.camera_error import format_camera_errors
+    from idr.evaluation.intrinsics import focal_line, given_of
+    from idr.evaluation.perceptual import require_lpips
     from idr.evaluation.results import results_record, write_results
     from idr.plots import PlotConfig
     from idr.plugins import conf_value, scan_id_of
@@ -104,6 +120,8 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     run_folder = find_run(
         find_exps_folder(arguments.exps_folder), name, arguments.timestamp, arguments.checkpoint
     )
+    if arguments.lpips:
+        require_lpips()
     plot = read_block(PlotConfig, conf.get("plot", {}), "plot")
     say(f"run: {run_folder}")
     opened = measuring.open_reconstruction(
@@ -116,6 +134,8 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     if arguments.eval_cameras:
         cameras = measuring.measure_cameras(opened)
         say(format_camera_errors(cameras))
+        if opened.loaded.corrections is not None:
+            say(focal_line(given_of(opened.dataset), opened.training_intrinsics))
 
     chunk_points = arguments.chunk_points or plot.chunk_points
     surface = measuring.write_surface(
@@ -127,27 +147,56 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         say(f"mesh: {surface.path} ({len(surface.mesh.faces)} faces)")
 
     renderings: dict[str, RenderingScores] = {}
+    lpips_error = None
     if arguments.eval_rendering:
-        renderings = _render(
-            opened, folder / "rendering", arguments.chunk_pixels or plot.chunk_pixels, scan_id
-        )
+        lpips, lpips_error = _load_lpips(device) if arguments.lpips else (None, None)
+        chunk_pixels = arguments.chunk_pixels or plot.chunk_pixels
+        renderings = _render(opened, folder / "rendering", chunk_pixels, scan_id, lpips)
 
     record: dict[str, Any] = {"run": str(run_folder), "epoch": opened.loaded.epoch, "scan_id": scan_id}
     record |= results_record(surface, cameras, renderings)
+    if arguments.eval_cameras and opened.loaded.corrections is not None:
+        record["intrinsics"] = {
+            "given": given_of(opened.dataset)[:, :3, :3].tolist(),
+            "trained": opened.training_intrinsics[:, :3, :3].tolist(),
+        }
+    if arguments.lpips:
+        record["lpips_error"] = lpips_error
     say(f"results: {write_results(record, folder)}")
+    if lpips_error is None:
+        return EXIT_OK
+    say("LPIPS was asked for and not measured (see above); all else was: exit status 1")
+    return EXIT_STOPPED
+
+
+def _load_lpips(device: torch.device) -> tuple[PictureDistance | None, str | None]:
+    """Loads LPIPS; without its weights says why, and returns that in the distance's place."""
+    from idr.evaluation.perceptual import WeightsUnavailable, load_lpips
+
+    try:
+        return load_lpips(device), None
+    except WeightsUnavailable as error:
+        say(f"LPIPS is not measured: {error}")
+        return None, str(error)
 
 
 def _render(
-    opened: Reconstruction, folder: Path, chunk_pixels: int, scan_id: int | None
+    opened: Reconstruction,
+    folder: Path,
+    chunk_pixels: int,
+    scan_id: int | None,
+    lpips: PictureDistance | None,
 ) -> dict[str, RenderingScores]:
     """Renders the training views, then the held-out ones if there are any; says the scores."""
     from idr.evaluation.reconstruction import write_renderings
 
-    renderings = {"rendering": write_renderings(opened, folder, chunk_pixels)}
+    renderings = {"rendering": write_renderings(opened, folder, chunk_pixels, lpips=lpips)}
     for line in renderings["rendering"].lines(scan_id):
         say(line)
     if opened.held_out is not None:
-        renderings["rendering_held_out"] = write_renderings(opened, folder, chunk_pixels, held_out=True)
+        renderings["rendering_held_out"] = write_renderings(
+            opened, folder, chunk_pixels, held_out=True, lpips=lpips
+        )
         for line in renderings["rendering_held_out"].lines(scan_id, held_out=True):
             say(line)
     say(f"renderings: {folder}")

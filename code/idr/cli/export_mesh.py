@@ -13,7 +13,9 @@ from idr.cli.runs import add_run_arguments, check_new, open_chosen_run
 from idr.errors import InputError
 
 if TYPE_CHECKING:
+    import numpy as np
     import trimesh
+    from numpy.typing import NDArray
 
     from idr.evaluation.reconstruction import Reconstruction
     from idr.export.colours import Colouring
@@ -53,6 +55,14 @@ def build_parser() -> argparse.ArgumentParser:
         "--lit",
         action="store_true",
         help="let viewers of the GLB add light of their own to that of the photographs",
+    )
+    output.add_argument(
+        "--up",
+        type=_up,
+        default="auto",
+        metavar="auto|none|X,Y,Z",
+        help="what a GLB shows as up (glTF's +Y): auto = the mean of the cameras' up axes; none = its axes "
+        "as they are; or a direction in --coordinates, written --up=0,-1,0",
     )
     mesh = parser.add_argument_group("mesh")
     mesh.add_argument("--resolution", type=int, default=256, help="grid samples along the shortest side")
@@ -97,6 +107,19 @@ def build_parser() -> argparse.ArgumentParser:
         "--chunk_points", type=int, help="points evaluated at once; default: plot.chunk_points"
     )
     return parser
+
+
+def _up(text: str) -> str | tuple[float, ...]:
+    """Parses a direction, or a word."""
+    if text in ("auto", "none"):
+        return text
+    try:
+        direction = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        direction = ()
+    if len(direction) != 3 or not 0 < math.hypot(*direction) < math.inf:
+        raise argparse.ArgumentTypeError(f"{text}: expected auto, none or three numbers such as 0,-1,0")
+    return direction
 
 
 def _components(text: str) -> float:
@@ -169,10 +192,37 @@ def _export(arguments: argparse.Namespace) -> None:
     surface = _coloured(arguments, chosen.opened, mesh, chunk_points)
     if arguments.coordinates == "world":
         surface = surface.moved(chosen.opened.world_from_unit)
+    glb = any(path.suffix.lower() == ".glb" for path in out)
+    upright = _upright(arguments, chosen.opened) if glb else None
     for path in out:
-        write_surface(surface, path, arguments.lit)
+        write_surface(surface, path, arguments.lit, upright)
         size = sum(file.stat().st_size for file in _all_files([path], textured)) / 1e6
         say(f"mesh: {path} ({len(surface.faces)} faces, {arguments.coordinates} coordinates, {size:.1f} MB)")
+
+
+def _upright(arguments: argparse.Namespace, opened: Reconstruction) -> NDArray[np.float64] | None:
+    """Finds the rotation that a GLB is shown with, from the cameras or as given; says which up it is."""
+    import numpy as np
+
+    from idr.geometry.paths import surroundings, upright_rotation
+
+    if arguments.up == "none":
+        return None
+    poses = opened.training_poses.double().numpy()
+    turn = np.eye(3)
+    if arguments.coordinates == "world":
+        turn = opened.world_from_unit[:3, :3]
+        turn = turn / np.cbrt(np.linalg.det(turn))
+    front = turn @ poses[0, :3, 3]
+    if arguments.up != "auto":
+        return upright_rotation(np.array(arguments.up), front)
+    try:
+        up = turn @ surroundings(poses).up
+    except InputError:
+        say("up: the cameras have none in common, the GLB keeps its axes; give one with --up=X,Y,Z")
+        return None
+    say(f"up: ({', '.join(f'{value:.3f}' for value in up)}), from the cameras; a GLB is shown so")
+    return upright_rotation(up, front)
 
 
 def _all_files(out: list[Path], textured: bool) -> list[Path]:
@@ -248,8 +298,6 @@ def _colouring(
 ) -> Colouring:
     from typing import cast
 
-    import numpy as np
-
     from idr.export.colours import Shader, along_normals, over_views
     from idr.export.visibility import Sight, view_points
 
@@ -258,7 +306,7 @@ def _colouring(
         return along_normals(surface_shader, chunk_points)
     dataset = opened.dataset
     height, width = (int(size) for size in dataset.img_res)
-    intrinsics = np.stack([np.asarray(dataset[k][1]["intrinsics"]) for k in range(len(dataset))])
+    intrinsics = opened.training_intrinsics.numpy()
     views = view_points(intrinsics, opened.training_poses.numpy(), (height, width))
     return over_views(surface_shader, Sight(mesh, views), chunk_points)
 

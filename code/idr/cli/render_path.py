@@ -227,7 +227,7 @@ def _path(arguments: argparse.Namespace, chosen: ChosenRun) -> Path3D:
             f"--view {arguments.view}: the scene has training views 0 to {len(opened.dataset) - 1}"
         )
     own_res = (int(opened.dataset.img_res[0]), int(opened.dataset.img_res[1]))
-    intrinsics = opened.dataset[arguments.view][1]["intrinsics"][None]
+    intrinsics = opened.training_intrinsics[arguments.view][None]
     if arguments.path in BUILT_IN:
         poses = _built_in(arguments, opened.training_poses.double().numpy())
     else:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from idr.cli.common import (
 )
 from idr.cli.ranks import among_ranks
 from idr.cli.report import report_after_training
+from idr.cli.stopping import add_stop_arguments, stop_rule
 from idr.cli.threads import add_threads_argument, choose_threads, threads_restored
 from idr.cli.train_watching import camera_monitor, draw_plots
 from idr.errors import InputError, MissingInputError
@@ -32,9 +32,11 @@ if TYPE_CHECKING:
 
     from idr.checkpoints import CheckpointFolder
     from idr.plots import PlotConfig
+    from idr.training.cameras import LearnableIntrinsics
     from idr.training.config import TrainConfig
     from idr.training.distributed import OneProcess
     from idr.training.poses import LearnablePoses
+    from idr.training.stopping import StopRule
     from idr.training.trainer import Trainer
 
 log = logging.getLogger("idr.cli.train")
@@ -98,15 +100,7 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tensorboard", action="store_true", help="also write TensorBoard events (idr[tensorboard])"
     )
-    parser.add_argument(
-        "--max_minutes",
-        type=float,
-        metavar="M",
-        help="stop after the step in which M minutes of this process are over",
-    )
-    parser.add_argument(
-        "--target_psnr", type=float, metavar="DB", help="stop after the epoch whose training PSNR passes DB"
-    )
+    add_stop_arguments(parser)
     parser.add_argument(
         "--report", action="store_true", help="write report.html into the run's folder when training ends"
     )
@@ -124,25 +118,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     began = time.monotonic()
     arguments = parse(build_parser(), argv)
 
-    def train(device: torch.device, ranks: OneProcess) -> int:
-        with threads_restored():
-            return _train(arguments, device, ranks, began)
-
     def body() -> int:
         _check_numbers(arguments)
+        stop = stop_rule(arguments, began)
+
+        def train(device: torch.device, ranks: OneProcess) -> int:
+            with threads_restored():
+                return _train(arguments, device, ranks, stop)
+
         return among_ranks(arguments.gpu, arguments.device, train)
 
     return run(body)
 
 
-def _train(arguments: argparse.Namespace, device: torch.device, ranks: OneProcess, began: float) -> int:
+def _train(arguments: argparse.Namespace, device: torch.device, ranks: OneProcess, stop: StopRule) -> int:
     """Builds everything, so that bad input leaves no trace, then opens the run's folder and trains."""
     import torch
 
     from idr.config import project_root, save_conf
     from idr.plugins import scan_id_of
     from idr.training.progress import TensorBoardLog
-    from idr.training.stopping import StopRule
     from idr.training.trainer import Outputs, Trainer
     from idr.workspace import RUNCONF, create_run, run_name
 
@@ -159,7 +154,9 @@ def _train(arguments: argparse.Namespace, device: torch.device, ranks: OneProces
     if arguments.is_continue:
         source = ranks.from_first(lambda: _find_checkpoint(arguments, exps, name))
     seed = arguments.seed or 0
-    dataset, model, loss, poses = ranks.together(lambda: _build(arguments, conf, scan_id, seed, device))
+    dataset, model, loss, poses, intrinsics = ranks.together(
+        lambda: _build(arguments, conf, config, scan_id, seed, device)
+    )
     _check_counts(arguments, config, dataset, ranks)
     threads = choose_threads(arguments.threads, model, device)
 
@@ -173,8 +170,7 @@ def _train(arguments: argparse.Namespace, device: torch.device, ranks: OneProces
         return Trainer(
             dataset, model, loss, config,
             num_epochs=arguments.nepoch, batch_size=arguments.batch_size, seed=seed,
-            outputs=outputs, poses=poses, ranks=ranks,
-            stop=StopRule(arguments.max_minutes, arguments.target_psnr, began),
+            outputs=outputs, poses=poses, intrinsics=intrinsics, ranks=ranks, stop=stop,
         )  # fmt: skip
 
     resolved = _resolved(conf, scan_id, arguments.data_root)
@@ -230,30 +226,40 @@ def _read_conf(arguments: argparse.Namespace) -> tuple[ConfigTree, TrainConfig, 
     from idr.config import load_conf, read_block
     from idr.plots import PlotConfig
     from idr.plugins import conf_value
+    from idr.training.cameras import CamerasConfig
     from idr.training.config import TrainConfig
 
     conf = load_conf(arguments.conf, arguments.overrides)
     config = read_block(TrainConfig, conf_value(conf, "train"), "train", unknown="warn")
     if arguments.train_cameras and config.learning_rate_cam is None:
         raise InputError("--train_cameras needs train.learning_rate_cam in the conf (published: 1.0e-4)")
+    if not arguments.train_cameras and config.cameras != CamerasConfig():
+        log.warning("train.cameras has no effect without --train_cameras")
     return conf, config, read_block(PlotConfig, conf.get("plot", {}), "plot")
 
 
 def _build(
-    arguments: argparse.Namespace, conf: ConfigTree, scan_id: int | None, seed: int, device: torch.device
-) -> tuple[Any, Any, Any, LearnablePoses | None]:
-    """Builds data set, model, loss and, if asked, poses, the same in every process."""
+    arguments: argparse.Namespace,
+    conf: ConfigTree,
+    config: TrainConfig,
+    scan_id: int | None,
+    seed: int,
+    device: torch.device,
+) -> tuple[Any, Any, Any, LearnablePoses | None, LearnableIntrinsics | None]:
+    """Builds data set, model, loss and, if asked, poses and intrinsics, the same in every process."""
+    from idr.model.tracing.precision import check_model
     from idr.plugins import build_dataset, build_loss, build_model
-    from idr.training.poses import LearnablePoses
+    from idr.training.cameras import make_cameras
     from idr.training.randomness import Stream, seed_everything
 
     seed_everything(seed, Stream.WEIGHTS)
     dataset = build_dataset(conf, arguments.train_cameras, scan_id, arguments.data_root)
     model, loss = build_model(conf).to(device), build_loss(conf)
-    poses = None
-    if arguments.train_cameras:
-        poses = LearnablePoses(dataset.get_pose_init().float()).to(device)
-    return dataset, model, loss, poses
+    check_model(model, device)
+    if not arguments.train_cameras:
+        return dataset, model, loss, None, None
+    poses, intrinsics = make_cameras(dataset, config.cameras)
+    return dataset, model, loss, poses.to(device), None if intrinsics is None else intrinsics.to(device)
 
 
 def _check_counts(
@@ -277,11 +283,6 @@ def _check_numbers(arguments: argparse.Namespace) -> None:
     for flag, least in (("batch_size", 1), ("nepoch", 0)):
         if getattr(arguments, flag) < least:
             raise InputError(f"--{flag} {getattr(arguments, flag)}: expected {least} or more")
-    minutes, psnr = arguments.max_minutes, arguments.target_psnr
-    if minutes is not None and not (0 < minutes < math.inf):
-        raise InputError(f"--max_minutes {minutes:g}: expected a number of minutes above 0")
-    if psnr is not None and not math.isfinite(psnr):
-        raise InputError(f"--target_psnr {psnr:g}: expected a number of dB, such as 25")
     if arguments.threads is not None and arguments.threads < 1:
         raise InputError(f"--threads {arguments.threads}: expected 1 or more")
     if arguments.seed is not None and arguments.seed < 0:

@@ -22,10 +22,11 @@ def draw_plots(trainer: Trainer, epoch: int, config: Any) -> None:
     dataset.change_sampling_idx(-1)
     for index in choose_views(len(dataset), config, generator):
         _, sample, truth = dataset[index]
-        pose = sample["pose"] if state.poses is None else state.poses.weight.detach()[index]
+        pose = sample["pose"] if state.poses is None else state.poses.vectors()[index]
+        intrinsics = sample["intrinsics"] if state.intrinsics is None else state.intrinsics.matrices()[index]
         views.append(
             PlotView(
-                intrinsics=sample["intrinsics"].to(trainer.device),
+                intrinsics=intrinsics.to(trainer.device),
                 pose=pose.to(trainer.device),
                 photo=(truth["rgb"] + 1).reshape(height, width, 3) / 2,
                 object_mask=sample["object_mask"].to(trainer.device),
@@ -42,7 +43,10 @@ def draw_plots(trainer: Trainer, epoch: int, config: Any) -> None:
 
 
 def camera_monitor(dataset: Any) -> Any:
-    """Returns what measures trained cameras against the given ones after each epoch."""
+    """Returns what measures trained cameras against the given ones after each epoch.
+
+    Beside the errors of the poses it tells by what factor focal lengths differ from the given, on average.
+    """
     from idr.evaluation.camera_error import mean_camera_errors
     from idr.geometry.cameras import pose_matrix
 
@@ -50,8 +54,12 @@ def camera_monitor(dataset: Any) -> Any:
 
     def measure(trainer: Trainer) -> dict[str, float]:
         assert trainer.state.poses is not None
-        poses = pose_matrix(trainer.state.poses.weight.detach().double().cpu()).numpy()
+        poses = pose_matrix(trainer.state.poses.vectors().double().cpu()).numpy()
         rotation, centre = mean_camera_errors(poses, truth)
-        return {"camera_rotation_degrees": rotation, "camera_centre": centre}
+        numbers = {"camera_rotation_degrees": rotation, "camera_centre": centre}
+        if trainer.state.intrinsics is not None:
+            trained, given = trainer.state.intrinsics.matrices(), trainer.state.intrinsics.given
+            numbers["focal_factor"] = float((trained[:, 0, 0] / given[:, 0, 0]).mean())
+        return numbers
 
     return measure

@@ -174,8 +174,8 @@ class LoadedRun:
         if not 0 <= index < count:
             raise InputError(f"view {index}: the run has training views 0 to {count - 1}")
         height, width = (int(size) for size in self.scene.dataset.img_res)
-        _, sample, _ = self.scene.dataset[index]
-        return Camera(sample["intrinsics"], self.scene.training_poses[index], (height, width))
+        scene = self.scene
+        return Camera(scene.training_intrinsics[index], scene.training_poses[index], (height, width))
 
     @property
     def world_from_unit(self) -> NDArray[np.float64]:

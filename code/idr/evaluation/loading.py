@@ -16,8 +16,10 @@ from torch import Tensor
 
 from idr.config import load_conf
 from idr.errors import InputError, MissingInputError
+from idr.evaluation.intrinsics import IntrinsicsCorrections, read_corrections
 from idr.geometry.cameras import pose_matrix
 from idr.geometry.frames import check_frame, frame_of
+from idr.model.tracing.precision import check_model
 from idr.model.weights import load_weights
 from idr.plugins import build_dataset, build_model
 from idr.workspace import CHECKPOINTS, RUNCONF, CheckpointFolder, find_run
@@ -36,6 +38,7 @@ class LoadedModel:
         device: Where the network is.
         name: The checkpoint and its run, for messages.
         scale_mat: (4, 4) unit-sphere to world coordinates in training; None where the run does not tell.
+        corrections: Of the given intrinsics; None where the run trained none.
     """
 
     model: Any
@@ -45,6 +48,7 @@ class LoadedModel:
     device: torch.device
     name: str = "the checkpoint"
     scale_mat: Tensor | None = None
+    corrections: IntrinsicsCorrections | None = None
 
     @property
     def sdf(self) -> Callable[[Tensor], Tensor]:
@@ -86,11 +90,13 @@ def load_model(conf: ConfigTree, run_folder: Path, checkpoint: str, device: torc
 
     Raises:
         MissingInputError: There is no such checkpoint.
-        InputError: The checkpoint is damaged, or does not fit the network that the conf describes.
+        InputError: The checkpoint is damaged, does not fit the network that the conf describes, or the device
+            lacks what the conf asks for.
     """
     folder = CheckpointFolder(run_folder / CHECKPOINTS)
     name = folder.resolve(checkpoint)
     model = build_model(conf)
+    check_model(model, device)
     saved = folder.load("ModelParameters", name)
     where = f"checkpoint {name} of {run_folder}"
     own = run_folder / RUNCONF
@@ -109,7 +115,12 @@ def load_model(conf: ConfigTree, run_folder: Path, checkpoint: str, device: torc
     scale_mat = None
     if folder.has("TrainerState", name):
         scale_mat = folder.load("TrainerState", name).get("scale_mat")
-    return LoadedModel(model, int(saved.get("epoch", 0)), poses, float(radius), device, where, scale_mat)
+    corrections = None
+    if folder.has("CameraState", name):
+        corrections = read_corrections(folder.load("CameraState", name))
+    return LoadedModel(
+        model, int(saved.get("epoch", 0)), poses, float(radius), device, where, scale_mat, corrections
+    )
 
 
 def locate_run(path: str | Path, checkpoint: str) -> Path:

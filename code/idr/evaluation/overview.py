@@ -136,10 +136,14 @@ def mesh_trace(mesh: trimesh.Trimesh) -> Any:
 
 
 def space_figure(traces: Sequence[Any]) -> Any:
-    """Returns a plotly figure of traces in space, axes of equal scale and not drawn."""
+    """Returns a plotly figure of traces in space, axes of equal scale and not drawn.
+
+    The legend stands at the left: plotly's tool bar covers the right upper corner.
+    """
     import plotly.graph_objects as go
 
     axis = {"visible": False}
     scene = {"aspectmode": "data", "xaxis": axis, "yaxis": axis, "zaxis": axis}
     margin = {"l": 0, "r": 0, "b": 0, "t": 0}
-    return go.Figure(list(traces), {"scene": scene, "height": 520, "margin": margin})
+    legend = {"x": 0.01, "xanchor": "left", "y": 0.99, "yanchor": "top", "bgcolor": "rgba(255,255,255,0.7)"}
+    return go.Figure(list(traces), {"scene": scene, "height": 520, "margin": margin, "legend": legend})

@@ -6,6 +6,7 @@ B images, H, W image height and width.
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from idr.errors import InputError
 from idr.evaluation.camera_error import Alignment, CameraErrors, align_cameras, camera_errors
+from idr.evaluation.intrinsics import given_of
 from idr.evaluation.loading import (
     LoadedModel,
     View,
@@ -28,7 +30,8 @@ from idr.evaluation.loading import (
     open_dataset,
     read_view,
 )
-from idr.evaluation.metrics import mask_iou, masked_psnr
+from idr.evaluation.metrics import mask_iou, masked_psnr, masked_ssim
+from idr.evaluation.perceptual import PictureDistance
 from idr.evaluation.results import MeshResult, RenderingScores, ViewScore
 from idr.meshing import (
     SampleGrid,
@@ -75,6 +78,18 @@ class Reconstruction:
         if self.loaded.trained_poses is not None:
             return self.loaded.trained_poses
         return torch.as_tensor(self.dataset.get_gt_pose(scaled=True)).float()
+
+    @property
+    def training_intrinsics(self) -> Tensor:
+        """(B, 4, 4) K of the training views, trained where they were."""
+        given, corrections = given_of(self.dataset), self.loaded.corrections
+        return given if corrections is None else corrections.of_training_views(given)
+
+    @property
+    def held_out_intrinsics(self) -> Tensor:
+        """(M, 4, 4) K of the held-out views, with the mean correction of trained ones."""
+        given, corrections = given_of(self.held_out), self.loaded.corrections
+        return given if corrections is None else corrections.of_other_views(given)
 
 
 def open_reconstruction(
@@ -205,6 +220,7 @@ def write_renderings(
     chunk_pixels: int,
     held_out: bool = False,
     max_views: int | None = None,
+    lpips: PictureDistance | None = None,
 ) -> RenderingScores:
     """Renders every view of a split, writes it and measures it.
 
@@ -217,6 +233,7 @@ def write_renderings(
         chunk_pixels: Pixels handed to the network at once.
         held_out: Take the held-out views in place of the training views.
         max_views: Take the first so many views only; None for all.
+        lpips: From `load_lpips`; None leaves this score out.
 
     Returns:
         The scores.
@@ -228,6 +245,7 @@ def write_renderings(
     if dataset is None:
         raise InputError("the conf holds out no views (dataset.holdout)")
     poses = _heldout_poses(reconstruction, dataset) if held_out else reconstruction.training_poses
+    intrinsics = reconstruction.held_out_intrinsics if held_out else reconstruction.training_intrinsics
     device = reconstruction.loaded.device
     height, width = (int(size) for size in dataset.img_res)
     scores = []
@@ -235,7 +253,7 @@ def write_renderings(
         view = read_view(dataset, index)
         image = render_image(
             reconstruction.loaded.model,
-            view.intrinsics.to(device),
+            intrinsics[index].to(device),
             poses[index].to(device),
             (height, width),
             view.mask.flatten(),
@@ -243,13 +261,19 @@ def write_renderings(
         )
         name = f"heldout_{view.number:03d}.png" if held_out else f"eval_{view.number:03d}.png"
         write_image(image.rgb01, folder / name)
-        scores.append(_score(view, image.rgb01, image.hit))
+        scores.append(_score(view, image.rgb01, image.hit, lpips))
         log.info("%s: view %d of %d, psnr %.2f", name, index + 1, len(dataset), scores[-1].psnr)
     return RenderingScores(tuple(scores))
 
 
-def _score(view: View, rgb01: Tensor, hit: Tensor) -> ViewScore:
-    return ViewScore(view.number, masked_psnr(rgb01, view.photo, view.mask), mask_iou(hit, view.mask))
+def _score(view: View, rgb01: Tensor, hit: Tensor, lpips: PictureDistance | None) -> ViewScore:
+    return ViewScore(
+        view.number,
+        masked_psnr(rgb01, view.photo, view.mask),
+        mask_iou(hit, view.mask),
+        masked_ssim(rgb01, view.photo, view.mask),
+        math.nan if lpips is None else lpips(rgb01, view.photo, view.mask),
+    )
 
 
 def _heldout_poses(reconstruction: Reconstruction, held_out: Any) -> Tensor:

@@ -19,6 +19,7 @@ import torch
 from idr.errors import InputError
 from idr.evaluation import report_figures as figures
 from idr.evaluation.camera_error import CameraErrors
+from idr.evaluation.intrinsics import given_of
 from idr.evaluation.loaded_run import LoadedRun
 from idr.evaluation.overview import Picture, Table, page_html
 from idr.evaluation.reconstruction import measure_cameras
@@ -134,7 +135,21 @@ def _summary(
     if cameras is not None:
         rows.append(["cameras: mean rotation error (degrees)", f"{cameras.rotation_degrees.mean():.2f}"])
         rows.append(["cameras: mean centre error (world units)", f"{cameras.translation.mean():.2f}"])
+        rows += _focal_rows(run)
     return Table(["", "this run"], rows)
+
+
+def _focal_rows(run: LoadedRun) -> list[list[str]]:
+    """Focal lengths before and after, where intrinsics were trained."""
+    if run.scene.loaded.corrections is None:
+        return []
+    before, after = (k[:, 0, 0] for k in (given_of(run.scene.dataset), run.scene.training_intrinsics))
+    rows = [
+        [f"cameras: focal length {when}, mean (least, greatest), pixels",
+         f"{float(f.mean()):.2f} ({float(f.min()):.2f}, {float(f.max()):.2f})"]
+        for when, f in (("given", before), ("trained", after))
+    ]  # fmt: skip
+    return rows
 
 
 def _views_html(compared: Sequence[ComparedView]) -> str:

@@ -26,6 +26,7 @@ CURVES = {
     "PSNR (dB), rays of the epoch": ("psnr",),
     "cameras: mean rotation error (degrees)": ("camera_rotation_degrees",),
     "cameras: mean centre error (world units)": ("camera_centre",),
+    "cameras: trained focal length over the given": ("focal_factor",),
 }
 """Title of each diagram, and the columns of ``metrics.csv`` in it."""
 

@@ -40,11 +40,15 @@ class ViewScore:
         number: The image's number in the scene's folder.
         psnr: Masked PSNR in dB.
         iou: Intersection over union of hit and given mask.
+        ssim: Masked SSIM, see `masked_ssim`; NaN where it was not measured.
+        lpips: See `load_lpips`; NaN likewise.
     """
 
     number: int
     psnr: float
     iou: float
+    ssim: float = math.nan
+    lpips: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -73,8 +77,20 @@ class RenderingScores:
         """Mean of the views' mask IoU."""
         return float(np.mean([view.iou for view in self.views]))
 
+    @property
+    def ssim_mean(self) -> float:
+        """Mean of the views' SSIM; NaN where a view has none."""
+        return float(np.mean([view.ssim for view in self.views]))
+
+    @property
+    def lpips_mean(self) -> float:
+        """Mean of the views' LPIPS; NaN where a view has none."""
+        return float(np.mean([view.lpips for view in self.views]))
+
     def lines(self, scan_id: int | None, held_out: bool = False) -> list[str]:
         """Words the result; the published line, which users' scripts read, comes first.
+
+        SSIM and LPIPS have lines where they were measured.
 
         Args:
             scan_id: Scan in the lines; None stands as 0, the folder that is then read.
@@ -83,12 +99,25 @@ class RenderingScores:
         scan = 0 if scan_id is None else scan_id
         mark = "HELD-OUT " if held_out else ""
         worst = min(self.views, key=lambda view: view.iou)
-        return [
+        lines = [
             f"RENDERING EVALUATION {mark}{scan}: psnr mean = {self.psnr_mean:.2f} ; "
             f"psnr std = {self.psnr_std:.2f}",
             f"MASK EVALUATION {mark}{scan}: iou mean = {self.iou_mean:.4f} ; "
             f"iou min = {worst.iou:.4f} (image {worst.number})",
         ]
+        if math.isfinite(self.ssim_mean):
+            least = min(self.views, key=lambda view: view.ssim)
+            lines.append(
+                f"SSIM EVALUATION {mark}{scan}: ssim mean = {self.ssim_mean:.4f} ; "
+                f"ssim min = {least.ssim:.4f} (image {least.number})"
+            )
+        if math.isfinite(self.lpips_mean):
+            most = max(self.views, key=lambda view: view.lpips)
+            lines.append(
+                f"LPIPS EVALUATION {mark}{scan}: lpips mean = {self.lpips_mean:.4f} ; "
+                f"lpips max = {most.lpips:.4f} (image {most.number})"
+            )
+        return lines
 
 
 def results_record(
@@ -120,7 +149,18 @@ def results_record(
             "psnr_mean": _finite(scores.psnr_mean),
             "psnr_std": _finite(scores.psnr_std),
             "iou_mean": scores.iou_mean,
-            "views": [{"image": v.number, "psnr": _finite(v.psnr), "iou": v.iou} for v in scores.views],
+            "ssim_mean": _finite(scores.ssim_mean),
+            "lpips_mean": _finite(scores.lpips_mean),
+            "views": [
+                {
+                    "image": view.number,
+                    "psnr": _finite(view.psnr),
+                    "iou": view.iou,
+                    "ssim": _finite(view.ssim),
+                    "lpips": _finite(view.lpips),
+                }
+                for view in scores.views
+            ],
         }
     return record
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 
 from idr.datasets.images import list_images
 from idr.errors import InputError
@@ -46,7 +47,8 @@ def given_cameras(dataset: Any) -> CameraSet:
 def trained_cameras(reconstruction: Reconstruction) -> CameraSet:
     """Returns a run's trained cameras, brought to the world by the alignment with the given ones.
 
-    Held-out views, which no training moved, stand where they are given.
+    Held-out views, which no training moved, stand where they are given; trained intrinsics give them the
+    training views' mean correction.
 
     Args:
         reconstruction: The run.
@@ -74,6 +76,14 @@ def trained_cameras(reconstruction: Reconstruction) -> CameraSet:
     own = trained.double().numpy()
     poses[numbers, :3, :3] = alignment.rotation @ own[:, :3, :3]
     poses[numbers, :3, 3] = own[:, :3, 3] @ alignment.matrix[:3, :3].T + alignment.translation
+    intrinsics = given.intrinsics
+    corrections = reconstruction.loaded.corrections
+    if corrections is not None:
+        padded = torch.eye(4, dtype=torch.float64).repeat(len(intrinsics), 1, 1)
+        padded[:, :3, :3] = torch.from_numpy(intrinsics)
+        corrected = corrections.of_other_views(padded)
+        corrected[numbers] = corrections.of_training_views(padded[numbers])
+        intrinsics = corrected[:, :3, :3].numpy()
     return CameraSet(
-        given.names, given.intrinsics, poses, given.img_res, np.asarray(alignment.matrix), given.held_out
+        given.names, intrinsics, poses, given.img_res, np.asarray(alignment.matrix), given.held_out
     )

@@ -88,7 +88,9 @@ def companions(path: Path, textured: bool) -> list[Path]:
     return [path]
 
 
-def write_surface(surface: Surface, path: Path, lit: bool = False) -> None:
+def write_surface(
+    surface: Surface, path: Path, lit: bool = False, upright: NDArray[np.floating] | None = None
+) -> None:
     """Writes a surface; the file's ending tells the format. Each file is written whole or not at all.
 
     Args:
@@ -96,6 +98,8 @@ def write_surface(surface: Surface, path: Path, lit: bool = False) -> None:
         path: The file; missing folders are made. A texture of an OBJ goes beside it, with its .mtl.
         lit: GLB only: let viewers shade the surface with lights of their own. Otherwise colours appear as
             they are, since the light of the photographs is in them.
+        upright: (3, 3) rotation to glTF's axes, GLB only: it becomes the node's matrix, so that viewers show
+            the mesh upright while the vertices in the file keep the surface's own coordinates.
 
     Raises:
         InputError: The ending is unknown.
@@ -106,7 +110,7 @@ def write_surface(surface: Surface, path: Path, lit: bool = False) -> None:
     if ending == ".obj":
         _write_obj(surface, path)
         return
-    content = _glb(surface, lit) if ending == ".glb" else _ply(surface)
+    content = _glb(surface, lit, upright) if ending == ".glb" else _ply(surface)
     write_atomic(path, lambda file: file.write(content))
 
 
@@ -125,7 +129,7 @@ def _ply(surface: Surface) -> bytes:
     return export_ply(_mesh(surface, vertex_colors=colours), vertex_normal=True)
 
 
-def _glb(surface: Surface, lit: bool) -> bytes:
+def _glb(surface: Surface, lit: bool, upright: NDArray[np.floating] | None) -> bytes:
     """Vertex colours of glTF are linear, textures sRGB; linear light is kept as float32.
 
     trimesh writes vertex colours as 8 bits only, too few for linear light, so they go through as an attribute
@@ -155,7 +159,12 @@ def _glb(surface: Surface, lit: bool) -> bytes:
         if not lit:
             tree["extensionsUsed"] = sorted({*tree.get("extensionsUsed", []), UNLIT})
 
-    return export_glb(trimesh.Scene(mesh), include_normals=True, tree_postprocessor=finish)
+    matrix = np.eye(4)
+    if upright is not None:
+        matrix[:3, :3] = upright
+    scene = trimesh.Scene()
+    scene.add_geometry(mesh, transform=matrix)
+    return export_glb(scene, include_normals=True, tree_postprocessor=finish)
 
 
 def srgb_to_linear(colours: NDArray[np.floating]) -> NDArray[np.float64]:

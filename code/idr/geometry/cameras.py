@@ -115,6 +115,30 @@ def resized_intrinsics(intrinsics: Tensor, old: tuple[int, int], new: tuple[int,
     return resize @ intrinsics
 
 
+def corrected_intrinsics(intrinsics: Tensor, log_focal: Tensor, principal_point: Tensor) -> Tensor:
+    """Returns K after corrections that are of like size in every resolution.
+
+    Both focal lengths, and the skew with them, are multiplied by exp(log_focal): the pixels' aspect ratio and
+    the angle between their axes stay. The principal point moves by a part of the uncorrected focal lengths,
+    which for small parts is the angle in radians by which the optical axis is off.
+
+    Args:
+        intrinsics: (B, 4, 4) K.
+        log_focal: (B, 1).
+        principal_point: (B, 2) along columns and rows, in focal lengths.
+
+    Returns:
+        (B, 4, 4) K, differentiable with respect to the corrections.
+    """
+    factor = torch.exp(log_focal)  # (B, 1)
+    fx, fy = intrinsics[:, 0, 0], intrinsics[:, 1, 1]
+    shift = principal_point * torch.stack((fx, fy), dim=1)  # (B, 2) pixels
+    axes = intrinsics[:, :2, :2] * factor.unsqueeze(-1)  # (B, 2, 2)
+    centre = intrinsics[:, :2, 2:3] + shift.unsqueeze(-1)  # (B, 2, 1)
+    moved = torch.cat((axes, centre, intrinsics[:, :2, 3:]), dim=2)  # (B, 2, 4)
+    return torch.cat((moved, intrinsics[:, 2:]), dim=1)
+
+
 def project_points(
     points: NDArray[np.floating], projection: NDArray[np.floating]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

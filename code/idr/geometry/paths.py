@@ -114,6 +114,24 @@ def surroundings(poses: NDArray[np.floating]) -> Surroundings:
     return Surroundings(up, float(distances.mean()), np.arcsin(poses[:, :3, 3] @ up / distances))
 
 
+def upright_rotation(up: NDArray[np.floating], front: NDArray[np.floating]) -> Array:
+    """Returns the rotation to glTF's axes: up to +Y, the side from which one looks to +Z.
+
+    Args:
+        up: (3,) any length but 0.
+        front: (3,) from the object to where one stands; straight above or below, any side is taken.
+
+    Returns:
+        (3, 3) proper rotation.
+    """
+    y = np.asarray(up, dtype=np.float64) / np.linalg.norm(up)
+    flat = np.asarray(front, dtype=np.float64) - y * (front @ y)
+    if np.linalg.norm(flat) <= 1e-6 * np.linalg.norm(front):
+        flat = np.cross(y, np.eye(3)[np.abs(y).argmin()])
+    z = flat / np.linalg.norm(flat)
+    return np.stack((np.cross(y, z), y, z))
+
+
 def look_at_origin(centres: NDArray[np.floating], up: NDArray[np.floating]) -> Array:
     """Returns upright cameras that look at the origin.
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from idr.errors import InputError
+from idr.training.cameras import CamerasConfig
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class TrainConfig:
         keep_checkpoints: Numbered checkpoints to keep; absent for all.
         pixel_sampling: ``per_image`` draws pixels anew for each image; ``per_epoch`` draws one set an epoch
             for all images, as the published code does.
+        cameras: What of the cameras is trained beyond the published, a block of its own.
     """
 
     expname: str
@@ -52,6 +54,7 @@ class TrainConfig:
     checkpoint_freq: int = 100
     keep_checkpoints: int | None = None
     pixel_sampling: Literal["per_image", "per_epoch"] = "per_image"
+    cameras: CamerasConfig = field(default_factory=CamerasConfig)
 
     def __post_init__(self) -> None:
         for name in ("num_pixels", "plot_freq", "checkpoint_freq"):

@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, distributed, nn
 
 from idr.errors import USER_ERRORS, InputError, TrainingStoppedError
-from idr.training.poses import LearnablePoses
 from idr.training.shared_model import Outputs, SharedModel
 
 PATIENCE = timedelta(hours=1)
@@ -91,12 +90,12 @@ class OneProcess:
         """
         return model
 
-    def average_pose_gradient(self, poses: LearnablePoses, indices: Tensor) -> None:
-        """Makes the poses' gradient, after the backward pass, that of the loss over all rays.
+    def average_row_gradient(self, table: nn.Embedding, rows: Tensor) -> None:
+        """Makes the gradient of cameras, after the backward pass, that of the loss over all rays.
 
         Args:
-            poses: The cameras.
-            indices: (B,) the batch's images; other rows have no gradient.
+            table: Poses or intrinsics, one row for an image, or for all of them.
+            rows: The rows that the batch trains, repeated or not; others have no gradient.
         """
 
     @contextmanager
@@ -152,15 +151,17 @@ class Ranks(OneProcess):
     def wrap(self, model: nn.Module) -> Callable[[Outputs], Outputs]:  # noqa: D102
         return SharedModel(model, self.rank, self.size)
 
-    def average_pose_gradient(self, poses: LearnablePoses, indices: Tensor) -> None:
+    def average_row_gradient(self, table: nn.Embedding, rows: Tensor) -> None:
         """Averages the batch's rows over processes, as dense numbers.
 
         Every process has all images of the batch and thus the same rows; `JoinRows` has multiplied the
         gradient by N. The result is sparse again, as SparseAdam needs it: other images stay untouched.
         """
-        weight = poses.weight
-        rows = torch.unique(indices)
-        dense = weight.new_zeros(len(rows), weight.shape[1] + 1)  # (B, 7), and whether there is a gradient
+        if len(rows) == 0:  # all of them frozen, in every process
+            return
+        weight = table.weight
+        rows = torch.unique(rows)
+        dense = weight.new_zeros(len(rows), weight.shape[1] + 1)  # the rows, and whether there is a gradient
         if weight.grad is not None:
             dense[:, :-1], dense[:, -1] = weight.grad.coalesce().values(), 1
         distributed.all_reduce(dense)

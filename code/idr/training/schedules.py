@@ -34,3 +34,10 @@ def camera_learning_rate_at(epoch: int, config: TrainConfig) -> float:
     return config.learning_rate_cam * config.cam_sched_factor ** steps_passed(
         epoch, config.cam_sched_milestones
     )
+
+
+def intrinsics_learning_rate_at(epoch: int, config: TrainConfig) -> float:
+    """Returns the intrinsics' step size in an epoch: their own, on the poses' warm-up and schedule."""
+    poses = camera_learning_rate_at(epoch, config)
+    own = config.cameras.learning_rate_intrinsics
+    return poses if own is None or not config.learning_rate_cam else poses * own / config.learning_rate_cam

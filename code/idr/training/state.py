@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import math
-from collections import Counter
-from collections.abc import Mapping
+from collections import Counter, OrderedDict
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,10 @@ from torch import Tensor, nn
 from idr.errors import InputError
 from idr.geometry.frames import check_frame
 from idr.model.weights import load_weights
+from idr.training.camera_state import camera_state, load_camera_state
+from idr.training.cameras import LearnableIntrinsics
 from idr.training.config import TrainConfig
+from idr.training.optimizers import load_into, with_plain_steps
 from idr.training.poses import LearnablePoses
 from idr.training.progress import Averages
 from idr.training.schedules import learning_rate_at
@@ -41,6 +44,8 @@ class TrainingState:
         step: Steps done of the next pass.
         averages: Sums over those steps, for ``metrics.csv``.
         scale_mat: (4, 4) float64 unit-sphere to world coordinates of the scene, where the data set tells.
+        intrinsics: Learnable intrinsics, or None.
+        optimizer_intrinsics: SparseAdam over them, or None.
     """
 
     model: nn.Module
@@ -54,6 +59,21 @@ class TrainingState:
     step: int = 0
     averages: Averages = field(default_factory=Averages)
     scale_mat: Tensor | None = None
+    intrinsics: LearnableIntrinsics | None = None
+    optimizer_intrinsics: torch.optim.Optimizer | None = None
+
+    @property
+    def camera_optimizers(self) -> list[torch.optim.Optimizer]:
+        """Those of poses and intrinsics that there are."""
+        return [o for o in (self.optimizer_cam, self.optimizer_intrinsics) if o is not None]
+
+    def camera_rows(self, indices: Tensor) -> Iterator[tuple[nn.Embedding, Tensor]]:
+        """Yields each table of the cameras, and its rows that a batch of images, (B,), trains."""
+        if self.poses is not None:
+            yield self.poses, self.poses.rows(indices)
+        if self.intrinsics is not None:
+            for name, table in self.intrinsics.tables.items():
+                yield cast(nn.Embedding, table), self.intrinsics.rows(name, indices)
 
     def to_parts(self) -> Parts:
         """Returns the dictionaries of the published files, then of ours for what else there is."""
@@ -61,7 +81,7 @@ class TrainingState:
             "ModelParameters": {"epoch": self.epoch, "model_state_dict": self.model.state_dict()},
             "OptimizerParameters": {
                 "epoch": self.epoch,
-                "optimizer_state_dict": _with_plain_steps(self.optimizer.state_dict()),
+                "optimizer_state_dict": with_plain_steps(self.optimizer.state_dict()),
             },
             "SchedulerParameters": {"epoch": self.epoch, "scheduler_state_dict": self.scheduler.state_dict()},
             "TrainerState": {
@@ -79,11 +99,16 @@ class TrainingState:
         if carried is not None:
             parts["TracerState"] = {"epoch": self.epoch, **carried}
         if self.poses is not None and self.optimizer_cam is not None:
-            parts["CamParameters"] = {"epoch": self.epoch, "pose_vecs_state_dict": self.poses.state_dict()}
-            parts["OptimizerCamParameters"] = {
-                "epoch": self.epoch,
-                "optimizer_cam_state_dict": _with_plain_steps(self.optimizer_cam.state_dict()),
-            }
+            vectors = OrderedDict(weight=self.poses.vectors())  # published form, whatever is trained
+            parts["CamParameters"] = {"epoch": self.epoch, "pose_vecs_state_dict": vectors}
+            if self.poses.kind == LearnablePoses.kind:
+                parts["OptimizerCamParameters"] = {
+                    "epoch": self.epoch,
+                    "optimizer_cam_state_dict": with_plain_steps(self.optimizer_cam.state_dict()),
+                }
+            beyond = camera_state(self)
+            if beyond:
+                parts["CameraState"] = {"epoch": self.epoch, **beyond}
         return parts
 
     def load_parts(self, parts: Mapping[str, Mapping[str, Any]], where: str, keep_seed: bool) -> None:
@@ -103,7 +128,7 @@ class TrainingState:
         self.epoch = int(parts["ModelParameters"]["epoch"])
         for name, target in (("Optimizer", self.optimizer), ("Scheduler", self.scheduler)):
             if f"{name}Parameters" in parts:
-                _load_into(target, parts[f"{name}Parameters"][f"{name.lower()}_state_dict"], where)
+                load_into(target, parts[f"{name}Parameters"][f"{name.lower()}_state_dict"], where)
             else:
                 log.warning("%s holds no %sParameters: that part starts anew", where, name)
         self._load_cameras(parts, where)
@@ -162,34 +187,16 @@ class TrainingState:
                 "or start a new run with them"
             )
         weight = parts["CamParameters"]["pose_vecs_state_dict"]["weight"]
-        if weight.shape != self.poses.weight.shape:
+        if weight.shape[0] != self.poses.num_embeddings:
             raise InputError(
                 f"{where} holds cameras of {weight.shape[0]} images, the scene has "
-                f"{self.poses.weight.shape[0]}; continue with the scene and dataset.holdout of "
+                f"{self.poses.num_embeddings}; continue with the scene and dataset.holdout of "
                 "the run"
             )
-        self.poses.load_state_dict({"weight": weight})
+        load_camera_state(self, parts.get("CameraState", {}), weight, where)
+        if self.poses.kind != LearnablePoses.kind:
+            return
         if "OptimizerCamParameters" in parts:
-            _load_into(self.optimizer_cam, parts["OptimizerCamParameters"]["optimizer_cam_state_dict"], where)
+            load_into(self.optimizer_cam, parts["OptimizerCamParameters"]["optimizer_cam_state_dict"], where)
         else:
             log.warning("%s holds no OptimizerCamParameters: the poses' optimiser starts anew", where)
-
-
-def _load_into(target: Any, state: Mapping[str, Any], where: str) -> None:
-    """Loads an optimiser's or a schedule's state."""
-    try:
-        target.load_state_dict(dict(state))
-    except (ValueError, KeyError, RuntimeError) as error:
-        raise InputError(
-            f"{where}: the saved state of {type(target).__name__} does not fit ({error}); "
-            "use the conf that the checkpoint was trained with"
-        ) from error
-
-
-def _with_plain_steps(state: dict[str, Any]) -> dict[str, Any]:
-    """Returns an optimiser's state with step counts as integers, as the published code's torch keeps them."""
-    slots = {
-        key: {name: int(value) if name == "step" else value for name, value in slot.items()}
-        for key, slot in state["state"].items()
-    }
-    return {**state, "state": slots}

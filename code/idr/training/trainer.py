@@ -25,12 +25,13 @@ from idr.errors import OutputError, TrainingStoppedError
 from idr.failures import NO_SURFACE, Finding
 from idr.files import write_atomic
 from idr.geometry.frames import frame_of
+from idr.training.cameras import LearnableIntrinsics
 from idr.training.config import TrainConfig
 from idr.training.distributed import OneProcess
 from idr.training.feed import Batch, Feed
 from idr.training.poses import LearnablePoses
 from idr.training.progress import Averages, MetricsFile, ProgressLine, TensorBoardLog, squared_error
-from idr.training.schedules import alpha_at, camera_learning_rate_at
+from idr.training.schedules import alpha_at, camera_learning_rate_at, intrinsics_learning_rate_at
 from idr.training.state import TrainingState
 from idr.training.stopping import StopRule
 
@@ -70,6 +71,7 @@ class Trainer:
         seed: Root of all random numbers.
         outputs: Where to write.
         poses: Learnable cameras, on the model's device, or None for the data set's.
+        intrinsics: Learnable intrinsics, likewise.
         ranks: The processes that share the rays; only the first of them writes.
         stop: What ends training before `num_epochs`; None for signals alone.
 
@@ -89,6 +91,7 @@ class Trainer:
         seed: int,
         outputs: Outputs,
         poses: LearnablePoses | None = None,
+        intrinsics: LearnableIntrinsics | None = None,
         ranks: OneProcess | None = None,
         stop: StopRule | None = None,
     ) -> None:
@@ -105,14 +108,16 @@ class Trainer:
         scheduler = torch.optim.lr_scheduler.MultiStepLR(
             optimizer, list(config.sched_milestones), gamma=config.sched_factor
         )
-        optimizer_cam = None
-        if poses is not None:
-            optimizer_cam = torch.optim.SparseAdam(
-                list(poses.parameters()), lr=config.learning_rate_cam or 0.0
-            )
+        optimizer_cam, optimizer_intrinsics = (
+            None
+            if module is None
+            else torch.optim.SparseAdam(list(module.parameters()), lr=config.learning_rate_cam or 0.0)
+            for module in (poses, intrinsics)
+        )  # their step sizes are set epoch by epoch
         self.state = TrainingState(
-            model, optimizer, scheduler, poses, optimizer_cam, seed, batch_size, scale_mat=frame_of(dataset)
-        )
+            model, optimizer, scheduler, poses, optimizer_cam, seed, batch_size,
+            scale_mat=frame_of(dataset), intrinsics=intrinsics, optimizer_intrinsics=optimizer_intrinsics,
+        )  # fmt: skip
         self.checkpoints = CheckpointFolder(outputs.run / "checkpoints")
         self._seconds = 0.0  # spent in training steps, before and after interruptions
         self._stop_signal: int | None = None
@@ -207,20 +212,23 @@ class Trainer:
         state = self.state
         model_input = dict(batch.model_input)
         if state.poses is not None:
-            model_input["pose"] = state.poses(batch.indices)  # (B, 7)
+            model_input["pose"] = state.poses(batch.indices)  # (B, 7) or (B, 4, 4)
+        if state.intrinsics is not None:
+            model_input["intrinsics"] = state.intrinsics(batch.indices)  # (B, 4, 4)
         outputs = self.render(model_input)
         losses = self.loss(outputs, batch.ground_truth)
 
         state.optimizer.zero_grad()
-        if state.optimizer_cam is not None:
-            state.optimizer_cam.zero_grad()
+        for optimizer in state.camera_optimizers:
+            optimizer.zero_grad()
         losses["loss"].backward()
-        if state.poses is not None:
-            self.ranks.average_pose_gradient(state.poses, batch.indices)
+        for table, rows in state.camera_rows(batch.indices):
+            self.ranks.average_row_gradient(table, rows)
         self._check_finite(losses, batch)
         state.optimizer.step()
-        if state.optimizer_cam is not None and self._trains_cameras:
-            state.optimizer_cam.step()
+        if self._trains_cameras:
+            for optimizer in state.camera_optimizers:
+                optimizer.step()
         return losses, squared_error(outputs, batch.ground_truth["rgb"]), outputs["points"].shape[0]
 
     @property
@@ -228,14 +236,16 @@ class Trainer:
         return camera_learning_rate_at(self.state.epoch, self.config) > 0
 
     def _set_camera_rate(self, epoch: int) -> None:
-        if self.state.optimizer_cam is not None:
-            for group in self.state.optimizer_cam.param_groups:
-                group["lr"] = camera_learning_rate_at(epoch, self.config)
+        for optimizer in self.state.camera_optimizers:
+            is_of_poses = optimizer is self.state.optimizer_cam
+            rate_at = camera_learning_rate_at if is_of_poses else intrinsics_learning_rate_at
+            for group in optimizer.param_groups:
+                group["lr"] = rate_at(epoch, self.config)
 
     def _check_finite(self, losses: Mapping[str, Tensor], batch: Batch) -> None:
         """Stops before a step that would ruin the weights, with the state saved to look at."""
         state = self.state
-        modules = [state.model] if state.poses is None else [state.model, state.poses]
+        modules = [m for m in (state.model, state.poses, state.intrinsics) if m is not None]
         gradients = [p.grad for module in modules for p in module.parameters() if p.grad is not None]
         norms = torch.stack([(g.coalesce().values() if g.is_sparse else g).norm() for g in gradients])
         if bool(torch.isfinite(losses["loss"].detach() + norms.sum())):  # the step's one read by the host

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from idr.model.tracing.accelerated import AcceleratedTracer
 from idr.model.tracing.common import Rays, Tracer, TracerConfig, TraceResult
+from idr.model.tracing.precision import CheapTracer
 from idr.model.tracing.published import PublishedTracer
 
 __all__ = [
     "AcceleratedTracer",
+    "CheapTracer",
     "PublishedTracer",
     "Rays",
     "TraceResult",
@@ -23,5 +25,6 @@ _TRACERS: dict[str, type[AcceleratedTracer] | type[PublishedTracer]] = {
 
 
 def make_tracer(config: TracerConfig) -> Tracer:
-    """Returns the tracer that ``model.ray_tracer.strategy`` names."""
-    return _TRACERS[config.strategy](config)
+    """Returns the tracer that ``model.ray_tracer`` asks for by ``strategy`` and ``precision``."""
+    tracer = _TRACERS[config.strategy](config)
+    return tracer if config.precision == "float32" else CheapTracer(tracer, config)

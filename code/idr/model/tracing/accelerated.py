@@ -45,7 +45,7 @@ class AcceleratedTracer(Tracer):
 
     def __init__(self, config: TracerConfig) -> None:
         self.config = config
-        self._published = PublishedTracer(config)
+        self._published = PublishedTracer(config, reads_which=False)
         self._upkeep = GridUpkeep(config.object_bounding_sphere)
         self.discard()
 

@@ -17,6 +17,7 @@ from idr.fields.sdf_grid import Sdf
 from idr.geometry.spheres import SphereCrossing
 
 STRATEGIES = ("accelerated", "published")
+PRECISIONS = ("float32", "tf32", "bf16")
 MAX_POINTS_AT_ONCE = 100_000  # bounds the memory of one network evaluation
 
 
@@ -34,6 +35,8 @@ class TracerConfig:
         n_secant_steps: Refinements of a sign change.
         strategy: Which tracer: ``accelerated`` finds the same intersections as ``published``, the published
             method, with a fraction of the evaluations.
+        precision: Of the evaluations: ``float32``, or ``tf32`` or ``bf16``, which GPUs compute faster. Hits
+            are checked, and where need be found, in float32 in any case.
     """
 
     object_bounding_sphere: float
@@ -44,11 +47,14 @@ class TracerConfig:
     n_steps: int = 100
     n_secant_steps: int = 8
     strategy: str = "accelerated"
+    precision: str = "float32"
 
     def __post_init__(self) -> None:
         where = "model.ray_tracer"
         if self.strategy not in STRATEGIES:
             raise InputError(f"{where}.strategy = {self.strategy}: expected one of {', '.join(STRATEGIES)}")
+        if self.precision not in PRECISIONS:
+            raise InputError(f"{where}.precision = {self.precision}: expected one of {', '.join(PRECISIONS)}")
         if self.object_bounding_sphere <= 0:
             raise InputError(
                 f"{where}.object_bounding_sphere = {self.object_bounding_sphere}: expected a radius above 0"

@@ -20,11 +20,9 @@ from idr.model.tracing.common import (
     TraceResult,
     evaluate_in_chunks,
     evaluate_where,
+    first_set,
     reads_are_free,
 )
-
-FEW_RAYS = 512
-"""Rays that an accelerator searches whether they need it or not, rather than have the host read which do."""
 
 
 @dataclass(frozen=True)
@@ -60,10 +58,12 @@ class PublishedTracer(Tracer):
 
     Args:
         config: The block ``model.ray_tracer``.
+        reads_which: On an accelerator, have the host read, once, how many rays need a search; if not, all
+            rays are searched whether they need it or not: for those few that another tracer leaves over.
     """
 
-    def __init__(self, config: TracerConfig) -> None:
-        self.config = config
+    def __init__(self, config: TracerConfig, reads_which: bool = True) -> None:
+        self.config, self.reads_which = config, reads_which
 
     @torch.no_grad()
     def trace(
@@ -79,8 +79,11 @@ class PublishedTracer(Tracer):
         training = smallest_depths is not None
         ends = self._trace_from_both_ends(sdf, rays, crossing)
         depth, hit = ends.near, ends.near < ends.far
+        # Rays that only the mask loss looks at, for which the smallest f along them is searched.
+        open_rays = ~ends.near_unfinished & (~object_mask | ~hit)
+        wanted = open_rays & crossing.crosses
+        sampled, searched = self._chosen(ends.near_unfinished, wanted)  # (A,) each
 
-        sampled = _chosen(ends.near_unfinished)  # (A,)
         if sampled.numel():
             refine = object_mask[sampled] if training else torch.ones_like(object_mask[sampled])
             found = self._sample(sdf, rays.subset(sampled), ends.near[sampled], ends.far[sampled], refine)
@@ -89,12 +92,8 @@ class PublishedTracer(Tracer):
         if smallest_depths is None:
             return TraceResult(depth, hit)
 
-        # Rays that only the mask loss looks at: the smallest f along them.
-        open_rays = ~ends.near_unfinished & (~object_mask | ~hit)
         closest_to_origin = -(rays.direction * rays.origin).sum(dim=1)
         depth = torch.where(open_rays & ~crossing.crosses, closest_to_origin, depth)
-        wanted = open_rays & crossing.crosses
-        searched = _chosen(wanted)
         if searched.numel():
             near = torch.where(hit, depth, crossing.near)[searched]
             smallest = self._smallest(
@@ -102,6 +101,15 @@ class PublishedTracer(Tracer):
             )
             depth = _replaced(depth, searched, smallest, wanted)
         return TraceResult(depth, hit)
+
+    def _chosen(self, *flags: Tensor) -> list[Tensor]:
+        """Returns the numbers of the rays of each of some flags (R,), or of all rays where none is read."""
+        if reads_are_free(flags[0]):
+            return [some.nonzero().squeeze(1) for some in flags]
+        if not self.reads_which:
+            return [_all(some) for some in flags]
+        counts = torch.stack([some.sum() for some in flags]).tolist()
+        return [first_set(some, int(count)) for some, count in zip(flags, counts, strict=True)]
 
     def _trace_from_both_ends(self, sdf: Sdf, rays: Rays, crossing: SphereCrossing) -> _Ends:
         """Steps by f from the near end forwards and from the far end backwards until they stop or meet."""
@@ -167,7 +175,8 @@ class PublishedTracer(Tracer):
         first = negative.to(torch.uint8).argmax(dim=1, keepdim=True)  # (A, 1), 0 without a sign change
         depth = depths.gather(1, values.argmin(dim=1, keepdim=True)).squeeze(1)
 
-        refined = _chosen(hit & refine)
+        # What the samples took makes refining all of them cheap, and asking which need it dear.
+        refined = (hit & refine).nonzero().squeeze(1) if reads_are_free(hit) else _all(hit)
         if refined.numel():
             high = first[refined]
             low = (high - 1).clamp_min(0)
@@ -219,11 +228,9 @@ class PublishedTracer(Tracer):
         return depths.gather(1, values.argmin(dim=1, keepdim=True)).squeeze(1)
 
 
-def _chosen(flags: Tensor) -> Tensor:
-    """Returns the numbers of flagged rays; of all where they are few and a read costs more than they do."""
-    if flags.shape[0] <= FEW_RAYS and not reads_are_free(flags):
-        return torch.arange(flags.shape[0], device=flags.device)
-    return flags.nonzero().squeeze(1)
+def _all(flags: Tensor) -> Tensor:
+    """Returns the numbers of all rays."""
+    return torch.arange(flags.shape[0], device=flags.device)
 
 
 def _replaced(old: Tensor, index: Tensor, new: Tensor, flags: Tensor) -> Tensor:

@@ -1,0 +1,93 @@
+"""Training steps on one view of a sphere, for benchmarks that need no scene."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from idr.config import load_conf
+from idr.model.implicit_differentiable_renderer import IDRNetwork
+from idr.model.loss import IDRLoss
+
+
+def view_of_sphere(num_rays: int, device: torch.device) -> dict[str, Tensor]:
+    """Rays from one camera at the unit sphere, of which a good third meet the network's first surface."""
+    generator = torch.Generator().manual_seed(0)
+    pose = torch.eye(4)
+    pose[2, 3] = -2.8
+    intrinsics = torch.eye(4)
+    intrinsics[0, 0] = intrinsics[1, 1] = 300.0
+    intrinsics[:2, 2] = 128.0
+    uv = 256 * torch.rand(1, num_rays, 2, generator=generator)
+    mask = (uv - 128).norm(dim=2) < 70
+    sample = {"uv": uv, "intrinsics": intrinsics[None], "pose": pose[None], "object_mask": mask}
+    return {key: value.to(device) for key, value in sample.items()}
+
+
+class TrainingSteps:
+    """Training steps on one view.
+
+    Args:
+        strategy: The tracer.
+        conf: Name of the conf.
+        overrides: ``key=value`` of it.
+        num_rays: R.
+        device: Where.
+
+    Attributes:
+        evaluations: Points at which f was evaluated while tracing, since it was last set to 0.
+    """
+
+    def __init__(
+        self, strategy: str, conf: str | Path, overrides: Sequence[str], num_rays: int, device: torch.device
+    ) -> None:
+        tree = load_conf(conf, [f"model.ray_tracer.strategy={strategy}", *overrides])
+        torch.manual_seed(0)
+        self.device, self.model = device, IDRNetwork(tree["model"]).to(device).train()
+        self.loss = IDRLoss(**tree["loss"])
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-4)
+        self.take(num_rays)
+        self.evaluations = 0
+        hidden = self.model.implicit_network._hidden
+
+        def counted(points: Tensor) -> Tensor:
+            self.evaluations += points.shape[0] * (not torch.is_grad_enabled())
+            return hidden(points)
+
+        self.model.implicit_network._hidden = counted  # type: ignore[method-assign]
+
+    def take(self, num_rays: int) -> None:
+        """Goes on with another number of rays."""
+        self.sample = view_of_sphere(num_rays, self.device)
+        self.truth = {"rgb": torch.zeros(1, num_rays, 3, device=self.device)}
+
+    def backward(self) -> None:
+        """Evaluates the losses and their gradients."""
+        losses = self.loss(self.model(self.sample), self.truth)
+        self.optimizer.zero_grad()
+        losses["loss"].backward()
+
+    def step(self) -> None:
+        """Does one step."""
+        self.backward()
+        self.optimizer.step()
+
+    def timed(self, count: int) -> list[float]:
+        """Returns the seconds of each of a number of steps."""
+        times = []
+        for _ in range(count):
+            started = time.perf_counter()
+            self.step()
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
+            times.append(time.perf_counter() - started)
+        return times
+
+    def seconds(self, count: int) -> float:
+        """Returns the median seconds of a number of steps, after three that do not count."""
+        return statistics.median(self.timed(count + 3)[3:])

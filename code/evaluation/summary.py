@@ -1,0 +1,13 @@
+"""The command's place; all it does is in ``idr.cli.summary``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from idr.cli.summary import main  # noqa: E402
+
+if __name__ == "__main__":
+    sys.exit(main())

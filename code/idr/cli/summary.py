@@ -1,0 +1,76 @@
+"""``summary.py``: the evaluations of all scans as one JSON and one table."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from idr.cli.common import add_conf_arguments, make_parser, parse, run, say
+from idr.errors import MissingInputError
+
+DESCRIPTION = (
+    "Puts together what eval.py and eval_mesh.py measured of all scans of a conf, with means: "
+    "evals/<expname><suffix>_summary.json, .csv and .md. Evaluates nothing itself."
+)
+EXAMPLES = """\
+  python evaluation/summary.py --conf ./confs/dtu_fixed_cameras.conf
+  python evaluation/summary.py --conf ./confs/dtu_fixed_cameras.conf --scans 24 37 40"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command."""
+    parser = make_parser(DESCRIPTION, EXAMPLES)
+    add_conf_arguments(parser)
+    parser.add_argument(
+        "--expname", default="", help="suffix of the conf's train.expname, as given in training"
+    )
+    parser.add_argument(
+        "--scans", type=int, nargs="+", metavar="N", help="scans of the table; default: all evaluated ones"
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command.
+
+    Args:
+        argv: Arguments without the program's name; None for the process's own.
+
+    Returns:
+        The exit status.
+    """
+    arguments = parse(build_parser(), argv)
+    return run(lambda: _summarise(arguments))
+
+
+def _summarise(arguments: argparse.Namespace) -> None:
+    from idr.config import load_conf
+    from idr.evaluation.summary import find_scans, read_scan, write_summary
+    from idr.plugins import conf_value
+    from idr.workspace import evals_folder, run_name
+
+    conf = load_conf(arguments.conf, arguments.overrides)
+    name = run_name(str(conf_value(conf, "train.expname")), arguments.expname)
+    folder = evals_folder(name)
+    found = find_scans(folder.parent, name)
+    if arguments.scans:
+        missing = [scan for scan in arguments.scans if scan not in found]
+        if missing:
+            raise MissingInputError(
+                f"--scans {' '.join(map(str, missing))}: not evaluated (no {name}_<scan>/results.json in "
+                f"{folder.parent}); run eval.py --scan_id {missing[0]}"
+            )
+        found = {scan: found[scan] for scan in arguments.scans}
+    scans = []
+    for scan, place in found.items():
+        scores, notes = read_scan(scan, place)
+        scans.append(scores)
+        for note in notes:
+            say(f"WARNING: {note}")
+    path = folder.with_name(f"{name}_summary")
+    say(write_summary(scans, path).rstrip())
+    say(f"written: {path}.json, {path}.csv, {path}.md")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,97 @@
+"""LPIPS, a distance of pictures as people see it (Zhang et al., CVPR 2018)."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import warnings
+from collections.abc import Callable
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from idr.errors import InputError, MissingInputError
+from idr.evaluation.metrics import on_black
+
+PictureDistance: TypeAlias = Callable[[Tensor, Tensor, Tensor], float]
+"""Of a rendering and a photograph, (H, W, 3) in [0, 1], under a mask (H, W)."""
+
+BACKBONE = "alex"
+LEAST_SIDE = 32
+"""Pixels below which AlexNet's layers have nothing left to look at."""
+
+
+class WeightsUnavailable(Exception):
+    """The weights could not be loaded; the text says why and what to do."""
+
+
+def require_lpips() -> None:
+    """Refuses at once where the package is missing.
+
+    Raises:
+        MissingInputError: It is not installed.
+    """
+    try:
+        importlib.import_module("lpips")
+    except ImportError as error:
+        raise MissingInputError("--lpips needs lpips: pip install -e '.[lpips]'") from error
+
+
+def load_lpips(device: torch.device) -> PictureDistance:
+    """Loads LPIPS with AlexNet, version 0.1, as papers report it.
+
+    The package brings its own layers' weights; AlexNet's come from torchvision, which downloads them once.
+
+    Args:
+        device: Where it computes.
+
+    Returns:
+        The distance of two (H, W, 3) pictures in [0, 1], both black outside the mask; 0 is equal, NaN for
+        pictures of less than 32 pixels on a side.
+
+    Raises:
+        MissingInputError: The package is not installed.
+        WeightsUnavailable: AlexNet's weights are not on this machine and cannot be downloaded.
+    """
+    require_lpips()
+    import lpips
+
+    try:
+        # torchvision warns of how lpips calls it and prints of its download.
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore", UserWarning)
+            network = lpips.LPIPS(net=BACKBONE, version="0.1", verbose=False)
+    except (OSError, RuntimeError) as error:  # no network (URLError is an OSError); a broken file
+        folder = f"{torch.hub.get_dir()}/checkpoints"
+        raise WeightsUnavailable(
+            f"the weights of AlexNet (torchvision) could not be loaded: {error}; run once with network, or "
+            f"copy alexnet-owt-7be5be79.pth into {folder}"
+        ) from error
+    return network_distance(network.to(device).eval(), device)
+
+
+def network_distance(network: Callable[[Tensor, Tensor], Tensor], device: torch.device) -> PictureDistance:
+    """Makes a distance of pictures from a network that takes (1, 3, H, W) in [-1, 1].
+
+    Args:
+        network: Called with the photograph and the rendering.
+        device: Where it computes.
+    """
+
+    def prepared(picture: Tensor, mask: Tensor) -> Tensor:
+        signed = 2.0 * on_black(picture, mask).float().clamp(0.0, 1.0) - 1.0
+        return signed.permute(2, 0, 1)[None].to(device)  # (1, 3, H, W)
+
+    def distance(rendered: Tensor, photo: Tensor, mask: Tensor) -> float:
+        if rendered.shape != photo.shape or rendered.shape[:-1] != mask.shape or rendered.dim() != 3:
+            raise InputError(
+                f"rendered {tuple(rendered.shape)}, photo {tuple(photo.shape)}: expected (H, W, 3)"
+            )
+        if min(mask.shape) < LEAST_SIDE:
+            return float("nan")
+        with torch.no_grad():
+            return float(network(prepared(photo, mask), prepared(rendered, mask)))
+
+    return distance
