@@ -18,9 +18,7 @@ from idr.cli.common import (
     run,
     say,
 )
-from idr.cli.photos_steps import STEPS, Journal, files_state, fingerprint
 from idr.errors import InputError, MissingInputError
-from idr.failures import NAMES
 
 DESCRIPTION = (
     "Takes photographs of an object (or whatever else import_scene.py reads) all the "
@@ -36,6 +34,7 @@ LONGEST_SIDE = 1280
 KINDS_WITH_MASKS = ("transforms", "neus", "idr")
 MASK_FOLDERS = ("mask", "masks")
 DATA_DIR, SCAN = "photos", 0
+STEPS = ("import", "doctor", "train", "mesh", "report")
 
 
 class StoppedError(Exception):
@@ -82,9 +81,12 @@ def build_parser() -> argparse.ArgumentParser:
         "--resolution", type=int, default=256, help="grid samples along the mesh's shortest side"
     )
     parser.add_argument(
-        "--despite", action="append", default=[], choices=NAMES, metavar="NAME",
-        help="go on although the check found NAME; may be given several times",
-    )  # fmt: skip
+        "--despite",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="go on although the check found NAME (docs/troubleshooting.md); may be given several times",
+    )
     parser.add_argument("--from", dest="from_step", choices=STEPS, help="do this step and all after it again")
     add_device_arguments(parser)
     return parser
@@ -105,7 +107,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _chain(arguments: argparse.Namespace) -> int:
     from idr.config import project_root
+    from idr.failures import NAMES
 
+    for name in arguments.despite:
+        if name not in NAMES:
+            raise InputError(f"--despite {name}: expected one of {', '.join(NAMES)}")
     source = arguments.source.expanduser().resolve()
     if not source.exists():
         raise MissingInputError(f"no folder {source}; expected photographs, or a scene to import")
@@ -134,14 +140,18 @@ class Chain:
     """
 
     def __init__(self, arguments: argparse.Namespace, source: Path, out: Path) -> None:
+        from idr.journal import Journal
+
         self.arguments, self.source, self.out = arguments, source, out
-        self.journal = Journal(out)
+        self.journal = Journal(out, STEPS)
         self.scan = out / "data" / DATA_DIR / f"scan{SCAN}"
         self.mesh, self.report = out / "mesh.glb", out / "report.html"
         self.results: list[Any] = []
 
     def run(self) -> None:
         """Does what is not done."""
+        from idr.journal import files_state
+
         given = self.arguments
         if given.from_step:
             self.journal.forget_from(given.from_step)
@@ -158,6 +168,8 @@ class Chain:
         self, step: str, inputs: Any, outputs: list[Path], work: Callable[[], dict[str, Any]]
     ) -> dict[str, Any]:
         """Does a step unless it was done with the same inputs, those of all steps before it included."""
+        from idr.journal import fingerprint
+
         self.inputs = fingerprint(step, inputs, self.results)
         result = self.journal.result(step, self.inputs, outputs)
         if result is None:
@@ -224,6 +236,7 @@ class Chain:
     def _train(self) -> dict[str, Any]:
         from idr.cli import train
         from idr.config import load_conf
+        from idr.journal import fingerprint
         from idr.training.progress import MetricsFile
         from idr.workspace import CHECKPOINTS, CheckpointFolder, find_run, run_name
 

@@ -1,4 +1,4 @@
-"""What ``idr-photos`` remembers between calls: which steps are done, and with which inputs."""
+"""What a chain of steps remembers between calls: which steps are done, and with which inputs."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from idr.errors import InputError
 from idr.files import write_text_atomic
 
-STEPS = ("import", "doctor", "train", "mesh", "report")
+FOLDER = "steps"
 FORMAT = 1
 """Goes up whenever a step's outputs change with the same inputs."""
 
@@ -46,16 +45,17 @@ class Journal:
 
     Args:
         folder: The working folder.
+        steps: Names of the steps, in their order.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder / "steps"
+    def __init__(self, folder: Path, steps: Sequence[str]) -> None:
+        self.folder, self.steps = folder / FOLDER, tuple(steps)
 
     def result(self, step: str, inputs: str, outputs: Sequence[Path] = ()) -> dict[str, Any] | None:
         """Returns what a step left behind, if it was done with these inputs and its outputs are there.
 
         Args:
-            step: One of `STEPS`.
+            step: Its name.
             inputs: `fingerprint` of all it depends on.
             outputs: Files that must exist.
 
@@ -73,7 +73,7 @@ class Journal:
         """Notes that a step is done.
 
         Args:
-            step: One of `STEPS`.
+            step: Its name.
             inputs: `fingerprint` of all it depended on.
             result: What later steps depend on.
         """
@@ -81,12 +81,6 @@ class Journal:
         write_text_atomic(self.folder / f"{step}.json", text + "\n")
 
     def forget_from(self, step: str) -> None:
-        """Forgets a step and all after it.
-
-        Raises:
-            InputError: No such step.
-        """
-        if step not in STEPS:
-            raise InputError(f"--from {step}: expected one of {', '.join(STEPS)}")
-        for name in STEPS[STEPS.index(step) :]:
+        """Forgets a step and all after it."""
+        for name in self.steps[self.steps.index(step) :]:
             (self.folder / f"{name}.json").unlink(missing_ok=True)
