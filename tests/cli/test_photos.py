@@ -36,7 +36,7 @@ def with_flags(*flags: str) -> Callable[[Path], list[str]]:
 
 WRONG = {
     "folder missing": (missing, r"no folder .*nowhere; expected photographs"),
-    "no photographs": (empty, r"photos"),
+    "no photographs": (empty, r"photos is no scene that can be imported; .*photographs alone"),
     "results among photographs": (inside, r"lies in .*expected another folder"),
     "no time": (with_flags("--max_minutes", "0"), r"--max_minutes 0: expected a number of minutes above 0"),
     "no such finding": (with_flags("--despite", "x"), r"--despite x: expected one of .*wrong-axes"),
