@@ -9,10 +9,12 @@ MADE := $(VENV)/.made
 TORCH := $(VENV)/.torch
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
+SCENE_INSTALLED := $(VENV)/.installed-scene
 
 .DEFAULT_GOAL := help
+MINUTES ?= 30
 BENCH := $(BIN)/python benchmarks
-.PHONY: help setup setup-dev demo peek test bench bench-full gpu-check lint clean
+.PHONY: help setup setup-dev demo peek scene test bench bench-full gpu-check lint clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +28,10 @@ demo: $(INSTALLED) ## Make the built-in scene, train, mesh, render, evaluate (ab
 
 peek: $(INSTALLED) ## Mesh and render the small trained model that ships with the project (a minute)
 	$(BIN)/python -m idr.cli.demo --peek
+
+scene: $(SCENE_INSTALLED) ## From photographs to a coloured mesh: make scene PHOTOS=folder [MINUTES=30]
+	@test -n "$(PHOTOS)" || { echo "error: no photographs; expected make scene PHOTOS=folder [MINUTES=30]" >&2; exit 2; }
+	$(BIN)/python -m idr.cli.photos "$(PHOTOS)" --max_minutes $(MINUTES)
 
 test: $(INSTALLED_DEV) ## Run all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS)
@@ -69,6 +75,11 @@ $(TORCH): $(MADE)
 
 $(INSTALLED): $(TORCH) pyproject.toml
 	$(BIN)/python -m pip install -e .
+	@touch $@
+
+# Structure from motion, the compiled hash grid, colours from the views.
+$(SCENE_INSTALLED): $(INSTALLED)
+	$(BIN)/python -m pip install -e '.[colmap,fast,mesh]'
 	@touch $@
 
 $(INSTALLED_DEV): $(INSTALLED)

@@ -15,7 +15,9 @@ from idr.cli import (
     export_cameras,
     export_mesh,
     import_scene,
+    make_photo_scene,
     make_scene,
+    photos,
     preprocess_cameras,
     render_path,
     report,
@@ -70,6 +72,8 @@ ADDED = {
         "tensorboard": False,
         "report": False,
         "viewer": None,
+        "max_minutes": None,
+        "target_psnr": None,
     },
     "eval": {
         "overrides": [],
@@ -220,6 +224,29 @@ ADDED["view"] = {
     "side": 320,
     "beside_training": False,
 }
+ADDED["make_photo_scene"] = {
+    "out": None,
+    "seed": 0,
+    "views": 32,
+    "img_res": [480, 640],
+    "supersampling": 2,
+    "mesh_resolution": 192,
+}
+ADDED["photos"] = {
+    "source": None,
+    "out": None,
+    "max_minutes": 30.0,
+    "conf": "./confs/photos.conf",
+    "overrides": [],
+    "nepoch": 30,
+    "masks": None,
+    "downscale": None,
+    "resolution": 256,
+    "despite": [],
+    "from_step": None,
+    "gpu": "auto",
+    "device": None,
+}
 CHOOSE_A_RUN = {"scan_id", "timestamp", "checkpoint", "viewer"}
 ADDED["run_scenes"] = {
     flag: default
@@ -246,6 +273,8 @@ def parsers() -> dict[str, argparse.ArgumentParser]:
         "eval_mesh": eval_mesh.build_parser(),
         "doctor": doctor.build_parser(),
         "view": view.build_parser(),
+        "photos": photos.build_parser(),
+        "make_photo_scene": make_photo_scene.build_parser(),
     }
 
 

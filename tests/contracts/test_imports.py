@@ -24,6 +24,7 @@ TABLE: dict[str, set[str]] = {
     "errors": set(),
     "failures": set(),
     "files": {"errors"},
+    "journal": set(),
     "config_blocks": set(),
     "config": {"config_blocks"},
     "plugins": CONFIG,
@@ -44,7 +45,7 @@ TABLE: dict[str, set[str]] = {
     "importers": {"preprocess", "datasets", "geometry"},
     "export": {"rendering", "meshing", "workspace", "geometry"},
     "viewer": {"rendering", "meshing", "workspace", "evaluation", "export", "geometry", "plugins"},
-    "cli": WORKERS | {"training", "evaluation", "preprocess", "importers", "export", "viewer"},
+    "cli": WORKERS | {"journal", "training", "evaluation", "preprocess", "importers", "export", "viewer"},
     "__init__": {"evaluation"},
 }
 

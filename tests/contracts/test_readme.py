@@ -34,6 +34,8 @@ PARSERS = {
     "preprocess/import_scene.py": "import_scene",
     "preprocess/make_demo_scene.py": "make_scene",
     "viewer/serve.py": "view",
+    "preprocess/photos.py": "photos",
+    "preprocess/make_photo_scene.py": "make_photo_scene",
 }
 
 

@@ -88,6 +88,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
         ("grown", 2, [*ODD, "--is_continue"], []),
         ("pale", 2, fault("model_class", "PaleModel"), []),
         ("stopped", 3, fault("loss_class", "StoppedLoss"), []),
+        ("timed", 3, ["--max_minutes", "60"], ["--max_minutes", "1e-6"]),
         ("nan", 3, fault("model_class", "NanModel"), []),
         ("few", 3, ["--set", "train.num_pixels=1"], []),
         ("missing", 3, [], ["--data_root", str(root / "nowhere")]),
@@ -221,6 +222,12 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step(ran: Ran) -> None
     assert [statuses["stopped"] for statuses in ran.statuses] == [130, 130]
     assert CheckpointFolder(ran.run("stopped") / "checkpoints").position_of() == (0, 4)
     assert "stopped in epoch 0, step 4; the state is saved" in ran.output
+
+
+def test_the_first_clock_to_run_out_stops_all_after_the_same_step(ran: Ran) -> None:
+    assert [statuses["timed"] for statuses in ran.statuses] == [0, 0]
+    assert CheckpointFolder(ran.run("timed") / "checkpoints").position_of() == (0, 1)
+    assert "stopped in epoch 0, step 1: --max_minutes 60 are over; the state is saved" in ran.output
 
 
 def test_a_loss_that_is_not_finite_in_one_process_stops_all(ran: Ran) -> None:

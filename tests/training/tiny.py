@@ -140,8 +140,8 @@ def make_trainer(root: Path, run: Path, *, nepoch: int = 2, cameras: bool = Fals
         run: The run's folder.
         nepoch: Where training ends.
         cameras: Train them.
-        options: ``batch_size``, ``seed``; ``conf``, a conf's text; ``plot`` and ``monitor``; ``loss``, a
-            function from the loss that would be used to the one that is used instead.
+        options: ``batch_size``, ``seed``, ``stop``; ``conf``, a conf's text; ``plot``, ``monitor``; ``loss``,
+            a function from the loss that would be used to the one that is used instead.
     """
     conf = load_conf(options.get("conf") or conf_text())
     torch.manual_seed(options.get("seed", 0))
@@ -157,6 +157,7 @@ def make_trainer(root: Path, run: Path, *, nepoch: int = 2, cameras: bool = Fals
         seed=options.get("seed", 0),
         outputs=Outputs(run, options.get("plot"), options.get("monitor")),
         poses=LearnablePoses(dataset.get_pose_init()) if cameras else None,
+        stop=options.get("stop"),
     )
 
 

@@ -88,7 +88,7 @@ def _make_scene(arguments: argparse.Namespace) -> None:
     )
     folder = Path(arguments.out) if arguments.out else project_root() / "data" / "demo" / "scan1"
     began = time.monotonic()
-    write_scene(folder, settings, _extract, overwrite=arguments.force)
+    write_scene(folder, settings, extract_exact, overwrite=arguments.force)
     say(f"wrote {folder}: {_summary(settings)}, in {time.monotonic() - began:.0f} s")
     if settings != SceneSettings(seed=settings.seed):
         holdout = ",".join(str(index) for index in settings.holdout)
@@ -104,7 +104,7 @@ def _summary(settings: SceneSettings) -> str:
     )
 
 
-def _extract(
+def extract_exact(
     sdf: Callable[[Array], Array], half_side: float, resolution: int
 ) -> tuple[Array, NDArray[np.integer]]:
     """The project's marching cubes behind the numpy interface of `idr.datasets.synthetic.exact_mesh`."""

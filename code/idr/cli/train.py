@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from idr.cli.common import (
 )
 from idr.cli.ranks import among_ranks
 from idr.cli.report import report_after_training
+from idr.cli.stopping import add_stop_arguments, stop_rule
 from idr.cli.threads import add_threads_argument, choose_threads, threads_restored
 from idr.cli.train_viewer import add_viewer_argument, check_viewer, viewer_beside
 from idr.cli.train_watching import camera_monitor, draw_plots
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from idr.training.config import TrainConfig
     from idr.training.distributed import OneProcess
     from idr.training.poses import LearnablePoses
+    from idr.training.stopping import StopRule
     from idr.training.trainer import Trainer
 
 log = logging.getLogger("idr.cli.train")
@@ -99,6 +102,7 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tensorboard", action="store_true", help="also write TensorBoard events (idr[tensorboard])"
     )
+    add_stop_arguments(parser)
     parser.add_argument(
         "--report", action="store_true", help="write report.html into the run's folder when training ends"
     )
@@ -113,21 +117,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit status.
     """
+    began = time.monotonic()
     arguments = parse(build_parser(), argv)
-
-    def train(device: torch.device, ranks: OneProcess) -> int:
-        with threads_restored():
-            return _train(arguments, device, ranks)
 
     def body() -> int:
         _check_numbers(arguments)
         check_viewer(arguments.viewer)
+        stop = stop_rule(arguments, began)
+
+        def train(device: torch.device, ranks: OneProcess) -> int:
+            with threads_restored():
+                return _train(arguments, device, ranks, stop)
+
         return among_ranks(arguments.gpu, arguments.device, train)
 
     return run(body)
 
 
-def _train(arguments: argparse.Namespace, device: torch.device, ranks: OneProcess) -> int:
+def _train(arguments: argparse.Namespace, device: torch.device, ranks: OneProcess, stop: StopRule) -> int:
     """Builds everything, so that bad input leaves no trace, then opens the run's folder and trains."""
     import torch
 
@@ -166,7 +173,7 @@ def _train(arguments: argparse.Namespace, device: torch.device, ranks: OneProces
         return Trainer(
             dataset, model, loss, config,
             num_epochs=arguments.nepoch, batch_size=arguments.batch_size, seed=seed,
-            outputs=outputs, poses=poses, intrinsics=intrinsics, ranks=ranks,
+            outputs=outputs, poses=poses, intrinsics=intrinsics, ranks=ranks, stop=stop,
         )  # fmt: skip
 
     resolved = _resolved(conf, scan_id, arguments.data_root)
@@ -196,17 +203,27 @@ def _train(arguments: argparse.Namespace, device: torch.device, ranks: OneProces
             f"continuing from checkpoint {source[1]} (epoch {trainer.state.epoch}, step {trainer.state.step})"
         )
     with viewer_beside(arguments.viewer if ranks.is_first else None, folder):
-        is_done = trainer.train()
-    if is_done:
+        all_done = trainer.train()
+    return _outcome(arguments, trainer, all_done, device)
+
+
+def _outcome(arguments: argparse.Namespace, trainer: Trainer, all_done: bool, device: torch.device) -> int:
+    """Says how training ended, writes the report where one is due, and returns the exit status."""
+    folder, state = trainer.outputs.run, trainer.state
+    if all_done:
         say(f"done: {arguments.nepoch} epochs; last checkpoint in {trainer.checkpoints.path}")
-        if arguments.report:
-            ranks.from_first(lambda: report_after_training(folder, device))
-        return EXIT_OK
-    say(
-        f"stopped in epoch {trainer.state.epoch}, step {trainer.state.step}; the state is saved in "
-        f"{trainer.checkpoints.path}\nto go on: the same command with --is_continue --timestamp {folder.name}"
-    )
-    return EXIT_INTERRUPTED
+    else:
+        cause = "" if trainer.interrupted else f": {trainer.stop.reason}"
+        say(
+            f"stopped in epoch {state.epoch}, step {state.step}{cause}; the state is saved in "
+            f"{trainer.checkpoints.path}\nto go on: the same command with --is_continue --timestamp "
+            f"{folder.name}"
+        )
+    if trainer.interrupted:
+        return EXIT_INTERRUPTED
+    if arguments.report:
+        trainer.ranks.from_first(lambda: report_after_training(folder, device))
+    return EXIT_OK
 
 
 def _read_conf(arguments: argparse.Namespace) -> tuple[ConfigTree, TrainConfig, PlotConfig]:

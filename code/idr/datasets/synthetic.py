@@ -192,7 +192,7 @@ def _write_files(folder: Path, settings: SceneSettings, extract: Extractor) -> l
         iio.imwrite(
             folder / "mask" / f"{i:03d}.png", np.where(picture.coverage > _COVERED, 255, 0).astype(np.uint8)
         )
-    _write_surface(folder / SURFACE_FILE, *exact_mesh(extract, settings.mesh_resolution))
+    write_surface(folder / SURFACE_FILE, *exact_mesh(extract, settings.mesh_resolution))
     about = {"generator": GENERATOR, "version": GENERATOR_VERSION, **asdict(settings)}
     about |= {"holdout": settings.holdout, "unit_to_world": UNIT_TO_WORLD.tolist()}
     (folder / SETTINGS_FILE).write_text(json.dumps(about, indent=2) + "\n")
@@ -216,8 +216,14 @@ def render_views(intrinsics: Array, poses: Sequence[Array] | Array, settings: Sc
         )
 
 
-def _write_surface(path: Path, vertices: Array, faces: NDArray[np.integer]) -> None:
-    """Writes the mesh in world coordinates, coloured by its glaze."""
+def write_surface(path: Path, vertices: Array, faces: NDArray[np.integer]) -> None:
+    """Writes a mesh of the unit sphere's frame in world coordinates, coloured by its glaze.
+
+    Args:
+        path: The file, .ply.
+        vertices: (V, 3) in the frame of the unit sphere.
+        faces: (T, 3).
+    """
     import trimesh
 
     world = vertices @ UNIT_TO_WORLD[:3, :3].T + UNIT_TO_WORLD[:3, 3]

@@ -86,7 +86,7 @@ def holdout_views(num_views: int, num_holdout: int) -> list[int]:
     return sorted(chosen)
 
 
-def look_at(centre: Array, target: Array, roll: float = 0.0) -> Array:
+def look_at(centre: Array, target: Array, roll: float = 0.0, steep: float = _STEEP) -> Array:
     """Returns the pose of a camera that looks at a point, its picture's top towards +z or, from high up, +y.
 
     The object is longest along x, which thus lies across the picture in views from above and below.
@@ -95,12 +95,13 @@ def look_at(centre: Array, target: Array, roll: float = 0.0) -> Array:
         centre: (3,) the camera's centre.
         target: (3,) the point, another than the centre.
         roll: Turn about the optical axis in radians.
+        steep: Sine of the elevation from which on +y is at the top; 1 for never.
 
     Returns:
         (4, 4) camera-to-world.
     """
     forward = (target - centre) / np.linalg.norm(target - centre)
-    up = np.array([0.0, 0.0, 1.0]) if abs(forward[2]) < _STEEP else np.array([0.0, 1.0, 0.0])
+    up = np.array([0.0, 0.0, 1.0]) if abs(forward[2]) < steep else np.array([0.0, 1.0, 0.0])
     right = np.cross(forward, up)
     right /= np.linalg.norm(right)
     down = np.cross(forward, right)

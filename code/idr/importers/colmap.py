@@ -7,6 +7,8 @@ spherical one are taken: pycolmap itself says what their lenses do.
 from __future__ import annotations
 
 import copy
+import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +39,13 @@ LONG_TRACK = 3
 
 
 def import_pycolmap() -> Any:
-    """Returns the module, or says how to get it."""
+    """Returns the module, or says how to get it.
+
+    On its first import it puts the handlers of its logging library (glog) in place of those for SIGTERM and
+    crashes, and has no switch against that: a plain ``kill`` would end in a native stack trace. SIGTERM gets
+    back what Python knows of it; crashes keep glog's trace, which tells where they were.
+    """
+    before = signal.getsignal(signal.SIGTERM)
     try:
         import pycolmap
     except ImportError as error:
@@ -45,6 +53,8 @@ def import_pycolmap() -> Any:
             "COLMAP models are read by pycolmap, which is not installed: pip install 'pycolmap>=4.0' (or "
             "pip install -e '.[colmap]')"
         ) from error
+    if threading.current_thread() is threading.main_thread():  # Python lets no other one set handlers
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
     return pycolmap
 
 

@@ -7,7 +7,7 @@ import io
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -95,11 +95,15 @@ class ProgressLine:
     Args:
         num_epochs: Where training ends.
         steps_per_epoch: Steps of a whole pass.
+        seconds_left: Time after which training ends, if it is not done before; None for no such limit.
     """
 
-    def __init__(self, num_epochs: int, steps_per_epoch: int) -> None:
+    def __init__(
+        self, num_epochs: int, steps_per_epoch: int, seconds_left: Callable[[], float] | None = None
+    ) -> None:
         self.num_epochs = num_epochs
         self.steps_per_epoch = steps_per_epoch
+        self.seconds_left = seconds_left or (lambda: math.inf)
         self.averages = Averages()
         self._last = time.monotonic()
         self._rays = 0
@@ -123,6 +127,7 @@ class ProgressLine:
             return
         elapsed = max(now - self._last, 1e-9)
         left = (total - done) * elapsed / self.averages.steps
+        left = max(min(left, self.seconds_left()), 0.0)
         means = self.averages.read()
         log.info(
             "epoch %d/%d  loss %.4f (rgb %.4f, eikonal %.4f, mask %.5f)  psnr %.2f dB  %s rays/s  %s left",

@@ -6,6 +6,7 @@ B images of a batch, P pixels an image, R = B P rays.
 from __future__ import annotations
 
 import logging
+import math
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -31,6 +32,7 @@ from idr.training.poses import LearnablePoses
 from idr.training.progress import Averages, MetricsFile, ProgressLine, TensorBoardLog, squared_error
 from idr.training.schedules import alpha_at, camera_learning_rate_at, intrinsics_learning_rate_at
 from idr.training.state import TrainingState
+from idr.training.stopping import StopRule
 from idr.training.symptoms import FILLED, INSIDE_AT_SPHERE, share_inside_at_sphere, symptoms
 
 log = logging.getLogger(__name__)
@@ -71,6 +73,10 @@ class Trainer:
         poses: Learnable cameras, on the model's device, or None for the data set's.
         intrinsics: Learnable intrinsics, likewise.
         ranks: The processes that share the rays; only the first of them writes.
+        stop: What ends training before `num_epochs`; None for signals alone.
+
+    Attributes:
+        interrupted: Whether it was a signal that ended training.
     """
 
     def __init__(
@@ -87,10 +93,13 @@ class Trainer:
         poses: LearnablePoses | None = None,
         intrinsics: LearnableIntrinsics | None = None,
         ranks: OneProcess | None = None,
+        stop: StopRule | None = None,
     ) -> None:
         self.dataset, self.loss, self.config, self.outputs = dataset, loss, config, outputs
         self.num_epochs = num_epochs
         self.ranks = ranks or OneProcess()
+        self.stop = stop or StopRule()
+        self.interrupted = False
         self.render = self.ranks.wrap(model)
         self.feed = Feed(dataset, batch_size, config)
         self.device = next(model.parameters()).device
@@ -142,7 +151,8 @@ class Trainer:
         """Trains up to `num_epochs`, saving on the way and at the end.
 
         Returns:
-            True when all epochs are done, False when a signal ended training early (the state is saved).
+            True when all epochs are done, False when a signal or the stop rule ended training early (the
+            state is saved).
 
         Raises:
             TrainingStoppedError: A loss or a gradient is not finite.
@@ -151,7 +161,7 @@ class Trainer:
         state = self.state
         metrics = MetricsFile(self.outputs.run / "metrics.csv", state.epoch)
         self._seconds = metrics.minutes_so_far * 60
-        line = ProgressLine(self.num_epochs, self.feed.steps_per_epoch)
+        line = ProgressLine(self.num_epochs, self.feed.steps_per_epoch, self.stop.seconds_left)
         if self.outputs.tensorboard is not None:
             self.outputs.tensorboard.open(self.outputs.run / "tensorboard", state.epoch)
         self._stop_signal = None
@@ -170,6 +180,7 @@ class Trainer:
                 if self._asked_to_stop():
                     break
             self.save()
+            self.interrupted = self.ranks.any(self._stop_signal is not None)
         return state.epoch >= self.num_epochs
 
     def _begin_epoch(self, epoch: int) -> None:
@@ -271,6 +282,7 @@ class Trainer:
         if not self.ranks.is_first:
             return
         row: dict[str, float | int] = {"epoch": epoch, **self.state.averages.read()}
+        self.stop.take_epoch(row.get("psnr", math.nan))
         row["alpha"] = float(self.loss.alpha)
         row["learning_rate"] = float(self.state.optimizer.param_groups[0]["lr"])
         row["minutes"] = self._seconds / 60
@@ -286,8 +298,8 @@ class Trainer:
             self.outputs.tensorboard.scalars(row, epoch)
 
     def _asked_to_stop(self) -> bool:
-        """Whether a signal came, to whichever process: all stop after the same step."""
-        return self.ranks.any(self._stop_signal is not None)
+        """Whether a signal came or the rule is met, in whichever process: all stop after the same step."""
+        return self.ranks.any(self._stop_signal is not None or self.stop.is_met)
 
     @contextmanager
     def _signals(self) -> Iterator[None]:

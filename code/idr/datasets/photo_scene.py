@@ -1,0 +1,181 @@
+"""Photographs as people take them, with the truth kept aside: a teapot on a table, without masks or cameras.
+
+<folder>/photos/IMG_0000.jpg ...   what a user has: JPEG with EXIF, distorted, some held sideways
+<folder>/truth/                    what nobody has: mask/ and cameras.npz for the pixels as stored,
+                                   exact_surface.ply in world coordinates, scene.json
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import imageio.v3 as iio
+import numpy as np
+from PIL import Image, TiffImagePlugin
+
+from idr.datasets.photo_render import PhoneLens, Room, render_photo
+from idr.datasets.synthetic import Extractor, exact_mesh, write_surface
+from idr.datasets.synthetic_cameras import UNIT_TO_WORLD, look_at, world_matrix
+from idr.datasets.synthetic_folder import SURFACE_FILE, whole_folder
+from idr.datasets.synthetic_object import Array
+from idr.errors import InputError
+
+PHOTOS, TRUTH = "photos", "truth"
+SETTINGS_FILE = "scene.json"
+GENERATOR = "idr photo-like scene"
+
+_FOCAL = 0.94  # of the longer side
+_RADIAL = (-0.075, 0.012)
+_RINGS = ((14.0, 0.4), (34.0, 0.35), (57.0, 0.25))  # elevation in degrees, share of the views
+_DISTANCE, _DISTANCE_JITTER, _ANGLE_JITTER, _TARGET_JITTER = 2.9, 0.15, 4.0, 0.05
+_TARGET = np.array([0.0, 0.0, -0.08])
+_SENSOR_NOISE = 0.006
+_JPEG_QUALITY = 92
+_COVERED = 0.5
+_FILM_WIDTH = 36.0  # mm, of the format that EXIF's equivalent focal length refers to
+_CROP = 7.6  # a phone's sensor against that format
+# How the phone was held, by the view's number modulo 8: roll in degrees, and EXIF's orientation for it.
+_HOLDS = {3: (90.0, 6), 6: (180.0, 3)}
+_UPRIGHT = (0.0, 1)
+_ORIENTATION, _MAKE, _MODEL, _EXIF_BLOCK = 0x0112, 0x010F, 0x0110, 0x8769
+_FOCAL_LENGTH, _FOCAL_FILM, _WIDTH, _HEIGHT = 0x920A, 0xA405, 0xA002, 0xA003
+
+
+@dataclass(frozen=True)
+class PhotoSettings:
+    """What the photographs depend on.
+
+    Attributes:
+        seed: Decides prints, cameras and noise.
+        num_views: Photographs.
+        img_res: Height and width as stored.
+        supersampling: Samples along each side of a pixel.
+        mesh_resolution: Samples along each side of the grid for the exact surface.
+    """
+
+    seed: int = 0
+    num_views: int = 32
+    img_res: tuple[int, int] = (480, 640)
+    supersampling: int = 2
+    mesh_resolution: int = 192
+
+    def __post_init__(self) -> None:
+        """Checks the ranges.
+
+        Raises:
+            InputError: A value is out of range.
+        """
+        checks = (
+            ("--seed", self.seed, self.seed >= 0, "0 or more"),
+            ("--views", self.num_views, self.num_views >= 3, "at least 3"),
+            ("--img_res", self.img_res, min(self.img_res) >= 32, "height and width of at least 32"),
+            ("--supersampling", self.supersampling, 1 <= self.supersampling <= 16, "1 to 16"),
+            ("--mesh_resolution", self.mesh_resolution, 16 <= self.mesh_resolution <= 1024, "16 to 1024"),
+        )
+        for name, value, fine, expected in checks:
+            if not fine:
+                raise InputError(f"{name} {value}: expected {expected}")
+
+
+def phone_lens(img_res: tuple[int, int]) -> PhoneLens:
+    """Returns the camera of all photographs: square pixels, principal point in the middle."""
+    height, width = img_res
+    intrinsics = np.diag([_FOCAL * max(img_res), _FOCAL * max(img_res), 1.0, 1.0])
+    intrinsics[:2, 2] = (width - 1) / 2, (height - 1) / 2
+    return PhoneLens(intrinsics, _RADIAL)
+
+
+def photo_poses(num_views: int, generator: np.random.Generator) -> Array:
+    """Walks around the table in three rounds, each higher than the last.
+
+    Args:
+        num_views: B.
+        generator: Source of what no hand does evenly.
+
+    Returns:
+        (B, 4, 4) camera-to-world in the frame of the unit sphere, for pixels as stored.
+    """
+    ends = np.rint(np.cumsum([share for _, share in _RINGS]) * num_views).astype(int)
+    poses = []
+    for i in range(num_views):
+        ring = int(np.searchsorted(ends, i, side="right"))
+        first = 0 if ring == 0 else ends[ring - 1]
+        elevation = np.radians(_RINGS[ring][0] + generator.uniform(-1, 1) * _ANGLE_JITTER)
+        step = 2 * np.pi / (ends[ring] - first)
+        azimuth = (i - first + 0.4 * ring) * step + np.radians(generator.uniform(-1, 1) * _ANGLE_JITTER)
+        away = np.array(
+            [np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)]
+        )
+        distance = _DISTANCE * (1 + generator.uniform(-1, 1) * _DISTANCE_JITTER)
+        target = _TARGET + generator.uniform(-1, 1, 3) * _TARGET_JITTER
+        roll = _HOLDS.get(i % 8, _UPRIGHT)[0] + generator.uniform(-1, 1) * _ANGLE_JITTER
+        poses.append(look_at(target + distance * away, target, np.radians(roll), steep=1.0))
+    return np.stack(poses)
+
+
+def write_photos(
+    folder: Path, settings: PhotoSettings, extract: Extractor, progress: Callable[[str], None]
+) -> None:
+    """Writes photographs and truth, whole or not at all.
+
+    Args:
+        folder: A folder that is not there yet.
+        settings: What to write.
+        extract: Marching cubes, as for `exact_mesh`.
+        progress: Told in a line what was done.
+
+    Raises:
+        InputError: The folder is there and not empty.
+        OutputError: The system refuses to write.
+    """
+    folder = Path(folder).resolve()
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} is there already: choose another --out, or move it away")
+    with whole_folder(folder) as unfinished:
+        _write_files(unfinished, settings, extract, progress)
+
+
+def _write_files(
+    folder: Path, settings: PhotoSettings, extract: Extractor, progress: Callable[[str], None]
+) -> None:
+    photos, truth = folder / PHOTOS, folder / TRUTH
+    photos.mkdir()
+    (truth / "mask").mkdir(parents=True)
+    layout, prints, noise = (np.random.default_rng([settings.seed, stream]) for stream in range(3))
+    lens, room = phone_lens(settings.img_res), Room(prints)
+    poses, matrices = photo_poses(settings.num_views, layout), {}
+    for i, pose in enumerate(poses):
+        picture = render_photo(lens, pose, settings.img_res, settings.supersampling, room)
+        grainy = picture.rgb + _SENSOR_NOISE * noise.standard_normal(picture.rgb.shape)
+        pixels = np.rint(255 * np.clip(grainy, 0, 1)).astype(np.uint8)
+        name = f"IMG_{i:04d}"
+        image = Image.fromarray(pixels)
+        exif = _exif(lens, settings.img_res, _HOLDS.get(i % 8, _UPRIGHT)[1])
+        image.save(photos / f"{name}.jpg", quality=_JPEG_QUALITY, exif=exif)
+        mask = np.where(picture.coverage > _COVERED, 255, 0).astype(np.uint8)
+        iio.imwrite(truth / "mask" / f"{name}.png", mask)
+        matrices[f"scale_mat_{i}"] = UNIT_TO_WORLD
+        matrices[f"world_mat_{i}"] = world_matrix(lens.intrinsics, pose)
+        progress(f"photograph {i + 1} of {settings.num_views}")
+    np.savez(truth / "cameras.npz", allow_pickle=False, **matrices)
+    write_surface(truth / SURFACE_FILE, *exact_mesh(extract, settings.mesh_resolution))
+    about = {"generator": GENERATOR, **asdict(settings), "radial": lens.radial}
+    about |= {"intrinsics": lens.intrinsics[:3, :3].tolist(), "unit_to_world": UNIT_TO_WORLD.tolist()}
+    (truth / SETTINGS_FILE).write_text(json.dumps(about, indent=2) + "\n")
+
+
+def _exif(lens: PhoneLens, img_res: tuple[int, int], orientation: int) -> Image.Exif:
+    """What a phone notes: its name, how it was held, and its focal length, rounded as it does."""
+    exif = Image.Exif()
+    exif[_MAKE], exif[_MODEL] = "Fictive", "Phone 1"
+    if orientation != _UPRIGHT[1]:
+        exif[_ORIENTATION] = orientation
+    film = lens.intrinsics[0, 0] / max(img_res) * _FILM_WIDTH
+    block = exif.get_ifd(_EXIF_BLOCK)
+    block[_FOCAL_LENGTH] = TiffImagePlugin.IFDRational(round(100 * film / _CROP), 100)
+    block[_FOCAL_FILM] = round(film)
+    block[_WIDTH], block[_HEIGHT] = img_res[1], img_res[0]
+    return exif

@@ -1,0 +1,13 @@
+"""Writes photographs with their truth kept aside: ``python preprocess/make_photo_scene.py --out F``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from idr.cli.make_photo_scene import main  # noqa: E402
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,13 @@
+"""From photographs to a coloured mesh and a report: ``python preprocess/photos.py FOLDER``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from idr.cli.photos import main  # noqa: E402
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,90 @@
+"""``idr-photos``: what it refuses, and which steps it does again."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from idr.cli.photos import STEPS, main
+from idr.journal import Journal, files_state, fingerprint
+
+
+def missing(root: Path) -> list[str]:
+    return [str(root / "nowhere")]
+
+
+def empty(root: Path) -> list[str]:
+    (root / "photos").mkdir()
+    return [str(root / "photos")]
+
+
+def inside(root: Path) -> list[str]:
+    (root / "photos").mkdir()
+    return [str(root / "photos"), "--out", str(root / "photos" / "results")]
+
+
+def with_flags(*flags: str) -> Callable[[Path], list[str]]:
+    def make(root: Path) -> list[str]:
+        (root / "photos").mkdir()
+        return [str(root / "photos"), *flags]
+
+    return make
+
+
+WRONG = {
+    "folder missing": (missing, r"no folder .*nowhere; expected photographs"),
+    "no photographs": (empty, r"photos is no scene that can be imported; .*photographs alone"),
+    "results among photographs": (inside, r"lies in .*expected another folder"),
+    "no time": (with_flags("--max_minutes", "0"), r"--max_minutes 0: expected a number of minutes above 0"),
+    "no such finding": (with_flags("--despite", "x"), r"--despite x: expected one of .*wrong-axes"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_is_refused_and_leaves_nothing(what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make, message = WRONG[what]
+    arguments = make(tmp_path)
+    if "--out" not in arguments:
+        arguments += ["--out", str(tmp_path / "results")]
+    assert main(arguments) == 2
+    said = capsys.readouterr().err
+    assert re.search(message, said) and said.count("\n") == 1, said
+    assert not list(tmp_path.rglob("steps"))
+
+
+def test_a_step_is_done_only_with_the_same_inputs_and_its_outputs(tmp_path: Path) -> None:
+    journal, made = Journal(tmp_path, STEPS), tmp_path / "mesh.glb"
+    made.write_bytes(b"1")
+    journal.finish("mesh", fingerprint("a"), {"x": 1})
+    assert journal.result("mesh", fingerprint("a"), [made]) == {"x": 1}
+    assert journal.result("mesh", fingerprint("b"), [made]) is None
+    made.unlink()
+    assert journal.result("mesh", fingerprint("a"), [made]) is None
+
+
+def test_a_step_is_forgotten_with_all_after_it(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, STEPS)
+    for step in STEPS:
+        journal.finish(step, "i", {})
+    journal.forget_from("train")
+    assert [step for step in STEPS if journal.result(step, "i") is not None] == ["import", "doctor"]
+
+
+def test_a_half_written_marker_counts_for_nothing(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, STEPS)
+    journal.finish("train", "i", {})
+    marker = next(tmp_path.rglob("train.json"))
+    marker.write_text(marker.read_text()[:10])
+    assert journal.result("train", "i") is None
+
+
+def test_a_changed_photograph_changes_the_state(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"1")
+    before = files_state(tmp_path)
+    (tmp_path / ".hidden").write_bytes(b"1")
+    assert files_state(tmp_path) == before
+    (tmp_path / "a.jpg").write_bytes(b"12")
+    assert files_state(tmp_path) != before
