@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+CURVES = {"psnr_holdout": "PSNR held out, dB", "chamfer": "Chamfer", "points_median": "points, median"}
+"""What is drawn over minutes of training, with the words beside it."""
+
 Lines = dict[str, tuple[list[Any], list[float]]]
 
 
@@ -42,6 +45,9 @@ def draw(result: dict[str, Any], file: Path) -> bool:
     from matplotlib.figure import Figure
     from matplotlib.ticker import NullLocator
 
+    if "curves" in result:
+        _draw_curves(result, file)
+        return True
     parts = panels(result)
     if not parts:
         return False
@@ -63,3 +69,21 @@ def draw(result: dict[str, Any], file: Path) -> bool:
     figure.suptitle(f"{result['machine']}, {result['threads']} threads, torch {result['torch']}", fontsize=8)
     figure.savefig(file, dpi=120)
     return True
+
+
+def _draw_curves(result: dict[str, Any], file: Path) -> None:
+    """Draws what `fast` measured of each conf over its minutes."""
+    from matplotlib.figure import Figure
+
+    curves = {conf: found["rows"] for conf, found in result["curves"].items()}
+    keys = [key for key in CURVES if any(key in row for rows in curves.values() for row in rows)]
+    figure = Figure(figsize=(5 * max(len(keys), 1), 4), layout="constrained")
+    for axes, key in zip(figure.subplots(1, max(len(keys), 1), squeeze=False)[0], keys, strict=False):
+        for conf, rows in curves.items():
+            seen = [(row["minutes"], row[key]) for row in rows if key in row]
+            axes.plot(*zip(*seen, strict=True), marker="o", label=conf)
+        axes.set_xlabel("minutes from the process's start")
+        axes.set_ylabel(CURVES[key])
+        axes.legend()
+    figure.suptitle(f"{result['machine']}, {result['threads']} threads, torch {result['torch']}", fontsize=8)
+    figure.savefig(file, dpi=120)

@@ -1,0 +1,222 @@
+r"""How good confs are after how much time: PSNR and distance to the truth over the wall clock.
+
+    python benchmarks/fast.py --confs ./confs/fast.conf=30 ./confs/demo.conf=101 --out results/fast \
+        --json results/fast.json
+    python benchmarks/fast.py --confs ./confs/fast.conf=30 --set train.learning_rate=4e-3 --last \
+        --out results/rate
+
+Each conf, with its number of epochs, is trained by ``exp_runner.py`` as a process of its own. A checkpoint's
+time is that of its last file less that of the process's start: imports, compilation, plots and checkpoints
+count, evaluation, which comes after training, does not. Each checkpoint is then meshed and rendered: PSNR and
+mask IoU of held-out and training views; on the built-in scene (`preprocess/make_demo_scene.py`) the Chamfer
+distance to the exact surface, elsewhere the distances of given points to the mesh. Prints a table; ``--json``
+writes the figures, and the curves beside them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "code"))
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+from reconstruction_curve import points_inside_masks  # noqa: E402
+from shared import machine, run_benchmark  # noqa: E402
+
+from idr.cli.common import make_parser, say  # noqa: E402
+from idr.config import load_conf, project_root  # noqa: E402
+from idr.datasets.synthetic_cameras import UNIT_TO_WORLD  # noqa: E402
+from idr.datasets.synthetic_folder import SETTINGS_FILE  # noqa: E402
+from idr.errors import InputError  # noqa: E402
+from idr.evaluation.exact_scores import ceiling_scores, chamfer_to_exact  # noqa: E402
+from idr.evaluation.point_to_mesh import point_to_mesh_distance  # noqa: E402
+from idr.evaluation.reconstruction import (  # noqa: E402
+    measure_cameras,
+    open_reconstruction,
+    write_renderings,
+    write_surface,
+)
+from idr.plugins import build_dataset, scan_id_of  # noqa: E402
+from idr.workspace import CHECKPOINTS, CheckpointFolder, find_run, run_name  # noqa: E402
+
+CHUNK_POINTS, CHUNK_PIXELS = 100_000, 20_000
+COLUMNS = {
+    "minutes": "minutes",
+    "epoch": "epoch",
+    "psnr_holdout": "PSNR held out, dB",
+    "psnr_train": "PSNR training, dB",
+    "iou_holdout": "IoU held out",
+    "iou_train": "IoU training",
+    "chamfer": "Chamfer",
+    "points_median": "points, median",
+    "points_p90": "points, 90 %",
+    "smaller_components": "smaller pieces, area",
+    "rotation_degrees": "rotations, degrees",
+    "centre": "centres",
+}
+"""Figures of a checkpoint, by their names in the JSON file."""
+
+
+def train(conf: str, epochs: int, arguments: argparse.Namespace, exps: Path) -> dict[str, float]:
+    """Trains a conf as a process of its own.
+
+    Returns:
+        Unix time of its start and end, and its largest resident memory in GiB.
+
+    Raises:
+        InputError: The process failed.
+    """
+    script = project_root() / "code" / "training" / "exp_runner.py"
+    command = [
+        sys.executable,
+        str(script),
+        "--conf",
+        conf,
+        "--nepoch",
+        str(epochs),
+        "--exps_folder",
+        str(exps),
+    ]
+    command += ["--scan_id", str(arguments.scan_id), "--batch_size", str(arguments.batch_size)]
+    command += ["--seed", str(arguments.seed), "--threads", str(arguments.threads)]
+    command += ["--train_cameras"] if arguments.train_cameras else []
+    command += ["--data_root", arguments.data_root] if arguments.data_root else []
+    for override in arguments.overrides:
+        command += ["--set", override]
+    exps.mkdir(parents=True, exist_ok=True)
+    began = time.time()
+    with (exps / "training.log").open("w") as log:
+        status = subprocess.run(
+            command, stdout=log, stderr=subprocess.STDOUT, cwd=project_root() / "code", check=False,
+            env={**os.environ, "OMP_NUM_THREADS": str(arguments.threads)},
+        ).returncode  # fmt: skip
+    if status:
+        raise InputError(f"{conf}: training failed (exit status {status}); see {exps / 'training.log'}")
+    largest = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20  # KiB on Linux
+    return {"began": began, "seconds": time.time() - began, "memory_gib": largest}
+
+
+def saved_at(checkpoints: CheckpointFolder, name: str) -> float:
+    """Returns the Unix time at which a checkpoint was whole: that of the last of its files."""
+    files = list(checkpoints.path.glob(f"*/{name}.pth")) + list(checkpoints.path.glob(f"*/{name}.json"))
+    return max(file.stat().st_mtime for file in files)
+
+
+def score(opened: Any, folder: Path, arguments: argparse.Namespace) -> dict[str, float]:
+    """Measures one checkpoint; a figure that cannot be had is left out."""
+    row: dict[str, float] = {}
+    surface = write_surface(opened, folder, arguments.resolution, False, CHUNK_POINTS)
+    if surface is not None:
+        row["smaller_components"] = surface.dropped_area
+        scene = Path(opened.dataset.instance_dir)
+        if (scene / SETTINGS_FILE).is_file():
+            to_unit = np.linalg.inv(UNIT_TO_WORLD)
+            found = chamfer_to_exact(surface.mesh.vertices, surface.mesh.faces, to_unit, scene)
+            row["chamfer"] = found.chamfer
+        if arguments.points:
+            points = points_inside_masks(Path(arguments.points), opened)
+            distance = point_to_mesh_distance(points, surface.mesh.vertices, surface.mesh.faces)
+            row["points_median"] = float(np.median(distance))
+            row["points_p90"] = float(np.percentile(distance, 90))
+    for split, held_out in (("holdout", True), ("train", False)):
+        if held_out and opened.held_out is None:
+            continue
+        limit = None if held_out else arguments.views
+        scores = write_renderings(opened, folder / "rendering", CHUNK_PIXELS, held_out, limit)
+        row[f"psnr_{split}"], row[f"iou_{split}"] = scores.psnr_mean, scores.iou_mean
+    if opened.loaded.trained_poses is not None:
+        errors = measure_cameras(opened)
+        row["rotation_degrees"] = float(errors.rotation_degrees.mean())
+        row["centre"] = float(errors.translation.mean())
+    return row
+
+
+def curve(conf_file: str, epochs: int, arguments: argparse.Namespace, out: Path) -> dict[str, Any]:
+    """Trains a conf, then measures its checkpoints."""
+    conf = load_conf(conf_file, arguments.overrides)
+    if arguments.data_root:
+        conf.put("dataset.data_root", arguments.data_root)
+    scan_id = scan_id_of(conf, arguments.scan_id)
+    trained = train(conf_file, epochs, arguments, out / "exps")
+    run = find_run(out / "exps", run_name(conf["train.expname"], "", scan_id))
+    checkpoints = CheckpointFolder(run / CHECKPOINTS)
+    names = [name for name in checkpoints.names() if name != "0"]
+    rows = []
+    for name in names[-1:] if arguments.last else names:
+        opened = open_reconstruction(conf, run, name, scan_id, arguments.data_root, torch.device("cpu"))
+        minutes = (saved_at(checkpoints, name) - trained["began"]) / 60
+        row = {"minutes": minutes, "epoch": opened.loaded.epoch}
+        rows.append({**row, **score(opened, out, arguments)})
+        say("  ".join(f"{key} {value:.4g}" for key, value in rows[-1].items()))
+    return {**trained, "epochs": epochs, "rows": rows}
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Trains and measures every conf."""
+    torch.set_flush_denormal(True)
+    torch.set_num_threads(arguments.threads)
+    out = Path(arguments.out).resolve()
+    curves = {}
+    for named in arguments.confs:
+        conf_file, _, epochs = named.partition("=")
+        if not epochs.isdigit():
+            raise InputError(f"--confs {named}: expected a conf and its epochs, as ./confs/fast.conf=30")
+        say(f"== {conf_file}, {epochs} epochs")
+        curves[Path(conf_file).stem] = curve(conf_file, int(epochs), arguments, out / Path(conf_file).stem)
+    result = {**machine(), "overrides": arguments.overrides, "curves": curves}
+    if arguments.ceiling:
+        conf = load_conf(arguments.confs[0].partition("=")[0], arguments.overrides)
+        if arguments.data_root:
+            conf.put("dataset.data_root", arguments.data_root)
+        (ceiling,) = ceiling_scores([build_dataset(conf, False, split="holdout")])
+        result["ceiling_psnr_holdout"] = ceiling.psnr_mean
+    return result
+
+
+def report(result: dict[str, Any]) -> None:
+    """Prints a table."""
+    for conf, found in result["curves"].items():
+        rows = found["rows"]
+        columns = [key for key in COLUMNS if any(key in row for row in rows)]
+        say(f"\n{conf}: {found['seconds'] / 60:.2f} minutes in all, at most {found['memory_gib']:.2f} GiB")
+        say("| " + " | ".join(COLUMNS[key] for key in columns) + " |")
+        say("|" + " ---: |" * len(columns))
+        for row in rows:
+            say("| " + " | ".join(f"{row[key]:.4g}" if key in row else "" for key in columns) + " |")
+    if "ceiling_psnr_holdout" in result:
+        say(f"\nexact surface and colours: {result['ceiling_psnr_holdout']:.2f} dB held out")
+
+
+def main() -> int:
+    """Runs the benchmark."""
+    parser = make_parser("Measures confs over the wall clock.")
+    parser.add_argument("--confs", nargs="+", required=True, metavar="CONF=EPOCHS", help="what to train")
+    parser.add_argument("--scan_id", type=int, default=-1, help="scene; -1 takes the conf's")
+    parser.add_argument("--data_root", default=None, help="folder of data sets; default: data/")
+    parser.add_argument("--batch_size", type=int, default=1, help="images a step")
+    parser.add_argument("--seed", type=int, default=0, help="root of all random numbers")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads of training and evaluation")
+    parser.add_argument("--train_cameras", action="store_true", help="train cameras too")
+    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE",
+                        help="replaces a key of all confs")  # fmt: skip
+    parser.add_argument("--last", action="store_true", help="measure the last checkpoint alone")
+    parser.add_argument("--resolution", type=int, default=160, help="grid samples along the shortest side")
+    parser.add_argument("--views", type=int, default=None, help="render the first so many training views")
+    parser.add_argument("--points", default=None, help="npz with points_world (N, 3) on the surface")
+    parser.add_argument(
+        "--ceiling", action="store_true", help="also score the built-in scene's exact surface"
+    )
+    parser.add_argument("--out", required=True, help="folder for runs, meshes and renderings")
+    return run_benchmark(parser, measure, report)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

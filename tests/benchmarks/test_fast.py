@@ -1,0 +1,47 @@
+"""`benchmarks/fast.py`: a checkpoint's time is that of its last file, and bad input is refused."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from idr.workspace import CheckpointFolder
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def fast(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import fast
+
+    return fast
+
+
+def test_time_of_a_checkpoint_is_that_of_its_last_file(fast, tmp_path: Path) -> None:
+    times = {"ModelParameters/10.pth": 100, "manifests/10.json": 130, "TrainerState/10.pth": 120}
+    for name, seconds in {**times, "manifests/20.json": 900}.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (seconds, seconds))
+    assert fast.saved_at(CheckpointFolder(tmp_path), "10") == 130
+
+
+def test_picture_of_curves_leaves_out_what_was_not_measured(fast, tmp_path: Path) -> None:
+    import plots
+
+    rows = [{"minutes": 1.0, "psnr_holdout": 20.0}, {"minutes": 2.0, "psnr_holdout": 21.0, "chamfer": 0.01}]
+    result = {"machine": "Some CPU", "threads": 1, "torch": "2.9", "curves": {"fast": {"rows": rows}}}
+    assert plots.draw(result, tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").stat().st_size > 0
+
+
+def test_conf_without_epochs_is_refused(tmp_path: Path) -> None:
+    command = [sys.executable, str(BENCHMARKS / "fast.py"), "--confs", "./confs/fast.conf"]
+    done = subprocess.run([*command, "--out", str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "expected a conf and its epochs" in done.stderr
