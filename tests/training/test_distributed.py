@@ -248,7 +248,7 @@ def test_a_mistake_of_one_process_ends_all_and_leaves_no_trace(ran: Ran) -> None
 
 
 def test_one_process_speaks(ran: Ran) -> None:
-    trained = 10  # entries of the plan that get as far as a run
+    trained = 11  # entries of the plan that get as far as a run
     assert ran.output.count("5 images, 1,138 parameters, on cpu (1 thread), 2 processes") == trained
     assert ran.output.count("\nrun: ") + ran.output.startswith("run: ") == trained
     assert "Traceback" not in ran.errors.split("torch/distributed/elastic")[0]  # torchrun's, at the end
