@@ -120,14 +120,10 @@ class AcceleratedTracer(Tracer):
         depth = torch.where(crossing.crosses, depth, closest_to_origin)
         return TraceResult(depth, hit, num_shaded=known)
 
-    def report(self, value: Tensor, hit: Tensor) -> None:
-        """Hears f at the points of a training step, when it is known anyway.
-
-        Args:
-            value: (R,) f at the traced points.
-            hit: (R,) hit flags that were returned.
-        """
-        self._upkeep.report((value < -self.config.sdf_threshold) & ~hit & self._crosses)
+    def report(self, points: Tensor, value: Tensor, hit: Tensor) -> None:
+        """Hears f at the points of a training step, see `Tracer.report`."""
+        missed = (value[-hit.shape[0] :] < -self.config.sdf_threshold) & ~hit & self._crosses
+        self._upkeep.report(points, value, missed)
 
     def _grid_of_fixed_weights(self, sdf: Sdf, version: Hashable, like: Tensor) -> SdfGrid:
         """Returns the grid of weights that do not change, built once a version."""

@@ -140,11 +140,12 @@ class Tracer:
     def discard(self) -> None:
         """Forgets what was learned of the weights: they were replaced."""
 
-    def report(self, value: Tensor, hit: Tensor) -> None:
+    def report(self, points: Tensor, value: Tensor, hit: Tensor) -> None:
         """Hears f at the points of a training step, when it is known anyway.
 
         Args:
-            value: (R,) f at the traced points.
+            points: (E, 3) points of the Eikonal term: in the cube, then R traced ones.
+            value: (E,) f there.
             hit: (R,) hit flags that were returned.
         """
 

@@ -52,7 +52,8 @@ class March:
 
     def subset(self, index: Tensor) -> March:
         """Returns the samples of some of the rays."""
-        return March(self.depths[index], self.values[index], self.reach[index], self.possible[index])
+        fields = (self.depths, self.values, self.reach, self.possible)
+        return March(*(field[index] for field in fields))
 
 
 def march(grid: SdfGrid, slack: float | Tensor, rays: Rays, crossing: SphereCrossing) -> March:

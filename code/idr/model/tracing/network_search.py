@@ -19,9 +19,9 @@ from idr.model.tracing.marching import March
 MAX_APPROACH_STEPS = 6
 """Most steps of the approach; one to three are usual."""
 
-EXTRAPOLATION_ERROR = 1e-5
+EXTRAPOLATION_ERROR = 2.5e-5
 """Depth error, in radii of the bounding sphere, at which a descent is extrapolated to zero without another
-evaluation; the published refinement does not evaluate its last depth either."""
+evaluation: half the published threshold. The published refinement does not evaluate its last depth either."""
 
 MIN_SLOPE = 0.15
 """Slower descent than this along a ray counts as grazing: it is searched, not approached."""
@@ -176,7 +176,7 @@ class NetworkSearch:
         values = samples.values + change.unsqueeze(1)
         reach = samples.reach - self.slack / 2 * asked.to(f.dtype).unsqueeze(1)
         possible = torch.where(asked.unsqueeze(1), values <= reach, samples.possible)
-        return March(samples.depths, values, reach, possible)
+        return replace(samples, values=values, reach=reach, possible=possible)
 
     def search(self, rays: Rays, samples: March) -> Found:
         """Samples the network where a surface is possible, and ever closer where samples could hide one.
