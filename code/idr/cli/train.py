@@ -281,7 +281,8 @@ def _check_counts(
         log.warning(
             "train.num_pixels %d is more than an image has (%d)", config.num_pixels, dataset.total_pixels
         )
-    ranks.check_pixels(min(config.num_pixels, dataset.total_pixels))
+    fewest = dataset.total_pixels // max((1, *config.reductions)) ** 2
+    ranks.check_pixels(min(config.num_pixels, fewest))
 
 
 def _check_numbers(arguments: argparse.Namespace) -> None:
