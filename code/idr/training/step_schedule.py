@@ -22,7 +22,7 @@ def progress_in(time: float, begin: float, end: float) -> float:
     """Returns how much of a span of time is over, 0 before to 1 after it; a span of no length is a jump."""
     if time >= end:
         return 1.0
-    return max(time - begin, 0.0) / (end - begin)
+    return (time - begin) / (end - begin) if time > begin else 0.0
 
 
 def rate_factor(time: float, step_length: float, schedule: RateSchedule) -> float:
