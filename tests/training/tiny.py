@@ -110,7 +110,17 @@ model {{
 """
 
 
-RECIPE = """
+GRID = """
+model.implicit_network.multires = 0
+model.implicit_network.encoding {
+  type = hashgrid, levels = 3, log2_table = 8, base_resolution = 3, finest_resolution = 12, backend = torch
+}
+"""
+"""Added to a conf: a grid of features in place of sinusoids."""
+
+RECIPE = (
+    GRID
+    + """
 train.sampler {
   type = importance, silhouette = 0.3, silhouette_pixels = 1, error = 0.2, error_cell = 4, far_pixels = 4
   reweight = true
@@ -123,11 +133,8 @@ train.schedule {
   pyramid { factors = [4, 2], until = [0.2, 0.5] }
   parts { encoding { factor = 3, betas = [0.8, 0.99], eps = 1.0e-12 }, rendering_network { factor = 0.5 } }
 }
-model.implicit_network.multires = 0
-model.implicit_network.encoding {
-  type = hashgrid, levels = 3, log2_table = 8, base_resolution = 3, finest_resolution = 12, backend = torch
-}
 """
+)
 """Added to a conf: all that changes from step to step, and a grid of features whose levels open."""
 
 
