@@ -133,6 +133,9 @@ def test_a_trainer_follows_its_schedule_step_by_step_and_resumed(scene_root: Pat
     assert followed(scene_root, tmp_path / "in_parts", (2, 5), 4) == at_once
     rows = tiny.metrics_rows(tmp_path / "in_parts")
     assert float(rows[-1]["alpha"]) == pytest.approx(at_once[-1][0], rel=1e-5)
+    assert [row["image_reduction"] for row in rows] == ["4", "2", "1", "1"]  # of steps 2, 5, 8 and 11
+    levels = [float(row["open_levels"]) for row in rows]
+    assert levels == pytest.approx([at_once[step][1] for step in (2, 5, 8, 11)], rel=1e-5)
 
 
 def test_parts_have_adams_constants_of_their_own(scene_root: Path, tmp_path: Path) -> None:

@@ -111,6 +111,22 @@ class StepSchedule:
             encoding = levelled_encoding(model, self.block.levels)
             encoding.open_levels = open_levels_in(self.time(epoch, step), encoding.levels, self.block.levels)
 
+    def report(self, epoch: int, step: int, model: Any) -> dict[str, float]:
+        """Returns further numbers of an epoch for ``metrics.csv``, those of its last step.
+
+        Args:
+            epoch: The epoch.
+            step: The step's number there.
+            model: Its encoding tells the open levels.
+        """
+        numbers: dict[str, float] = {}
+        encoding = find_encoding(model)
+        if self.block.levels is not None and encoding is not None:
+            numbers["open_levels"] = encoding.open_levels
+        if self.block.pyramid is not None:
+            numbers["image_reduction"] = self.reduction(epoch, step)
+        return numbers
+
     def _set_camera_rates(self, epoch: int, time: float, state: TrainingState) -> None:
         schedule = self.block.learning_rate_cam
         factor = 1.0 if schedule is None else rate_factor(time, 1 / self.length, schedule)

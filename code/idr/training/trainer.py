@@ -285,6 +285,7 @@ class Trainer:
         row["alpha"] = float(self.loss.alpha)
         row["learning_rate"] = float(self.state.optimizer.param_groups[0]["lr"])
         row["minutes"] = self._seconds / 60
+        row.update(self.feed.schedule.report(epoch, self.state.step - 1, self.state.model))
         if self.outputs.monitor is not None:
             row.update(self.outputs.monitor(self))
         inside = share_inside_at_sphere(self.state.model)
