@@ -86,6 +86,26 @@ def test_changed_constants_are_the_confs(scene_root: Path, tmp_path: Path) -> No
     assert (group["betas"], group["eps"], group["initial_lr"]) == ((0.7, 0.9), 1e-12, 2e-3)
 
 
+def test_groups_of_one_size_and_another_name_are_the_confs(scene_root: Path, tmp_path: Path) -> None:
+    """The three groups are as long as before, and mean others."""
+    tiny.make_trainer(scene_root, tmp_path, nepoch=1, conf=WITH_RECIPE).train()
+    parts = "schedule.parts { encoding.factor = 3, implicit_network.factor = 2 }"
+    changed = tiny.conf_text(parts) + tiny.GRID
+    groups = gone_on(scene_root, tmp_path, changed).state.optimizer.param_groups
+    assert [(g["name"], g["betas"], g["lr"]) for g in groups] == [
+        ("encoding", (0.9, 0.999), pytest.approx(3e-3)),
+        ("implicit_network", (0.9, 0.999), pytest.approx(2e-3)),
+        ("others", (0.9, 0.999), pytest.approx(1e-3)),
+    ]
+
+
+def test_levels_follow_the_step_where_the_checkpoint_does_not_tell(scene_root: Path, tmp_path: Path) -> None:
+    tiny.make_trainer(scene_root, tmp_path, nepoch=1, conf=PLAIN).train()
+    levels = "\ntrain.schedule { steps = 10, levels { start = 1, end = 1 } }\n"
+    trainer = gone_on(scene_root, tmp_path, PLAIN + levels)
+    assert find_encoding(trainer.state.model).open_levels == 2  # type: ignore[union-attr]
+
+
 def test_maps_of_other_cells_start_anew(
     scene_root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -76,9 +76,8 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any], w
     Raises:
         InputError: It is that of other parameters.
     """
-    own = optimizer.state_dict()["param_groups"]
-    saved = state.get("param_groups", [])
-    if [len(group["params"]) for group in own] != [len(group["params"]) for group in saved]:
+    own, saved = optimizer.state_dict()["param_groups"], state.get("param_groups", [])
+    if _form(own) != _form(saved):
         keys = [key for group in saved for key in group["params"]]
         if len(keys) == sum(len(group["params"]) for group in own):
             log.warning("%s: Adam's parts are now those of the conf's train.schedule.parts", where)
@@ -87,6 +86,11 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any], w
                 "param_groups": own,
             }
     load_into(optimizer, state, where)
+
+
+def _form(groups: list[dict[str, Any]]) -> list[tuple[str | None, int]]:
+    """Names and sizes of groups of parameters."""
+    return [(group.get("name"), len(group["params"])) for group in groups]
 
 
 def load_into(target: Any, state: Mapping[str, Any], where: str) -> None:

@@ -64,6 +64,7 @@ def sample_reduced(dataset: Any, index: int, pixels: Tensor, factor: int) -> Any
         return dataset.sample_item(index, pixels)
     blocks = block_pixels(pixels, int(dataset.img_res[1]), factor)  # (P, f f)
     position, sample, truth = dataset.sample_item(index, blocks.reshape(-1))
+    sample = {**sample, "object_mask": sample["object_mask"].bool()}
     inside = sample["object_mask"].view(blocks.shape)
     sample = {name: _reduced(value, blocks) for name, value in sample.items()}
     counted = inside | ~sample["object_mask"][:, None]  # (P, f f)

@@ -119,7 +119,7 @@ class ImportanceSampler:
             size = reduced_size(self.size, factor)
             every = torch.arange(size[0] * size[1])
             mask = sample_reduced(self.dataset, view, every, factor)[1]["object_mask"]
-            self._known[view] = classify(mask.view(size), self.config, factor)
+            self._known[view] = classify(mask.bool().view(size), self.config, factor)
         return self._known[view]
 
     def take(self, cells: Tensor, outputs: Mapping[str, Tensor], rgb: Tensor) -> None:

@@ -142,6 +142,8 @@ class Trainer:
         parts = source.load_all(name, map_location=self.device)
         where = f"checkpoint {name} in {source.path}"
         self.state.load_parts(parts, where, keep_seed)
+        if "open_levels" not in parts.get("RecipeState", {}):
+            self.feed.schedule.open_levels(self.state.epoch, self.state.step, self.state.model)
         self.state.follow_schedule(self.config, where)
         if source.path == self.checkpoints.path and "TrainerState" in parts:
             self._saved_at = (self.state.epoch, self.state.step)
