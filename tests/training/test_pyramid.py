@@ -17,6 +17,7 @@ from idr.geometry.cameras import pixel_rays
 from idr.training.config import TrainConfig
 from idr.training.feed import Feed
 from idr.training.pyramid import sample_reduced
+from idr.training.recipe_checks import check_recipe
 from idr.training.sampler_config import SamplerConfig
 from idr.training.schedule_config import PyramidSchedule, ScheduleConfig
 from tests.training import tiny
@@ -162,4 +163,4 @@ def test_what_cannot_be_reduced_is_refused() -> None:
             return 2
 
     with pytest.raises(InputError, match=r"train\.schedule\.pyramid: Published has no sample_item"):
-        Feed(Published(), 1, dataclasses.replace(config(), schedule=schedule))
+        check_recipe(dataclasses.replace(config(), schedule=schedule), Published(), torch.nn.Module(), None)

@@ -17,6 +17,7 @@ from idr.training.config import TrainConfig
 from idr.training.error_maps import GRAIN, LEAST, ErrorMaps, residuals_of
 from idr.training.feed import Feed
 from idr.training.pixel_classes import BAND, FAR, PLAIN, classify
+from idr.training.recipe_checks import check_recipe
 from idr.training.sampler import ImportanceSampler
 from idr.training.sampler_config import SamplerConfig
 from tests.training import tiny
@@ -276,7 +277,7 @@ def test_a_data_set_that_draws_by_itself_is_refused() -> None:
     with pytest.raises(
         InputError, match=r"train\.sampler\.type = importance: Published has no sample_item; expected a data"
     ):
-        Feed(Published(), 1, TrainConfig(**values))
+        check_recipe(TrainConfig(**values), Published(), torch.nn.Module(), None)
 
 
 def test_a_loss_that_takes_no_weights_is_refused(scene_root: Any, tmp_path: Any) -> None:

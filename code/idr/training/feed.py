@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from idr.errors import InputError
 from idr.training.config import TrainConfig
 from idr.training.error_maps import ErrorMaps
 from idr.training.pyramid import reduced_size, sample_reduced
@@ -63,9 +62,6 @@ class Feed:
     Attributes:
         schedule: What the conf wants from step to step.
         sampler: Draws pixels by importance, or None.
-
-    Raises:
-        InputError: The data set cannot be asked for single pixels, which the conf needs.
     """
 
     def __init__(self, dataset: Any, batch_size: int, config: TrainConfig, num_epochs: int = 1) -> None:
@@ -74,10 +70,9 @@ class Feed:
         self.num_pixels = config.num_pixels
         self.per_epoch = config.pixel_sampling == "per_epoch"
         self.schedule = StepSchedule(config, num_epochs, self.steps_per_epoch)
-        by_importance = config.sampler.type == "importance"
-        if by_importance or config.reductions:
-            _check_seam(dataset, "sampler.type = importance" if by_importance else "schedule.pyramid")
-        self.sampler = ImportanceSampler(config.sampler, dataset) if by_importance else None
+        self.sampler = None
+        if config.sampler.type == "importance":
+            self.sampler = ImportanceSampler(config.sampler, dataset)
 
     @property
     def error_maps(self) -> ErrorMaps | None:
@@ -160,14 +155,3 @@ class Feed:
             return int(self.dataset.total_pixels)
         height, width = reduced_size((int(self.dataset.img_res[0]), int(self.dataset.img_res[1])), factor)
         return height * width
-
-
-def _check_seam(dataset: Any, key: str) -> None:
-    """Refuses a data set that draws its pixels itself."""
-    missing = [name for name in ("sample_item", "img_res") if not hasattr(dataset, name)]
-    if missing:
-        raise InputError(
-            f"train.{key}: {type(dataset).__name__} has no {missing[0]}; expected a data set with "
-            "sample_item(index, pixels) and img_res [height, width], see CONTRIBUTING.md; add them, or leave "
-            "the block out"
-        )

@@ -35,9 +35,6 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Adam:
     Returns:
         The optimiser. Groups of parts have a ``name``; their parameters follow one another as in the model,
         so that a saved state means the same parameters with and without groups.
-
-    Raises:
-        InputError: The model has no parameters of a part that the conf names.
     """
     parts = config.schedule.parts.given()
     if not parts:
@@ -48,12 +45,6 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Adam:
         if not groups or groups[-1]["name"] != part:
             groups.append({"params": [], "name": part, **settings_of(part, config)})
         groups[-1]["params"].append(parameter)
-    missing = [part for part in parts if part not in {group["name"] for group in groups}]
-    if missing:
-        raise InputError(
-            f"train.schedule.parts.{missing[0]}: the model has no parameters {PREFIXES[missing[0]]}*; leave "
-            "the block out"
-        )
     return torch.optim.Adam(groups, lr=config.learning_rate)
 
 

@@ -137,21 +137,6 @@ class StepSchedule:
                 group["lr"] = rate_at(epoch, self.config) * factor
 
 
-def check_recipe(config: TrainConfig, model: Any, loss: Any) -> None:
-    """Refuses a sampler or a schedule that a model or a loss cannot follow.
-
-    Raises:
-        InputError: There are no levels to open, or the loss takes no weights.
-    """
-    if config.schedule.levels is not None:
-        levelled_encoding(model, config.schedule.levels)
-    if config.sampler.reweight and not getattr(loss, "takes_weights", False):
-        raise InputError(
-            f"train.sampler.reweight = true: {type(loss).__name__} takes no weights; expected a loss with "
-            "takes_weights = True that multiplies its rays by ground_truth['weights'], as IDRLoss does"
-        )
-
-
 def levelled_encoding(model: Any, schedule: LevelSchedule) -> Encoding:
     """Returns a model's encoding, which must have the levels that a conf opens.
 

@@ -31,9 +31,9 @@ from idr.training.feed import Batch, Feed
 from idr.training.optimizers import make_optimizer
 from idr.training.poses import LearnablePoses
 from idr.training.progress import Averages, MetricsFile, ProgressLine, TensorBoardLog, squared_error
+from idr.training.recipe_checks import check_recipe
 from idr.training.schedules import alpha_at, camera_learning_rate_at, rate_milestones
 from idr.training.state import TrainingState
-from idr.training.step_schedule import check_recipe
 from idr.training.stopping import StopRule
 from idr.training.symptoms import FILLED, INSIDE_AT_SPHERE, share_inside_at_sphere, symptoms
 
@@ -103,8 +103,8 @@ class Trainer:
         self.stop = stop or StopRule()
         self.interrupted = False
         self.render = self.ranks.wrap(model)
+        check_recipe(config, dataset, model, loss)
         self.feed = Feed(dataset, batch_size, config, num_epochs)
-        check_recipe(config, model, loss)
         self.device = next(model.parameters()).device
         self.first_alpha = loss.alpha
         optimizer = make_optimizer(model, config)
