@@ -158,6 +158,13 @@ def test_what_cannot_be_reduced_is_refused() -> None:
     with pytest.raises(InputError, match=r"error_cell = 8: expected a multiple of each of .*, got 3"):
         config(sampler=SamplerConfig(type="importance"), schedule=schedule)
 
+    class Small:
+        img_res, sample_item = (6, 12), None
+
+    large = ScheduleConfig(pyramid=PyramidSchedule((8, 2), (0.1, 0.5)))
+    with pytest.raises(InputError, match=r"factors = \[8, 2\]: images of 6 x 12 pixels hold no block of"):
+        check_recipe(dataclasses.replace(config(), schedule=large), Small(), torch.nn.Module(), None)
+
     class Published:
         def __len__(self) -> int:
             return 2

@@ -27,6 +27,12 @@ def check_recipe(config: TrainConfig, dataset: Any, model: Any, loss: Any) -> No
     by_importance = config.sampler.type == "importance"
     if by_importance or config.reductions:
         _check_seam(dataset, "sampler.type = importance" if by_importance else "schedule.pyramid")
+    if config.reductions and min(dataset.img_res) < config.reductions[0]:
+        raise InputError(
+            f"train.schedule.pyramid.factors = {list(config.reductions)}: images of "
+            f"{' x '.join(map(str, dataset.img_res))} pixels hold no block of that side; expected smaller "
+            "factors"
+        )
     if config.schedule.levels is not None:
         levelled_encoding(model, config.schedule.levels)
     _check_parts(config, model)
