@@ -33,6 +33,7 @@ NUM_EPOCHS = 16
 LONGEST_LIFE = 10.0  # epochs' time before the kill: the plots of epoch 0 take several
 SETTINGS: dict[str, dict[str, Any]] = {
     "fixed cameras": {"flags": [], "conf": "", "kills": 10},
+    "recipe": {"flags": [], "conf": "", "added": tiny.RECIPE, "kills": 6},
     "trained cameras": {
         "flags": ["--train_cameras", "--batch_size", "2"],  # of three images: the last batch is short
         "conf": "plot_freq = 4, keep_checkpoints = 3",
@@ -90,8 +91,9 @@ def latest_checkpoint(exps: Path) -> tuple[Path, str] | None:
 def kill_and_resume(root: Path, setting: dict[str, Any], dice: random.Random) -> dict[str, Any]:
     """Kills trainings at random instants, looks at the checkpoint each time and lets the last one finish."""
     tiny.write_scene(root / "data", NUM_VIEWS)
-    (root / "tiny.conf").write_text(tiny.conf_text(setting["conf"]))
-    (root / "whole.conf").write_text(tiny.conf_text())  # keeps all checkpoints, draws no plots
+    added = setting.get("added", "")
+    (root / "tiny.conf").write_text(tiny.conf_text(setting["conf"]) + added)
+    (root / "whole.conf").write_text(tiny.conf_text() + added)  # keeps all checkpoints, draws no plots
     flags = [*setting["flags"], *([] if setting["conf"] == "" else ["--set", "plot.resolution=4"])]
     whole_command = tiny.command(root, *flags, nepoch=NUM_EPOCHS, exps="whole", conf="whole.conf")
     started = time.monotonic()

@@ -6,6 +6,7 @@ N points, W numbers of a point's encoding.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -20,7 +21,7 @@ class Encoding(nn.Module):
         width: W.
         levels: Levels from coarse to fine that can be opened one by one; 0 for an encoding without any.
         open_levels: How many of them are open, 0 to ``levels``, set from outside; the last one is partly open
-            where it is no whole number. It is no part of ``state_dict``: it follows from the epoch.
+            where it is no whole number. It is no part of ``state_dict``: it follows from the step.
     """
 
     width: int
@@ -56,3 +57,9 @@ def level_weight(level: int, open_levels: float) -> float:
         open_levels: How many are open.
     """
     return (1 - math.cos(math.pi * min(max(open_levels - level, 0.0), 1.0))) / 2
+
+
+def find_encoding(model: Any) -> Encoding | None:
+    """Returns the encoding of points of a model's implicit network, or None where a user's model has none."""
+    encoding = getattr(getattr(model, "implicit_network", None), "encoding", None)
+    return encoding if isinstance(encoding, Encoding) else None
