@@ -99,8 +99,7 @@ def _scatter(num_features: int) -> Any:
 def _bend(num_features: int) -> Any:
     """Returns the kernel of the gradient by x of given . (slopes v).
 
-    (x, table, given (N, W), v (N, 3), bound, *level, out) writes to out (L, N, 3). Features are linear along an
-    axis: what a slope changes by lies across it.
+    (x, table, given (N, W), v (N, 3), bound, *level, out) writes to out (L, N, 3).
     """
 
     def bend(
