@@ -257,7 +257,7 @@ class CompiledField:
         """Returns what the loops read: arrays and numbers."""
         levels = np.array([[g.resolution, g.offset, g.size, int(g.dense)] for g in self.levels], np.int64)
         num_encoded = 3 + len(self.levels) * self.table.shape[1]
-        widths, flat = [_padded(num_encoded)], []
+        widths, flat = [_padded(num_encoded)], list[Tensor]()
         for weight, bias in self.layers:
             columns = weight.detach()[:, :num_encoded] if not flat else weight.detach()
             rows, num_in = columns.shape
@@ -301,9 +301,9 @@ def trace(
     """
     num_rays = inside.shape[0]
     depth, hit = torch.empty(num_rays), torch.empty(num_rays, dtype=torch.bool)
-    arrays = [t.detach().contiguous().numpy() for t in (*rays, *chord, inside)]
+    arrays: list[Any] = [t.detach().contiguous().numpy() for t in (*rays, *chord, inside)]
     net, into = field.packed(), (depth.numpy(), hit.numpy())
-    numbers = (np.float32(radius), np.float32(threshold), rounds, net)
+    numbers: list[Any] = [np.float32(radius), np.float32(threshold), rounds, net]
     threads = min(torch.get_num_threads(), num_rays)
     if threads <= 1:
         _trace(*arrays, *numbers, 0, num_rays, *into)
@@ -311,7 +311,7 @@ def trace(
     ends = [num_rays * k // threads for k in range(threads + 1)]
     with ThreadPoolExecutor(threads) as pool:  # made anew: threads kept would not survive a fork
         jobs = [
-            pool.submit(_trace, *arrays, *numbers, first, last, *into)
+            pool.submit(lambda *part: _trace(*arrays, *numbers, *part, *into), first, last)
             for first, last in zip(ends[:-1], ends[1:], strict=True)
         ]
         for job in jobs:
