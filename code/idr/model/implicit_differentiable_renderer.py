@@ -103,6 +103,7 @@ class IDRNetwork(nn.Module):
         self.tracer_config = read_block(TracerConfig, config.ray_tracer, "model.ray_tracer")
         self.object_bounding_sphere = self.tracer_config.object_bounding_sphere
         self.ray_tracer = make_tracer(self.tracer_config)
+        self.ray_tracer.attach(self.implicit_network)
         self.register_load_state_dict_post_hook(_discard_grid)
 
     def forward(self, model_input: Mapping[str, Any]) -> dict[str, Tensor | None]:

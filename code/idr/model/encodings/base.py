@@ -19,6 +19,7 @@ class Encoding(nn.Module):
 
     Attributes:
         width: W.
+        starts_near_zero: All but the point is learnt, and starts near zero.
         levels: Levels from coarse to fine that can be opened one by one; 0 for an encoding without any.
         open_levels: How many of them are open, 0 to ``levels``, set from outside; the last one is partly open
             where it is no whole number. It is no part of ``state_dict``: it follows from the step.
@@ -26,6 +27,7 @@ class Encoding(nn.Module):
 
     width: int
     levels: int = 0
+    starts_near_zero: bool = False
 
     def __init__(self) -> None:
         super().__init__()
