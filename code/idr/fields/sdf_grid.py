@@ -103,33 +103,35 @@ class SdfGrid:
 
 
 @functools.cache
-def _halving(side: int, cubic: bool) -> list[list[float]]:
-    """Returns the (2 side - 1, side) weights that put a node between each two neighbours of a line."""
-    weights = [[0.0] * side for _ in range(2 * side - 1)]
+def _halving(side: int, cubic: bool, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Returns the (2 side - 1, side) weights that put a node between each two neighbours of a line.
+
+    They are kept: a copy to an accelerator would make the host wait.
+    """
+    weights = torch.zeros(2 * side - 1, side, dtype=torch.float64)
     for node in range(side):
-        weights[2 * node][node] = 1.0
+        weights[2 * node, node] = 1.0
     for node in range(side - 1):
-        first = min(max(node - 1, 0), side - 4)
-        at = node + 0.5 - first  # among four nodes 0 to 3; at the ends beside the middle
-        for k in range(4 if cubic else 0):
+        if not cubic or side < 4:
+            weights[2 * node + 1, node] = weights[2 * node + 1, node + 1] = 0.5
+            continue
+        first = min(max(node - 1, 0), side - 4)  # of the four nodes of the cubic
+        at = node + 0.5 - first
+        for k in range(4):
             others = [j for j in range(4) if j != k]
-            weights[2 * node + 1][first + k] = math.prod(at - j for j in others) / math.prod(
-                k - j for j in others
-            )
-        if not cubic:
-            weights[2 * node + 1][node] = weights[2 * node + 1][node + 1] = 0.5
-    return weights
+            weights[2 * node + 1, first + k] = math.prod((at - j) / (k - j) for j in others)
+    return weights.to(device, dtype)
 
 
 def _along_each_axis(values: Tensor, cubic: bool) -> Tensor:
-    weights = torch.tensor(_halving(values.shape[0], cubic), dtype=values.dtype, device=values.device)
+    weights = _halving(values.shape[0], cubic, values.dtype, values.device)
     for _ in range(3):  # each product moves the first axis to the end
         values = torch.tensordot(values, weights, dims=([0], [1]))
     return values
 
 
 def halve_cubic(values: Tensor) -> Tensor:
-    """Halves the spacing of (n, n, n) nodes by cubics through four nodes a line: (2 n - 1, ...), old ones kept."""
+    """Halves the spacing of (n, n, n) nodes by cubics through four nodes of a line; the old ones are kept."""
     halved = _along_each_axis(values, cubic=True)
     halved[::2, ::2, ::2] = values  # products round
     return halved
@@ -156,8 +158,8 @@ def build_sdf_grid(
         levels: Times that cells are halved, from 16 along a side.
         slack: How far from zero f must stay in cells that are not split.
         like: A tensor that gives device and dtype.
-        whole_levels: So many of the levels are evaluated in all of the ball that the cube surrounds, for f far
-            from its surface.
+        whole_levels: So many of the levels are evaluated in all of the ball within the cube, for f far from
+            its surface.
 
     Returns:
         The grid.

@@ -46,8 +46,8 @@ BUILD_SLACK = 0.02
 """Radii from zero that f keeps in cells which are not split, for the steps to come."""
 
 WHOLE_LEVELS = 1
-"""Levels of the grid that are evaluated in the whole sphere: 32 cells along a side tell where f is smallest on
-rays that stay far from the surface."""
+"""Levels of the grid that are evaluated in the whole sphere: 32 cells along a side tell where f is smallest
+on rays that stay far from the surface."""
 
 RAYS_SERVED = (0, 100_000)
 """Rays that a grid must serve until the next build for one, or two, halvings of its cells to pay: each costs
