@@ -8,13 +8,19 @@ from typing import Any
 import pytest
 import torch
 
-from idr.config import load_conf
+from idr.config import load_conf, read_block
 from idr.evaluation.loading import load_model
-from idr.model.encodings import find_encoding
+from idr.model.encodings import find_encoding, restore_open_levels
+from idr.model.encodings.hashgrid import HashGrid, HashGridConfig
+from idr.training.optimizers import make_optimizer
+from idr.training.recipe_checks import check_recipe
+from idr.training.schedule_config import ScheduleConfig
+from idr.training.step_schedule import StepSchedule, open_levels_of
 from idr.training.trainer import Trainer
 from tests.reads import ReadCounter
 from tests.training import tiny
 from tests.training.test_resume import as_published
+from tests.training.test_schedules import config
 
 PLAIN = tiny.conf_text() + tiny.GRID
 WITH_RECIPE = tiny.conf_text() + tiny.RECIPE
@@ -128,6 +134,41 @@ def test_levels_that_were_closed_stay_closed_in_evaluation(scene_root: Path, tmp
         assert torch.equal(trainer.state.model.implicit_network(points), loaded.implicit_network(points))
     last = load_model(load_conf(WITH_RECIPE), tmp_path, "2", torch.device("cpu")).model
     assert 2.9 < find_encoding(last).open_levels <= 3  # type: ignore[union-attr]
+
+
+class Coloured(torch.nn.Module):
+    """Two networks, each with an encoding of points."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.implicit_network, self.rendering_network = (torch.nn.Linear(3, 3) for _ in range(2))
+        for network, levels in ((self.implicit_network, 6), (self.rendering_network, 4)):
+            config = HashGridConfig(levels=levels, log2_table=4, base_resolution=2, finest_resolution=8)
+            network.encoding = HashGrid(config)
+
+
+def test_levels_and_step_sizes_of_an_encoding_for_colours() -> None:
+    """What a schedule sets on one model comes back from the checkpoint on another."""
+    model, other = Coloured(), Coloured()
+    block = {
+        "levels": {"start": 2, "end": 1},
+        "colour_levels": {"start": 0, "begin": 0.5, "end": 1},
+        "parts": {"encoding": {"factor": 3}, "colour_encoding": {"factor": 7}},
+    }
+    recipe = config(schedule=read_block(ScheduleConfig, block, "train.schedule"))
+    check_recipe(recipe, None, model, None)
+    optimizer = make_optimizer(model, recipe)
+    sizes = {group["name"]: (group["lr"], len(group["params"])) for group in optimizer.param_groups}
+    assert sizes["encoding"] == (pytest.approx(3e-4), 1)
+    assert sizes["colour_encoding"] == (pytest.approx(7e-4), 1) and sizes["others"] == (1e-4, 2)
+
+    StepSchedule(recipe, num_epochs=4, steps_per_epoch=5).open_levels(3, 0, model)
+    kept = open_levels_of(model, recipe.schedule.openings)
+    assert kept == {"open_levels": 5.0, "open_colour_levels": 2.0}
+    restore_open_levels(other, kept)
+    assert open_levels_of(other, recipe.schedule.openings) == kept
+    restore_open_levels(other, {})
+    assert open_levels_of(other, ["rendering_network"]) == {"open_colour_levels": 2.0}
 
 
 def test_the_sampler_adds_no_read_but_that_of_its_residuals(

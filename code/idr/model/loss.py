@@ -122,9 +122,10 @@ class IDRLoss(nn.Module):
         """
         shaded = outputs["network_object_mask"] & outputs["object_mask"]
         rgb = ground_truth["rgb"].reshape(-1, 3)
-        weights = ground_truth["weights"].reshape(-1) if "weights" in ground_truth else None
-        rgb_loss = self.rgb_loss(outputs["rgb_values"], rgb, shaded, weights)
-        mask_loss = self.mask_loss(outputs["sdf_output"], shaded, outputs["object_mask"], weights)
+        # Handed on where there are any, so that a subclass whose terms know no weights goes on working.
+        weights = (ground_truth["weights"].reshape(-1),) if "weights" in ground_truth else ()
+        rgb_loss = self.rgb_loss(outputs["rgb_values"], rgb, shaded, *weights)
+        mask_loss = self.mask_loss(outputs["sdf_output"], shaded, outputs["object_mask"], *weights)
         eikonal_loss = self.eikonal_loss(outputs["grad_theta"], like=outputs["sdf_output"])
         return {
             "loss": rgb_loss + self.eikonal_weight * eikonal_loss + self.mask_weight * mask_loss,

@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 
 PREFIXES = {
     "encoding": "implicit_network.encoding.",
+    "colour_encoding": "rendering_network.encoding.",
     "implicit_network": "implicit_network.",
     "rendering_network": "rendering_network.",
 }

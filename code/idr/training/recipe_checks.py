@@ -33,8 +33,8 @@ def check_recipe(config: TrainConfig, dataset: Any, model: Any, loss: Any) -> No
             f"{' x '.join(map(str, dataset.img_res))} pixels hold no block of that side; expected smaller "
             "factors"
         )
-    if config.schedule.levels is not None:
-        levelled_encoding(model, config.schedule.levels)
+    for network, schedule in config.schedule.openings.items():
+        levelled_encoding(model, network, schedule)
     _check_parts(config, model)
     if config.sampler.reweight and not getattr(loss, "takes_weights", False):
         raise InputError(

@@ -1,7 +1,7 @@
 """What a checkpoint keeps of ``train.sampler`` and ``train.schedule``: the part ``RecipeState``.
 
-Its keys: ``error_maps`` (B, rows, columns) where pixels are drawn by importance; ``open_levels`` where an
-encoding's levels open step by step. There is no such part where neither is so.
+Its keys: ``error_maps`` (B, rows, columns) where pixels are drawn by importance; ``open_levels`` and
+``open_colour_levels`` where an encoding's levels open step by step. Else there is no such part.
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from idr.model.encodings import find_encoding
+from idr.model.encodings import restore_open_levels
+from idr.model.encodings.base import OPEN_LEVELS
+from idr.training.step_schedule import open_levels_of
 
 if TYPE_CHECKING:
     from idr.training.state import TrainingState
@@ -20,10 +22,7 @@ def recipe_state(state: TrainingState) -> dict[str, Any]:
     content: dict[str, Any] = {}
     if state.error_maps is not None:
         content["error_maps"] = state.error_maps.maps
-    encoding = find_encoding(state.model)
-    if encoding is not None and encoding.levels and state.opens_levels:
-        content["open_levels"] = float(encoding.open_levels)
-    return content
+    return content | open_levels_of(state.model, state.opened_networks)
 
 
 def load_recipe_state(state: TrainingState, saved: Mapping[str, Any], where: str) -> None:
@@ -36,6 +35,5 @@ def load_recipe_state(state: TrainingState, saved: Mapping[str, Any], where: str
     """
     if state.error_maps is not None:
         state.error_maps.restore(saved.get("error_maps"), where)
-    encoding = find_encoding(state.model)
-    if encoding is not None and state.opens_levels and "open_levels" in saved:
-        encoding.open_levels = float(saved["open_levels"])
+    told = {key for key, network in OPEN_LEVELS.items() if network in state.opened_networks}
+    restore_open_levels(state.model, {key: saved[key] for key in told & saved.keys()})

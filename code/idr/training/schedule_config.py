@@ -65,7 +65,9 @@ class AlphaSchedule:
 
 @dataclass(frozen=True)
 class LevelSchedule:
-    """Keys of ``levels``: an encoding's levels open from coarse to fine, the last open one smoothly.
+    """Keys of ``levels`` and ``colour_levels``: an encoding's levels open from coarse to fine.
+
+    The last open one opens smoothly.
 
     Attributes:
         start: Levels open at first; not whole where the last of them is partly open.
@@ -141,11 +143,13 @@ class PartsConfig:
 
     Attributes:
         encoding: The encoding of points, ``implicit_network.encoding``.
+        colour_encoding: The encoding of points for colours, ``rendering_network.encoding``.
         implicit_network: What else there is of the implicit network.
-        rendering_network: The rendering network.
+        rendering_network: What else there is of the rendering network.
     """
 
     encoding: PartConfig | None = None
+    colour_encoding: PartConfig | None = None
     implicit_network: PartConfig | None = None
     rendering_network: PartConfig | None = None
 
@@ -166,6 +170,7 @@ class ScheduleConfig:
         learning_rate_cam: Factor on the cameras' step sizes, beside their milestones.
         alpha: In place of ``train.alpha_milestones``.
         levels: Opens the levels of ``model.implicit_network.encoding``; absent, all are open.
+        colour_levels: Opens those of ``model.rendering_network.encoding`` alike.
         pyramid: Reduces the images at first.
         parts: Step sizes by part of the model.
     """
@@ -175,8 +180,15 @@ class ScheduleConfig:
     learning_rate_cam: RateSchedule | None = None
     alpha: AlphaSchedule | None = None
     levels: LevelSchedule | None = None
+    colour_levels: LevelSchedule | None = None
     pyramid: PyramidSchedule | None = None
     parts: PartsConfig = field(default_factory=PartsConfig)
+
+    @property
+    def openings(self) -> dict[str, LevelSchedule]:
+        """The schedules of levels that there are, by the network whose encoding they open."""
+        both = {"implicit_network": self.levels, "rendering_network": self.colour_levels}
+        return {network: schedule for network, schedule in both.items() if schedule is not None}
 
     def __post_init__(self) -> None:
         if self.steps is not None and self.steps < 1:

@@ -49,7 +49,7 @@ class TrainingState:
         intrinsics: Learnable intrinsics, or None.
         optimizer_intrinsics: SparseAdam over them, or None.
         error_maps: Where the model is wrong, for drawing pixels by importance, or None.
-        opens_levels: Whether levels of the model's encoding open step by step.
+        opened_networks: Networks of the model whose encoding's levels open step by step.
     """
 
     model: nn.Module
@@ -66,7 +66,7 @@ class TrainingState:
     intrinsics: LearnableIntrinsics | None = None
     optimizer_intrinsics: torch.optim.Optimizer | None = None
     error_maps: ErrorMaps | None = None
-    opens_levels: bool = False
+    opened_networks: tuple[str, ...] = ()
 
     @property
     def camera_optimizers(self) -> list[torch.optim.Optimizer]:

@@ -6,10 +6,12 @@ The published schedules, which count epochs, stand in `idr.training.schedules`.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from idr.errors import InputError
 from idr.model.encodings import Encoding, find_encoding
+from idr.model.encodings.base import OPEN_LEVELS
 from idr.training.schedule_config import AlphaSchedule, LevelSchedule, PyramidSchedule, RateSchedule
 from idr.training.schedules import camera_learning_rate_at, intrinsics_learning_rate_at
 
@@ -106,10 +108,10 @@ class StepSchedule:
         self.open_levels(epoch, step, state.model)
 
     def open_levels(self, epoch: int, step: int, model: Any) -> None:
-        """Opens the levels of a model's encoding that a step trains."""
-        if self.block.levels is not None:
-            encoding = levelled_encoding(model, self.block.levels)
-            encoding.open_levels = open_levels_in(self.time(epoch, step), encoding.levels, self.block.levels)
+        """Opens the levels of a model's encodings that a step trains."""
+        for network, schedule in self.block.openings.items():
+            encoding = levelled_encoding(model, network, schedule)
+            encoding.open_levels = open_levels_in(self.time(epoch, step), encoding.levels, schedule)
 
     def report(self, epoch: int, step: int, model: Any) -> dict[str, float]:
         """Returns further numbers of an epoch for ``metrics.csv``, those of its last step.
@@ -117,12 +119,9 @@ class StepSchedule:
         Args:
             epoch: The epoch.
             step: The step's number there.
-            model: Its encoding tells the open levels.
+            model: Its encodings tell the open levels.
         """
-        numbers: dict[str, float] = {}
-        encoding = find_encoding(model)
-        if self.block.levels is not None and encoding is not None:
-            numbers["open_levels"] = encoding.open_levels
+        numbers: dict[str, float] = open_levels_of(model, self.block.openings)
         if self.block.pyramid is not None:
             numbers["image_reduction"] = self.reduction(epoch, step)
         return numbers
@@ -137,21 +136,28 @@ class StepSchedule:
                 group["lr"] = rate_at(epoch, self.config) * factor
 
 
-def levelled_encoding(model: Any, schedule: LevelSchedule) -> Encoding:
-    """Returns a model's encoding, which must have the levels that a conf opens.
+def open_levels_of(model: Any, networks: Iterable[str]) -> dict[str, float]:
+    """Returns the open levels of the encodings of a model's networks, by their names in checkpoints."""
+    found = {key: find_encoding(model, net) for key, net in OPEN_LEVELS.items() if net in set(networks)}
+    return {key: float(encoding.open_levels) for key, encoding in found.items() if encoding is not None}
+
+
+def levelled_encoding(model: Any, network: str, schedule: LevelSchedule) -> Encoding:
+    """Returns the encoding of one of a model's networks, which must have the levels that a conf opens.
 
     Raises:
         InputError: It has none, or fewer than are to be open at first.
     """
-    encoding = find_encoding(model)
+    encoding = find_encoding(model, network)
+    where = "levels" if network == "implicit_network" else "colour_levels"
     if encoding is None or encoding.levels == 0:
         raise InputError(
-            "train.schedule.levels: the model has no encoding with levels; set "
-            "model.implicit_network.encoding.type = hashgrid, or leave the block out"
+            f"train.schedule.{where}: the model has no encoding with levels there; set "
+            f"model.{network}.encoding.type = hashgrid, or leave the block out"
         )
     if schedule.start > encoding.levels:
         raise InputError(
-            f"train.schedule.levels.start = {schedule.start}: expected 0 to "
-            f"model.implicit_network.encoding.levels, {encoding.levels}"
+            f"train.schedule.{where}.start = {schedule.start}: expected 0 to "
+            f"model.{network}.encoding.levels, {encoding.levels}"
         )
     return encoding

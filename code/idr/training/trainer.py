@@ -120,7 +120,7 @@ class Trainer:
         self.state = TrainingState(
             model, optimizer, scheduler, poses, optimizer_cam, seed, batch_size,
             scale_mat=frame_of(dataset), intrinsics=intrinsics, optimizer_intrinsics=optimizer_intrinsics,
-            error_maps=self.feed.error_maps, opens_levels=config.schedule.levels is not None,
+            error_maps=self.feed.error_maps, opened_networks=tuple(config.schedule.openings),
         )  # fmt: skip
         self.feed.schedule.open_levels(0, 0, model)
         self.checkpoints = CheckpointFolder(outputs.run / "checkpoints")
@@ -141,9 +141,9 @@ class Trainer:
         """
         parts = source.load_all(name, map_location=self.device)
         where = f"checkpoint {name} in {source.path}"
+        position = int(parts["ModelParameters"]["epoch"]), int(parts.get("TrainerState", {}).get("step", 0))
+        self.feed.schedule.open_levels(*position, self.state.model)  # unless the checkpoint tells
         self.state.load_parts(parts, where, keep_seed)
-        if "open_levels" not in parts.get("RecipeState", {}):
-            self.feed.schedule.open_levels(self.state.epoch, self.state.step, self.state.model)
         self.state.follow_schedule(self.config, where)
         if source.path == self.checkpoints.path and "TrainerState" in parts:
             self._saved_at = (self.state.epoch, self.state.step)
