@@ -91,7 +91,7 @@ def parity(device: torch.device) -> tuple[list[str], list[str]]:
 
 
 def apart_in_double(name: str, check: Any, array: str, device: torch.device) -> float:
-    """Measures how far a gradient in float64 on a device is from that on the CPU, relative to its largest entry.
+    """Measures how far a gradient in float64 on a device is from the CPU's, relative to its largest entry.
 
     The gradients of some steps amplify the rounding of float32 a thousandfold; what float64 leaves of a
     difference is none of rounding.

@@ -208,7 +208,7 @@ def test_hits_outside_the_mask_go_on_to_the_deepest_point() -> None:
 
 @pytest.mark.parametrize("training", [False, True])
 def test_hits_lie_on_a_surface_that_bends_sharply(training: bool) -> None:
-    """Ripples as sharp as a network's highest octave: slopes that agree by chance must not be extrapolated."""
+    """Ripples as sharp as a network's highest octave: slopes that agree by chance are not extrapolated."""
 
     def rippled(x: Tensor) -> Tensor:
         return x.norm(dim=1) - 0.5 + 0.02 * torch.sin(32 * x[:, 0]) * torch.cos(32 * x[:, 1] + 16 * x[:, 2])

@@ -114,7 +114,7 @@ class AcceleratedTracer(Tracer):
     def _evaluate(
         self, sdf: Sdf, rays: Rays, crossing: SphereCrossing, object_mask: Tensor, version: Hashable
     ) -> TraceResult:
-        """Traces rays by weights that do not change: few samples of the grid first, more where they say so."""
+        """Traces rays by fixed weights: few samples of the grid first, more where these leave a surface."""
         grid = self._grid_of_fixed_weights(sdf, version, rays.origin)
         search = NetworkSearch(sdf, self.config, grid, 0.0)
         coarse = march(grid, 0.0, rays, crossing, COARSE_SAMPLES)

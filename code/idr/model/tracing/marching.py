@@ -18,8 +18,8 @@ MARCH_SAMPLES = 129
 """Samples along a chord: 0.016 radii of the bounding sphere apart at most, two in a finest cell."""
 
 COARSE_SAMPLES = 33
-"""Samples along a chord that find the part of it on which a surface is possible at all; also samples of such a
-part, where it is at most a quarter of the longest chord."""
+"""Samples along a chord that find the part of it on which a surface is possible at all; also samples of such
+a part, where it is at most a quarter of the longest chord."""
 
 
 @dataclass(frozen=True)

@@ -24,12 +24,12 @@ EXTRAPOLATION_ERROR = 2.5e-5
 evaluation: half the published threshold. The published refinement does not evaluate its last depth either."""
 
 CURVATURE = 10.0
-"""Change of slope along a ray, over one radius of the bounding sphere, that is reckoned with at least: two slopes
-that agree by chance say nothing of what f does further on."""
+"""Change of slope along a ray, over one radius of the bounding sphere, that is reckoned with at least: two
+slopes that agree by chance say nothing of what f does further on."""
 
 MOST_REFINEMENTS = 24
-"""Most steps of false position; a few are usual, but where f bends sharply each may cut little. An accelerator,
-which cannot see that no ray needs another, takes a third of them; the published tracer does the rest."""
+"""Most steps of false position; a few are usual, but where f bends sharply each may cut little. An accelerator
+cannot see that no ray needs another, and takes a third of them; the published tracer does the rest."""
 
 MIN_SLOPE = 0.15
 """Slower descent than this along a ray counts as grazing: it is searched, not approached."""
@@ -283,6 +283,11 @@ class NetworkSearch:
         t, f = high_t, high_f
         side = torch.zeros_like(f)
         counted = reads_are_free(f)
+        # A chord errs by the bend of f between its ends; where that is little, its zero needs no evaluation.
+        zero = low_t + low_f * (high_t - low_t) / torch.where(active, low_f - high_f, 1)
+        bend = CURVATURE / self.radius / 2 * (zero - low_t) * (high_t - zero)
+        sure = active & (bend <= EXTRAPOLATION_ERROR * self.radius)
+        t, f, active = torch.where(sure, zero, t), torch.where(sure, 0, f), active & ~sure
         for _ in range(MOST_REFINEMENTS if counted else MOST_REFINEMENTS // 3):
             active = active & (f.abs() > self.config.sdf_threshold)
             if counted and not active.any():
