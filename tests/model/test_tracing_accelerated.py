@@ -224,22 +224,3 @@ def test_hits_lie_on_a_surface_that_bends_sharply(training: bool) -> None:
     assert value.abs().max() <= ON_SURFACE
     (along,) = torch.autograd.grad(value.sum(), depth)
     assert (along < 0).float().mean() > 0.999  # into the object, but where a ray touches it
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_rays_without_a_hit_end_at_a_drawn_depth(seed: int) -> None:
-    """The nearest to where f is smallest, by a slow loop."""
-    generator = torch.Generator().manual_seed(seed)
-    rays, ball = rays_at(200, seed), Ball(radius=0.4)
-    draws = torch.rand(37, generator=generator, dtype=DOUBLE)
-    tracer, crossing = AcceleratedTracer(TracerConfig(1.0)), crossing_of(rays, 1.0)
-    result = tracer.trace(ball.sdf, rays, crossing, torch.zeros(200, dtype=torch.bool), draws)
-    compared = 0
-    for ray in (~result.hit & crossing.crosses).nonzero().flatten().tolist():
-        depths = crossing.near[ray] + draws * (crossing.far[ray] - crossing.near[ray])
-        assert (depths - result.depth[ray]).abs().min() < 1e-12
-        values = ball.sdf(rays.origin[ray] + depths.unsqueeze(1) * rays.direction[ray])
-        value = values[(depths - result.depth[ray]).abs().argmin()]
-        assert value <= values.min() + 5e-3  # the grid knows the smallest within its own error
-        compared += 1
-    assert compared > 20

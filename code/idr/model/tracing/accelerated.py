@@ -77,8 +77,7 @@ class AcceleratedTracer(Tracer):
         """Traces rays, see `Tracer.trace`.
 
         Differs: rays without a hit end where f is smallest on their chord by the grid, or by the network
-        where a surface was possible; in training at the nearest of the depths drawn for the published search,
-        so that, as there, f along a ray that passes close is on average above its smallest.
+        where a surface was possible, in training and in evaluation; `smallest_depths` only tells which it is.
         """
         if smallest_depths is None:
             return self._evaluate(sdf, rays, crossing, object_mask, version)
@@ -103,10 +102,7 @@ class AcceleratedTracer(Tracer):
             found = self._as_published(sdf, rays, crossing, object_mask, smallest_depths, found, doubtful)
         depth, hit = found.depth, found.hit
         self._crosses = crossing.crosses  # beyond the bounding sphere no surface is looked for, or missed
-        begin = torch.where(hit, depth, crossing.near)
         depth = _deepest_behind(samples, depth, hit & ~object_mask)
-        drawn = _nearest_drawn(depth, begin, crossing.far, smallest_depths)
-        depth = torch.where(hit & object_mask, depth, drawn)
         closest_to_origin = -(rays.direction * rays.origin).sum(dim=1)
         depth = torch.where(crossing.crosses, depth, closest_to_origin)
         return TraceResult(depth, hit, num_shaded=None if num_doubtful else num_shaded)
@@ -206,17 +202,6 @@ def _view(grid: SdfGrid, slack: float | Tensor, rays: Rays, crossing: SphereCros
     possible = samples.possible.any(dim=1)
     expected = possible & (samples.values < 0).any(dim=1)
     return _View(grid, samples, possible, expected), torch.stack((possible.sum(), expected.sum()))
-
-
-def _nearest_drawn(depth: Tensor, begin: Tensor, end: Tensor, fractions: Tensor) -> Tensor:
-    """Returns the draws (R,) nearest to depths (R,), of fractions (S,) of the way from begin to end (R,)."""
-    ordered = fractions.sort().values
-    length = (end - begin).clamp_min(torch.finfo(depth.dtype).tiny)
-    place = (depth - begin) / length  # (R,)
-    after = torch.searchsorted(ordered, place).clamp_max(ordered.shape[0] - 1)
-    before = (after - 1).clamp_min(0)
-    nearer = (place - ordered[before]).abs() < (ordered[after] - place).abs()
-    return begin + torch.where(nearer, ordered[before], ordered[after]) * length
 
 
 def _deepest_behind(samples: March, depth: Tensor, wanted: Tensor) -> Tensor:

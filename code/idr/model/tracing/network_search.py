@@ -28,8 +28,8 @@ CURVATURE = 10.0
 slopes that agree by chance say nothing of what f does further on."""
 
 MOST_REFINEMENTS = 24
-"""Most steps of false position; a few are usual, but where f bends sharply each may cut little. An accelerator
-cannot see that no ray needs another, and takes a third of them; the published tracer does the rest."""
+"""Most steps of false position; a few are usual, but where f bends sharply each may cut little. Accelerators
+cannot see that no ray needs another, and take a third of them; the published tracer does the rest."""
 
 MIN_SLOPE = 0.15
 """Slower descent than this along a ray counts as grazing: it is searched, not approached."""
