@@ -142,11 +142,13 @@ class PartsConfig:
     Attributes:
         encoding: The encoding of points, ``implicit_network.encoding``.
         implicit_network: What else there is of the implicit network.
-        rendering_network: The rendering network.
+        rendering_encoding: The encoding of points for colours, ``rendering_network.encoding``.
+        rendering_network: What else there is of the rendering network.
     """
 
     encoding: PartConfig | None = None
     implicit_network: PartConfig | None = None
+    rendering_encoding: PartConfig | None = None
     rendering_network: PartConfig | None = None
 
     def given(self) -> dict[str, PartConfig]:

@@ -103,7 +103,7 @@ class Trainer:
         self.stop = stop or StopRule()
         self.interrupted = False
         self.render = self.ranks.wrap(model)
-        check_recipe(config, dataset, model, loss)
+        check_recipe(config, dataset, model, loss, batch_size)
         self.feed = Feed(dataset, batch_size, config, num_epochs)
         self.device = next(model.parameters()).device
         self.first_alpha = loss.alpha
