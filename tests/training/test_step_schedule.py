@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -152,6 +153,46 @@ def test_parts_have_adams_constants_of_their_own(scene_root: Path, tmp_path: Pat
     assert all(name.startswith("implicit_network.lin") for name in members[1])
     assert all(name.startswith("rendering_network.") for name in members[2])
     assert sum(members, []) == list(names.values())  # in the published order
+
+
+def test_colours_encoding_is_a_part_of_its_own(scene_root: Path, tmp_path: Path) -> None:
+    conf = tiny.conf_text("schedule.parts { rendering_encoding.factor = 5, rendering_network.factor = 2 }")
+    conf += tiny.GRID + "\nmodel.rendering_network.encoding { type = hashgrid, levels = 1, log2_table = 6 }\n"
+    trainer = tiny.make_trainer(scene_root, tmp_path, conf=conf)
+    names = {id(parameter): name for name, parameter in trainer.state.model.named_parameters()}
+    rates = {
+        names[id(parameter)]: group["lr"] / trainer.config.learning_rate
+        for group in trainer.state.optimizer.param_groups
+        for parameter in group["params"]
+    }
+    expected = {
+        name: 5 if name == "rendering_network.encoding.table" else 2 if name.startswith("rendering") else 1
+        for name in names.values()
+    }
+    assert rates == pytest.approx(expected)
+
+
+def test_fused_adam_takes_the_same_steps(scene_root: Path, tmp_path: Path) -> None:
+    """In parts it runs fused; against torch's plain loop over parameters."""
+    conf = tiny.conf_text("schedule.parts.rendering_network.factor = 0.5")
+    trainer = tiny.make_trainer(scene_root, tmp_path, conf=conf)
+    fused = trainer.state.optimizer
+    pairs = [
+        (parameter, parameter.detach().clone(), group["lr"])
+        for group in fused.param_groups
+        for parameter in group["params"]
+    ]
+    plain = torch.optim.Adam([{"params": [copy], "lr": rate} for _, copy, rate in pairs], foreach=False)
+    assert fused.defaults["fused"]
+    for number in range(5):
+        generator = torch.Generator().manual_seed(number)
+        for parameter, copy, _ in pairs:
+            parameter.grad = torch.randn(parameter.shape, generator=generator)
+            copy.grad = parameter.grad.clone()
+        fused.step()
+        plain.step()
+    for parameter, copy, _ in pairs:
+        assert (parameter.detach() - copy).abs().max() < 1e-6  # float32, operations in another order
 
 
 def test_milestones_lower_the_step_size_of_each_part(scene_root: Path, tmp_path: Path) -> None:
