@@ -17,7 +17,7 @@ from tests.training import tiny
 
 PUBLISHED_TRACER = tiny.conf_text() + "\nmodel.ray_tracer.strategy = published\n"
 AS_IN_FAST_CONF = """
-train.images_per_step = 2
+train { images_per_step = 2, longest_gradient = 0.5 }
 train.sampler.inside = 0.3
 train.schedule.parts.rendering_encoding { factor = 5, betas = [0.9, 0.99], eps = 1e-15 }
 model.ray_tracer.strategy = compiled

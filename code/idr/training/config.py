@@ -37,6 +37,8 @@ class TrainConfig:
             for all images, as the published code does.
         images_per_step: Images that share a step's `num_pixels` rays (of ``--batch_size`` B: B as many images
             and rays). An epoch keeps its number of steps, and shows each image as many times.
+        longest_gradient: Norm, over all of the model's parameters, to which longer gradients are shortened,
+            those of cameras by the same factor; absent for never.
         cameras: What of the cameras is trained beyond the published, a block of its own.
         sampler: Which pixels are drawn more often, a block of its own.
         schedule: What changes from step to step, a block of its own.
@@ -61,6 +63,7 @@ class TrainConfig:
     keep_checkpoints: int | None = None
     pixel_sampling: Literal["per_image", "per_epoch"] = "per_image"
     images_per_step: int = 1
+    longest_gradient: float | None = None
     cameras: CamerasConfig = field(default_factory=CamerasConfig)
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
@@ -71,6 +74,8 @@ class TrainConfig:
                 raise InputError(f"train.{name} = {getattr(self, name)}: expected 1 or more")
         if self.learning_rate <= 0:
             raise InputError(f"train.learning_rate = {self.learning_rate}: expected a step size above 0")
+        if self.longest_gradient is not None and self.longest_gradient <= 0:
+            raise InputError(f"train.longest_gradient = {self.longest_gradient}: expected a norm above 0")
         if self.learning_rate_cam is not None and self.learning_rate_cam <= 0:
             raise InputError(
                 f"train.learning_rate_cam = {self.learning_rate_cam}: expected a step size above 0"
