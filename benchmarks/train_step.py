@@ -1,6 +1,7 @@
 """Where a training step's time and SDF evaluations go, by tracer, side by side in one run.
 
     python benchmarks/train_step.py --scan_id 65 --set dataset.img_res=[300,400]
+    python benchmarks/train_step.py --conf ./confs/fast.conf --strategies compiled --threads 2
 
 Trains copies of a model, one a strategy of the tracer, from the same weights on the same rays, in turns: a
 few steps of one, a few of the other. Starts at the initial weights or at those of a run. Prints seconds and
@@ -16,6 +17,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,7 @@ from idr.model.tracing.network_search import NetworkSearch  # noqa: E402
 from idr.plugins import build_dataset, build_loss, build_model, scan_id_of  # noqa: E402
 from idr.training.config import TrainConfig  # noqa: E402
 from idr.training.feed import Feed  # noqa: E402
+from idr.training.optimizers import make_optimizer  # noqa: E402
 
 PUBLISHED_STAGES = {
     "_trace_from_both_ends": "sphere tracing",
@@ -42,9 +45,10 @@ SEARCH_STAGES = {"approach": "approach", "search": "search", "_corrected": "sear
 TRACING = {
     "published": (*PUBLISHED_STAGES.values(), "rest of tracing"),
     "accelerated": ("grid upkeep", "approach", "search", "rest of tracing"),
+    "compiled": ("tracing",),
 }
-OTHERS = ("values and gradients", "backward", "optimiser")
-STEPS_IN_TURN = {"published": 1, "accelerated": 12}
+OTHERS = ("drawing rays", "values and gradients", "colours", "backward", "optimiser")
+STEPS_IN_TURN = {"published": 1, "accelerated": 12, "compiled": 12}
 """An accelerated turn is long enough to hold its share of the grid's builds."""
 
 
@@ -90,7 +94,8 @@ class Meter:
             setattr(published, method, self.timed(stage, getattr(published, method)))
         if tracer is not published:
             tracer._upkeep.follow = self.timed("grid upkeep", tracer._upkeep.follow)
-        tracer.trace = self.timed("rest of tracing", tracer.trace)
+        rest = "tracing" if model.tracer_config.strategy == "compiled" else "rest of tracing"
+        tracer.trace = self.timed(rest, tracer.trace)
 
         def counted(evaluate: Callable[..., Any]) -> Callable[..., Any]:
             def wrapped(points: torch.Tensor) -> Any:
@@ -99,6 +104,7 @@ class Meter:
 
             return wrapped
 
+        model.rendering_network.forward = self.timed("colours", model.rendering_network.forward)
         network = model.implicit_network
         network._hidden = counted(network._hidden)  # what all ways of evaluating f pass through
 
@@ -121,8 +127,9 @@ class Contender:
             self.model = build_model(conf)
         self.model.requires_grad_(True).train()
         config = read_block(TrainConfig, conf["train"], "train", unknown="warn")
-        rate = arguments.learning_rate or config.learning_rate
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=rate)
+        if arguments.learning_rate:
+            config = replace(config, learning_rate=arguments.learning_rate)
+        self.optimizer = make_optimizer(self.model, config)
         self.meter.watch(self.model)
         self.forward = self.meter.timed("values and gradients", self.model)
         self.turns: list[dict[str, float]] = []
@@ -142,7 +149,7 @@ class Contender:
         self.meter.evaluations.clear()
         started = time.perf_counter()
         for _ in range(count):
-            self.step(next(batches))
+            self.step(self.meter.timed("drawing rays", next)(batches))
         seconds = {"whole step": time.perf_counter() - started, **self.meter.seconds}
         self.turns.append({stage: value / count for stage, value in seconds.items()})
         self.counts.append({stage: value / count for stage, value in self.meter.evaluations.items()})
@@ -182,6 +189,9 @@ def instrument_search(contenders: list[Contender]) -> None:
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Runs the turns and returns the figures by strategy."""
+    if arguments.threads is not None:
+        torch.set_num_threads(arguments.threads)
+    torch.set_flush_denormal(True)
     conf = load_conf(arguments.conf, arguments.overrides)
     config = read_block(TrainConfig, conf["train"], "train", unknown="warn")
     dataset = build_dataset(conf, False, scan_id_of(conf, arguments.scan_id), arguments.data_root)
@@ -205,7 +215,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def report(result: dict[str, Any]) -> None:
-    """Prints the tables."""
+    """Prints the tables; of a compiled tracer's evaluations nothing is known."""
     say(f"{result['conf']}: {result['parameters']:,} parameters, {result['rays']} rays")
     say(f"{result['threads']} threads, torch {result['torch']}; medians over turns")
     for strategy, figures in result["strategies"].items():
@@ -214,9 +224,12 @@ def report(result: dict[str, Any]) -> None:
         say(f"\n{title:<28}{'seconds':>10}{'share':>9}{'evaluations a ray':>20}")
         for stage in (*TRACING[strategy], *OTHERS):
             share = seconds[stage] / seconds["whole step"]
-            say(f"{stage:<28}{seconds[stage]:>10.3f}{share:>9.1%}{evaluations[stage]:>20.2f}")
-        traced = figures["evaluations_per_ray_of_tracing"]
-        say(f"{'whole step':<28}{seconds['whole step']:>10.3f}{'':>9}{traced:>13.2f} traced")
+            counted = f"{evaluations[stage]:>20.2f}" if strategy != "compiled" else ""
+            say(f"{stage:<28}{seconds[stage]:>10.4f}{share:>9.1%}{counted}")
+        traced = (
+            f"{figures['evaluations_per_ray_of_tracing']:>13.2f} traced" if strategy != "compiled" else ""
+        )
+        say(f"{'whole step':<28}{seconds['whole step']:>10.4f}{'':>9}{traced}")
     if {"published", "accelerated"} <= set(result["strategies"]):
         slow, fast = (result["strategies"][name] for name in ("published", "accelerated"))
         step = slow["seconds"]["whole step"] / fast["seconds"]["whole step"]
@@ -228,6 +241,7 @@ def main() -> int:
     """Runs the benchmark."""
     parser = make_parser("Measures where a training step's time and SDF evaluations go.")
     add_conf_arguments(parser)
+    parser.add_argument("--threads", type=int, default=None, help="CPU threads; default: torch's")
     parser.add_argument("--scan_id", type=int, default=-1, help="scene; -1 takes the conf's")
     parser.add_argument(
         "--run", default=None, help="run folder whose latest weights are used; default: initial weights"

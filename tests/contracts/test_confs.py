@@ -113,7 +113,10 @@ def test_every_model_is_built(path: Path) -> None:
     feature, rendering = conf["model"]["feature_vector_size"], conf["model"]["rendering_network"]
     encoded = 6 * rendering.get("multires_view", 0)
     if "encoding_view" in rendering:  # in place of the direction's own three numbers
-        encoded = rendering["encoding_view"]["degree"] ** 2 - 3
+        view = rendering["encoding_view"]
+        encoded = view["degree"] ** 2 * (2 if view.get("direction", "view") == "both" else 1) - 3
+    if "encoding" in rendering:  # beside the point itself
+        encoded += rendering["encoding"]["levels"] * rendering["encoding"]["features"]
     first = next(
         value
         for name, value in network.named_parameters()

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from torch.overrides import TorchFunctionMode
 
 from idr.datasets.scene_dataset import SceneDataset
+from idr.errors import InputError
 from idr.training.feed import Batch, Feed
+from idr.training.recipe_checks import check_recipe
 from tests.training.test_schedules import config
 
 TOTAL = 50
@@ -64,8 +66,11 @@ class PublishedDataset:
         return item(index, self.pixels)
 
 
-def feed_of(dataset: Any, batch_size: int = 2, num_pixels: int = 6, sampling: str = "per_image") -> Feed:
-    values = config(pixel_sampling=sampling).__dict__ | {"num_pixels": num_pixels}
+def feed_of(
+    dataset: Any, batch_size: int = 2, num_pixels: int = 6, sampling: str = "per_image", images: int = 1
+) -> Feed:
+    values = config(pixel_sampling=sampling).__dict__
+    values |= {"num_pixels": num_pixels, "images_per_step": images}
     return Feed(dataset, batch_size, type(config())(**values))
 
 
@@ -129,6 +134,49 @@ def test_what_a_step_draws_depends_on_no_earlier_step() -> None:
 def test_more_pixels_than_an_image_has_takes_all() -> None:
     (batch, *_) = feed_of(RecordingDataset(1), num_pixels=1000).batches(0, 0, 0)
     assert sorted(batch.model_input["uv"][0, :, 0].tolist()) == list(range(TOTAL))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    num_images=st.integers(1, 13),
+    batch_size=st.integers(1, 4),
+    images=st.integers(1, 9),
+    seed=st.integers(0, 9),
+)
+def test_images_that_share_a_step(num_images: int, batch_size: int, images: int, seed: int) -> None:
+    """As many steps as ever; each image as often as every other; no step takes one twice."""
+    together = batch_size * images
+    if together > num_images:  # refused by check_recipe
+        return
+    feed = feed_of(RecordingDataset(num_images), batch_size, 3 * images, images=images)
+    batches = list(feed.batches(seed, 1, 0))
+    assert len(batches) == feed.steps_per_epoch == -(-num_images // batch_size)
+    for number, batch in enumerate(batches):
+        views = batch.indices.tolist()
+        assert len(set(views)) == len(views)
+        assert len(views) == together or number == len(batches) - 1
+        assert batch.model_input["uv"].shape == (len(views), 3, 2)
+    seen = torch.bincount(torch.cat([batch.indices for batch in batches]), minlength=num_images)
+    assert seen.tolist() == [images] * num_images
+    again = list(feed.batches(seed, 1, 1))  # steps do not depend on those before
+    assert [b.indices.tolist() for b in again] == [b.indices.tolist() for b in batches[1:]]
+
+
+def test_groups_of_images_change_from_round_to_round() -> None:
+    feed = feed_of(RecordingDataset(12), 1, 4, images=4)
+    groups = {frozenset(batch.indices.tolist()) for batch in feed.batches(0, 0, 0)}
+    assert len(groups) > 6  # of 12 steps; the same three groups of four would make 3
+
+
+def test_what_images_cannot_share_is_refused() -> None:
+    with pytest.raises(InputError, match=r"images_per_step = 4: expected a divisor of train\.num_pixels, 6"):
+        feed_of(RecordingDataset(5), images=4)
+    with pytest.raises(InputError, match=r"train\.images_per_step = 0: expected 1 or more"):
+        feed_of(RecordingDataset(5), images=0)
+    conf = type(config())(**config().__dict__ | {"num_pixels": 6, "images_per_step": 3})
+    with pytest.raises(InputError, match=r"images_per_step = 3 with --batch_size 2: .* than there are, 5"):
+        check_recipe(conf, RecordingDataset(5), torch.nn.Module(), None, 2)
+    check_recipe(conf, RecordingDataset(6), torch.nn.Module(), None, 2)
 
 
 def test_a_batch_moves_whole() -> None:

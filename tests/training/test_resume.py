@@ -16,6 +16,15 @@ from idr.errors import InputError
 from tests.training import tiny
 
 PUBLISHED_TRACER = tiny.conf_text() + "\nmodel.ray_tracer.strategy = published\n"
+AS_IN_FAST_CONF = """
+train { images_per_step = 2, longest_gradient = 0.5 }
+train.sampler.inside = 0.3
+train.schedule.parts.colour_encoding { factor = 5, betas = [0.9, 0.99], eps = 1e-15 }
+model.ray_tracer.strategy = compiled
+model.rendering_network.encoding {
+  type = hashgrid, levels = 2, log2_table = 8, base_resolution = 4, finest_resolution = 8
+}
+"""
 SETTINGS = {
     "fixed cameras": {"cameras": False, "batch_size": 1},
     "trained cameras, short last batch": {"cameras": True, "batch_size": 2},
@@ -26,6 +35,11 @@ SETTINGS = {
         "conf": tiny.conf_text("pixel_sampling = per_epoch, checkpoint_freq = 100")
     },
     "recipe": {"conf": tiny.conf_text() + tiny.RECIPE, "cameras": True, "batch_size": 2},
+    "two images a step": {
+        "conf": tiny.conf_text() + tiny.RECIPE + AS_IN_FAST_CONF,
+        "cameras": True,
+        "batch_size": 2,
+    },
 }
 STOPS = [  # steps; the second of each is an epoch's last
     ("fixed cameras", 7),
@@ -36,6 +50,7 @@ STOPS = [  # steps; the second of each is an epoch's last
     ("recipe", 1),
     ("recipe", 4),
     ("recipe", 6),
+    ("two images a step", 5),
 ]
 
 

@@ -16,7 +16,7 @@ from idr.errors import InputError
 from idr.training.config import TrainConfig
 from idr.training.error_maps import GRAIN, LEAST, ErrorMaps, residuals_of
 from idr.training.feed import Feed
-from idr.training.pixel_classes import BAND, FAR, PLAIN, classify
+from idr.training.pixel_classes import FAR, INNER_BAND, INSIDE, OUTER_BAND, PLAIN, classify
 from idr.training.recipe_checks import check_recipe
 from idr.training.sampler import ImportanceSampler
 from idr.training.sampler_config import SamplerConfig
@@ -28,6 +28,7 @@ CONFIG = SamplerConfig(
     type="importance",
     silhouette=0.3,
     silhouette_pixels=1.5,
+    inside=0.1,
     error=0.2,
     error_cell=4,
     far_pixels=4.0,
@@ -71,9 +72,9 @@ def slow_kind(mask: np.ndarray, row: int, column: int) -> int:
     """A pixel's class by looking at all others."""
     rows, columns = np.nonzero(mask != mask[row, column])
     nearest = np.hypot(rows - row, columns - column).min()
-    if nearest <= 1.5:
-        return BAND
-    return FAR if not mask[row, column] and nearest > 4 else PLAIN
+    if mask[row, column]:
+        return INNER_BAND if nearest <= 1.5 else INSIDE
+    return OUTER_BAND if nearest <= 1.5 else FAR if nearest > 4 else PLAIN
 
 
 def slow_probabilities(sampler: ImportanceSampler, view: int) -> np.ndarray:
@@ -82,11 +83,12 @@ def slow_probabilities(sampler: ImportanceSampler, view: int) -> np.ndarray:
     kinds = np.array([[slow_kind(mask, r, c) for c in range(WIDTH)] for r in range(HEIGHT)])
     maps = sampler.maps.maps[view].double().numpy()
     residuals = np.array([[maps[r // 4, c // 4] for c in range(WIDTH)] for r in range(HEIGHT)])
-    near, band, far = kinds != FAR, kinds == BAND, kinds == FAR
-    rest = 1 - 0.3 - 0.2 - 0.05
+    near, band, far = kinds != FAR, (kinds == OUTER_BAND) | (kinds == INNER_BAND), kinds == FAR
+    rest = 1 - 0.3 - 0.1 - 0.2 - 0.05
     return (
         rest * near / near.sum()
         + 0.3 * band / band.sum()
+        + 0.1 * mask / mask.sum()
         + 0.05 * far / far.sum()
         + 0.2 * residuals / residuals.sum()
     ).reshape(-1)
@@ -187,7 +189,7 @@ def test_a_reduced_images_band_is_a_pixel_of_its_own_wide() -> None:
     mask = torch.zeros(6, 8, dtype=torch.bool)
     mask[:, :4] = True
     kinds = classify(mask, CONFIG, factor=4).kinds.view(6, 8)
-    assert kinds[0].tolist() == [PLAIN, PLAIN, PLAIN, BAND, BAND, FAR, FAR, FAR]
+    assert kinds[0].tolist() == [INSIDE, INSIDE, INSIDE, INNER_BAND, OUTER_BAND, FAR, FAR, FAR]
 
 
 def test_error_maps_against_a_slow_loop_in_any_order() -> None:
@@ -222,6 +224,23 @@ def test_residuals_of_all_kinds_of_rays() -> None:
     assert found.tolist() == pytest.approx([1 / 6, 0.25, 0.25, 0.0])
 
 
+def test_colours_get_the_share_that_the_object_is_given() -> None:
+    sampler = sampler_of(dataclasses.replace(CONFIG, silhouette=0.0, inside=0.9, error=0.0))
+    for number in range(20):
+        drawn = sampler.draw(0, 1, 200, seeded(number)).pixels
+        assert int(sampler.dataset.masks[0][drawn].sum()) >= 179  # 180, and what the rest adds; cells round
+    sampler.dataset.masks[:] = False
+
+
+def test_a_view_that_does_not_see_the_object_is_drawn_from_all_over() -> None:
+    sampler = sampler_of(dataclasses.replace(CONFIG, inside=0.4))
+    sampler.dataset.masks[:] = False
+    probability = sampler.probability(1, 1, torch.arange(HEIGHT * WIDTH))
+    assert float(probability.sum()) == pytest.approx(1, rel=1e-12) and float(probability.min()) > 0
+    drawn = torch.cat([sampler.draw(1, 1, 400, seeded(n)).pixels for n in range(20)])
+    assert len(drawn.unique()) > 0.9 * HEIGHT * WIDTH
+
+
 def test_the_feed_draws_what_the_sampler_draws_and_tells_it_what_came_of_it() -> None:
     values = config().__dict__ | {"num_pixels": 30, "sampler": dataclasses.replace(CONFIG, reweight=True)}
     feed = Feed(Disc(), 2, TrainConfig(**values))
@@ -246,8 +265,10 @@ BLOCKS = [
     ({"type": "importance", "silhouette": 1.5}, r"sampler\.silhouette = 1\.5: expected a share of 0 to 1"),
     (
         {"type": "importance", "silhouette": 0.5, "error": 0.5},
-        r"silhouette \+ error \+ far = 1: expected less than 1",
+        r"silhouette \+ inside \+ error \+ far = 1: expected less than 1",
     ),
+    ({"type": "importance", "inside": 0.6}, r"silhouette \+ inside \+ error \+ far = 1\.1: expected less"),
+    ({"inside": 0.6}, r"inside: belongs to type = importance"),
     ({"type": "importance", "error_cell": 0}, r"error_cell = 0, .*: expected 1 or more pixels"),
     (
         {"type": "importance", "far_pixels": 2},

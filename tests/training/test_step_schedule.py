@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,6 +16,7 @@ from idr.config import load_conf, read_block
 from idr.errors import InputError
 from idr.model.encodings import find_encoding
 from idr.training.config import TrainConfig
+from idr.training.optimizers import shorten_gradients
 from idr.training.schedule_config import (
     AlphaSchedule,
     LevelSchedule,
@@ -152,6 +154,91 @@ def test_parts_have_adams_constants_of_their_own(scene_root: Path, tmp_path: Pat
     assert all(name.startswith("implicit_network.lin") for name in members[1])
     assert all(name.startswith("rendering_network.") for name in members[2])
     assert sum(members, []) == list(names.values())  # in the published order
+
+
+def test_colours_encoding_is_a_part_of_its_own(scene_root: Path, tmp_path: Path) -> None:
+    conf = tiny.conf_text("schedule.parts { colour_encoding.factor = 5, rendering_network.factor = 2 }")
+    conf += tiny.GRID + "\nmodel.rendering_network.encoding { type = hashgrid, levels = 1, log2_table = 6 }\n"
+    trainer = tiny.make_trainer(scene_root, tmp_path, conf=conf)
+    names = {id(parameter): name for name, parameter in trainer.state.model.named_parameters()}
+    rates = {
+        names[id(parameter)]: group["lr"] / trainer.config.learning_rate
+        for group in trainer.state.optimizer.param_groups
+        for parameter in group["params"]
+    }
+    expected = {
+        name: 5 if name == "rendering_network.encoding.table" else 2 if name.startswith("rendering") else 1
+        for name in names.values()
+    }
+    assert rates == pytest.approx(expected)
+
+
+def test_fused_adam_takes_the_same_steps(scene_root: Path, tmp_path: Path) -> None:
+    """In parts it runs fused; against torch's plain loop over parameters."""
+    conf = tiny.conf_text("schedule.parts.rendering_network.factor = 0.5")
+    trainer = tiny.make_trainer(scene_root, tmp_path, conf=conf)
+    fused = trainer.state.optimizer
+    pairs = [
+        (parameter, parameter.detach().clone(), group["lr"])
+        for group in fused.param_groups
+        for parameter in group["params"]
+    ]
+    plain = torch.optim.Adam([{"params": [copy], "lr": rate} for _, copy, rate in pairs], foreach=False)
+    assert fused.defaults["fused"]
+    for number in range(5):
+        generator = torch.Generator().manual_seed(number)
+        for parameter, copy, _ in pairs:
+            parameter.grad = torch.randn(parameter.shape, generator=generator)
+            copy.grad = parameter.grad.clone()
+        fused.step()
+        plain.step()
+    for parameter, copy, _ in pairs:
+        assert (parameter.detach() - copy).abs().max() < 1e-6  # float32, operations in another order
+
+
+@pytest.mark.parametrize("length", [0.5, 7.0])
+def test_longest_gradient(scene_root: Path, tmp_path: Path, length: float) -> None:
+    """Against a norm and a factor by hand; sparse gradients of cameras follow the model's."""
+    trainer = tiny.make_trainer(scene_root, tmp_path, cameras=True)
+    model, poses = trainer.state.model, trainer.state.poses
+    assert poses is not None
+    generator = torch.Generator().manual_seed(0)
+    for parameter in model.parameters():
+        parameter.grad = torch.randn(parameter.shape, generator=generator)
+    total = sum(float(p.grad.double().square().sum()) for p in model.parameters()) ** 0.5  # type: ignore[union-attr]
+    for parameter in model.parameters():
+        parameter.grad *= length / total
+    poses(torch.tensor([1, 3])).sum().backward()
+    (table,) = poses.parameters()
+    before = [p.grad.clone() for p in model.parameters()]  # type: ignore[union-attr]
+    shorten_gradients(model, [poses], 1.0)
+    factor = min(1.0 / length, 1.0)
+    for parameter, grad in zip(model.parameters(), before, strict=True):
+        assert torch.allclose(parameter.grad, factor * grad, rtol=1e-4)  # type: ignore[arg-type]
+    assert table.grad is not None and table.grad.is_sparse
+    rows = table.grad.to_dense()
+    assert torch.allclose(rows[[1, 3]], torch.full((2, rows.shape[1]), factor), rtol=1e-4)
+    assert not rows[[0, 2, 4]].any()
+
+
+def test_a_trainer_shortens_what_the_conf_calls_too_long(scene_root: Path, tmp_path: Path) -> None:
+    lengths = []
+    for name, more in (("free", ""), ("short", "longest_gradient = 0.125")):
+        trainer = tiny.make_trainer(scene_root, tmp_path / name, conf=tiny.conf_text(more))
+
+        def look(*_: Any, trainer: Any = trainer) -> None:
+            grads = [p.grad.norm() for p in trainer.state.model.parameters() if p.grad is not None]
+            lengths.append(float(torch.stack(grads).norm()))
+
+        trainer.state.optimizer.register_step_pre_hook(look)
+        trainer.train()
+    free, short = lengths[: len(lengths) // 2], lengths[len(lengths) // 2 :]
+    assert max(free) > 0.2 and max(short) == pytest.approx(0.125, rel=1e-3)
+
+
+def test_a_length_of_nothing_is_refused() -> None:
+    with pytest.raises(InputError, match=r"longest_gradient = 0\.0: expected a norm above 0"):
+        read_block(TrainConfig, {**load_conf(tiny.conf_text())["train"], "longest_gradient": 0}, "train")
 
 
 def test_milestones_lower_the_step_size_of_each_part(scene_root: Path, tmp_path: Path) -> None:

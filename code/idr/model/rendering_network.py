@@ -36,7 +36,8 @@ class RenderingNetworkConfig:
         weight_norm: Normalise weight rows.
         multires_view: Octaves of the view direction's encoding; 0 for none.
         encoding_view: Block of another encoding of the view direction, in place of ``multires_view``:
-            ``type = spherical_harmonics``, ``degree`` (number of bands), ``mirrored`` (at the normal).
+            ``type = spherical_harmonics``, ``degree`` (number of bands), ``direction`` (``view``,
+            ``mirrored`` at the normal, or ``both``).
         encoding: Block of an encoding of points (`idr.model.encodings`) for colours alone: they may then be
             finer than the geometry. Absent: the network sees the point as it is.
     """
@@ -67,16 +68,16 @@ class RenderingNetwork(nn.Module):
         _check(config)
         self.mode = config.mode
         self.octaves = config.multires_view
-        self.bands, self.mirrored = 0, False
+        self.bands, self.direction = 0, "view"
+        view_width = encoded_width(3, config.multires_view)
         if config.encoding_view is not None:
             view = read_view_encoding(config.encoding_view, f"{WHERE}.encoding_view")
-            self.bands, self.mirrored = view.degree, view.mirrored
-            if view.mirrored and config.mode != "idr":
+            self.bands, self.direction, view_width = view.degree, view.direction, view.width
+            if view.direction != "view" and config.mode != "idr":
                 raise InputError(
-                    f"{WHERE}.encoding_view.mirrored = true: mode {config.mode} does not see both view "
-                    "direction and normal; take mode = idr, or leave mirrored out"
+                    f"{WHERE}.encoding_view.direction = {view.direction}: mode {config.mode} does not "
+                    "see both view direction and normal; take mode = idr, or direction = view"
                 )
-        view_width = self.bands**2 if self.bands else encoded_width(3, config.multires_view)
         extra = view_width - 3 if config.mode != "no_view_dir" else 0
         self.encoding: Encoding | None = None
         if config.encoding is not None:
@@ -106,12 +107,17 @@ class RenderingNetwork(nn.Module):
         elif self.mode == "no_normal":
             inputs = (points, self._encode(view_dirs), features)
         else:
-            seen = mirror(view_dirs, normals) if self.mirrored else view_dirs
-            inputs = (points, self._encode(seen), normals, features)
+            inputs = (points, *self._encode_all(view_dirs, normals), normals, features)
         hidden = torch.cat(inputs, dim=-1)
         for index in range(self.num_layers - 1):
             hidden = functional.relu(self.get_submodule(f"lin{index}")(hidden))
         return torch.tanh(self.get_submodule(f"lin{self.num_layers - 1}")(hidden))
+
+    def _encode_all(self, view_dirs: Tensor, normals: Tensor) -> list[Tensor]:
+        """Encodes view directions (N, 3), mirrored ones, or both."""
+        seen = [view_dirs] if self.direction != "mirrored" else []
+        mirrored = [mirror(view_dirs, normals)] if self.direction != "view" else []
+        return [self._encode(direction) for direction in seen + mirrored]
 
     def _encode(self, view_dirs: Tensor) -> Tensor:
         """Encodes view directions (N, 3)."""

@@ -35,6 +35,10 @@ class TrainConfig:
         keep_checkpoints: Numbered checkpoints to keep; absent for all.
         pixel_sampling: ``per_image`` draws pixels anew for each image; ``per_epoch`` draws one set an epoch
             for all images, as the published code does.
+        images_per_step: Images that share a step's `num_pixels` rays (of ``--batch_size`` B: B as many images
+            and rays). An epoch keeps its number of steps, and shows each image as many times.
+        longest_gradient: Norm, over all of the model's parameters, to which longer gradients are shortened,
+            those of cameras by the same factor; absent for never.
         cameras: What of the cameras is trained beyond the published, a block of its own.
         sampler: Which pixels are drawn more often, a block of its own.
         schedule: What changes from step to step, a block of its own.
@@ -58,16 +62,20 @@ class TrainConfig:
     checkpoint_freq: int = 100
     keep_checkpoints: int | None = None
     pixel_sampling: Literal["per_image", "per_epoch"] = "per_image"
+    images_per_step: int = 1
+    longest_gradient: float | None = None
     cameras: CamerasConfig = field(default_factory=CamerasConfig)
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
 
     def __post_init__(self) -> None:
-        for name in ("num_pixels", "plot_freq", "checkpoint_freq"):
+        for name in ("num_pixels", "plot_freq", "checkpoint_freq", "images_per_step"):
             if getattr(self, name) < 1:
                 raise InputError(f"train.{name} = {getattr(self, name)}: expected 1 or more")
         if self.learning_rate <= 0:
             raise InputError(f"train.learning_rate = {self.learning_rate}: expected a step size above 0")
+        if self.longest_gradient is not None and self.longest_gradient <= 0:
+            raise InputError(f"train.longest_gradient = {self.longest_gradient}: expected a norm above 0")
         if self.learning_rate_cam is not None and self.learning_rate_cam <= 0:
             raise InputError(
                 f"train.learning_rate_cam = {self.learning_rate_cam}: expected a step size above 0"
@@ -85,6 +93,11 @@ class TrainConfig:
 
     def _check_pixels(self) -> None:
         """Checks that what chooses pixels fits together."""
+        if self.num_pixels % self.images_per_step:
+            raise InputError(
+                f"train.images_per_step = {self.images_per_step}: expected a divisor of train.num_pixels, "
+                f"{self.num_pixels}, as images have the same number of rays"
+            )
         by_importance = self.sampler.type == "importance"
         if self.pixel_sampling == "per_epoch" and (by_importance or self.reductions):
             raise InputError(

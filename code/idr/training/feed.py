@@ -15,7 +15,14 @@ from torch import Tensor
 from idr.training.config import TrainConfig
 from idr.training.error_maps import ErrorMaps
 from idr.training.pyramid import reduced_size, sample_reduced
-from idr.training.randomness import Stream, draw_pixels, epoch_order, generator_for, seed_everything
+from idr.training.randomness import (
+    Stream,
+    draw_pixels,
+    epoch_order,
+    epoch_order_of_rounds,
+    generator_for,
+    seed_everything,
+)
 from idr.training.sampler import ImportanceSampler
 from idr.training.step_schedule import StepSchedule
 
@@ -55,7 +62,7 @@ class Feed:
 
     Args:
         dataset: The images; the seam of `SceneDataset`.
-        batch_size: B.
+        batch_size: B, or B over ``config.images_per_step``.
         config: Gives the number of pixels and how they are drawn.
         num_epochs: Epochs of the run, for schedules over all of its steps.
 
@@ -67,7 +74,8 @@ class Feed:
     def __init__(self, dataset: Any, batch_size: int, config: TrainConfig, num_epochs: int = 1) -> None:
         self.dataset = dataset
         self.batch_size = batch_size
-        self.num_pixels = config.num_pixels
+        self.rounds = config.images_per_step
+        self.num_pixels = config.num_pixels // self.rounds
         self.per_epoch = config.pixel_sampling == "per_epoch"
         self.schedule = StepSchedule(config, num_epochs, self.steps_per_epoch)
         self.sampler = None
@@ -95,7 +103,7 @@ class Feed:
         Yields:
             Batches on the host.
         """
-        order = epoch_order(seed, epoch, len(self.dataset)).split(self.batch_size)
+        order = self._order(seed, epoch)
         draw = self._epoch_draw(seed, epoch) if self.per_epoch else None
         for step in range(first_step, len(order)):
             seed_everything(seed, Stream.STEP, epoch, step)  # for what the model draws, and foreign data sets
@@ -111,6 +119,13 @@ class Feed:
         """Tells the sampler, if there is one, what the model returned for a batch."""
         if self.sampler is not None and batch.cells is not None:
             self.sampler.take(batch.cells, outputs, batch.ground_truth["rgb"])
+
+    def _order(self, seed: int, epoch: int) -> tuple[Tensor, ...]:
+        """Returns the images of each step of an epoch."""
+        together = self.batch_size * self.rounds
+        if self.rounds == 1:
+            return epoch_order(seed, epoch, len(self.dataset)).split(together)
+        return epoch_order_of_rounds(seed, epoch, len(self.dataset), self.rounds, together).split(together)
 
     def _epoch_draw(self, seed: int, epoch: int) -> Tensor | None:
         """Draws the pixels of a whole epoch; a foreign data set keeps them itself."""

@@ -1,4 +1,4 @@
-"""Pixels of an image by what they may teach: along the silhouette, far from the object, all others.
+"""Pixels of an image by what they may teach: along the silhouette, inside, outside, far from the object.
 
 H, W image height and width, N = H W pixels.
 """
@@ -14,7 +14,9 @@ from torch import Tensor
 
 from idr.training.sampler_config import SamplerConfig
 
-BAND, PLAIN, FAR = range(3)
+OUTER_BAND, INNER_BAND, INSIDE, PLAIN, FAR = range(5)
+NEAR, BAND, OBJECT = range(FAR), range(INSIDE), range(INNER_BAND, PLAIN)
+"""Kinds that a draw puts together; pixels in the order of kinds, each of them is one stretch."""
 
 
 @dataclass(frozen=True)
@@ -22,21 +24,21 @@ class PixelClasses:
     """The pixels of an image, reduced or not, by what they may teach.
 
     Attributes:
-        order: (N,) int32 pixel numbers: the band's, then the other near ones, then the far ones.
-        kinds: (N,) uint8 `BAND`, `PLAIN` or `FAR`, by pixel.
+        order: (N,) int32 pixel numbers, kind by kind.
+        kinds: (N,) uint8 by pixel: `OUTER_BAND` and `INNER_BAND`, the silhouette's two sides; `INSIDE`, the
+            rest of the object; `PLAIN`, around it; `FAR`.
         counts: Number of each.
         width: Of the image.
     """
 
     order: Tensor
     kinds: Tensor
-    counts: tuple[int, int, int]
+    counts: tuple[int, ...]
     width: int
 
-    @property
-    def num_near(self) -> int:
-        """Pixels that are not far."""
-        return self.counts[BAND] + self.counts[PLAIN]
+    def place(self, kinds: range) -> tuple[int, int]:
+        """Returns where the pixels of some kinds begin in `order`, and how many there are."""
+        return sum(self.counts[: kinds.start]), sum(self.counts[kinds.start : kinds.stop])
 
 
 def classify(mask: Tensor, config: SamplerConfig, factor: int) -> PixelClasses:
@@ -53,14 +55,14 @@ def classify(mask: Tensor, config: SamplerConfig, factor: int) -> PixelClasses:
         for side in (1 - inside, inside)
     )  # 0 on the respective other side
     distance = np.maximum(to_inside, to_outside)
-    kinds = np.full(mask.shape, PLAIN, dtype=np.uint8)
+    kinds = np.where(mask.numpy(), INSIDE, PLAIN).astype(np.uint8)
     if config.far_pixels is not None:
         kinds[to_inside > config.far_pixels] = FAR
-    kinds[distance <= max(config.silhouette_pixels, factor)] = BAND
+    band = distance <= max(config.silhouette_pixels, factor)
+    kinds[band] = np.where(mask.numpy(), INNER_BAND, OUTER_BAND)[band]
     flat = kinds.reshape(-1)
-    counts = np.bincount(flat, minlength=3)
+    counts = np.bincount(flat, minlength=FAR + 1)
     order = np.argsort(flat, kind="stable").astype(np.int32)
     return PixelClasses(
-        torch.from_numpy(order), torch.from_numpy(flat), (int(counts[0]), int(counts[1]), int(counts[2])),
-        mask.shape[1],
-    )  # fmt: skip
+        torch.from_numpy(order), torch.from_numpy(flat), tuple(counts.tolist()), mask.shape[1]
+    )

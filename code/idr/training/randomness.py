@@ -50,6 +50,32 @@ def epoch_order(seed: int, epoch: int, num_images: int) -> Tensor:
     return torch.randperm(num_images, generator=generator_for(seed, Stream.ORDER, epoch))
 
 
+def epoch_order_of_rounds(seed: int, epoch: int, num_images: int, rounds: int, together: int) -> Tensor:
+    """Returns the order of images in an epoch that shows each of them several times.
+
+    Args:
+        seed: Root of all random numbers.
+        epoch: The epoch.
+        num_images: N.
+        rounds: How many times.
+        together: That many images which follow one another, from the first on, are different ones; at most N.
+
+    Returns:
+        (N rounds,): permutation after permutation; `epoch_order` for one round.
+    """
+    generator = generator_for(seed, Stream.ORDER, epoch)
+    order = torch.empty(0, dtype=torch.int64)
+    for _ in range(rounds):
+        new = torch.randperm(num_images, generator=generator)
+        begun = order[len(order) // together * together :]
+        again = torch.isin(new, begun)  # they wait until the group that is begun is full
+        need = (together - len(begun)) % together
+        other = new[~again]
+        rest = new[torch.isin(new, other[:need], invert=True)]
+        order = torch.cat((order, other[:need], rest))
+    return order
+
+
 def draw_pixels(total: int, count: int, generator: torch.Generator) -> Tensor:
     """Draws pixel numbers without replacement, without listing all pixels.
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from idr.training.config import TrainConfig
 
 
-def check_recipe(config: TrainConfig, dataset: Any, model: Any, loss: Any) -> None:
+def check_recipe(config: TrainConfig, dataset: Any, model: Any, loss: Any, batch_size: int = 1) -> None:
     """Refuses what a conf asks of parts that cannot do it; the published confs ask nothing.
 
     Args:
@@ -20,10 +20,16 @@ def check_recipe(config: TrainConfig, dataset: Any, model: Any, loss: Any) -> No
         dataset: Must give single pixels where they are chosen or reduced.
         model: Must have the levels and the parts that are named.
         loss: Must take weights where rays are weighted.
+        batch_size: Of ``images_per_step`` images each.
 
     Raises:
         InputError: One of them cannot.
     """
+    if 1 < config.images_per_step > len(dataset) // batch_size:
+        raise InputError(
+            f"train.images_per_step = {config.images_per_step} with --batch_size {batch_size}: expected no "
+            f"more images than there are, {len(dataset)}"
+        )
     by_importance = config.sampler.type == "importance"
     if by_importance or config.reductions:
         _check_seam(dataset, "sampler.type = importance" if by_importance else "schedule.pyramid")

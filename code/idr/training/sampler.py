@@ -1,7 +1,8 @@
 """Drawing pixels by importance, as the block ``train.sampler`` says.
 
-Four distributions over an image's pixels are mixed: all that are near, those in a band along the silhouette,
-those where the error map is high, and, if wanted, those far outside the mask. Each has a share of the rays.
+Five distributions over an image's pixels are mixed: all that are near, those in a band along the silhouette,
+those on the object, those where the error map is high, and, if wanted, those far outside the mask. Each has a
+share of the rays.
 What the loss then means is told by `SamplerConfig.reweight`.
 
 P pixels of a draw, N pixels of an image.
@@ -17,11 +18,12 @@ import torch
 from torch import Tensor
 
 from idr.training.error_maps import ErrorMaps, residuals_of
-from idr.training.pixel_classes import BAND, FAR, PixelClasses, classify
+from idr.training.pixel_classes import BAND, FAR, NEAR, OBJECT, PixelClasses, classify
 from idr.training.pyramid import reduced_size, sample_reduced
 from idr.training.sampler_config import SamplerConfig
 
-BY_ERROR = 3  # of the distributions near, band, far and error
+UNIFORM = (NEAR, BAND, OBJECT, range(FAR, FAR + 1))  # kinds of pixels of the first distributions
+BY_ERROR = len(UNIFORM)  # the last distribution
 BELOW_ONE = 1 - 2.0**-40  # so that no product with a number of pixels rounds up to it
 
 
@@ -75,11 +77,10 @@ class ImportanceSampler:
         place = (torch.arange(count) + torch.rand(count, dtype=torch.float64, generator=generator)) / count
         shares = self.shares(classes)
         edges = shares.cumsum(0)
-        which = torch.searchsorted(edges[:-1].contiguous(), place, right=True)  # (P,) of the four
+        which = torch.searchsorted(edges[:-1].contiguous(), place, right=True)  # (P,) of the five
         within = ((place - (edges - shares)[which]) / shares[which].clamp(min=1e-300)).clamp(0, BELOW_ONE)
 
-        starts = torch.tensor([0, 0, classes.num_near, 0])
-        counts = torch.tensor([classes.num_near, classes.counts[BAND], classes.counts[FAR], 0])
+        starts, counts = torch.tensor([*map(classes.place, UNIFORM), (0, 0)]).unbind(1)
         pixels = classes.order[starts[which] + (within * counts[which]).long()].long()
         by_error = which == BY_ERROR
         pixels[by_error] = self._by_error(view, factor, within[by_error])
@@ -92,24 +93,25 @@ class ImportanceSampler:
     def probability(self, view: int, factor: int, pixels: Tensor) -> Tensor:
         """Returns the probability, (P,) float64, of pixels of a view; over all its pixels the sum is 1."""
         classes = self.classes(view, factor)
-        near, band, far, error = self.shares(classes)
-        by_kind = torch.stack(
-            (
-                near / classes.num_near + band / max(classes.counts[BAND], 1),
-                near / classes.num_near,
-                far / max(classes.counts[FAR], 1),
-            )
-        )
+        *uniform, error = self.shares(classes)
+        by_kind = torch.zeros(FAR + 1, dtype=torch.float64)
+        for kinds, share in zip(UNIFORM, uniform, strict=True):
+            by_kind[kinds.start : kinds.stop] += share / max(classes.place(kinds)[1], 1)
         cells = self.maps.cells_of(0, pixels, classes.width, factor)
         in_cell = error * self.maps.maps[view].reshape(-1).double()[cells]
         return by_kind[classes.kinds[pixels].long()] + in_cell / self._masses(view, factor).sum()
 
     def shares(self, classes: PixelClasses) -> Tensor:
-        """Returns the shares, (4,) float64, of near, band, far and error; a class without pixels has none."""
-        band = self.config.silhouette if classes.counts[BAND] else 0.0
-        far = self.config.far if classes.counts[FAR] else 0.0
-        rest = 1 - band - far - self.config.error
-        return torch.tensor([rest, band, far, self.config.error], dtype=torch.float64)
+        """Returns the shares, (5,) float64, of near, band, object, far and error; none without pixels."""
+        wanted = (self.config.silhouette, self.config.inside, self.config.far)
+        given = [
+            share if classes.place(kinds)[1] else 0.0
+            for kinds, share in zip(UNIFORM[1:], wanted, strict=True)
+        ]
+        shares = [1 - sum(given) - self.config.error, *given, self.config.error]
+        if not classes.place(NEAR)[1]:  # nothing of the object is seen: all that is far takes the place
+            shares = [0.0, 0.0, 0.0, 1 - self.config.error, self.config.error]
+        return torch.tensor(shares, dtype=torch.float64)
 
     def classes(self, view: int, factor: int) -> PixelClasses:
         """Returns the classes of a view's pixels; kept, at 5 bytes a pixel, until the factor changes."""

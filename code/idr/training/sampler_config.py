@@ -17,6 +17,8 @@ class SamplerConfig:
         silhouette: Share of the rays in the band along the mask's silhouette, uniform there.
         silhouette_pixels: Half the band's width: distance to the nearest pixel on the other side, in pixels
             of the image as it is. At least the two rows of pixels along the silhouette count.
+        inside: Share of the rays on the object, uniform over the mask's pixels; they are all that colours
+            are learned from.
         error: Share of the rays drawn in proportion to the view's error map.
         error_cell: Pixels along the side of a map's cell.
         error_rate: How far a cell's value goes to the mean residual of a step's rays, 0 to 1.
@@ -33,6 +35,7 @@ class SamplerConfig:
     type: Literal["uniform", "importance"] = "uniform"
     silhouette: float = 0.25
     silhouette_pixels: float = 3.0
+    inside: float = 0.0
     error: float = 0.25
     error_cell: int = 8
     error_rate: float = 0.5
@@ -49,14 +52,14 @@ class SamplerConfig:
                     f"{set_otherwise[0]}: belongs to type = importance, got type = uniform; set the type, or "
                     "leave the key out"
                 )
-        for name in ("silhouette", "error", "far", "error_rate", "mask_error"):
+        for name in ("silhouette", "inside", "error", "far", "error_rate", "mask_error"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} = {getattr(self, name)}: expected a share of 0 to 1")
-        given_away = self.silhouette + self.error + self._far_share
+        given_away = self.silhouette + self.inside + self.error + self._far_share
         if given_away >= 1:
             raise InputError(
-                f"silhouette + error + far = {given_away:g}: expected less than 1, so that every pixel "
-                "can be drawn"
+                f"silhouette + inside + error + far = {given_away:g}: expected less than 1, so that every "
+                "pixel can be drawn"
             )
         if self.error_cell < 1 or self.silhouette_pixels < 1:
             raise InputError(

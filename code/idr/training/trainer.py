@@ -28,7 +28,7 @@ from idr.training.cameras import LearnableIntrinsics
 from idr.training.config import TrainConfig
 from idr.training.distributed import OneProcess
 from idr.training.feed import Batch, Feed
-from idr.training.optimizers import make_optimizer
+from idr.training.optimizers import make_optimizer, shorten_gradients
 from idr.training.poses import LearnablePoses
 from idr.training.progress import Averages, MetricsFile, ProgressLine, TensorBoardLog, squared_error
 from idr.training.recipe_checks import check_recipe
@@ -103,7 +103,7 @@ class Trainer:
         self.stop = stop or StopRule()
         self.interrupted = False
         self.render = self.ranks.wrap(model)
-        check_recipe(config, dataset, model, loss)
+        check_recipe(config, dataset, model, loss, batch_size)
         self.feed = Feed(dataset, batch_size, config, num_epochs)
         self.device = next(model.parameters()).device
         self.first_alpha = loss.alpha
@@ -232,6 +232,9 @@ class Trainer:
         for table, rows in state.camera_rows(batch.indices):
             self.ranks.average_row_gradient(table, rows)
         self._check_finite(losses, batch)
+        if self.config.longest_gradient is not None:
+            cameras = [module for module in (state.poses, state.intrinsics) if module is not None]
+            shorten_gradients(state.model, cameras, self.config.longest_gradient)
         state.optimizer.step()
         if self._trains_cameras:
             for optimizer in state.camera_optimizers:

@@ -10,6 +10,7 @@ import torch
 from idr.config import load_conf
 from idr.errors import InputError
 from idr.evaluation.loading import load_model
+from idr.model.rendering_network import RenderingNetwork, RenderingNetworkConfig
 from idr.plugins import build_model
 from tests.model.networks import central_differences, implicit_network
 from tests.training import tiny
@@ -100,6 +101,25 @@ def test_sinusoids_by_name_are_the_published_ones() -> None:
 def test_wrong_values_are_refused(override: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         build_model(load_conf(conf_text(), [override]))
+
+
+def test_colours_have_an_encoding_of_their_own() -> None:
+    """The network sees the encoded point where it saw the point; its table learns, and only by colours."""
+    config = RenderingNetworkConfig("idr", 9, 3, (16,), encoding=BLOCK)
+    network = RenderingNetwork(5, config).double()
+    assert network.encoding is not None
+    assert network.lin0.weight.shape[1] == 9 + 5 + network.encoding.width - 3  # type: ignore[union-attr]
+    x, n, v = (torch.rand(40, 3, dtype=torch.float64) - 0.5 for _ in range(3))
+    z = torch.rand(40, 5, dtype=torch.float64)
+    with torch.no_grad():
+        network.encoding.table.uniform_(-0.1, 0.1)  # type: ignore[operator]
+        hidden = torch.cat((network.encoding(x), v, n, z), 1) @ network.lin0.weight.T + network.lin0.bias  # type: ignore[union-attr,operator]
+        by_hand = torch.tanh(network.lin1(hidden.relu()))  # type: ignore[operator]
+    colours = network(x, n, v, z)
+    assert torch.allclose(colours, by_hand, atol=1e-13)  # float64, sums in another order
+    colours.sum().backward()
+    touched = network.encoding.table.grad.abs().sum(dim=1) > 0  # type: ignore[union-attr,operator]
+    assert 0 < int(touched.sum()) < len(touched)
 
 
 @pytest.mark.parametrize("gradient", ["analytic", "numerical"])

@@ -9,7 +9,7 @@ import torch
 from scipy import special
 
 from idr.errors import InputError
-from idr.model.encodings.spherical_harmonics import spherical_harmonics
+from idr.model.encodings.spherical_harmonics import mirror, spherical_harmonics
 from idr.model.rendering_network import RenderingNetwork, RenderingNetworkConfig
 
 BLOCK = {"type": "spherical_harmonics", "degree": 4}
@@ -55,12 +55,51 @@ def test_rendering_network_takes_them(mode: str, d_in: int, others: int) -> None
     assert network(x, x, directions(7).float(), torch.rand(7, 5)).shape == (7, 3)
 
 
+def test_mirroring_against_a_householder_matrix() -> None:
+    """-v reflected in the plane across n, (I - 2 n n^T)(-v); normals of any length."""
+    v, n = directions(40), directions(41)[:40]
+    for length in (1.0, 0.3, 7.0):
+        found = mirror(v, length * n)
+        householder = torch.eye(3, dtype=torch.float64) - 2 * n[:, :, None] * n[:, None, :]
+        assert (found - (householder @ -v[:, :, None])[:, :, 0]).abs().max() < 1e-14
+    assert (mirror(mirror(v, n), n) - v).abs().max() < 1e-14
+    assert torch.equal(mirror(v, torch.zeros_like(n)), -v)
+
+
+def test_mirroring_has_a_gradient_by_normal_and_direction() -> None:
+    v, n = directions(5).requires_grad_(), (0.7 * directions(6)[:5]).requires_grad_()
+    assert torch.autograd.gradcheck(mirror, (v, n))
+
+
+@pytest.mark.parametrize("direction", ["view", "mirrored", "both"])
+def test_which_direction_the_rendering_network_sees(direction: str) -> None:
+    """Of a pair of view directions with one mirror image each, as the first layer's weights pick them."""
+    block = {**BLOCK, "direction": direction}
+    network = RenderingNetwork(2, RenderingNetworkConfig("idr", 9, 3, (64,), encoding_view=block)).double()
+    v, n = directions(30), 1.5 * directions(31)[:30]
+    expected = {
+        "view": [spherical_harmonics(v, 4)],
+        "mirrored": [spherical_harmonics(mirror(v, n), 4)],
+        "both": [spherical_harmonics(v, 4), spherical_harmonics(mirror(v, n), 4)],
+    }[direction]
+    x, features = torch.rand(30, 3, dtype=torch.float64), torch.rand(30, 2, dtype=torch.float64)
+    hidden = network.lin0(torch.cat((x, *expected, n, features), dim=1)).relu()  # type: ignore[operator]
+    by_hand = torch.tanh(network.lin1(hidden))  # type: ignore[operator]
+    assert torch.equal(network(x, n, v, features), by_hand)
+
+
 @pytest.mark.parametrize(
     ("block", "mode", "message"),
     [
         ({"type": "spherical_harmonics", "degree": 5}, "idr", r"encoding_view.degree = 5: expected 1 to 4"),
         ({"type": "sinusoids"}, "idr", r"encoding_view.type = sinusoids: expected one of"),
         (BLOCK, "no_view_dir", "mode no_view_dir has no view direction"),
+        (
+            {**BLOCK, "direction": "mirror"},
+            "idr",
+            r"encoding_view.direction: got 'mirror'.*did you mean mirrored",
+        ),
+        ({**BLOCK, "direction": "both"}, "no_normal", "direction = both: mode no_normal does not see both"),
     ],
 )
 def test_wrong_blocks(block: dict, mode: str, message: str) -> None:

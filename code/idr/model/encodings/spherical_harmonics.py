@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -24,17 +25,23 @@ class SphericalHarmonicsConfig:
     Attributes:
         type: The encoding's name.
         degree: Number of bands, 1 to 4; they are degree^2 numbers.
-        mirrored: Take the view direction mirrored at the normal, which highlights of fixed lights follow
-            (Verbin et al. 2022, Eq. 4).
+        direction: ``view``, the direction to the camera; ``mirrored``, that direction mirrored at the normal,
+            which highlights of fixed lights follow (Verbin et al. 2022, Eq. 4); or ``both``, the bands of one
+            after those of the other.
     """
 
     type: str = "spherical_harmonics"
     degree: int = 4
-    mirrored: bool = False
+    direction: Literal["view", "mirrored", "both"] = "view"
 
     def __post_init__(self) -> None:
         if not 1 <= self.degree <= MAX_DEGREE:
             raise InputError(f"degree = {self.degree}: expected 1 to {MAX_DEGREE} bands")
+
+    @property
+    def width(self) -> int:
+        """Numbers that a direction becomes."""
+        return self.degree**2 * (2 if self.direction == "both" else 1)
 
 
 def mirror(direction: Tensor, normal: Tensor) -> Tensor:
