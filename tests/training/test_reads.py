@@ -39,6 +39,7 @@ def step(trainer: Trainer, index: int) -> list[str]:
 def test_a_step_reads_at_most_four_times(
     scene_root: Path, tmp_path: Path, reads_cost: None, cameras: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(network_search, "SEARCHED_SHARE", 0.02)  # the published tracer gets what is beyond
     trainer = tiny.make_trainer(scene_root, tmp_path, cameras=cameras)
     tracer, steps, builds, fallbacks = trainer.state.model.ray_tracer, [], 0, []
     trace = tracer._published.trace
