@@ -4,14 +4,17 @@
    where it probably is not give two histograms of colours, counted over all views together: what is cut off
    in one view, or seen through a hole, is told by the others.
 2. GrabCut begins with that labelling and separates each photograph.
-3. The masks carve a visual hull. GrabCut begins again from each mask, with what lies well beyond the outline
-   that the OTHER views' masks allow as sure background. Three times.
+3. If sparse points show a table below the object, what agrees with its picture is background and what does
+   not is object (`table.py`), whatever their colours.
+4. The masks carve a visual hull. GrabCut begins again from each mask, with what lies well beyond the outline
+   that the OTHER views' masks allow, or is seen to be the table, as sure background. Three times.
 
 B views, N points, H rows, W columns. World frame and unit.
 """
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 import cv2
@@ -22,9 +25,13 @@ from scipy.ndimage import gaussian_filter
 from idr.errors import InputError
 from idr.importers.mask_seeds import Seeds, seeds_from_cameras, seeds_from_points
 from idr.importers.source import Array, resized
+from idr.importers.sparse_points import sparse_points
+from idr.importers.table import Table, find_table
 from idr.preprocess.outlines import hull_silhouette
 from idr.preprocess.scene_views import SceneViews, make_views
 from idr.preprocess.visual_hull import SceneHull, nearest_pixels
+
+log = logging.getLogger(__name__)
 
 WORKING_SIDE = 480
 """Longest side of the images that are worked on; masks are brought back to full size afterwards."""
@@ -48,6 +55,9 @@ RARE_COLOUR = 1e-6
 """Share of all pixels below which a colour says nothing."""
 ODDS_WITHIN, ODDS_BEYOND = 0.0, 0.7
 """Log odds of a colour above which a pixel begins as object, within the first region and beyond it."""
+TABLE_MAYBE, TABLE_SURE, OBJECT_MAYBE, OBJECT_SURE = -0.1, -0.25, 0.5, 1.2
+"""Evidence of the table (`table.py`) below which a pixel begins as background and below which it stays so;
+above which it begins as object and above which it stays so."""
 REACH = 0.4
 """How far beyond the first region the object may go on, over the square root of the region's area."""
 
@@ -66,7 +76,11 @@ class MadeMasks:
 
 
 def make_masks(
-    images: list[NDArray[np.uint8]], names: list[str], projections: Array, points: Array | None
+    images: list[NDArray[np.uint8]],
+    names: list[str],
+    projections: Array,
+    points: Array | None,
+    scene_points: Array | None = None,
 ) -> MadeMasks:
     """Makes a mask for every view.
 
@@ -75,6 +89,7 @@ def make_masks(
         names: B names, for messages.
         projections: (B, 3, 4) world to pixels.
         points: (N, 3) sparse points on the object, None to start from where the cameras look.
+        scene_points: (N, 3) sparse points of object and surroundings, for the table; None to find some.
 
     Returns:
         The masks.
@@ -97,12 +112,21 @@ def make_masks(
         _cut(image, _first_labels(region, odd))
         for image, region, odd in zip(small, seeds.regions, odds, strict=True)
     ]
-    _refuse_nothing(masks, names)
+    table = _table(small, matrices, seeds, scene_points)
+    if table is None:
+        _refuse_nothing(masks, names)
+        evidence = [np.zeros(mask.shape, np.float32) for mask in masks]
+    else:
+        if any(_is_nothing(mask) for mask in masks):  # colours tell nothing; the table alone may
+            without = table.evidence(small, [np.zeros_like(mask) for mask in masks])
+            masks = [found > OBJECT_MAYBE for found in without]
+        _refuse_nothing(masks, names)
+        evidence = table.evidence(small, masks)
     for _ in range(ROUNDS):
         outlines = other_views_outlines(_views(names, masks, matrices), seeds)
         masks = [
-            _cut(image, _labels(outline, mask)) if outline.any() else mask
-            for image, outline, mask in zip(small, outlines, masks, strict=True)
+            _cut(image, _labels(outline, mask, against_table)) if outline.any() else mask
+            for image, outline, mask, against_table in zip(small, outlines, masks, evidence, strict=True)
         ]
         _refuse_nothing(masks, names)
     masks = [_tidy(mask) for mask in masks]
@@ -110,6 +134,19 @@ def make_masks(
     agreement = [(m & o).sum() / max(1, (m | o).sum()) for m, o in zip(masks, outlines, strict=True)]
     full = tuple(_enlarged(mask, image.shape[:2]) for mask, image in zip(masks, images, strict=True))
     return MadeMasks(full, np.array(agreement))
+
+
+def _table(
+    images: list[NDArray[np.uint8]], projections: Array, seeds: Seeds, scene_points: Array | None
+) -> Table | None:
+    """The table below the object, from sparse points of the scene or, without them, from some made here."""
+    if scene_points is None:
+        scene_points = sparse_points(images, projections, seeds.center)
+    plane = find_table(scene_points, seeds, projections)
+    if plane is None:
+        return None
+    log.info("a table was found below the object: what looks like it is background")
+    return Table(plane, seeds, projections)
 
 
 def other_views_outlines(views: SceneViews, seeds: Seeds) -> list[NDArray[np.bool_]]:
@@ -158,9 +195,13 @@ def _views(names: list[str], masks: list[NDArray[np.bool_]], projections: Array)
     return make_views(tuple(names), tuple(masks), projections)
 
 
+def _is_nothing(mask: NDArray[np.bool_]) -> bool:
+    return bool(mask.mean() < EMPTY_SHARE or mask.all())
+
+
 def _refuse_nothing(masks: list[NDArray[np.bool_]], names: list[str]) -> None:
     for mask, name in zip(masks, names, strict=True):
-        if mask.mean() < EMPTY_SHARE or mask.all():
+        if _is_nothing(mask):
             raise InputError(
                 f"{name}: no object could be told from its background by colour and the other views; "
                 "give masks "
@@ -209,12 +250,18 @@ def _first_labels(region: NDArray[np.bool_], odds: NDArray[np.float32]) -> NDArr
     return _with_background(labels)
 
 
-def _labels(outline: NDArray[np.bool_], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """GrabCut's labels for an outline that the other views allow."""
+def _labels(
+    outline: NDArray[np.bool_], mask: NDArray[np.bool_], against_table: NDArray[np.float32]
+) -> NDArray[np.uint8]:
+    """GrabCut's labels for an outline that the other views allow, and the evidence of the table."""
     unit = float(np.sqrt(outline.sum()))
     to_outline = cv2.distanceTransform((~outline).astype(np.uint8), cv2.DIST_L2, 5)
     labels = np.where(mask, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
-    labels[to_outline > max(2.0, RING * unit)] = cv2.GC_BGD
+    labels[against_table < TABLE_MAYBE] = cv2.GC_PR_BGD
+    labels[against_table > OBJECT_MAYBE] = cv2.GC_PR_FGD
+    labels[against_table > OBJECT_SURE] = cv2.GC_FGD
+    beyond = to_outline > max(2.0, RING * unit)
+    labels[beyond | (against_table < TABLE_SURE)] = cv2.GC_BGD
     return _with_background(labels)
 
 
