@@ -143,7 +143,7 @@ def test_what_stands_on_a_table_is_told_from_it_without_colour(
 
 
 def test_masks_of_an_object_of_its_tables_colours(box: tuple[list[np.ndarray], np.ndarray]) -> None:
-    """By colour alone these are refused; twelve views, of one arc, leave a hull with corners beyond the box."""
+    """By colour alone these are refused; a hull of twelve views has corners beyond the box."""
     pictures, matrices = box
     names = [f"view {k}" for k in range(len(pictures))]
     made = make_masks(pictures, names, matrices, None)

@@ -165,7 +165,7 @@ class Table:
             B arrays (H, W): about the log odds of an object, from `LOWEST` where the table is seen to
             `HIGHEST`; 0 where nothing can be said.
         """
-        labs = [cv2.cvtColor(image, cv2.COLOR_RGB2LAB) for image in images]
+        labs = [np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2LAB), dtype=np.uint8) for image in images]
         picture = self._picture(labs, masks)
         return [self._compared(k, lab, picture) for k, lab in enumerate(labs)]
 
