@@ -45,6 +45,8 @@ UNSURE, TEXTURED = 2.5, 1.5
 plain that agreeing with them says nothing."""
 SURROUNDINGS = 15
 """Cells along the window in which texture is measured."""
+EDGE = 0.5
+"""Share of the largest difference among the 3 x 3 cells around that counts as a deviation."""
 SLACK = 1.5
 """A pixel's difference is measured in this many deviations of its cell."""
 LOWEST, HIGHEST = -1.0, 3.0
@@ -125,6 +127,7 @@ class _Picture:
         views: (G, G) how many views see the cell.
         usual: The median deviation of the table.
         texture: (G, G) deviation of the colours around each cell.
+        edges: (G, G) what a shift of half a cell may change: prints have edges, cameras small errors.
     """
 
     colours: NDArray[np.float32]
@@ -132,6 +135,7 @@ class _Picture:
     views: NDArray[np.float32]
     usual: float
     texture: NDArray[np.float32]
+    edges: NDArray[np.float32]
 
 
 class Table:
@@ -202,24 +206,27 @@ class Table:
         window = (SURROUNDINGS, SURROUNDINGS)
         variance = (cv2.blur(colours**2, window) - cv2.blur(colours, window) ** 2).sum(axis=2)
         shape = (CELLS, CELLS)
+        squares = np.ones((3, 3), np.uint8)
+        edges = np.linalg.norm(cv2.dilate(colours, squares) - cv2.erode(colours, squares), axis=2)
         return _Picture(
             colours,
             deviations.reshape(shape),
             count.astype(np.float32).reshape(shape),
             usual,
             np.sqrt(np.maximum(variance, 0.0)),
+            (EDGE * edges).astype(np.float32),
         )
 
     def _compared(self, k: int, lab: NDArray[np.uint8], picture: _Picture) -> NDArray[np.float32]:
         """The evidence of one view, (H, W)."""
         across, along, on_table = self._places(k, lab.shape[:2])
-        colours, deviations, texture = (
+        colours, deviations, texture, edges = (
             cv2.remap(layer, across, along, cv2.INTER_LINEAR)
-            for layer in (picture.colours, picture.deviations, picture.texture)
+            for layer in (picture.colours, picture.deviations, picture.texture, picture.edges)
         )
         views = cv2.remap(picture.views, across, along, cv2.INTER_NEAREST)
         known = on_table & (views >= FEWEST_VIEWS) & (deviations < UNSURE * picture.usual)
-        scale = SLACK * np.maximum(deviations, picture.usual)
+        scale = SLACK * np.maximum(np.maximum(deviations, picture.usual), edges)
         difference = np.linalg.norm(lab.astype(np.float32) - colours, axis=2)
         found = np.clip(0.5 * (difference / scale) ** 2 + LOWEST, LOWEST, HIGHEST)
         plain = texture < TEXTURED * picture.usual
