@@ -28,6 +28,7 @@ MODEL = "ModelParameters"
 TRAINER = "TrainerState"
 TRACER = "TracerState"
 CAMERAS = "CameraState"
+RECIPE = "RecipeState"
 
 STATE_KEYS: Mapping[str, str | None] = {
     MODEL: "model_state_dict",
@@ -38,8 +39,9 @@ STATE_KEYS: Mapping[str, str | None] = {
     TRAINER: None,
     TRACER: None,
     CAMERAS: None,
+    RECIPE: None,
 }
-"""Parts of a checkpoint, and the key beside `epoch` in each file. The last three are not published."""
+"""Parts of a checkpoint, and the key beside `epoch` in each file. The last four are not published."""
 
 PARTS = tuple(STATE_KEYS)
 LATEST = "latest"

@@ -40,15 +40,33 @@ def arguments() -> argparse.Namespace:
 def test_parity_names_what_is_missed(gpu_check, monkeypatch: pytest.MonkeyPatch) -> None:
     arrays = golden.arrays
     monkeypatch.setattr(golden, "NAMES", ("a",))
-    assert gpu_check.parity(CPU) == []
+    assert gpu_check.parity(CPU) == ([], [])
     assert golden.arrays is arrays
 
     def altered(*given: str) -> dict[str, torch.Tensor]:
         return {key: value * 1.01 if key == "net.out" else value for key, value in arrays(*given).items()}
 
     monkeypatch.setattr(golden, "arrays", altered)
-    missed = gpu_check.parity(CPU)
+    missed, rounded = gpu_check.parity(CPU)
+    assert not rounded
     assert missed and missed[0].startswith("networks of a: ")
+
+
+@pytest.mark.parametrize(("factor", "is_rounding"), [(1.004, True), (1.1, False)])
+def test_only_a_gradient_that_is_off_by_little_is_put_down_to_rounding(
+    gpu_check, monkeypatch: pytest.MonkeyPatch, factor: float, is_rounding: bool
+) -> None:
+    arrays = golden.arrays
+    monkeypatch.setattr(golden, "NAMES", ("a",))
+
+    def altered(*given: str) -> dict[str, torch.Tensor]:
+        name = "train.grad.implicit_network.lin1.bias"
+        return {key: value * factor if key == name else value for key, value in arrays(*given).items()}
+
+    monkeypatch.setattr(golden, "arrays", altered)
+    missed, rounded = gpu_check.parity(CPU)
+    assert (len(missed), len(rounded)) == ((0, 1) if is_rounding else (1, 0))
+    assert "lin1.bias" in (missed + rounded)[0]
 
 
 def test_reads_of_steps_that_cost_some(
@@ -86,7 +104,7 @@ def test_reads_do_not_grow_with_the_rays_that_the_grid_leaves_open(
 
 def test_a_failure_is_said_and_ends_the_command(gpu_check, capsys: pytest.CaptureFixture[str]) -> None:
     good = {
-        "device": "cpu", "torch": "2", "missed": [], "seconds": {"accelerated": 0.1},
+        "device": "cpu", "torch": "2", "missed": [], "rounded": [], "seconds": {"accelerated": 0.1},
         "reads": {"steps": 3, "most": 2, "places": ["nonzero at x.py:1"], "watched": 0},
     }  # fmt: skip
     gpu_check.report(good)

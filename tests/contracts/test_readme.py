@@ -6,6 +6,7 @@ import ast
 import importlib
 import re
 import shlex
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,10 @@ import pytest
 
 import idr
 from idr.cli import make_scene
-from idr.config import load_conf, save_conf
+from idr.config import load_conf, read_block, save_conf
+from idr.training.config import TrainConfig
+from idr.training.sampler_config import SamplerConfig
+from idr.training.schedule_config import ScheduleConfig
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -89,6 +93,17 @@ def test_table_leads_to_code(path: str, name: str) -> None:
 def test_confs_named_exist() -> None:
     for name in re.findall(r"`((?:dtu|demo)\w*\.conf)`", README):
         assert (ROOT / "confs" / name).is_file(), name
+
+
+def test_the_recipe_is_read_and_every_key_of_its_table_is_one() -> None:
+    (recipe,) = re.findall(r"^```\n(train \{.*?)^```", README, flags=re.M | re.S)
+    train = {**load_conf(ROOT / "confs" / "fast.conf")["train"], **load_conf(recipe)["train"]}
+    config = read_block(TrainConfig, train, "train")
+    assert config.sampler.type == "importance" and config.schedule.parts.encoding is not None
+    for owner, names in re.findall(r"^\| `train\.(?:(sampler|schedule)\.)?([^|]+?) \|", README, flags=re.M):
+        block = {"sampler": SamplerConfig, "schedule": ScheduleConfig}.get(owner, TrainConfig)
+        for name in re.findall(r"\w+", names):
+            assert name in {field.name for field in fields(block)}, (owner, name)
 
 
 def test_library_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

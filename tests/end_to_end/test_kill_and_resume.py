@@ -33,6 +33,7 @@ NUM_EPOCHS = 16
 LONGEST_LIFE = 10.0  # epochs' time before the kill: the plots of epoch 0 take several
 SETTINGS: dict[str, dict[str, Any]] = {
     "fixed cameras": {"flags": [], "conf": "", "kills": 10},
+    "recipe": {"flags": [], "conf": "", "added": tiny.RECIPE, "kills": 6},
     "trained cameras": {
         "flags": ["--train_cameras", "--batch_size", "2"],  # of three images: the last batch is short
         "conf": "plot_freq = 4, keep_checkpoints = 3",
@@ -90,8 +91,9 @@ def latest_checkpoint(exps: Path) -> tuple[Path, str] | None:
 def kill_and_resume(root: Path, setting: dict[str, Any], dice: random.Random) -> dict[str, Any]:
     """Kills trainings at random instants, looks at the checkpoint each time and lets the last one finish."""
     tiny.write_scene(root / "data", NUM_VIEWS)
-    (root / "tiny.conf").write_text(tiny.conf_text(setting["conf"]))
-    (root / "whole.conf").write_text(tiny.conf_text())  # keeps all checkpoints, draws no plots
+    added = setting.get("added", "")
+    (root / "tiny.conf").write_text(tiny.conf_text(setting["conf"]) + added)
+    (root / "whole.conf").write_text(tiny.conf_text() + added)  # keeps all checkpoints, draws no plots
     flags = [*setting["flags"], *([] if setting["conf"] == "" else ["--set", "plot.resolution=4"])]
     whole_command = tiny.command(root, *flags, nepoch=NUM_EPOCHS, exps="whole", conf="whole.conf")
     started = time.monotonic()
@@ -122,11 +124,10 @@ def kill_and_resume(root: Path, setting: dict[str, Any], dice: random.Random) ->
     return {"kills": kills, "differing": differing, "epochs": epochs, "same_rows": rows[0] == rows[1]}
 
 
-@pytest.fixture(scope="module")
-def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """What `kill_and_resume` found, by setting."""
+def outcome_of(setting: str, place: Path) -> Any:
+    """What `kill_and_resume` found; each setting has a process, and its time, of its own."""
     process = subprocess.run(
-        [sys.executable, __file__, str(tmp_path_factory.mktemp("killed"))],
+        [sys.executable, __file__, str(place), setting],
         env=environment(), capture_output=True, text=True, timeout=280,
     )  # fmt: skip
     assert process.returncode == 0, process.stderr
@@ -134,8 +135,8 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @pytest.mark.parametrize("setting", list(SETTINGS))
-def test_killed_at_random_instants_a_run_goes_on_to_the_same_bits(setting: str, outcomes: Any) -> None:
-    outcome = outcomes[setting]
+def test_killed_at_random_instants_a_run_goes_on_to_the_same_bits(setting: str, tmp_path: Path) -> None:
+    outcome = outcome_of(setting, tmp_path)
     assert outcome["kills"] == SETTINGS[setting]["kills"]
     assert outcome["differing"] == [] and outcome["same_rows"]
     assert outcome["epochs"][-1] == NUM_EPOCHS
@@ -180,9 +181,8 @@ def test_ctrl_c_in_a_terminal(tmp_path: Path) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    place = Path(sys.argv[1])
+    place, name = Path(sys.argv[1]), sys.argv[2]
     tiny.write_scene(place / "data", NUM_VIEWS)
     tiny.write_conf(place / "tiny.conf")
     assert main(tiny.command(place, nepoch=1)) == 0  # the children will find everything imported
-    found = {name: kill_and_resume(place / name, SETTINGS[name], random.Random(name)) for name in SETTINGS}
-    print(json.dumps(found), flush=True)  # noqa: T201
+    print(json.dumps(kill_and_resume(place / name, SETTINGS[name], random.Random(name))), flush=True)  # noqa: T201

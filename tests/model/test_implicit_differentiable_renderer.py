@@ -136,9 +136,10 @@ def test_draws_are_taken_as_given() -> None:
 
 
 def test_generator_alone_decides_the_draws() -> None:
-    network, given = idr_network().train(), camera_input()
+    given = camera_input()
 
     def points(seed: int, global_seed: int) -> torch.Tensor:
+        network = idr_network().train()
         torch.manual_seed(global_seed)
         return network({**given, "generator": torch.Generator().manual_seed(seed)})["grad_theta"]
 

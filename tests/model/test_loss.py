@@ -121,6 +121,21 @@ def test_divided_by_all_rays() -> None:
     assert half.item() == pytest.approx(per_ray[:4].sum().item() / 8)  # 8, although 4 are shaded
 
 
+def test_a_weight_counts_a_ray_that_often() -> None:
+    """Whole numbers as weights against rays repeated so often, divided by the rays there were."""
+    outputs, rgb = random_outputs(2, 12, seed=7)
+    weights = torch.randint(0, 4, (24,), generator=torch.Generator().manual_seed(0))
+    weighted = IDRLoss(*WEIGHTS)(outputs, {"rgb": rgb, "weights": weights.view(2, 12).double()})
+    rows = torch.arange(24).repeat_interleave(weights)
+    repeated = {name: value[rows] for name, value in outputs.items() if name != "grad_theta"}
+    counted = IDRLoss(*WEIGHTS)(
+        {**repeated, "grad_theta": outputs["grad_theta"]}, {"rgb": rgb.reshape(-1, 3)[rows]}
+    )
+    for name in ("rgb_loss", "mask_loss"):
+        assert weighted[name].item() == pytest.approx(counted[name].item() * len(rows) / 24)
+    assert weighted["eikonal_loss"] == counted["eikonal_loss"]
+
+
 def test_extreme_logits_stay_finite() -> None:
     outputs, rgb = random_outputs(1, 4, seed=6, hit=0.0)
     outputs["sdf_output"] = torch.tensor([[50.0], [-50.0], [50.0], [-50.0]], dtype=DOUBLE)

@@ -204,3 +204,42 @@ def test_hits_outside_the_mask_go_on_to_the_deepest_point() -> None:
     excess = scene.shape.sdf(scene.rays.at(result.depth)) - scene.shape.sdf(scene.rays.at(closest))
     # Deep inside the grid is coarse: it rounds the kink at the centre off by half its spacing of 2 / 32.
     assert excess[hit].max() < 1 / 32
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_hits_lie_on_a_surface_that_bends_sharply(training: bool) -> None:
+    """Ripples as sharp as a network's highest octave: slopes that agree by chance must not be extrapolated."""
+
+    def rippled(x: Tensor) -> Tensor:
+        return x.norm(dim=1) - 0.5 + 0.02 * torch.sin(32 * x[:, 0]) * torch.cos(32 * x[:, 1] + 16 * x[:, 2])
+
+    rays = rays_at(3000, 11)
+    tracer = AcceleratedTracer(TracerConfig(1.0, line_step_iters=3))
+    draws = torch.rand(100, generator=torch.Generator().manual_seed(0), dtype=DOUBLE) if training else None
+    mask = torch.ones(3000, dtype=torch.bool)
+    result = tracer.trace(rippled, rays, crossing_of(rays, 1.0), mask, draws)
+    assert result.hit.sum() > 500
+    depth = result.depth[result.hit].clone().requires_grad_(True)
+    value = rippled(rays.subset(result.hit).at(depth))
+    assert value.abs().max() <= ON_SURFACE
+    (along,) = torch.autograd.grad(value.sum(), depth)
+    assert (along < 0).float().mean() > 0.999  # into the object, but where a ray touches it
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_rays_without_a_hit_end_at_a_drawn_depth(seed: int) -> None:
+    """The nearest to where f is smallest, by a slow loop."""
+    generator = torch.Generator().manual_seed(seed)
+    rays, ball = rays_at(200, seed), Ball(radius=0.4)
+    draws = torch.rand(37, generator=generator, dtype=DOUBLE)
+    tracer, crossing = AcceleratedTracer(TracerConfig(1.0)), crossing_of(rays, 1.0)
+    result = tracer.trace(ball.sdf, rays, crossing, torch.zeros(200, dtype=torch.bool), draws)
+    compared = 0
+    for ray in (~result.hit & crossing.crosses).nonzero().flatten().tolist():
+        depths = crossing.near[ray] + draws * (crossing.far[ray] - crossing.near[ray])
+        assert (depths - result.depth[ray]).abs().min() < 1e-12
+        values = ball.sdf(rays.origin[ray] + depths.unsqueeze(1) * rays.direction[ray])
+        value = values[(depths - result.depth[ray]).abs().argmin()]
+        assert value <= values.min() + 5e-3  # the grid knows the smallest within its own error
+        compared += 1
+    assert compared > 20

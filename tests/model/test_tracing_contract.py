@@ -118,11 +118,11 @@ def test_the_way_of_devices_on_which_reads_cost(mode: str, monkeypatch: pytest.M
     assert evaluations < evaluations_there < 5 * evaluations
 
 
-# f at the point where a ray without a hit ends, above f at the published search's. Measured over a, b, c and
-# demo: evaluation at most 0.0058 where f < 0.1, 0.118 elsewhere; training, whose grid is coarser, 0.0283 and
-# 0.048. The mask loss weighs f by exp(-alpha f), alpha from 50 on: from f = 0.1 on less than a hundredth.
-EXCESS = {"evaluation": (0.0065, 0.13), "training outside": (0.035, 0.06)}
-RARE = {"evaluation": 0.002, "training outside": 0.05}  # most rays below 0.1 whose excess is above 0.005
+# f at the point where a ray without a hit ends, above f at the published search's, where that is below 0.1
+# and elsewhere. Measured over a, b, c and demo: evaluation, which uses it for nothing and has few samples,
+# at most 0.010 and 0.06; training at most 0.0240, above 0.005 on 1.2 % and 1.7 % of the rays.
+EXCESS = {"evaluation": (0.012, 0.065), "training outside": (0.026, 0.026)}
+RARE = {"evaluation": (0.006, 0.2), "training outside": (0.014, 0.019)}  # most rays above 0.005
 
 
 @pytest.mark.parametrize("mode", EXCESS)
@@ -135,7 +135,8 @@ def test_smallest_f_of_misses(name: str, mode: str) -> None:
     excess, near = (value - oracle)[missed], oracle[missed] < 0.1
     assert near.sum() > 300
     assert excess[near].max() <= EXCESS[mode][0] and excess.max() <= EXCESS[mode][1]
-    assert (excess[near] > 5e-3).float().mean() <= RARE[mode]
+    assert (excess[near] > 5e-3).float().mean() <= RARE[mode][0]
+    assert (excess[~near] > 5e-3).float().mean() <= RARE[mode][1]
 
 
 # --- rendering ----------------------------------------------------------------------------------------------

@@ -117,7 +117,8 @@ def test_training_goes_on_as_in_float32(all_cheap: None) -> None:
         assert model.carried_state() is not None  # the grid inside goes into checkpoints as ever
         model.restore_carried_state(model.carried_state())
     assert losses[0] != losses[1]  # the points differ within the threshold
-    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    # A ray without a hit ends at one of 100 depths: a value that is off may choose the one beside it.
+    assert losses[0] == pytest.approx(losses[1], rel=5e-4)
 
 
 def test_a_cpu_is_said_to_be_slow_once(caplog: pytest.LogCaptureFixture) -> None:

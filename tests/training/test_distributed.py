@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -78,11 +79,13 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     root = tmp_path_factory.mktemp("ranks")
     tiny.write_scene(root / "data")
     tiny.write_conf(root / "tiny.conf")
+    (root / "recipe.conf").write_text(tiny.conf_text() + tiny.RECIPE)
     assert main(tiny.command(root, *ODD, nepoch=1, exps="grown")) == 0
     plan = [
         ("fixed", 2, ODD, []),
         ("cameras", 2, CAMERAS, []),
         ("beyond", 2, BEYOND, []),
+        ("recipe", 2, CAMERAS, []),
         ("parts", 1, CAMERAS, []),
         ("parts", 2, [*CAMERAS, "--is_continue"], []),
         ("grown", 2, [*ODD, "--is_continue"], []),
@@ -98,7 +101,13 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
         {
             "name": name,
             "port": port,
-            "arguments": tiny.command(root, *flags, nepoch=nepoch, exps=name),
+            "arguments": tiny.command(
+                root,
+                *flags,
+                nepoch=nepoch,
+                exps=name,
+                conf=f"{'recipe' if name == 'recipe' else 'tiny'}.conf",
+            ),
             "rank1": rank1,
         }
         for (name, nepoch, flags, rank1), port in zip(plan, free_ports(len(plan)), strict=True)
@@ -120,6 +129,7 @@ def alone(ran: Ran) -> Path:
     assert main(tiny.command(ran.root, *ODD, nepoch=2, exps="fixed1")) == 0
     assert main(tiny.command(ran.root, *CAMERAS, nepoch=2, exps="cameras1")) == 0
     assert main(tiny.command(ran.root, *BEYOND, nepoch=2, exps="beyond1")) == 0
+    assert main(tiny.command(ran.root, *CAMERAS, nepoch=2, exps="recipe1", conf="recipe.conf")) == 0
     return ran.root
 
 
@@ -154,6 +164,10 @@ def assert_same_training(left: Path, right: Path) -> None:
         for kind in ("optimizer_poses", "optimizer_intrinsics"):
             means = [next(iter(part[kind]["state"].values()))["exp_avg"] for part in (one, two)]
             assert float((means[0] - means[1]).abs().max()) <= 1e-3 * float(means[0].abs().max()) > 0
+    if "RecipeState" in tiny.parts_of(left):
+        one, two = (tiny.parts_of(run)["RecipeState"] for run in (left, right))
+        assert one["open_levels"] == two["open_levels"]
+        assert float((one["error_maps"] - two["error_maps"]).abs().max()) < 2 / 1024  # they are rounded so
     assert form_of(tiny.parts_of(left)) == form_of(tiny.parts_of(right))
 
 
@@ -174,7 +188,7 @@ def form_of(content: object) -> object:
     return type(content)
 
 
-@pytest.mark.parametrize("name", ["fixed", "cameras", "beyond"])
+@pytest.mark.parametrize("name", ["fixed", "cameras", "beyond", "recipe"])
 def test_two_processes_train_as_one(ran: Ran, alone: Path, name: str) -> None:
     assert [statuses[name] for statuses in ran.statuses] == [0, 0]
     assert_same_training(tiny.only_run(alone / f"{name}1"), ran.run(name))
@@ -248,8 +262,11 @@ def test_a_mistake_of_one_process_ends_all_and_leaves_no_trace(ran: Ran) -> None
 
 
 def test_one_process_speaks(ran: Ran) -> None:
-    trained = 11  # entries of the plan that get as far as a run
-    assert ran.output.count("5 images, 1,138 parameters, on cpu (1 thread), 2 processes") == trained
+    trained = 12  # entries of the plan that get as far as a run
+    assert (
+        len(re.findall(r"5 images, [\d,]+ parameters, on cpu \(1 thread\), 2 processes", ran.output))
+        == trained
+    )
     assert ran.output.count("\nrun: ") + ran.output.startswith("run: ") == trained
     assert "Traceback" not in ran.errors.split("torch/distributed/elastic")[0]  # torchrun's, at the end
 

@@ -25,6 +25,7 @@ SETTINGS = {
     "one draw of pixels an epoch": {
         "conf": tiny.conf_text("pixel_sampling = per_epoch, checkpoint_freq = 100")
     },
+    "recipe": {"conf": tiny.conf_text() + tiny.RECIPE, "cameras": True, "batch_size": 2},
 }
 STOPS = [  # steps; the second of each is an epoch's last
     ("fixed cameras", 7),
@@ -32,6 +33,9 @@ STOPS = [  # steps; the second of each is an epoch's last
     ("trained cameras, short last batch", 4),
     ("trained cameras, short last batch", 6),
     ("one draw of pixels an epoch", 8),
+    ("recipe", 1),
+    ("recipe", 4),
+    ("recipe", 6),
 ]
 
 

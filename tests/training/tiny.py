@@ -110,6 +110,34 @@ model {{
 """
 
 
+GRID = """
+model.implicit_network.multires = 0
+model.implicit_network.encoding {
+  type = hashgrid, levels = 3, log2_table = 8, base_resolution = 3, finest_resolution = 12, backend = torch
+}
+"""
+"""Added to a conf: a grid of features in place of sinusoids."""
+
+RECIPE = (
+    GRID
+    + """
+train.sampler {
+  type = importance, silhouette = 0.3, silhouette_pixels = 1, error = 0.2, error_cell = 4, far_pixels = 4
+  reweight = true
+}
+train.schedule {
+  learning_rate { decay = cosine, warmup = 0.1, final = 0.2 }
+  learning_rate_cam { decay = exponential, hold = 0.3, final = 0.5 }
+  alpha { final = 300, end = 0.8 }
+  levels { start = 1.5, begin = 0.1, end = 0.7 }
+  pyramid { factors = [4, 2], until = [0.2, 0.5] }
+  parts { encoding { factor = 3, betas = [0.8, 0.99], eps = 1.0e-12 }, rendering_network { factor = 0.5 } }
+}
+"""
+)
+"""Added to a conf: all that changes from step to step, and a grid of features whose levels open."""
+
+
 def write_conf(path: Path, **changes: Any) -> Path:
     """Writes the conf to a file."""
     path.write_text(conf_text(**changes))
@@ -179,6 +207,10 @@ class WatchedLoss:
     @alpha.setter
     def alpha(self, value: float) -> None:
         self.inner.alpha = value
+
+    @property
+    def takes_weights(self) -> bool:
+        return bool(getattr(self.inner, "takes_weights", False))
 
     def __call__(self, outputs: Any, truth: Any) -> Any:
         self.calls += 1

@@ -141,6 +141,7 @@ def _train(arguments: argparse.Namespace, device: torch.device, ranks: OneProces
     from idr.config import project_root, save_conf
     from idr.plugins import scan_id_of
     from idr.training.progress import TensorBoardLog
+    from idr.training.recipe_checks import check_recipe
     from idr.training.trainer import Outputs, Trainer
     from idr.workspace import RUNCONF, create_run, run_name
 
@@ -160,6 +161,7 @@ def _train(arguments: argparse.Namespace, device: torch.device, ranks: OneProces
     dataset, model, loss, poses, intrinsics = ranks.together(
         lambda: _build(arguments, conf, config, scan_id, seed, device)
     )
+    ranks.together(lambda: check_recipe(config, dataset, model, loss))
     _check_counts(arguments, config, dataset, ranks)
     threads = choose_threads(arguments.threads, model, device)
 
@@ -281,7 +283,8 @@ def _check_counts(
         log.warning(
             "train.num_pixels %d is more than an image has (%d)", config.num_pixels, dataset.total_pixels
         )
-    ranks.check_pixels(min(config.num_pixels, dataset.total_pixels))
+    fewest = dataset.total_pixels // max((1, *config.reductions)) ** 2
+    ranks.check_pixels(min(config.num_pixels, fewest))
 
 
 def _check_numbers(arguments: argparse.Namespace) -> None:

@@ -12,6 +12,7 @@ takes over.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -37,6 +38,9 @@ last correction bounds the error. It is four times what is left where f is smoot
 KINK_SAFETY = 2.0
 """Elsewhere a sheet thinner than a cell may pass: of its kink, twice the correction can be left."""
 
+SHOWN_NODES = 65
+"""Nodes along a side from which trilinear interpolation is taken; coarser grids are refined by cubics."""
+
 LEAST_ERROR = 0.002
 """Least bound of the error, in units of half the cube's side."""
 
@@ -61,6 +65,14 @@ class SdfGrid:
     lipschitz: float
     num_evaluations: int
 
+    @functools.cached_property
+    def _volumes(self) -> Tensor:
+        """(1, 2, m, m, m): values and errors on nodes that are close enough for trilinear interpolation."""
+        values, errors = self.values, self.errors
+        while values.shape[0] < SHOWN_NODES:
+            values, errors = halve_cubic(values), halve_linear(errors)
+        return torch.stack((values, errors))[None]
+
     @property
     def spacing(self) -> float:
         """h, distance of neighbouring nodes of the finest level."""
@@ -72,7 +84,7 @@ class SdfGrid:
         return self.lipschitz * self.spacing * INTERPOLATION
 
     def at(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Interpolates f, and the bound of its error, trilinearly.
+        """Interpolates f, and the bound of its error: by cubics to finer nodes, between these trilinearly.
 
         Args:
             points: (..., 3) in the unit-sphere frame; outside the cube the nearest point of it counts.
@@ -83,16 +95,57 @@ class SdfGrid:
         """
         # grid_sample counts the last axis of a volume first; flipping the points is cheaper than the volume.
         where = points.reshape(1, 1, 1, -1, 3).flip(-1) / self.half_side
-        volumes = torch.stack((self.values, self.errors))[None]
         sampled = functional.grid_sample(
-            volumes, where, mode="bilinear", padding_mode="border", align_corners=True
+            self._volumes.to(where), where, mode="bilinear", padding_mode="border", align_corners=True
         )
         values, errors = sampled.reshape(2, *points.shape[:-1])
         return values, errors
 
 
+@functools.cache
+def _halving(side: int, cubic: bool, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Returns the (2 side - 1, side) weights that put a node between each two neighbours of a line.
+
+    They are kept: a copy to an accelerator would make the host wait.
+    """
+    weights = torch.zeros(2 * side - 1, side, dtype=torch.float64)
+    for node in range(side):
+        weights[2 * node, node] = 1.0
+    for node in range(side - 1):
+        if not cubic or side < 4:
+            weights[2 * node + 1, node] = weights[2 * node + 1, node + 1] = 0.5
+            continue
+        first = min(max(node - 1, 0), side - 4)  # of the four nodes of the cubic
+        at = node + 0.5 - first
+        for k in range(4):
+            others = [j for j in range(4) if j != k]
+            weights[2 * node + 1, first + k] = math.prod((at - j) / (k - j) for j in others)
+    return weights.to(device, dtype)
+
+
+def _along_each_axis(values: Tensor, cubic: bool) -> Tensor:
+    weights = _halving(values.shape[0], cubic, values.dtype, values.device)
+    for _ in range(3):  # each product moves the first axis to the end
+        values = torch.tensordot(values, weights, dims=([0], [1]))
+    return values
+
+
+def halve_cubic(values: Tensor) -> Tensor:
+    """Halves the spacing of (n, n, n) nodes by cubics through four nodes of a line; the old ones are kept."""
+    halved = _along_each_axis(values, cubic=True)
+    halved[::2, ::2, ::2] = values  # products round
+    return halved
+
+
+def halve_linear(values: Tensor) -> Tensor:
+    """Halves the spacing of (n, n, n) nodes linearly."""
+    return _along_each_axis(values, cubic=False)
+
+
 @torch.no_grad()
-def build_sdf_grid(sdf: Sdf, half_side: float, levels: int, slack: float, like: Tensor) -> SdfGrid:
+def build_sdf_grid(
+    sdf: Sdf, half_side: float, levels: int, slack: float, like: Tensor, whole_levels: int = 0
+) -> SdfGrid:
     """Evaluates f on a cube, finer and finer where its surface may be.
 
     A cell is split when |f| at one of its nodes is at most L h sqrt(3) / 2 + slack: where all are above, no
@@ -105,6 +158,8 @@ def build_sdf_grid(sdf: Sdf, half_side: float, levels: int, slack: float, like: 
         levels: Times that cells are halved, from 16 along a side.
         slack: How far from zero f must stay in cells that are not split.
         like: A tensor that gives device and dtype.
+        whole_levels: So many of the levels are evaluated in all of the ball within the cube, for f far from
+            its surface.
 
     Returns:
         The grid.
@@ -116,21 +171,21 @@ def build_sdf_grid(sdf: Sdf, half_side: float, levels: int, slack: float, like: 
     num_evaluations = nodes.shape[0]
     lipschitz = lipschitz_bound(values, 2 * half_side / cells)
     errors, corrected = torch.zeros_like(values), torch.zeros_like(values, dtype=torch.bool)
-    for _ in range(levels):
+    for level in range(levels):
         split = cells_near_zero(values, lipschitz * INTERPOLATION * 2 * half_side / cells + slack)
         known = values
         cells *= 2
-        values = functional.interpolate(
-            known[None, None], size=(cells + 1,) * 3, mode="trilinear", align_corners=True
-        )[0, 0]
-        values[::2, ::2, ::2] = known  # interpolation rounds
+        values = halve_cubic(known)
         wanted = nodes_of_cells(split)
+        if level < whole_levels:
+            wanted |= _in_ball(cells, half_side, like)
         corrected = wanted.clone()
         wanted[::2, ::2, ::2] = False
         index = wanted.nonzero()  # (N, 3)
         new = sdf(index.to(like.dtype) * (2 * half_side / cells) - half_side)
         errors = torch.zeros_like(values)
-        errors[wanted] = (new - values[wanted]).abs()
+        by_lines = halve_linear(known)[wanted]  # what the bound is known to hold for
+        errors[wanted] = torch.maximum((new - values[wanted]).abs(), (new - by_lines).abs())
         values[wanted] = new
         num_evaluations += index.shape[0]
         lipschitz = max(lipschitz, lipschitz_bound(values, 2 * half_side / cells))
@@ -142,6 +197,13 @@ def build_sdf_grid(sdf: Sdf, half_side: float, levels: int, slack: float, like: 
     )
     errors = torch.where(corrected, errors.clamp_max(widest), widest)
     return SdfGrid(values, errors, half_side, lipschitz, num_evaluations)
+
+
+def _in_ball(cells: int, half_side: float, like: Tensor) -> Tensor:
+    """Returns the nodes (cells + 1, ...) of the cells that the ball within the cube meets."""
+    axis = torch.linspace(-half_side, half_side, cells + 1, dtype=like.dtype, device=like.device)
+    distance = (axis.view(-1, 1, 1) ** 2 + axis.view(-1, 1) ** 2 + axis**2).sqrt()
+    return distance <= half_side * (1 + 2 * math.sqrt(3) / cells)  # a cell's diagonal beyond
 
 
 def _largest_around(values: Tensor, nodes: int) -> Tensor:

@@ -103,6 +103,7 @@ class IDRNetwork(nn.Module):
         self.tracer_config = read_block(TracerConfig, config.ray_tracer, "model.ray_tracer")
         self.object_bounding_sphere = self.tracer_config.object_bounding_sphere
         self.ray_tracer = make_tracer(self.tracer_config)
+        self.ray_tracer.attach(self.implicit_network)
         self.register_load_state_dict_post_hook(_discard_grid)
 
     def forward(self, model_input: Mapping[str, Any]) -> dict[str, Tensor | None]:
@@ -138,8 +139,7 @@ class IDRNetwork(nn.Module):
             surface, grad_theta = points[shaded], None
         else:
             shaded = _numbers(traced.hit & object_mask, traced.num_shaded)  # (N,)
-            sdf_output, grad_theta = self._fields(points, draws.eikonal_points)
-            self.ray_tracer.report(sdf_output.detach().squeeze(1), traced.hit)
+            sdf_output, grad_theta = self._fields(points, draws.eikonal_points, traced.hit)
             normal = grad_theta[draws.eikonal_points.shape[0] :]  # (R, 3), at the traced points
             surface = differentiable_intersection(
                 center[shaded], direction[shaded], depth[shaded], sdf_output[shaded], normal[shaded]
@@ -156,8 +156,8 @@ class IDRNetwork(nn.Module):
             "grad_theta": grad_theta,
         }
 
-    def _fields(self, points: Tensor, eikonal_points: Tensor) -> tuple[Tensor, Tensor]:
-        """Evaluates f and its gradient, for the mask and the Eikonal loss, in one pass.
+    def _fields(self, points: Tensor, eikonal_points: Tensor, hit: Tensor) -> tuple[Tensor, Tensor]:
+        """Evaluates f and its gradient, for the mask and the Eikonal loss, in one pass; the tracer hears f.
 
         The Eikonal loss takes its points as constants, the mask loss moves the cameras through them. So the
         pass is made at constant points, and f gets its dependence on them from the gradient that the pass
@@ -166,13 +166,16 @@ class IDRNetwork(nn.Module):
         Args:
             points: (R, 3) traced points, may carry a gradient to the cameras.
             eikonal_points: (E - R, 3) points of the cube.
+            hit: (R,) the rays' hit flags.
 
         Returns:
             sdf_output: (R, 1) f at the traced points.
             grad_theta: (E, 3) gradients at the cube's points, then at the traced points.
         """
         fixed = points.detach()
-        values, grad_theta = self.implicit_network.sdf_and_gradient(torch.cat((eikonal_points, fixed)))
+        all_points = torch.cat((eikonal_points, fixed))  # (E, 3)
+        values, grad_theta = self.implicit_network.sdf_and_gradient(all_points)
+        self.ray_tracer.report(all_points, values.detach().squeeze(1), hit)
         sdf_output = values[eikonal_points.shape[0] :]
         if points.requires_grad:
             normal = grad_theta[eikonal_points.shape[0] :].detach()

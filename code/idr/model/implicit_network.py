@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from idr.errors import InputError
 from idr.model.encodings import Encoding, make_encoding
+from idr.model.encodings.hashgrid import HashGrid
 from idr.model.layers import WeightNormLinear, make_linear, set_linear
 
 SOFTPLUS_BETA = 100.0  # the published sharpness: nearly a ReLU, but twice differentiable
@@ -99,21 +100,27 @@ class ImplicitNetwork(nn.Module):
     ) -> None:
         """Initialises one layer so that f starts as |x| - bias (Atzmon and Lipman 2020)."""
         width_in, width_out = shape
+        learns = self.encoding.starts_near_zero
         if index == self.num_layers - 1:
             mean = math.sqrt(math.pi) / math.sqrt(width_in)
             weight = torch.empty(width_out, width_in).normal_(mean, 1e-4)
-            set_linear(layer, weight, torch.full((width_out,), -config.bias))
+            bias = torch.full((width_out,), -config.bias)
+            if learns:  # as published, all features start as f; in thousands of steps they would not part
+                weight[1:].normal_(0.0, math.sqrt(2) / math.sqrt(width_in))
+                bias[1:] = 0.0
+            set_linear(layer, weight, bias)
             return
         std = math.sqrt(2) / math.sqrt(width_out)
         num_encoded = self.encoding.width - config.d_in
-        if num_encoded and index == 0:
+        if num_encoded and index == 0 and not learns:
             # Only the point itself counts at the start, not its encoding. Drawn into the columns, as the
-            # published code does: of one seed, torch fills strided and contiguous tensors differently.
+            # published code does: of one seed, torch fills strided and contiguous tensors differently. An
+            # encoding that is learnt starts near zero itself: behind columns of zeros it would not learn.
             weight = torch.zeros(width_out, width_in)
             weight[:, : config.d_in].normal_(0.0, std)
         else:
             weight = torch.empty(width_out, width_in).normal_(0.0, std)
-            if num_encoded and index in self.skip_in:
+            if num_encoded and index in self.skip_in and not learns:
                 weight[:, -num_encoded:] = 0.0
         set_linear(layer, weight, torch.zeros(width_out))
 
@@ -167,7 +174,7 @@ class ImplicitNetwork(nn.Module):
             output: (N, 1 + F) as `forward` returns.
             gradient: (N, 3) df/dx, differentiable again unless gradients are switched off outside.
         """
-        return self._with_gradient(x, self.forward)
+        return self._fused(x, None) or self._with_gradient(x, self.forward)
 
     def sdf_and_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Evaluates the signed distance, without features, and its gradient in one pass.
@@ -179,7 +186,33 @@ class ImplicitNetwork(nn.Module):
             distance: (N, 1).
             gradient: (N, 3) df/dx, differentiable again unless gradients are switched off outside.
         """
-        return self._with_gradient(x, lambda points: self.sdf(points).unsqueeze(1))
+        return self._fused(x, 1) or self._with_gradient(x, lambda points: self.sdf(points).unsqueeze(1))
+
+    def _fused(self, x: Tensor, num_outputs: int | None) -> tuple[Tensor, Tensor] | None:
+        """Evaluates by the written-out passes of `fused_field` where they can serve.
+
+        Args:
+            x: (N, 3) points.
+            num_outputs: Outputs wanted; None for all.
+
+        Returns:
+            As `value_and_gradient`, or None: plain torch has to.
+        """
+        grid = self.encoding
+        if self.by_differences or self.skip_in or not isinstance(grid, HashGrid):
+            return None
+        compiled = grid.compiled_levels(x)
+        if compiled is None:
+            return None
+        from idr.model.fused_field import GridShape, field_and_gradient
+
+        layers: list[tuple[Tensor, Tensor]] = [
+            (self.layer(i).weight, self.layer(i).bias) for i in range(self.num_layers)
+        ]
+        weight, bias = layers.pop()
+        layers.append((weight[:num_outputs], bias[:num_outputs]))
+        shape = GridShape(*compiled, beta=SOFTPLUS_BETA, bound=grid.config.bound)
+        return field_and_gradient(x, grid.table, shape, layers)
 
     def _with_gradient(self, x: Tensor, evaluate: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
         """Evaluates something whose first column is f, and f's gradient."""

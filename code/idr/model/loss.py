@@ -46,6 +46,7 @@ class IDRLoss(nn.Module):
     """
 
     config_class = LossConfig
+    takes_weights = True
 
     def __init__(self, eikonal_weight: float, mask_weight: float, alpha: float) -> None:
         super().__init__()
@@ -53,28 +54,36 @@ class IDRLoss(nn.Module):
         self.mask_weight = mask_weight
         self.alpha = alpha
 
-    def rgb_loss(self, rgb_values: Tensor, rgb: Tensor, shaded: Tensor) -> Tensor:
+    def rgb_loss(
+        self, rgb_values: Tensor, rgb: Tensor, shaded: Tensor, weights: Tensor | None = None
+    ) -> Tensor:
         """Returns the L1 distance of colours over shaded rays, divided by all rays (section 3.4).
 
         Args:
             rgb_values: (R, 3) rendered colours in [-1, 1].
             rgb: (R, 3) the photographs' colours in [-1, 1].
             shaded: (R,) rays that hit the surface and lie in the mask.
+            weights: (R,) factors of the rays, or None.
 
         Returns:
             The scalar loss.
         """
         difference = (rgb_values - rgb).abs().sum(dim=1)
+        if weights is not None:
+            difference = difference * weights
         # where, not a product: an excluded ray must not carry even a NaN.
         return torch.where(shaded, difference, torch.zeros_like(difference)).sum() / shaded.shape[0]
 
-    def mask_loss(self, sdf_output: Tensor, shaded: Tensor, object_mask: Tensor) -> Tensor:
+    def mask_loss(
+        self, sdf_output: Tensor, shaded: Tensor, object_mask: Tensor, weights: Tensor | None = None
+    ) -> Tensor:
         """Returns the cross-entropy of the soft mask over the other rays, divided by all (sections 3.3, 3.4).
 
         Args:
             sdf_output: (R, 1) signed distance at the rays' points.
             shaded: (R,) rays left to the RGB term.
             object_mask: (R,) the photographs' mask.
+            weights: (R,) factors of the rays, or None.
 
         Returns:
             The scalar loss.
@@ -82,6 +91,8 @@ class IDRLoss(nn.Module):
         logits = -self.alpha * sdf_output.squeeze(-1)
         inside = object_mask.to(logits.dtype)
         entropy = functional.binary_cross_entropy_with_logits(logits, inside, reduction="none")
+        if weights is not None:
+            entropy = entropy * weights
         return torch.where(shaded, torch.zeros_like(entropy), entropy).sum() / self.alpha / shaded.shape[0]
 
     def eikonal_loss(self, grad_theta: Tensor | None, like: Tensor) -> Tensor:
@@ -103,15 +114,18 @@ class IDRLoss(nn.Module):
 
         Args:
             outputs: What `IDRNetwork.forward` returns.
-            ground_truth: ``rgb`` (B, P, 3) in [-1, 1].
+            ground_truth: ``rgb`` (B, P, 3) in [-1, 1]; may hold ``weights`` (B, P), factors of the rays in
+                colour and mask loss.
 
         Returns:
             Scalars ``loss``, ``rgb_loss``, ``eikonal_loss``, ``mask_loss``.
         """
         shaded = outputs["network_object_mask"] & outputs["object_mask"]
         rgb = ground_truth["rgb"].reshape(-1, 3)
-        rgb_loss = self.rgb_loss(outputs["rgb_values"], rgb, shaded)
-        mask_loss = self.mask_loss(outputs["sdf_output"], shaded, outputs["object_mask"])
+        # Handed on where there are any, so that a subclass whose terms know no weights goes on working.
+        weights = (ground_truth["weights"].reshape(-1),) if "weights" in ground_truth else ()
+        rgb_loss = self.rgb_loss(outputs["rgb_values"], rgb, shaded, *weights)
+        mask_loss = self.mask_loss(outputs["sdf_output"], shaded, outputs["object_mask"], *weights)
         eikonal_loss = self.eikonal_loss(outputs["grad_theta"], like=outputs["sdf_output"])
         return {
             "loss": rgb_loss + self.eikonal_weight * eikonal_loss + self.mask_weight * mask_loss,

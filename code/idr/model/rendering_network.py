@@ -15,8 +15,8 @@ from torch.nn import functional
 
 from idr.errors import InputError
 from idr.model.embedder import encoded_width, positional_encoding
-from idr.model.encodings import read_view_encoding
-from idr.model.encodings.spherical_harmonics import spherical_harmonics
+from idr.model.encodings import Encoding, make_encoding, read_view_encoding
+from idr.model.encodings.spherical_harmonics import mirror, spherical_harmonics
 from idr.model.layers import make_linear
 
 WHERE = "model.rendering_network"
@@ -36,7 +36,9 @@ class RenderingNetworkConfig:
         weight_norm: Normalise weight rows.
         multires_view: Octaves of the view direction's encoding; 0 for none.
         encoding_view: Block of another encoding of the view direction, in place of ``multires_view``:
-            ``type = spherical_harmonics``, ``degree`` (number of bands).
+            ``type = spherical_harmonics``, ``degree`` (number of bands), ``mirrored`` (at the normal).
+        encoding: Block of an encoding of points (`idr.model.encodings`) for colours alone: they may then be
+            finer than the geometry. Absent: the network sees the point as it is.
     """
 
     mode: str
@@ -46,6 +48,7 @@ class RenderingNetworkConfig:
     weight_norm: bool = True
     multires_view: int = 0
     encoding_view: Mapping[str, Any] | None = None
+    encoding: Mapping[str, Any] | None = None
 
 
 class RenderingNetwork(nn.Module):
@@ -64,11 +67,21 @@ class RenderingNetwork(nn.Module):
         _check(config)
         self.mode = config.mode
         self.octaves = config.multires_view
-        self.bands = 0
+        self.bands, self.mirrored = 0, False
         if config.encoding_view is not None:
-            self.bands = read_view_encoding(config.encoding_view, f"{WHERE}.encoding_view").degree
+            view = read_view_encoding(config.encoding_view, f"{WHERE}.encoding_view")
+            self.bands, self.mirrored = view.degree, view.mirrored
+            if view.mirrored and config.mode != "idr":
+                raise InputError(
+                    f"{WHERE}.encoding_view.mirrored = true: mode {config.mode} does not see both view "
+                    "direction and normal; take mode = idr, or leave mirrored out"
+                )
         view_width = self.bands**2 if self.bands else encoded_width(3, config.multires_view)
         extra = view_width - 3 if config.mode != "no_view_dir" else 0
+        self.encoding: Encoding | None = None
+        if config.encoding is not None:
+            self.encoding = make_encoding(config.encoding, f"{WHERE}.encoding")
+            extra += self.encoding.width - 3
         dims = (config.d_in + feature_vector_size + extra, *config.dims, config.d_out)
         self.num_layers = len(dims) - 1
         for index in range(self.num_layers):
@@ -86,12 +99,15 @@ class RenderingNetwork(nn.Module):
         Returns:
             (N, 3) RGB in [-1, 1].
         """
+        if self.encoding is not None:
+            points = self.encoding(points)
         if self.mode == "no_view_dir":
             inputs: tuple[Tensor, ...] = (points, normals, features)
         elif self.mode == "no_normal":
             inputs = (points, self._encode(view_dirs), features)
         else:
-            inputs = (points, self._encode(view_dirs), normals, features)
+            seen = mirror(view_dirs, normals) if self.mirrored else view_dirs
+            inputs = (points, self._encode(seen), normals, features)
         hidden = torch.cat(inputs, dim=-1)
         for index in range(self.num_layers - 1):
             hidden = functional.relu(self.get_submodule(f"lin{index}")(hidden))

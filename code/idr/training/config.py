@@ -7,6 +7,8 @@ from typing import Literal
 
 from idr.errors import InputError
 from idr.training.cameras import CamerasConfig
+from idr.training.sampler_config import SamplerConfig
+from idr.training.schedule_config import ScheduleConfig
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,8 @@ class TrainConfig:
         pixel_sampling: ``per_image`` draws pixels anew for each image; ``per_epoch`` draws one set an epoch
             for all images, as the published code does.
         cameras: What of the cameras is trained beyond the published, a block of its own.
+        sampler: Which pixels are drawn more often, a block of its own.
+        schedule: What changes from step to step, a block of its own.
     """
 
     expname: str
@@ -55,6 +59,8 @@ class TrainConfig:
     keep_checkpoints: int | None = None
     pixel_sampling: Literal["per_image", "per_epoch"] = "per_image"
     cameras: CamerasConfig = field(default_factory=CamerasConfig)
+    sampler: SamplerConfig = field(default_factory=SamplerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
 
     def __post_init__(self) -> None:
         for name in ("num_pixels", "plot_freq", "checkpoint_freq"):
@@ -69,4 +75,25 @@ class TrainConfig:
         if self.keep_checkpoints is not None and self.keep_checkpoints < 1:
             raise InputError(
                 f"train.keep_checkpoints = {self.keep_checkpoints}: expected 1 or more, or no such key"
+            )
+        self._check_pixels()
+
+    @property
+    def reductions(self) -> tuple[int, ...]:
+        """Factors by which images are reduced at times, none for never."""
+        return () if self.schedule.pyramid is None else self.schedule.pyramid.factors
+
+    def _check_pixels(self) -> None:
+        """Checks that what chooses pixels fits together."""
+        by_importance = self.sampler.type == "importance"
+        if self.pixel_sampling == "per_epoch" and (by_importance or self.reductions):
+            raise InputError(
+                "train.pixel_sampling = per_epoch: draws the same pixels of all images, which neither "
+                "train.sampler.type = importance nor train.schedule.pyramid can; expected per_image"
+            )
+        uneven = [factor for factor in self.reductions if self.sampler.error_cell % factor]
+        if by_importance and uneven:
+            raise InputError(
+                f"train.sampler.error_cell = {self.sampler.error_cell}: expected a multiple of each of "
+                f"train.schedule.pyramid.factors, got {uneven[0]}"
             )

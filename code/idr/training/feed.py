@@ -5,15 +5,19 @@ B images of a batch, P pixels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from idr.training.config import TrainConfig
+from idr.training.error_maps import ErrorMaps
+from idr.training.pyramid import reduced_size, sample_reduced
 from idr.training.randomness import Stream, draw_pixels, epoch_order, generator_for, seed_everything
+from idr.training.sampler import ImportanceSampler
+from idr.training.step_schedule import StepSchedule
 
 
 @dataclass(frozen=True)
@@ -23,23 +27,28 @@ class Batch:
     Attributes:
         indices: (B,) positions of the images in the data set.
         model_input: ``uv`` (B, P, 2), ``intrinsics``, ``object_mask`` (B, P) and, unless trained, ``pose``.
-        ground_truth: ``rgb`` (B, P, 3) in [-1, 1].
+        ground_truth: ``rgb`` (B, P, 3) in [-1, 1]; with ``train.sampler.reweight`` also ``weights`` (B, P).
+        cells: (B, P) places of the rays in the sampler's error maps, on the host; None without any.
     """
 
     indices: Tensor
     model_input: dict[str, Tensor]
     ground_truth: dict[str, Tensor]
+    cells: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         """Returns the batch on a device."""
         move = lambda tensors: {key: value.to(device, non_blocking=True) for key, value in tensors.items()}  # noqa: E731
-        return Batch(
-            self.indices.to(device, non_blocking=True), move(self.model_input), move(self.ground_truth)
+        return replace(
+            self,
+            indices=self.indices.to(device, non_blocking=True),
+            model_input=move(self.model_input),
+            ground_truth=move(self.ground_truth),
         )
 
 
 class Feed:
-    """Draws batches as a function of seed, epoch and step.
+    """Draws batches as a function of seed, epoch and step, and of the sampler's error maps, if it has any.
 
     A data set that has ``sample_item(index, pixels)`` is asked for just those pixels; any other is used
     through ``change_sampling_idx`` and indexing.
@@ -48,13 +57,27 @@ class Feed:
         dataset: The images; the seam of `SceneDataset`.
         batch_size: B.
         config: Gives the number of pixels and how they are drawn.
+        num_epochs: Epochs of the run, for schedules over all of its steps.
+
+    Attributes:
+        schedule: What the conf wants from step to step.
+        sampler: Draws pixels by importance, or None.
     """
 
-    def __init__(self, dataset: Any, batch_size: int, config: TrainConfig) -> None:
+    def __init__(self, dataset: Any, batch_size: int, config: TrainConfig, num_epochs: int = 1) -> None:
         self.dataset = dataset
         self.batch_size = batch_size
         self.num_pixels = config.num_pixels
         self.per_epoch = config.pixel_sampling == "per_epoch"
+        self.schedule = StepSchedule(config, num_epochs, self.steps_per_epoch)
+        self.sampler = None
+        if config.sampler.type == "importance":
+            self.sampler = ImportanceSampler(config.sampler, dataset)
+
+    @property
+    def error_maps(self) -> ErrorMaps | None:
+        """What the sampler carries from step to step, if there is one."""
+        return None if self.sampler is None else self.sampler.maps
 
     @property
     def steps_per_epoch(self) -> int:
@@ -77,7 +100,17 @@ class Feed:
         for step in range(first_step, len(order)):
             seed_everything(seed, Stream.STEP, epoch, step)  # for what the model draws, and foreign data sets
             generator = generator_for(seed, Stream.PIXELS, epoch, step)
-            yield Batch(*self.dataset.collate_fn([self._item(int(i), draw, generator) for i in order[step]]))
+            factor = self.schedule.reduction(epoch, step)
+            if self.sampler is not None:
+                yield self._by_importance(self.sampler, order[step].tolist(), factor, generator)
+            else:
+                items = [self._item(int(i), draw, generator, factor) for i in order[step]]
+                yield Batch(*self.dataset.collate_fn(items))
+
+    def learn(self, batch: Batch, outputs: Mapping[str, Any]) -> None:
+        """Tells the sampler, if there is one, what the model returned for a batch."""
+        if self.sampler is not None and batch.cells is not None:
+            self.sampler.take(batch.cells, outputs, batch.ground_truth["rgb"])
 
     def _epoch_draw(self, seed: int, epoch: int) -> Tensor | None:
         """Draws the pixels of a whole epoch; a foreign data set keeps them itself."""
@@ -88,13 +121,37 @@ class Feed:
         self.dataset.change_sampling_idx(self.num_pixels)
         return None
 
-    def _item(self, index: int, epoch_draw: Tensor | None, generator: torch.Generator) -> Any:
+    def _item(self, index: int, epoch_draw: Tensor | None, generator: torch.Generator, factor: int) -> Any:
         """Returns one image's item with its pixels drawn."""
         if hasattr(self.dataset, "sample_item"):
             pixels = epoch_draw
             if pixels is None:
-                pixels = draw_pixels(self.dataset.total_pixels, self.num_pixels, generator)
-            return self.dataset.sample_item(index, pixels)
+                pixels = draw_pixels(self._total(factor), self.num_pixels, generator)
+            return sample_reduced(self.dataset, index, pixels, factor)
         if not self.per_epoch:
             self.dataset.change_sampling_idx(self.num_pixels)
         return self.dataset[index]
+
+    def _by_importance(
+        self, sampler: ImportanceSampler, views: list[int], factor: int, generator: torch.Generator
+    ) -> Batch:
+        """Returns a batch whose pixels the sampler draws, at most as many as an image has."""
+        count = min(self.num_pixels, self._total(factor))
+        draws = [sampler.draw(view, factor, count, generator) for view in views]
+        items = [
+            sample_reduced(self.dataset, view, draw.pixels, factor)
+            for view, draw in zip(views, draws, strict=True)
+        ]
+        batch = Batch(*self.dataset.collate_fn(items))
+        batch = replace(batch, cells=torch.stack([draw.cells for draw in draws]))
+        weights = [draw.weights for draw in draws if draw.weights is not None]
+        if weights:
+            batch.ground_truth["weights"] = torch.stack(weights)
+        return batch
+
+    def _total(self, factor: int) -> int:
+        """Returns the number of pixels of an image, reduced or not."""
+        if factor == 1:
+            return int(self.dataset.total_pixels)
+        height, width = reduced_size((int(self.dataset.img_res[0]), int(self.dataset.img_res[1])), factor)
+        return height * width

@@ -18,13 +18,24 @@ def alpha_at(epoch: int, alpha: float, config: TrainConfig) -> float:
     return alpha * config.alpha_factor ** steps_passed(epoch, config.alpha_milestones)
 
 
-def learning_rate_at(epoch: int, config: TrainConfig) -> float:
-    """Returns Adam's step size in an epoch, multiplied milestone by milestone as `MultiStepLR` does it."""
-    rate = config.learning_rate
-    for milestone, times in sorted(Counter(config.sched_milestones).items()):
+def learning_rate_at(epoch: int, config: TrainConfig, start: float | None = None) -> float:
+    """Returns Adam's step size in an epoch, multiplied milestone by milestone as `MultiStepLR` does it.
+
+    Args:
+        epoch: The epoch.
+        config: Gives milestones and factor.
+        start: The step size at the run's start; None for the conf's.
+    """
+    rate = config.learning_rate if start is None else start
+    for milestone, times in sorted(Counter(rate_milestones(config)).items()):
         if milestone <= epoch:
             rate *= config.sched_factor**times
     return rate
+
+
+def rate_milestones(config: TrainConfig) -> tuple[int, ...]:
+    """Returns the milestones of Adam's step size; none where ``schedule.learning_rate`` takes their place."""
+    return config.sched_milestones if config.schedule.learning_rate is None else ()
 
 
 def camera_learning_rate_at(epoch: int, config: TrainConfig) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter, OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -18,10 +18,12 @@ from idr.model.weights import load_weights
 from idr.training.camera_state import camera_state, load_camera_state
 from idr.training.cameras import LearnableIntrinsics
 from idr.training.config import TrainConfig
-from idr.training.optimizers import load_into, with_plain_steps
+from idr.training.error_maps import ErrorMaps
+from idr.training.optimizers import load_into, load_optimizer, settings_of, with_plain_steps
 from idr.training.poses import LearnablePoses
 from idr.training.progress import Averages
-from idr.training.schedules import learning_rate_at
+from idr.training.recipe_state import load_recipe_state, recipe_state
+from idr.training.schedules import learning_rate_at, rate_milestones
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +48,8 @@ class TrainingState:
         scale_mat: (4, 4) float64 unit-sphere to world coordinates of the scene, where the data set tells.
         intrinsics: Learnable intrinsics, or None.
         optimizer_intrinsics: SparseAdam over them, or None.
+        error_maps: Where the model is wrong, for drawing pixels by importance, or None.
+        opened_networks: Networks of the model whose encoding's levels open step by step.
     """
 
     model: nn.Module
@@ -61,6 +65,8 @@ class TrainingState:
     scale_mat: Tensor | None = None
     intrinsics: LearnableIntrinsics | None = None
     optimizer_intrinsics: torch.optim.Optimizer | None = None
+    error_maps: ErrorMaps | None = None
+    opened_networks: tuple[str, ...] = ()
 
     @property
     def camera_optimizers(self) -> list[torch.optim.Optimizer]:
@@ -98,6 +104,9 @@ class TrainingState:
         carried = model.carried_state() if hasattr(model, "carried_state") else None
         if carried is not None:
             parts["TracerState"] = {"epoch": self.epoch, **carried}
+        recipe = recipe_state(self)
+        if recipe:
+            parts["RecipeState"] = {"epoch": self.epoch, **recipe}
         if self.poses is not None and self.optimizer_cam is not None:
             vectors = OrderedDict(weight=self.poses.vectors())  # published form, whatever is trained
             parts["CamParameters"] = {"epoch": self.epoch, "pose_vecs_state_dict": vectors}
@@ -126,39 +135,49 @@ class TrainingState:
         remedy = "use the conf that the checkpoint was trained with (runconf.conf in its run folder)"
         load_weights(self.model, parts["ModelParameters"]["model_state_dict"], where, remedy)
         self.epoch = int(parts["ModelParameters"]["epoch"])
-        for name, target in (("Optimizer", self.optimizer), ("Scheduler", self.scheduler)):
+        loaders: tuple[tuple[str, Any, Callable[[Any, Mapping[str, Any], str], None]], ...] = (
+            ("Optimizer", self.optimizer, load_optimizer),
+            ("Scheduler", self.scheduler, load_into),
+        )
+        for name, target, load in loaders:
             if f"{name}Parameters" in parts:
-                load_into(target, parts[f"{name}Parameters"][f"{name.lower()}_state_dict"], where)
+                load(target, parts[f"{name}Parameters"][f"{name.lower()}_state_dict"], where)
             else:
                 log.warning("%s holds no %sParameters: that part starts anew", where, name)
         self._load_cameras(parts, where)
         model: Any = self.model
         if "TracerState" in parts and hasattr(model, "restore_carried_state"):
             model.restore_carried_state(parts["TracerState"])
+        load_recipe_state(self, parts.get("RecipeState", {}), where)
         if "TrainerState" in parts:
             if self.poses is None:
                 check_frame(parts["TrainerState"].get("scale_mat"), self.scale_mat, where)
             self._load_position(parts["TrainerState"], where, keep_seed)
 
     def follow_schedule(self, config: TrainConfig, where: str) -> None:
-        """Puts Adam's step size where the conf's schedule has it at this epoch.
+        """Puts Adam's step sizes where the conf's milestones have them at this epoch.
 
         A checkpoint brings its own schedule along, or none; the conf is what the user can change. Where
-        they agree no bit changes.
+        they agree no bit changes. A schedule of steps sets step sizes anew at each step.
 
         Args:
             config: The block ``train``.
             where: The checkpoint's name, for messages.
         """
-        rate = learning_rate_at(self.epoch, config)
         scheduler: Any = self.scheduler
-        scheduler.base_lrs = [config.learning_rate] * len(self.optimizer.param_groups)
-        scheduler.milestones = Counter(config.sched_milestones)
+        settings = [settings_of(group.get("name"), config) for group in self.optimizer.param_groups]
+        scheduler.base_lrs = [setting["lr"] for setting in settings]
+        scheduler.milestones = Counter(rate_milestones(config))
         scheduler.gamma, scheduler.last_epoch = config.sched_factor, self.epoch
-        for group in self.optimizer.param_groups:
+        for group, setting in zip(self.optimizer.param_groups, settings, strict=True):
+            start = setting.pop("lr")
+            rate = learning_rate_at(self.epoch, config, start)
+            group.update(setting, initial_lr=start)
+            if config.schedule.learning_rate is not None:
+                continue
             if not math.isclose(group["lr"], rate):
                 log.warning("%s: learning rate %g goes on as %g, after the conf", where, group["lr"], rate)
-            group["lr"], group["initial_lr"] = rate, config.learning_rate
+            group["lr"] = rate
 
     def _load_position(self, own: Mapping[str, Any], where: str, keep_seed: bool) -> None:
         self.step = int(own["step"])

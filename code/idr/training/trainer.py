@@ -28,9 +28,11 @@ from idr.training.cameras import LearnableIntrinsics
 from idr.training.config import TrainConfig
 from idr.training.distributed import OneProcess
 from idr.training.feed import Batch, Feed
+from idr.training.optimizers import make_optimizer
 from idr.training.poses import LearnablePoses
 from idr.training.progress import Averages, MetricsFile, ProgressLine, TensorBoardLog, squared_error
-from idr.training.schedules import alpha_at, camera_learning_rate_at, intrinsics_learning_rate_at
+from idr.training.recipe_checks import check_recipe
+from idr.training.schedules import alpha_at, camera_learning_rate_at, rate_milestones
 from idr.training.state import TrainingState
 from idr.training.stopping import StopRule
 from idr.training.symptoms import FILLED, INSIDE_AT_SPHERE, share_inside_at_sphere, symptoms
@@ -101,23 +103,26 @@ class Trainer:
         self.stop = stop or StopRule()
         self.interrupted = False
         self.render = self.ranks.wrap(model)
-        self.feed = Feed(dataset, batch_size, config)
+        check_recipe(config, dataset, model, loss)
+        self.feed = Feed(dataset, batch_size, config, num_epochs)
         self.device = next(model.parameters()).device
         self.first_alpha = loss.alpha
-        optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
+        optimizer = make_optimizer(model, config)
         scheduler = torch.optim.lr_scheduler.MultiStepLR(
-            optimizer, list(config.sched_milestones), gamma=config.sched_factor
+            optimizer, list(rate_milestones(config)), gamma=config.sched_factor
         )
         optimizer_cam, optimizer_intrinsics = (
             None
             if module is None
             else torch.optim.SparseAdam(list(module.parameters()), lr=config.learning_rate_cam or 0.0)
             for module in (poses, intrinsics)
-        )  # their step sizes are set epoch by epoch
+        )  # their step sizes are set step by step
         self.state = TrainingState(
             model, optimizer, scheduler, poses, optimizer_cam, seed, batch_size,
             scale_mat=frame_of(dataset), intrinsics=intrinsics, optimizer_intrinsics=optimizer_intrinsics,
+            error_maps=self.feed.error_maps, opened_networks=tuple(config.schedule.openings),
         )  # fmt: skip
+        self.feed.schedule.open_levels(0, 0, model)
         self.checkpoints = CheckpointFolder(outputs.run / "checkpoints")
         self._seconds = 0.0  # spent in training steps, before and after interruptions
         self._stop_signal: int | None = None
@@ -136,6 +141,8 @@ class Trainer:
         """
         parts = source.load_all(name, map_location=self.device)
         where = f"checkpoint {name} in {source.path}"
+        position = int(parts["ModelParameters"]["epoch"]), int(parts.get("TrainerState", {}).get("step", 0))
+        self.feed.schedule.open_levels(*position, self.state.model)  # unless the checkpoint tells
         self.state.load_parts(parts, where, keep_seed)
         self.state.follow_schedule(self.config, where)
         if source.path == self.checkpoints.path and "TrainerState" in parts:
@@ -195,10 +202,10 @@ class Trainer:
     def _train_epoch(self, epoch: int, line: ProgressLine) -> None:
         """Does the steps of an epoch that are left, up to a stop."""
         state = self.state
-        self._set_camera_rate(epoch)
         state.model.train()
         started = time.monotonic()
         for batch in self.feed.batches(state.seed, epoch, state.step):
+            self.feed.schedule.apply(epoch, state.step, state, self.loss, self.first_alpha)
             losses, error, rays = self._train_step(batch.to(self.device))
             state.step += 1
             state.averages.add(losses, error)
@@ -229,18 +236,12 @@ class Trainer:
         if self._trains_cameras:
             for optimizer in state.camera_optimizers:
                 optimizer.step()
+        self.feed.learn(batch, outputs)
         return losses, squared_error(outputs, batch.ground_truth["rgb"]), outputs["points"].shape[0]
 
     @property
     def _trains_cameras(self) -> bool:
         return camera_learning_rate_at(self.state.epoch, self.config) > 0
-
-    def _set_camera_rate(self, epoch: int) -> None:
-        for optimizer in self.state.camera_optimizers:
-            is_of_poses = optimizer is self.state.optimizer_cam
-            rate_at = camera_learning_rate_at if is_of_poses else intrinsics_learning_rate_at
-            for group in optimizer.param_groups:
-                group["lr"] = rate_at(epoch, self.config)
 
     def _check_finite(self, losses: Mapping[str, Tensor], batch: Batch) -> None:
         """Stops before a step that would ruin the weights, with the state saved to look at."""
@@ -286,6 +287,7 @@ class Trainer:
         row["alpha"] = float(self.loss.alpha)
         row["learning_rate"] = float(self.state.optimizer.param_groups[0]["lr"])
         row["minutes"] = self._seconds / 60
+        row.update(self.feed.schedule.report(epoch, self.state.step - 1, self.state.model))
         if self.outputs.monitor is not None:
             row.update(self.outputs.monitor(self))
         inside = share_inside_at_sphere(self.state.model)

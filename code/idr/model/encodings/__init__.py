@@ -7,12 +7,19 @@ from typing import Any
 
 from idr.config_blocks import did_you_mean, read_block
 from idr.errors import InputError
-from idr.model.encodings.base import Encoding
+from idr.model.encodings.base import Encoding, find_encoding, restore_open_levels
 from idr.model.encodings.hashgrid import HashGrid, HashGridConfig
 from idr.model.encodings.sinusoids import Sinusoids, SinusoidsConfig
 from idr.model.encodings.spherical_harmonics import SphericalHarmonicsConfig
 
-__all__ = ["ENCODINGS", "Encoding", "make_encoding", "read_view_encoding"]
+__all__ = [
+    "ENCODINGS",
+    "Encoding",
+    "find_encoding",
+    "make_encoding",
+    "read_view_encoding",
+    "restore_open_levels",
+]
 
 ENCODINGS: dict[str, tuple[type[Any], Callable[[Any], Encoding]]] = {
     "sinusoids": (SinusoidsConfig, Sinusoids),

@@ -9,6 +9,7 @@ import functools
 import importlib.util
 import logging
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -128,6 +129,7 @@ class HashGrid(Encoding):
     def __init__(self, config: HashGridConfig) -> None:
         super().__init__()
         self.config = config
+        self.starts_near_zero = True
         self.levels = config.levels
         self.open_levels = float(config.levels)
         self.width = 3 + config.levels * config.features
@@ -171,6 +173,20 @@ class HashGrid(Encoding):
             return hashgrid_numba.interpolate(x, self.table, self.grids[:num_open], self.config.bound)
         tensors = (self.get_buffer(f"_{name}")[:num_open] for name in ("resolution", "offset", "size"))
         return hashgrid_torch.interpolate(x, self.table, LevelTensors(*tensors), self.config.bound)
+
+    def compiled_levels(self, x: Tensor) -> tuple[Sequence[Level], float] | None:
+        """Returns what compiled loops over the open levels need, and the weight of the last of them.
+
+        Args:
+            x: (N, 3) points; their device and type decide.
+
+        Returns:
+            The open levels and the last one's weight; None where plain torch computes, or no level is open.
+        """
+        num_open = self._num_open()
+        if num_open == 0 or not self._by_numba(x):
+            return None
+        return self.grids[:num_open], level_weight(num_open - 1, self.open_levels)
 
     def _by_numba(self, x: Tensor) -> bool:
         """Chooses between the compiled loops and plain torch."""

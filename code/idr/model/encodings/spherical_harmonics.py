@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from idr.errors import InputError
 
@@ -23,14 +24,31 @@ class SphericalHarmonicsConfig:
     Attributes:
         type: The encoding's name.
         degree: Number of bands, 1 to 4; they are degree^2 numbers.
+        mirrored: Take the view direction mirrored at the normal, which highlights of fixed lights follow
+            (Verbin et al. 2022, Eq. 4).
     """
 
     type: str = "spherical_harmonics"
     degree: int = 4
+    mirrored: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.degree <= MAX_DEGREE:
             raise InputError(f"degree = {self.degree}: expected 1 to {MAX_DEGREE} bands")
+
+
+def mirror(direction: Tensor, normal: Tensor) -> Tensor:
+    """Mirrors directions at normals: 2 (v . n) n - v.
+
+    Args:
+        direction: (N, 3) unit vectors v away from the surface.
+        normal: (N, 3) normals of any length; n is their direction. Where one is zero, the result is -v.
+
+    Returns:
+        (N, 3) unit vectors.
+    """
+    unit = functional.normalize(normal, dim=1)
+    return 2 * (direction * unit).sum(dim=1, keepdim=True) * unit - direction
 
 
 def spherical_harmonics(direction: Tensor, degree: int) -> Tensor:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from idr.model.tracing.accelerated import AcceleratedTracer
 from idr.model.tracing.common import Rays, Tracer, TracerConfig, TraceResult
+from idr.model.tracing.compiled import CompiledTracer
 from idr.model.tracing.precision import CheapTracer
 from idr.model.tracing.published import PublishedTracer
 
 __all__ = [
     "AcceleratedTracer",
     "CheapTracer",
+    "CompiledTracer",
     "PublishedTracer",
     "Rays",
     "TraceResult",
@@ -20,6 +22,7 @@ __all__ = [
 
 _TRACERS: dict[str, type[AcceleratedTracer] | type[PublishedTracer]] = {
     "accelerated": AcceleratedTracer,
+    "compiled": CompiledTracer,
     "published": PublishedTracer,
 }
 

@@ -27,8 +27,8 @@ from idr.model.tracing.common import (
     first_set,
     reads_are_free,
 )
-from idr.model.tracing.marching import March, march, smallest
-from idr.model.tracing.network_search import NetworkSearch
+from idr.model.tracing.marching import COARSE_SAMPLES, MARCH_SAMPLES, March, march, smallest, windows
+from idr.model.tracing.network_search import Found, NetworkSearch
 from idr.model.tracing.published import PublishedTracer
 from idr.model.tracing.upkeep import GridUpkeep
 
@@ -77,57 +77,80 @@ class AcceleratedTracer(Tracer):
         """Traces rays, see `Tracer.trace`.
 
         Differs: rays without a hit end where f is smallest on their chord by the grid, or by the network
-        where a surface was possible, in training and in evaluation; `smallest_depths` only tells which it is.
+        where a surface was possible; in training at the nearest of the depths drawn for the published search,
+        so that, as there, f along a ray that passes close is on average above its smallest.
         """
-        training = smallest_depths is not None
-        if training:
-            view, slack, (num_possible, num_expected) = self._upkeep.follow(
-                sdf, rays.origin, lambda grid, slack: _view(grid, slack, rays, crossing)
-            )
-        else:
-            grid, slack = self._grid_of_fixed_weights(sdf, version, rays.origin), 0.0
-            view, counts = _view(grid, slack, rays, crossing)
-            num_possible, num_expected = (int(count) for count in counts.tolist())
+        if smallest_depths is None:
+            return self._evaluate(sdf, rays, crossing, object_mask, version)
+        view, slack, (num_possible, num_expected) = self._upkeep.follow(
+            sdf, rays.origin, lambda grid, slack: _view(grid, slack, rays, crossing)
+        )
         samples = view.samples
         depth, value = smallest(samples.depths, samples.values)
-        hit = torch.zeros_like(crossing.crosses)
-        settled = torch.ones_like(hit)
+        found = Found(torch.zeros_like(view.possible), depth, value, torch.ones_like(view.possible))
         if num_possible:
             possible = first_set(view.possible, num_possible)  # (A,)
-            found = NetworkSearch(sdf, self.config, view.grid, slack).look(
+            looked = NetworkSearch(sdf, self.config, view.grid, slack).look(
                 rays.subset(possible), samples.subset(possible), depth[possible], value[possible],
                 view.expected[possible], num_expected,
             )  # fmt: skip
-            depth[possible], value[possible], hit[possible] = found.depth, found.value, found.hit
-            settled[possible] = found.settled
-        shaded = hit & object_mask if training else hit
-        num_doubtful, num_shaded = (int(n) for n in torch.stack(((~settled).sum(), shaded.sum())).tolist())
+            found = found.with_some(possible, looked)
+        shaded = found.hit & object_mask
+        counts = torch.stack(((~found.settled).sum(), shaded.sum())).tolist()
+        num_doubtful, num_shaded = (int(count) for count in counts)
         if num_doubtful:
-            doubtful = first_set(~settled, num_doubtful)
-            depths, hits = self._trace_as_published(
-                sdf, rays, crossing, object_mask, smallest_depths, doubtful
-            )
-            depth[doubtful], hit[doubtful] = depths, hits
-            value[doubtful] = sdf(rays.subset(doubtful).at(depths))
-        known = None if num_doubtful else num_shaded
-        if not training:
-            to_sphere = rays.origin.norm(dim=1) - self.config.object_bounding_sphere
-            value = torch.where(crossing.crosses, value, to_sphere)
-            return TraceResult(torch.where(crossing.crosses, depth, 0), hit, value, known)
+            doubtful = first_set(~found.settled, num_doubtful)
+            found = self._as_published(sdf, rays, crossing, object_mask, smallest_depths, found, doubtful)
+        depth, hit = found.depth, found.hit
         self._crosses = crossing.crosses  # beyond the bounding sphere no surface is looked for, or missed
+        begin = torch.where(hit, depth, crossing.near)
         depth = _deepest_behind(samples, depth, hit & ~object_mask)
+        drawn = _nearest_drawn(depth, begin, crossing.far, smallest_depths)
+        depth = torch.where(hit & object_mask, depth, drawn)
         closest_to_origin = -(rays.direction * rays.origin).sum(dim=1)
         depth = torch.where(crossing.crosses, depth, closest_to_origin)
-        return TraceResult(depth, hit, num_shaded=known)
+        return TraceResult(depth, hit, num_shaded=None if num_doubtful else num_shaded)
 
-    def report(self, value: Tensor, hit: Tensor) -> None:
-        """Hears f at the points of a training step, when it is known anyway.
+    def _evaluate(
+        self, sdf: Sdf, rays: Rays, crossing: SphereCrossing, object_mask: Tensor, version: Hashable
+    ) -> TraceResult:
+        """Traces rays by weights that do not change: few samples of the grid first, more where they say so."""
+        grid = self._grid_of_fixed_weights(sdf, version, rays.origin)
+        search = NetworkSearch(sdf, self.config, grid, 0.0)
+        coarse = march(grid, 0.0, rays, crossing, COARSE_SAMPLES)
+        depth, value = smallest(coarse.depths, coarse.values)
+        window = windows(coarse)
+        found = Found(torch.zeros_like(window.crosses), depth, value, torch.ones_like(window.crosses))
+        longest = 2 * self.config.object_bounding_sphere * (COARSE_SAMPLES - 1) / (MARCH_SAMPLES - 1)
+        short = window.far - window.near <= longest
+        for members, num_samples in ((short, COARSE_SAMPLES), (~short, MARCH_SAMPLES)):
+            index = (members & window.crosses).nonzero().squeeze(1)
+            if index.numel() == 0:
+                continue
+            some = rays.subset(index)
+            part = SphereCrossing(window.near[index], window.far[index], window.crosses[index])
+            samples = march(grid, 0.0, some, part, num_samples)
+            possible = samples.possible.any(dim=1)
+            expected = possible & (samples.values < 0).any(dim=1)
+            kept = possible.nonzero().squeeze(1)
+            if kept.numel() == 0:
+                continue
+            samples = samples.subset(kept)
+            lowest = smallest(samples.depths, samples.values)
+            looked = search.look(some.subset(kept), samples, *lowest, expected[kept], int(expected.sum()))
+            found = found.with_some(index[kept], looked)
+        doubtful = (~found.settled).nonzero().squeeze(1)
+        if doubtful.numel():
+            found = self._as_published(sdf, rays, crossing, object_mask, None, found, doubtful)
+        to_sphere = rays.origin.norm(dim=1) - self.config.object_bounding_sphere
+        value = torch.where(crossing.crosses, found.value, to_sphere)
+        depth = torch.where(crossing.crosses, found.depth, 0)
+        return TraceResult(depth, found.hit, value)
 
-        Args:
-            value: (R,) f at the traced points.
-            hit: (R,) hit flags that were returned.
-        """
-        self._upkeep.report((value < -self.config.sdf_threshold) & ~hit & self._crosses)
+    def report(self, points: Tensor, value: Tensor, hit: Tensor) -> None:
+        """Hears f at the points of a training step, see `Tracer.report`."""
+        missed = (value[-hit.shape[0] :] < -self.config.sdf_threshold) & ~hit & self._crosses
+        self._upkeep.report(points, value, missed)
 
     def _grid_of_fixed_weights(self, sdf: Sdf, version: Hashable, like: Tensor) -> SdfGrid:
         """Returns the grid of weights that do not change, built once a version."""
@@ -142,19 +165,22 @@ class AcceleratedTracer(Tracer):
             self._fixed, self._fixed_version = known, version
         return known
 
-    def _trace_as_published(
+    def _as_published(
         self,
         sdf: Sdf,
         rays: Rays,
         crossing: SphereCrossing,
         object_mask: Tensor,
         smallest_depths: Tensor | None,
+        found: Found,
         index: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        """Returns depth and hit flag of some of the rays as the published tracer finds them."""
+    ) -> Found:
+        """Returns the answers for R rays with some (B,) as the published tracer finds them."""
         part = SphereCrossing(crossing.near[index], crossing.far[index], crossing.crosses[index])
-        found = self._published.trace(sdf, rays.subset(index), part, object_mask[index], smallest_depths)
-        return found.depth, found.hit
+        some = rays.subset(index)
+        traced = self._published.trace(sdf, some, part, object_mask[index], smallest_depths)
+        value = sdf(some.at(traced.depth))
+        return found.with_some(index, Found(traced.hit, traced.depth, value, torch.ones_like(traced.hit)))
 
 
 @dataclass(frozen=True)
@@ -180,6 +206,17 @@ def _view(grid: SdfGrid, slack: float | Tensor, rays: Rays, crossing: SphereCros
     possible = samples.possible.any(dim=1)
     expected = possible & (samples.values < 0).any(dim=1)
     return _View(grid, samples, possible, expected), torch.stack((possible.sum(), expected.sum()))
+
+
+def _nearest_drawn(depth: Tensor, begin: Tensor, end: Tensor, fractions: Tensor) -> Tensor:
+    """Returns the draws (R,) nearest to depths (R,), of fractions (S,) of the way from begin to end (R,)."""
+    ordered = fractions.sort().values
+    length = (end - begin).clamp_min(torch.finfo(depth.dtype).tiny)
+    place = (depth - begin) / length  # (R,)
+    after = torch.searchsorted(ordered, place).clamp_max(ordered.shape[0] - 1)
+    before = (after - 1).clamp_min(0)
+    nearer = (place - ordered[before]).abs() < (ordered[after] - place).abs()
+    return begin + torch.where(nearer, ordered[before], ordered[after]) * length
 
 
 def _deepest_behind(samples: March, depth: Tensor, wanted: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from idr.errors import InputError
 from idr.fields.sdf_grid import Sdf
 from idr.geometry.spheres import SphereCrossing
 
-STRATEGIES = ("accelerated", "published")
+STRATEGIES = ("accelerated", "compiled", "published")
 PRECISIONS = ("float32", "tf32", "bf16")
 MAX_POINTS_AT_ONCE = 100_000  # bounds the memory of one network evaluation
 
@@ -34,7 +34,8 @@ class TracerConfig:
         n_steps: Samples of the search along rays that did not converge, and of the smallest-f search.
         n_secant_steps: Refinements of a sign change.
         strategy: Which tracer: ``accelerated`` finds the same intersections as ``published``, the published
-            method, with a fraction of the evaluations.
+            method, with a fraction of the evaluations; ``compiled`` trains small networks on a hash grid by
+            compiled loops on a CPU, and is ``accelerated`` in all else.
         precision: Of the evaluations: ``float32``, or ``tf32`` or ``bf16``, which GPUs compute faster. Hits
             are checked, and where need be found, in float32 in any case.
     """
@@ -137,14 +138,18 @@ class Tracer:
         """
         raise NotImplementedError
 
+    def attach(self, network: Any) -> None:
+        """Learns which network f is, before the first ray."""
+
     def discard(self) -> None:
         """Forgets what was learned of the weights: they were replaced."""
 
-    def report(self, value: Tensor, hit: Tensor) -> None:
+    def report(self, points: Tensor, value: Tensor, hit: Tensor) -> None:
         """Hears f at the points of a training step, when it is known anyway.
 
         Args:
-            value: (R,) f at the traced points.
+            points: (E, 3) points of the Eikonal term: in the cube, then R traced ones.
+            value: (E,) f there.
             hit: (R,) hit flags that were returned.
         """
 

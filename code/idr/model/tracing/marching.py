@@ -17,6 +17,10 @@ from idr.model.tracing.common import Rays
 MARCH_SAMPLES = 129
 """Samples along a chord: 0.016 radii of the bounding sphere apart at most, two in a finest cell."""
 
+COARSE_SAMPLES = 33
+"""Samples along a chord that find the part of it on which a surface is possible at all; also samples of such a
+part, where it is at most a quarter of the longest chord."""
+
 
 @dataclass(frozen=True)
 class March:
@@ -52,32 +56,55 @@ class March:
 
     def subset(self, index: Tensor) -> March:
         """Returns the samples of some of the rays."""
-        return March(self.depths[index], self.values[index], self.reach[index], self.possible[index])
+        fields = (self.depths, self.values, self.reach, self.possible)
+        return March(*(field[index] for field in fields))
 
 
-def march(grid: SdfGrid, slack: float | Tensor, rays: Rays, crossing: SphereCrossing) -> March:
+def march(
+    grid: SdfGrid,
+    slack: float | Tensor,
+    rays: Rays,
+    crossing: SphereCrossing,
+    num_samples: int = MARCH_SAMPLES,
+) -> March:
     """Samples a grid along the chords of the bounding sphere.
 
     Args:
         grid: The grid.
         slack: What f may differ from the grid's nodes.
         rays: R rays.
-        crossing: Their crossing of the bounding sphere, fields (R,).
+        crossing: Their crossing of the bounding sphere, fields (R,); or parts of it.
+        num_samples: S.
 
     Returns:
         The samples; nothing is possible on rays that miss the sphere or have it behind them.
     """
-    fractions = torch.linspace(0, 1, MARCH_SAMPLES, dtype=rays.origin.dtype, device=rays.origin.device)
+    fractions = torch.linspace(0, 1, num_samples, dtype=rays.origin.dtype, device=rays.origin.device)
     chord = crossing.far - crossing.near  # (R,)
     depths = crossing.near.unsqueeze(1) + fractions * chord.unsqueeze(1)  # (R, S)
     values, errors = grid.at(rays.at(depths))
     # What f does within half a spacing is known where it is smooth, and bounded by L where it is not.
-    half_spacing = grid.lipschitz * chord / (2 * (MARCH_SAMPLES - 1))  # (R,)
+    half_spacing = grid.lipschitz * chord / (2 * (num_samples - 1))  # (R,)
     reach = errors * (1 + half_spacing / grid.widest_error).unsqueeze(1) + slack + _kink(values)
     surely_inside = (values < -reach).to(torch.int32)
     open_yet = surely_inside.cumsum(dim=1) == surely_inside  # up to the first such sample
     possible = (values <= reach) & open_yet & (chord > 0).unsqueeze(1)
     return March(depths, values, reach, possible)
+
+
+def windows(samples: March) -> SphereCrossing:
+    """Returns the parts of R chords on which a surface is possible: half a spacing beyond their samples.
+
+    Rays on which nothing is possible have a window, too, which means nothing.
+    """
+    last = samples.depths.shape[1] - 1
+    possible = samples.possible.to(torch.uint8)
+    first = possible.argmax(dim=1, keepdim=True)
+    final = last - possible.flip(1).argmax(dim=1, keepdim=True)
+    near = samples.depths.gather(1, first).squeeze(1) - samples.spacing / 2
+    far = samples.depths.gather(1, final).squeeze(1) + samples.spacing / 2
+    near, far = torch.maximum(near, samples.near), torch.minimum(far, samples.far)
+    return SphereCrossing(near, far, samples.possible.any(dim=1))
 
 
 def _kink(values: Tensor) -> Tensor:

@@ -217,9 +217,9 @@ class CheapTracer(Tracer):
         """Forgets what was learned of the weights: they were replaced."""
         self.tracer.discard()
 
-    def report(self, value: Tensor, hit: Tensor) -> None:
+    def report(self, points: Tensor, value: Tensor, hit: Tensor) -> None:
         """Hears f at the points of a training step, see `Tracer.report`."""
-        self.tracer.report(value, hit)
+        self.tracer.report(points, value, hit)
 
     def carried(self) -> dict[str, Any] | None:
         """Returns what the next training step depends on, see `Tracer.carried`."""

@@ -18,7 +18,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, distributed
 
-from idr.fields.sdf_grid import SdfGrid, build_sdf_grid
+from idr.fields.corrections import fit_lattice
+from idr.fields.sdf_grid import SdfGrid, build_sdf_grid, halve_linear
 from idr.model.tracing.common import Sdf
 
 T = TypeVar("T")
@@ -44,7 +45,11 @@ MAX_SLACK = 0.15
 BUILD_SLACK = 0.02
 """Radii from zero that f keeps in cells which are not split, for the steps to come."""
 
-RAYS_SERVED = (2_000, 100_000)
+WHOLE_LEVELS = 1
+"""Levels of the grid that are evaluated in the whole sphere: 32 cells along a side tell where f is smallest
+on rays that stay far from the surface."""
+
+RAYS_SERVED = (0, 100_000)
 """Rays that a grid must serve until the next build for one, or two, halvings of its cells to pay: each costs
 evaluations once, and saves some a ray."""
 
@@ -66,22 +71,36 @@ class GridUpkeep:
     def discard(self) -> None:
         """Forgets the grid: the next step builds one."""
         self._grid: SdfGrid | None = None
-        self._near: Tensor | None = None  # flat numbers of the grid's nodes near the surface
         self._report: Tensor | None = None  # (2,) of the last step: rays, and those that missed a surface
         self._age, self._excess, self._level = 0, 0.0, 1
 
-    def report(self, missed: Tensor) -> None:
-        """Hears, when f is known at the points of a step, which rays went through a surface unseen.
+    def report(self, points: Tensor, value: Tensor, missed: Tensor) -> None:
+        """Hears f at the points of a step, when it is known anyway, and corrects the grid by it.
 
         Processes that share a step's rays agree on the report, so that their grids stay the same.
 
         Args:
-            missed: (R,) bool.
+            points: (N, 3) points.
+            value: (N,) f there.
+            missed: (R,) bool, rays that went through a surface unseen.
         """
         report = torch.stack((torch.full_like(missed.sum(), missed.numel()), missed.sum()))
-        if distributed.is_available() and distributed.is_initialized():
+        together = distributed.is_available() and distributed.is_initialized()
+        if together:
             distributed.all_reduce(report, distributed.ReduceOp.MAX)
         self._report = report
+        if self._grid is None:
+            return
+
+        def total(sums: Tensor) -> Tensor:
+            if together:
+                distributed.all_reduce(sums)
+            return sums
+
+        correction = fit_lattice(points, value - self._grid.at(points)[0], self.radius, total)
+        while correction.shape[0] < self._grid.values.shape[0]:
+            correction = halve_linear(correction)
+        self._grid = replace(self._grid, values=self._grid.values + correction)
 
     def follow(
         self, sdf: Sdf, like: Tensor, look: Callable[[SdfGrid, Tensor], tuple[T, Tensor]]
@@ -111,10 +130,13 @@ class GridUpkeep:
             self._excess += EXCESS * int(num_rays) * slack / self.radius
             serves = slack <= MAX_SLACK * self.radius and self._excess < grid.num_evaluations
             if serves and num_missed == 0:
+                self._grid = grid
                 return seen, slack, [int(count) for count in counted]
             num_rays = int(num_rays)
             self._level = sum(self._age * num_rays >= served for served in RAYS_SERVED)
-        self._take(build_sdf_grid(sdf, self.radius, self._level, BUILD_SLACK * self.radius, like))
+        self._take(
+            build_sdf_grid(sdf, self.radius, self._level, BUILD_SLACK * self.radius, like, WHOLE_LEVELS)
+        )
         self._age, self._excess, self._report = 0, 0.0, None
         assert self._grid is not None
         seen, counts = look(self._grid, torch.zeros_like(self._grid.values[0, 0, 0]))
@@ -122,20 +144,17 @@ class GridUpkeep:
 
     def _take(self, grid: SdfGrid) -> None:
         """Makes a grid the present one."""
-        flat = grid.values.reshape(-1)
-        near = (flat.abs() <= PROBED_BAND * self.radius).nonzero().squeeze(1)
         self._grid = grid
-        self._near = near if near.numel() else torch.arange(flat.numel(), device=flat.device)
 
     def _moved(self, sdf: Sdf, grid: SdfGrid) -> tuple[SdfGrid, Tensor, Tensor]:
         """Moves a grid along with f; returns it, the slack, and the last report (2,): rays, missed ones."""
-        assert self._near is not None
-        everywhere = torch.arange(grid.values.numel(), device=grid.values.device)
+        flat = grid.values.reshape(-1)
+        near = flat.abs() <= PROBED_BAND * self.radius
         probes = torch.cat(
-            (_turn(self._near, NEAR_PROBES, self._age), _turn(everywhere, FAR_PROBES, self._age))
+            (_turn(near, NEAR_PROBES, self._age), _turn(torch.ones_like(near), FAR_PROBES, self._age))
         )
         points = _positions(probes, grid)
-        known = grid.values.reshape(-1)[probes]
+        known = flat[probes]
         change = sdf(points) - known  # (N,)
         features = _quadratic(points[:NEAR_PROBES] / self.radius)  # (NEAR_PROBES, 10)
         gram = features.T @ features + RIDGE * torch.eye(10, dtype=points.dtype, device=points.device)
@@ -182,13 +201,13 @@ class GridUpkeep:
         self._report = torch.tensor([int(count) for count in carried["report"]], device=like.device)
 
 
-def _turn(candidates: Tensor, count: int, turn: int) -> Tensor:
-    """Picks ``count`` candidates, evenly spread, others at every turn."""
+def _turn(flags: Tensor, count: int, turn: int) -> Tensor:
+    """Picks ``count`` of the set flags (N,), evenly spread, others at every turn; any where none is set."""
     golden = 0.6180339887498949  # successive multiples of it leave no large gaps between 0 and 1
-    places = (
-        torch.arange(count, device=candidates.device, dtype=torch.float64) + turn * golden % 1.0
-    ) / count
-    return candidates[(places * candidates.numel()).long()]
+    places = (torch.arange(count, device=flags.device, dtype=torch.float64) + turn * golden % 1.0) / count
+    rank = flags.cumsum(0)  # (N,)
+    wanted = (places * rank[-1]).long() + 1  # the host need not know how many are set
+    return torch.searchsorted(rank, wanted).clamp_max(flags.shape[0] - 1)
 
 
 def _positions(flat: Tensor, grid: SdfGrid) -> Tensor:

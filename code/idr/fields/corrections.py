@@ -1,0 +1,52 @@
+"""Correcting a grid of f by what f is known to be at scattered points.
+
+N points, n nodes along a side of a lattice over the grid's cube.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from idr.fields.sdf_grid import halve_linear
+
+LATTICES = (3, 5, 9, 17)
+"""Nodes along a side, coarse to fine: the coarse ones carry a correction to where few points are."""
+
+DAMPING = 0.5
+"""Weight of no correction at a node, in points."""
+
+
+def fit_lattice(
+    points: Tensor, residual: Tensor, half_side: float, total: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """Averages residuals around the nodes of ever finer lattices, each taking what the coarser ones leave.
+
+    All sums are matrix products, so that they repeat bit for bit.
+
+    Args:
+        points: (N, 3) points in the unit-sphere frame; those outside the cube do not count.
+        residual: (N,) what is missing there.
+        half_side: Half the cube's side.
+        total: Sums a tensor over the processes that share the points.
+
+    Returns:
+        (n, n, n) correction at the nodes of the finest lattice, to be interpolated trilinearly.
+    """
+    place = (points + half_side) / (2 * half_side)  # (N, 3)
+    counts = ((place >= 0) & (place <= 1)).all(dim=1).to(points.dtype)  # (N,)
+    correction = torch.zeros((2,) * 3, dtype=points.dtype, device=points.device)
+    for side in LATTICES:
+        nodes = torch.arange(side, dtype=points.dtype, device=points.device)
+        hats = (1 - (place.unsqueeze(2) * (side - 1) - nodes).abs()).clamp_min(0)  # (N, 3, n)
+        in_plane = (hats[:, 0, :, None] * hats[:, 1, None, :]).flatten(1)  # (N, n^2)
+        given = torch.cat(
+            (hats[:, 2] * (counts * residual).unsqueeze(1), hats[:, 2] * counts.unsqueeze(1)), dim=1
+        )
+        sums = total(in_plane.T @ given).view(side, side, 2, side)
+        new = sums[:, :, 0] / (sums[:, :, 1] + DAMPING)  # (n, n, n)
+        residual = residual - ((in_plane @ new.reshape(side**2, side)) * hats[:, 2]).sum(dim=1)
+        correction = halve_linear(correction) + new
+    return correction

@@ -1,0 +1,67 @@
+"""Whether data set, model and loss can follow ``train.sampler`` and ``train.schedule``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from idr.errors import InputError
+from idr.training.optimizers import PREFIXES
+from idr.training.step_schedule import levelled_encoding
+
+if TYPE_CHECKING:
+    from idr.training.config import TrainConfig
+
+
+def check_recipe(config: TrainConfig, dataset: Any, model: Any, loss: Any) -> None:
+    """Refuses what a conf asks of parts that cannot do it; the published confs ask nothing.
+
+    Args:
+        config: The block ``train``.
+        dataset: Must give single pixels where they are chosen or reduced.
+        model: Must have the levels and the parts that are named.
+        loss: Must take weights where rays are weighted.
+
+    Raises:
+        InputError: One of them cannot.
+    """
+    by_importance = config.sampler.type == "importance"
+    if by_importance or config.reductions:
+        _check_seam(dataset, "sampler.type = importance" if by_importance else "schedule.pyramid")
+    if config.reductions and min(dataset.img_res) < config.reductions[0]:
+        raise InputError(
+            f"train.schedule.pyramid.factors = {list(config.reductions)}: images of "
+            f"{' x '.join(map(str, dataset.img_res))} pixels hold no block of that side; expected smaller "
+            "factors"
+        )
+    for network, schedule in config.schedule.openings.items():
+        levelled_encoding(model, network, schedule)
+    _check_parts(config, model)
+    if config.sampler.reweight and not getattr(loss, "takes_weights", False):
+        raise InputError(
+            f"train.sampler.reweight = true: {type(loss).__name__} takes no weights; expected a loss with "
+            "takes_weights = True that multiplies its rays by ground_truth['weights'], as IDRLoss does"
+        )
+
+
+def _check_seam(dataset: Any, key: str) -> None:
+    """Refuses a data set that draws its pixels itself."""
+    missing = [name for name in ("sample_item", "img_res") if not hasattr(dataset, name)]
+    if missing:
+        raise InputError(
+            f"train.{key}: {type(dataset).__name__} has no {missing[0]}; expected a data set with "
+            "sample_item(index, pixels) and img_res [height, width], see CONTRIBUTING.md; add them, or leave "
+            "the block out"
+        )
+
+
+def _check_parts(config: TrainConfig, model: Any) -> None:
+    """Refuses parts of which the model has no parameters, beside those of parts within them."""
+    parts = list(config.schedule.parts.given())
+    names = [name for name, _ in model.named_parameters()] if parts else []
+    found = {next((part for part in parts if name.startswith(PREFIXES[part])), None) for name in names}
+    for part in parts:
+        if part not in found:
+            raise InputError(
+                f"train.schedule.parts.{part}: the model has no parameters {PREFIXES[part]}*; leave the "
+                "block out"
+            )

@@ -1,0 +1,113 @@
+"""The written-out passes of a network on a hash grid, against autograd on plain torch in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import Tensor
+
+from idr.model import fused_field
+from idr.model.implicit_network import ImplicitNetwork, ImplicitNetworkConfig
+
+NUM_POINTS = 200
+
+
+def network(
+    backend: str, dims: Sequence[int] = (16, 12), weight_norm: bool = True, features: int = 2
+) -> ImplicitNetwork:
+    """A network whose grid and layers all count, the same for each backend."""
+    block = {
+        "type": "hashgrid", "levels": 4, "features": features, "log2_table": 8, "base_resolution": 3,
+        "finest_resolution": 12, "backend": backend,
+    }  # fmt: skip
+    config = ImplicitNetworkConfig(3, 1, tuple(dims), bias=0.6, weight_norm=weight_norm, encoding=block)
+    made = ImplicitNetwork(5, config)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in made.named_parameters():
+            size = 1.0 if name.endswith("table") else 0.3
+            parameter.copy_(size * (2 * torch.rand(parameter.shape, generator=generator) - 1))
+    return made
+
+
+def everything(net: ImplicitNetwork, x: Tensor) -> list[Tensor]:
+    """Both passes' results, and the gradients of a loss of all of them by points and parameters."""
+    x = x.to(net.layer(0).bias.dtype).requires_grad_(True)
+    output, gradient = net.value_and_gradient(x)
+    distance, slope = net.sdf_and_gradient(x.detach())
+    weights = torch.arange(1, output.shape[1] + 1, dtype=x.dtype)
+    loss = (weights * output).sin().sum() + (gradient @ torch.tensor([1, 2, 3], dtype=x.dtype)).cos().sum()
+    loss = loss + (slope.norm(dim=1) - 1).square().sum() + distance.square().sum()
+    named = [x, *net.parameters()]
+    return [output, gradient, distance, slope, *torch.autograd.grad(loss, named)]
+
+
+@pytest.mark.parametrize("dims", [(16,), (16, 12), (8, 12, 8)])
+@pytest.mark.parametrize("weight_norm", [True, False])
+@pytest.mark.parametrize(("open_levels", "features"), [(4.0, 2), (2.3, 2), (1.0, 1), (3.5, 3)])
+def test_equals_plain_torch(
+    dims: tuple[int, ...], weight_norm: bool, open_levels: float, features: int
+) -> None:
+    ours = network("numba", dims, weight_norm, features)
+    oracle = network("torch", dims, weight_norm, features).double()
+    oracle.load_state_dict(ours.state_dict())
+    ours.encoding.open_levels = oracle.encoding.open_levels = open_levels
+    # Outside the cube, too, whose nearest point's features count there.
+    x = 1.2 * (2 * torch.rand(NUM_POINTS, 3, generator=torch.Generator().manual_seed(1)) - 1)
+    names = ["output", "gradient", "distance", "slope", "x", *(n for n, _ in ours.named_parameters())]
+    for name, one, two in zip(names, everything(ours, x), everything(oracle, x), strict=True):
+        # Softplus' second derivative, 100 at most, multiplies float32's rounding of 6e-8.
+        assert (one - two).abs().max() <= 1e-4 * two.abs().max(), name
+
+
+def test_it_is_what_serves_and_only_where_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    original = fused_field.field_and_gradient
+    monkeypatch.setattr(fused_field, "field_and_gradient", lambda *a: calls.append(a) or original(*a))
+    x = torch.rand(7, 3)
+    net = network("numba")
+    net.value_and_gradient(x)
+    assert len(calls) == 1
+    network("torch").value_and_gradient(x)
+    net.encoding.open_levels = 0.0
+    net.value_and_gradient(x)
+    net.by_differences, net.encoding.open_levels = True, 4.0
+    net.value_and_gradient(x)
+    network("auto").double().value_and_gradient(x.double())
+    assert len(calls) == 1
+
+
+def test_closed_levels_get_no_gradient() -> None:
+    net = network("numba")
+    net.encoding.open_levels = 2.0
+    _, gradient = net.sdf_and_gradient(torch.rand(30, 3))
+    gradient.square().sum().backward()
+    table = net.encoding.get_parameter("table").grad
+    first = net.get_parameter("lin0.weight_v").grad
+    closed = net.encoding.grids[2].offset
+    assert table is not None and first is not None
+    assert table[:closed].any() and not table[closed:].any()
+
+
+def test_without_gradients_nothing_is_recorded() -> None:
+    net, x = network("numba"), torch.rand(5, 3)
+    with torch.no_grad():
+        output, gradient = net.value_and_gradient(x)
+    assert not output.requires_grad and not gradient.requires_grad
+    assert torch.allclose(output, net(x), atol=1e-5)
+
+
+def test_no_points_and_no_numbers() -> None:
+    net = network("numba")
+    output, gradient = net.value_and_gradient(torch.zeros(0, 3))
+    (output.sum() + gradient.sum()).backward()
+    assert output.shape == (0, 6) and gradient.shape == (0, 3)
+    assert net.value_and_gradient(torch.full((1, 3), torch.nan))[1].isnan().all()
+
+
+def test_repeats_to_the_last_bit() -> None:
+    net, x = network("numba"), torch.rand(3000, 3)
+    for one, two in zip(everything(net, x), everything(net, x), strict=True):
+        assert torch.equal(one, two)

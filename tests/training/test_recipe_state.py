@@ -1,0 +1,187 @@
+"""What checkpoints keep of a recipe, and runs that change it on the way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from idr.config import load_conf, read_block
+from idr.evaluation.loading import load_model
+from idr.model.encodings import find_encoding, restore_open_levels
+from idr.model.encodings.hashgrid import HashGrid, HashGridConfig
+from idr.training.optimizers import make_optimizer
+from idr.training.recipe_checks import check_recipe
+from idr.training.schedule_config import ScheduleConfig
+from idr.training.step_schedule import StepSchedule, open_levels_of
+from idr.training.trainer import Trainer
+from tests.reads import ReadCounter
+from tests.training import tiny
+from tests.training.test_resume import as_published
+from tests.training.test_schedules import config
+
+PLAIN = tiny.conf_text() + tiny.GRID
+WITH_RECIPE = tiny.conf_text() + tiny.RECIPE
+
+
+def gone_on(root: Path, run: Path, conf: str, nepoch: int = 2) -> Trainer:
+    """A new trainer of another conf that took over a run's latest checkpoint."""
+    trainer = tiny.make_trainer(root, run, nepoch=nepoch, conf=conf)
+    trainer.resume(trainer.checkpoints, "latest", keep_seed=False)
+    return trainer
+
+
+def slots(trainer: Trainer) -> dict[str, dict[str, Any]]:
+    """Adam's state by the parameter's name."""
+    names = {parameter: name for name, parameter in trainer.state.model.named_parameters()}
+    return {names[parameter]: slot for parameter, slot in trainer.state.optimizer.state.items()}
+
+
+def test_the_part_is_there_where_something_is_carried(scene_root: Path, tmp_path: Path) -> None:
+    tiny.make_trainer(scene_root, tmp_path / "recipe", nepoch=2, conf=WITH_RECIPE).train()
+    kept = tiny.parts_of(tmp_path / "recipe", "1")["RecipeState"]
+    assert set(kept) == {"epoch", "error_maps", "open_levels"}
+    assert kept["error_maps"].shape == (5, 3, 4)  # 12 x 16 pixels in cells of 4
+    assert bool((kept["error_maps"] < 1).reshape(5, -1).any(dim=1).all())  # every view was learnt from
+    assert kept["open_levels"] == pytest.approx(1.5 + 1.5 * (0.4 - 0.1) / 0.6)  # of the fifth of ten steps
+    tiny.make_trainer(scene_root, tmp_path / "plain", nepoch=1, conf=PLAIN).train()
+    assert "RecipeState" not in tiny.parts_of(tmp_path / "plain")
+
+
+def test_a_run_goes_on_with_parts_and_without(
+    scene_root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Adam's means stay with their parameters, its constants and step sizes are the conf's."""
+    first = tiny.make_trainer(scene_root, tmp_path, nepoch=1, conf=PLAIN)
+    first.train()
+    parts = gone_on(scene_root, tmp_path, WITH_RECIPE)
+    assert "Adam's parts are now those of the conf's train.schedule.parts" in caplog.text
+    assert "holds no error maps: those of train.sampler start anew" in caplog.text
+    before, after = slots(first), slots(parts)
+    assert list(before) == list(after)
+    for name in before:
+        assert torch.equal(before[name]["exp_avg"], after[name]["exp_avg"])
+        assert torch.equal(before[name]["exp_avg_sq"], after[name]["exp_avg_sq"])
+    group = parts.state.optimizer.param_groups[0]
+    assert (group["name"], group["betas"], group["initial_lr"]) == ("encoding", (0.8, 0.99), 3e-3)
+    assert parts.train()
+
+    back = gone_on(scene_root, tmp_path, PLAIN, nepoch=3)
+    (group,) = back.state.optimizer.param_groups
+    assert (group["betas"], group["lr"]) == ((0.9, 0.999), 1e-3)
+    assert list(slots(back)) == list(slots(parts)) and back.train()
+
+
+def test_a_published_optimiser_is_taken_over_by_parts(scene_root: Path, tmp_path: Path) -> None:
+    """It numbers parameters by addresses, and knows one group."""
+    first = tiny.make_trainer(scene_root, tmp_path / "first", nepoch=1, conf=PLAIN)
+    first.train()
+    parts = as_published(tiny.parts_of(tmp_path / "first"))
+    trainer = tiny.make_trainer(scene_root, tmp_path / "next", conf=WITH_RECIPE)
+    trainer.state.load_parts(parts, "theirs", keep_seed=False)
+    before, after = slots(first), slots(trainer)
+    assert all(torch.equal(before[name]["exp_avg"], after[name]["exp_avg"]) for name in before)
+
+
+def test_changed_constants_are_the_confs(scene_root: Path, tmp_path: Path) -> None:
+    tiny.make_trainer(scene_root, tmp_path, nepoch=1, conf=WITH_RECIPE).train()
+    changed = WITH_RECIPE + "\ntrain.schedule.parts.encoding { factor = 2, betas = [0.7, 0.9] }\n"
+    group = gone_on(scene_root, tmp_path, changed).state.optimizer.param_groups[0]
+    assert (group["betas"], group["eps"], group["initial_lr"]) == ((0.7, 0.9), 1e-12, 2e-3)
+
+
+def test_groups_of_one_size_and_another_name_are_the_confs(scene_root: Path, tmp_path: Path) -> None:
+    """The three groups are as long as before, and mean others."""
+    tiny.make_trainer(scene_root, tmp_path, nepoch=1, conf=WITH_RECIPE).train()
+    parts = "schedule.parts { encoding.factor = 3, implicit_network.factor = 2 }"
+    changed = tiny.conf_text(parts) + tiny.GRID
+    groups = gone_on(scene_root, tmp_path, changed).state.optimizer.param_groups
+    assert [(g["name"], g["betas"], g["lr"]) for g in groups] == [
+        ("encoding", (0.9, 0.999), pytest.approx(3e-3)),
+        ("implicit_network", (0.9, 0.999), pytest.approx(2e-3)),
+        ("others", (0.9, 0.999), pytest.approx(1e-3)),
+    ]
+
+
+def test_levels_follow_the_step_where_the_checkpoint_does_not_tell(scene_root: Path, tmp_path: Path) -> None:
+    tiny.make_trainer(scene_root, tmp_path, nepoch=1, conf=PLAIN).train()
+    levels = "\ntrain.schedule { steps = 10, levels { start = 1, end = 1 } }\n"
+    trainer = gone_on(scene_root, tmp_path, PLAIN + levels)
+    assert find_encoding(trainer.state.model).open_levels == 2  # type: ignore[union-attr]
+
+
+def test_maps_of_other_cells_start_anew(
+    scene_root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tiny.make_trainer(scene_root, tmp_path, nepoch=1, conf=WITH_RECIPE).train()
+    trainer = gone_on(scene_root, tmp_path, WITH_RECIPE + "\ntrain.sampler.error_cell = 8\n")
+    assert "holds other views' or cells' error maps: those of train.sampler start anew" in caplog.text
+    assert bool((trainer.state.error_maps.maps == 1).all())  # type: ignore[union-attr]
+
+
+def test_levels_that_were_closed_stay_closed_in_evaluation(scene_root: Path, tmp_path: Path) -> None:
+    trainer = tiny.make_trainer(scene_root, tmp_path, nepoch=2, conf=WITH_RECIPE)
+    trainer.train()
+    points = torch.rand(50, 3, generator=torch.Generator().manual_seed(0)) - 0.5
+    loaded = load_model(load_conf(WITH_RECIPE), tmp_path, "1", torch.device("cpu")).model
+    kept = tiny.parts_of(tmp_path, "1")["RecipeState"]["open_levels"]
+    assert find_encoding(loaded).open_levels == kept < 3  # type: ignore[union-attr]
+    trainer = gone_on(scene_root, tmp_path, WITH_RECIPE)
+    trainer.resume(trainer.checkpoints, "1", keep_seed=False)
+    with torch.no_grad():
+        assert torch.equal(trainer.state.model.implicit_network(points), loaded.implicit_network(points))
+    last = load_model(load_conf(WITH_RECIPE), tmp_path, "2", torch.device("cpu")).model
+    assert 2.9 < find_encoding(last).open_levels <= 3  # type: ignore[union-attr]
+
+
+class Coloured(torch.nn.Module):
+    """Two networks, each with an encoding of points."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.implicit_network, self.rendering_network = (torch.nn.Linear(3, 3) for _ in range(2))
+        for network, levels in ((self.implicit_network, 6), (self.rendering_network, 4)):
+            config = HashGridConfig(levels=levels, log2_table=4, base_resolution=2, finest_resolution=8)
+            network.encoding = HashGrid(config)
+
+
+def test_levels_and_step_sizes_of_an_encoding_for_colours() -> None:
+    """What a schedule sets on one model comes back from the checkpoint on another."""
+    model, other = Coloured(), Coloured()
+    block = {
+        "levels": {"start": 2, "end": 1},
+        "colour_levels": {"start": 0, "begin": 0.5, "end": 1},
+        "parts": {"encoding": {"factor": 3}, "colour_encoding": {"factor": 7}},
+    }
+    recipe = config(schedule=read_block(ScheduleConfig, block, "train.schedule"))
+    check_recipe(recipe, None, model, None)
+    optimizer = make_optimizer(model, recipe)
+    sizes = {group["name"]: (group["lr"], len(group["params"])) for group in optimizer.param_groups}
+    assert sizes["encoding"] == (pytest.approx(3e-4), 1)
+    assert sizes["colour_encoding"] == (pytest.approx(7e-4), 1) and sizes["others"] == (1e-4, 2)
+
+    StepSchedule(recipe, num_epochs=4, steps_per_epoch=5).open_levels(3, 0, model)
+    kept = open_levels_of(model, recipe.schedule.openings)
+    assert kept == {"open_levels": 5.0, "open_colour_levels": 2.0}
+    restore_open_levels(other, kept)
+    assert open_levels_of(other, recipe.schedule.openings) == kept
+    restore_open_levels(other, {})
+    assert open_levels_of(other, ["rendering_network"]) == {"open_colour_levels": 2.0}
+
+
+def test_the_sampler_adds_no_read_but_that_of_its_residuals(
+    scene_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All else of it runs on the host, on the host's own tensors."""
+    trainer = tiny.make_trainer(scene_root, tmp_path, conf=WITH_RECIPE)
+    batch = next(iter(trainer.feed.batches(0, 0, 0)))
+    trainer.state.model.train()
+    outputs = trainer.render(dict(batch.model_input))
+    taken: list[torch.Tensor] = []
+    maps = trainer.feed.error_maps
+    monkeypatch.setattr(maps, "take", lambda cells, residuals: taken.append(residuals))
+    with ReadCounter() as counter:
+        trainer.feed.learn(batch, outputs)
+    assert counter.places == [] and taken[0].shape == (outputs["points"].shape[0],)
