@@ -4,10 +4,11 @@
    where it probably is not give two histograms of colours, counted over all views together: what is cut off
    in one view, or seen through a hole, is told by the others.
 2. GrabCut begins with that labelling and separates each photograph.
-3. If sparse points show a table below the object, what agrees with its picture is background and what does
-   not is object (`table.py`), whatever their colours.
-4. The masks carve a visual hull. GrabCut begins again from each mask, with what lies well beyond the outline
-   that the OTHER views' masks allow, or is seen to be the table, as sure background. Three times.
+3. The masks carve a visual hull. GrabCut begins again from each mask, with what lies well beyond the outline
+   that the OTHER views' masks allow as sure background. Three times.
+4. If sparse points show a table below the object, step 3 is done once more with its evidence: what agrees
+   with the table's picture is background and what does not is object (`table.py`), whatever their colours.
+   Of both results the one is kept whose masks agree better with the hull of the other views.
 
 B views, N points, H rows, W columns. World frame and unit.
 """
@@ -108,45 +109,82 @@ def make_masks(
         seeds_from_cameras(matrices, sizes) if points is None else seeds_from_points(points, matrices, sizes)
     )
     odds = colour_odds(small, seeds.regions)
-    masks = [
+    first = [
         _cut(image, _first_labels(region, odd))
         for image, region, odd in zip(small, seeds.regions, odds, strict=True)
     ]
-    table = _table(small, matrices, seeds, scene_points)
-    if table is None:
-        _refuse_nothing(masks, names)
-        evidence = [np.zeros(mask.shape, np.float32) for mask in masks]
-    else:
-        if any(_is_nothing(mask) for mask in masks):  # colours tell nothing; the table alone may
-            without = table.evidence(small, [np.zeros_like(mask) for mask in masks])
-            masks = [found > OBJECT_MAYBE for found in without]
-        _refuse_nothing(masks, names)
-        evidence = table.evidence(small, masks)
-    for _ in range(ROUNDS):
-        outlines = other_views_outlines(_views(names, masks, matrices), seeds)
-        masks = [
-            _cut(image, _labels(outline, mask, against_table)) if outline.any() else mask
-            for image, outline, mask, against_table in zip(small, outlines, masks, evidence, strict=True)
-        ]
-        _refuse_nothing(masks, names)
-    masks = [_tidy(mask) for mask in masks]
-    outlines = other_views_outlines(_views(names, masks, matrices), seeds)
-    agreement = [(m & o).sum() / max(1, (m | o).sum()) for m, o in zip(masks, outlines, strict=True)]
-    full = tuple(_enlarged(mask, image.shape[:2]) for mask, image in zip(masks, images, strict=True))
-    return MadeMasks(full, np.array(agreement))
+    work = _Work(small, names, matrices, seeds)
+    found, refusals = [], []
+    for how, evidence in (("colour alone", _no_evidence), ("colour and the table", _table_evidence)):
+        against = evidence(work, first, scene_points)
+        if against is None:
+            continue
+        try:
+            made = work.refined(first, against)
+        except InputError as error:
+            refusals.append(error)
+            continue
+        log.info("masks by %s: overlap with the other views' hull %.3f", how, made.agreement.mean())
+        found.append(made)
+    if not found:
+        raise refusals[0]
+    best = max(found, key=lambda made: float(made.agreement.mean()))
+    full = [_enlarged(mask, image.shape[:2]) for mask, image in zip(best.masks, images, strict=True)]
+    return MadeMasks(tuple(full), best.agreement)
 
 
-def _table(
-    images: list[NDArray[np.uint8]], projections: Array, seeds: Seeds, scene_points: Array | None
-) -> Table | None:
-    """The table below the object, from sparse points of the scene or, without them, from some made here."""
-    if scene_points is None:
-        scene_points = sparse_points(images, projections, seeds.center)
-    plane = find_table(scene_points, seeds, projections)
+@dataclass(frozen=True)
+class _Work:
+    """What masks are cut from: images of a working size, names for messages, (B, 3, 4) cameras, a ball."""
+
+    images: list[NDArray[np.uint8]]
+    names: list[str]
+    projections: Array
+    seeds: Seeds
+
+    def refined(self, masks: list[NDArray[np.bool_]], evidence: list[NDArray[np.float32]]) -> MadeMasks:
+        """Cuts masks anew within what the other views allow; refuses where a view shows nothing."""
+        if any(_is_nothing(mask) for mask in masks) and any(told.any() for told in evidence):
+            masks = [told > OBJECT_MAYBE for told in evidence]  # colours tell nothing; the table may
+        _refuse_nothing(masks, self.names)
+        for _ in range(ROUNDS):
+            masks = [
+                _cut(image, _labels(outline, mask, told)) if outline.any() else mask
+                for image, outline, mask, told in zip(
+                    self.images, self._outlines(masks), masks, evidence, strict=True
+                )
+            ]
+            _refuse_nothing(masks, self.names)
+        masks = [_tidy(mask) for mask in masks]
+        outlines = self._outlines(masks)
+        agreement = [(m & o).sum() / max(1, (m | o).sum()) for m, o in zip(masks, outlines, strict=True)]
+        return MadeMasks(tuple(masks), np.array(agreement))
+
+    def _outlines(self, masks: list[NDArray[np.bool_]]) -> list[NDArray[np.bool_]]:
+        views = make_views(tuple(self.names), tuple(masks), self.projections)
+        return other_views_outlines(views, self.seeds)
+
+
+def _no_evidence(
+    work: _Work, masks: list[NDArray[np.bool_]], points: Array | None
+) -> list[NDArray[np.float32]]:
+    return [np.zeros(mask.shape, np.float32) for mask in masks]
+
+
+def _table_evidence(
+    work: _Work, masks: list[NDArray[np.bool_]], points: Array | None
+) -> list[NDArray[np.float32]] | None:
+    """What the table below the object tells, if sparse points of the scene, or some made here, show one."""
+    if points is None:
+        points = sparse_points(work.images, work.projections, work.seeds.center)
+    plane = find_table(points, work.seeds, work.projections)
     if plane is None:
         return None
-    log.info("a table was found below the object: what looks like it is background")
-    return Table(plane, seeds, projections)
+    table = Table(plane, work.seeds, work.projections)
+    if any(_is_nothing(mask) for mask in masks):
+        nowhere = [np.zeros_like(mask) for mask in masks]
+        masks = [told > OBJECT_MAYBE for told in table.evidence(work.images, nowhere)]
+    return table.evidence(work.images, masks)
 
 
 def other_views_outlines(views: SceneViews, seeds: Seeds) -> list[NDArray[np.bool_]]:
@@ -191,10 +229,6 @@ def _working_copies(
     return small, np.stack(matrices)
 
 
-def _views(names: list[str], masks: list[NDArray[np.bool_]], projections: Array) -> SceneViews:
-    return make_views(tuple(names), tuple(masks), projections)
-
-
 def _is_nothing(mask: NDArray[np.bool_]) -> bool:
     return bool(mask.mean() < EMPTY_SHARE or mask.all())
 
@@ -204,8 +238,8 @@ def _refuse_nothing(masks: list[NDArray[np.bool_]], names: list[str]) -> None:
         if _is_nothing(mask):
             raise InputError(
                 f"{name}: no object could be told from its background by colour and the other views; "
-                "give masks "
-                "with --masks FOLDER or --mask_command, or sparse points on the object with --points"
+                "give masks with --masks FOLDER or --mask_command, or sparse points on the object with "
+                "--points"
             )
 
 
