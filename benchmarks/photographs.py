@@ -5,7 +5,8 @@ r"""How good are cameras and masks that are found from photographs alone? Agains
 Takes any SOURCE that ``import_scene.py`` reads and that has cameras, and masks or an alpha channel. Copies
 its photographs without anything else, finds their cameras by structure from motion, and compares these with
 the source's after the best similarity; makes masks by colour and the other views, with the source's cameras,
-and compares them with the source's. An object on nothing (alpha channel) is put on a textured table first.
+and compares them with the source's. An object on nothing (alpha channel) is put on a textured table first,
+``--table`` says which.
 What an importer refuses stands in the table with its reason. Prints a table and writes ``photographs.json``.
 """
 
@@ -27,6 +28,7 @@ from shared import machine  # noqa: E402
 
 from idr.cli.common import make_parser, run, say  # noqa: E402
 from idr.datasets.images import load_alpha  # noqa: E402
+from idr.datasets.photo_render import Room  # noqa: E402
 from idr.errors import InputError  # noqa: E402
 from idr.evaluation.camera_error import align_cameras, camera_errors  # noqa: E402
 from idr.evaluation.metrics import mask_iou  # noqa: E402
@@ -41,9 +43,15 @@ from idr.preprocess.bounding_sphere import carve_scene  # noqa: E402
 from idr.preprocess.scene_views import make_views  # noqa: E402
 
 TEXELS = 1024
-"""Along each side of the table's texture, which covers `TABLE_SIDE` of the object's outline and repeats."""
+"""Along each side of the noise's texture, which covers `TABLE_SIDE` of the object's outline and repeats."""
 TABLE_SIDE = 6.0
 WHAT = ("cameras", "masks")
+TABLES = ("prints", "pale", "noise")
+"""A dark cloth with prints; the same, faded; noise of all colours at full strength."""
+FADED = 0.55
+"""Exponent that makes the dark cloth a pale one."""
+SAMPLES = 4
+"""Along each side of a pixel: a camera averages what falls on it."""
 OCTAVES = ((1.2, 30.0), (4.0, 40.0), (16.0, 50.0))
 """Deviations of the Gaussians that smooth the texture's noise, texels, and what each adds, grey levels."""
 
@@ -60,18 +68,30 @@ def texture(seed: int) -> NDArray[np.float32]:
     return picture.clip(0, 255)
 
 
-def table_behind(picture: Picture, height: float, side: float) -> NDArray[np.float32]:
+def textures(table: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Returns those of a table, one of `TABLES`, and of the wall behind it, (T, T, 3) each."""
+    if table == "noise":
+        return texture(0), texture(1)
+    prints = Room(np.random.default_rng(0)).table ** (FADED if table == "pale" else 1.0)
+    return (255 * prints).astype(np.float32), cv2.GaussianBlur(texture(1), (0, 0), 12)
+
+
+def table_behind(
+    picture: Picture, height: float, side: float, layers: tuple[NDArray[np.float32], NDArray[np.float32]]
+) -> NDArray[np.float32]:
     """Draws what a camera sees of an endless textured table below the object, z up, and of a wall far behind.
 
     Args:
         picture: The view; its camera is taken.
         height: z of the table.
         side: World units after which the texture repeats.
+        layers: What `textures` returned.
 
     Returns:
         (H, W, 3) RGB.
     """
-    rows, columns = np.mgrid[: picture.rgb.shape[0], : picture.rgb.shape[1]]
+    size = picture.rgb.shape[:2]
+    rows, columns = (np.mgrid[: SAMPLES * size[0], : SAMPLES * size[1]] + 0.5) / SAMPLES - 0.5
     pixels = np.stack([columns, rows, np.ones_like(rows)], axis=-1).astype(float)
     rotation, shift = picture.world_to_camera[:, :3], picture.world_to_camera[:, 3]
     rays = pixels @ np.linalg.inv(picture.intrinsics).T @ rotation
@@ -82,35 +102,35 @@ def table_behind(picture: Picture, height: float, side: float) -> NDArray[np.flo
     places = np.where(on_table[..., None], centre + along[..., None] * rays, 0.0)[..., :2] / side
     unit = rays / np.linalg.norm(rays, axis=-1, keepdims=True)
     around = np.stack([np.arctan2(unit[..., 1], unit[..., 0]) / np.pi, unit[..., 2]], axis=-1)
-    layers = [(places, texture(0)), (around, texture(1))]
-    table, wall = (_sampled(place, layer) for place, layer in layers)
-    return np.where(on_table[..., None], table, wall)
+    table, wall = (_sampled(place, layer) for place, layer in zip((places, around), layers, strict=True))
+    fine = np.where(on_table[..., None], table, wall)
+    return np.asarray(cv2.resize(fine, size[::-1], interpolation=cv2.INTER_AREA), dtype=np.float32)
 
 
 def _sampled(places: NDArray[np.float64], layer: NDArray[np.float32]) -> NDArray[np.float32]:
     """A repeating texture at (H, W, 2) places, 1 its side."""
-    texels = ((places % 1.0) * TEXELS).astype(np.float32)
+    texels = ((places % 1.0) * len(layer)).astype(np.float32)
     return cv2.remap(layer, texels[..., 0], texels[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
 
 
-def read_pictures(source: Source, tables: bool) -> list[Picture]:
-    """Reads photographs and masks of a source with cameras; an alpha channel becomes a table if asked for."""
+def read_pictures(source: Source, table: str | None) -> list[Picture]:
+    """Reads photographs and masks of a source; an object with an alpha channel is put on the table named."""
     files = mask_files(source, None)
     use_alpha = files[0] is None and has_alpha_masks(source)
     if files[0] is None and not use_alpha:
         raise InputError("the source has neither masks nor an alpha channel to compare with")
     pictures = [load_picture(v, f, use_alpha, 1) for v, f in zip(source.views, files, strict=True)]
-    if not (use_alpha and tables):
+    if not (use_alpha and table):
         return pictures
     names = tuple(view.name for view in source.views)
     masks = tuple(p.mask for p in pictures if p.mask is not None)
     hull = carve_scene(make_views(names, masks, np.stack([p.projection for p in pictures])))
-    shown = []
+    shown, layers = [], textures(table)
     for picture, view in zip(pictures, source.views, strict=True):
         alpha = load_alpha(view.image)
         assert alpha is not None
         share = alpha[..., None] / np.float32(255)
-        behind = table_behind(picture, float(hull.points[:, 2].min()), TABLE_SIDE * hull.outline)
+        behind = table_behind(picture, float(hull.points[:, 2].min()), TABLE_SIDE * hull.outline, layers)
         rgb = np.round(share * picture.rgb + (1 - share) * behind).astype(np.uint8)
         shown.append(Picture(rgb, picture.mask, picture.intrinsics, picture.world_to_camera, False, 1.0))
     return shown
@@ -199,6 +219,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("sources", nargs="+", type=Path, metavar="SOURCE", help="scenes with cameras")
     parser.add_argument("--out", type=Path, required=True, help="new folder for photographs and results")
     parser.add_argument("--only", choices=WHAT, default=None, help="what to score; both")
+    parser.add_argument(
+        "--table", choices=TABLES, default="prints", help="what objects with alpha are put on"
+    )
     parser.add_argument("--no_table", action="store_true", help="leave objects with alpha on white")
     parser.add_argument(
         "--threads", type=int, default=1, help="of structure from motion; 1: the same cameras each time"
@@ -214,7 +237,7 @@ def measure(arguments: argparse.Namespace) -> None:
     results: dict[str, Any] = {}
     for path, source in sources.items():
         name = "/".join(path.resolve().parts[-2:])
-        pictures = read_pictures(source, not arguments.no_table)
+        pictures = read_pictures(source, None if arguments.no_table else arguments.table)
         work = arguments.out / name.replace("/", "_")
         scores = {
             "cameras": lambda pictures=pictures, work=work: score_cameras(pictures, work, arguments.threads),

@@ -234,7 +234,10 @@ WRONG = {
     "one viewpoint": (one_viewpoint, r"one viewpoint: .*walk around the object"),
     "no overlap": (no_overlap, r"too few matches: no two of 4 photographs"),
     "no texture": (no_texture, r"too few features: 4 of 4 photographs"),
-    "few registered": (more_than_there_are, r"registered \d of 5 photographs, expected 6 or more"),
+    "few registered": (
+        more_than_there_are,
+        r"registered \d of 5 photographs, expected 6 or more: there are no more",
+    ),
     "work folder taken": (foreign_work_folder, r"reconstruction_scan7 exists and holds no reconstruction"),
     "masks missing": (flags("--masks", "nowhere"), r"no folder .*nowhere"),
     "pixel centre": (flags("--pixel_centre", "0"), r"--pixel_centre is for cameras that are given"),

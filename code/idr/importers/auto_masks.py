@@ -6,12 +6,16 @@
 2. GrabCut begins with that labelling and separates each photograph.
 3. The masks carve a visual hull. GrabCut begins again from each mask, with what lies well beyond the outline
    that the OTHER views' masks allow as sure background. Three times.
+4. If sparse points show a table below the object, step 3 is done once more with its evidence: what agrees
+   with the table's picture is background and what does not is object (`table.py`), whatever their colours.
+   Of both results the one is kept whose masks agree better with the hull of the other views.
 
 B views, N points, H rows, W columns. World frame and unit.
 """
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 import cv2
@@ -22,9 +26,13 @@ from scipy.ndimage import gaussian_filter
 from idr.errors import InputError
 from idr.importers.mask_seeds import Seeds, seeds_from_cameras, seeds_from_points
 from idr.importers.source import Array, resized
+from idr.importers.sparse_points import sparse_points
+from idr.importers.table import Table, find_table
 from idr.preprocess.outlines import hull_silhouette
 from idr.preprocess.scene_views import SceneViews, make_views
 from idr.preprocess.visual_hull import SceneHull, nearest_pixels
+
+log = logging.getLogger(__name__)
 
 WORKING_SIDE = 480
 """Longest side of the images that are worked on; masks are brought back to full size afterwards."""
@@ -48,6 +56,9 @@ RARE_COLOUR = 1e-6
 """Share of all pixels below which a colour says nothing."""
 ODDS_WITHIN, ODDS_BEYOND = 0.0, 0.7
 """Log odds of a colour above which a pixel begins as object, within the first region and beyond it."""
+TABLE_MAYBE, TABLE_SURE, OBJECT_MAYBE, OBJECT_SURE = -0.1, -0.25, 0.5, 1.2
+"""Evidence of the table (`table.py`) below which a pixel begins as background and below which it stays so;
+above which it begins as object and above which it stays so."""
 REACH = 0.4
 """How far beyond the first region the object may go on, over the square root of the region's area."""
 
@@ -66,7 +77,11 @@ class MadeMasks:
 
 
 def make_masks(
-    images: list[NDArray[np.uint8]], names: list[str], projections: Array, points: Array | None
+    images: list[NDArray[np.uint8]],
+    names: list[str],
+    projections: Array,
+    points: Array | None,
+    scene_points: Array | None = None,
 ) -> MadeMasks:
     """Makes a mask for every view.
 
@@ -75,6 +90,7 @@ def make_masks(
         names: B names, for messages.
         projections: (B, 3, 4) world to pixels.
         points: (N, 3) sparse points on the object, None to start from where the cameras look.
+        scene_points: (N, 3) sparse points of object and surroundings, for the table; None to find some.
 
     Returns:
         The masks.
@@ -93,23 +109,82 @@ def make_masks(
         seeds_from_cameras(matrices, sizes) if points is None else seeds_from_points(points, matrices, sizes)
     )
     odds = colour_odds(small, seeds.regions)
-    masks = [
+    first = [
         _cut(image, _first_labels(region, odd))
         for image, region, odd in zip(small, seeds.regions, odds, strict=True)
     ]
-    _refuse_nothing(masks, names)
-    for _ in range(ROUNDS):
-        outlines = other_views_outlines(_views(names, masks, matrices), seeds)
-        masks = [
-            _cut(image, _labels(outline, mask)) if outline.any() else mask
-            for image, outline, mask in zip(small, outlines, masks, strict=True)
-        ]
-        _refuse_nothing(masks, names)
-    masks = [_tidy(mask) for mask in masks]
-    outlines = other_views_outlines(_views(names, masks, matrices), seeds)
-    agreement = [(m & o).sum() / max(1, (m | o).sum()) for m, o in zip(masks, outlines, strict=True)]
-    full = tuple(_enlarged(mask, image.shape[:2]) for mask, image in zip(masks, images, strict=True))
-    return MadeMasks(full, np.array(agreement))
+    work = _Work(small, names, matrices, seeds)
+    found, refusals = [], []
+    for how, evidence in (("colour alone", _no_evidence), ("colour and the table", _table_evidence)):
+        against = evidence(work, first, scene_points)
+        if against is None:
+            continue
+        try:
+            made = work.refined(first, against)
+        except InputError as error:
+            refusals.append(error)
+            continue
+        log.info("masks by %s: overlap with the other views' hull %.3f", how, made.agreement.mean())
+        found.append(made)
+    if not found:
+        raise refusals[0]
+    best = max(found, key=lambda made: float(made.agreement.mean()))
+    full = [_enlarged(mask, image.shape[:2]) for mask, image in zip(best.masks, images, strict=True)]
+    return MadeMasks(tuple(full), best.agreement)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What masks are cut from: images of a working size, names for messages, (B, 3, 4) cameras, a ball."""
+
+    images: list[NDArray[np.uint8]]
+    names: list[str]
+    projections: Array
+    seeds: Seeds
+
+    def refined(self, masks: list[NDArray[np.bool_]], evidence: list[NDArray[np.float32]]) -> MadeMasks:
+        """Cuts masks anew within what the other views allow; refuses where a view shows nothing."""
+        if any(_is_nothing(mask) for mask in masks) and any(told.any() for told in evidence):
+            masks = [told > OBJECT_MAYBE for told in evidence]  # colours tell nothing; the table may
+        _refuse_nothing(masks, self.names)
+        for _ in range(ROUNDS):
+            masks = [
+                _cut(image, _labels(outline, mask, told)) if outline.any() else mask
+                for image, outline, mask, told in zip(
+                    self.images, self._outlines(masks), masks, evidence, strict=True
+                )
+            ]
+            _refuse_nothing(masks, self.names)
+        masks = [_tidy(mask) for mask in masks]
+        outlines = self._outlines(masks)
+        agreement = [(m & o).sum() / max(1, (m | o).sum()) for m, o in zip(masks, outlines, strict=True)]
+        return MadeMasks(tuple(masks), np.array(agreement))
+
+    def _outlines(self, masks: list[NDArray[np.bool_]]) -> list[NDArray[np.bool_]]:
+        views = make_views(tuple(self.names), tuple(masks), self.projections)
+        return other_views_outlines(views, self.seeds)
+
+
+def _no_evidence(
+    work: _Work, masks: list[NDArray[np.bool_]], points: Array | None
+) -> list[NDArray[np.float32]]:
+    return [np.zeros(mask.shape, np.float32) for mask in masks]
+
+
+def _table_evidence(
+    work: _Work, masks: list[NDArray[np.bool_]], points: Array | None
+) -> list[NDArray[np.float32]] | None:
+    """What the table below the object tells, if sparse points of the scene, or some made here, show one."""
+    if points is None:
+        points = sparse_points(work.images, work.projections, work.seeds.center)
+    plane = find_table(points, work.seeds, work.projections)
+    if plane is None:
+        return None
+    table = Table(plane, work.seeds, work.projections)
+    if any(_is_nothing(mask) for mask in masks):
+        nowhere = [np.zeros_like(mask) for mask in masks]
+        masks = [told > OBJECT_MAYBE for told in table.evidence(work.images, nowhere)]
+    return table.evidence(work.images, masks)
 
 
 def other_views_outlines(views: SceneViews, seeds: Seeds) -> list[NDArray[np.bool_]]:
@@ -154,17 +229,17 @@ def _working_copies(
     return small, np.stack(matrices)
 
 
-def _views(names: list[str], masks: list[NDArray[np.bool_]], projections: Array) -> SceneViews:
-    return make_views(tuple(names), tuple(masks), projections)
+def _is_nothing(mask: NDArray[np.bool_]) -> bool:
+    return bool(mask.mean() < EMPTY_SHARE or mask.all())
 
 
 def _refuse_nothing(masks: list[NDArray[np.bool_]], names: list[str]) -> None:
     for mask, name in zip(masks, names, strict=True):
-        if mask.mean() < EMPTY_SHARE or mask.all():
+        if _is_nothing(mask):
             raise InputError(
                 f"{name}: no object could be told from its background by colour and the other views; "
-                "give masks "
-                "with --masks FOLDER or --mask_command, or sparse points on the object with --points"
+                "give masks with --masks FOLDER or --mask_command, or sparse points on the object with "
+                "--points"
             )
 
 
@@ -209,12 +284,18 @@ def _first_labels(region: NDArray[np.bool_], odds: NDArray[np.float32]) -> NDArr
     return _with_background(labels)
 
 
-def _labels(outline: NDArray[np.bool_], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """GrabCut's labels for an outline that the other views allow."""
+def _labels(
+    outline: NDArray[np.bool_], mask: NDArray[np.bool_], against_table: NDArray[np.float32]
+) -> NDArray[np.uint8]:
+    """GrabCut's labels for an outline that the other views allow, and the evidence of the table."""
     unit = float(np.sqrt(outline.sum()))
     to_outline = cv2.distanceTransform((~outline).astype(np.uint8), cv2.DIST_L2, 5)
     labels = np.where(mask, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
-    labels[to_outline > max(2.0, RING * unit)] = cv2.GC_BGD
+    labels[against_table < TABLE_MAYBE] = cv2.GC_PR_BGD
+    labels[against_table > OBJECT_MAYBE] = cv2.GC_PR_FGD
+    labels[against_table > OBJECT_SURE] = cv2.GC_FGD
+    beyond = to_outline > max(2.0, RING * unit)
+    labels[beyond | (against_table < TABLE_SURE)] = cv2.GC_BGD
     return _with_background(labels)
 
 

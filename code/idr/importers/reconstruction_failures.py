@@ -96,6 +96,11 @@ def refuse_few_registered(model: Any, names: dict[str, str], needed: int) -> Non
     if len(registered) >= needed:
         return
     missing = [name for key, name in names.items() if key not in registered]
+    if not missing:
+        raise InputError(
+            f"registered {len(registered)} of {len(names)} photographs, expected {needed} or more: there are "
+            f"no more; take more photographs, or go on by --min_registered {len(registered)}"
+        )
     raise InputError(
         f"registered {len(registered)} of {len(names)} photographs, expected {needed} or more; no place "
         f"found for {_listed(missing)}: take photographs between these and the others, or go on with fewer "

@@ -233,7 +233,7 @@ def _with_masks(
         known = source.points if source.points_on_object else None
         points = options.points if options.points is not None else known
         titles = [f"{name} ({view.name})" for name, view in zip(names, source.views, strict=True)]
-        made = make_masks([picture.rgb for picture in pictures], titles, world_mats, points)
+        made = make_masks([picture.rgb for picture in pictures], titles, world_mats, points, source.points)
         masks = list(made.masks)
         doubtful = np.flatnonzero(made.agreement < DOUBTFUL)
         if len(doubtful):

@@ -1,0 +1,231 @@
+r"""How good is what idr-photos made of photographs alone? Against the truth that make_photo_scene.py kept.
+
+    cd code
+    python preprocess/make_photo_scene.py --out /tmp/teapot
+    python preprocess/photos.py /tmp/teapot/photos --out /tmp/teapot_run --max_minutes 10
+    python ../benchmarks/photo_result.py /tmp/teapot_run --truth /tmp/teapot/truth --json /tmp/teapot.json
+
+Brings the result to the truth's frame by the similarity between found and true cameras, by nothing else, and
+prints camera errors, Chamfer distance to the exact surface (unit: the radius of the truth's unit sphere), and
+overlap (IoU) with the exact silhouettes of the masks that were made and of the mesh. Wants idr[mesh].
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "code"))
+
+import numpy as np  # noqa: E402
+import trimesh  # noqa: E402
+from numpy.typing import NDArray  # noqa: E402
+from shared import machine, run_benchmark  # noqa: E402
+
+from idr.cli.common import make_parser, say  # noqa: E402
+from idr.datasets.images import list_images, load_mask  # noqa: E402
+from idr.datasets.synthetic import read_exact_mesh  # noqa: E402
+from idr.datasets.synthetic_cameras import UNIT_TO_WORLD  # noqa: E402
+from idr.errors import InputError, MissingInputError  # noqa: E402
+from idr.evaluation.camera_error import Alignment, align_cameras, camera_errors  # noqa: E402
+from idr.evaluation.exact_scores import chamfer_to_exact  # noqa: E402
+from idr.geometry.cameras import decompose_projection  # noqa: E402
+
+Array = NDArray[np.float64]
+SCENE, MESH = Path("data/photos/scan0"), "mesh.glb"
+FEWEST_VIEWS = 4
+
+
+@dataclass(frozen=True)
+class Views:
+    """Found and true cameras of the photographs that found their place.
+
+    Attributes:
+        intrinsics: (B, 3, 3) found K, of the imported images.
+        found: (B, 4, 4) found camera-to-world poses.
+        truth: (B, 4, 4) true ones, turned about the optical axis as the import turned the photograph.
+        names: B names of the imported images.
+    """
+
+    intrinsics: Array
+    found: Array
+    truth: Array
+    names: tuple[str, ...]
+
+
+def read_views(scene: Path, truth: Path) -> Views:
+    """Reads both sets of cameras and pairs them by the photographs' names.
+
+    Args:
+        scene: The imported scene.
+        truth: What ``make_photo_scene.py`` kept.
+
+    Returns:
+        The views.
+
+    Raises:
+        MissingInputError: A file is not there.
+        InputError: Too few photographs found their place, or one that the truth does not know.
+    """
+    for path in (scene / "import.json", scene / "cameras.npz", truth / "cameras.npz"):
+        if not path.is_file():
+            raise MissingInputError(f"no {path}; expected the folders of photos.py and make_photo_scene.py")
+    record = json.loads((scene / "import.json").read_text(encoding="utf-8"))["views"]
+    if len(record) < FEWEST_VIEWS:
+        raise InputError(f"{scene}: {len(record)} photographs found their place; expected {FEWEST_VIEWS}")
+    masks = [path.stem for path in list_images(truth / "mask")]
+    unknown = [entry["source"] for entry in record if Path(entry["source"]).stem not in masks]
+    if unknown:
+        raise InputError(f"{truth} knows nothing of {unknown[0]}; expected the truth of these photographs")
+    numbers = [masks.index(Path(entry["source"]).stem) for entry in record]
+    with np.load(scene / "cameras.npz") as ours, np.load(truth / "cameras.npz") as theirs:
+        pairs = [decompose_projection(ours[f"world_mat_{i}"][:3]) for i in range(len(record))]
+        poses = np.stack([decompose_projection(theirs[f"world_mat_{n}"][:3])[1] for n in numbers])
+    found = np.stack([pose for _, pose in pairs])
+    intrinsics = np.stack([k[:3, :3] for k, _ in pairs])
+    return Views(intrinsics, found, turned_alike(found, poses), tuple(entry["image"] for entry in record))
+
+
+def turned_alike(found: Array, truth: Array) -> Array:
+    """Turns true cameras by the quarters about their optical axes by which the import turned photographs.
+
+    Args:
+        found: (B, 4, 4) found poses.
+        truth: (B, 4, 4) true poses, for the pixels as stored.
+
+    Returns:
+        (B, 4, 4) true poses for the pixels as imported. The axes tell the rotation between the two worlds,
+        whatever was turned; of four quarters the nearest is taken.
+    """
+    axes = np.einsum("bi,bj->ij", truth[:, :3, 2], found[:, :3, 2])
+    left, _, right = np.linalg.svd(axes)
+    world = left @ np.diag([1.0, 1.0, np.sign(np.linalg.det(left @ right))]) @ right
+    turned = truth.copy()
+    for k, pose in enumerate(truth):
+        choices = [pose[:3, :3] @ _quarter(q) for q in range(4)]
+        fits = [float(np.trace(choice.T @ world @ found[k, :3, :3])) for choice in choices]
+        turned[k, :3, :3] = choices[int(np.argmax(fits))]
+    return turned
+
+
+def _quarter(count: int) -> Array:
+    cosine, sine = ((1, 0), (0, 1), (-1, 0), (0, -1))[count]
+    return np.array([[cosine, -sine, 0], [sine, cosine, 0], [0, 0, 1]], dtype=np.float64)
+
+
+def silhouette(
+    mesh: trimesh.Trimesh, intrinsics: Array, pose: Array, size: tuple[int, int]
+) -> NDArray[np.bool_]:
+    """Draws a mesh's silhouette, one ray a pixel.
+
+    Args:
+        mesh: In world coordinates.
+        intrinsics: (3, 3) K.
+        pose: (4, 4) camera-to-world.
+        size: H, W.
+
+    Returns:
+        (H, W), True where a ray meets the mesh.
+    """
+    from trimesh.ray.ray_pyembree import RayMeshIntersector
+
+    rows, columns = np.mgrid[: size[0], : size[1]]
+    pixels = np.stack([columns, rows, np.ones_like(rows)], axis=-1).reshape(-1, 3).astype(np.float64)
+    rays = pixels @ np.linalg.inv(intrinsics).T @ pose[:3, :3].T
+    origins = np.broadcast_to(pose[:3, 3], rays.shape)
+    return np.asarray(RayMeshIntersector(mesh).intersects_any(origins, rays)).reshape(size)
+
+
+def overlap(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
+    """Returns intersection over union."""
+    return float((a & b).sum() / max(1, (a | b).sum()))
+
+
+def registered(mesh: trimesh.Trimesh, alignment: Alignment) -> trimesh.Trimesh:
+    """Returns a mesh in the truth's world."""
+    matrix = alignment.matrix
+    return trimesh.Trimesh(mesh.vertices @ matrix[:3, :3].T + matrix[:3, 3], mesh.faces, process=False)
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Scores a result of ``idr-photos``."""
+    scene, file = arguments.work / SCENE, arguments.mesh or arguments.work / MESH
+    views = read_views(scene, arguments.truth)
+    if not file.is_file():
+        raise MissingInputError(f"no mesh {file}; run photos.py to its end, or name one with --mesh")
+    alignment = align_cameras(views.found, views.truth)
+    errors = camera_errors(views.found, views.truth, alignment)
+    distances = np.linalg.norm(views.truth[:, :3, 3] - UNIT_TO_WORLD[:3, 3], axis=1)
+    # A GLB's node turns the mesh upright; its vertices are the world's.
+    loaded: Any = trimesh.load(file, process=False)
+    whole = trimesh.util.concatenate(list(getattr(loaded, "geometry", {"mesh": loaded}).values()))
+    ours = registered(whole, alignment)
+    distance = chamfer_to_exact(
+        np.asarray(ours.vertices), np.asarray(ours.faces), np.linalg.inv(UNIT_TO_WORLD), arguments.truth
+    )
+    vertices, faces = read_exact_mesh(arguments.truth)
+    exact = trimesh.Trimesh(vertices @ UNIT_TO_WORLD[:3, :3].T + UNIT_TO_WORLD[:3, 3], faces, process=False)
+    made, meshed = [], []
+    for k, name in enumerate(views.names):
+        mask = load_mask(scene / "mask" / name)
+        camera = (views.intrinsics[k], views.truth[k], (mask.shape[0], mask.shape[1]))
+        true = silhouette(exact, *camera)
+        made.append(overlap(mask, true))
+        meshed.append(overlap(silhouette(ours, *camera), true))
+    share = errors.translation / distances
+    return {
+        "views": len(views.names),
+        "photographs": len(list_images(arguments.truth / "mask")),
+        "rotation_mean": float(errors.rotation_degrees.mean()),
+        "rotation_worst": float(errors.rotation_degrees.max()),
+        "centre_mean": float(share.mean()),
+        "centre_worst": float(share.max()),
+        "chamfer": distance.chamfer,
+        "accuracy": distance.accuracy,
+        "completeness": distance.completeness,
+        "mask_iou_mean": float(np.mean(made)),
+        "mask_iou_worst": float(np.min(made)),
+        "mesh_iou_mean": float(np.mean(meshed)),
+        "mesh_iou_worst": float(np.min(meshed)),
+        **machine(),
+    }
+
+
+def report(found: dict[str, Any]) -> None:
+    """Prints the scores."""
+    rows = [
+        ("photographs placed", f"{found['views']} of {found['photographs']}"),
+        ("rotation, mean / worst (degrees)", f"{found['rotation_mean']:.3f} / {found['rotation_worst']:.3f}"),
+        (
+            "centre over distance, mean / worst (%)",
+            f"{100 * found['centre_mean']:.3f} / {100 * found['centre_worst']:.3f}",
+        ),
+        ("made masks, IoU, mean / worst", f"{found['mask_iou_mean']:.4f} / {found['mask_iou_worst']:.4f}"),
+        ("mesh's silhouettes, IoU", f"{found['mesh_iou_mean']:.4f} / {found['mesh_iou_worst']:.4f}"),
+        ("Chamfer (unit sphere)", f"{found['chamfer']:.5f}"),
+        ("  accuracy", f"{found['accuracy']:.5f}"),
+        ("  completeness", f"{found['completeness']:.5f}"),
+    ]
+    say("| against the truth | |\n|---|---|")
+    for name, value in rows:
+        say(f"| {name} | {value} |")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command."""
+    parser = make_parser(
+        __doc__.split("\n\n")[0],
+        "  python ../benchmarks/photo_result.py /tmp/teapot_run --truth /tmp/teapot/truth",
+    )
+    parser.add_argument("work", type=Path, metavar="FOLDER", help="--out of photos.py")
+    parser.add_argument("--truth", type=Path, required=True, help="truth/ of make_photo_scene.py")
+    parser.add_argument("--mesh", type=Path, help="mesh in the found world; default: FOLDER/mesh.glb")
+    return parser
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_benchmark(build_parser(), measure, report))
