@@ -29,9 +29,13 @@ demo: $(INSTALLED) ## Make the built-in scene, train, mesh, render, evaluate (ab
 peek: $(INSTALLED) ## Mesh and render the small trained model that ships with the project (a minute)
 	$(BIN)/python -m idr.cli.demo --peek
 
+ifneq ($(PHOTOS),)
 scene: $(SCENE_INSTALLED) ## From photographs to a coloured mesh: make scene PHOTOS=folder [MINUTES=30]
-	@test -n "$(PHOTOS)" || { echo "error: no photographs; expected make scene PHOTOS=folder [MINUTES=30]" >&2; exit 2; }
 	$(BIN)/python -m idr.cli.photos "$(PHOTOS)" --max_minutes $(MINUTES)
+else
+scene:
+	@echo "error: no photographs; expected make scene PHOTOS=folder [MINUTES=30]" >&2; exit 2
+endif
 
 test: $(INSTALLED_DEV) ## Run all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS)

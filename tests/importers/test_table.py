@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from idr.errors import InputError
 from idr.importers.auto_masks import make_masks
 from idr.importers.mask_seeds import Seeds, seeds_from_cameras
 from idr.importers.sparse_points import LARGEST_ERROR, neighbour_pairs, sparse_points, triangulated
@@ -142,13 +143,9 @@ def test_what_stands_on_a_table_is_told_from_it_without_colour(
     assert wrong < 0.05 * right, (right, wrong)  # blotches of nearly one shade: 0.033 seen
 
 
-def test_masks_of_an_object_of_its_tables_colours(box: tuple[list[np.ndarray], np.ndarray]) -> None:
-    """By colour alone these are refused; a hull of twelve views has corners beyond the box."""
+def test_an_object_of_its_tables_colours_is_refused(box: tuple[list[np.ndarray], np.ndarray]) -> None:
+    """Neither way finds the box in each of its views; masks of some of them would be a wrong scene."""
     pictures, matrices = box
     names = [f"view {k}" for k in range(len(pictures))]
-    made = make_masks(pictures, names, matrices, None)
-    ious = [
-        (mask & true).sum() / (mask | true).sum()
-        for mask, true in zip(made.masks, [silhouette(matrix) for matrix in matrices], strict=True)
-    ]
-    assert np.mean(ious) > 0.75 and min(ious) > 0.65, np.round(ious, 3)
+    with pytest.raises(InputError, match="no object could be told from its background .* give masks"):
+        make_masks(pictures, names, matrices, None)
