@@ -9,10 +9,10 @@ interpolation between old ones, bounds what is left. A part of the surface that 
 in both: f has a kink there, which new nodes see as a correction of the order of h, and the first bound
 takes over.
 
-Where f is smooth, cubics through four nodes of a line are nearer to it than straight lines, and tell where f is
-smallest. So the nodes of a next level, and of the 64 cells along a side that are looked at, are put between
-the known ones by cubics; only between those is the grid trilinear. The bounds are the larger of what new nodes
-correct in either.
+Where f is smooth, cubics through four nodes of a line are nearer to it than straight lines, and tell where it
+is smallest. So the nodes of a next level, and of the 64 cells along a side that are looked at, are put
+between the known ones by cubics; only between those is the grid trilinear. The bounds are the larger of what
+new nodes correct in either.
 """
 
 from __future__ import annotations

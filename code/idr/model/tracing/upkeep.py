@@ -3,10 +3,9 @@
 A step of training moves f by far more than the tracer's tolerance, but smoothly: most of what it moves near
 the surface is a quadratic function of the position. So a step begins with a few evaluations at nodes of the
 grid; a quadratic fitted to what f has become there moves the whole grid along, and what the fit leaves over
-is how far f may be from it: the slack. At the end of a step f is known anyway where its rays ended and at the
-Eikonal term's points; what it is off the grid there corrects the grid (`idr.fields.corrections`), for nothing.
-The grid is built anew when the evaluations that the slack costs
-have summed up to those of a build.
+is how far f may be from it: the slack. At the end of a step f is known where its rays ended and at the
+Eikonal term's points; what it is off the grid there corrects the grid (`idr.fields.corrections`). The grid
+is built anew when the evaluations that the slack costs have summed up to those of a build.
 
 N nodes that are probed.
 """
