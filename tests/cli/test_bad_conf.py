@@ -144,7 +144,7 @@ def test_missing_key_or_block(project, old, new, says):
         ),
         (
             "model.ray_tracer.strategy=magic",
-            ["model.ray_tracer.strategy = magic", "expected one of accelerated, published"],
+            ["model.ray_tracer.strategy = magic", "expected one of accelerated, compiled, published"],
         ),
     ],
 )

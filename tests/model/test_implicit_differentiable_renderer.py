@@ -59,7 +59,7 @@ def test_points_of_hits_lie_on_the_surface_and_values_belong_to_points(strategy:
     assert 5 < hit.sum() < len(hit) - 5
     assert values[hit].abs().max() < 1e-4  # the threshold, 5e-5
     expected = network.implicit_network(outputs["points"])[:, :1]
-    assert torch.equal(values[hit], expected[hit])
+    assert (values[hit] - expected[hit]).abs().max() < 1e-12  # products of another shape round otherwise
     # Elsewhere the accelerated tracer gives what its grid says, coarse far away: never a surface, though.
     inside = outputs["points"].norm(dim=1) <= 1.0
     assert (values - expected)[inside].abs().max() <= (0 if strategy == "published" else 0.05)

@@ -55,7 +55,10 @@ def test_chunks_bound_one_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"strategy": "fast"}, r"model.ray_tracer.strategy = fast: expected one of accelerated, published"),
+        (
+            {"strategy": "fast"},
+            r"model.ray_tracer.strategy = fast: expected one of accelerated, compiled, published",
+        ),
         ({"object_bounding_sphere": 0.0}, "object_bounding_sphere = 0.0: expected a radius above 0"),
         ({"n_steps": 1}, "n_steps = 1: expected at least 2 samples a ray"),
         ({"line_step_iters": -1}, "line_step_iters = -1: expected 0 or more"),

@@ -19,9 +19,9 @@ from idr.model.tracing.marching import March
 MAX_APPROACH_STEPS = 6
 """Most steps of the approach; one to three are usual."""
 
-EXTRAPOLATION_ERROR = 2.5e-5
-"""Depth error, in radii of the bounding sphere, at which a descent is extrapolated to zero without another
-evaluation: half the published threshold. The published refinement does not evaluate its last depth either."""
+EXTRAPOLATION_ERROR = 0.5
+"""Error, in parts of ``sdf_threshold``, at which a descent is extrapolated to zero without another evaluation;
+the published refinement does not evaluate its last depth either."""
 
 CURVATURE = 10.0
 """Change of slope along a ray, over one radius of the bounding sphere, that is reckoned with at least: two
@@ -160,7 +160,9 @@ class NetworkSearch:
             steep = active & (new_slope > MIN_SLOPE)
             # Extrapolating to zero errs by the change of slope over what is left of f.
             change = torch.maximum((new_slope - slope).abs(), CURVATURE / self.radius * (new_t - t) / 2)
-            close = steep & (new_f.abs() * change / new_slope**2 <= EXTRAPOLATION_ERROR * self.radius)
+            close = steep & (
+                new_f.abs() * change / new_slope**2 <= EXTRAPOLATION_ERROR * self.config.sdf_threshold
+            )
             over = active & (new_f < -threshold) & ~close
             low_t, low_f = torch.where(over, t, low_t), torch.where(over, f, low_f)
             high_t, high_f = torch.where(over, new_t, high_t), torch.where(over, new_f, high_f)
@@ -286,7 +288,7 @@ class NetworkSearch:
         # A chord errs by the bend of f between its ends; where that is little, its zero needs no evaluation.
         zero = low_t + low_f * (high_t - low_t) / torch.where(active, low_f - high_f, 1)
         bend = CURVATURE / self.radius / 2 * (zero - low_t) * (high_t - zero)
-        sure = active & (bend <= EXTRAPOLATION_ERROR * self.radius)
+        sure = active & (bend <= EXTRAPOLATION_ERROR * self.config.sdf_threshold)
         t, f, active = torch.where(sure, zero, t), torch.where(sure, 0, f), active & ~sure
         for _ in range(MOST_REFINEMENTS if counted else MOST_REFINEMENTS // 3):
             active = active & (f.abs() > self.config.sdf_threshold)
