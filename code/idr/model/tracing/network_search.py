@@ -20,8 +20,8 @@ MAX_APPROACH_STEPS = 6
 """Most steps of the approach; one to three are usual."""
 
 EXTRAPOLATION_ERROR = 0.5
-"""Error, in parts of ``sdf_threshold``, at which a descent is extrapolated to zero without another evaluation;
-the published refinement does not evaluate its last depth either."""
+"""Error, in parts of ``sdf_threshold``, at which a descent is extrapolated to zero without an evaluation; the
+published refinement does not evaluate its last depth either."""
 
 CURVATURE = 10.0
 """Change of slope along a ray, over one radius of the bounding sphere, that is reckoned with at least: two
