@@ -3,9 +3,9 @@
     python benchmarks/render.py --run exps/dtu_quick_fixed_cameras_65 --views 0 20 40
 
 Renders views of a trained run in turns: by the published tracer, by the accelerated one with its grid
-built from nothing, and with the grid at hand. Prints seconds, evaluations of the SDF to trace and in all, and
-how far the two pictures are apart: PSNR over pixels hit in both, IoU of the hits. With ``--json`` the same
-goes to a file.
+built from nothing, and with the grid at hand, as fine as it becomes for many views. Prints seconds,
+evaluations of the SDF to trace and in all, and how far the two pictures are apart: PSNR over pixels hit in
+both, IoU of the hits. With ``--json`` the same goes to a file.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from shared import machine, run_benchmark  # noqa: E402
 
 from idr.cli.common import make_parser, say  # noqa: E402
 from idr.evaluation.loading import conf_of_run, load_model, locate_run  # noqa: E402
+from idr.model.tracing.accelerated import FINER_AFTER  # noqa: E402
 from idr.plugins import build_dataset, scan_id_of  # noqa: E402
 from idr.rendering import RenderedImage, render_image  # noqa: E402
 
@@ -49,10 +50,10 @@ class Renderer:
         network, tracer = self.model.implicit_network, self.model.ray_tracer
         hidden, trace = network._hidden, tracer.trace
 
-        def counted(points: torch.Tensor) -> torch.Tensor:
+        def counted(points: torch.Tensor, *how: bool) -> torch.Tensor:
             self.all += points.shape[0]
             self.traced += points.shape[0] * self._tracing
-            return hidden(points)
+            return hidden(points, *how)
 
         def tracing(*given: Any) -> Any:
             self._tracing = True
@@ -98,6 +99,11 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
             figures[WAYS[0]].append(seen)
             accelerated.model.ray_tracer.discard()
             for way in WAYS[1:]:
+                if way == WAYS[2]:
+                    served = 0
+                    while served <= FINER_AFTER:  # then the grid is as fine as it becomes
+                        image, _ = accelerated.render(sample, dataset.img_res)
+                        served += image.hit.numel()
                 image, seen = accelerated.render(sample, dataset.img_res)
                 seen["hits"], seen["pixels"] = float(image.hit.sum()), float(image.hit.numel())
                 figures[way].append(seen)

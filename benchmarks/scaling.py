@@ -138,9 +138,9 @@ def train_here(out: str, argv: list[str]) -> int:
     times, counts, counted = [], [], [0]
     hidden, step = ImplicitNetwork._hidden, Trainer._train_step
 
-    def counting(network: Any, points: torch.Tensor) -> torch.Tensor:
+    def counting(network: Any, points: torch.Tensor, *how: bool) -> torch.Tensor:
         counted[0] += points.shape[0] * (not torch.is_grad_enabled())
-        return hidden(network, points)
+        return hidden(network, points, *how)
 
     def timing(trainer: Any, batch: Any) -> Any:
         started, counted[0] = time.perf_counter(), 0

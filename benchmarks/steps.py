@@ -55,9 +55,9 @@ class TrainingSteps:
         self.evaluations = 0
         hidden = self.model.implicit_network._hidden
 
-        def counted(points: Tensor) -> Tensor:
+        def counted(points: Tensor, *how: bool) -> Tensor:
             self.evaluations += points.shape[0] * (not torch.is_grad_enabled())
-            return hidden(points)
+            return hidden(points, *how)
 
         self.model.implicit_network._hidden = counted  # type: ignore[method-assign]
 

@@ -98,9 +98,9 @@ class Meter:
         tracer.trace = self.timed(rest, tracer.trace)
 
         def counted(evaluate: Callable[..., Any]) -> Callable[..., Any]:
-            def wrapped(points: torch.Tensor) -> Any:
+            def wrapped(points: torch.Tensor, *how: bool) -> Any:
                 self.evaluations[self._stack[-1] if self._stack else "none"] += points.shape[0]
-                return evaluate(points)
+                return evaluate(points, *how)
 
             return wrapped
 

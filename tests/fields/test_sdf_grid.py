@@ -91,9 +91,9 @@ def test_outside_the_cube_the_nearest_point_counts() -> None:
 
 
 @pytest.mark.parametrize("name", SMOOTH)
-@pytest.mark.parametrize("levels", [1, 2])
+@pytest.mark.parametrize("levels", [1, 2, 3])
 def test_smooth_fields_stay_within_the_bound(name: str, levels: int) -> None:
-    grid, points = build(SMOOTH[name], levels=levels), random_points(40_000)
+    grid, points = build(SMOOTH[name], levels=levels), random_points(40_000 * 2**levels)
     values, errors = grid.at(points)
     exact = SMOOTH[name](points)
     valid = values.abs() <= errors  # where the grid leaves a surface possible, the bound is claimed

@@ -8,7 +8,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from idr.model.tracing import AcceleratedTracer, PublishedTracer, Rays, TracerConfig, TraceResult
+from idr.model.tracing import (
+    AcceleratedTracer,
+    PublishedTracer,
+    Rays,
+    TracerConfig,
+    TraceResult,
+    accelerated,
+    upkeep,
+)
 from tests.model.exact_shapes import (
     DOUBLE,
     Ball,
@@ -47,12 +55,15 @@ def wrong(scene: Scene, result: TraceResult) -> Tensor:
     return (hit != result.hit) | (far_off & (values.abs().amax(dim=1) > ON_SURFACE * scene.radius))
 
 
-def trace(tracer_class, scene: Scene, training: bool) -> TraceResult:
+def trace(tracer_class, scene: Scene, training: bool, times: int = 1) -> TraceResult:
     """All rays in the mask; the numbers of the smallest-f search say that it is training."""
     draws = torch.rand(100, generator=torch.Generator().manual_seed(0), dtype=DOUBLE) if training else None
     tracer = tracer_class(TracerConfig(scene.radius, line_step_iters=3))
     mask = torch.ones(scene.rays.origin.shape[0], dtype=torch.bool)
-    return tracer.trace(scene.shape.sdf, scene.rays, crossing_of(scene.rays, scene.radius), mask, draws)
+    crossing = crossing_of(scene.rays, scene.radius)
+    for _ in range(times):
+        result = tracer.trace(scene.shape.sdf, scene.rays, crossing, mask, draws, "these weights")
+    return result
 
 
 def sheets() -> dict[str, Scene]:
@@ -147,6 +158,23 @@ def test_never_more_errors_than_the_published_tracer(name: str, training: bool) 
     assert ours.sum() <= published.sum(), ours.nonzero().squeeze(1).tolist()
 
 
+@pytest.mark.parametrize("name", SCENES)
+def test_no_more_errors_with_the_grid_of_many_views(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accelerated, "FINER_AFTER", 0)
+    sides = []
+    halve = accelerated.refine_sdf_grid
+    monkeypatch.setattr(
+        accelerated,
+        "refine_sdf_grid",
+        lambda *given: sides.append((grid := halve(*given)).values.shape[0]) or grid,
+    )
+    scene = SCENES[name]
+    ours = wrong(scene, trace(AcceleratedTracer, scene, training=False, times=2))
+    published = wrong(scene, trace(PublishedTracer, scene, training=False))
+    assert sides == [129]
+    assert ours.sum() <= published.sum(), ours.nonzero().squeeze(1).tolist()
+
+
 def test_the_scenes_are_hit_and_missed_and_errors_are_seen() -> None:
     for name, scene in SCENES.items():
         _, hit = scene.shape.first(scene.rays, crossing_of(scene.rays, scene.radius))
@@ -190,6 +218,38 @@ def test_misses_end_where_f_is_smallest() -> None:
     excess = scene.shape.sdf(scene.rays.at(result.depth)) - scene.shape.sdf(scene.rays.at(closest))
     # A sample of the march is within 0.008 of the closest point, where f bends by at most 1 / 0.5.
     assert excess[missed].max() < 5e-3 and excess[missed].min() > -1e-12
+
+
+def test_misses_end_in_dips_that_the_grid_does_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waves that appear after the grid was built, half as long as what its corrections follow."""
+    ball, phase = Ball(radius=0.3), torch.tensor([0.3, 1.7, 4.0], dtype=DOUBLE)
+
+    def wavy(x: Tensor) -> Tensor:
+        return ball.sdf(x) + 0.03 * torch.sin(24 * x + phase).mean(dim=1)
+
+    rays = rays_at(NUM_RAYS, 6)
+    crossing, mask = crossing_of(rays, 1.0), torch.ones(NUM_RAYS, dtype=torch.bool)
+    draws, points = torch.rand(100, dtype=DOUBLE), torch.rand(2000, 3, dtype=DOUBLE) * 2 - 1
+    depths = (
+        crossing.near[:, None]
+        + torch.linspace(0, 1, 2001, dtype=DOUBLE) * (crossing.far - crossing.near)[:, None]
+    )
+    exact = wavy(rays.at(depths).reshape(-1, 3)).reshape(depths.shape).amin(dim=1)
+    excess = {}
+    for settling_rays in (0, 1 << 30):
+        monkeypatch.setattr(upkeep, "SETTLING_RAYS", settling_rays)
+        tracer = AcceleratedTracer(TracerConfig(1.0))
+        tracer.trace(ball.sdf, rays, crossing, mask, draws)
+        for _ in range(3):
+            result = tracer.trace(wavy, rays, crossing, mask, draws)
+            value = wavy(torch.cat((points, rays.at(result.depth))))
+            tracer.report(torch.cat((points, rays.at(result.depth))), value, result.hit)
+        clear = ~result.hit & crossing.crosses & (exact > 0.05)
+        assert clear.sum() > 100
+        excess[settling_rays] = (wavy(rays.at(result.depth)) - exact)[clear]
+        assert (excess[settling_rays] > -1e-4).all()
+    with_dips, without = (excess[settling].mean() for settling in excess)
+    assert with_dips < without / 2
 
 
 def test_hits_outside_the_mask_go_on_to_the_deepest_point() -> None:

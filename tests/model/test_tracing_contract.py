@@ -49,9 +49,9 @@ class Counter:
         self._hidden = model.implicit_network._hidden
         model.implicit_network._hidden = self._counted  # type: ignore[method-assign]
 
-    def _counted(self, x: Tensor) -> Tensor:
+    def _counted(self, x: Tensor, *how: bool) -> Tensor:
         self.points += x.shape[0]
-        return self._hidden(x)
+        return self._hidden(x, *how)
 
 
 def camera(name: str) -> tuple[Tensor, Tensor]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from idr.fields.sdf_grid import Sdf, SdfGrid
 from idr.geometry.cameras import pixel_rays
 from idr.model.implicit_differentiable_renderer import draw_step
+from idr.model.tracing import upkeep as upkeep_module
 from idr.model.tracing.upkeep import FAR_PROBES, NEAR_PROBES, GridUpkeep
 from tests.model.exact_shapes import DOUBLE, Ball, Union
 from tests.model.networks import camera_input, idr_network, loss_of
@@ -116,6 +117,40 @@ def test_what_is_reported_corrects_the_grid_everywhere() -> None:
         errors[reports] = max(worst)
     assert errors[True] < 0.01  # two steps of the field; it moves by 0.044 in all
     assert errors[False] > 2 * errors[True]
+
+
+@pytest.mark.parametrize(("period", "wavy"), [(0.25, True), (6.0, False)])
+def test_waves_are_told_from_what_corrections_follow(
+    period: float, wavy: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upkeep_module, "SETTLING_RAYS", 64)
+
+    def sdf_at(k: int) -> Sdf:
+        return lambda x: Ball().sdf(x) + 0.03 * torch.sin(2 * torch.pi / period * x + k).mean(dim=1)
+
+    def step(upkeep: GridUpkeep, k: int) -> None:
+        follow(upkeep, sdf_at(k), LIKE)
+        points = random_points(1500, seed=k)
+        upkeep.report(points, sdf_at(k)(points), torch.zeros(32, dtype=torch.bool))
+
+    upkeep, other = GridUpkeep(1.0), GridUpkeep(1.0)
+    for k in range(6):
+        step(upkeep, k)
+        assert upkeep.wavy == (wavy and k > 2), k  # 32 rays a step; those of the first 64 do not count
+    other.restore(pickle.loads(pickle.dumps(upkeep.carried())), LIKE)
+    step(upkeep, 6)
+    step(other, 6)
+    assert other.wavy == upkeep.wavy == wavy
+
+
+def test_checkpoints_of_before_waves_were_counted_are_read() -> None:
+    upkeep, other = GridUpkeep(1.0), GridUpkeep(1.0)
+    follow(upkeep, Ball().sdf, LIKE)
+    carried = upkeep.carried()
+    del carried["traced"]
+    other.restore(carried | {"report": [64, 0]}, LIKE)
+    follow(other, Ball().sdf, LIKE)
+    assert other.carried()["age"] == 1 and other.carried()["traced"] == 64 and not other.wavy
 
 
 def test_vanishing_and_coming_back() -> None:

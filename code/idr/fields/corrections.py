@@ -18,10 +18,13 @@ LATTICES = (3, 5, 9, 17)
 DAMPING = 0.5
 """Weight of no correction at a node, in points."""
 
+WAVY_NODES = 9
+"""Nodes along a side of the lattice, a quarter radius apart, that leaves waves of f."""
+
 
 def fit_lattice(
     points: Tensor, residual: Tensor, half_side: float, total: Callable[[Tensor], Tensor]
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     """Averages residuals around the nodes of ever finer lattices, each taking what the coarser ones leave.
 
     All sums are matrix products, so that they repeat bit for bit.
@@ -33,11 +36,13 @@ def fit_lattice(
         total: Sums a tensor over the processes that share the points.
 
     Returns:
-        (n, n, n) correction at the nodes of the finest lattice, to be interpolated trilinearly.
+        correction: (n, n, n) at the nodes of the finest lattice, to be interpolated trilinearly.
+        waves: () mean of what the lattice of ``WAVY_NODES`` leaves of the residuals' sizes.
     """
     place = (points + half_side) / (2 * half_side)  # (N, 3)
     counts = ((place >= 0) & (place <= 1)).all(dim=1).to(points.dtype)  # (N,)
     correction = torch.zeros((2,) * 3, dtype=points.dtype, device=points.device)
+    waves = torch.zeros((), dtype=points.dtype, device=points.device)
     for side in LATTICES:
         nodes = torch.arange(side, dtype=points.dtype, device=points.device)
         hats = (1 - (place.unsqueeze(2) * (side - 1) - nodes).abs()).clamp_min(0)  # (N, 3, n)
@@ -49,4 +54,7 @@ def fit_lattice(
         new = sums[:, :, 0] / (sums[:, :, 1] + DAMPING)  # (n, n, n)
         residual = residual - ((in_plane @ new.reshape(side**2, side)) * hats[:, 2]).sum(dim=1)
         correction = halve_linear(correction) + new
-    return correction
+        if side == WAVY_NODES:
+            left = total(torch.stack(((counts * residual.abs()).sum(), counts.sum())))
+            waves = left[0] / left[1].clamp_min(1)
+    return correction, waves

@@ -20,7 +20,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -48,6 +48,9 @@ SHOWN_NODES = 65
 
 LEAST_ERROR = 0.002
 """Least bound of the error, in units of half the cube's side."""
+
+LEAST_ERROR_OF_SPACING = 0.064
+"""The same in units of the nodes' distance, where that is less: beyond 64 cells along a side."""
 
 
 @dataclass(frozen=True)
@@ -153,10 +156,6 @@ def build_sdf_grid(
 ) -> SdfGrid:
     """Evaluates f on a cube, finer and finer where its surface may be.
 
-    A cell is split when |f| at one of its nodes is at most L h sqrt(3) / 2 + slack: where all are above, no
-    point of the cell comes nearer to zero than the slack, whatever the surface looks like between nodes.
-    L is estimated by `lipschitz_bound` from the nodes of every level before it is split.
-
     Args:
         sdf: f.
         half_side: Half the cube's side.
@@ -169,39 +168,58 @@ def build_sdf_grid(
     Returns:
         The grid.
     """
-    cells = COARSEST_CELLS
-    axis = torch.linspace(-half_side, half_side, cells + 1, dtype=like.dtype, device=like.device)
+    side = COARSEST_CELLS + 1
+    axis = torch.linspace(-half_side, half_side, side, dtype=like.dtype, device=like.device)
     nodes = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), dim=-1).reshape(-1, 3)
-    values = sdf(nodes).reshape((cells + 1,) * 3)
-    num_evaluations = nodes.shape[0]
-    lipschitz = lipschitz_bound(values, 2 * half_side / cells)
-    errors, corrected = torch.zeros_like(values), torch.zeros_like(values, dtype=torch.bool)
+    values = sdf(nodes).reshape((side,) * 3)
+    lipschitz = lipschitz_bound(values, 2 * half_side / COARSEST_CELLS)
+    grid = SdfGrid(values, torch.zeros_like(values), half_side, lipschitz, nodes.shape[0])
+    grid = replace(grid, errors=torch.full_like(values, grid.widest_error))
     for level in range(levels):
-        split = cells_near_zero(values, lipschitz * INTERPOLATION * 2 * half_side / cells + slack)
-        known = values
-        cells *= 2
-        values = halve_cubic(known)
-        wanted = nodes_of_cells(split)
-        if level < whole_levels:
-            wanted |= _in_ball(cells, half_side, like)
-        corrected = wanted.clone()
-        wanted[::2, ::2, ::2] = False
-        index = wanted.nonzero()  # (N, 3)
-        new = sdf(index.to(like.dtype) * (2 * half_side / cells) - half_side)
-        errors = torch.zeros_like(values)
-        by_lines = halve_linear(known)[wanted]  # what the bound is known to hold for
-        errors[wanted] = torch.maximum((new - values[wanted]).abs(), (new - by_lines).abs())
-        values[wanted] = new
-        num_evaluations += index.shape[0]
-        lipschitz = max(lipschitz, lipschitz_bound(values, 2 * half_side / cells))
-    widest = lipschitz * INTERPOLATION * 2 * half_side / cells
+        grid = refine_sdf_grid(sdf, grid, slack, whole=level < whole_levels)
+    return grid
+
+
+@torch.no_grad()
+def refine_sdf_grid(sdf: Sdf, grid: SdfGrid, slack: float, whole: bool = False) -> SdfGrid:
+    """Halves a grid's cells where a surface may be.
+
+    A cell is split when |f| at one of its nodes is at most L h sqrt(3) / 2 + slack: where all are above, no
+    point of the cell comes nearer to zero than the slack, whatever the surface looks like between nodes.
+    L is estimated by `lipschitz_bound` from the nodes of every level before it is split.
+
+    Args:
+        sdf: f.
+        grid: The grid of the same f.
+        slack: How far from zero f must stay in cells that are not split.
+        whole: Split all cells of the ball within the cube.
+
+    Returns:
+        The grid with half the spacing.
+    """
+    half_side, known = grid.half_side, grid.values
+    cells = 2 * (known.shape[0] - 1)
+    spacing = 2 * half_side / cells
+    split = cells_near_zero(known, grid.widest_error + slack)
+    values = halve_cubic(known)
+    corrected = nodes_of_cells(split)
+    if whole:
+        corrected |= _in_ball(cells, half_side, values)
+    wanted = corrected.clone()
+    wanted[::2, ::2, ::2] = False
+    index = wanted.nonzero()  # (N, 3)
+    new = sdf(index.to(values.dtype) * spacing - half_side)
+    errors = torch.zeros_like(values)
+    by_lines = halve_linear(known)[wanted]  # what the bound is known to hold for
+    errors[wanted] = torch.maximum((new - values[wanted]).abs(), (new - by_lines).abs())
+    values[wanted] = new
+    lipschitz = max(grid.lipschitz, lipschitz_bound(values, spacing))
     resolved = _largest_around(-values, RESOLVED_NODES) > 0
-    errors = (
-        torch.where(resolved, _largest_around(errors, 1), KINK_SAFETY * _largest_around(errors, 2))
-        + LEAST_ERROR * half_side
-    )
-    errors = torch.where(corrected, errors.clamp_max(widest), widest)
-    return SdfGrid(values, errors, half_side, lipschitz, num_evaluations)
+    errors = torch.where(resolved, _largest_around(errors, 1), KINK_SAFETY * _largest_around(errors, 2))
+    errors = errors + min(LEAST_ERROR * half_side, LEAST_ERROR_OF_SPACING * spacing)
+    finer = SdfGrid(values, errors, half_side, lipschitz, grid.num_evaluations + index.shape[0])
+    errors = torch.where(corrected, errors.clamp_max(finer.widest_error), finer.widest_error)
+    return replace(finer, errors=errors)
 
 
 def _in_ball(cells: int, half_side: float, like: Tensor) -> Tensor:
@@ -213,8 +231,13 @@ def _in_ball(cells: int, half_side: float, like: Tensor) -> Tensor:
 
 def _largest_around(values: Tensor, nodes: int) -> Tensor:
     """Returns the largest of (n, n, n) values among the nodes up to a distance along each axis."""
-    size = 2 * nodes + 1
-    return functional.max_pool3d(values[None, None], kernel_size=size, stride=1, padding=nodes)[0, 0]
+    for _ in range(3):  # each turn moves the first axis to the end
+        side = values.shape[0]
+        padded = functional.pad(values.movedim(0, 2), (nodes, nodes), value=-torch.inf)
+        values = padded[..., :side]
+        for shift in range(1, 2 * nodes + 1):  # a third of the time of max_pool3d, or less
+            values = torch.maximum(values, padded[..., shift : shift + side])
+    return values
 
 
 def lipschitz_bound(values: Tensor, spacing: float) -> float:

@@ -17,7 +17,7 @@ from torch.nn import functional
 from idr.errors import InputError
 from idr.model.encodings import Encoding, make_encoding
 from idr.model.encodings.hashgrid import HashGrid
-from idr.model.layers import WeightNormLinear, make_linear, set_linear
+from idr.model.layers import WeightNormLinear, make_linear, set_linear, softplus_without_gradient
 
 SOFTPLUS_BETA = 100.0  # the published sharpness: nearly a ReLU, but twice differentiable
 
@@ -124,15 +124,19 @@ class ImplicitNetwork(nn.Module):
                 weight[:, -num_encoded:] = 0.0
         set_linear(layer, weight, torch.zeros(width_out))
 
-    def _hidden(self, x: Tensor) -> Tensor:
-        """Returns the input of the last layer, (N, width)."""
+    def _hidden(self, x: Tensor, quick: bool = False) -> Tensor:
+        """Returns the input of the last layer, (N, width); quick: by `softplus_without_gradient`."""
         encoded = self.encoding(x)
         hidden = encoded
         for index in range(self.num_layers):
             if index in self.skip_in:
                 hidden = torch.cat((hidden, encoded), dim=1) / math.sqrt(2)
             if index < self.num_layers - 1:
-                hidden = functional.softplus(self.layer(index)(hidden), beta=SOFTPLUS_BETA)
+                hidden = self.layer(index)(hidden)
+                if quick:
+                    hidden = softplus_without_gradient(hidden, SOFTPLUS_BETA)
+                else:
+                    hidden = functional.softplus(hidden, beta=SOFTPLUS_BETA)
         return hidden
 
     def layer(self, index: int) -> WeightNormLinear | nn.Linear:
@@ -153,7 +157,8 @@ class ImplicitNetwork(nn.Module):
     def sdf(self, x: Tensor) -> Tensor:
         """Evaluates the signed distance alone, without computing features.
 
-        Equal to ``forward(x)[:, 0]`` up to rounding: the product of another shape may sum in another order.
+        Equal to ``forward(x)[:, 0]`` up to rounding: the product of another shape may sum in another order,
+        and where gradients are switched off, softplus is computed in a quicker way.
 
         Args:
             x: (N, 3) points, unit-sphere frame.
@@ -162,7 +167,8 @@ class ImplicitNetwork(nn.Module):
             (N,) signed distance.
         """
         last = self.layer(self.num_layers - 1)
-        return functional.linear(self._hidden(x), last.weight[:1], last.bias[:1]).squeeze(1)
+        hidden = self._hidden(x, not torch.is_grad_enabled())
+        return functional.linear(hidden, last.weight[:1], last.bias[:1]).squeeze(1)
 
     def value_and_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Evaluates the network and the gradient of the signed distance in one pass.

@@ -63,6 +63,26 @@ def folded_weights(network: nn.Module) -> Iterator[None]:
             layer._folded = None
 
 
+def softplus_without_gradient(x: Tensor, beta: float) -> Tensor:
+    """Computes softplus, log(1 + exp(beta x)) / beta, in place.
+
+    On a CPU torch's own takes a number at a time; the exponential and the logarithm of which it consists
+    take several, together in 40 % of the time.
+
+    Args:
+        x: Any shape; overwritten on a CPU.
+        beta: Sharpness.
+
+    Returns:
+        The values, as torch's to the rounding of one divided by beta: 1.2e-9 in float32 for beta = 100.
+    """
+    if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
+        return functional.softplus(x, beta=beta)
+    # Beyond -40 exp adds nothing to one, and from -87 on its denormal numbers would be slow.
+    bend = x.abs().mul_(-beta).clamp_min_(-40).exp_().add_(1).log_()
+    return x.clamp_min_(0).add_(bend, alpha=1 / beta)
+
+
 def make_linear(in_features: int, out_features: int, weight_norm: bool) -> nn.Module:
     """Returns a linear layer in torch's default initialisation, with or without weight normalisation."""
     kind = WeightNormLinear if weight_norm else nn.Linear

@@ -10,13 +10,13 @@ R rays, A rays of a subset. Depths are in the unit-sphere frame.
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from idr.fields.sdf_grid import SdfGrid, build_sdf_grid
+from idr.fields.sdf_grid import COARSEST_CELLS, SdfGrid, build_sdf_grid, refine_sdf_grid
 from idr.geometry.spheres import SphereCrossing
 from idr.model.tracing.common import (
     Rays,
@@ -24,6 +24,7 @@ from idr.model.tracing.common import (
     Tracer,
     TracerConfig,
     TraceResult,
+    evaluate_in_chunks,
     first_set,
     reads_are_free,
 )
@@ -32,8 +33,16 @@ from idr.model.tracing.network_search import Found, NetworkSearch
 from idr.model.tracing.published import PublishedTracer
 from idr.model.tracing.upkeep import GridUpkeep
 
-FINEST_LEVEL = 2
-"""Halvings of the cells of a grid for weights that do not change: 64 along a side."""
+DIP_REACH = 0.06
+"""Radii on either side of where the grid is smallest at which f is asked for dips: a third of the shortest
+period that the published encoding of six octaves makes."""
+
+FIRST_LEVEL, FINEST_LEVEL = 2, 3
+"""Halvings of the cells of a grid for weights that do not change: 64 along a side, at last 128."""
+
+FINER_AFTER = 150_000
+"""Rays that the first grid serves before its cells are halved: a view or two. The halving costs as many
+evaluations as it saves on the next two or three times as many rays."""
 
 
 class AcceleratedTracer(Tracer):
@@ -55,6 +64,7 @@ class AcceleratedTracer(Tracer):
         self._crosses: Tensor | bool = True  # (R,) of the last step's rays
         self._fixed: SdfGrid | None = None  # of weights that do not change
         self._fixed_version: Hashable = None
+        self._fixed_served = 0  # rays
 
     def carried(self) -> dict[str, Any] | None:
         """Returns what the next training step depends on, for a checkpoint; None if on nothing."""
@@ -94,6 +104,12 @@ class AcceleratedTracer(Tracer):
                 view.expected[possible], num_expected,
             )  # fmt: skip
             found = found.with_some(possible, looked)
+        num_clear = rays.origin.shape[0] - num_possible
+        if self._upkeep.wavy and num_clear:
+            clear = first_set(~view.possible, num_clear)  # (C,)
+            chord = SphereCrossing(crossing.near[clear], crossing.far[clear], crossing.crosses[clear])
+            dips = self._into_dip(sdf, rays.subset(clear), chord, found.depth[clear])
+            found = replace(found, depth=found.depth.index_copy(0, clear, dips))
         shaded = found.hit & object_mask
         counts = torch.stack(((~found.settled).sum(), shaded.sum())).tolist()
         num_doubtful, num_shaded = (int(count) for count in counts)
@@ -143,13 +159,23 @@ class AcceleratedTracer(Tracer):
         depth = torch.where(crossing.crosses, found.depth, 0)
         return TraceResult(depth, found.hit, value)
 
+    def _into_dip(self, sdf: Sdf, rays: Rays, chord: SphereCrossing, depth: Tensor) -> Tensor:
+        """Moves depths (C,) into dips of f beside them: to the vertex of a parabola through three values."""
+        reach = torch.minimum((chord.far - chord.near) / 2, depth.new_tensor(DIP_REACH * self._upkeep.radius))
+        middle = torch.minimum(torch.maximum(depth, chord.near + reach), chord.far - reach)
+        depths = torch.stack((middle - reach, middle, middle + reach), dim=1)  # (C, 3)
+        before, here, after = evaluate_in_chunks(sdf, rays.at(depths).reshape(-1, 3)).reshape(-1, 3).unbind(1)
+        bend = before - 2 * here + after
+        shift = torch.where(bend > 0, (before - after) / (2 * bend), (before - after).sign()).clamp(-1, 1)
+        return torch.where(chord.crosses, middle + shift * reach, depth)
+
     def report(self, points: Tensor, value: Tensor, hit: Tensor) -> None:
         """Hears f at the points of a training step, see `Tracer.report`."""
         missed = (value[-hit.shape[0] :] < -self.config.sdf_threshold) & ~hit & self._crosses
         self._upkeep.report(points, value, missed)
 
     def _grid_of_fixed_weights(self, sdf: Sdf, version: Hashable, like: Tensor) -> SdfGrid:
-        """Returns the grid of weights that do not change, built once a version."""
+        """Returns the grid of weights that do not change for rays from origins (R, 3): one for a version."""
         known = self._fixed
         if (
             known is None
@@ -157,8 +183,15 @@ class AcceleratedTracer(Tracer):
             or version != self._fixed_version
             or (known.values.device, known.values.dtype) != (like.device, like.dtype)
         ):
-            known = build_sdf_grid(sdf, self.config.object_bounding_sphere, FINEST_LEVEL, 0.0, like)
-            self._fixed, self._fixed_version = known, version
+            known = build_sdf_grid(sdf, self.config.object_bounding_sphere, FIRST_LEVEL, 0.0, like)
+            self._fixed_version, self._fixed_served = version, 0
+        elif (
+            self._fixed_served > FINER_AFTER and known.values.shape[0] <= COARSEST_CELLS * 2**FIRST_LEVEL + 1
+        ):
+            for _ in range(FINEST_LEVEL - FIRST_LEVEL):
+                known = refine_sdf_grid(sdf, known, 0.0)
+        self._fixed = known
+        self._fixed_served += like.shape[0]
         return known
 
     def _as_published(

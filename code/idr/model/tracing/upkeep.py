@@ -54,6 +54,13 @@ RAYS_SERVED = (0, 100_000)
 """Rays that a grid must serve until the next build for one, or two, halvings of its cells to pay: each costs
 evaluations once, and saves some a ray."""
 
+WAVES = 0.004
+"""Radii by which f differs from the grid in waves too short for its corrections, from which on rays that stay
+clear of the surface are to look for dips of f themselves."""
+
+SETTLING_RAYS = 150_000
+"""Rays of a training until waves count: before, the shape itself is found, and evaluations go into that."""
+
 RIDGE = 1e-4
 """Weight of small coefficients against misfit, for surfaces too small or flat to fix all ten."""
 
@@ -72,8 +79,14 @@ class GridUpkeep:
     def discard(self) -> None:
         """Forgets the grid: the next step builds one."""
         self._grid: SdfGrid | None = None
-        self._report: Tensor | None = None  # (2,) of the last step: rays, and those that missed a surface
+        self._report: Tensor | None = None  # (3,) of the last step: rays, those that missed a surface, waves
         self._age, self._excess, self._level = 0, 0.0, 1
+        self._traced, self._waves = 0, 0.0
+
+    @property
+    def wavy(self) -> bool:
+        """Whether f has waves that the grid does not follow, see ``WAVES`` and ``SETTLING_RAYS``."""
+        return self._traced > SETTLING_RAYS and self._waves > WAVES * self.radius
 
     def report(self, points: Tensor, value: Tensor, missed: Tensor) -> None:
         """Hears f at the points of a step, when it is known anyway, and corrects the grid by it.
@@ -85,20 +98,20 @@ class GridUpkeep:
             value: (N,) f there.
             missed: (R,) bool, rays that went through a surface unseen.
         """
-        report = torch.stack((torch.full_like(missed.sum(), missed.numel()), missed.sum()))
-        together = distributed.is_available() and distributed.is_initialized()
-        if together:
+        report = torch.stack((torch.full_like(missed.sum(), missed.numel()), missed.sum())).to(value.dtype)
+        if _together():
             distributed.all_reduce(report, distributed.ReduceOp.MAX)
-        self._report = report
         if self._grid is None:
+            self._report = torch.cat((report, torch.zeros_like(report[:1])))
             return
 
         def total(sums: Tensor) -> Tensor:
-            if together:
+            if _together():
                 distributed.all_reduce(sums)
             return sums
 
-        correction = fit_lattice(points, value - self._grid.at(points)[0], self.radius, total)
+        correction, waves = fit_lattice(points, value - self._grid.at(points)[0], self.radius, total)
+        self._report = torch.cat((report, waves.reshape(1)))
         while correction.shape[0] < self._grid.values.shape[0]:
             correction = halve_linear(correction)
         self._grid = replace(self._grid, values=self._grid.values + correction)
@@ -124,10 +137,11 @@ class GridUpkeep:
         if known is not None and (known.values.device, known.values.dtype) == (like.device, like.dtype):
             grid, slack_there, report = self._moved(sdf, known)
             seen, counts = look(grid, slack_there)
-            slack, num_rays, num_missed, *counted = torch.cat(
+            slack, num_rays, num_missed, self._waves, *counted = torch.cat(
                 (slack_there.reshape(1), report.to(slack_there), counts.to(slack_there))
             ).tolist()  # one of the step's reads
             self._age += 1
+            self._traced += int(num_rays) * (distributed.get_world_size() if _together() else 1)
             self._excess += EXCESS * int(num_rays) * slack / self.radius
             serves = slack <= MAX_SLACK * self.radius and self._excess < grid.num_evaluations
             if serves and num_missed == 0:
@@ -148,7 +162,7 @@ class GridUpkeep:
         self._grid = grid
 
     def _moved(self, sdf: Sdf, grid: SdfGrid) -> tuple[SdfGrid, Tensor, Tensor]:
-        """Moves a grid along with f; returns it, the slack, and the last report (2,): rays, missed ones."""
+        """Moves a grid along with f; returns it, the slack, and the last report (3,)."""
         flat = grid.values.reshape(-1)
         near = flat.abs() <= PROBED_BAND * self.radius
         probes = torch.cat(
@@ -166,7 +180,7 @@ class GridUpkeep:
         # Far from the surface only what brings f close to zero matters.
         harmless = (known + change - misfit).abs() - PROBED_BAND * self.radius
         excess = torch.where(misfit.abs() < harmless, 0, misfit.abs())
-        report = torch.zeros(2, device=excess.device) if self._report is None else self._report
+        report = torch.zeros(3, device=excess.device) if self._report is None else self._report
         return moved, SLACK_SAFETY * excess.max(), report
 
     def carried(self) -> dict[str, Any] | None:
@@ -182,7 +196,8 @@ class GridUpkeep:
             "age": self._age,
             "excess": self._excess,
             "level": self._level,
-            "report": [0, 0] if self._report is None else self._report.tolist(),
+            "report": [0, 0, 0] if self._report is None else self._report.tolist(),
+            "traced": self._traced,
         }
 
     def restore(self, carried: Mapping[str, Any], like: Tensor) -> None:
@@ -199,7 +214,14 @@ class GridUpkeep:
         self._take(SdfGrid(values, errors, self.radius, lipschitz, num_evaluations))
         self._age, self._excess = int(carried["age"]), float(carried["excess"])
         self._level = int(carried["level"])
-        self._report = torch.tensor([int(count) for count in carried["report"]], device=like.device)
+        report = [*carried["report"], 0][:3]  # checkpoints once had the first two only
+        self._report = torch.tensor([float(number) for number in report], device=like.device)
+        self._traced = int(carried.get("traced", 0))
+
+
+def _together() -> bool:
+    """Whether several processes share a step's rays."""
+    return distributed.is_available() and distributed.is_initialized()
 
 
 def _turn(flags: Tensor, count: int, turn: int) -> Tensor:
