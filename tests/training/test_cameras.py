@@ -19,6 +19,7 @@ from idr.training.trainer import Outputs, Trainer
 from tests.training import tiny
 
 ALL = CamerasConfig(poses="se3", frozen="first", focal="shared", principal_point="per_image")
+MATRICES = CamerasConfig(poses="se3", moments="matrix")
 
 
 def trainer_of(root: Path, run: Path, cameras: CamerasConfig, nepoch: int = 2, **options: Any) -> Trainer:
@@ -110,6 +111,9 @@ def test_betas_reach_the_optimiser_of_the_poses(scene_root: Path, tmp_path: Path
     [
         (CamerasConfig(), CamerasConfig(poses="se3"), "poses trained as quaternion, the conf says se3"),
         (CamerasConfig(poses="se3"), CamerasConfig(), "poses trained as se3, the conf says quaternion"),
+        (CamerasConfig(poses="orbit"), CamerasConfig(poses="se3"), "trained as orbit, the conf says se3"),
+        (MATRICES, replace(MATRICES, moments="each"), "with moments = matrix, the conf says each"),
+        (replace(MATRICES, moments="each"), MATRICES, "with moments = each, the conf says matrix"),
         (CamerasConfig(focal="shared"), CamerasConfig(), "holds trained intrinsics, the conf says"),
         (CamerasConfig(focal="shared"), CamerasConfig(focal="per_image"), r"focal \(1 row\).*\(5 rows\)"),
     ],
@@ -157,6 +161,8 @@ def test_keys_of_orbits_belong_to_orbits() -> None:
         CamerasConfig(poses="se3", orbit_scale=0.3)
     with pytest.raises(InputError, match="orbit_scale = 0.0: expected a factor above 0"):
         CamerasConfig(poses="orbit", orbit_scale=0.0)
+    with pytest.raises(InputError, match="moments = matrix: .*expected poses = se3 or orbit"):
+        CamerasConfig(moments="matrix")
     with pytest.raises(InputError, match="two numbers from 0 to below 1"):
         CamerasConfig(betas=(0.9, 1.0))
 

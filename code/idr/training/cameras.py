@@ -30,7 +30,7 @@ class CamerasConfig:
             (`idr.training.schedule_config`). Before pictures lie where they should, what moves the centres is
             chance.
         moments: ``each``: SparseAdam, as published; ``matrix``: `RowAdam`, which sees all numbers of a pose
-            together. Of the poses; intrinsics keep SparseAdam.
+            together, for ``se3`` and ``orbit``. Of the poses; intrinsics keep SparseAdam.
         betas: The optimisers' decay rates of the means of gradients and of their squares; an image's means
             decay in the steps that it has part in.
         frozen: Poses that stay where they start: ``none``, ``first`` or ``all``. A reconstruction is
@@ -68,6 +68,11 @@ class CamerasConfig:
         ):
             if value != usual and self.poses != OrbitPoses.kind:
                 raise InputError(f"{name} = {value}: belongs to poses = orbit, got poses = {self.poses}")
+        if self.moments == "matrix" and self.poses == LearnablePoses.kind:
+            raise InputError(
+                "moments = matrix: the optimiser of quaternions is saved in the published form, which has no "
+                "place for matrices; expected poses = se3 or orbit"
+            )
         if not all(0 <= beta < 1 for beta in self.betas):
             raise InputError(f"betas = {list(self.betas)}: expected two numbers from 0 to below 1")
         if self.frozen == "all" and not self.trains_intrinsics:
