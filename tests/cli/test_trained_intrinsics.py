@@ -88,7 +88,7 @@ def test_keys_without_the_flag_are_said(
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("poses=euler", "train.cameras.poses: got 'euler' (a text); expected one of quaternion, se3"),
+        ("poses=euler", "train.cameras.poses: got 'euler' (a text); expected one of quaternion, se3, orbit"),
         ("focal=true", "train.cameras.focal: got True"),
         ("fokal=shared", "train.cameras.fokal: unknown key (did you mean focal?)"),
         ("frozen=all", "nothing of the cameras is left to train"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from idr.errors import InputError
 from idr.geometry.cameras import pixel_rays
 from idr.model.implicit_differentiable_renderer import StepDraws, draw_step
 from tests.model.networks import (
@@ -201,6 +202,24 @@ def test_mask_loss_moves_cameras() -> None:
     given = camera_input(vectors=True)
     loss_of(network(given))["mask_loss"].backward()
     assert torch.isfinite(given["pose"].grad).all() and given["pose"].grad.any()
+
+
+def test_a_bound_on_the_slope_changes_derivatives_and_no_value() -> None:
+    outputs, gradients = [], []
+    for bound in (0.0, 1e-9, 1.0):
+        network = idr_network(smallest_slope=bound).double().train()
+        draws = draw_step(
+            40, network.tracer_config, torch.zeros(0).double(), torch.Generator().manual_seed(3)
+        )
+        given = {**camera_input(dtype=torch.float64), "draws": draws}
+        outputs.append(network(given)["rgb_values"])
+        outputs[-1].sum().backward()
+        gradients.append(network.implicit_network.get_parameter("lin0.bias").grad)
+    assert torch.equal(outputs[0], outputs[2])
+    assert torch.equal(gradients[0], gradients[1])  # no ray is that near to a tangent
+    assert not torch.allclose(gradients[0], gradients[2], rtol=0.01)
+    with pytest.raises(InputError, match="model.smallest_slope = 2.0: expected a cosine, 0 to 1"):
+        idr_network(smallest_slope=2.0)
 
 
 def test_eikonal_loss_does_not_move_cameras() -> None:

@@ -117,6 +117,19 @@ def test_tangential_ray_is_finite() -> None:
     assert radius.grad != 0  # the other ray's derivative is untouched
 
 
+def test_a_bound_on_the_slope_holds_grazing_rays_and_leaves_the_others() -> None:
+    center = torch.tensor([[0.599, 0.0, -3.0], [0.3, 0.0, -3.0]], dtype=DOUBLE)
+    direction = torch.tensor([[0.0, 0.0, 1.0]], dtype=DOUBLE).expand(2, 3)
+    depth = true_depth(center, direction, torch.full((3,), 0.6, dtype=DOUBLE))
+    normal = torch.nn.functional.normalize(center + depth * direction, dim=1)
+    slopes = normal[:, 2]  # -0.058 and -0.87
+    for bound, expected in ((0.0, slopes), (0.2, torch.stack((-torch.tensor(0.2).double(), slopes[1])))):
+        sdf = torch.zeros(2, 1, dtype=DOUBLE, requires_grad=True)
+        points = differentiable_intersection(center, direction, depth, sdf, normal, smallest_slope=bound)
+        (by_sdf,) = torch.autograd.grad(points[:, 2].sum(), sdf)
+        assert torch.allclose(by_sdf.squeeze(1), -1 / expected)
+
+
 def test_no_rays() -> None:
     empty = torch.zeros(0, 3, dtype=DOUBLE)
     scalar = torch.zeros(0, 1, dtype=DOUBLE)

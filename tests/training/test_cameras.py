@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch.nn import functional
 
 from idr.errors import InputError
 from idr.geometry.cameras import pose_matrix
 from idr.training.cameras import CamerasConfig, LearnableIntrinsics, given_intrinsics, make_cameras
-from idr.training.poses import LearnablePoses, TwistPoses
+from idr.training.poses import LearnablePoses, OrbitPoses, TwistPoses
 from idr.training.trainer import Outputs, Trainer
 from tests.training import tiny
 
 ALL = CamerasConfig(poses="se3", frozen="first", focal="shared", principal_point="per_image")
+MATRICES = CamerasConfig(poses="se3", moments="matrix")
 
 
 def trainer_of(root: Path, run: Path, cameras: CamerasConfig, nepoch: int = 2, **options: Any) -> Trainer:
     """The small trainer, its cameras trained as asked."""
     plain = tiny.make_trainer(root, run, nepoch=nepoch, cameras=True, batch_size=2, **options)
+    config = replace(plain.config, cameras=cameras)
     poses, intrinsics = make_cameras(plain.dataset, cameras)
     state = plain.state
     return Trainer(
-        plain.dataset, state.model, plain.loss, plain.config, num_epochs=nepoch, batch_size=2, seed=0,
+        plain.dataset, state.model, plain.loss, config, num_epochs=nepoch, batch_size=2, seed=0,
         outputs=Outputs(run), poses=poses, intrinsics=intrinsics,
     )  # fmt: skip
 
@@ -44,7 +49,7 @@ def test_intrinsics_start_as_given_and_shared_ones_move_together(scene_root: Pat
 
 
 def test_first_camera_frozen_keeps_its_bits_and_others_move(scene_root: Path, tmp_path: Path) -> None:
-    for number, kind in enumerate(("quaternion", "se3")):
+    for number, kind in enumerate(("quaternion", "se3", "orbit")):
         run = tmp_path / str(number)
         trainer = trainer_of(scene_root, run, CamerasConfig(poses=kind, frozen="first"))  # type: ignore[arg-type]
         start = trainer.dataset.get_pose_init()
@@ -82,10 +87,13 @@ def test_published_files_keep_their_form_and_new_state_is_apart(scene_root: Path
     assert weight.shape == (5, 7) and weight.dtype == torch.float32
 
 
-def test_resumed_training_is_the_same_to_the_bit(scene_root: Path, tmp_path: Path) -> None:
-    trainer_of(scene_root, tmp_path / "whole", ALL, nepoch=3).train()
-    trainer_of(scene_root, tmp_path / "parts", ALL, nepoch=1).train()
-    again = trainer_of(scene_root, tmp_path / "parts", ALL, nepoch=3)
+@pytest.mark.parametrize("cameras", [ALL, replace(ALL, poses="orbit", moments="matrix")])
+def test_resumed_training_is_the_same_to_the_bit(
+    scene_root: Path, tmp_path: Path, cameras: CamerasConfig
+) -> None:
+    trainer_of(scene_root, tmp_path / "whole", cameras, nepoch=3).train()
+    trainer_of(scene_root, tmp_path / "parts", cameras, nepoch=1).train()
+    again = trainer_of(scene_root, tmp_path / "parts", cameras, nepoch=3)
     again.resume(again.checkpoints, "latest", keep_seed=False)
     again.train()
     whole, parts = (tiny.parts_of(tmp_path / name) for name in ("whole", "parts"))
@@ -93,11 +101,19 @@ def test_resumed_training_is_the_same_to_the_bit(scene_root: Path, tmp_path: Pat
     assert tiny.same(whole, parts)
 
 
+def test_betas_reach_the_optimiser_of_the_poses(scene_root: Path, tmp_path: Path) -> None:
+    optimizer = trainer_of(scene_root, tmp_path, CamerasConfig(betas=(0.8, 0.95))).state.optimizer_cam
+    assert optimizer is not None and optimizer.param_groups[0]["betas"] == (0.8, 0.95)
+
+
 @pytest.mark.parametrize(
     ("saved", "wanted", "message"),
     [
         (CamerasConfig(), CamerasConfig(poses="se3"), "poses trained as quaternion, the conf says se3"),
         (CamerasConfig(poses="se3"), CamerasConfig(), "poses trained as se3, the conf says quaternion"),
+        (CamerasConfig(poses="orbit"), CamerasConfig(poses="se3"), "trained as orbit, the conf says se3"),
+        (MATRICES, replace(MATRICES, moments="each"), "with moments = matrix, the conf says each"),
+        (replace(MATRICES, moments="each"), MATRICES, "with moments = each, the conf says matrix"),
         (CamerasConfig(focal="shared"), CamerasConfig(), "holds trained intrinsics, the conf says"),
         (CamerasConfig(focal="shared"), CamerasConfig(focal="per_image"), r"focal \(1 row\).*\(5 rows\)"),
     ],
@@ -126,6 +142,31 @@ def test_a_conf_that_trains_nothing_is_refused() -> None:
         CamerasConfig(frozen="all")
 
 
+def test_centres_are_held_until_their_time(scene_root: Path, tmp_path: Path) -> None:
+    cameras = CamerasConfig(poses="orbit", hold_centres=0.5)
+    trainer_of(scene_root, tmp_path / "half", cameras, nepoch=2).train()
+    trainer = trainer_of(scene_root, tmp_path / "all", replace(cameras, hold_centres=1.0), nepoch=2)
+    trainer.train()
+    moved, held = (tiny.parts_of(tmp_path / name)["CameraState"]["twists"] for name in ("half", "all"))
+    assert bool((moved != 0).all()) and bool((held[:, :3] != 0).all())
+    assert not held[:, 3:].any()
+
+
+def test_keys_of_orbits_belong_to_orbits() -> None:
+    with pytest.raises(InputError, match="hold_centres = 0.2: belongs to poses = orbit, got poses = quat"):
+        CamerasConfig(hold_centres=0.2)
+    with pytest.raises(InputError, match="hold_centres = 2: expected a fraction of the schedule, 0 to 1"):
+        CamerasConfig(poses="orbit", hold_centres=2)
+    with pytest.raises(InputError, match="orbit_scale = 0.3: belongs to poses = orbit, got poses = se3"):
+        CamerasConfig(poses="se3", orbit_scale=0.3)
+    with pytest.raises(InputError, match="orbit_scale = 0.0: expected a factor above 0"):
+        CamerasConfig(poses="orbit", orbit_scale=0.0)
+    with pytest.raises(InputError, match="moments = matrix: .*expected poses = se3 or orbit"):
+        CamerasConfig(moments="matrix")
+    with pytest.raises(InputError, match="two numbers from 0 to below 1"):
+        CamerasConfig(betas=(0.9, 1.0))
+
+
 def test_only_rows_of_the_batch_that_are_free_have_gradients() -> None:
     poses = TwistPoses(LearnablePoses(torch.rand(4, 7)).vectors(), frozen=(3,))
     poses(torch.tensor([3, 1])).square().sum().backward()
@@ -147,6 +188,54 @@ def test_a_twist_is_told_in_the_axes_of_the_camera() -> None:
     turned = poses(torch.tensor([0]))[0]
     assert torch.allclose(turned[:3, 3], before[:3, 3]) and torch.allclose(turned[:3, 1], before[:3, 1])
     assert torch.allclose(pose_matrix(poses.vectors())[0], turned, atol=1e-12)
+
+
+ORBIT_START = torch.tensor(
+    [[0.8, 0.1, -0.5, 0.3, 1.0, -2.0, 0.5], [0.2, -0.9, 0.1, 0.4, -0.3, 0.7, 2.4]], dtype=torch.float64
+)
+
+
+def orbit_moved(row: list[float], scale: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Poses before and after, (2, 4, 4), when each row of the table is the given one."""
+    poses = OrbitPoses(ORBIT_START, orbit_scale=scale)
+    with torch.no_grad():
+        poses.weight.copy_(torch.tensor(row, dtype=torch.float64).expand(2, 6))
+    after = poses(torch.arange(2))
+    assert torch.allclose(pose_matrix(poses.vectors()), after, atol=1e-12)
+    return pose_matrix(ORBIT_START), after
+
+
+def test_a_turn_in_place_leaves_the_centre() -> None:
+    before, after = orbit_moved([0.1, -0.2, 0.3, 0, 0, 0])
+    assert torch.allclose(after[:, :3, 3], before[:, :3, 3])
+    angle = torch.acos((torch.einsum("bij,bij->b", after[:, :3, :3], before[:, :3, :3]) - 1) / 2)
+    assert torch.allclose(angle, torch.tensor([0.1, -0.2, 0.3]).double().norm().expand(2))
+
+
+def test_an_orbit_keeps_the_scene_s_centre_in_the_picture_and_its_distance() -> None:
+    before, after = orbit_moved([0, 0, 0, 0.3, -0.4, 0])
+    origin = [-(pose[:, :3, :3].mT @ pose[:, :3, 3:]) for pose in (before, after)]  # in the cameras' axes
+    assert torch.allclose(*origin, atol=1e-12)
+    cosine = functional.cosine_similarity(before[:, :3, 3], after[:, :3, 3])
+    assert torch.allclose(cosine, torch.tensor(math.cos(0.5)).double().expand(2))
+    _, less = orbit_moved([0, 0, 0, 1.2, -1.6, 0], scale=0.25)
+    assert torch.allclose(less, after)
+
+
+def test_distance_moves_along_the_line_of_sight_to_the_scene_s_centre() -> None:
+    before, after = orbit_moved([0, 0, 0, 0, 0, math.log(1.5)])
+    assert torch.allclose(after[:, :3, 3], 1.5 * before[:, :3, 3])
+    assert torch.allclose(after[:, :3, :3], before[:, :3, :3])
+
+
+def test_orbits_have_a_correct_gradient() -> None:
+    poses = OrbitPoses(ORBIT_START, orbit_scale=0.3)
+
+    def moved(rows: torch.Tensor) -> torch.Tensor:
+        return poses._moved(pose_matrix(ORBIT_START), rows)
+
+    for rows in (torch.zeros(2, 6), torch.rand(2, 6, generator=torch.Generator().manual_seed(1))):
+        assert torch.autograd.gradcheck(moved, (rows.double().requires_grad_(),))
 
 
 def test_losses_reach_intrinsics_through_the_surface_point(scene_root: Path, tmp_path: Path) -> None:

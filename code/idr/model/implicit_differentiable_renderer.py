@@ -33,16 +33,20 @@ class ModelConfig:
         implicit_network: Its block.
         rendering_network: Its block.
         ray_tracer: Its block.
+        smallest_slope: See `differentiable_intersection`; 0 is published.
     """
 
     feature_vector_size: int
     implicit_network: Mapping[str, Any]
     rendering_network: Mapping[str, Any]
     ray_tracer: Mapping[str, Any]
+    smallest_slope: float = 0.0
 
     def __post_init__(self) -> None:
         if self.feature_vector_size < 0:
             raise InputError(f"model.feature_vector_size = {self.feature_vector_size}: expected 0 or more")
+        if not 0 <= self.smallest_slope <= 1:
+            raise InputError(f"model.smallest_slope = {self.smallest_slope}: expected a cosine, 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,7 @@ class IDRNetwork(nn.Module):
         super().__init__()
         config = read_block(ModelConfig, conf, "model", unknown="warn")
         self.feature_vector_size = config.feature_vector_size
+        self.smallest_slope = config.smallest_slope
         self.implicit_network = ImplicitNetwork(
             config.feature_vector_size,
             read_block(ImplicitNetworkConfig, config.implicit_network, "model.implicit_network"),
@@ -142,8 +147,9 @@ class IDRNetwork(nn.Module):
             sdf_output, grad_theta = self._fields(points, draws.eikonal_points, traced.hit)
             normal = grad_theta[draws.eikonal_points.shape[0] :]  # (R, 3), at the traced points
             surface = differentiable_intersection(
-                center[shaded], direction[shaded], depth[shaded], sdf_output[shaded], normal[shaded]
-            )
+                center[shaded], direction[shaded], depth[shaded], sdf_output[shaded], normal[shaded],
+                smallest_slope=self.smallest_slope,
+            )  # fmt: skip
         colours, sdf_at_shaded = self.shade(surface, -direction[shaded])  # (N, 3), (N, 1)
         if draws is None:
             sdf_output = self._values(points, traced, shaded, sdf_at_shaded)

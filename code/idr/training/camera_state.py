@@ -1,8 +1,9 @@
 """What a checkpoint keeps of cameras beyond the published files: the part ``CameraState``.
 
-Its keys: ``poses``, the parametrisation; where that is no quaternion ``twists``, ``start`` and
-``optimizer_poses``; where intrinsics are trained ``given_intrinsics`` (B, 4, 4), ``intrinsics`` with a
-table by key of the conf, and ``optimizer_intrinsics``. There is no such part where all is as published.
+Its keys: ``poses``, the parametrisation; where that is no quaternion ``twists``, ``start``,
+``optimizer_poses`` and, unless it is "each", ``moments`` of the conf; where intrinsics are trained
+``given_intrinsics`` (B, 4, 4), ``intrinsics`` with a table by key of the conf, and ``optimizer_intrinsics``.
+There is no such part where all is as published.
 """
 
 from __future__ import annotations
@@ -17,9 +18,13 @@ from torch import Tensor
 from idr.errors import InputError
 from idr.training.optimizers import load_into, with_plain_steps
 from idr.training.poses import LearnablePoses, TwistPoses
+from idr.training.row_adam import RowAdam
 
 if TYPE_CHECKING:
     from idr.training.state import TrainingState
+
+EACH, MATRIX = "each", "matrix"
+"""Values of ``train.cameras.moments``."""
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +38,8 @@ def camera_state(state: TrainingState) -> dict[str, Any]:
         content["twists"] = state.poses.weight.detach()
         content["start"] = state.poses.start
         content["optimizer_poses"] = with_plain_steps(state.optimizer_cam.state_dict())
+        if isinstance(state.optimizer_cam, RowAdam):
+            content["moments"] = MATRIX
     if state.intrinsics is not None and state.optimizer_intrinsics is not None:
         tables = state.intrinsics.weights()
         content["given_intrinsics"] = state.intrinsics.given
@@ -59,6 +66,12 @@ def load_camera_state(state: TrainingState, saved: Mapping[str, Any], vectors: T
     kind = saved.get("poses", LearnablePoses.kind)
     if kind != state.poses.kind:
         raise InputError(f"{where} holds poses trained as {kind}, the conf says {state.poses.kind}; {REMEDY}")
+    moments = saved.get("moments", EACH)
+    wanted = MATRIX if isinstance(state.optimizer_cam, RowAdam) else EACH
+    if moments != wanted:
+        raise InputError(
+            f"{where} holds poses trained with moments = {moments}, the conf says {wanted}; {REMEDY}"
+        )
     if isinstance(state.poses, TwistPoses):
         state.poses.load_state_dict({"weight": saved["twists"]})
         state.poses.start.copy_(saved["start"])

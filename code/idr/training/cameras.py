@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from idr.errors import InputError
 from idr.geometry.cameras import corrected_intrinsics
-from idr.training.poses import LearnablePoses, TwistPoses
+from idr.training.poses import LearnablePoses, OrbitPoses, TwistPoses
 
 Sharing = Literal["fixed", "shared", "per_image"]
 
@@ -23,7 +23,16 @@ class CamerasConfig:
     """Keys of the block ``train.cameras``; absent, cameras are trained as published. Needs --train_cameras.
 
     Attributes:
-        poses: ``quaternion`` (published: unit quaternion and centre) or ``se3`` (`TwistPoses`).
+        poses: ``quaternion`` (published: unit quaternion and centre), ``se3`` (`TwistPoses`) or ``orbit``
+            (`OrbitPoses`).
+        orbit_scale: Of ``orbit``: how much shorter steps of centres are than those of rotations.
+        hold_centres: Of ``orbit``: until when the cameras only turn in place, a fraction of the schedule
+            (`idr.training.schedule_config`). Before pictures lie where they should, what moves the centres is
+            chance.
+        moments: ``each``: SparseAdam, as published; ``matrix``: `RowAdam`, which sees all numbers of a pose
+            together, for ``se3`` and ``orbit``. Of the poses; intrinsics keep SparseAdam.
+        betas: The optimisers' decay rates of the means of gradients and of their squares; an image's means
+            decay in the steps that it has part in.
         frozen: Poses that stay where they start: ``none``, ``first`` or ``all``. A reconstruction is
             determined only up to a similarity of the whole scene, so that all cameras can drift together with
             the surface at no cost; with the first one held, turning and shifting the scene does cost.
@@ -33,7 +42,11 @@ class CamerasConfig:
             follows the poses' warm-up and schedule.
     """
 
-    poses: Literal["quaternion", "se3"] = "quaternion"
+    poses: Literal["quaternion", "se3", "orbit"] = "quaternion"
+    orbit_scale: float = 1.0
+    hold_centres: float = 0.0
+    moments: Literal["each", "matrix"] = "each"
+    betas: tuple[float, float] = (0.9, 0.999)
     frozen: Literal["none", "first", "all"] = "none"
     focal: Sharing = "fixed"
     principal_point: Sharing = "fixed"
@@ -43,6 +56,25 @@ class CamerasConfig:
         rate = self.learning_rate_intrinsics
         if rate is not None and rate <= 0:
             raise InputError(f"learning_rate_intrinsics = {rate}: expected a step size above 0")
+        if self.orbit_scale <= 0:
+            raise InputError(f"orbit_scale = {self.orbit_scale}: expected a factor above 0")
+        if not 0 <= self.hold_centres <= 1:
+            raise InputError(
+                f"hold_centres = {self.hold_centres}: expected a fraction of the schedule, 0 to 1"
+            )
+        for name, value, usual in (
+            ("orbit_scale", self.orbit_scale, 1),
+            ("hold_centres", self.hold_centres, 0),
+        ):
+            if value != usual and self.poses != OrbitPoses.kind:
+                raise InputError(f"{name} = {value}: belongs to poses = orbit, got poses = {self.poses}")
+        if self.moments == "matrix" and self.poses == LearnablePoses.kind:
+            raise InputError(
+                "moments = matrix: the optimiser of quaternions is saved in the published form, which has no "
+                "place for matrices; expected poses = se3 or orbit"
+            )
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise InputError(f"betas = {list(self.betas)}: expected two numbers from 0 to below 1")
         if self.frozen == "all" and not self.trains_intrinsics:
             raise InputError(
                 "frozen = all: with fixed intrinsics nothing of the cameras is left to train; train without "
@@ -125,6 +157,8 @@ def make_cameras(dataset: Any, config: CamerasConfig) -> tuple[LearnablePoses, L
     """
     start = dataset.get_pose_init().float()
     frozen = {"none": range(0), "first": range(1), "all": range(len(start))}[config.frozen]
-    kind = {kind.kind: kind for kind in (LearnablePoses, TwistPoses)}[config.poses]
     intrinsics = LearnableIntrinsics(given_intrinsics(dataset), config) if config.trains_intrinsics else None
+    if config.poses == OrbitPoses.kind:
+        return OrbitPoses(start, frozen, config.orbit_scale), intrinsics
+    kind = {kind.kind: kind for kind in (LearnablePoses, TwistPoses)}[config.poses]
     return kind(start, frozen), intrinsics

@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 from idr.errors import InputError
+from idr.training.poses import LearnablePoses
+from idr.training.row_adam import RowAdam
 
 if TYPE_CHECKING:
     from idr.training.config import TrainConfig
@@ -50,6 +52,19 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Adam:
         groups[-1]["params"].append(parameter)
     on_host = all(parameter.device.type == "cpu" for parameter in model.parameters())
     return torch.optim.Adam(groups, lr=config.learning_rate, fused=on_host or None)
+
+
+def make_camera_optimizer(cameras: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """Makes the optimiser of poses or of intrinsics; its step size is set step by step.
+
+    Args:
+        cameras: Tables with sparse gradients.
+        config: Gives ``cameras``.
+    """
+    by_matrix = isinstance(cameras, LearnablePoses) and config.cameras.moments == "matrix"
+    kind = RowAdam if by_matrix else torch.optim.SparseAdam
+    rate = config.learning_rate_cam or 0.0
+    return kind(list(cameras.parameters()), lr=rate, betas=config.cameras.betas)
 
 
 def settings_of(part: str | None, config: TrainConfig) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from collections.abc import Collection
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from idr.geometry.cameras import pose_matrix
 from idr.geometry.quaternions import rotation_to_quaternion
@@ -87,11 +88,58 @@ class TwistPoses(LearnablePoses):
 
     def forward(self, indices: Tensor) -> Tensor:
         """Returns the poses of (b,) images, (b, 4, 4) camera-to-world."""
-        return pose_matrix(self.start[indices]) @ se3_exp(self._looked_up(indices))
+        return self._moved(pose_matrix(self.start[indices]), self._looked_up(indices))
 
     def vectors(self) -> Tensor:
-        """Returns all poses as (B, 7) quaternions and centres; the very start where a twist is zero."""
-        twist, start = self.weight.detach().double(), self.start.double()
-        matrices = pose_matrix(start) @ se3_exp(twist)  # (B, 4, 4)
+        """Returns all poses as (B, 7) quaternions and centres; the very start where a row is zero."""
+        rows, start = self.weight.detach().double(), self.start.double()
+        matrices = self._moved(pose_matrix(start), rows)  # (B, 4, 4)
         moved = torch.cat((rotation_to_quaternion(matrices[:, :3, :3]), matrices[:, :3, 3]), dim=1)
-        return torch.where((twist == 0).all(dim=1, keepdim=True), self.start, moved.to(self.start.dtype))
+        return torch.where((rows == 0).all(dim=1, keepdim=True), self.start, moved.to(self.start.dtype))
+
+    def _moved(self, start: Tensor, rows: Tensor) -> Tensor:
+        """Moves poses, (b, 4, 4), by rows, (b, 6)."""
+        return start @ se3_exp(rows)
+
+
+class OrbitPoses(TwistPoses):
+    """Poses as a turn of the camera in place and an orbit about the scene, which move pictures differently.
+
+    A row is (turn, orbit, distance): a rotation vector in the camera's axes about its own centre; a turn,
+    camera and all, about the sphere's centre, in radians about the two axes across the line of sight to it;
+    and the logarithm of the factor on the distance from the sphere's centre. Turning in place shifts the
+    picture. An orbit leaves the sphere's centre where it was in the picture and changes only what is before
+    and behind it. The shift of `TwistPoses` does both, so that a picture which is off by some pixels moves
+    the camera's centre, too, which then has to come back.
+
+    Args:
+        start: (B, 7) where the poses start, quaternion and centre.
+        frozen: As for `LearnablePoses`.
+        orbit_scale: Factor on the last three numbers, so on the steps that an optimiser makes of them.
+
+    Attributes:
+        centres_held: Whether only the turns in place get a gradient.
+    """
+
+    kind = "orbit"
+
+    def __init__(self, start: Tensor, frozen: Collection[int] = (), orbit_scale: float = 1.0) -> None:
+        super().__init__(start, frozen)
+        self.orbit_scale = orbit_scale
+        self.centres_held = False
+
+    def _looked_up(self, indices: Tensor) -> Tensor:
+        rows = super()._looked_up(indices)
+        return torch.cat((rows[:, :3], rows[:, 3:].detach()), dim=1) if self.centres_held else rows
+
+    def _moved(self, start: Tensor, rows: Tensor) -> Tensor:
+        turn, (across, down, distance) = rows[:, :3], (rows[:, 3:] * self.orbit_scale).unbind(dim=1)
+        rotation, centre = start[:, :3, :3], start[:, :3, 3]
+        sight = functional.normalize(-centre, dim=1)  # (b, 3) towards the sphere's centre
+        first = functional.normalize(torch.linalg.cross(rotation[:, :, 1], sight), dim=1)
+        second = torch.linalg.cross(sight, first)
+        axis = across.unsqueeze(1) * first + down.unsqueeze(1) * second
+        orbit = se3_exp(torch.cat((torch.zeros_like(axis), axis), dim=1))  # (b, 4, 4), about the origin
+        further = torch.cat((rotation, (centre * distance.exp().unsqueeze(1)).unsqueeze(2)), dim=2)
+        further = torch.cat((further, start[:, 3:]), dim=1)
+        return orbit @ further @ se3_exp(torch.cat((torch.zeros_like(turn), turn), dim=1))

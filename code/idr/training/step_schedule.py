@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from idr.errors import InputError
 from idr.model.encodings import Encoding, find_encoding
 from idr.model.encodings.base import OPEN_LEVELS
+from idr.training.poses import OrbitPoses
 from idr.training.schedule_config import AlphaSchedule, LevelSchedule, PyramidSchedule, RateSchedule
 from idr.training.schedules import camera_learning_rate_at, intrinsics_learning_rate_at
 
@@ -103,6 +104,8 @@ class StepSchedule:
             for group in state.optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * factor
         self._set_camera_rates(epoch, time, state)
+        if isinstance(state.poses, OrbitPoses):
+            state.poses.centres_held = time < self.config.cameras.hold_centres
         if self.block.alpha is not None:
             loss.alpha = alpha_in(time, first_alpha, self.block.alpha)
         self.open_levels(epoch, step, state.model)

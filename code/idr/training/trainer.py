@@ -28,7 +28,7 @@ from idr.training.cameras import LearnableIntrinsics
 from idr.training.config import TrainConfig
 from idr.training.distributed import OneProcess
 from idr.training.feed import Batch, Feed
-from idr.training.optimizers import make_optimizer, shorten_gradients
+from idr.training.optimizers import make_camera_optimizer, make_optimizer, shorten_gradients
 from idr.training.poses import LearnablePoses
 from idr.training.progress import Averages, MetricsFile, ProgressLine, TensorBoardLog, squared_error
 from idr.training.recipe_checks import check_recipe
@@ -111,12 +111,8 @@ class Trainer:
         scheduler = torch.optim.lr_scheduler.MultiStepLR(
             optimizer, list(rate_milestones(config)), gamma=config.sched_factor
         )
-        optimizer_cam, optimizer_intrinsics = (
-            None
-            if module is None
-            else torch.optim.SparseAdam(list(module.parameters()), lr=config.learning_rate_cam or 0.0)
-            for module in (poses, intrinsics)
-        )  # their step sizes are set step by step
+        optimizer_cam = None if poses is None else make_camera_optimizer(poses, config)
+        optimizer_intrinsics = None if intrinsics is None else make_camera_optimizer(intrinsics, config)
         self.state = TrainingState(
             model, optimizer, scheduler, poses, optimizer_cam, seed, batch_size,
             scale_mat=frame_of(dataset), intrinsics=intrinsics, optimizer_intrinsics=optimizer_intrinsics,
