@@ -12,12 +12,14 @@ the processor's share of that time says more: it is measured over the whole proc
 at each checkpoint. Each checkpoint is then meshed and rendered: PSNR and mask IoU of held-out and training
 views; on the built-in scene (`preprocess/make_demo_scene.py`) the Chamfer distance to the exact surface,
 elsewhere the distances of given points to the mesh. Prints a table a conf, and how much sooner the others
-reach the first one's last PSNR; ``--json`` writes the figures, and the curves beside them.
+reach the first one's last PSNR; ``--json`` writes the figures, and the curves beside them. It may be stopped
+and called again: a conf that was measured with the same arguments is not trained anew.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import resource
 import subprocess
@@ -47,10 +49,13 @@ from idr.evaluation.reconstruction import (  # noqa: E402
     write_renderings,
     write_surface,
 )
+from idr.files import write_text_atomic  # noqa: E402
 from idr.plugins import build_dataset, scan_id_of  # noqa: E402
 from idr.workspace import CHECKPOINTS, CheckpointFolder, find_run, run_name  # noqa: E402
 
 CHUNK_POINTS, CHUNK_PIXELS = 100_000, 20_000
+KEPT = "curve.json"
+"""A conf's figures, in the folder of its runs."""
 COLUMNS = {
     "minutes": "minutes",
     "processor_minutes": "of the processor",
@@ -211,6 +216,23 @@ def curve(entry: Entry, arguments: argparse.Namespace, out: Path) -> dict[str, A
     return {**trained, "epochs": entry.epochs, "rows": rows}
 
 
+def known_or_new_curve(entry: Entry, arguments: argparse.Namespace, out: Path) -> dict[str, Any]:
+    """Returns a curve; one that an earlier call left in its folder, with the same arguments, is taken."""
+    kept = out / KEPT
+    others = {
+        name: value for name, value in vars(arguments).items() if name not in ("confs", "json", "ceiling")
+    }
+    asked = {**others, "conf": entry.conf, "own": list(entry.overrides), "epochs": entry.epochs}
+    if kept.is_file():
+        known = json.loads(kept.read_text())
+        if known["asked"] == asked:
+            say(f"measured before: {kept}")
+            return known["curve"]
+    found = curve(entry, arguments, out)
+    write_text_atomic(kept, json.dumps({"asked": asked, "curve": found}, indent=2) + "\n")
+    return found
+
+
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Trains and measures every conf."""
     torch.set_flush_denormal(True)
@@ -220,7 +242,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     curves = {}
     for number, entry in enumerate(entries):
         say(f"== {entry.label}, {entry.epochs} epochs")
-        curves[entry.label] = curve(entry, arguments, out / f"{number}_{Path(entry.conf).stem}")
+        curves[entry.label] = known_or_new_curve(entry, arguments, out / f"{number}_{Path(entry.conf).stem}")
     result = {**machine(), "overrides": arguments.overrides, "curves": curves}
     if arguments.ceiling:
         conf = load_conf(entries[0].conf, [*arguments.overrides, *entries[0].overrides])

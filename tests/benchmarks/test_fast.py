@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
@@ -52,6 +53,19 @@ def test_entries_have_keys_of_their_own(fast) -> None:
 def test_entries_that_are_none_are_refused(fast, text: str) -> None:
     with pytest.raises(ValueError, match="expected a conf, keys of its own and its epochs"):
         fast.parse_entry(text)
+
+
+def test_what_was_measured_with_the_same_arguments_is_not_trained_anew(
+    fast, monkeypatch, tmp_path: Path
+) -> None:
+    calls = []
+    monkeypatch.setattr(fast, "curve", lambda entry, arguments, out: calls.append(entry) or {"rows": []})
+    entry, same = fast.parse_entry("a.conf=3"), argparse.Namespace(seed=0, confs=["a.conf=3"])
+    for arguments in (same, argparse.Namespace(seed=0, confs=[]), argparse.Namespace(seed=1, confs=[])):
+        assert fast.known_or_new_curve(entry, arguments, tmp_path) == {"rows": []}
+    assert len(calls) == 2
+    fast.known_or_new_curve(fast.parse_entry("a.conf,b=1=3"), argparse.Namespace(seed=1), tmp_path)
+    assert len(calls) == 3
 
 
 def test_how_much_sooner_counts_the_first_checkpoint_that_is_there(
