@@ -8,10 +8,10 @@ r"""How good confs are after how much time: PSNR and distance to the truth over 
 Each conf, with keys of its own after commas and its number of epochs, is trained by ``exp_runner.py`` as a
 process of its own. A checkpoint's time is that of its last file less that of the process's start: imports,
 compilation, plots and checkpoints count, evaluation, which comes after training, does not. Beside other work
-the processor's share of that time says more: it is measured over the whole process, and taken to be the same
-at each checkpoint. Each checkpoint is then meshed and rendered: PSNR and mask IoU of held-out and training
-views; on the built-in scene (`preprocess/make_demo_scene.py`) the Chamfer distance to the exact surface,
-elsewhere the distances of given points to the mesh. Prints a table a conf, and how much sooner the others
+its processor time says more: it is measured over the whole process, and spread evenly over the epochs. Each
+checkpoint is then meshed and rendered: PSNR and mask IoU of held-out and training views; on the built-in
+scene (`preprocess/make_demo_scene.py`) the Chamfer distance to the exact surface, elsewhere the distances of
+given points to the mesh. Prints a table a conf, and how much sooner the others
 reach the first one's last PSNR; ``--json`` writes the figures, and the curves beside them. It may be stopped
 and called again: a conf that was measured with the same arguments is not trained anew.
 """
@@ -202,7 +202,7 @@ def curve(entry: Entry, arguments: argparse.Namespace, out: Path) -> dict[str, A
         conf.put("dataset.data_root", arguments.data_root)
     scan_id = scan_id_of(conf, arguments.scan_id)
     trained = train(entry, arguments, out / "exps")
-    share = trained["processor_seconds"] / trained["seconds"]
+    an_epoch = trained["processor_seconds"] / 60 / entry.epochs
     run = find_run(out / "exps", run_name(conf["train.expname"], "", scan_id))
     checkpoints = CheckpointFolder(run / CHECKPOINTS)
     names = [name for name in checkpoints.names() if name != "0"]
@@ -210,7 +210,8 @@ def curve(entry: Entry, arguments: argparse.Namespace, out: Path) -> dict[str, A
     for name in names[-1:] if arguments.last else names:
         opened = open_reconstruction(conf, run, name, scan_id, arguments.data_root, torch.device("cpu"))
         minutes = (saved_at(checkpoints, name) - trained["began"]) / 60
-        row = {"minutes": minutes, "processor_minutes": share * minutes, "epoch": opened.loaded.epoch}
+        epoch = opened.loaded.epoch
+        row = {"minutes": minutes, "processor_minutes": an_epoch * epoch, "epoch": epoch}
         rows.append({**row, **score(opened, out, arguments)})
         say("  ".join(f"{key} {value:.4g}" for key, value in rows[-1].items()))
     return {**trained, "epochs": entry.epochs, "rows": rows}

@@ -32,10 +32,11 @@ def test_time_of_a_checkpoint_is_that_of_its_last_file(fast, tmp_path: Path) -> 
     assert fast.saved_at(CheckpointFolder(tmp_path), "10") == 130
 
 
-def test_picture_of_curves_leaves_out_what_was_not_measured(fast, tmp_path: Path) -> None:
+@pytest.mark.parametrize("clock", ["minutes", "processor_minutes"])
+def test_picture_of_curves_leaves_out_what_was_not_measured(fast, tmp_path: Path, clock: str) -> None:
     import plots
 
-    rows = [{"minutes": 1.0, "psnr_holdout": 20.0}, {"minutes": 2.0, "psnr_holdout": 21.0, "chamfer": 0.01}]
+    rows = [{clock: 1.0, "psnr_holdout": 20.0}, {clock: 2.0, "psnr_holdout": 21.0, "chamfer": 0.01}]
     result = {"machine": "Some CPU", "threads": 1, "torch": "2.9", "curves": {"fast": {"rows": rows}}}
     assert plots.draw(result, tmp_path / "curves.png")
     assert (tmp_path / "curves.png").stat().st_size > 0
