@@ -132,7 +132,7 @@ def _plans(arguments: argparse.Namespace, device: torch.device) -> list[Plan]:
     """Returns what to train, of the lengths that the command line gives.
 
     Raises:
-        InputError: A CPU would train hash grids without compiled loops, for hours.
+        InputError: A CPU would have to train hash grids without compiled loops, many times as long.
     """
     from idr.model.encodings.hashgrid import has_numba
 
