@@ -9,6 +9,7 @@ MADE := $(VENV)/.made
 TORCH := $(VENV)/.torch
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
+FAST_INSTALLED := $(VENV)/.installed-fast
 SCENE_INSTALLED := $(VENV)/.installed-scene
 
 .DEFAULT_GOAL := help
@@ -23,8 +24,8 @@ setup: $(INSTALLED) ## Install into .venv, and nothing else
 
 setup-dev: $(INSTALLED_DEV) ## Install what tests and linters need, too
 
-demo: $(INSTALLED) ## Make the built-in scene, train, mesh, render, evaluate (about 10 minutes on 2 cores)
-	$(BIN)/python -m idr.cli.demo
+demo: $(FAST_INSTALLED) ## Make the built-in scene, train, mesh, render, evaluate; PUBLISHED=1: by demo.conf
+	$(BIN)/python -m idr.cli.demo $(if $(PUBLISHED),--published)
 
 peek: $(INSTALLED) ## Mesh and render the small trained model that ships with the project (a minute)
 	$(BIN)/python -m idr.cli.demo --peek
@@ -79,6 +80,11 @@ $(TORCH): $(MADE)
 
 $(INSTALLED): $(TORCH) pyproject.toml
 	$(BIN)/python -m pip install -e .
+	@touch $@
+
+# The compiled hash grid.
+$(FAST_INSTALLED): $(INSTALLED)
+	$(BIN)/python -m pip install -e '.[fast]'
 	@touch $@
 
 # Structure from motion, the compiled hash grid, colours from the views.

@@ -5,22 +5,27 @@ r"""How good confs are after how much time: PSNR and distance to the truth over 
     python benchmarks/fast.py --confs ./confs/fast.conf=30 --set train.learning_rate=4e-3 --last \
         --out results/rate
 
-Each conf, with its number of epochs, is trained by ``exp_runner.py`` as a process of its own. A checkpoint's
-time is that of its last file less that of the process's start: imports, compilation, plots and checkpoints
-count, evaluation, which comes after training, does not. Each checkpoint is then meshed and rendered: PSNR and
-mask IoU of held-out and training views; on the built-in scene (`preprocess/make_demo_scene.py`) the Chamfer
-distance to the exact surface, elsewhere the distances of given points to the mesh. Prints a table; ``--json``
-writes the figures, and the curves beside them.
+Each conf, with keys of its own after commas and its number of epochs, is trained by ``exp_runner.py`` as a
+process of its own. A checkpoint's time is that of its last file less that of the process's start: imports,
+compilation, plots and checkpoints count, evaluation, which comes after training, does not. Beside other work
+its processor time says more: it is measured over the whole process, and spread evenly over the epochs. Each
+checkpoint is then meshed and rendered: PSNR and mask IoU of held-out and training views; on the built-in
+scene (`preprocess/make_demo_scene.py`) the Chamfer distance to the exact surface, elsewhere the distances of
+given points to the mesh. Prints a table a conf, and how much sooner the others
+reach the first one's last PSNR; ``--json`` writes the figures, and the curves beside them. It may be stopped
+and called again: a conf that was measured with the same arguments is not trained anew.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import resource
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +49,16 @@ from idr.evaluation.reconstruction import (  # noqa: E402
     write_renderings,
     write_surface,
 )
+from idr.files import write_text_atomic  # noqa: E402
 from idr.plugins import build_dataset, scan_id_of  # noqa: E402
 from idr.workspace import CHECKPOINTS, CheckpointFolder, find_run, run_name  # noqa: E402
 
 CHUNK_POINTS, CHUNK_PIXELS = 100_000, 20_000
+KEPT = "curve.json"
+"""A conf's figures, in the folder of its runs."""
 COLUMNS = {
     "minutes": "minutes",
+    "processor_minutes": "of the processor",
     "epoch": "epoch",
     "psnr_holdout": "PSNR held out, dB",
     "psnr_train": "PSNR training, dB",
@@ -65,11 +74,48 @@ COLUMNS = {
 """Figures of a checkpoint, by their names in the JSON file."""
 
 
-def train(conf: str, epochs: int, arguments: argparse.Namespace, exps: Path) -> dict[str, float]:
+@dataclass(frozen=True)
+class Entry:
+    """What to train.
+
+    Attributes:
+        conf: The conf's file.
+        overrides: Keys of this conf alone, as ``key=value``.
+        epochs: Passes over the images.
+    """
+
+    conf: str
+    overrides: tuple[str, ...]
+    epochs: int
+
+    @property
+    def label(self) -> str:
+        """The conf's name, and its own keys without their blocks."""
+        return ", ".join([Path(self.conf).stem, *(text.rpartition(".")[2] for text in self.overrides)])
+
+
+def parse_entry(text: str) -> Entry:
+    """Reads ``CONF[,KEY=VALUE...]=EPOCHS``.
+
+    Raises:
+        InputError: It is something else.
+    """
+    named, _, epochs = text.rpartition("=")
+    conf, *overrides = named.split(",")
+    if not conf or not epochs.isdigit() or not all("=" in override for override in overrides):
+        raise InputError(
+            f"--confs {text}: expected a conf, keys of its own and its epochs, as ./confs/fast.conf=30 or "
+            "./confs/demo.conf,model.ray_tracer.strategy=accelerated=101"
+        )
+    return Entry(conf, tuple(overrides), int(epochs))
+
+
+def train(entry: Entry, arguments: argparse.Namespace, exps: Path) -> dict[str, float]:
     """Trains a conf as a process of its own.
 
     Returns:
-        Unix time of its start and end, and its largest resident memory in GiB.
+        Unix time of its start, seconds it took, those of the processor, and the largest resident memory of
+        it and those before it in GiB.
 
     Raises:
         InputError: The process failed.
@@ -79,9 +125,9 @@ def train(conf: str, epochs: int, arguments: argparse.Namespace, exps: Path) -> 
         sys.executable,
         str(script),
         "--conf",
-        conf,
+        entry.conf,
         "--nepoch",
-        str(epochs),
+        str(entry.epochs),
         "--exps_folder",
         str(exps),
     ]
@@ -89,19 +135,29 @@ def train(conf: str, epochs: int, arguments: argparse.Namespace, exps: Path) -> 
     command += ["--seed", str(arguments.seed), "--threads", str(arguments.threads)]
     command += ["--train_cameras"] if arguments.train_cameras else []
     command += ["--data_root", arguments.data_root] if arguments.data_root else []
-    for override in arguments.overrides:
+    for override in (*arguments.overrides, *entry.overrides):
         command += ["--set", override]
     exps.mkdir(parents=True, exist_ok=True)
-    began = time.time()
+    began, processor = time.time(), processor_seconds()
     with (exps / "training.log").open("w") as log:
         status = subprocess.run(
             command, stdout=log, stderr=subprocess.STDOUT, cwd=project_root() / "code", check=False,
             env={**os.environ, "OMP_NUM_THREADS": str(arguments.threads)},
         ).returncode  # fmt: skip
     if status:
-        raise InputError(f"{conf}: training failed (exit status {status}); see {exps / 'training.log'}")
-    largest = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20  # KiB on Linux
-    return {"began": began, "seconds": time.time() - began, "memory_gib": largest}
+        raise InputError(f"{entry.conf}: training failed (exit status {status}); see {exps / 'training.log'}")
+    return {
+        "began": began,
+        "seconds": time.time() - began,
+        "processor_seconds": processor_seconds() - processor,
+        "memory_gib": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20,  # KiB on Linux
+    }
+
+
+def processor_seconds() -> float:
+    """Returns what ended child processes took of the processor, all cores together."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def saved_at(checkpoints: CheckpointFolder, name: str) -> float:
@@ -139,13 +195,14 @@ def score(opened: Any, folder: Path, arguments: argparse.Namespace) -> dict[str,
     return row
 
 
-def curve(conf_file: str, epochs: int, arguments: argparse.Namespace, out: Path) -> dict[str, Any]:
+def curve(entry: Entry, arguments: argparse.Namespace, out: Path) -> dict[str, Any]:
     """Trains a conf, then measures its checkpoints."""
-    conf = load_conf(conf_file, arguments.overrides)
+    conf = load_conf(entry.conf, [*arguments.overrides, *entry.overrides])
     if arguments.data_root:
         conf.put("dataset.data_root", arguments.data_root)
     scan_id = scan_id_of(conf, arguments.scan_id)
-    trained = train(conf_file, epochs, arguments, out / "exps")
+    trained = train(entry, arguments, out / "exps")
+    an_epoch = trained["processor_seconds"] / 60 / entry.epochs
     run = find_run(out / "exps", run_name(conf["train.expname"], "", scan_id))
     checkpoints = CheckpointFolder(run / CHECKPOINTS)
     names = [name for name in checkpoints.names() if name != "0"]
@@ -153,10 +210,28 @@ def curve(conf_file: str, epochs: int, arguments: argparse.Namespace, out: Path)
     for name in names[-1:] if arguments.last else names:
         opened = open_reconstruction(conf, run, name, scan_id, arguments.data_root, torch.device("cpu"))
         minutes = (saved_at(checkpoints, name) - trained["began"]) / 60
-        row = {"minutes": minutes, "epoch": opened.loaded.epoch}
+        epoch = opened.loaded.epoch
+        row = {"minutes": minutes, "processor_minutes": an_epoch * epoch, "epoch": epoch}
         rows.append({**row, **score(opened, out, arguments)})
         say("  ".join(f"{key} {value:.4g}" for key, value in rows[-1].items()))
-    return {**trained, "epochs": epochs, "rows": rows}
+    return {**trained, "epochs": entry.epochs, "rows": rows}
+
+
+def known_or_new_curve(entry: Entry, arguments: argparse.Namespace, out: Path) -> dict[str, Any]:
+    """Returns a curve; one that an earlier call left in its folder, with the same arguments, is taken."""
+    kept = out / KEPT
+    others = {
+        name: value for name, value in vars(arguments).items() if name not in ("confs", "json", "ceiling")
+    }
+    asked = {**others, "conf": entry.conf, "own": list(entry.overrides), "epochs": entry.epochs}
+    if kept.is_file():
+        known = json.loads(kept.read_text())
+        if known["asked"] == asked:
+            say(f"measured before: {kept}")
+            return known["curve"]
+    found = curve(entry, arguments, out)
+    write_text_atomic(kept, json.dumps({"asked": asked, "curve": found}, indent=2) + "\n")
+    return found
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -164,16 +239,14 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     torch.set_flush_denormal(True)
     torch.set_num_threads(arguments.threads)
     out = Path(arguments.out).resolve()
+    entries = [parse_entry(text) for text in arguments.confs]
     curves = {}
-    for named in arguments.confs:
-        conf_file, _, epochs = named.partition("=")
-        if not epochs.isdigit():
-            raise InputError(f"--confs {named}: expected a conf and its epochs, as ./confs/fast.conf=30")
-        say(f"== {conf_file}, {epochs} epochs")
-        curves[Path(conf_file).stem] = curve(conf_file, int(epochs), arguments, out / Path(conf_file).stem)
+    for number, entry in enumerate(entries):
+        say(f"== {entry.label}, {entry.epochs} epochs")
+        curves[entry.label] = known_or_new_curve(entry, arguments, out / f"{number}_{Path(entry.conf).stem}")
     result = {**machine(), "overrides": arguments.overrides, "curves": curves}
     if arguments.ceiling:
-        conf = load_conf(arguments.confs[0].partition("=")[0], arguments.overrides)
+        conf = load_conf(entries[0].conf, [*arguments.overrides, *entries[0].overrides])
         if arguments.data_root:
             conf.put("dataset.data_root", arguments.data_root)
         (ceiling,) = ceiling_scores([build_dataset(conf, False, split="holdout")])
@@ -181,16 +254,45 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     return result
 
 
+def reached(rows: list[dict[str, float]], psnr: float) -> float | None:
+    """Returns the time, in minutes of the processor, of the first checkpoint with so high a PSNR held out.
+
+    The run may have been there earlier; None for never.
+    """
+    return next((row["processor_minutes"] for row in rows if row["psnr_holdout"] >= psnr), None)
+
+
+def say_how_much_sooner(curves: dict[str, Any]) -> None:
+    """Compares the curves with the last PSNR held out of the first one."""
+    first, *others = curves
+    if not others or any("psnr_holdout" not in row for found in curves.values() for row in found["rows"]):
+        return
+    last = curves[first]["rows"][-1]
+    say(
+        f"\n{last['psnr_holdout']:.2f} dB held out, the last of {first}, by the first checkpoint with it, in "
+        "minutes of the processor:"
+    )
+    say(f"  {first}: {last['processor_minutes']:.2f}")
+    for name in others:
+        when = reached(curves[name]["rows"], last["psnr_holdout"])
+        sooner = "" if when is None else f", {last['processor_minutes'] / when:.1f} times sooner"
+        say(f"  {name}: " + ("not reached" if when is None else f"{when:.2f}{sooner}"))
+
+
 def report(result: dict[str, Any]) -> None:
-    """Prints a table."""
+    """Prints a table a conf, and a comparison."""
     for conf, found in result["curves"].items():
         rows = found["rows"]
         columns = [key for key in COLUMNS if any(key in row for row in rows)]
-        say(f"\n{conf}: {found['seconds'] / 60:.2f} minutes in all, at most {found['memory_gib']:.2f} GiB")
+        say(
+            f"\n{conf}: {found['seconds'] / 60:.2f} minutes in all, {found['processor_seconds'] / 60:.2f} of "
+            f"the processor, at most {found['memory_gib']:.2f} GiB"
+        )
         say("| " + " | ".join(COLUMNS[key] for key in columns) + " |")
         say("|" + " ---: |" * len(columns))
         for row in rows:
             say("| " + " | ".join(f"{row[key]:.4g}" if key in row else "" for key in columns) + " |")
+    say_how_much_sooner(result["curves"])
     if "ceiling_psnr_holdout" in result:
         say(f"\nexact surface and colours: {result['ceiling_psnr_holdout']:.2f} dB held out")
 
@@ -198,7 +300,8 @@ def report(result: dict[str, Any]) -> None:
 def main() -> int:
     """Runs the benchmark."""
     parser = make_parser("Measures confs over the wall clock.")
-    parser.add_argument("--confs", nargs="+", required=True, metavar="CONF=EPOCHS", help="what to train")
+    parser.add_argument("--confs", nargs="+", required=True, metavar="CONF[,KEY=VALUE...]=EPOCHS",
+                        help="what to train, each with keys of its own")  # fmt: skip
     parser.add_argument("--scan_id", type=int, default=-1, help="scene; -1 takes the conf's")
     parser.add_argument("--data_root", default=None, help="folder of data sets; default: data/")
     parser.add_argument("--batch_size", type=int, default=1, help="images a step")

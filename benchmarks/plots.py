@@ -8,6 +8,9 @@ from typing import Any
 CURVES = {"psnr_holdout": "PSNR held out, dB", "chamfer": "Chamfer", "points_median": "points, median"}
 """What is drawn over minutes of training, with the words beside it."""
 
+CLOCKS = {"processor_minutes": "minutes of the processor", "minutes": "minutes from the process's start"}
+"""Horizontal axes of curves, the better one first: other work does not count in the processor's time."""
+
 Lines = dict[str, tuple[list[Any], list[float]]]
 
 
@@ -76,13 +79,15 @@ def _draw_curves(result: dict[str, Any], file: Path) -> None:
     from matplotlib.figure import Figure
 
     curves = {conf: found["rows"] for conf, found in result["curves"].items()}
-    keys = [key for key in CURVES if any(key in row for rows in curves.values() for row in rows)]
+    every = [row for rows in curves.values() for row in rows]
+    keys = [key for key in CURVES if any(key in row for row in every)]
+    clock = next(key for key in CLOCKS if all(key in row for row in every))
     figure = Figure(figsize=(5 * max(len(keys), 1), 4), layout="constrained")
     for axes, key in zip(figure.subplots(1, max(len(keys), 1), squeeze=False)[0], keys, strict=False):
         for conf, rows in curves.items():
-            seen = [(row["minutes"], row[key]) for row in rows if key in row]
+            seen = [(row[clock], row[key]) for row in rows if key in row]
             axes.plot(*zip(*seen, strict=True), marker="o", label=conf)
-        axes.set_xlabel("minutes from the process's start")
+        axes.set_xlabel(CLOCKS[clock])
         axes.set_ylabel(CURVES[key])
         axes.legend()
     figure.suptitle(f"{result['machine']}, {result['threads']} threads, torch {result['torch']}", fontsize=8)

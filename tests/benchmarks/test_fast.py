@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
@@ -31,17 +32,61 @@ def test_time_of_a_checkpoint_is_that_of_its_last_file(fast, tmp_path: Path) -> 
     assert fast.saved_at(CheckpointFolder(tmp_path), "10") == 130
 
 
-def test_picture_of_curves_leaves_out_what_was_not_measured(fast, tmp_path: Path) -> None:
+@pytest.mark.parametrize("clock", ["minutes", "processor_minutes"])
+def test_picture_of_curves_leaves_out_what_was_not_measured(fast, tmp_path: Path, clock: str) -> None:
     import plots
 
-    rows = [{"minutes": 1.0, "psnr_holdout": 20.0}, {"minutes": 2.0, "psnr_holdout": 21.0, "chamfer": 0.01}]
+    rows = [{clock: 1.0, "psnr_holdout": 20.0}, {clock: 2.0, "psnr_holdout": 21.0, "chamfer": 0.01}]
     result = {"machine": "Some CPU", "threads": 1, "torch": "2.9", "curves": {"fast": {"rows": rows}}}
     assert plots.draw(result, tmp_path / "curves.png")
     assert (tmp_path / "curves.png").stat().st_size > 0
+
+
+def test_entries_have_keys_of_their_own(fast) -> None:
+    entry = fast.parse_entry("./confs/demo.conf,model.ray_tracer.strategy=accelerated,train.num_pixels=8=12")
+    assert entry.conf == "./confs/demo.conf" and entry.epochs == 12
+    assert entry.overrides == ("model.ray_tracer.strategy=accelerated", "train.num_pixels=8")
+    assert entry.label == "demo, strategy=accelerated, num_pixels=8"
+    assert fast.parse_entry("./confs/fast.conf=30").label == "fast"
+
+
+@pytest.mark.parametrize("text", ["./confs/fast.conf", "a.conf=x", "=3", "a.conf,b=3", "a.conf,=3"])
+def test_entries_that_are_none_are_refused(fast, text: str) -> None:
+    with pytest.raises(ValueError, match="expected a conf, keys of its own and its epochs"):
+        fast.parse_entry(text)
+
+
+def test_what_was_measured_with_the_same_arguments_is_not_trained_anew(
+    fast, monkeypatch, tmp_path: Path
+) -> None:
+    calls = []
+    monkeypatch.setattr(fast, "curve", lambda entry, arguments, out: calls.append(entry) or {"rows": []})
+    entry, same = fast.parse_entry("a.conf=3"), argparse.Namespace(seed=0, confs=["a.conf=3"])
+    for arguments in (same, argparse.Namespace(seed=0, confs=[]), argparse.Namespace(seed=1, confs=[])):
+        assert fast.known_or_new_curve(entry, arguments, tmp_path) == {"rows": []}
+    assert len(calls) == 2
+    fast.known_or_new_curve(fast.parse_entry("a.conf,b=1=3"), argparse.Namespace(seed=1), tmp_path)
+    assert len(calls) == 3
+
+
+def test_how_much_sooner_counts_the_first_checkpoint_that_is_there(
+    fast, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def found(*rows: tuple[float, float]) -> dict:
+        return {"rows": [{"processor_minutes": t, "psnr_holdout": psnr} for t, psnr in rows]}
+
+    curves = {
+        "slow": found((5, 19.0), (10, 20.0)),
+        "quick": found((0.5, 19.9), (1, 20.5)),
+        "poor": found((1, 9)),
+    }
+    fast.say_how_much_sooner(curves)
+    printed = capsys.readouterr().out
+    assert "quick: 1.00, 10.0 times sooner" in printed and "poor: not reached" in printed
 
 
 def test_conf_without_epochs_is_refused(tmp_path: Path) -> None:
     command = [sys.executable, str(BENCHMARKS / "fast.py"), "--confs", "./confs/fast.conf"]
     done = subprocess.run([*command, "--out", str(tmp_path)], capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert "expected a conf and its epochs" in done.stderr
+    assert "expected a conf, keys of its own and its epochs" in done.stderr

@@ -117,6 +117,8 @@ def test_every_model_is_built(path: Path) -> None:
     if "encoding_view" in rendering:  # in place of the direction's own three numbers
         view = rendering["encoding_view"]
         encoded = view["degree"] ** 2 * (2 if view.get("direction", "view") == "both" else 1) - 3
+    if "view_dims" in rendering:  # the direction has a branch of its own
+        encoded = -3
     if "encoding" in rendering:  # beside the point itself
         encoded += rendering["encoding"]["levels"] * rendering["encoding"]["features"]
     first = next(

@@ -113,7 +113,7 @@ def test_library_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     small = ["--img_res", "16", "20", "--views", "2", "--holdout", "0", "--mesh_resolution", "24"]
     assert make_scene.main(["--out", str(scene), *small]) == 0
     shipped = next((ROOT / "trained_models" / "demo_1").glob("*/checkpoints"))
-    run = tmp_path / "exps" / "demo_1" / "2026"
+    run = tmp_path / "exps" / "fast_1" / "2026"  # as `make demo` leaves it
     run.mkdir(parents=True)
     (run / "checkpoints").symlink_to(shipped)
     overrides = ("dataset.img_res=[16,20]", "dataset.holdout=[]", f"dataset.data_root={tmp_path / 'data'}")

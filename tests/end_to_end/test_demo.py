@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
 from idr.cli import demo, make_scene
 
@@ -18,7 +19,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "24",
         "30",
         "--views",
-        "4",
+        "9",  # eight of them to train on: fast.conf takes as many a step
         "--holdout",
         "1",
         "--supersampling",
@@ -69,7 +70,7 @@ def test_demo(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert (
         page.count('<img src="data:image/png;base64,') == 3 * 4
     )  # 3 training views and 1 held-out, photograph and two runs
-    for name in ("demo_1", "demo_trained_cameras_1"):
+    for name in ("fast_1", "demo_trained_cameras_1"):
         assert list((root / "evals" / name).glob("surface_world_coordinates_2.ply"))
 
     assert demo.main(argv) == 0  # what is done is not done again
@@ -83,6 +84,24 @@ def test_peek(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert float(figures(printed, "PSNR, training views (dB)")[0]) > 15
     assert float(figures(printed, "Chamfer (unit sphere)")[0]) < 0.02
     assert (root / "evals" / "peek" / "overview.html").is_file()
+
+
+def plans(*argv: str) -> list[demo.Plan]:
+    return demo._plans(demo.build_parser().parse_args(argv), torch.device("cpu"))
+
+
+def test_the_published_networks_are_one_flag_away() -> None:
+    confs = [plan.conf for plan in plans("--published", "--nepoch", "7")]
+    assert confs == ["./confs/demo.conf", "./confs/demo_trained_cameras.conf"]
+    assert [plan.num_epochs for plan in plans("--published", "--nepoch", "7")] == [7, 200]
+    assert plans()[0].conf == "./confs/fast.conf" and plans("--nepoch", "7")[0].num_epochs == 7
+
+
+def test_without_numba(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("idr.model.encodings.hashgrid.has_numba", lambda: False)
+    with pytest.raises(ValueError, match=r"pip install 'idr\[fast\]' \(numba\); or .* with --published"):
+        plans()
+    assert len(plans("--published")) == 2
 
 
 def test_wrong_numbers(capsys: pytest.CaptureFixture[str]) -> None:

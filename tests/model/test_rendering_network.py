@@ -165,3 +165,49 @@ def test_values_do_not_depend_on_the_batch() -> None:
     together = network(*given).detach().numpy()
     one_by_one = np.concatenate([network(*(t[k : k + 1] for t in given)).detach().numpy() for k in range(9)])
     np.testing.assert_allclose(one_by_one, together, atol=1e-14)  # float64, sums in another order
+
+
+def branched(features: int = 4) -> RenderingNetwork:
+    torch.manual_seed(0)
+    block = {"type": "spherical_harmonics", "degree": 3, "direction": "both"}
+    config = RenderingNetworkConfig("idr", 9, 3, (10, 12), encoding_view=block, view_dims=(7,))
+    network = RenderingNetwork(features, config).double()
+    roughen(network, 0.5, seed=1)
+    return network
+
+
+def test_a_branch_for_the_view_adds_the_same_wherever_the_point_is() -> None:
+    network = branched()
+    assert network.lin0.weight.shape == (10, 3 + 3 + 4) and network.view0.weight.shape == (7, 18 + 3 + 4)
+    points, normals, view_dirs, features = inputs(8)
+    view_dirs = torch.nn.functional.normalize(view_dirs, dim=1)
+    turned = view_dirs.flip(0)
+
+    def change(places: torch.Tensor) -> torch.Tensor:
+        one, two = (network(places, normals, view, features) for view in (view_dirs, turned))
+        return two - one
+
+    assert (change(points) - change(points.flip(0))).abs().max() < 1e-12
+    assert change(points).abs().max() > 0.01
+    moved = network(points.flip(0), normals, view_dirs, features) - network(
+        points, normals, view_dirs, features
+    )
+    assert moved.abs().max() > 0.01
+
+
+def test_a_branch_for_the_view_passes_the_range_in_training_alone() -> None:
+    network, (points, normals, view_dirs, features) = branched(), inputs(8)
+    with torch.no_grad():
+        network.view1.bias += 3.0
+    bright = network(points, normals, view_dirs, features)
+    assert bright.max() > 1
+    assert torch.equal(network.eval()(points, normals, view_dirs, features), bright.clamp(-1, 1))
+
+
+def test_a_branch_for_the_view_wants_view_and_normal() -> None:
+    with pytest.raises(
+        InputError, match=r"view_dims = \[8\]: mode no_normal lacks the view direction or the"
+    ):
+        RenderingNetwork(4, RenderingNetworkConfig("no_normal", 6, 3, (10,), view_dims=(8,)))
+    with pytest.raises(InputError, match=r"view_dims = \[0\]: expected positive widths"):
+        RenderingNetwork(4, RenderingNetworkConfig("idr", 9, 3, (10,), view_dims=(0,)))

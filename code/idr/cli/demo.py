@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +50,18 @@ class Plan:
     train_cameras: bool
 
 
+EXACT, NOISY = "exact cameras", "noisy cameras, trained"
+FAST = (
+    Plan(EXACT, "./confs/fast.conf", 120, 1, False),
+    Plan(NOISY, "./confs/demo_trained_cameras.conf", 200, 4, True),
+)
+PUBLISHED = (
+    Plan(EXACT, "./confs/demo.conf", 101, 1, False),
+    Plan(NOISY, "./confs/demo_trained_cameras.conf", 200, 4, True),
+)
+"""Both runs by confs with hash grids, and by the publication's networks, made small."""
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Returns the parser of the command."""
     parser = make_parser(DESCRIPTION)
@@ -59,9 +71,14 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--out", default=None, help="folder for data/, exps/ and evals/; default: the one with code/"
     )
-    parser.add_argument("--nepoch", type=int, default=101, help="passes over the images with exact cameras")
     parser.add_argument(
-        "--nepoch_cameras", type=int, default=200, help="passes over the images from noisy cameras"
+        "--published", action="store_true", help="train the publication's networks, made small: demo.conf"
+    )
+    parser.add_argument(
+        "--nepoch", type=int, help="passes over the images with exact cameras; default: 120, published 101"
+    )
+    parser.add_argument(
+        "--nepoch_cameras", type=int, help="passes over the images from noisy cameras; default: 200"
     )
     parser.add_argument(
         "--resolution",
@@ -89,13 +106,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _demo(arguments: argparse.Namespace) -> int:
     device = choose_device(arguments.gpu, arguments.device)
     root = _root(arguments)
+    plans = _plans(arguments, device)
     scene = _make_scene(root)
-    plans = (
-        Plan("exact cameras", "./confs/demo.conf", arguments.nepoch, 1, False),
-        Plan(
-            "noisy cameras, trained", "./confs/demo_trained_cameras.conf", arguments.nepoch_cameras, 4, True
-        ),
-    )
     scores = {}
     for plan in plans:
         status = _train(plan, root, arguments)
@@ -103,7 +115,9 @@ def _demo(arguments: argparse.Namespace) -> int:
             return status
         scores[plan.title] = _measure(plan, root, scene, device, arguments.resolution or RESOLUTION)
     table = score_table(scores, _ceiling(root))
-    overview = root / "evals" / "demo_overview.html"
+    overview = (
+        root / "evals" / ("demo_published_overview.html" if arguments.published else "demo_overview.html")
+    )
     write_demo_overview(overview, table, scores, scene)
 
     say(f"\n{table.as_text()}\n\nto look at:")
@@ -112,6 +126,24 @@ def _demo(arguments: argparse.Namespace) -> int:
         say(f"  {title}: {mesh or 'no surface'}\n  {title}: renderings in {score.folder / 'rendering'}")
     say(f"  overview page: {overview}")
     return 0
+
+
+def _plans(arguments: argparse.Namespace, device: torch.device) -> list[Plan]:
+    """Returns what to train, of the lengths that the command line gives.
+
+    Raises:
+        InputError: A CPU would have to train hash grids without compiled loops, many times as long.
+    """
+    from idr.model.encodings.hashgrid import has_numba
+
+    if not arguments.published and device.type == "cpu" and not has_numba():
+        raise InputError(
+            "the hash grids of fast.conf want compiled loops on a CPU: pip install 'idr[fast]' (numba); or "
+            "train the publication's networks with --published"
+        )
+    lengths = (arguments.nepoch, arguments.nepoch_cameras)
+    plans = zip(PUBLISHED if arguments.published else FAST, lengths, strict=True)
+    return [plan if length is None else replace(plan, num_epochs=length) for plan, length in plans]
 
 
 def _peek(arguments: argparse.Namespace) -> int:
@@ -142,7 +174,8 @@ def _peek(arguments: argparse.Namespace) -> int:
 def _root(arguments: argparse.Namespace) -> Path:
     from idr.config import project_root
 
-    if arguments.nepoch < 1 or arguments.nepoch_cameras < 1 or (arguments.resolution or 16) < 16:
+    lengths = [length for length in (arguments.nepoch, arguments.nepoch_cameras) if length is not None]
+    if min(lengths, default=1) < 1 or (arguments.resolution is not None and arguments.resolution < 16):
         raise InputError(
             "expected --nepoch and --nepoch_cameras of at least 1 and --resolution of at least 16"
         )

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from idr.model.encodings import hashgrid_tangents as grid_loops
+from idr.model.encodings import hashgrid_loops as grid_loops
 from idr.model.encodings.hashgrid_torch import Level
 
 

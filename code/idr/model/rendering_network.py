@@ -21,6 +21,7 @@ from idr.model.layers import make_linear
 
 WHERE = "model.rendering_network"
 MODES = ("idr", "no_view_dir", "no_normal")
+NORMAL_WIDTH = 3
 INPUT_WIDTH = {"idr": 9, "no_view_dir": 6, "no_normal": 6}  # point, view direction, normal: 3 numbers each
 
 
@@ -40,6 +41,10 @@ class RenderingNetworkConfig:
             ``mirrored`` at the normal, or ``both``).
         encoding: Block of an encoding of points (`idr.model.encodings`) for colours alone: they may then be
             finer than the geometry. Absent: the network sees the point as it is.
+        view_dims: Widths of the hidden layers of a branch of its own for what depends on the view. It sees
+            view direction, normal and feature, the other one point, normal and feature; light that is
+            mirrored adds to light that is scattered, whatever the colour below. A place's own grid then says
+            nothing of how it shines, and few views suffice. Absent: one network sees all, as published.
     """
 
     mode: str
@@ -50,6 +55,7 @@ class RenderingNetworkConfig:
     multires_view: int = 0
     encoding_view: Mapping[str, Any] | None = None
     encoding: Mapping[str, Any] | None = None
+    view_dims: tuple[int, ...] = ()
 
 
 class RenderingNetwork(nn.Module):
@@ -78,15 +84,32 @@ class RenderingNetwork(nn.Module):
                     f"{WHERE}.encoding_view.direction = {view.direction}: mode {config.mode} does not "
                     "see both view direction and normal; take mode = idr, or direction = view"
                 )
-        extra = view_width - 3 if config.mode != "no_view_dir" else 0
+        width = config.d_in + feature_vector_size
+        if config.mode != "no_view_dir":
+            width += view_width - 3
         self.encoding: Encoding | None = None
         if config.encoding is not None:
             self.encoding = make_encoding(config.encoding, f"{WHERE}.encoding")
-            extra += self.encoding.width - 3
-        dims = (config.d_in + feature_vector_size + extra, *config.dims, config.d_out)
-        self.num_layers = len(dims) - 1
-        for index in range(self.num_layers):
-            setattr(self, f"lin{index}", make_linear(dims[index], dims[index + 1], config.weight_norm))
+            width += self.encoding.width - 3
+        self.view_layers = 0
+        if config.view_dims:
+            width -= view_width
+            inputs = view_width + NORMAL_WIDTH + feature_vector_size
+            self.view_layers = self._add_layers("view", (inputs, *config.view_dims, config.d_out), config)
+        self.num_layers = self._add_layers("lin", (width, *config.dims, config.d_out), config)
+
+    def _add_layers(self, name: str, dims: tuple[int, ...], config: RenderingNetworkConfig) -> int:
+        """Makes the layers ``<name>0``, ... between widths; returns their number."""
+        for index in range(len(dims) - 1):
+            setattr(self, f"{name}{index}", make_linear(dims[index], dims[index + 1], config.weight_norm))
+        return len(dims) - 1
+
+    def _apply_layers(self, name: str, count: int, *inputs: Tensor) -> Tensor:
+        """Returns the outputs (N, 3), before tanh, of the layers ``<name>0``, ..."""
+        hidden = torch.cat(inputs, dim=-1)
+        for index in range(count - 1):
+            hidden = functional.relu(self.get_submodule(f"{name}{index}")(hidden))
+        return self.get_submodule(f"{name}{count - 1}")(hidden)
 
     def forward(self, points: Tensor, normals: Tensor, view_dirs: Tensor, features: Tensor) -> Tensor:
         """Renders points.
@@ -98,20 +121,23 @@ class RenderingNetwork(nn.Module):
             features: (N, F) global geometry features.
 
         Returns:
-            (N, 3) RGB in [-1, 1].
+            (N, 3) RGB in [-1, 1]; in training, with ``view_dims``, also beyond.
         """
         if self.encoding is not None:
             points = self.encoding(points)
+        if self.view_layers:
+            matt = torch.tanh(self._apply_layers("lin", self.num_layers, points, normals, features))
+            views = self._encode_all(view_dirs, normals)
+            colours = matt + self._apply_layers("view", self.view_layers, *views, normals, features)
+            # In training a colour that is too bright must still be drawn back.
+            return colours if self.training else colours.clamp(-1.0, 1.0)
         if self.mode == "no_view_dir":
             inputs: tuple[Tensor, ...] = (points, normals, features)
         elif self.mode == "no_normal":
             inputs = (points, self._encode(view_dirs), features)
         else:
             inputs = (points, *self._encode_all(view_dirs, normals), normals, features)
-        hidden = torch.cat(inputs, dim=-1)
-        for index in range(self.num_layers - 1):
-            hidden = functional.relu(self.get_submodule(f"lin{index}")(hidden))
-        return torch.tanh(self.get_submodule(f"lin{self.num_layers - 1}")(hidden))
+        return torch.tanh(self._apply_layers("lin", self.num_layers, *inputs))
 
     def _encode_all(self, view_dirs: Tensor, normals: Tensor) -> list[Tensor]:
         """Encodes view directions (N, 3), mirrored ones, or both."""
@@ -137,6 +163,13 @@ def _check(config: RenderingNetworkConfig) -> None:
         raise InputError(f"{where}.d_out = {config.d_out}: expected 3 colour channels")
     if not config.dims or min(config.dims) < 1:
         raise InputError(f"{where}.dims = {list(config.dims)}: expected one or more positive widths")
+    if config.view_dims and config.mode != "idr":
+        raise InputError(
+            f"{where}.view_dims = {list(config.view_dims)}: mode {config.mode} lacks the view direction or "
+            "the normal; take mode = idr, or leave it out"
+        )
+    if min(config.view_dims, default=1) < 1:
+        raise InputError(f"{where}.view_dims = {list(config.view_dims)}: expected positive widths")
     if config.multires_view < 0:
         raise InputError(f"{where}.multires_view = {config.multires_view}: expected 0 or more octaves")
     if config.mode == "no_view_dir" and config.multires_view:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from idr.model.encodings.hashgrid_numba import ONE, ZERO, _factors, _row
+from idr.model.encodings.hashgrid_loops import ONE, ZERO, factors_of, row_of
 from idr.model.encodings.hashgrid_torch import Level
 
 MAX_STEPS = 64
@@ -72,7 +72,7 @@ def _encode(x: Any, y: Any, z: Any, net: Any, into: Any) -> None:
         k = min(int(az), resolution - 1)
         fx, fy, fz = ax - np.float32(i), ay - np.float32(j), az - np.float32(k)
         ex, ey, ez = ONE - fx, ONE - fy, ONE - fz
-        factors = _factors(resolution, dense != 0)
+        factors = factors_of(resolution, dense != 0)
         first = 3 + level * num_features
         for f in range(num_features):
             into[first + f] = ZERO
@@ -83,7 +83,7 @@ def _encode(x: Any, y: Any, z: Any, net: Any, into: Any) -> None:
                 across = (fy if b else ey) * wz
                 for a in range(2):
                     weight = (fx if a else ex) * across
-                    row = _row(i + a, j + b, k + d, factors, offset, size, dense != 0)
+                    row = row_of(i + a, j + b, k + d, factors, offset, size, dense != 0)
                     if num_features == 2:  # the usual number, in registers
                         p += weight * table[row, 0]
                         q += weight * table[row, 1]

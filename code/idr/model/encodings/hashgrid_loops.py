@@ -1,50 +1,122 @@
-"""The hash grid's values together with their derivatives by the point, as compiled loops for a CPU.
+"""The hash grid's interpolation and its derivatives as compiled loops for a CPU; no graph.
 
-Where f and its gradient are both wanted (`idr.model.fused_field`), each vertex is looked up once for both,
-and once more for the sums that training adds to the table. As in `hashgrid_numba`, whose loops are the oracle
-beside `hashgrid_torch`, a level is one task of one thread, points in their order: results repeat to the last
-bit. N points, L levels, F features, W = L F.
+Each level is one task of one thread, which goes through the points in their order; threads share no sum. So
+results repeat to the last bit, with any number of threads. Numbers are float32; `hashgrid_torch` is the
+oracle. N points, L levels, F features, W = L F.
+
+With w_c the weight of a cell's corner c and T_c its features, a level's value is sum_c w_c T_c, and its
+slopes are the derivatives of that by the point. Four loops over the grid serve everything: the value alone,
+value and slopes (each corner looked up once for both), the sums that go to the table, and the derivative of
+the slopes by the point. `hashgrid_numba` and `idr.model.fused_field` put gradients together from them.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numba
 import numpy as np
 import torch
 from torch import Tensor
 
-from idr.model.encodings.hashgrid_numba import ONE, ZERO, _compiled, _each_level, _factors, _locate, _row
-from idr.model.encodings.hashgrid_torch import Level
+from idr.model.encodings.hashgrid_torch import PRIMES, Level
 
-# The number of features is a constant of each kernel: its loops are unrolled.
+PRIME_Y, PRIME_Z = PRIMES[1:]
+ONE = np.float32(1)
+ZERO = np.float32(0)
+
+_compiled: Any = numba.njit(nogil=True, cache=True, error_model="numpy")
+
+
+@_compiled
+def _locate(x: Any, n: int, axis: int, resolution: int, bound: Any) -> Any:
+    """Returns the cell along an axis, the place in it, and d place / dx."""
+    at, scale = x[n, axis], np.float32(resolution) / (np.float32(2) * bound)
+    slope = scale
+    if at < -bound:
+        at, slope = -bound, ZERO
+    elif at > bound:
+        at, slope = bound, ZERO
+    place = (at + bound) * scale
+    if not place >= ZERO:  # not a number: any cell will do, the weights are not numbers either
+        return 0, place, slope
+    cell = min(int(place), resolution - 1)
+    return cell, place - np.float32(cell), slope
+
+
+@_compiled
+def factors_of(resolution: int, dense: bool) -> Any:
+    """Returns what the second and third coordinate of a vertex are multiplied by."""
+    if dense:
+        return np.uint32(resolution + 1), np.uint32((resolution + 1) ** 2)
+    return np.uint32(PRIME_Y), np.uint32(PRIME_Z)
+
+
+@_compiled
+def row_of(i: int, j: int, k: int, factors: Any, offset: int, size: int, dense: bool) -> Any:
+    """Returns a vertex's row; hashes wrap around at 32 bits, of which the table takes the lowest."""
+    a, b, c = np.uint32(i), np.uint32(np.uint32(j) * factors[0]), np.uint32(np.uint32(k) * factors[1])
+    row = np.uint32(a + b + c) if dense else np.uint32((a ^ b ^ c) & np.uint32(size - 1))
+    return np.uint64(row) + np.uint64(offset)
+
+
+# The number of features is a constant of each kernel: its loops are unrolled, for half the time.
+
+
+@functools.cache
+def _value(num_features: int) -> Any:
+    """Returns the kernel of the value: (x, table, bound, *level, out), writes out (N, W)."""
+
+    def value(
+        x: Any, table: Any, bound: Any, level: int, resolution: int, offset: int, size: int, dense: bool,
+        out: Any,
+    ) -> None:  # fmt: skip
+        factors = factors_of(resolution, dense)
+        total = np.zeros(num_features, np.float32)
+        for n in range(x.shape[0]):
+            i, fx, _ = _locate(x, n, 0, resolution, bound)
+            j, fy, _ = _locate(x, n, 1, resolution, bound)
+            k, fz, _ = _locate(x, n, 2, resolution, bound)
+            total[:] = ZERO
+            for d in range(2):
+                for b in range(2):
+                    across = (fy if b else ONE - fy) * (fz if d else ONE - fz)
+                    for a in range(2):
+                        row = row_of(i + a, j + b, k + d, factors, offset, size, dense)
+                        for f in range(num_features):
+                            total[f] += across * (fx if a else ONE - fx) * table[row, f]
+            for f in range(num_features):
+                out[n, level * num_features + f] = total[f]
+
+    return _compiled(value)
 
 
 @functools.cache
 def _tangents(num_features: int) -> Any:
-    """Returns the kernel of value and derivative: (x, table, bound, *level, out (N, W), slopes (N, W, 3))."""
+    """Returns the kernel of value and slopes: (x, table, bound, *level, out (N, W), slopes (N, W, 3))."""
 
     def tangents(
         x: Any, table: Any, bound: Any, level: int, resolution: int, offset: int, size: int, dense: bool,
         out: Any, slopes: Any,
     ) -> None:  # fmt: skip
-        factors = _factors(resolution, dense)
+        factors = factors_of(resolution, dense)
         first = level * num_features
         for n in range(x.shape[0]):
             i, fx, sx = _locate(x, n, 0, resolution, bound)
             j, fy, sy = _locate(x, n, 1, resolution, bound)
             k, fz, sz = _locate(x, n, 2, resolution, bound)
             ex, ey, ez = ONE - fx, ONE - fy, ONE - fz
-            r000 = _row(i, j, k, factors, offset, size, dense)
-            r100 = _row(i + 1, j, k, factors, offset, size, dense)
-            r010 = _row(i, j + 1, k, factors, offset, size, dense)
-            r110 = _row(i + 1, j + 1, k, factors, offset, size, dense)
-            r001 = _row(i, j, k + 1, factors, offset, size, dense)
-            r101 = _row(i + 1, j, k + 1, factors, offset, size, dense)
-            r011 = _row(i, j + 1, k + 1, factors, offset, size, dense)
-            r111 = _row(i + 1, j + 1, k + 1, factors, offset, size, dense)
+            r000 = row_of(i, j, k, factors, offset, size, dense)
+            r100 = row_of(i + 1, j, k, factors, offset, size, dense)
+            r010 = row_of(i, j + 1, k, factors, offset, size, dense)
+            r110 = row_of(i + 1, j + 1, k, factors, offset, size, dense)
+            r001 = row_of(i, j, k + 1, factors, offset, size, dense)
+            r101 = row_of(i + 1, j, k + 1, factors, offset, size, dense)
+            r011 = row_of(i, j + 1, k + 1, factors, offset, size, dense)
+            r111 = row_of(i + 1, j + 1, k + 1, factors, offset, size, dense)
             for f in range(num_features):
                 a, b, c, d = table[r000, f], table[r100, f], table[r010, f], table[r110, f]
                 e, g, h, m = table[r001, f], table[r101, f], table[r011, f], table[r111, f]
@@ -73,7 +145,7 @@ def _scatter(num_features: int) -> Any:
         x: Any, by_value: Any, by_slope: Any, v: Any, bound: Any, level: int, resolution: int, offset: int,
         size: int, dense: bool, into: Any,
     ) -> None:  # fmt: skip
-        factors = _factors(resolution, dense)
+        factors = factors_of(resolution, dense)
         first = level * num_features
         for n in range(x.shape[0]):
             i, fx, sx = _locate(x, n, 0, resolution, bound)
@@ -88,7 +160,7 @@ def _scatter(num_features: int) -> Any:
                     for a in range(2):
                         wx, px = (fx, vx) if a else (ONE - fx, -vx)
                         weight, along = wx * across, px * across + wx * along_yz
-                        row = _row(i + a, j + b, k + d, factors, offset, size, dense)
+                        row = row_of(i + a, j + b, k + d, factors, offset, size, dense)
                         for f in range(num_features):
                             into[row, f] += weight * by_value[n, first + f] + along * by_slope[n, first + f]
 
@@ -106,7 +178,7 @@ def _bend(num_features: int) -> Any:
         x: Any, table: Any, given: Any, v: Any, bound: Any, level: int, resolution: int, offset: int,
         size: int, dense: bool, out: Any,
     ) -> None:  # fmt: skip
-        factors = _factors(resolution, dense)
+        factors = factors_of(resolution, dense)
         for n in range(x.shape[0]):
             i, fx, sx = _locate(x, n, 0, resolution, bound)
             j, fy, sy = _locate(x, n, 1, resolution, bound)
@@ -119,7 +191,7 @@ def _bend(num_features: int) -> Any:
                     wy, py = (fy, vy) if b else (ONE - fy, -vy)
                     for a in range(2):
                         wx, px = (fx, vx) if a else (ONE - fx, -vx)
-                        row = _row(i + a, j + b, k + d, factors, offset, size, dense)
+                        row = row_of(i + a, j + b, k + d, factors, offset, size, dense)
                         dot = ZERO
                         for f in range(num_features):
                             dot += given[n, level * num_features + f] * table[row, f]
@@ -155,10 +227,42 @@ def _numpy(*tensors: Tensor) -> list[Any]:
     return [tensor.detach().contiguous().numpy() for tensor in tensors]
 
 
+def _each_level(levels: Sequence[Level], task: Callable[..., None]) -> None:
+    """Does a task for each level, by as many threads as torch uses."""
+    jobs = [(k, level.resolution, level.offset, level.size, level.dense) for k, level in enumerate(levels)]
+    threads = min(torch.get_num_threads(), len(jobs))
+    if threads == 1:
+        for job in jobs:
+            task(*job)
+        return
+    with ThreadPoolExecutor(threads) as pool:  # made anew: threads kept would not survive a fork
+        for done in [pool.submit(task, *job) for job in jobs]:
+            done.result()
+
+
+def value(x: Tensor, table: Tensor, levels: Sequence[Level], bound: float) -> Tensor:
+    """Interpolates as `hashgrid_torch.interpolate` does.
+
+    Args:
+        x: (N, 3) points, float32, on the CPU.
+        table: (rows, F) features, float32, on the CPU.
+        levels: L levels.
+        bound: Half the cube's side.
+
+    Returns:
+        (N, W), level by level.
+    """
+    out = x.new_empty(x.shape[0], len(levels) * table.shape[1])
+    points, rows, into = _numpy(x, table, out)
+    kernel, half = _value(table.shape[1]), np.float32(bound)
+    _each_level(levels, lambda *level: kernel(points, rows, half, *level, into))
+    return out
+
+
 def value_and_slopes(
     x: Tensor, table: Tensor, levels: Sequence[Level], bound: float
 ) -> tuple[Tensor, Tensor]:
-    """Interpolates as `hashgrid_torch.interpolate` does, and differentiates; no graph.
+    """Interpolates and differentiates.
 
     Args:
         x: (N, 3) points, float32, on the CPU.
