@@ -52,3 +52,13 @@ def test_an_entry_says_what_to_do(name: str) -> None:
     entries = dict(re.findall(r"^## (\S+)\n(.+?)(?=^## |\Z)", DOCS, flags=re.M | re.S))
     remedy = r"\b(run|negate|flip|import|scale|must|lower|start|look|check)\b"
     assert re.search(remedy, entries[name], flags=re.I), f"{name}: the entry has no remedy"
+
+
+def test_the_stops_of_a_chain_are_listed() -> None:
+    sources = [
+        ROOT / "code" / "idr" / "cli" / f"{name}.py" for name in ("chain", "photos", "photos_training")
+    ]
+    text = "\n".join(path.read_text(encoding="utf-8") for path in sources)
+    said = set(re.findall(r'"([a-z]+-[a-z-]+|interrupted): ', text))
+    listed = set(re.findall(r"^\| `([a-z-]+)` \|", DOCS, flags=re.M))
+    assert said == listed and "import-failed" in said
