@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from tests.training import tiny
 
-from idr.cli import photos_training
+from idr.cli import import_scene, photos_training
 from idr.cli.photos import Chain, build_parser, main
 from idr.cli.photos_training import USED_SHARE, PhotoTraining
 
@@ -150,3 +150,14 @@ def test_a_finding_stops_the_chain_by_name_unless_it_is_allowed(photos: Photos) 
 def test_a_failed_training_stops_the_chain(photos: Photos) -> None:
     said = photos.run("--nepoch", "1", "--set", "train.learning_rate=-1", status=1)
     assert "stopped at train: training-stopped: the message above says what to do" in said
+
+
+@pytest.mark.parametrize(
+    ("status", "ends", "reason"),
+    [(130, 130, "interrupted: what was whole is kept"), (2, 1, "import-failed: the message above")],
+)
+def test_an_interruption_is_no_failure(
+    photos: Photos, monkeypatch: pytest.MonkeyPatch, status: int, ends: int, reason: str
+) -> None:
+    monkeypatch.setattr(import_scene, "main", lambda argv: status)
+    assert f"stopped at import: {reason}" in photos.run("--nepoch", "1", status=ends)

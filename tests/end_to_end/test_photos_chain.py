@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
-import time
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +23,11 @@ if __name__ == "__main__":
 import torch  # noqa: E402
 from tests.training import tiny  # noqa: E402
 
-from idr.cli.photos import STEPS, main  # noqa: E402
+from idr.cli import photos  # noqa: E402
 
 NUM_EPOCHS = 12
-DELAYS = {"SIGKILL": (0.0, 0.05), "SIGINT": (0.0,)}
-"""Seconds from a step's first line to each signal; a quick step may be over after the longer ones."""
+WITHIN = {"import": 0.1, "train": 0.1}
+"""Seconds after which long steps are killed once more, in the midst of their work."""
 
 
 def command(root: Path, name: str) -> list[str]:
@@ -41,16 +40,16 @@ def command(root: Path, name: str) -> list[str]:
 
 
 def run_in_child(arguments: list[str], step: str | None, number: int, delay: float) -> dict[str, Any]:
-    """Runs the chain in a forked process and sends it a signal when it comes to a step.
+    """Runs the chain in a forked process that sends itself a signal when it comes to a step, or a later one.
 
     Args:
         arguments: The command line.
-        step: Where, or None to let it end by itself.
+        step: The first one at which the signal may come, unless it is done already; None for no signal.
         number: The signal.
         delay: Seconds after the step's first line.
 
     Returns:
-        ``status``, minus the signal's number if one ended it; ``said``; ``sent``, whether the step came.
+        ``status``, minus the signal's number if one ended it; ``said``; ``delay``.
     """
     reading, writing = os.pipe()
     pid = os.fork()
@@ -59,29 +58,43 @@ def run_in_child(arguments: list[str], step: str | None, number: int, delay: flo
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         os.close(reading)
         torch.set_num_threads(1)
-        os._exit(main(arguments))
+        if step is not None:
+            end_at(step, number, delay)
+        os._exit(photos.main(arguments))
     os.close(writing)
-    said, sent = [], False
     with os.fdopen(reading) as stream:
-        for line in stream:
-            said.append(line.rstrip())
-            if step is not None and line.strip() == f"== {step}" and not sent:
-                time.sleep(delay)
-                os.kill(pid, number)
-                sent = True
+        said = [line.rstrip() for line in stream]
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    return {"status": status, "said": said, "sent": sent}
+    return {"status": status, "said": said, "delay": delay}
+
+
+def end_at(step: str, number: int, delay: float) -> None:
+    """Lets the process send itself a signal after the line with which a step begins."""
+    lines = [f"== {name}" for name in photos.STEPS[photos.STEPS.index(step) :]]
+    say = photos.say
+
+    def say_and_end(text: str) -> None:
+        say(text)
+        if text.strip() in lines:
+            if delay:
+                threading.Timer(delay, os.kill, (os.getpid(), number)).start()
+            else:
+                os.kill(os.getpid(), number)
+
+    photos.say = say_and_end
 
 
 def end_everywhere(root: Path) -> dict[str, Any]:
     """Runs one chain undisturbed, and one for each signal that is ended again and again at every step."""
     # In this process, so that the children have all modules: trimesh swallows a Ctrl-C that comes while it
     # imports others.
-    found: dict[str, Any] = {"undisturbed": main(command(root, "undisturbed"))}
+    found: dict[str, Any] = {"undisturbed": photos.main(command(root, "undisturbed"))}
     for number in (signal.SIGKILL, signal.SIGINT):
         arguments, ends = command(root, number.name), []
-        for step in STEPS:
-            ends += [run_in_child(arguments, step, number, delay) for delay in DELAYS[number.name]]
+        for step in photos.STEPS:
+            ends.append(run_in_child(arguments, step, number, 0.0))
+            if step in WITHIN and number == signal.SIGKILL:
+                ends.append(run_in_child(arguments, step, number, WITHIN[step]))
         found[number.name] = {"ends": ends, "last": run_in_child(arguments, None, 0, 0.0)}
     return found
 
@@ -116,23 +129,18 @@ def test_a_chain_that_is_ended_at_each_step_comes_to_the_same_end(ended: Any, na
     assert last["status"] == 0 and (root / name / "report.html").is_file()
     assert made(root / name) == made(root / "undisturbed")
     again = [line for line in last["said"] if line.startswith("== ")]
-    assert len(again) == len(STEPS) and "== import: done already" in again
+    assert len(again) == len(photos.STEPS) and "== import: done already" in again
 
 
 @pytest.mark.parametrize(("name", "status"), [("SIGKILL", -signal.SIGKILL), ("SIGINT", 130)])
 def test_a_signal_at_the_start_of_a_step_ends_the_chain(ended: Any, name: str, status: int) -> None:
     _, found = ended
-    at_once = found[name]["ends"][:: len(DELAYS[name])]
-    ran = [end["sent"] for end in at_once]
-    # Only the longer delays let a step, and then the next one, be over before its turn.
-    assert sum(ran) >= len(STEPS) - (len(DELAYS[name]) - 1) * 2, ran
-    assert all(end["status"] == status for end in at_once if end["sent"])
-
-
-def test_an_interruption_is_called_one(ended: Any) -> None:
-    _, found = ended
-    said = [line for end in found["SIGINT"]["ends"] for line in end["said"] if line.startswith("stopped at")]
-    assert said and all(re.fullmatch(r"stopped at \w+: interrupted: .*", line) for line in said)
+    at_once = [end for end in found[name]["ends"] if end["delay"] == 0]
+    assert len(at_once) == len(photos.STEPS)
+    for end, step in zip(at_once, photos.STEPS, strict=True):
+        last = [line for line in end["said"] if line.startswith("== ")][-1]
+        assert end["status"] == status, step
+        assert last.removeprefix("== ") in photos.STEPS[photos.STEPS.index(step) :], step
 
 
 def test_nothing_is_left_unfinished(ended: Any) -> None:

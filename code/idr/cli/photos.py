@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import math
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -175,6 +176,7 @@ class Chain:
     def _import(self) -> dict[str, Any]:
         from idr.cli import import_scene
 
+        _sweep(self.scan)
         downscale = self.arguments.downscale or _downscale_for(self.source)
         argv = [str(self.source), "--out", str(self.scan), "--downscale", str(downscale)]
         masks = self.arguments.masks or _masks_for(self.source)
@@ -223,6 +225,13 @@ class Chain:
         status = report.main([*self.run_flags, "--out", str(self.report)])
         require_success("report", status, "report-failed: the message above says what to do")
         return {}
+
+
+def _sweep(scan: Path) -> None:
+    """Removes the hidden folders that imports left beside a scene when they were killed."""
+    for path in scan.parent.glob(f".{scan.name}.*"):
+        if path.suffix in (".tmp", ".old"):
+            shutil.rmtree(path)
 
 
 def _downscale_for(source: Path) -> int:
