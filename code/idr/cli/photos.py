@@ -137,6 +137,7 @@ class Chain:
 
     def run(self) -> None:
         """Does what is not done."""
+        from idr.config import load_conf
         from idr.journal import files_state, fingerprint
 
         given = self.arguments
@@ -145,12 +146,13 @@ class Chain:
         imported = [str(self.source), files_state(self.source), given.masks, given.downscale]
         self._step("import", imported, [self.scan / "cameras.npz"], self._import)
         self._step("doctor", sorted(given.despite), [], self._doctor)
-        training = PhotoTraining(given, self.scan, self.out)
+        conf = load_conf(given.conf, given.overrides).as_plain_ordered_dict()
         # More minutes go on in the same run; another conf, scene or number of epochs begins a new one.
-        suffix = "_" + fingerprint(training.conf(), given.nepoch, self.results)[:8]
-        pace = self._step("pace", [training.conf(), given.nepoch, given.max_minutes], [], training.pace)
+        suffix = "_" + fingerprint(conf, given.nepoch, self.results)[:8]
         anew = given.from_step is not None and STEPS.index(given.from_step) <= STEPS.index("train")
-        trained = self._step("train", suffix, [], lambda: training.train(suffix, pace, anew))
+        training = PhotoTraining(given, self.scan, self.out, suffix, anew)
+        pace = self._step("pace", [conf, given.nepoch, given.max_minutes], [], training.pace)
+        trained = self._step("train", suffix, [], lambda: training.train(pace))
         self.run_flags = [*training.flags(), "--timestamp", trained["timestamp"], "--expname", suffix]
         self._step("mesh", given.resolution, [self.mesh], self._mesh)
         self._step("report", [], [self.report], self._report)

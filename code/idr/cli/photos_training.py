@@ -27,16 +27,15 @@ class PhotoTraining:
         arguments: Those of ``idr-photos``.
         scan: The scene's folder.
         out: The working folder; runs go to ``exps/``, the trial to ``pace/``.
+        suffix: Of the run's name; with the same one training goes on in the same run.
+        anew: Begin a new run in any case.
     """
 
-    def __init__(self, arguments: argparse.Namespace, scan: Path, out: Path) -> None:
+    def __init__(
+        self, arguments: argparse.Namespace, scan: Path, out: Path, suffix: str, anew: bool = False
+    ) -> None:
         self.arguments, self.scan, self.out = arguments, scan, out
-
-    def conf(self) -> dict[str, Any]:
-        """Returns the conf as plain values, what the command line replaces included."""
-        from idr.config import load_conf
-
-        return dict(load_conf(self.arguments.conf, self.arguments.overrides).as_plain_ordered_dict())
+        self.suffix, self.anew = suffix, anew
 
     def flags(self) -> list[str]:
         """Returns the options by which every command finds conf, scene and runs."""
@@ -49,14 +48,28 @@ class PhotoTraining:
             *self.arguments.overrides,
         ]
         argv = ["--conf", self.arguments.conf, "--scan_id", str(SCAN), "--data_root", str(self.out / "data")]
-        argv += ["--exps_folder", str(self.out / "exps"), "--gpu", self.arguments.gpu]
+        argv += ["--exps_folder", str(self.exps), "--gpu", self.arguments.gpu]
         argv += ["--device", self.arguments.device] if self.arguments.device else []
         for key in keys:
             argv += ["--set", key]
         return argv
 
+    @property
+    def exps(self) -> Path:
+        """The folder of all runs."""
+        return self.out / "exps"
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        from idr.config import load_conf
+        from idr.workspace import run_name
+
+        conf = load_conf(self.arguments.conf, self.arguments.overrides)
+        return run_name(str(conf["train.expname"]), self.suffix, SCAN)
+
     def pace(self) -> dict[str, Any]:
-        """Chooses the number of epochs: the one that was asked for, or as many as fill the minutes.
+        """Chooses the number of epochs: the one that was asked for, or as many more as fill the minutes left.
 
         Returns:
             ``nepoch``, and the ``minutes`` that it took to find out.
@@ -74,8 +87,9 @@ class PhotoTraining:
                 f"{self.arguments.max_minutes:g}; give more minutes, or --nepoch",
             )
         epoch = (minutes[-1] - minutes[0]) / (len(minutes) - 1)  # the first one compiles and warms up
+        done, spent = self._so_far()
         most = self.arguments.max_minutes
-        nepoch = max(1, int(USED_SHARE * (most - minutes[-1]) / epoch))
+        nepoch = max(1, done + max(0, int(USED_SHARE * (most - spent - minutes[-1]) / epoch)))
         say(f"an epoch takes {60 * epoch:.2f} s: {nepoch} epochs for --max_minutes {most:g}")
         return {"nepoch": nepoch, "minutes": minutes[-1]}
 
@@ -100,13 +114,11 @@ class PhotoTraining:
         shutil.rmtree(folder)
         return [float(row["minutes"]) for row in rows]
 
-    def train(self, suffix: str, pace: dict[str, Any], anew: bool) -> dict[str, Any]:
+    def train(self, pace: dict[str, Any]) -> dict[str, Any]:
         """Trains, or goes on with what was cut off.
 
         Args:
-            suffix: Of the run's name; with the same one training goes on in the same run.
             pace: What `pace` returned.
-            anew: Begin a new run in any case.
 
         Returns:
             ``timestamp``, ``position`` (epoch and step) and ``checkpoint`` of the run.
@@ -114,19 +126,17 @@ class PhotoTraining:
         Raises:
             StoppedError: It was interrupted, or failed.
         """
-        from idr.workspace import CHECKPOINTS, CheckpointFolder, find_run, run_name
+        from idr.workspace import CHECKPOINTS, CheckpointFolder, find_run
 
-        name, exps = run_name(str(self.conf()["train"]["expname"]), suffix, SCAN), self.out / "exps"
-        left = self.arguments.max_minutes - pace["minutes"]
-        argv = [*self.flags(), "--expname", suffix, "--nepoch", str(pace["nepoch"])]
-        if not anew and (exps / name).is_dir():
+        argv = [*self.flags(), "--expname", self.suffix, "--nepoch", str(pace["nepoch"])]
+        if not self.anew and (self.exps / self.name).is_dir():
             argv.append("--is_continue")
-            left -= _minutes_spent(exps, name, pace["nepoch"])
+        left = self.arguments.max_minutes - pace["minutes"] - self._so_far()[1]
         if left > 0:
             self._run([*argv, "--max_minutes", f"{left:.4f}"])
         else:
             say(f"--max_minutes {self.arguments.max_minutes:g} were spent before")
-        folder = find_run(exps, name)
+        folder = find_run(self.exps, self.name)
         checkpoints = CheckpointFolder(folder / CHECKPOINTS)
         position = checkpoints.position_of()
         if position[0] < pace["nepoch"]:
@@ -137,19 +147,22 @@ class PhotoTraining:
         latest = checkpoints.path / "ModelParameters" / "latest.pth"
         return {"timestamp": folder.name, "position": position, "checkpoint": str(latest)}
 
+    def _so_far(self) -> tuple[int, float]:
+        """Epochs and minutes of the run that would go on; none where there is no checkpoint yet."""
+        from idr.training.progress import MetricsFile
+        from idr.workspace import CHECKPOINTS, CheckpointFolder, find_run
+
+        if self.anew:
+            return 0, 0.0
+        try:
+            folder = find_run(self.exps, self.name)
+        except MissingInputError:
+            return 0, 0.0
+        epoch = CheckpointFolder(folder / CHECKPOINTS).position_of()[0]
+        return epoch, MetricsFile(folder / "metrics.csv", epoch).minutes_so_far
+
     def _run(self, argv: list[str]) -> None:
         from idr.cli import train
 
         status = train.main(argv)
         require_success("train", status, "training-stopped: the message above says what to do")
-
-
-def _minutes_spent(exps: Path, name: str, nepoch: int) -> float:
-    """Minutes of the newest run; 0 before its first checkpoint, where training says that it starts anew."""
-    from idr.training.progress import MetricsFile
-    from idr.workspace import find_run
-
-    try:
-        return MetricsFile(find_run(exps, name) / "metrics.csv", nepoch).minutes_so_far
-    except MissingInputError:
-        return 0.0
