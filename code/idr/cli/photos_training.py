@@ -14,8 +14,8 @@ from idr.errors import MissingInputError
 DATA_DIR, SCAN = "photos", 0
 TRIAL_STEPS = 240
 """Steps of the trial, about; all schedules run through in them, as in the training that they stand for."""
-TRIAL_SHARE = 1 / 3
-"""Share of the minutes after which the trial ends in any case."""
+TRIAL_SHARE, TRIAL_MINUTES = 1 / 3, 2.0
+"""The trial ends after this share of the minutes, but not before these, as loops may be compiled first."""
 USED_SHARE = 0.9
 """Share of the minutes that the epochs are to fill: the pace changes, and checkpoints take time, too."""
 
@@ -83,7 +83,7 @@ class PhotoTraining:
         if len(minutes) < 2:
             raise StoppedError(
                 "pace",
-                f"too-few-minutes: two epochs take longer than {TRIAL_SHARE:.0%} of --max_minutes "
+                f"too-few-minutes: two epochs take longer than {self._trial_ends():g} of --max_minutes "
                 f"{self.arguments.max_minutes:g}; give more minutes, or --nepoch",
             )
         epoch = (minutes[-1] - minutes[0]) / (len(minutes) - 1)  # the first one compiles and warms up
@@ -92,6 +92,11 @@ class PhotoTraining:
         nepoch = max(1, done + max(0, int(USED_SHARE * (most - spent - minutes[-1]) / epoch)))
         say(f"an epoch takes {60 * epoch:.2f} s: {nepoch} epochs for --max_minutes {most:g}")
         return {"nepoch": nepoch, "minutes": minutes[-1]}
+
+    def _trial_ends(self) -> float:
+        """Minutes after which the trial ends, wherever it is."""
+        most = self.arguments.max_minutes
+        return float(min(most, max(TRIAL_SHARE * most, TRIAL_MINUTES)))
 
     def _trial(self) -> list[float]:
         """Trains a little, and returns the minutes that were over after each epoch."""
@@ -106,7 +111,7 @@ class PhotoTraining:
         epochs = 1 + -(-TRIAL_STEPS // images)
         say(f"{epochs} epochs on trial, to learn the pace")
         argv = [*self.flags(), "--exps_folder", str(folder), "--nepoch", str(epochs)]
-        argv += ["--max_minutes", f"{TRIAL_SHARE * self.arguments.max_minutes:.4f}"]
+        argv += ["--max_minutes", f"{self._trial_ends():.4f}"]
         status = train.main(argv)
         require_success("pace", status, "training-stopped: the message above says what to do")
         (runs,) = folder.iterdir()
