@@ -4,9 +4,9 @@ r"""How good are cameras and masks that are found from photographs alone? Agains
 
 Takes any SOURCE that ``import_scene.py`` reads and that has cameras, and masks or an alpha channel. Copies
 its photographs without anything else, finds their cameras by structure from motion, and compares these with
-the source's after the best similarity; makes masks by colour and the other views, with the source's cameras,
-and compares them with the source's. An object on nothing (alpha channel) is put on a textured table first,
-``--table`` says which.
+the source's after the best similarity; makes masks by colour and the other views, with the source's cameras
+(``masks``) and with those found (``alone``), and compares them with the source's. An object on nothing (alpha
+channel) is put on a textured table first, ``--table`` says which.
 What an importer refuses stands in the table with its reason. Prints a table and writes ``photographs.json``.
 """
 
@@ -45,7 +45,7 @@ from idr.preprocess.scene_views import make_views  # noqa: E402
 TEXELS = 1024
 """Along each side of the noise's texture, which covers `TABLE_SIDE` of the object's outline and repeats."""
 TABLE_SIDE = 6.0
-WHAT = ("cameras", "masks")
+WHAT = ("cameras", "masks", "alone")
 TABLES = ("prints", "pale", "noise")
 """A dark cloth with prints; the same, faded; noise of all colours at full strength."""
 FADED = 0.55
@@ -136,14 +136,20 @@ def read_pictures(source: Source, table: str | None) -> list[Picture]:
     return shown
 
 
+def find_cameras(pictures: list[Picture], out: Path, threads: int) -> Source:
+    """Finds the cameras of the photographs alone; those found before in the same folder are taken."""
+    photographs = out / "photographs"
+    if not photographs.is_dir():
+        photographs.mkdir(parents=True)
+        for k, picture in enumerate(pictures):
+            cv2.imwrite(str(photographs / f"{k:04d}.png"), cv2.cvtColor(picture.rgb, cv2.COLOR_RGB2BGR))
+    return reconstruct(photographs, out / "reconstruction", Settings(threads=threads, min_registered=3), say)
+
+
 def score_cameras(pictures: list[Picture], out: Path, threads: int) -> dict[str, Any]:
     """Finds the cameras of the photographs alone and compares them with the source's."""
-    photographs = out / "photographs"
-    photographs.mkdir(parents=True)
-    for k, picture in enumerate(pictures):
-        cv2.imwrite(str(photographs / f"{k:04d}.png"), cv2.cvtColor(picture.rgb, cv2.COLOR_RGB2BGR))
     began = time.monotonic()
-    found = reconstruct(photographs, out / "reconstruction", Settings(threads=threads, min_registered=3), say)
+    found = find_cameras(pictures, out, threads)
     seconds = time.monotonic() - began
     numbers = [int(Path(view.name).stem) for view in found.views]
     poses = np.stack([_pose(view.world_to_camera) for view in found.views])
@@ -189,13 +195,28 @@ def score_masks(pictures: list[Picture]) -> dict[str, Any]:
     return {"iou_mean": float(np.mean(ious)), "iou_worst": float(np.min(ious)), "seconds": seconds}
 
 
+def score_alone(pictures: list[Picture], out: Path, threads: int) -> dict[str, Any]:
+    """Makes masks with the cameras found, and compares them with the source's, their lens removed alike."""
+    found = find_cameras(pictures, out, threads)
+    masks = out / "masks"
+    masks.mkdir(exist_ok=True)
+    registered = []
+    for view in found.views:
+        mask = pictures[int(Path(view.name).stem)].mask
+        assert mask is not None  # `read_pictures` refuses sources without
+        file = masks / f"{Path(view.name).stem}.png"
+        cv2.imwrite(str(file), 255 * mask.astype(np.uint8))
+        registered.append(load_picture(view, file, False, 1))
+    return score_masks(registered)
+
+
 def table(results: dict[str, Any]) -> str:
     """Words the results for people."""
     lines = ["| scene | what | result | seconds |", "|---|---|---|---|"]
     for name, row in results.items():
         refused = {what: got["refused"] for what, got in row.items() if "refused" in got}
         lines += [f"| {name} | {what} | refused: {reason} | |" for what, reason in refused.items()]
-        cameras, masks = ({} if what in refused else row.get(what) for what in WHAT)
+        cameras, given, alone = ({} if what in refused else row.get(what) for what in WHAT)
         if cameras:
             lines.append(
                 f"| {name} | cameras | {cameras['registered']} of {cameras['views']} registered; rotation "
@@ -203,11 +224,12 @@ def table(results: dict[str, Any]) -> str:
                 f"{100 * cameras['centre_mean']:.2f} (worst {100 * cameras['centre_worst']:.2f}) % of the "
                 f"distance | {cameras['seconds']:.0f} |"
             )
-        if masks:
-            lines.append(
-                f"| {name} | masks | IoU {masks['iou_mean']:.3f} (worst view {masks['iou_worst']:.3f}) "
-                f"| {masks['seconds']:.0f} |"
-            )
+        for what, masks in (("masks, given cameras", given), ("masks, found cameras", alone)):
+            if masks:
+                lines.append(
+                    f"| {name} | {what} | IoU {masks['iou_mean']:.3f} (worst view {masks['iou_worst']:.3f}) "
+                    f"| {masks['seconds']:.0f} |"
+                )
     return "\n".join(lines)
 
 
@@ -218,7 +240,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("sources", nargs="+", type=Path, metavar="SOURCE", help="scenes with cameras")
     parser.add_argument("--out", type=Path, required=True, help="new folder for photographs and results")
-    parser.add_argument("--only", choices=WHAT, default=None, help="what to score; both")
+    parser.add_argument("--only", nargs="+", choices=WHAT, default=WHAT, help="what to score")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="take one view in N")
     parser.add_argument(
         "--table", choices=TABLES, default="prints", help="what objects with alpha are put on"
     )
@@ -231,20 +254,23 @@ def build_parser() -> argparse.ArgumentParser:
 
 def measure(arguments: argparse.Namespace) -> None:
     """Scores all sources and prints the table."""
+    if arguments.every < 1:
+        raise InputError(f"--every {arguments.every}: expected 1 or more")
     if arguments.out.exists():
         raise InputError(f"--out {arguments.out} is there already; name a new folder")
     sources = {path: read_source(path) for path in arguments.sources}
     results: dict[str, Any] = {}
     for path, source in sources.items():
         name = "/".join(path.resolve().parts[-2:])
-        pictures = read_pictures(source, None if arguments.no_table else arguments.table)
+        pictures = read_pictures(source, None if arguments.no_table else arguments.table)[:: arguments.every]
         work = arguments.out / name.replace("/", "_")
         scores = {
             "cameras": lambda pictures=pictures, work=work: score_cameras(pictures, work, arguments.threads),
             "masks": lambda pictures=pictures: score_masks(pictures),
+            "alone": lambda pictures=pictures, work=work: score_alone(pictures, work, arguments.threads),
         }
         row: dict[str, Any] = {}
-        for what in WHAT if arguments.only is None else (arguments.only,):
+        for what in arguments.only:
             try:
                 row[what] = scores[what]()
             except InputError as error:

@@ -10,11 +10,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from tests.importers import spots, writers
+from tests.importers import colmap_writer, spots, writers
 
 from idr.cli.import_scene import main
 from idr.datasets.camera_files import read_cameras
 from idr.datasets.scene_dataset import SceneDataset
+from idr.errors import InputError
+from idr.importers import scene_folder
 from idr.preprocess.scene_check import check_scene
 
 CODE = Path(__file__).parents[2] / "code"
@@ -207,3 +209,25 @@ def test_the_same_import_gives_the_same_bytes(source: Path) -> None:
     first = content(scene_of(source))
     assert call(source, *with_masks(source), "--force") == 0
     assert content(scene_of(source)) == first
+
+
+def test_a_models_points_are_the_scenes_and_given_ones_the_objects(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("pycolmap", reason="needs the extra `colmap`")
+    asked: list[tuple[object, object]] = []
+
+    def make_masks(images: object, names: object, cameras: object, points: object, scene: object) -> None:
+        asked.append((points, scene))
+        raise InputError("seen enough")
+
+    monkeypatch.setattr(scene_folder, "make_masks", make_masks)
+    colmap_writer.write_colmap(tmp_path / "source")
+    on_object = np.random.default_rng(0).standard_normal((20, 3))
+    np.savetxt(tmp_path / "points.txt", on_object)
+    for more in ([], ["--points", str(tmp_path / "points.txt")]):
+        assert call(tmp_path / "source", "--masks", "auto", *more) == 2
+    (without, all_points), (given, same_points) = asked
+    assert without is None
+    np.testing.assert_allclose(given, on_object)
+    assert np.shape(all_points) == np.shape(same_points) == (12, 3)

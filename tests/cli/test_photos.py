@@ -39,6 +39,7 @@ WRONG = {
     "no photographs": (empty, r"photos is no scene that can be imported; .*photographs alone"),
     "results among photographs": (inside, r"lies in .*expected another folder"),
     "no time": (with_flags("--max_minutes", "0"), r"--max_minutes 0: expected a number of minutes above 0"),
+    "no epochs": (with_flags("--nepoch", "0"), r"--nepoch 0: expected 1 or more"),
     "no such finding": (with_flags("--despite", "x"), r"--despite x: expected one of .*wrong-axes"),
 }
 
@@ -70,7 +71,11 @@ def test_a_step_is_forgotten_with_all_after_it(tmp_path: Path) -> None:
     for step in STEPS:
         journal.finish(step, "i", {})
     journal.forget_from("train")
-    assert [step for step in STEPS if journal.result(step, "i") is not None] == ["import", "doctor"]
+    assert [step for step in STEPS if journal.result(step, "i") is not None] == [
+        "import",
+        "doctor",
+        "pace",
+    ]
 
 
 def test_a_half_written_marker_counts_for_nothing(tmp_path: Path) -> None:

@@ -238,7 +238,7 @@ ADDED["photos"] = {
     "max_minutes": 30.0,
     "conf": "./confs/photos.conf",
     "overrides": [],
-    "nepoch": 30,
+    "nepoch": None,
     "masks": None,
     "downscale": None,
     "resolution": 256,

@@ -162,6 +162,8 @@ def test_page_waits_for_the_first_checkpoint(folder, watched):
         assert page._session._panel.status.content.startswith("waiting for the first checkpoint")
         shutil.move(folder / "elsewhere", folder / "checkpoints")
         page._session.poll()
+        page._session._say()
+        assert not page._session._panel.status.content.startswith("waiting")
         until(lambda: page._session._panel.status.content.startswith("epoch 7: "))
     finally:
         page.close()

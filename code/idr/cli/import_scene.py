@@ -63,8 +63,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--points",
         type=str,
         default=None,
-        help="sparse points on the object (ply, npz, npy, txt), for --masks auto and --sphere points; "
-        "default: the source's",
+        help="sparse points on the object (ply, npz, npy, txt): where --masks auto begins (default: where "
+        "the cameras look), and for --sphere points (default: the source's)",
     )
     parser.add_argument(
         "--sphere",

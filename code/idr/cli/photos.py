@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import math
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from idr.cli.common import (
-    EXIT_INTERRUPTED,
-    EXIT_OK,
-    EXIT_STOPPED,
-    add_device_arguments,
-    make_parser,
-    parse,
-    run,
-    say,
-)
+from idr.cli.chain import StoppedError, require_success
+from idr.cli.common import EXIT_OK, add_device_arguments, make_parser, parse, run, say
+from idr.cli.photos_training import DATA_DIR, SCAN, PhotoTraining
 from idr.errors import InputError, MissingInputError
 
 DESCRIPTION = (
@@ -33,22 +28,7 @@ LONGEST_SIDE = 1280
 """Photographs are reduced to this many pixels along the longer side, unless --downscale says otherwise."""
 KINDS_WITH_MASKS = ("transforms", "neus", "idr")
 MASK_FOLDERS = ("mask", "masks")
-DATA_DIR, SCAN = "photos", 0
-STEPS = ("import", "doctor", "train", "mesh", "report")
-
-
-class StoppedError(Exception):
-    """A step ended the chain.
-
-    Args:
-        step: The step.
-        reason: The reason's name, and what to do.
-        status: Exit status.
-    """
-
-    def __init__(self, step: str, reason: str, status: int) -> None:
-        super().__init__(f"stopped at {step}: {reason}")
-        self.status = status
+STEPS = ("import", "doctor", "pace", "train", "mesh", "report")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -70,7 +50,12 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="KEY=VALUE",
         help="replace a key of it",
     )
-    parser.add_argument("--nepoch", type=int, default=30, help="passes over the images at most")
+    parser.add_argument(
+        "--nepoch",
+        type=int,
+        metavar="N",
+        help="passes over the images, over which the schedules stretch; default: as many as fill the minutes",
+    )
     parser.add_argument(
         "--masks", help="as import_scene.py's; default: auto where the source is of a kind without masks"
     )
@@ -115,8 +100,10 @@ def _chain(arguments: argparse.Namespace) -> int:
     source = arguments.source.expanduser().resolve()
     if not source.exists():
         raise MissingInputError(f"no folder {source}; expected photographs, or a scene to import")
-    if not arguments.max_minutes > 0:
+    if not 0 < arguments.max_minutes < math.inf:
         raise InputError(f"--max_minutes {arguments.max_minutes:g}: expected a number of minutes above 0")
+    if arguments.nepoch is not None and arguments.nepoch < 1:
+        raise InputError(f"--nepoch {arguments.nepoch}: expected 1 or more")
     default = project_root() / "evals" / "photos" / source.stem
     out = arguments.out.expanduser().resolve() if arguments.out else default
     if out == source or source in out.parents:
@@ -150,7 +137,8 @@ class Chain:
 
     def run(self) -> None:
         """Does what is not done."""
-        from idr.journal import files_state
+        from idr.config import load_conf
+        from idr.journal import files_state, fingerprint
 
         given = self.arguments
         if given.from_step:
@@ -158,8 +146,14 @@ class Chain:
         imported = [str(self.source), files_state(self.source), given.masks, given.downscale]
         self._step("import", imported, [self.scan / "cameras.npz"], self._import)
         self._step("doctor", sorted(given.despite), [], self._doctor)
-        trained = self._step("train", [*self._training(), given.max_minutes], [], self._train)
-        self.run_flags = ["--timestamp", trained["timestamp"], "--expname", trained["expname"]]
+        conf = load_conf(given.conf, given.overrides).as_plain_ordered_dict()
+        # More minutes go on in the same run; another conf, scene or number of epochs begins a new one.
+        suffix = "_" + fingerprint(conf, given.nepoch, self.results)[:8]
+        anew = given.from_step is not None and STEPS.index(given.from_step) <= STEPS.index("train")
+        training = PhotoTraining(given, self.scan, self.out, suffix, anew)
+        pace = self._step("pace", [conf, given.nepoch, given.max_minutes], [], training.pace)
+        trained = self._step("train", suffix, [], lambda: training.train(pace))
+        self.run_flags = [*training.flags(), "--timestamp", trained["timestamp"], "--expname", suffix]
         self._step("mesh", given.resolution, [self.mesh], self._mesh)
         self._step("report", [], [self.report], self._report)
         say(f"\nmesh: {self.mesh}\nreport: {self.report}\ncheckpoint: {trained['checkpoint']}")
@@ -184,13 +178,13 @@ class Chain:
     def _import(self) -> dict[str, Any]:
         from idr.cli import import_scene
 
+        _sweep(self.scan)
         downscale = self.arguments.downscale or _downscale_for(self.source)
         argv = [str(self.source), "--out", str(self.scan), "--downscale", str(downscale)]
         masks = self.arguments.masks or _masks_for(self.source)
         argv += ["--masks", masks] if masks else []
         argv += ["--force"] if self.scan.exists() else []
-        if import_scene.main(argv):
-            raise StoppedError("import", "import-failed: the message above says what to do", EXIT_STOPPED)
+        require_success("import", import_scene.main(argv), "import-failed: the message above says what to do")
         return {"downscale": downscale, "masks": masks}
 
     def _doctor(self) -> dict[str, Any]:
@@ -205,70 +199,10 @@ class Chain:
             despite = " ".join(f"--despite {name}" for name in stopping)
             masks = self.scan / "masks.png"
             reason = f"{', '.join(stopping)}: mend it as said above (look at {masks}), or add {despite}"
-            raise StoppedError("doctor", reason, EXIT_STOPPED)
+            raise StoppedError("doctor", reason)
         if not findings:
             say("masks, cameras and unit sphere fit together")
         return {"findings": [finding.name for finding in findings]}
-
-    def _conf_flags(self) -> list[str]:
-        from idr.datasets.images import list_images, load_rgb
-
-        height, width = load_rgb(list_images(self.scan / "image")[0]).shape[:2]
-        keys = [
-            f"dataset.data_dir={DATA_DIR}",
-            f"dataset.img_res=[{height},{width}]",
-            *self.arguments.overrides,
-        ]
-        argv = ["--conf", self.arguments.conf, "--scan_id", str(SCAN), "--data_root", str(self.out / "data")]
-        argv += ["--exps_folder", str(self.out / "exps"), "--gpu", self.arguments.gpu]
-        argv += ["--device", self.arguments.device] if self.arguments.device else []
-        for key in keys:
-            argv += ["--set", key]
-        return argv
-
-    def _training(self) -> list[Any]:
-        """What a run depends on: with the same, training goes on in the same run."""
-        from idr.config import load_conf
-
-        conf = load_conf(self.arguments.conf, self.arguments.overrides).as_plain_ordered_dict()
-        return [conf, self.arguments.nepoch]
-
-    def _train(self) -> dict[str, Any]:
-        from idr.cli import train
-        from idr.config import load_conf
-        from idr.journal import fingerprint
-        from idr.training.progress import MetricsFile
-        from idr.workspace import CHECKPOINTS, CheckpointFolder, find_run, run_name
-
-        suffix = "_" + fingerprint(self._training(), self.results)[:8]
-        expname = str(load_conf(self.arguments.conf, self.arguments.overrides)["train.expname"])
-        name, exps = run_name(expname, suffix, SCAN), self.out / "exps"
-        argv = [*self._conf_flags(), "--expname", suffix, "--nepoch", str(self.arguments.nepoch)]
-        left = self.arguments.max_minutes
-        if self.arguments.from_step != "train" and (exps / name).is_dir():
-            argv.append("--is_continue")
-            try:
-                metrics = find_run(exps, name) / "metrics.csv"
-                left -= MetricsFile(metrics, self.arguments.nepoch).minutes_so_far
-            except MissingInputError:
-                pass  # cut off before the first checkpoint; training says that it starts anew
-        if left > 0:
-            status = train.main([*argv, "--max_minutes", f"{left:.4f}"])
-            if status == EXIT_INTERRUPTED:
-                raise StoppedError("train", "interrupted: the state is saved", status)
-            if status:
-                raise StoppedError(
-                    "train", "training-stopped: the message above says what to do", EXIT_STOPPED
-                )
-        else:
-            say(f"--max_minutes {self.arguments.max_minutes:g} were spent before")
-        folder = find_run(exps, name)
-        checkpoints = CheckpointFolder(folder / CHECKPOINTS)
-        position = checkpoints.position_of()
-        latest = checkpoints.path / "ModelParameters" / "latest.pth"
-        return {
-            "timestamp": folder.name, "expname": suffix, "position": position, "checkpoint": str(latest)
-        }  # fmt: skip
 
     def _mesh(self) -> dict[str, Any]:
         from idr.cli import export_mesh
@@ -277,21 +211,29 @@ class Chain:
         if importlib.util.find_spec("embreex") is None:
             colours = "normal"
             say("colours as seen along normals: those of the views need pip install 'idr[mesh]'")
-        argv = [*self._conf_flags(), *self.run_flags, "--out", str(self.mesh), "--force"]
-        if export_mesh.main([*argv, "--resolution", str(self.arguments.resolution), "--colors", colours]):
-            reason = (
-                "mesh-failed: the message above says why; where there is no surface yet, train longer "
-                "(--max_minutes) or look at the masks"
-            )
-            raise StoppedError("mesh", reason, EXIT_STOPPED)
+        argv = [*self.run_flags, "--out", str(self.mesh), "--force", "--colors", colours]
+        status = export_mesh.main([*argv, "--resolution", str(self.arguments.resolution)])
+        require_success(
+            "mesh",
+            status,
+            "mesh-failed: the message above says why; where there is no surface yet, train longer "
+            "(--max_minutes) or look at the masks",
+        )
         return {}
 
     def _report(self) -> dict[str, Any]:
         from idr.cli import report
 
-        if report.main([*self._conf_flags(), *self.run_flags, "--out", str(self.report)]):
-            raise StoppedError("report", "report-failed: the message above says what to do", EXIT_STOPPED)
+        status = report.main([*self.run_flags, "--out", str(self.report)])
+        require_success("report", status, "report-failed: the message above says what to do")
         return {}
+
+
+def _sweep(scan: Path) -> None:
+    """Removes the hidden folders that imports left beside a scene when they were killed."""
+    for path in scan.parent.glob(f".{scan.name}.*"):
+        if path.suffix in (".tmp", ".old"):
+            shutil.rmtree(path)
 
 
 def _downscale_for(source: Path) -> int:

@@ -275,7 +275,7 @@ def _scene(model: Any, work: Path, files: list[Path], taken: list[Photograph]) -
         replace(view, name=names[view.name], image=own.get(names[view.name], view.image))
         for view in found.views
     )
-    return replace(found, kind=photos.KIND, views=views, notes=_notes(model, taken), points_on_object=False)
+    return replace(found, kind=photos.KIND, views=views, notes=_notes(model, taken))
 
 
 def _notes(model: Any, taken: list[Photograph]) -> tuple[str, ...]:

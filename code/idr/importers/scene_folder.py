@@ -46,7 +46,8 @@ class Options:
         mask_command: Another program that makes them, None for none.
         sphere: `auto`, `hull`, `points` or `source`.
         downscale: Factor by which images shrink.
-        points: (N, 3) sparse points in place of the source's own.
+        points: (N, 3) sparse points on the object: where made masks begin, and for the sphere in place of
+            the source's own.
         overwrite: Whether a scene that is there may be replaced.
         roughen: Makes the rough cameras to write beside the exact ones; None for none.
     """
@@ -230,10 +231,9 @@ def _with_masks(
         ]
     elif options.masks == mask_sources.AUTO:
         tell(f"making masks of {len(pictures)} images")
-        known = source.points if source.points_on_object else None
-        points = options.points if options.points is not None else known
         titles = [f"{name} ({view.name})" for name, view in zip(names, source.views, strict=True)]
-        made = make_masks([picture.rgb for picture in pictures], titles, world_mats, points, source.points)
+        photographs = [picture.rgb for picture in pictures]
+        made = make_masks(photographs, titles, world_mats, options.points, source.points)
         masks = list(made.masks)
         doubtful = np.flatnonzero(made.agreement < DOUBTFUL)
         if len(doubtful):

@@ -56,11 +56,10 @@ class Source:
     Attributes:
         kind: Which importer read it.
         views: The views, at least one.
-        points: (N, 3) sparse points of the scene in the world, None where the source has none.
+        points: (N, 3) sparse points of the scene in the world, None where the source has none. They lie on
+            what the object stands on as much as on itself, so made masks do not begin with them.
         scale_mat: (4, 4) unit sphere to world as the source has it, None where it has none.
         notes: What a user should know about how it was read, one sentence each.
-        points_on_object: Whether most points lie on the object; those of photographs alone are as much on
-            what it stands on, so made masks begin where the cameras look instead.
     """
 
     kind: str
@@ -68,7 +67,6 @@ class Source:
     points: Array | None = None
     scale_mat: Array | None = None
     notes: tuple[str, ...] = field(default=())
-    points_on_object: bool = True
 
 
 def check_rotation(rotation: Array, whose: str) -> None:

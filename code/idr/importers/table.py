@@ -46,7 +46,11 @@ plain that agreeing with them says nothing."""
 SURROUNDINGS = 15
 """Cells along the window in which texture is measured."""
 EDGE = 0.5
-"""Share of the largest difference among the 3 x 3 cells around that counts as a deviation."""
+"""Share of the largest difference among the 3 x 3 cells around that counts as a deviation: errors of found
+cameras shift prints. Measured, mean IoU of made masks: lego on dark and on pale cloth with given cameras
+0.964 and 0.959 for 0, 0.948 and 0.930 for 0.5, 0.883 on the dark one for 1 (by colour alone); the
+photographed teapot with found cameras, 16 views, with the table 0.968 for 0, 0.978 for 0.25, 0.982 for 0.5,
+0.985 by colour alone, between which the views' agreement hardly tells: found cameras need it."""
 SLACK = 1.5
 """A pixel's difference is measured in this many deviations of its cell."""
 LOWEST, HIGHEST = -1.0, 3.0

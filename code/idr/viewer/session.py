@@ -54,7 +54,7 @@ class Session:
         self._checkpoints: list[Checkpoint] = []
         self._shown: Checkpoint | None = None
         self._surfaces: OrderedDict[tuple[Checkpoint, int, str], pictures.ShownSurface | None] = OrderedDict()
-        self._surface_words = "waiting for the first checkpoint"
+        self._surface_words = ""  # until the first one is drawn
         self._busy: tuple[str, ...] = ()
         self._looked: dict[int, tuple[float, ...]] = {}  # by browser
         self._numbers = image_numbers(run.dataset)
@@ -317,4 +317,5 @@ class Session:
         count = len(self._checkpoints)
         of = f", {count} checkpoint{'s' if count > 1 else ''} up to epoch {newest}" if count else ""
         doing = f"; computing: {self._busy[-1].rstrip(' 0123456789')}" if self._busy else ""
-        self._panel.say(f"{self._surface_words}{of}{doing}")
+        nothing = "no surface drawn yet" if count else "waiting for the first checkpoint"
+        self._panel.say(f"{self._surface_words or nothing}{of}{doing}")

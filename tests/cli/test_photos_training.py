@@ -1,0 +1,164 @@
+"""``idr-photos``: how many epochs it trains, when it goes on, why it stops; mesh and report are left out."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.training import tiny
+
+from idr.cli import import_scene, photos_training
+from idr.cli.photos import Chain, build_parser, main
+from idr.cli.photos_training import USED_SHARE, PhotoTraining
+
+EPOCH = 1.0  # minutes an epoch of the trial took, far more than those of the training do
+TRIAL = [20.0 + EPOCH * k for k in range(5)]
+"""Minutes after each epoch of the trial; the first one takes longer."""
+
+
+class Photos:
+    """A folder to reconstruct, and the command that does."""
+
+    def __init__(self, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.root, self.out, self.capsys = root, root / "out", capsys
+        self.source = tiny.write_scene(root) / "tiny" / "scan0"
+        self.conf = root / "tiny.conf"
+        schedule = "train.schedule { learning_rate { final = 0.1 } }"
+        self.conf.write_text(tiny.conf_text() + tiny.GRID + schedule)
+
+    def run(self, *options: str, status: int = 0) -> str:
+        """Runs the command, which must end with a status; returns what it said."""
+        argv = [str(self.source), "--out", str(self.out), "--conf", str(self.conf), "--device", "cpu"]
+        assert main([*argv, *options]) == status
+        return self.capsys.readouterr().out
+
+    def step(self, name: str) -> dict[str, Any]:
+        """What a step left behind."""
+        return dict(json.loads((self.out / "steps" / f"{name}.json").read_text())["result"])
+
+    @property
+    def runs(self) -> list[Path]:
+        return sorted((self.out / "exps").glob("*/*"))
+
+
+@pytest.fixture
+def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Photos:
+    def touch(chain: Chain) -> dict[str, Any]:
+        chain.mesh.touch(), chain.report.touch()
+        return {}
+
+    monkeypatch.setattr(Chain, "_mesh", touch)
+    monkeypatch.setattr(Chain, "_report", touch)
+    return Photos(tmp_path, capsys)
+
+
+@pytest.fixture
+def trials(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Replaces the trial's clock; grows by one with each trial."""
+    made: list[int] = []
+
+    def trial(training: PhotoTraining) -> list[float]:
+        made.append(1)
+        return list(TRIAL)
+
+    monkeypatch.setattr(PhotoTraining, "_trial", trial)
+    return made
+
+
+def minutes_for(epochs: int) -> float:
+    """--max_minutes that so many epochs fill, by the trial."""
+    return TRIAL[-1] + (epochs + 0.5) * EPOCH / USED_SHARE
+
+
+def test_the_epochs_fill_the_minutes_and_the_choice_stays(photos: Photos, trials: list[int]) -> None:
+    options = ["--max_minutes", f"{minutes_for(6):.6f}", "--set", "train.expname=fit"]
+    assert "6 epochs for --max_minutes" in photos.run(*options)
+    assert photos.step("pace")["nepoch"] == 6 and photos.step("train")["position"] == [6, 0]
+    rates = [float(row["learning_rate"]) for row in tiny.metrics_rows(photos.runs[0])]
+    assert len(rates) == 6 and rates[-1] < 0.25 * rates[0]  # the schedule ran to its end
+    said = photos.run(*options)
+    assert len(trials) == 1 and len(photos.runs) == 1
+    assert said.count("done already") == 6
+
+
+def test_more_minutes_go_on_in_the_same_run(photos: Photos, trials: list[int]) -> None:
+    photos.run("--max_minutes", f"{minutes_for(4):.6f}")
+    said = photos.run("--max_minutes", f"{minutes_for(7):.6f}")
+    assert "continuing from checkpoint 4 (epoch 4, step 0)" in said
+    assert len(trials) == 2 and len(photos.runs) == 1
+    # By the trial 7 more epochs fill what is left of the minutes, of which the first 4 took next to none.
+    assert photos.step("train")["position"] == [11, 0] and photos.step("pace")["nepoch"] == 11
+
+
+def test_a_number_of_epochs_needs_no_trial_and_another_one_is_another_run(
+    photos: Photos, trials: list[int]
+) -> None:
+    photos.run("--nepoch", "3")
+    photos.run("--nepoch", "2")
+    assert not trials and len(photos.runs) == 2
+    assert photos.step("train")["position"] == [2, 0]
+
+
+def test_from_a_step_before_training_begins_a_new_run(photos: Photos, trials: list[int]) -> None:
+    for options in ([], ["--from", "import"], ["--from", "train"], ["--from", "mesh"]):
+        photos.run("--nepoch", "1", *options)
+    assert len(photos.runs) == 3
+
+
+def test_minutes_that_end_early_are_said_and_the_chain_goes_on(photos: Photos) -> None:
+    said = photos.run("--nepoch", "100000", "--max_minutes", "0.02")
+    assert re.search(r"--max_minutes 0.02\d* are over", said)
+    assert re.search(r"the minutes ended in epoch \d+ of 100000, before the schedules did", said)
+    assert photos.out.joinpath("report.html").exists()
+
+
+def test_a_real_trial_tells_the_pace(photos: Photos, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(photos_training, "TRIAL_STEPS", 15)
+    photos.run("--nepoch", "1")
+    given = build_parser().parse_args([str(photos.source), "--conf", str(photos.conf), "--device", "cpu"])
+    training = PhotoTraining(given, photos.out / "data" / "photos" / "scan0", photos.out, "_new")
+    pace = training.pace()
+    found = re.search(r"an epoch takes ([\d.]+) s", photos.capsys.readouterr().out)
+    assert found and not (photos.out / "pace").exists()
+    fills = USED_SHARE * (30 - pace["minutes"])
+    assert pace["nepoch"] * float(found[1]) / 60 == pytest.approx(fills, rel=0.2)  # seconds are rounded
+
+
+def test_too_few_minutes_have_a_name(photos: Photos, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PhotoTraining, "_trial", lambda training: TRIAL[:1])
+    said = photos.run("--max_minutes", "1", status=1)
+    assert "stopped at pace: too-few-minutes: " in said and "give more minutes, or --nepoch" in said
+
+
+def test_a_finding_stops_the_chain_by_name_unless_it_is_allowed(photos: Photos) -> None:
+    with np.load(photos.source / "cameras.npz") as file:
+        arrays = dict(file)
+    for key in arrays:
+        if key.startswith("scale_mat"):
+            arrays[key] = arrays[key] @ np.diag([0.4, 0.4, 0.4, 1.0])
+    np.savez(photos.source / "cameras.npz", **arrays)
+    said = photos.run("--nepoch", "1", status=1)
+    assert re.search(r"stopped at doctor: object-outside-sphere: .*--despite object-outside-sphere", said)
+    assert not photos.runs
+    photos.run("--nepoch", "1", "--despite", "object-outside-sphere")
+    assert len(photos.runs) == 1
+
+
+def test_a_failed_training_stops_the_chain(photos: Photos) -> None:
+    said = photos.run("--nepoch", "1", "--set", "train.learning_rate=-1", status=1)
+    assert "stopped at train: training-stopped: the message above says what to do" in said
+
+
+@pytest.mark.parametrize(
+    ("status", "ends", "reason"),
+    [(130, 130, "interrupted: what was whole is kept"), (2, 1, "import-failed: the message above")],
+)
+def test_an_interruption_is_no_failure(
+    photos: Photos, monkeypatch: pytest.MonkeyPatch, status: int, ends: int, reason: str
+) -> None:
+    monkeypatch.setattr(import_scene, "main", lambda argv: status)
+    assert f"stopped at import: {reason}" in photos.run("--nepoch", "1", status=ends)

@@ -1,0 +1,64 @@
+"""Each named failure is provoked by a test and has an entry that says what to do."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from idr import failures
+
+ROOT = Path(__file__).parents[2]
+DOCS = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+CONSTANTS = {
+    value: name
+    for name, value in vars(failures).items()
+    if name.isupper() and isinstance(value, str) and value in failures.NAMES
+}
+
+
+def names_in_asserts() -> set[str]:
+    """Names of failures, and of their constants, that stand in assertions of tests other than this one."""
+    found: set[str] = set()
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        if path == Path(__file__):
+            continue
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        tests = (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))
+        for test in tests:
+            # What a test is given by a decorator, it may assert by a parameter's name.
+            for node in [*test.decorator_list, *(n for n in ast.walk(test) if isinstance(n, ast.Assert))]:
+                for part in ast.walk(node):
+                    if isinstance(part, ast.Attribute):
+                        found.add(part.attr)
+                    elif isinstance(part, ast.Constant) and isinstance(part.value, str):
+                        found.update(name for name in failures.NAMES if name in part.value)
+    return found
+
+
+def test_every_name_has_a_constant() -> None:
+    assert set(CONSTANTS) == set(failures.NAMES)
+
+
+@pytest.mark.parametrize("name", failures.NAMES)
+def test_a_test_provokes_it(name: str) -> None:
+    assert names_in_asserts() & {name, CONSTANTS[name]}, f"no test asserts {name}"
+
+
+@pytest.mark.parametrize("name", failures.NAMES)
+def test_an_entry_says_what_to_do(name: str) -> None:
+    entries = dict(re.findall(r"^## (\S+)\n(.+?)(?=^## |\Z)", DOCS, flags=re.M | re.S))
+    remedy = r"\b(run|negate|flip|import|scale|must|lower|start|look|check)\b"
+    assert re.search(remedy, entries[name], flags=re.I), f"{name}: the entry has no remedy"
+
+
+def test_the_stops_of_a_chain_are_listed() -> None:
+    sources = [
+        ROOT / "code" / "idr" / "cli" / f"{name}.py" for name in ("chain", "photos", "photos_training")
+    ]
+    text = "\n".join(path.read_text(encoding="utf-8") for path in sources)
+    said = set(re.findall(r'"([a-z]+-[a-z-]+|interrupted): ', text))
+    listed = set(re.findall(r"^\| `([a-z-]+)` \|", DOCS, flags=re.M))
+    assert said == listed and "import-failed" in said
