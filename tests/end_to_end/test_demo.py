@@ -70,7 +70,7 @@ def test_demo(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert (
         page.count('<img src="data:image/png;base64,') == 3 * 4
     )  # 3 training views and 1 held-out, photograph and two runs
-    for name in ("fast_1", "demo_trained_cameras_1"):
+    for name in ("fast_1", "fast_demo_trained_cameras_1"):
         assert list((root / "evals" / name).glob("surface_world_coordinates_2.ply"))
 
     assert demo.main(argv) == 0  # what is done is not done again
@@ -94,7 +94,8 @@ def test_the_published_networks_are_one_flag_away() -> None:
     confs = [plan.conf for plan in plans("--published", "--nepoch", "7")]
     assert confs == ["./confs/demo.conf", "./confs/demo_trained_cameras.conf"]
     assert [plan.num_epochs for plan in plans("--published", "--nepoch", "7")] == [7, 200]
-    assert plans()[0].conf == "./confs/fast.conf" and plans("--nepoch", "7")[0].num_epochs == 7
+    assert [plan.conf for plan in plans()] == ["./confs/fast.conf", "./confs/fast_demo_trained_cameras.conf"]
+    assert plans("--nepoch", "7")[0].num_epochs == 7
 
 
 def test_without_numba(monkeypatch: pytest.MonkeyPatch) -> None:

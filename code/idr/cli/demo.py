@@ -52,8 +52,8 @@ class Plan:
 
 EXACT, NOISY = "exact cameras", "noisy cameras, trained"
 FAST = (
-    Plan(EXACT, "./confs/fast.conf", 120, 1, False),
-    Plan(NOISY, "./confs/demo_trained_cameras.conf", 200, 4, True),
+    Plan(EXACT, "./confs/fast.conf", 113, 1, False),
+    Plan(NOISY, "./confs/fast_demo_trained_cameras.conf", 120, 1, True),
 )
 PUBLISHED = (
     Plan(EXACT, "./confs/demo.conf", 101, 1, False),
@@ -75,10 +75,12 @@ def build_parser() -> argparse.ArgumentParser:
         "--published", action="store_true", help="train the publication's networks, made small: demo.conf"
     )
     parser.add_argument(
-        "--nepoch", type=int, help="passes over the images with exact cameras; default: 120, published 101"
+        "--nepoch", type=int, help="passes over the images with exact cameras; default: 113, published 101"
     )
     parser.add_argument(
-        "--nepoch_cameras", type=int, help="passes over the images from noisy cameras; default: 200"
+        "--nepoch_cameras",
+        type=int,
+        help="passes over the images from noisy cameras; default: 120, published 200",
     )
     parser.add_argument(
         "--resolution",
