@@ -58,6 +58,9 @@ def run_in_child(arguments: list[str], step: str | None, number: int, delay: flo
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         os.close(reading)
         torch.set_num_threads(1)
+        signal.signal(
+            signal.SIGINT, signal.default_int_handler
+        )  # shells let what is in the background ignore it
         if step is not None:
             end_at(step, number, delay)
         os._exit(photos.main(arguments))

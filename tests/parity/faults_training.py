@@ -62,7 +62,7 @@ def intersection_not_differentiated(patch: Patch) -> None:
     patch.setattr(
         renderer,
         "differentiable_intersection",
-        lambda center, direction, depth, sdf, normal: center + depth * direction,
+        lambda center, direction, depth, sdf, normal, **how: center + depth * direction,
     )
 
 
@@ -71,7 +71,9 @@ def intersection_with_fixed_camera(patch: Patch) -> None:
     patch.setattr(
         renderer,
         "differentiable_intersection",
-        lambda center, direction, *rest: intersection(center.detach(), direction.detach(), *rest),
+        lambda center, direction, *rest, **how: intersection(
+            center.detach(), direction.detach(), *rest, **how
+        ),
     )
 
 
@@ -80,7 +82,9 @@ def intersection_moved_the_wrong_way(patch: Patch) -> None:
     patch.setattr(
         renderer,
         "differentiable_intersection",
-        lambda center, direction, depth, sdf, normal: intersection(center, direction, depth, sdf, -normal),
+        lambda center, direction, depth, sdf, normal, **how: intersection(
+            center, direction, depth, sdf, -normal, **how
+        ),
     )
 
 
