@@ -254,12 +254,12 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     return result
 
 
-def reached(rows: list[dict[str, float]], psnr: float) -> float | None:
-    """Returns the time, in minutes of the processor, of the first checkpoint with so high a PSNR held out.
+def reached(rows: list[dict[str, float]], psnr: float) -> dict[str, float] | None:
+    """Returns the first checkpoint with so high a PSNR held out.
 
     The run may have been there earlier; None for never.
     """
-    return next((row["processor_minutes"] for row in rows if row["psnr_holdout"] >= psnr), None)
+    return next((row for row in rows if row["psnr_holdout"] >= psnr), None)
 
 
 def say_how_much_sooner(curves: dict[str, Any]) -> None:
@@ -270,13 +270,19 @@ def say_how_much_sooner(curves: dict[str, Any]) -> None:
     last = curves[first]["rows"][-1]
     say(
         f"\n{last['psnr_holdout']:.2f} dB held out, the last of {first}, by the first checkpoint with it, in "
-        "minutes of the processor:"
+        "minutes (of the processor):"
     )
-    say(f"  {first}: {last['processor_minutes']:.2f}")
+    say(f"  {first}: {last['minutes']:.2f} ({last['processor_minutes']:.2f})")
     for name in others:
-        when = reached(curves[name]["rows"], last["psnr_holdout"])
-        sooner = "" if when is None else f", {last['processor_minutes'] / when:.1f} times sooner"
-        say(f"  {name}: " + ("not reached" if when is None else f"{when:.2f}{sooner}"))
+        there = reached(curves[name]["rows"], last["psnr_holdout"])
+        if there is None:
+            say(f"  {name}: not reached")
+            continue
+        clock, processor = (last[key] / there[key] for key in ("minutes", "processor_minutes"))
+        say(
+            f"  {name}: {there['minutes']:.2f} ({there['processor_minutes']:.2f}), {clock:.1f} times sooner "
+            f"({processor:.1f})"
+        )
 
 
 def report(result: dict[str, Any]) -> None:

@@ -4,9 +4,10 @@
     python benchmarks/train_step.py --conf ./confs/fast.conf --strategies compiled --threads 2
 
 Trains copies of a model, one a strategy of the tracer, from the same weights on the same rays, in turns: a
-few steps of one, a few of the other. Starts at the initial weights or at those of a run. Prints seconds and
-evaluations a ray by stage, the grid's upkeep included: medians over the turns. With ``--json`` the same goes
-to a file.
+few steps of one, a few of the other. Starts at the initial weights, or where a run is: with its weights, its
+Adam's moments and step size, its alpha (that of a ``train.schedule`` in the end) and the tracer's grid.
+Prints seconds and evaluations a ray by stage, the grid's upkeep included: medians over the turns. With
+``--json`` the same goes to a file.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,9 @@ from idr.model.tracing.network_search import NetworkSearch  # noqa: E402
 from idr.plugins import build_dataset, build_loss, build_model, scan_id_of  # noqa: E402
 from idr.training.config import TrainConfig  # noqa: E402
 from idr.training.feed import Feed  # noqa: E402
-from idr.training.optimizers import make_optimizer  # noqa: E402
+from idr.training.optimizers import load_optimizer, make_optimizer  # noqa: E402
+from idr.training.schedules import alpha_at  # noqa: E402
+from idr.workspace import CHECKPOINTS, LATEST, CheckpointFolder  # noqa: E402
 
 PUBLISHED_STAGES = {
     "_trace_from_both_ends": "sphere tracing",
@@ -121,15 +123,25 @@ class Contender:
         conf = load_conf(arguments.conf, [*arguments.overrides, f"model.ray_tracer.strategy={strategy}"])
         torch.manual_seed(0)
         self.strategy, self.loss, self.meter = strategy, build_loss(conf), Meter()
-        if arguments.run:
-            self.model = load_model(conf, Path(arguments.run), "latest", torch.device("cpu")).model
-        else:
-            self.model = build_model(conf)
-        self.model.requires_grad_(True).train()
         config = read_block(TrainConfig, conf["train"], "train", unknown="warn")
+        if arguments.run:
+            run, where = Path(arguments.run), f"the latest checkpoint of {arguments.run}"
+            loaded = load_model(conf, run, LATEST, torch.device("cpu"))
+            self.model = loaded.model.requires_grad_(True).train()
+            self.optimizer = make_optimizer(self.model, config)
+            checkpoints = CheckpointFolder(run / CHECKPOINTS)
+            saved = checkpoints.load("OptimizerParameters", LATEST)
+            load_optimizer(self.optimizer, saved["optimizer_state_dict"], where)
+            if strategy == "accelerated" and checkpoints.has("TracerState", LATEST):
+                self.model.restore_carried_state(checkpoints.load("TracerState", LATEST))
+            by_step = config.schedule.alpha
+            self.loss.alpha = by_step.final if by_step else alpha_at(loaded.epoch, self.loss.alpha, config)
+        else:
+            self.model = build_model(conf).requires_grad_(True).train()
+            self.optimizer = make_optimizer(self.model, config)
         if arguments.learning_rate:
-            config = replace(config, learning_rate=arguments.learning_rate)
-        self.optimizer = make_optimizer(self.model, config)
+            for group in self.optimizer.param_groups:
+                group["lr"] = arguments.learning_rate
         self.meter.watch(self.model)
         self.forward = self.meter.timed("values and gradients", self.model)
         self.turns: list[dict[str, float]] = []
@@ -243,11 +255,9 @@ def main() -> int:
     add_conf_arguments(parser)
     parser.add_argument("--threads", type=int, default=None, help="CPU threads; default: torch's")
     parser.add_argument("--scan_id", type=int, default=-1, help="scene; -1 takes the conf's")
-    parser.add_argument(
-        "--run", default=None, help="run folder whose latest weights are used; default: initial weights"
-    )
+    parser.add_argument("--run", default=None, help="run whose latest checkpoint is the start; default: none")
     parser.add_argument("--strategies", nargs="+", default=["published", "accelerated"], help="tracers")
-    parser.add_argument("--learning_rate", type=float, default=None, help="instead of the conf's")
+    parser.add_argument("--learning_rate", type=float, default=None, help="for the conf's or the run's")
     parser.add_argument("--turns", type=int, default=5, help="turns of each strategy that are measured")
     parser.add_argument("--warmup", type=int, default=0, help="turns before them")
     return run_benchmark(parser, measure, report)

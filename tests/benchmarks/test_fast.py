@@ -73,7 +73,8 @@ def test_how_much_sooner_counts_the_first_checkpoint_that_is_there(
     fast, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def found(*rows: tuple[float, float]) -> dict:
-        return {"rows": [{"processor_minutes": t, "psnr_holdout": psnr} for t, psnr in rows]}
+        times = ({"minutes": 2 * t, "processor_minutes": t, "psnr_holdout": psnr} for t, psnr in rows)
+        return {"rows": list(times)}
 
     curves = {
         "slow": found((5, 19.0), (10, 20.0)),
@@ -82,7 +83,7 @@ def test_how_much_sooner_counts_the_first_checkpoint_that_is_there(
     }
     fast.say_how_much_sooner(curves)
     printed = capsys.readouterr().out
-    assert "quick: 1.00, 10.0 times sooner" in printed and "poor: not reached" in printed
+    assert "quick: 2.00 (1.00), 10.0 times sooner (10.0)" in printed and "poor: not reached" in printed
 
 
 def test_conf_without_epochs_is_refused(tmp_path: Path) -> None:
