@@ -35,7 +35,7 @@ class Batch:
         indices: (B,) positions of the images in the data set.
         model_input: ``uv`` (B, P, 2), ``intrinsics``, ``object_mask`` (B, P) and, unless trained, ``pose``.
         ground_truth: ``rgb`` (B, P, 3) in [-1, 1]; with ``train.sampler.reweight`` also ``weights`` (B, P).
-        cells: (B, P) places of the rays in the sampler's error maps, on the host; None without any.
+        cells: (B, P) places of the rays in the sampler's error maps, on the host; None if it uses none.
     """
 
     indices: Tensor
@@ -158,7 +158,9 @@ class Feed:
             for view, draw in zip(views, draws, strict=True)
         ]
         batch = Batch(*self.dataset.collate_fn(items))
-        batch = replace(batch, cells=torch.stack([draw.cells for draw in draws]))
+        cells = [draw.cells for draw in draws if draw.cells is not None]
+        if cells:
+            batch = replace(batch, cells=torch.stack(cells))
         weights = [draw.weights for draw in draws if draw.weights is not None]
         if weights:
             batch.ground_truth["weights"] = torch.stack(weights)

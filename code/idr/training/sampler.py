@@ -33,17 +33,17 @@ class Draw:
 
     Attributes:
         pixels: (P,) int64 numbers, row by row, in the image as it is trained on.
-        cells: (P,) int64 places in the error maps.
+        cells: (P,) int64 places in the error maps, or None where no ray is drawn by them.
         weights: (P,) float32 factors of the rays in the loss, or None.
     """
 
     pixels: Tensor
-    cells: Tensor
+    cells: Tensor | None
     weights: Tensor | None
 
 
 class ImportanceSampler:
-    """Draws pixels by importance and learns from residuals.
+    """Draws pixels by importance, and learns from residuals if a share of them is drawn by these.
 
     A draw is a function of its generator and of `maps`. The unit interval is cut into as many pieces as rays
     are wanted, and a number is drawn in each: a pixel of probability p is drawn P p times on average, and
@@ -82,9 +82,11 @@ class ImportanceSampler:
 
         starts, counts = torch.tensor([*map(classes.place, UNIFORM), (0, 0)]).unbind(1)
         pixels = classes.order[starts[which] + (within * counts[which]).long()].long()
-        by_error = which == BY_ERROR
-        pixels[by_error] = self._by_error(view, factor, within[by_error])
-        cells = self.maps.cells_of(view, pixels, classes.width, factor)
+        cells = None
+        if self.config.error > 0:
+            by_error = which == BY_ERROR
+            pixels[by_error] = self._by_error(view, factor, within[by_error])
+            cells = self.maps.cells_of(view, pixels, classes.width, factor)
         if not self.config.reweight:
             return Draw(pixels, cells, None)
         probability = self.probability(view, factor, pixels)

@@ -13,6 +13,7 @@ the slopes by the point. `hashgrid_numba` and `idr.model.fused_field` put gradie
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -227,17 +228,43 @@ def _numpy(*tensors: Tensor) -> list[Any]:
     return [tensor.detach().contiguous().numpy() for tensor in tensors]
 
 
-def _each_level(levels: Sequence[Level], task: Callable[..., None]) -> None:
-    """Does a task for each level, by as many threads as torch uses."""
-    jobs = [(k, level.resolution, level.offset, level.size, level.dense) for k, level in enumerate(levels)]
+@functools.cache
+def _helpers(count: int) -> ThreadPoolExecutor:
+    """Returns threads that stay; a fork has to make its own."""
+    return ThreadPoolExecutor(count, "loops")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_helpers.cache_clear)
+
+
+def in_threads(task: Callable[..., None], jobs: Sequence[tuple[Any, ...]]) -> None:
+    """Does jobs by as many threads as torch uses, this one among them.
+
+    Args:
+        task: Lets other threads run while it computes.
+        jobs: Its arguments, job by job.
+    """
     threads = min(torch.get_num_threads(), len(jobs))
-    if threads == 1:
-        for job in jobs:
+    left = iter(jobs)  # next() of a sequence's iterator is not interrupted by another thread
+
+    def work() -> None:
+        for job in left:
             task(*job)
-        return
-    with ThreadPoolExecutor(threads) as pool:  # made anew: threads kept would not survive a fork
-        for done in [pool.submit(task, *job) for job in jobs]:
-            done.result()
+
+    others = [_helpers(threads - 1).submit(work) for _ in range(threads - 1)]
+    try:
+        work()
+    finally:
+        for other in others:
+            other.result()
+
+
+def _each_level(levels: Sequence[Level], task: Callable[..., None]) -> None:
+    """Does a task for each level."""
+    in_threads(
+        task, [(k, level.resolution, level.offset, level.size, level.dense) for k, level in enumerate(levels)]
+    )
 
 
 def value(x: Tensor, table: Tensor, levels: Sequence[Level], bound: float) -> Tensor:

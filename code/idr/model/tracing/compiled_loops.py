@@ -9,17 +9,16 @@ L levels of the grid, R rays, W numbers of the grid a point.
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numba
 import numpy as np
 import torch
+from numpy.polynomial import Chebyshev, Polynomial
 from torch import Tensor
-from torch.nn import functional
 
-from idr.model.encodings.hashgrid_loops import ONE, ZERO, factors_of, row_of
+from idr.model.encodings.hashgrid_loops import ONE, ZERO, factors_of, in_threads, row_of
 from idr.model.encodings.hashgrid_torch import Level
 
 MAX_STEPS = 64
@@ -37,21 +36,35 @@ LONGEST_STEP = 3.0
 LEAST_STEP_INSIDE = 0.02
 """Shortest step within the object, on the way to where f is smallest behind a hit."""
 
-SOFTPLUS_RANGE, SOFTPLUS_PARTS = 18, 64
-"""log(1 + exp(-u)) is tabulated up to u = 18, where float32 knows no difference, in 64 parts a unit: straight
-lines between err by 8e-6, which softplus' sharpness of 100 divides to 1e-7."""
+FARTHEST = np.float32(18)
+"""log(1 + exp(-u)) is computed for u up to 18; float32 knows no difference from there on."""
+
+SQUARINGS = 5
+"""exp(-u) is exp(-u / 32), by four terms of its series, squared five times: it errs by 2e-7."""
+
+LANES = 32
+"""Rays that a thread follows at a time: f of them all is one matrix product a layer, too small for BLAS
+to start threads of its own. A ray that is done makes room for the next one."""
+
+MARCHING, REFINING, BEHIND = 0, 1, 2
+"""What a ray is at: on its way to the surface; at a change of sign; behind a hit outside the mask."""
+
+DEPTH, LOW, F_LOW, HIGH, F_HIGH, BEST, F_BEST = range(7)
+"""What is known of a ray, depths and f there: the next sample; the last one before it, or the two ends of a
+change of sign; the smallest sample."""
 
 _compiled: Any = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract"})
 
 
-def _softplus_table() -> Any:
-    u = np.arange(SOFTPLUS_RANGE * SOFTPLUS_PARTS + 2) / SOFTPLUS_PARTS
-    return np.log1p(np.exp(-u)).astype(np.float32)
+def _log1p_coefficients() -> tuple[Any, ...]:
+    """Returns those of log(1 + w) / w on [0, 1], the constant one first: log(1 + w) errs by 8e-7."""
+    near = Chebyshev.interpolate(lambda w: np.log1p(w) / w, deg=6, domain=[0, 1])  # no node lies at 0
+    return tuple(np.float32(c) for c in near.convert(kind=Polynomial).coef)
 
 
-_SOFTPLUS = _softplus_table()
-_PARTS = np.float32(SOFTPLUS_PARTS)
-_LAST_PART = np.float32(SOFTPLUS_RANGE * SOFTPLUS_PARTS)
+_L0, _L1, _L2, _L3, _L4, _L5, _L6 = _log1p_coefficients()
+_HALF, _THIRD, _QUARTER = np.float32(1 / 2), np.float32(1 / 3), np.float32(1 / 4)
+_PART = np.float32(2**-SQUARINGS)
 
 
 @_compiled
@@ -98,139 +111,157 @@ def _encode(x: Any, y: Any, z: Any, net: Any, into: Any) -> None:
 
 
 @_compiled
-def _softplus(values: Any, count: int, beta: Any, softplus: Any) -> None:
-    """Replaces values by log(1 + exp(beta value)) / beta, from a table."""
-    for m in range(count):
+def _softplus(values: Any, beta: Any) -> None:
+    """Replaces values by log(1 + exp(beta value)) / beta; without branch or table, to be vectorised."""
+    scale = ONE / beta
+    for m in range(values.shape[0]):
         z = values[m] * beta
-        place = min(abs(z) * _PARTS, _LAST_PART)
-        part = int(place)
-        low = softplus[part]
-        tail = low + (softplus[part + 1] - low) * (place - np.float32(part))
-        values[m] = (max(z, ZERO) + tail) / beta
+        u = min(abs(z), FARTHEST) * _PART
+        w = ONE - u * (ONE - _HALF * u * (ONE - _THIRD * u * (ONE - _QUARTER * u)))
+        w *= w
+        w *= w
+        w *= w
+        w *= w
+        w *= w
+        tail = _L0 + w * (_L1 + w * (_L2 + w * (_L3 + w * (_L4 + w * (_L5 + w * _L6)))))
+        values[m] = (max(z, ZERO) + w * tail) * scale
 
 
 @_compiled
-def _field(x: Any, y: Any, z: Any, net: Any, one: Any, two: Any) -> Any:
-    """Returns f at a point; one and two are room for a layer's numbers."""
-    widths, weights, beta, softplus = net[4], net[5], net[6], net[7]
-    _encode(x, y, z, net, one)
-    at = 0
-    last = widths.shape[0] - 2
-    for layer in range(last):
-        num_in, num_out = widths[layer], widths[layer + 1]
-        bias = weights[at : at + num_out]
-        at += num_out
-        for m in range(num_out):
-            two[m] = bias[m]
-        for n in range(0, num_in, 4):  # num_in is padded to a multiple of four, and so are its weights
-            a, b, c, d = one[n], one[n + 1], one[n + 2], one[n + 3]
-            column_a = weights[at : at + num_out]
-            column_b = weights[at + num_out : at + 2 * num_out]
-            column_c = weights[at + 2 * num_out : at + 3 * num_out]
-            column_d = weights[at + 3 * num_out : at + 4 * num_out]
-            at += 4 * num_out
-            for m in range(num_out):
-                two[m] += (a * column_a[m] + b * column_b[m]) + (c * column_c[m] + d * column_d[m])
-        _softplus(two, num_out, beta, softplus)
-        one, two = two, one
-    total = weights[at]
-    for n in range(widths[last]):
-        total += one[n] * weights[at + 1 + n]
-    return total
+def _evaluate(encoded: Any, rows: Any, net: Any, into: Any) -> None:
+    """Writes f of encoded points (LANES, 3 + W); rows is room for each layer's values, (LANES, out)."""
+    matrices, biases, beta, last, last_bias = net[4], net[5], net[6], net[7], net[8]
+    for layer in range(len(matrices)):
+        source = encoded if layer == 0 else rows[layer - 1]
+        target, bias = rows[layer], biases[layer]
+        np.dot(source, matrices[layer], target)
+        for lane in range(LANES):
+            for m in range(bias.shape[0]):
+                target[lane, m] += bias[m]
+        _softplus(target.reshape(-1), beta)
+    hidden = rows[len(matrices) - 1]
+    for lane in range(LANES):
+        total = last_bias
+        for m in range(last.shape[0]):
+            total += hidden[lane, m] * last[m]
+        into[lane] = total
 
 
 @_compiled
-def _refined(
-    o: Any, v: Any, low: Any, f_low: Any, high: Any, f_high: Any, rounds: int, threshold: Any, net: Any,
-    one: Any, two: Any,
-) -> Any:  # fmt: skip
-    """Returns the depth of a zero between low, where f is positive, and high: false position, Illinois."""
-    t, side = high, 0
-    for _ in range(rounds):
-        t = low + f_low * (high - low) / (f_low - f_high)
-        f = _field(o[0] + t * v[0], o[1] + t * v[1], o[2] + t * v[2], net, one, two)
-        if abs(f) <= threshold:
-            break
-        if f > ZERO:
-            low, f_low = t, f
-            f_high = f_high / np.float32(2) if side > 0 else f_high
-            side = 1
-        else:
-            high, f_high = t, f
-            f_low = f_low / np.float32(2) if side < 0 else f_low
-            side = -1
-    return t
+def _between(known: Any, lane: int) -> Any:
+    """Returns the depth at which the line through the two ends of a change of sign is zero."""
+    f_low, f_high = known[F_LOW, lane], known[F_HIGH, lane]
+    return known[LOW, lane] + f_low * (known[HIGH, lane] - known[LOW, lane]) / (f_low - f_high)
 
 
 @_compiled
-def _smallest_behind(o: Any, v: Any, t: Any, far: Any, radius: Any, net: Any, one: Any, two: Any) -> Any:
-    """Returns the depth of the smallest f seen on the way from a hit at t out of the sphere."""
-    least_step = np.float32(LEAST_STEP_INSIDE) * radius
-    best, f_best = t, np.float32(np.inf)
-    for _ in range(MAX_STEPS):
-        f = _field(o[0] + t * v[0], o[1] + t * v[1], o[2] + t * v[2], net, one, two)
-        if f < f_best:
-            best, f_best = t, f
-        t += max(abs(f), least_step)
-        if not t < far:
-            break
-    return best
+def _march(
+    known: Any, phase: Any, step: Any, lane: int, f: Any, far: Any, radius: Any, threshold: Any
+) -> bool:
+    """Takes f at a ray's depth and chooses the next one; returns whether there is any.
+
+    If not, the ray has ended, with a hit if its phase is `REFINING`.
+    """
+    t = known[DEPTH, lane]
+    if abs(f) <= threshold or (f < ZERO and step[lane] == 0):
+        phase[lane] = REFINING
+        return False
+    if f < ZERO:
+        known[HIGH, lane], known[F_HIGH, lane] = t, f
+        known[DEPTH, lane] = _between(known, lane)
+        phase[lane], step[lane] = REFINING, 0
+        return True
+    if f < known[F_BEST, lane]:
+        known[BEST, lane], known[F_BEST, lane] = t, f
+    ahead, before = f, known[F_LOW, lane]
+    if step[lane] > 0 and f < np.float32(CLOSE) * radius and f < before:  # downhill
+        slope = (before - f) / (t - known[LOW, lane])
+        ahead = min(f / slope, np.float32(LONGEST_STEP) * f)
+    known[LOW, lane], known[F_LOW, lane] = t, f
+    step[lane] += 1
+    if t >= far or step[lane] == MAX_STEPS:
+        known[DEPTH, lane] = known[BEST, lane]
+        return False
+    known[DEPTH, lane] = min(t + max(ahead, np.float32(LEAST_STEP) * radius), far)
+    return True
 
 
 @_compiled
-def _follow(
-    o: Any,
-    v: Any,
-    near: Any,
-    far: Any,
-    radius: Any,
-    threshold: Any,
-    rounds: int,
-    net: Any,
-    one: Any,
-    two: Any,
-) -> Any:
-    """Follows a ray from near to far; returns depth and 1 for a hit, 0 without."""
-    least_step, close = np.float32(LEAST_STEP) * radius, np.float32(CLOSE) * radius
-    t, t_before, f_before = near, near, ZERO
-    best, f_best = near, np.float32(np.inf)
-    for step in range(MAX_STEPS):
-        f = _field(o[0] + t * v[0], o[1] + t * v[1], o[2] + t * v[2], net, one, two)
-        if abs(f) <= threshold or (f < ZERO and step == 0):
-            return t, 1
-        if f < ZERO:
-            return _refined(o, v, t_before, f_before, t, f, rounds, threshold, net, one, two), 1
-        if f < f_best:
-            best, f_best = t, f
-        ahead = f
-        if step > 0 and f < close and f < f_before:  # downhill
-            slope = (f_before - f) / (t - t_before)
-            ahead = min(f / slope, np.float32(LONGEST_STEP) * f)
-        t_before, f_before = t, f
-        if t >= far:
-            break
-        t = min(t + max(ahead, least_step), far)
-    return best, 0
+def _refine(known: Any, side: Any, step: Any, lane: int, f: Any, rounds: int, threshold: Any) -> bool:
+    """The same at a change of sign: false position, an end that stays is halved (the Illinois rule)."""
+    step[lane] += 1
+    if abs(f) <= threshold or step[lane] >= rounds:
+        return False
+    if f > ZERO:
+        known[LOW, lane], known[F_LOW, lane] = known[DEPTH, lane], f
+        if step[lane] > 1 and side[lane]:
+            known[F_HIGH, lane] /= np.float32(2)
+    else:
+        known[HIGH, lane], known[F_HIGH, lane] = known[DEPTH, lane], f
+        if step[lane] > 1 and not side[lane]:
+            known[F_LOW, lane] /= np.float32(2)
+    side[lane] = f > ZERO
+    known[DEPTH, lane] = _between(known, lane)
+    return True
+
+
+@_compiled
+def _look_behind(known: Any, step: Any, lane: int, f: Any, far: Any, radius: Any) -> bool:
+    """The same behind a hit, on the way out of the sphere; the ray ends at the smallest f."""
+    if f < known[F_BEST, lane]:
+        known[BEST, lane], known[F_BEST, lane] = known[DEPTH, lane], f
+    known[DEPTH, lane] += max(abs(f), np.float32(LEAST_STEP_INSIDE) * radius)
+    step[lane] += 1
+    if known[DEPTH, lane] < far and step[lane] < MAX_STEPS:
+        return True
+    known[DEPTH, lane] = known[BEST, lane]
+    return False
 
 
 @_compiled
 def _trace(
     origin: Any, direction: Any, near: Any, far: Any, crosses: Any, inside: Any, radius: Any, threshold: Any,
-    rounds: int, net: Any, first: int, last: int, depth: Any, hit: Any,
+    rounds: int, net: Any, first: int, last: int, rows: Any, depth: Any, hit: Any,
 ) -> None:  # fmt: skip
-    """Traces the rays first, ..., last - 1; see `trace`."""
-    widths = net[4]
-    widest = widths.max()
-    one, two = np.zeros(widest, np.float32), np.zeros(widest, np.float32)
-    for r in range(first, last):
-        o, v = origin[r], direction[r]
-        if not crosses[r]:
-            depth[r], hit[r] = -(o[0] * v[0] + o[1] * v[1] + o[2] * v[2]), False
-            continue
-        t, found = _follow(o, v, near[r], far[r], radius, threshold, rounds, net, one, two)
-        if found and not inside[r]:
-            t = _smallest_behind(o, v, t, far[r], radius, net, one, two)
-        depth[r], hit[r] = t, found != 0
+    """Traces the rays first, ..., last - 1; see `trace`. Rows: room for each layer's values, (LANES, out)."""
+    known, encoded = np.zeros((7, LANES), np.float32), np.zeros((LANES, net[4][0].shape[0]), np.float32)
+    phase, step = np.zeros(LANES, np.int64), np.zeros(LANES, np.int64)
+    side, values, ray = np.zeros(LANES, np.bool_), np.zeros(LANES, np.float32), np.full(LANES, -1)
+    coming, active = first, 0
+    while True:
+        for lane in range(LANES):
+            while ray[lane] < 0 and coming < last:
+                r, coming = coming, coming + 1
+                o, v = origin[r], direction[r]
+                if not crosses[r]:
+                    depth[r], hit[r] = -(o[0] * v[0] + o[1] * v[1] + o[2] * v[2]), False
+                    continue
+                ray[lane], phase[lane], step[lane], active = r, MARCHING, 0, active + 1
+                known[DEPTH, lane] = known[BEST, lane] = near[r]
+                known[F_BEST, lane] = np.inf
+        if active == 0:
+            return
+        for lane in range(LANES):
+            if ray[lane] >= 0:
+                o, v, t = origin[ray[lane]], direction[ray[lane]], known[DEPTH, lane]
+                _encode(o[0] + t * v[0], o[1] + t * v[1], o[2] + t * v[2], net, encoded[lane])
+        _evaluate(encoded, rows, net, values)
+        for lane in range(LANES):
+            r, f = ray[lane], values[lane]
+            if r < 0:
+                continue
+            if phase[lane] == MARCHING:
+                goes_on = _march(known, phase, step, lane, f, far[r], radius, threshold)
+            elif phase[lane] == REFINING:
+                goes_on = _refine(known, side, step, lane, f, rounds, threshold)
+            else:
+                goes_on = _look_behind(known, step, lane, f, far[r], radius)
+            if not goes_on and phase[lane] == REFINING and not inside[r]:
+                phase[lane], step[lane], goes_on = BEHIND, 0, True
+                known[F_BEST, lane] = np.inf
+            if not goes_on:
+                depth[r], hit[r] = known[DEPTH, lane], phase[lane] != MARCHING
+                ray[lane], active = -1, active - 1
 
 
 @dataclass(frozen=True)
@@ -257,23 +288,15 @@ class CompiledField:
         """Returns what the loops read: arrays and numbers."""
         levels = np.array([[g.resolution, g.offset, g.size, int(g.dense)] for g in self.levels], np.int64)
         num_encoded = 3 + len(self.levels) * self.table.shape[1]
-        widths, flat = [_padded(num_encoded)], list[Tensor]()
-        for weight, bias in self.layers:
-            columns = weight.detach()[:, :num_encoded] if not flat else weight.detach()
-            rows, num_in = columns.shape
-            num_out = _padded(rows) if rows > 1 else 1
-            columns = functional.pad(columns, (0, widths[-1] - num_in, 0, num_out - rows))
-            flat += [functional.pad(bias.detach(), (0, num_out - rows)), columns.T.reshape(-1)]
-            widths.append(num_out)
+        (first, bias), *others = self.layers[:-1]
+        hidden = ((first[:, :num_encoded], bias), *others)  # levels that are not open are zeros
+        last, last_bias = (t.detach().reshape(-1).contiguous().numpy() for t in self.layers[-1])
         return (
             self.table.detach().numpy(), levels, np.float32(self.bound), np.float32(self.last_weight),
-            np.array(widths, np.int64), torch.cat(flat).numpy(), np.float32(self.beta), _SOFTPLUS,
+            tuple(weight.detach().T.contiguous().numpy() for weight, _ in hidden),
+            tuple(b.detach().contiguous().numpy() for _, b in hidden),
+            np.float32(self.beta), last, last_bias[0],
         )  # fmt: skip
-
-
-def _padded(width: int) -> int:
-    """Returns the next multiple of four."""
-    return -(-width // 4) * 4
 
 
 def trace(
@@ -304,16 +327,12 @@ def trace(
     arrays: list[Any] = [t.detach().contiguous().numpy() for t in (*rays, *chord, inside)]
     net, into = field.packed(), (depth.numpy(), hit.numpy())
     numbers: list[Any] = [np.float32(radius), np.float32(threshold), rounds, net]
-    threads = min(torch.get_num_threads(), num_rays)
-    if threads <= 1:
-        _trace(*arrays, *numbers, 0, num_rays, *into)
-        return depth, hit
+
+    def trace_some(first: int, last: int) -> None:
+        rows = tuple(np.empty((LANES, bias.shape[0]), np.float32) for bias in net[5])
+        _trace(*arrays, *numbers, first, last, rows, *into)
+
+    threads = min(torch.get_num_threads(), max(num_rays, 1))
     ends = [num_rays * k // threads for k in range(threads + 1)]
-    with ThreadPoolExecutor(threads) as pool:  # made anew: threads kept would not survive a fork
-        jobs = [
-            pool.submit(lambda *part: _trace(*arrays, *numbers, *part, *into), first, last)
-            for first, last in zip(ends[:-1], ends[1:], strict=True)
-        ]
-        for job in jobs:
-            job.result()
+    in_threads(trace_some, list(zip(ends[:-1], ends[1:], strict=True)))
     return depth, hit

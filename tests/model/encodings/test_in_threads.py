@@ -1,0 +1,60 @@
+"""`in_threads`: every job once, errors are raised, and a fork has threads of its own."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+pytest.importorskip("numba")
+
+from idr.model.encodings.hashgrid_loops import in_threads
+
+
+@pytest.fixture(autouse=True)
+def _two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_every_job_is_done_once_by_both() -> None:
+    done, seen, both = [], set(), threading.Barrier(2, timeout=10)
+
+    def task(job: int) -> None:
+        if job < 2:
+            both.wait()  # neither is done before another thread has the other
+        done.append(job)
+        seen.add(threading.get_ident())
+
+    in_threads(task, [(job,) for job in range(20)])
+    assert sorted(done) == list(range(20)) and len(seen) == 2
+
+
+@pytest.mark.parametrize("in_main", [True, False])
+def test_an_error_is_raised(in_main: bool) -> None:
+    both = threading.Barrier(2, timeout=10)
+
+    def task(job: int) -> None:
+        both.wait()
+        if (threading.current_thread() is threading.main_thread()) == in_main:
+            raise ValueError(f"job {job}")
+
+    with pytest.raises(ValueError, match="job"):
+        in_threads(task, [(0,), (1,)])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no forks on this system")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_fork_has_threads_of_its_own() -> None:
+    in_threads(lambda job: None, [(0,), (1,)])  # the parent's are there
+    child = os.fork()
+    if child == 0:
+        done: list[int] = []
+        in_threads(done.append, [(0,), (1,), (2,)])
+        os._exit(0 if sorted(done) == [0, 1, 2] else 1)
+    assert os.waitpid(child, 0)[1] == 0
