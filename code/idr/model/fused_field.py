@@ -23,6 +23,7 @@ from torch.nn import functional
 
 from idr.model.encodings import hashgrid_loops as grid_loops
 from idr.model.encodings.hashgrid_torch import Level
+from idr.model.softplus_loops import gradients_of_scaled, value_and_slope
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,13 @@ class _Field(torch.autograd.Function):
         shape.weighted(slopes, table.shape[1])
         ctx.width = weights[0].shape[1]
         weights[0] = weights[0][:, : encoded.shape[1]]  # closed levels are zeros
-        activations, derivatives = [encoded], []
+        activations, derivatives = [encoded], list[Tensor]()
         for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
             hidden = torch.addmm(bias, activations[-1], weight.T)
-            activations.append(functional.softplus(hidden, beta=shape.beta))
-            derivatives.append(hidden.mul_(shape.beta).sigmoid_())
+            for kept, new in zip(
+                (activations, derivatives), value_and_slope(hidden, shape.beta), strict=True
+            ):
+                kept.append(new)
         output = torch.addmm(biases[-1], activations[-1], weights[-1].T)
         # Back to the point: back[i] is v_(i + 1), passed[i] is u_(i + 1).
         passed = [weights[-1][:1]]
@@ -94,9 +97,8 @@ class _Field(torch.autograd.Function):
         curved = []  # what it asks of the hidden values, by way of their derivatives
         for weight, derivative, u, v in zip(weights[:-1], derivatives, passed, back, strict=True):
             by_weights.append(v.T @ up)
-            by_v = up @ weight.T
-            curved.append((by_v * u).mul_(derivative).mul_(1 - derivative).mul_(shape.beta))
-            up = by_v.mul_(derivative)
+            by_hidden, up = gradients_of_scaled(up @ weight.T, u, derivative, shape.beta)
+            curved.append(by_hidden)
         by_weights.append(by_output.T @ activations[-1])
         by_weights[-1][0] += up.sum(dim=0)
         # Backwards through the values.

@@ -1,8 +1,9 @@
 """Tracing rays against a network on a hash grid, as one compiled loop over rays for a CPU.
 
-A small network costs less than the bookkeeping of tracing with tensors. Here each ray is followed by itself:
-f is evaluated point by point, and the next point depends on it. Rays share nothing, so that results are the
-same to the last bit with any number of threads. Numbers are float32.
+A small network costs less than the bookkeeping of tracing with tensors. Here a thread follows a few rays at a
+time, each at a stage of its own: f of them all is one matrix product a layer, and a ray that has ended makes
+room for the next. Rays share nothing, so that results are the same to the last bit with any number of
+threads. Numbers are float32.
 
 L levels of the grid, R rays, W numbers of the grid a point.
 """
@@ -15,11 +16,11 @@ from typing import Any
 import numba
 import numpy as np
 import torch
-from numpy.polynomial import Chebyshev, Polynomial
 from torch import Tensor
 
 from idr.model.encodings.hashgrid_loops import ONE, ZERO, factors_of, in_threads, row_of
 from idr.model.encodings.hashgrid_torch import Level
+from idr.model.softplus_loops import softplus_in_place
 
 MAX_STEPS = 64
 """Most steps along a ray; a dozen are usual."""
@@ -36,12 +37,6 @@ LONGEST_STEP = 3.0
 LEAST_STEP_INSIDE = 0.02
 """Shortest step within the object, on the way to where f is smallest behind a hit."""
 
-FARTHEST = np.float32(18)
-"""log(1 + exp(-u)) is computed for u up to 18; float32 knows no difference from there on."""
-
-SQUARINGS = 5
-"""exp(-u) is exp(-u / 32), by four terms of its series, squared five times: it errs by 2e-7."""
-
 LANES = 32
 """Rays that a thread follows at a time: f of them all is one matrix product a layer, too small for BLAS
 to start threads of its own. A ray that is done makes room for the next one."""
@@ -54,17 +49,6 @@ DEPTH, LOW, F_LOW, HIGH, F_HIGH, BEST, F_BEST = range(7)
 change of sign; the smallest sample."""
 
 _compiled: Any = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract"})
-
-
-def _log1p_coefficients() -> tuple[Any, ...]:
-    """Returns those of log(1 + w) / w on [0, 1], the constant one first: log(1 + w) errs by 8e-7."""
-    near = Chebyshev.interpolate(lambda w: np.log1p(w) / w, deg=6, domain=[0, 1])  # no node lies at 0
-    return tuple(np.float32(c) for c in near.convert(kind=Polynomial).coef)
-
-
-_L0, _L1, _L2, _L3, _L4, _L5, _L6 = _log1p_coefficients()
-_HALF, _THIRD, _QUARTER = np.float32(1 / 2), np.float32(1 / 3), np.float32(1 / 4)
-_PART = np.float32(2**-SQUARINGS)
 
 
 @_compiled
@@ -111,23 +95,6 @@ def _encode(x: Any, y: Any, z: Any, net: Any, into: Any) -> None:
 
 
 @_compiled
-def _softplus(values: Any, beta: Any) -> None:
-    """Replaces values by log(1 + exp(beta value)) / beta; without branch or table, to be vectorised."""
-    scale = ONE / beta
-    for m in range(values.shape[0]):
-        z = values[m] * beta
-        u = min(abs(z), FARTHEST) * _PART
-        w = ONE - u * (ONE - _HALF * u * (ONE - _THIRD * u * (ONE - _QUARTER * u)))
-        w *= w
-        w *= w
-        w *= w
-        w *= w
-        w *= w
-        tail = _L0 + w * (_L1 + w * (_L2 + w * (_L3 + w * (_L4 + w * (_L5 + w * _L6)))))
-        values[m] = (max(z, ZERO) + w * tail) * scale
-
-
-@_compiled
 def _evaluate(encoded: Any, rows: Any, net: Any, into: Any) -> None:
     """Writes f of encoded points (LANES, 3 + W); rows is room for each layer's values, (LANES, out)."""
     matrices, biases, beta, last, last_bias = net[4], net[5], net[6], net[7], net[8]
@@ -138,7 +105,7 @@ def _evaluate(encoded: Any, rows: Any, net: Any, into: Any) -> None:
         for lane in range(LANES):
             for m in range(bias.shape[0]):
                 target[lane, m] += bias[m]
-        _softplus(target.reshape(-1), beta)
+        softplus_in_place(target.reshape(-1), beta)
     hidden = rows[len(matrices) - 1]
     for lane in range(LANES):
         total = last_bias
