@@ -15,7 +15,8 @@ import torch
 from numpy.polynomial import Chebyshev, Polynomial
 from torch import Tensor
 
-from idr.model.encodings.hashgrid_loops import ONE, ZERO, in_threads
+from idr.model.encodings.hashgrid_loops import ONE, ZERO
+from idr.model.loop_threads import in_threads
 
 FARTHEST = np.float32(18)
 """Largest |beta z| that is told from others: exp(-18) is below float32's resolution at 1."""

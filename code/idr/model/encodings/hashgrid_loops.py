@@ -13,9 +13,7 @@ the slopes by the point. `hashgrid_numba` and `idr.model.fused_field` put gradie
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numba
@@ -24,6 +22,7 @@ import torch
 from torch import Tensor
 
 from idr.model.encodings.hashgrid_torch import PRIMES, Level
+from idr.model.loop_threads import in_threads
 
 PRIME_Y, PRIME_Z = PRIMES[1:]
 ONE = np.float32(1)
@@ -226,38 +225,6 @@ def _push(slopes: Any, v: Any, out: Any) -> None:
 
 def _numpy(*tensors: Tensor) -> list[Any]:
     return [tensor.detach().contiguous().numpy() for tensor in tensors]
-
-
-@functools.cache
-def _helpers(count: int) -> ThreadPoolExecutor:
-    """Returns threads that stay; a fork has to make its own."""
-    return ThreadPoolExecutor(count, "loops")
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_helpers.cache_clear)
-
-
-def in_threads(task: Callable[..., None], jobs: Sequence[tuple[Any, ...]]) -> None:
-    """Does jobs by as many threads as torch uses, this one among them.
-
-    Args:
-        task: Lets other threads run while it computes.
-        jobs: Its arguments, job by job.
-    """
-    threads = min(torch.get_num_threads(), len(jobs))
-    left = iter(jobs)  # next() of a sequence's iterator is not interrupted by another thread
-
-    def work() -> None:
-        for job in left:
-            task(*job)
-
-    others = [_helpers(threads - 1).submit(work) for _ in range(threads - 1)]
-    try:
-        work()
-    finally:
-        for other in others:
-            other.result()
 
 
 def _each_level(levels: Sequence[Level], task: Callable[..., None]) -> None:

@@ -18,8 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from idr.model.encodings.hashgrid_loops import ONE, ZERO, factors_of, in_threads, row_of
+from idr.model.encodings.hashgrid_loops import ONE, ZERO, factors_of, row_of
 from idr.model.encodings.hashgrid_torch import Level
+from idr.model.loop_threads import in_threads
 from idr.model.softplus_loops import softplus_in_place
 
 MAX_STEPS = 64

@@ -9,9 +9,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-pytest.importorskip("numba")
-
-from idr.model.encodings.hashgrid_loops import in_threads
+from idr.model.loop_threads import in_threads
 
 
 @pytest.fixture(autouse=True)
