@@ -5,8 +5,8 @@ r"""How thin may a part be before a conf loses it? Rods of known thickness, as a
         --out results/thin
     python benchmarks/thin_scene.py --runs results/thin/0_fast/exps/fast_1
 
-Upright rods stand in a ring on a plate; the cameras are the built-in scene's, 24 views and 6 held out. The
-thickness of a rod is told in pixels at the cameras' usual distance. In a trained run each rod is cut by planes:
+Upright rods stand in a ring on a plate, seen by the built-in scene's cameras, 24 and 6 held out. The
+thickness of a rod is told in pixels at the cameras' usual distance. In a trained run planes cut each rod:
 within a pixel of the rod, where is the signed distance below zero? A row a rod: the share of its length where
 it is anywhere, and there the diameter of a circle of the same area, over the true one.
 """
