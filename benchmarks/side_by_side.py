@@ -17,7 +17,8 @@ alone. The last lines are means, and two shares over all these views:
 ``--out`` writes a row of tiles a view, enlarged without smoothing: the photograph, then a tile a run. With
 ``--show normals`` there are the runs' tiles alone, grey by the angle between normal and ray; with ``--show
 silhouettes`` likewise, grey where surface and mask agree, red where the surface is missing, blue where it is
-too much. ``--json`` writes the figures.
+too much. ``--rays training`` traces as training does, which with ``strategy = compiled`` is another way.
+``--json`` writes the figures.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ from idr.errors import InputError  # noqa: E402
 from idr.evaluation.loaded_run import Camera, LoadedRun, load_run  # noqa: E402
 from idr.evaluation.loading import View, image_numbers, read_view  # noqa: E402
 from idr.evaluation.metrics import mask_iou, masked_psnr  # noqa: E402
-from idr.rendering import RenderedImage, write_image  # noqa: E402
+from idr.rendering import RenderedImage, render_image, write_image  # noqa: E402
 
 CHUNK_PIXELS = 20_000
 GAP = 4
@@ -51,6 +52,8 @@ GAP = 4
 
 AGREED, MISSING, TOO_MUCH = (0.75, 0.75, 0.75), (0.85, 0.1, 0.1), (0.15, 0.3, 0.95)
 SHOWN = ("colours", "normals", "silhouettes")
+RAYS = ("evaluation", "training")
+MEAN_OF = ("psnr", "iou", "missing", "too_much")
 
 
 @dataclass(frozen=True)
@@ -164,6 +167,17 @@ def thin_and_gaps(mask: Tensor, side: int) -> tuple[Tensor, Tensor]:
     return mask & ~torch.from_numpy(opened).bool(), torch.from_numpy(closed).bool() & ~mask
 
 
+def render(run: LoadedRun, place: Place, rays: str) -> RenderedImage:
+    """Renders a view by one of the tracers of `RAYS`."""
+    intrinsics, pose = place.camera.tensors(run.device)
+    run.model.train(rays == "training")
+    try:
+        mask = place.view.mask.flatten()
+        return render_image(run.model, intrinsics, pose, place.camera.img_res, mask, CHUNK_PIXELS)
+    finally:
+        run.model.eval()
+
+
 def tile(run: LoadedRun, place: Place, image: RenderedImage, shown: str) -> Tensor:
     """Paints a rendering.
 
@@ -227,7 +241,7 @@ def check_alike(runs: Sequence[LoadedRun]) -> None:
 
 
 def compare(
-    runs: dict[str, LoadedRun], wanted: Wanted, thin: int, shown: str
+    runs: dict[str, LoadedRun], wanted: Wanted, thin: int, shown: str, rays: str
 ) -> tuple[dict[str, Any], list[Tensor]]:
     """Renders a view by every run.
 
@@ -242,12 +256,14 @@ def compare(
         photo, mask = wanted.cut(place.view.photo), wanted.cut(place.view.mask)
         if shown == "colours" and not tiles:
             tiles.append(photo)
-        image = run.render(place.camera, CHUNK_PIXELS)
+        image = render(run, place, rays)
         hit = wanted.cut(image.hit)
         parts, gaps = (wanted.cut(pixels) for pixels in thin_and_gaps(place.view.mask, thin))
         row["runs"][name] = {
             "psnr": masked_psnr(wanted.cut(image.rgb01), photo, mask),
             "iou": mask_iou(hit, mask),
+            "missing": int((mask & ~hit).sum()),
+            "too_much": int((hit & ~mask).sum()),
             "thin": int(parts.sum()),
             "thin_kept": int((parts & hit).sum()),
             "gaps": int(gaps.sum()),
@@ -275,7 +291,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         raise InputError("the runs hold out no views; expected --views NUMBER ...")
     rows, tiles = [], []
     for wanted in asked or [Wanted(number) for number in image_numbers(held_out)]:
-        row, painted = compare(runs, wanted, arguments.thin, arguments.show)
+        row, painted = compare(runs, wanted, arguments.thin, arguments.show, arguments.rays)
         rows.append(row)
         tiles.append(painted)
     if arguments.out:
@@ -286,14 +302,14 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def means(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, float | None]]:
-    """Returns by run the means of PSNR and IoU, and the shares of thin parts and narrow gaps kept.
+    """Returns by run the means of `MEAN_OF`, and the shares of thin parts and narrow gaps kept.
 
     A share is None where no mask has a pixel of the kind.
     """
     found: dict[str, dict[str, float | None]] = {}
     for name in rows[0]["runs"]:
         scores = [row["runs"][name] for row in rows]
-        found[name] = {key: float(np.mean([score[key] for score in scores])) for key in ("psnr", "iou")}
+        found[name] = {key: float(np.mean([score[key] for score in scores])) for key in MEAN_OF}
         for kind in ("thin", "gaps"):
             pixels = sum(score[kind] for score in scores)
             kept = sum(score[f"{kind}_kept"] for score in scores)
@@ -317,6 +333,8 @@ def report(result: dict[str, Any]) -> None:
     for key, title in (
         ("psnr", "PSNR, mean, dB"),
         ("iou", "IoU, mean"),
+        ("missing", "pixels of the mask that are missed, mean"),
+        ("too_much", "pixels beside the mask that are hit, mean"),
         ("thin_kept", f"thin parts kept, {thin}"),
         ("gaps_kept", f"narrow gaps kept, {thin}"),
     ):
@@ -333,6 +351,7 @@ def build_parser() -> argparse.ArgumentParser:
                         help="numbers of images, with a crop if wanted; default: all held out")  # fmt: skip
     parser.add_argument("--conf", default=None, help="conf of runs that hold none of their own")
     parser.add_argument("--show", choices=SHOWN, default=SHOWN[0], help="what the picture shows")
+    parser.add_argument("--rays", choices=RAYS, default=RAYS[0], help="whose tracer finds the surface")
     parser.add_argument("--out", default=None, help="the picture, a PNG file")
     parser.add_argument("--zoom", type=int, default=1, help="how many times pictures are enlarged")
     parser.add_argument(

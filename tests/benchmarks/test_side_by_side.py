@@ -67,6 +67,25 @@ def test_held_out_views_have_their_figures_and_angles(side_by_side, asked) -> No
     assert found["means"]["0 ball"]["iou"] == 1
 
 
+def test_rays_are_traced_as_in_training_where_asked(side_by_side, asked, monkeypatch) -> None:
+    modes, forward = [], ball.BallModel.forward
+    monkeypatch.setattr(
+        ball.BallModel,
+        "forward",
+        lambda self, inputs: (
+            modes.append((self.training, int(inputs["object_mask"].sum()))) or forward(self, inputs)
+        ),
+    )
+    found = side_by_side.measure(asked("--views", "4", "--rays", "training"))
+    pixels = int(ball.exact_hit(ball.unit_poses()[4]).sum())
+    assert modes == [(True, pixels)] * 2
+    exact, small = found["means"].values()
+    assert exact["missing"] == exact["too_much"] == small["too_much"] == 0 < small["missing"] < pixels
+    modes.clear()
+    side_by_side.measure(asked("--views", "4"))
+    assert modes == [(False, pixels)] * 2
+
+
 def test_a_training_view_is_not_its_own_neighbour(side_by_side, asked) -> None:
     (row,) = side_by_side.measure(asked("--views", "2"))["views"]
     assert not row["held_out"]
