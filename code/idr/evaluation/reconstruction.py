@@ -80,6 +80,15 @@ class Reconstruction:
         return torch.as_tensor(self.dataset.get_gt_pose(scaled=True)).float()
 
     @property
+    def held_out_poses(self) -> Tensor:
+        """(M, 4, 4) given cameras of the held-out views, camera-to-world in the network's frame."""
+        if self.held_out is None:
+            raise InputError("the conf holds out no views (dataset.holdout)")
+        if self.alignment is None:
+            return torch.as_tensor(self.held_out.get_gt_pose(scaled=True)).float()
+        return torch.from_numpy(poses_to_model_frame(_world_poses(self.held_out), self.alignment)).float()
+
+    @property
     def training_intrinsics(self) -> Tensor:
         """(B, 4, 4) K of the training views, trained where they were."""
         given, corrections = given_of(self.dataset), self.loaded.corrections
@@ -258,7 +267,7 @@ def write_renderings(
     dataset = reconstruction.held_out if held_out else reconstruction.dataset
     if dataset is None:
         raise InputError("the conf holds out no views (dataset.holdout)")
-    poses = _heldout_poses(reconstruction, dataset) if held_out else reconstruction.training_poses
+    poses = reconstruction.held_out_poses if held_out else reconstruction.training_poses
     intrinsics = reconstruction.held_out_intrinsics if held_out else reconstruction.training_intrinsics
     device = reconstruction.loaded.device
     height, width = (int(size) for size in dataset.img_res)
@@ -288,13 +297,6 @@ def _score(view: View, rgb01: Tensor, hit: Tensor, lpips: PictureDistance | None
         masked_ssim(rgb01, view.photo, view.mask),
         math.nan if lpips is None else lpips(rgb01, view.photo, view.mask),
     )
-
-
-def _heldout_poses(reconstruction: Reconstruction, held_out: Any) -> Tensor:
-    """(B, 4, 4) camera-to-world of the held-out views in the network's frame."""
-    if reconstruction.alignment is None:
-        return torch.as_tensor(held_out.get_gt_pose(scaled=True)).float()
-    return torch.from_numpy(poses_to_model_frame(_world_poses(held_out), reconstruction.alignment)).float()
 
 
 def poses_to_model_frame(world_poses: NDArray[np.float64], alignment: Alignment) -> NDArray[np.float64]:

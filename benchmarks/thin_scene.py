@@ -1,0 +1,238 @@
+r"""How thin may a part be before a conf loses it? Rods of known thickness, as a scene and then looked for.
+
+    python benchmarks/thin_scene.py --write data/thin/scan1
+    python benchmarks/fast.py --confs ./confs/fast.conf=113 --set dataset.data_dir=thin --last \
+        --out results/thin
+    python benchmarks/thin_scene.py --runs results/thin/0_fast/exps/fast_1
+
+Upright rods stand in a ring on a plate, seen by the built-in scene's cameras, 24 and 6 held out. The
+thickness of a rod is told in pixels at the cameras' usual distance. In a trained run planes cut each rod:
+within a pixel of the rod, where is the signed distance below zero? A row a rod: the share of its length where
+it is anywhere, and there the diameter of a circle of the same area, over the true one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "code"))
+
+import imageio.v3 as iio  # noqa: E402
+import numpy as np  # noqa: E402
+from numpy.typing import NDArray  # noqa: E402
+from shared import machine, run_benchmark  # noqa: E402
+
+from idr.cli.common import make_parser, say  # noqa: E402
+from idr.datasets.synthetic import SceneSettings, scene_poses  # noqa: E402
+from idr.datasets.synthetic_cameras import (  # noqa: E402
+    CAMERA_DISTANCE,
+    UNIT_TO_WORLD,
+    camera_intrinsics,
+    world_matrix,
+)
+from idr.datasets.synthetic_render import Picture, camera_rays, subpixel_offsets  # noqa: E402
+from idr.errors import InputError  # noqa: E402
+from idr.evaluation.loaded_run import LoadedRun, load_run  # noqa: E402
+
+Array = NDArray[np.float64]
+
+THICKNESSES = (8.0, 5.0, 3.0, 2.0, 1.5, 1.0)
+"""Diameters of the rods in pixels."""
+
+RING, BOTTOM, TOP = 0.38, -0.42, 0.46
+"""Distance of the rods from the middle, and the heights between which they stand; unit-sphere units."""
+
+PLATE_RADIUS, PLATE_BOTTOM = 0.52, -0.49
+SETTINGS = SceneSettings()
+PIXEL = CAMERA_DISTANCE / camera_intrinsics(SETTINGS.img_res)[0, 0]
+"""Side of a pixel at the middle of the unit sphere."""
+
+CUTS, CUT_SIDE = 200, 41
+"""Planes along a rod, and points along a side of the square in each."""
+
+_LIGHT, _AMBIENT = np.array([0.45, -0.6, 0.66]) / np.linalg.norm([0.45, -0.6, 0.66]), 0.45
+_COVERED = 0.5  # a pixel is in the mask when more than this fraction of it shows the object
+
+
+def cylinders() -> Array:
+    """Returns the scene: (C, 5) upright cylinders, the plate first: x, y, radius, bottom and top."""
+    angles = 2 * np.pi * np.arange(len(THICKNESSES)) / len(THICKNESSES)
+    rods = [
+        (RING * np.cos(angle), RING * np.sin(angle), PIXEL * thickness / 2, BOTTOM, TOP)
+        for angle, thickness in zip(angles, THICKNESSES, strict=True)
+    ]
+    return np.array([(0.0, 0.0, PLATE_RADIUS, PLATE_BOTTOM, BOTTOM), *rods])
+
+
+def hit_cylinder(origin: Array, directions: Array, cylinder: Array) -> tuple[Array, Array]:
+    """Intersects rays with one cylinder, its flat ends included.
+
+    Args:
+        origin: (3,) outside of it.
+        directions: (R, 3) unit vectors.
+        cylinder: (5,) see `cylinders`.
+
+    Returns:
+        (R,) depth of the first hit, infinite without one; (R, 3) outward normal there.
+    """
+    x, y, radius, bottom, top = cylinder
+    across, along = directions[:, :2], directions[:, 2]
+    from_axis = origin[:2] - (x, y)
+    depth, normals = np.full(len(directions), np.inf), np.zeros_like(directions)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        squared = (across**2).sum(axis=1)
+        middle = across @ from_axis
+        root = np.sqrt(middle**2 - squared * (from_axis @ from_axis - radius**2))
+        side = (-middle - root) / squared
+        height = origin[2] + side * along
+        found = (side > 0) & (height >= bottom) & (height <= top)
+        depth[found] = side[found]
+        normals[found, :2] = (from_axis + side[found, None] * across[found]) / radius
+        for end, upward in ((bottom, -1.0), (top, 1.0)):
+            flat = (end - origin[2]) / along
+            distance = np.linalg.norm(from_axis + flat[:, None] * across, axis=1)
+            found = (flat > 0) & (distance <= radius) & (flat < depth)
+            depth[found], normals[found] = flat[found], (0.0, 0.0, upward)
+    return depth, normals
+
+
+def shade(points: Array, normals: Array, part: NDArray[np.integer]) -> Array:
+    """Returns matt colours: a chequered plate, rods striped along their length.
+
+    Args:
+        points: (N, 3).
+        normals: (N, 3) unit normals.
+        part: (N,) which cylinder.
+    """
+    chequer = (np.floor(points[:, 0] / 0.15) + np.floor(points[:, 1] / 0.15)) % 2
+    stripe = np.floor(points[:, 2] / 0.12) % 2
+    dark = np.where(part == 0, chequer, stripe)[:, None]
+    plate = np.where(dark, [0.25, 0.45, 0.55], [0.85, 0.80, 0.65])
+    rods = np.where(dark, [0.75, 0.25, 0.20], [0.90, 0.70, 0.30])
+    light = _AMBIENT + (1 - _AMBIENT) * np.maximum(normals @ _LIGHT, 0.0)
+    return np.where(part[:, None] == 0, plate, rods) * light[:, None]
+
+
+def render(intrinsics: Array, pose: Array, img_res: tuple[int, int], supersampling: int) -> Picture:
+    """Renders a view.
+
+    Args:
+        intrinsics: (4, 4) K.
+        pose: (4, 4) camera-to-world, outside of the object.
+        img_res: Height and width.
+        supersampling: Samples along each side of a pixel.
+
+    Returns:
+        The picture; a pixel is the plain average of its samples.
+    """
+    height, width = img_res
+    offsets = subpixel_offsets(supersampling)
+    rows, columns = np.divmod(np.arange(height * width), width)
+    uv = np.column_stack((columns, rows))[:, None] + offsets  # (H*W, S, 2)
+    origin, directions = camera_rays(intrinsics, pose, uv.reshape(-1, 2))
+    hits = [hit_cylinder(origin, directions, cylinder) for cylinder in cylinders()]
+    depths = np.stack([depth for depth, _ in hits])  # (C, R)
+    part = depths.argmin(axis=0)
+    depth = depths.min(axis=0)
+    hit = np.isfinite(depth)
+    normals = np.stack([normal for _, normal in hits])[part, np.arange(len(part))]
+    rgb = np.ones_like(directions)
+    rgb[hit] = shade(origin + depth[hit, None] * directions[hit], normals[hit], part[hit])
+    shape = (height, width, len(offsets))
+    return Picture(rgb.reshape(*shape, 3).mean(axis=2), hit.reshape(shape).mean(axis=2))
+
+
+def write(folder: Path) -> None:
+    """Writes the scene's folder.
+
+    Raises:
+        InputError: It exists.
+    """
+    if folder.exists():
+        raise InputError(f"{folder} exists; choose another --write or move it away")
+    intrinsics, (poses, _) = camera_intrinsics(SETTINGS.img_res), scene_poses(SETTINGS)
+    matrices = {}
+    for kind in ("image", "mask"):
+        (folder / kind).mkdir(parents=True)
+    for i, pose in enumerate(poses):
+        picture = render(intrinsics, pose, SETTINGS.img_res, SETTINGS.supersampling)
+        iio.imwrite(folder / "image" / f"{i:03d}.png", np.rint(255 * picture.rgb).astype(np.uint8))
+        mask = np.where(picture.coverage > _COVERED, 255, 0).astype(np.uint8)
+        iio.imwrite(folder / "mask" / f"{i:03d}.png", mask)
+        matrices |= {f"world_mat_{i}": world_matrix(intrinsics, pose), f"scale_mat_{i}": UNIT_TO_WORLD}
+    np.savez(folder / "cameras.npz", allow_pickle=False, **matrices)
+    about = {"thicknesses_pixels": THICKNESSES, "cylinders": cylinders().tolist()}
+    (folder / "rods.json").write_text(json.dumps(about, indent=2) + "\n")
+
+
+def cut_rod(run: LoadedRun, rod: Array) -> dict[str, float | None]:
+    """Looks for a rod in a trained run.
+
+    Args:
+        run: The run.
+        rod: (5,) see `cylinders`.
+
+    Returns:
+        ``kept``, the share of its length where anything is inside within a pixel of it, and ``diameter``
+        over the true one there, None without any.
+    """
+    x, y, radius, bottom, top = rod
+    reach = radius + PIXEL
+    side = np.linspace(-reach, reach, CUT_SIDE)
+    across = np.stack(np.meshgrid(side, side), axis=-1).reshape(-1, 2)
+    across = across[np.linalg.norm(across, axis=1) <= reach]  # (S, 2)
+    # Half a pixel off the ends, which are rounded in any reconstruction.
+    heights = np.linspace(bottom + PIXEL, top - PIXEL, CUTS)
+    points = np.empty((CUTS, len(across), 3))
+    points[..., :2], points[..., 2] = across + (x, y), heights[:, None]
+    inside = np.asarray(run.sdf(points)) < 0  # (CUTS, S)
+    there = inside.any(axis=1)
+    if not there.any():
+        return {"kept": 0.0, "diameter": None}
+    area = inside[there].mean() * len(across) * (side[1] - side[0]) ** 2
+    return {"kept": float(there.mean()), "diameter": float(np.sqrt(area / np.pi) / radius)}
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Writes the scene, looks for the rods in runs, or both."""
+    if not arguments.write and not arguments.runs:
+        raise InputError("nothing to do; expected --write FOLDER, --runs RUN ..., or both")
+    if arguments.write:
+        write(Path(arguments.write))
+        say(f"wrote {arguments.write}")
+    found: dict[str, Any] = {}
+    for path in arguments.runs:
+        run = load_run(path, device="cpu")
+        found[str(path)] = [cut_rod(run, rod) for rod in cylinders()[1:]]
+    return {**machine(), "thicknesses_pixels": THICKNESSES, "rods": found}
+
+
+def report(result: dict[str, Any]) -> None:
+    """Prints the table."""
+    runs = result["rods"]
+    if not runs:
+        return
+    say("| thickness, pixels | " + " | ".join(f"kept, {run} | diameter, {run}" for run in runs) + " |")
+    say("| ---: |" + " ---: |" * (2 * len(runs)))
+    for k, thickness in enumerate(result["thicknesses_pixels"]):
+        cells = []
+        for rods in runs.values():
+            diameter = rods[k]["diameter"]
+            cells.append(f"{rods[k]['kept']:.2f} | {'' if diameter is None else f'{diameter:.2f}'}")
+        say(f"| {thickness:g} | " + " | ".join(cells) + " |")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command."""
+    parser = make_parser("Writes a scene of rods, and looks for them in runs that were trained on it.")
+    parser.add_argument("--write", default=None, metavar="FOLDER", help="scene to write")
+    parser.add_argument("--runs", nargs="+", default=[], metavar="RUN", help="runs that were trained on it")
+    return parser
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_benchmark(build_parser(), measure, report))
