@@ -167,7 +167,8 @@ class IDRNetwork(nn.Module):
 
         The Eikonal loss takes its points as constants, the mask loss moves the cameras through them. So the
         pass is made at constant points, and f gets its dependence on them from the gradient that the pass
-        returns: the same first derivatives as if f were evaluated at the points themselves.
+        returns: the same first derivatives as if f were evaluated at the points themselves, by differences
+        (``gradient = numerical``) up to their error.
 
         Args:
             points: (R, 3) traced points, may carry a gradient to the cameras.

@@ -36,8 +36,10 @@ class ImplicitNetworkConfig:
         weight_norm: Normalise weight rows.
         multires: Octaves of the positional encoding; 0 for none.
         encoding: Block of another encoding of points (`idr.model.encodings`), in place of ``multires``.
-        gradient: How f's gradient is found: ``analytic``, or ``numerical``, by central differences whose step
-            is the side of the encoding's finest open cells (Li et al. 2023, section 3.1).
+        gradient: How f's gradient is found: ``analytic``, or ``numerical``, by central differences (Li et al.
+            2023, section 3.1), in training and in evaluation.
+        gradient_step: Of ``numerical``: how far f is asked to either side, in sides of the encoding's finest
+            open cells.
     """
 
     d_in: int
@@ -50,6 +52,7 @@ class ImplicitNetworkConfig:
     multires: int = 0
     encoding: Mapping[str, Any] | None = None
     gradient: Literal["analytic", "numerical"] = "analytic"
+    gradient_step: float = 1.0
 
     def __post_init__(self) -> None:
         where = "model.implicit_network"
@@ -64,6 +67,15 @@ class ImplicitNetworkConfig:
             raise InputError(
                 f"{where}.multires = {self.multires}: the block {where}.encoding takes its place; "
                 "leave one of them out"
+            )
+        if self.gradient_step <= 0:
+            raise InputError(
+                f"{where}.gradient_step = {self.gradient_step}: expected a step above 0, in sides of a cell"
+            )
+        if self.gradient != "numerical" and self.gradient_step != 1:
+            raise InputError(
+                f"{where}.gradient_step: belongs to gradient = numerical, got gradient = {self.gradient}; "
+                "set gradient = numerical, or leave the key out"
             )
 
 
@@ -83,6 +95,7 @@ class ImplicitNetwork(nn.Module):
         self.encoding = _encoding(config)
         self.skip_in = frozenset(config.skip_in)
         self.by_differences = config.gradient == "numerical"
+        self.gradient_step = config.gradient_step
         width_in = self.encoding.width
         dims = (width_in, *config.dims, config.d_out + feature_vector_size)
         self.num_layers = len(dims) - 1
@@ -180,6 +193,8 @@ class ImplicitNetwork(nn.Module):
             output: (N, 1 + F) as `forward` returns.
             gradient: (N, 3) df/dx, differentiable again unless gradients are switched off outside.
         """
+        if self.by_differences:
+            return self._differences(x, None)
         return self._fused(x, None) or self._with_gradient(x, self.forward)
 
     def sdf_and_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -192,6 +207,8 @@ class ImplicitNetwork(nn.Module):
             distance: (N, 1).
             gradient: (N, 3) df/dx, differentiable again unless gradients are switched off outside.
         """
+        if self.by_differences:
+            return self._differences(x, 1)
         return self._fused(x, 1) or self._with_gradient(x, lambda points: self.sdf(points).unsqueeze(1))
 
     def _fused(self, x: Tensor, num_outputs: int | None) -> tuple[Tensor, Tensor] | None:
@@ -205,7 +222,7 @@ class ImplicitNetwork(nn.Module):
             As `value_and_gradient`, or None: plain torch has to.
         """
         grid = self.encoding
-        if self.by_differences or self.skip_in or not isinstance(grid, HashGrid):
+        if self.skip_in or not isinstance(grid, HashGrid):
             return None
         compiled = grid.compiled_levels(x)
         if compiled is None:
@@ -222,8 +239,6 @@ class ImplicitNetwork(nn.Module):
 
     def _with_gradient(self, x: Tensor, evaluate: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
         """Evaluates something whose first column is f, and f's gradient."""
-        if self.by_differences:
-            return evaluate(x), self._differences(x)
         create_graph = torch.is_grad_enabled()
         with torch.enable_grad():
             points = x if x.requires_grad else x.detach().requires_grad_(True)
@@ -238,14 +253,30 @@ class ImplicitNetwork(nn.Module):
             )
         return (output, gradient) if create_graph else (output.detach(), gradient)
 
-    def _differences(self, x: Tensor) -> Tensor:
-        """Returns f's gradient (N, 3) by central differences over the finest open cells."""
-        step = self.encoding.spacing()
-        assert step is not None
-        steps = step * torch.eye(3, dtype=x.dtype, device=x.device)
-        beside = torch.cat([x + sign * along for sign in (1, -1) for along in steps])  # (6 N, 3)
-        ahead, behind = self.sdf(beside).view(2, 3, -1)  # (3, N) each
-        return ((ahead - behind) / (2 * step)).T
+    def _differences(self, x: Tensor, num_outputs: int | None) -> tuple[Tensor, Tensor]:
+        """Evaluates the network, and f's gradient by central differences (Li et al. 2023, section 3.1).
+
+        Both are plain functions of the network's values at 7 N points, so that training differentiates once.
+        With a step of a cell, the cells beside a point's have a part in its gradient, and the Eikonal loss
+        makes them agree; the analytic one knows a point's own cell alone.
+
+        Args:
+            x: (N, 3) points.
+            num_outputs: Outputs wanted; None for all.
+
+        Returns:
+            As `value_and_gradient`.
+        """
+        spacing = self.encoding.spacing()
+        assert spacing is not None
+        step = self.gradient_step * spacing
+        along = step * torch.eye(3, dtype=x.dtype, device=x.device).unsqueeze(1)  # (3, 1, 3)
+        around = torch.cat((x.unsqueeze(0), x + along, x - along))  # (7, N, 3)
+        hidden = self._hidden(around.flatten(0, 1)).unflatten(0, (7, x.shape[0]))  # (7, N, width)
+        last = self.layer(self.num_layers - 1)
+        output = functional.linear(hidden[0], last.weight[:num_outputs], last.bias[:num_outputs])
+        change = functional.linear(hidden[1:4] - hidden[4:], last.weight[:1])  # (3, N, 1)
+        return output, change.squeeze(2).T / (2 * step)
 
     def gradient(self, x: Tensor) -> Tensor:
         """Returns the gradient of the signed distance, not normalised.

@@ -146,9 +146,19 @@ def test_closed_levels_are_zero_and_get_no_gradient(backend: str) -> None:
     first_closed = encoding.grids[2].offset
     assert encoding.table.grad is not None
     assert encoding.table.grad[:first_closed].any() and not encoding.table.grad[first_closed:].any()
-    assert encoding.spacing() == 2.5 / 4
     encoding.open_levels = 0.0
     assert torch.equal(encoding(x)[:, :3], x) and not encoding(x)[:, 3:].any()
+
+
+def test_spacing_follows_the_finest_open_level() -> None:
+    """The grids have 2, 4, 8 and 16 cells over 2.5."""
+    encoding = grid()
+    for open_levels, cells in ((0.0, 2), (0.4, 2), (1.0, 2), (2.0, 4), (3.0, 8), (4.0, 16), (9.0, 16)):
+        encoding.open_levels = open_levels
+        assert encoding.spacing() == 2.5 / cells
+    for open_levels in (1.25, 2.5, 3.999):  # between levels equal steps are equal factors
+        encoding.open_levels = open_levels
+        assert encoding.spacing() == pytest.approx(2.5 / 2**open_levels, rel=1e-12)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -53,23 +53,6 @@ def test_gradient_is_that_of_differences() -> None:
     assert (network.gradient(x).squeeze(1) - exact).abs().max() < 1e-5
 
 
-def test_numerical_gradient_spans_the_finest_open_cells() -> None:
-    network = implicit_network(encoding=BLOCK, gradient="numerical")
-    with torch.no_grad():
-        network.encoding.table.uniform_(-0.1, 0.1)  # type: ignore[operator]
-    x = torch.rand(20, 3, dtype=torch.float64) - 0.5
-    for open_levels, cells in ((6.0, 64), (0.5, 4)):
-        network.encoding.open_levels = open_levels
-        gradient = network.gradient(x).squeeze(1)
-        expected = central_differences(lambda x: network.sdf(x).detach(), x, 2.0 / cells)
-        assert torch.allclose(gradient, expected, atol=1e-12) and gradient.requires_grad
-
-
-def test_numerical_gradient_needs_levels() -> None:
-    with pytest.raises(InputError, match=r"gradient = numerical.*sinusoids has none.*hashgrid"):
-        implicit_network(multires=2, gradient="numerical")
-
-
 def test_sinusoids_by_name_are_the_published_ones() -> None:
     named = implicit_network(encoding={"type": "sinusoids", "multires": 2})
     published = implicit_network(multires=2)
@@ -92,6 +75,9 @@ def test_sinusoids_by_name_are_the_published_ones() -> None:
         (f"{ENCODING}.type=hashgird", rf"{ENCODING}.type = hashgird: .*did you mean hashgrid\?"),
         ("model.implicit_network.multires=2", r"multires = 2: the block .*encoding takes its place"),
         ("model.implicit_network.gradient=exact", r"gradient: got 'exact'.*analytic, numerical"),
+        ("model.implicit_network.gradient_step=0.5", "gradient_step: belongs to gradient = numerical, got"),
+        ("model.implicit_network.gradient_step=-1", r"gradient_step = -1\.0: expected a step above 0"),
+        ("model.implicit_network.gradeint_step=2", r"unknown key \(did you mean gradient_step\?\)"),
         (
             "model.rendering_network.encoding_view={type=spherical_harmonics}",
             "takes the place of multires_view",

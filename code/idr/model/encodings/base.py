@@ -46,7 +46,10 @@ class Encoding(nn.Module):
         raise NotImplementedError
 
     def spacing(self) -> float | None:
-        """Returns the side of the finest open cells, unit-sphere frame; None without levels."""
+        """Returns the side of the finest open cells, unit-sphere frame; None without levels.
+
+        As a level opens, it goes from the side of the level before to its own.
+        """
         return None
 
 

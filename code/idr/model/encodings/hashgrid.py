@@ -141,9 +141,14 @@ class HashGrid(Encoding):
             self.register_buffer(f"_{name}", numbers, persistent=False)
 
     def spacing(self) -> float:
-        """Returns the side of the finest open cells, unit-sphere frame."""
-        finest = self.grids[max(self._num_open() - 1, 0)]
-        return 2 * self.config.bound / finest.resolution
+        """Returns the side of the finest open cells, see `Encoding.spacing`; it goes by equal factors.
+
+        With no level open it is that of the coarsest.
+        """
+        open_levels = min(max(self.open_levels, 1.0), float(self.levels))
+        whole = math.floor(open_levels)
+        coarse, fine = (self.grids[number - 1].resolution for number in (whole, math.ceil(open_levels)))
+        return 2 * self.config.bound / (coarse * (fine / coarse) ** (open_levels - whole))
 
     def _num_open(self) -> int:
         """Returns the number of levels that are open or partly open."""
