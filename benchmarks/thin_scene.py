@@ -34,6 +34,7 @@ from idr.datasets.synthetic_cameras import (  # noqa: E402
     camera_intrinsics,
     world_matrix,
 )
+from idr.datasets.synthetic_folder import whole_folder  # noqa: E402
 from idr.datasets.synthetic_render import Picture, camera_rays, subpixel_offsets  # noqa: E402
 from idr.errors import InputError  # noqa: E402
 from idr.evaluation.loaded_run import LoadedRun, load_run  # noqa: E402
@@ -55,7 +56,6 @@ CUTS, CUT_SIDE = 200, 41
 """Planes along a rod, and points along a side of the square in each."""
 
 _LIGHT, _AMBIENT = np.array([0.45, -0.6, 0.66]) / np.linalg.norm([0.45, -0.6, 0.66]), 0.45
-_COVERED = 0.5  # a pixel is in the mask when more than this fraction of it shows the object
 
 
 def cylinders() -> Array:
@@ -147,7 +147,7 @@ def render(intrinsics: Array, pose: Array, img_res: tuple[int, int], supersampli
 
 
 def write(folder: Path) -> None:
-    """Writes the scene's folder.
+    """Writes the scene's folder, whole or not at all.
 
     Raises:
         InputError: It exists.
@@ -156,17 +156,18 @@ def write(folder: Path) -> None:
         raise InputError(f"{folder} exists; choose another --write or move it away")
     intrinsics, (poses, _) = camera_intrinsics(SETTINGS.img_res), scene_poses(SETTINGS)
     matrices = {}
-    for kind in ("image", "mask"):
-        (folder / kind).mkdir(parents=True)
-    for i, pose in enumerate(poses):
-        picture = render(intrinsics, pose, SETTINGS.img_res, SETTINGS.supersampling)
-        iio.imwrite(folder / "image" / f"{i:03d}.png", np.rint(255 * picture.rgb).astype(np.uint8))
-        mask = np.where(picture.coverage > _COVERED, 255, 0).astype(np.uint8)
-        iio.imwrite(folder / "mask" / f"{i:03d}.png", mask)
-        matrices |= {f"world_mat_{i}": world_matrix(intrinsics, pose), f"scale_mat_{i}": UNIT_TO_WORLD}
-    np.savez(folder / "cameras.npz", allow_pickle=False, **matrices)
-    about = {"thicknesses_pixels": THICKNESSES, "cylinders": cylinders().tolist()}
-    (folder / "rods.json").write_text(json.dumps(about, indent=2) + "\n")
+    with whole_folder(folder) as unfinished:
+        for kind in ("image", "mask"):
+            (unfinished / kind).mkdir()
+        for i, pose in enumerate(poses):
+            picture = render(intrinsics, pose, SETTINGS.img_res, SETTINGS.supersampling)
+            pixels = np.rint(255 * picture.rgb).astype(np.uint8)
+            iio.imwrite(unfinished / "image" / f"{i:03d}.png", pixels)
+            iio.imwrite(unfinished / "mask" / f"{i:03d}.png", picture.mask)
+            matrices |= {f"world_mat_{i}": world_matrix(intrinsics, pose), f"scale_mat_{i}": UNIT_TO_WORLD}
+        np.savez(unfinished / "cameras.npz", allow_pickle=False, **matrices)
+        about = {"thicknesses_pixels": THICKNESSES, "cylinders": cylinders().tolist()}
+        (unfinished / "rods.json").write_text(json.dumps(about, indent=2) + "\n")
 
 
 def cut_rod(run: LoadedRun, rod: Array) -> dict[str, float | None]:

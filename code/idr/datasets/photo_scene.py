@@ -34,7 +34,6 @@ _DISTANCE, _DISTANCE_JITTER, _ANGLE_JITTER, _TARGET_JITTER = 2.9, 0.15, 4.0, 0.0
 _TARGET = np.array([0.0, 0.0, -0.08])
 _SENSOR_NOISE = 0.006
 _JPEG_QUALITY = 92
-_COVERED = 0.5
 _FILM_WIDTH = 36.0  # mm, of the format that EXIF's equivalent focal length refers to
 _CROP = 7.6  # a phone's sensor against that format
 # How the phone was held, by the view's number modulo 8: roll in degrees, and EXIF's orientation for it.
@@ -155,8 +154,7 @@ def _write_files(
         image = Image.fromarray(pixels)
         exif = _exif(lens, settings.img_res, _HOLDS.get(i % 8, _UPRIGHT)[1])
         image.save(photos / f"{name}.jpg", quality=_JPEG_QUALITY, exif=exif)
-        mask = np.where(picture.coverage > _COVERED, 255, 0).astype(np.uint8)
-        iio.imwrite(truth / "mask" / f"{name}.png", mask)
+        iio.imwrite(truth / "mask" / f"{name}.png", picture.mask)
         matrices[f"scale_mat_{i}"] = UNIT_TO_WORLD
         matrices[f"world_mat_{i}"] = world_matrix(lens.intrinsics, pose)
         progress(f"photograph {i + 1} of {settings.num_views}")

@@ -44,7 +44,6 @@ __all__ = ["SceneSettings", "exact_forward", "exact_mesh", "read_exact_mesh", "s
 GENERATOR_VERSION = 1
 """Goes up whenever the same settings give other files."""
 
-_COVERED = 0.5  # a pixel is in the mask when more than this fraction of it shows the object
 _MOST_WORKERS = 8
 
 Extractor = Callable[[Callable[[Array], Array], float, int], tuple[Array, NDArray[np.integer]]]
@@ -189,9 +188,7 @@ def _write_files(folder: Path, settings: SceneSettings, extract: Extractor) -> l
     (folder / "mask").mkdir()
     for i, picture in enumerate(pictures):
         iio.imwrite(folder / "image" / f"{i:03d}.png", np.rint(255 * picture.rgb).astype(np.uint8))
-        iio.imwrite(
-            folder / "mask" / f"{i:03d}.png", np.where(picture.coverage > _COVERED, 255, 0).astype(np.uint8)
-        )
+        iio.imwrite(folder / "mask" / f"{i:03d}.png", picture.mask)
     write_surface(folder / SURFACE_FILE, *exact_mesh(extract, settings.mesh_resolution))
     about = {"generator": GENERATOR, "version": GENERATOR_VERSION, **asdict(settings)}
     about |= {"holdout": settings.holdout, "unit_to_world": UNIT_TO_WORLD.tolist()}

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from idr.datasets.synthetic_appearance import shade
@@ -20,6 +21,7 @@ SMALLEST_STEP = 5e-4
 
 _BRACKET_STEPS = 3  # regula falsi (Illinois) steps within a bracket of SMALLEST_STEP: exact to about 1e-10
 _WHITE = 1.0
+_COVERED = 0.5  # a pixel is in the mask when more than this fraction of it shows the object
 _SAMPLES_AT_ONCE = 1 << 18
 
 
@@ -34,6 +36,11 @@ class Picture:
 
     rgb: Array
     coverage: Array
+
+    @property
+    def mask(self) -> NDArray[np.uint8]:
+        """(H, W) 255 where more than half of a pixel shows the object, else 0."""
+        return np.where(self.coverage > _COVERED, 255, 0).astype(np.uint8)
 
 
 def camera_rays(intrinsics: Array, pose: Array, uv: Array) -> tuple[Array, Array]:
