@@ -65,10 +65,9 @@ class _Field(torch.autograd.Function):
         activations, derivatives = [encoded], list[Tensor]()
         for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
             hidden = torch.addmm(bias, activations[-1], weight.T)
-            for kept, new in zip(
-                (activations, derivatives), value_and_slope(hidden, shape.beta), strict=True
-            ):
-                kept.append(new)
+            activation, derivative = value_and_slope(hidden, shape.beta)
+            activations.append(activation)
+            derivatives.append(derivative)
         output = torch.addmm(biases[-1], activations[-1], weights[-1].T)
         # Back to the point: back[i] is v_(i + 1), passed[i] is u_(i + 1).
         passed = [weights[-1][:1]]
