@@ -53,6 +53,15 @@ def idr_network(seed: int = 0, **changes: Any) -> IDRNetwork:
         return IDRNetwork(conf(**changes))
 
 
+def fill_parameters(network: nn.Module) -> None:
+    """Gives all parameters numbers that count, a grid's table larger ones; the same for the same network."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            size = 1.0 if name.endswith("table") else 0.3
+            parameter.copy_(size * (2 * torch.rand(parameter.shape, generator=generator) - 1))
+
+
 def implicit_network(seed: int = 0, features: int = 4, **keys: Any) -> ImplicitNetwork:
     """An implicit network with two hidden layers of 12 unless told otherwise, in float64."""
     config = ImplicitNetworkConfig(**({"d_in": 3, "d_out": 1, "dims": (12, 12)} | keys))

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from idr.model import fused_field
 from idr.model.implicit_network import ImplicitNetwork, ImplicitNetworkConfig
+from tests.model.networks import fill_parameters
 
 NUM_POINTS = 200
 
@@ -24,11 +25,7 @@ def network(
     }  # fmt: skip
     config = ImplicitNetworkConfig(3, 1, tuple(dims), bias=0.6, weight_norm=weight_norm, encoding=block)
     made = ImplicitNetwork(5, config)
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, parameter in made.named_parameters():
-            size = 1.0 if name.endswith("table") else 0.3
-            parameter.copy_(size * (2 * torch.rand(parameter.shape, generator=generator) - 1))
+    fill_parameters(made)
     return made
 
 

@@ -11,7 +11,14 @@ from torch import Tensor
 from idr.errors import InputError
 from idr.model.implicit_differentiable_renderer import IDRNetwork, StepDraws
 from idr.model.implicit_network import ImplicitNetwork, ImplicitNetworkConfig
-from tests.model.networks import camera_input, central_differences, idr_network, implicit_network, loss_of
+from tests.model.networks import (
+    camera_input,
+    central_differences,
+    fill_parameters,
+    idr_network,
+    implicit_network,
+    loss_of,
+)
 
 BLOCK = {
     "type": "hashgrid", "levels": 4, "features": 2, "log2_table": 8, "base_resolution": 3,
@@ -23,11 +30,7 @@ def network(backend: str = "torch", features: int = 4, **keys: Any) -> ImplicitN
     """A network whose grid and layers all count, the same for each backend, in float32."""
     block = {**BLOCK, "backend": backend}
     made = ImplicitNetwork(features, ImplicitNetworkConfig(3, 1, (16, 12), encoding=block, **keys))
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, parameter in made.named_parameters():
-            size = 1.0 if name.endswith("table") else 0.3
-            parameter.copy_(size * (2 * torch.rand(parameter.shape, generator=generator) - 1))
+    fill_parameters(made)
     return made
 
 
