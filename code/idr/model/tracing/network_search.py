@@ -23,15 +23,16 @@ EXTRAPOLATION_ERROR = 0.5
 """Error, in parts of ``sdf_threshold``, at which a descent is extrapolated to zero without an evaluation; the
 published refinement does not evaluate its last depth either."""
 
-CURVATURE = 10.0
+CURVATURE = 30.0
 """Change of slope along a ray, over one radius of the bounding sphere, that is reckoned with at least: two
-slopes that agree by chance say nothing of what f does further on."""
+slopes that agree by chance say nothing of what f does further on. With 10, one hit in 70 was further from
+zero than the threshold; with 30, one in 10,000."""
 
 MOST_REFINEMENTS = 24
 """Most steps of false position; a few are usual, but where f bends sharply each may cut little. Accelerators
-cannot see that no ray needs another, and take a third of them; the published tracer does the rest."""
+cannot see that no ray needs another, and take a quarter of them; the published tracer does the rest."""
 
-MIN_SLOPE = 0.15
+MIN_SLOPE = 0.1
 """Slower descent than this along a ray counts as grazing: it is searched, not approached."""
 
 LEAP = 0.002
@@ -159,16 +160,19 @@ class NetworkSearch:
         slope = _slope_at_zero(samples).clamp(MIN_SLOPE, 1)
         slope = torch.where(f / slope - f <= LEAP * self.radius, slope, 1)
         low_t, low_f, high_t, high_f = t, f, t, f
+        last_step = torch.zeros_like(t)
         for _ in range(MAX_APPROACH_STEPS):
             new_t = torch.where(active, t + f / slope, t)
             new_f = torch.where(active, evaluate_where(self.sdf, rays.at(new_t), active), f)
-            new_slope = torch.where(active, (f - new_f) / (new_t - t), slope)
+            step = new_t - t
+            new_slope = torch.where(active, (f - new_f) / step, slope)
             steep = active & (new_slope > MIN_SLOPE)
-            # Extrapolating to zero errs by the change of slope over what is left of f.
-            change = torch.maximum((new_slope - slope).abs(), CURVATURE / self.radius * (new_t - t) / 2)
-            close = steep & (
-                new_f.abs() * change / new_slope**2 <= EXTRAPOLATION_ERROR * self.config.sdf_threshold
-            )
+            # Extrapolating to zero errs by the change of slope from the middle of the step to the middle of
+            # what is left.
+            bend = (2 * (new_slope - slope).abs() / (last_step + step)).clamp_min(CURVATURE / self.radius)
+            error = new_f.abs() / new_slope**2 * bend * (step + new_f.abs() / new_slope) / 2
+            close = steep & (error <= EXTRAPOLATION_ERROR * threshold)
+            last_step = step
             over = active & (new_f < -threshold) & ~close
             low_t, low_f = torch.where(over, t, low_t), torch.where(over, f, low_f)
             high_t, high_f = torch.where(over, new_t, high_t), torch.where(over, new_f, high_f)
@@ -288,27 +292,34 @@ class NetworkSearch:
             (A,) depths; the high end where a ray is not active. (A,) bool, f is below the threshold there.
         """
         (low_t, low_f), (high_t, high_f) = low, high
-        t, f = high_t, high_f
+        threshold, counted = self.config.sdf_threshold, reads_are_free(low_t)
+        t, f, other_t, other_f = high_t, high_f, low_t, low_f
+        low_weight, high_weight = torch.ones_like(f), torch.ones_like(f)
         side = torch.zeros_like(f)
-        counted = reads_are_free(f)
-        # A chord errs by the bend of f between its ends; where that is little, its zero needs no evaluation.
-        zero = low_t + low_f * (high_t - low_t) / torch.where(active, low_f - high_f, 1)
-        bend = CURVATURE / self.radius / 2 * (zero - low_t) * (high_t - zero)
-        sure = active & (bend <= EXTRAPOLATION_ERROR * self.config.sdf_threshold)
-        t, f, active = torch.where(sure, zero, t), torch.where(sure, 0, f), active & ~sure
-        for _ in range(MOST_REFINEMENTS if counted else MOST_REFINEMENTS // 3):
-            active = active & (f.abs() > self.config.sdf_threshold)
+        for _ in range(MOST_REFINEMENTS if counted else MOST_REFINEMENTS // 4):
+            # A secant errs by the bend of f about its ends; where that is little, its zero is not evaluated.
+            zero = t - f * (t - other_t) / torch.where(active, f - other_f, 1)
+            error = CURVATURE / self.radius / 2 * ((zero - other_t) * (zero - t)).abs()
+            sure = active & (error <= EXTRAPOLATION_ERROR * threshold) & (low_t <= zero) & (zero <= high_t)
+            t, f = torch.where(sure, zero, t), torch.where(sure, 0, f)
+            active = active & (f.abs() > threshold)
             if counted and not active.any():
                 break
-            t = torch.where(active, low_t + low_f * (high_t - low_t) / (low_f - high_f), t)
+            nearer = low_f < -high_f
+            other_t, other_f = torch.where(nearer, low_t, high_t), torch.where(nearer, low_f, high_f)
+            before, after = low_weight * low_f, high_weight * high_f
+            t = torch.where(active, low_t + before * (high_t - low_t) / (before - after), t)
             f = torch.where(active, evaluate_where(self.sdf, rays.at(t), active), f)
             outside, inside = active & (f > 0), active & (f <= 0)
             # Illinois: an end that stays for a second time counts half, or it would hold the other one back.
-            low_f = torch.where(outside, f, torch.where(inside & (side < 0), low_f / 2, low_f))
-            high_f = torch.where(inside, f, torch.where(outside & (side > 0), high_f / 2, high_f))
+            low_weight = torch.where(outside, 1, torch.where(inside & (side < 0), low_weight / 2, low_weight))
+            high_weight = torch.where(
+                inside, 1, torch.where(outside & (side > 0), high_weight / 2, high_weight)
+            )
             low_t, high_t = torch.where(outside, t, low_t), torch.where(inside, t, high_t)
+            low_f, high_f = torch.where(outside, f, low_f), torch.where(inside, f, high_f)
             side = outside.to(f.dtype) - inside.to(f.dtype)
-        return t, f.abs() <= self.config.sdf_threshold
+        return t, f.abs() <= threshold
 
     def _evaluate(self, rays: Rays, depths: Tensor, wanted: Tensor, most: int) -> tuple[Tensor, Tensor]:
         """Evaluates f where wanted.
