@@ -12,10 +12,10 @@ from torch import Tensor
 
 from idr.fields.sdf_grid import halve_linear
 
-LATTICES = (3, 5, 9, 17)
+LATTICES = (3, 5, 9, 17, 33)
 """Nodes along a side, coarse to fine: the coarse ones carry a correction to where few points are."""
 
-DAMPING = 0.5
+DAMPING = 1.0
 """Weight of no correction at a node, in points."""
 
 WAVY_NODES = 9
