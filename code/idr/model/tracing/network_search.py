@@ -24,9 +24,8 @@ EXTRAPOLATION_ERROR = 0.5
 published refinement does not evaluate its last depth either."""
 
 CURVATURE = 30.0
-"""Change of slope along a ray, over one radius of the bounding sphere, that is reckoned with at least: two
-slopes that agree by chance say nothing of what f does further on. With 10, one hit in 70 was further from
-zero than the threshold; with 30, one in 10,000."""
+"""Change of slope along a ray, over one radius of the bounding sphere, that is reckoned with at least: slopes
+that agree by chance say nothing of what f does further on. With 10, one hit in 70 is beyond the threshold."""
 
 MOST_REFINEMENTS = 24
 """Most steps of false position; a few are usual, but where f bends sharply each may cut little. Accelerators
@@ -159,27 +158,23 @@ class NetworkSearch:
         active, crossed = f > threshold, torch.zeros_like(done)
         slope = _slope_at_zero(samples).clamp(MIN_SLOPE, 1)
         slope = torch.where(f / slope - f <= LEAP * self.radius, slope, 1)
-        low_t, low_f, high_t, high_f = t, f, t, f
-        last_step = torch.zeros_like(t)
+        low_t, low_f, high_t, high_f, last_step = t, f, t, f, torch.zeros_like(t)
         for _ in range(MAX_APPROACH_STEPS):
             new_t = torch.where(active, t + f / slope, t)
             new_f = torch.where(active, evaluate_where(self.sdf, rays.at(new_t), active), f)
             step = new_t - t
             new_slope = torch.where(active, (f - new_f) / step, slope)
             steep = active & (new_slope > MIN_SLOPE)
-            # Extrapolating to zero errs by the change of slope from the middle of the step to the middle of
-            # what is left.
+            # Extrapolating to zero errs by the change of slope until the middle of what is left.
             bend = (2 * (new_slope - slope).abs() / (last_step + step)).clamp_min(CURVATURE / self.radius)
             error = new_f.abs() / new_slope**2 * bend * (step + new_f.abs() / new_slope) / 2
             close = steep & (error <= EXTRAPOLATION_ERROR * threshold)
-            last_step = step
             over = active & (new_f < -threshold) & ~close
             low_t, low_f = torch.where(over, t, low_t), torch.where(over, f, low_f)
             high_t, high_f = torch.where(over, new_t, high_t), torch.where(over, new_f, high_f)
-            done = done | close | (active & (new_f.abs() <= threshold))
-            crossed = crossed | over
+            done, crossed = done | close | (active & (new_f.abs() <= threshold)), crossed | over
             t, f = torch.where(close, new_t + new_f / new_slope, new_t), new_f
-            slope = new_slope
+            slope, last_step = new_slope, step
             active = steep & ~done & ~crossed & (t < samples.far)
         refined, found = self._refine(rays, (low_t, low_f), (high_t, high_f), crossed)
         hit = done | (crossed & found)
@@ -294,8 +289,7 @@ class NetworkSearch:
         (low_t, low_f), (high_t, high_f) = low, high
         threshold, counted = self.config.sdf_threshold, reads_are_free(low_t)
         t, f, other_t, other_f = high_t, high_f, low_t, low_f
-        low_weight, high_weight = torch.ones_like(f), torch.ones_like(f)
-        side = torch.zeros_like(f)
+        side, weight = torch.zeros_like(f), torch.ones_like(f)
         for _ in range(MOST_REFINEMENTS if counted else MOST_REFINEMENTS // 4):
             # A secant errs by the bend of f about its ends; where that is little, its zero is not evaluated.
             zero = t - f * (t - other_t) / torch.where(active, f - other_f, 1)
@@ -307,18 +301,16 @@ class NetworkSearch:
                 break
             nearer = low_f < -high_f
             other_t, other_f = torch.where(nearer, low_t, high_t), torch.where(nearer, low_f, high_f)
-            before, after = low_weight * low_f, high_weight * high_f
+            before = torch.where(side < 0, weight, 1) * low_f
+            after = torch.where(side > 0, weight, 1) * high_f
             t = torch.where(active, low_t + before * (high_t - low_t) / (before - after), t)
             f = torch.where(active, evaluate_where(self.sdf, rays.at(t), active), f)
             outside, inside = active & (f > 0), active & (f <= 0)
             # Illinois: an end that stays for a second time counts half, or it would hold the other one back.
-            low_weight = torch.where(outside, 1, torch.where(inside & (side < 0), low_weight / 2, low_weight))
-            high_weight = torch.where(
-                inside, 1, torch.where(outside & (side > 0), high_weight / 2, high_weight)
-            )
+            new_side = outside.to(f.dtype) - inside.to(f.dtype)
+            side, weight = new_side, torch.where(side * new_side > 0, weight / 2, 1)
             low_t, high_t = torch.where(outside, t, low_t), torch.where(inside, t, high_t)
             low_f, high_f = torch.where(outside, f, low_f), torch.where(inside, f, high_f)
-            side = outside.to(f.dtype) - inside.to(f.dtype)
         return t, f.abs() <= threshold
 
     def _evaluate(self, rays: Rays, depths: Tensor, wanted: Tensor, most: int) -> tuple[Tensor, Tensor]:
