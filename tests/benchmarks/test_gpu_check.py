@@ -9,10 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-import idr.model.tracing.accelerated as accelerated
 import idr.model.tracing.common as common
 import idr.model.tracing.network_search as network_search
-import idr.model.tracing.published as published
 from idr.errors import TrainingStoppedError
 from tests.parity import golden
 
@@ -72,8 +70,7 @@ def test_only_a_gradient_that_is_off_by_little_is_put_down_to_rounding(
 def test_reads_of_steps_that_cost_some(
     gpu_check, arguments: argparse.Namespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (accelerated, common, network_search, published):
-        monkeypatch.setattr(module, "reads_are_free", lambda like: False)
+    monkeypatch.setattr(common, "FREE_READS", frozenset())
     steps = gpu_check.Steps("accelerated", arguments, CPU)
     steps.optimizer = torch.optim.SGD(steps.model.parameters(), lr=0.0)  # the grid serves on
     steps.step()
@@ -85,8 +82,7 @@ def test_reads_of_steps_that_cost_some(
 def test_reads_do_not_grow_with_the_rays_that_the_grid_leaves_open(
     gpu_check, arguments: argparse.Namespace, monkeypatch: pytest.MonkeyPatch, strategy: str
 ) -> None:
-    for module in (accelerated, common, network_search, published):
-        monkeypatch.setattr(module, "reads_are_free", lambda like: False)
+    monkeypatch.setattr(common, "FREE_READS", frozenset())
     look = network_search.NetworkSearch.look
 
     def leaves_all_open(*given):

@@ -14,10 +14,8 @@ from idr.config import load_conf
 from idr.geometry.cameras import pixel_rays
 from idr.geometry.spheres import ray_sphere_intersection
 from idr.model.implicit_differentiable_renderer import IDRNetwork, StepDraws
-from idr.model.tracing import TraceResult, network_search
-from idr.model.tracing import accelerated as tracing_accelerated
+from idr.model.tracing import TraceResult
 from idr.model.tracing import common as tracing_common
-from idr.model.tracing import published as tracing_published
 from idr.rendering import RenderedImage, render_image
 from tests.parity import golden
 
@@ -110,8 +108,7 @@ def test_hits_and_depths(name: str, mode: str) -> None:
 @pytest.mark.parametrize("mode", ["evaluation", "training outside"])
 def test_the_way_of_devices_on_which_reads_cost(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     here, evaluations = traced("b", "accelerated", mode)
-    for module in (tracing_common, tracing_accelerated, network_search, tracing_published):
-        monkeypatch.setattr(module, "reads_are_free", lambda like: False)
+    monkeypatch.setattr(tracing_common, "FREE_READS", frozenset())
     there, evaluations_there = traced.__wrapped__("b", "accelerated", mode)
     assert torch.equal(here.hit, there.hit)
     assert (here.depth - there.depth).abs().max() <= 1e-4  # other batches round otherwise

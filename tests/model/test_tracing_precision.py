@@ -11,10 +11,8 @@ import torch
 
 from idr.errors import InputError
 from idr.model.implicit_differentiable_renderer import IDRNetwork
-from idr.model.tracing import CheapTracer, TraceResult, make_tracer, network_search, precision
-from idr.model.tracing import accelerated as tracing_accelerated
+from idr.model.tracing import CheapTracer, TraceResult, make_tracer, precision
 from idr.model.tracing import common as tracing_common
-from idr.model.tracing import published as tracing_published
 from tests.model import test_tracing_contract as contract
 
 NAMES = ("a", "b", "c", "demo")
@@ -28,9 +26,7 @@ def all_cheap(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def reads_cost(monkeypatch: pytest.MonkeyPatch) -> None:
-    modules = (tracing_common, tracing_accelerated, network_search, tracing_published, precision)
-    for module in modules:
-        monkeypatch.setattr(module, "reads_are_free", lambda like: False)
+    monkeypatch.setattr(tracing_common, "FREE_READS", frozenset())
 
 
 def in_bf16(name: str, strategy: str) -> IDRNetwork:

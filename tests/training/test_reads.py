@@ -7,10 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-import idr.model.tracing.accelerated as accelerated
 import idr.model.tracing.common as common
 import idr.model.tracing.network_search as network_search
-import idr.model.tracing.published as published
 from idr.training.trainer import Trainer
 from tests.reads import ReadCounter
 from tests.training import tiny
@@ -22,8 +20,7 @@ NUM_STEPS = 20
 @pytest.fixture
 def reads_cost(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tracer's code for devices on which the host has to wait for a value."""
-    for module in (common, accelerated, network_search, published):
-        monkeypatch.setattr(module, "reads_are_free", lambda like: False)
+    monkeypatch.setattr(common, "FREE_READS", frozenset())
 
 
 def step(trainer: Trainer, index: int) -> list[str]:

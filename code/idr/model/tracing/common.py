@@ -18,6 +18,7 @@ from idr.geometry.spheres import SphereCrossing
 
 STRATEGIES = ("accelerated", "compiled", "published")
 PRECISIONS = ("float32", "tf32", "bf16")
+FREE_READS = frozenset({"cpu"})  # types of devices whose values the host need not wait for
 MAX_POINTS_AT_ONCE = 100_000  # bounds the memory of one network evaluation
 
 
@@ -170,7 +171,7 @@ def evaluate_in_chunks(sdf: Sdf, points: Tensor) -> Tensor:
 
 def reads_are_free(like: Tensor) -> bool:
     """Whether the host can look at values without waiting: on a CPU. An accelerator would have to stop."""
-    return like.device.type == "cpu"
+    return like.device.type in FREE_READS
 
 
 def first_set(flags: Tensor, count: int) -> Tensor:

@@ -14,22 +14,11 @@ from torch import Tensor
 from idr.fields.sdf_grid import SdfGrid
 from idr.model.tracing.common import Rays, Sdf, TracerConfig, evaluate_where, first_set, reads_are_free
 from idr.model.tracing.dips import KnownSamples, before_inside, find_dips, find_vertex, last_known
+from idr.model.tracing.false_position import CURVATURE, EXTRAPOLATION_ERROR, refine
 from idr.model.tracing.marching import March
 
 MAX_APPROACH_STEPS = 6
 """Most steps of the approach; one to three are usual."""
-
-EXTRAPOLATION_ERROR = 0.5
-"""Error, in parts of ``sdf_threshold``, at which a descent is extrapolated to zero without an evaluation; the
-published refinement does not evaluate its last depth either."""
-
-CURVATURE = 30.0
-"""Change of slope along a ray, over one radius of the bounding sphere, that is reckoned with at least: slopes
-that agree by chance say nothing of what f does further on. With 10, one hit in 70 is beyond the threshold."""
-
-MOST_REFINEMENTS = 24
-"""Most steps of false position; a few are usual, but where f bends sharply each may cut little. Accelerators
-cannot see that no ray needs another, and take a quarter of them; the published tracer does the rest."""
 
 MIN_SLOPE = 0.1
 """Slower descent than this along a ray counts as grazing: it is searched, not approached."""
@@ -167,7 +156,8 @@ class NetworkSearch:
             steep = active & (new_slope > MIN_SLOPE)
             # Extrapolating to zero errs by the change of slope until the middle of what is left.
             bend = (2 * (new_slope - slope).abs() / (last_step + step)).clamp_min(CURVATURE / self.radius)
-            error = new_f.abs() / new_slope**2 * bend * (step + new_f.abs() / new_slope) / 2
+            left = new_f.abs() / new_slope
+            error = bend / new_slope * left * (step + left) / 2
             close = steep & (error <= EXTRAPOLATION_ERROR * threshold)
             over = active & (new_f < -threshold) & ~close
             low_t, low_f = torch.where(over, t, low_t), torch.where(over, f, low_f)
@@ -176,7 +166,7 @@ class NetworkSearch:
             t, f = torch.where(close, new_t + new_f / new_slope, new_t), new_f
             slope, last_step = new_slope, step
             active = steep & ~done & ~crossed & (t < samples.far)
-        refined, found = self._refine(rays, (low_t, low_f), (high_t, high_f), crossed)
+        refined, found = refine(self.sdf, self.config, rays, (low_t, low_f), (high_t, high_f), crossed)
         hit = done | (crossed & found)
         return Found(hit, torch.where(crossed, refined, t), torch.zeros_like(t), hit)
 
@@ -260,7 +250,9 @@ class NetworkSearch:
         low = last_known(values, before=high)
         bracketed = hit & (low.squeeze(1) >= 0)
         low = low.clamp_min(0)
-        refined, found = self._refine(
+        refined, found = refine(
+            self.sdf,
+            self.config,
             rays,
             (depths.gather(1, low).squeeze(1), values.gather(1, low).squeeze(1)),
             (depths.gather(1, high).squeeze(1), values.gather(1, high).squeeze(1)),
@@ -271,47 +263,6 @@ class NetworkSearch:
         depth = torch.where(hit, refined, depths.gather(1, lowest).squeeze(1))
         settled = ~hit | (bracketed & found) | at_start
         return Found(hit, depth, torch.where(hit, 0, lowest_f.squeeze(1)), settled)
-
-    def _refine(
-        self, rays: Rays, low: tuple[Tensor, Tensor], high: tuple[Tensor, Tensor], active: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Refines sign changes by false position with the Illinois rule, until |f| is below the threshold.
-
-        Args:
-            rays: A rays.
-            low: Depths (A,) before the change and f there, positive.
-            high: Depths (A,) after the change and f there, negative.
-            active: (A,) rays that have a change.
-
-        Returns:
-            (A,) depths; the high end where a ray is not active. (A,) bool, f is below the threshold there.
-        """
-        (low_t, low_f), (high_t, high_f) = low, high
-        threshold, counted = self.config.sdf_threshold, reads_are_free(low_t)
-        t, f, other_t, other_f = high_t, high_f, low_t, low_f
-        side, weight = torch.zeros_like(f), torch.ones_like(f)
-        for _ in range(MOST_REFINEMENTS if counted else MOST_REFINEMENTS // 4):
-            # A secant errs by the bend of f about its ends; where that is little, its zero is not evaluated.
-            zero = t - f * (t - other_t) / torch.where(active, f - other_f, 1)
-            error = CURVATURE / self.radius / 2 * ((zero - other_t) * (zero - t)).abs()
-            sure = active & (error <= EXTRAPOLATION_ERROR * threshold) & (low_t <= zero) & (zero <= high_t)
-            t, f = torch.where(sure, zero, t), torch.where(sure, 0, f)
-            active = active & (f.abs() > threshold)
-            if counted and not active.any():
-                break
-            nearer = low_f < -high_f
-            other_t, other_f = torch.where(nearer, low_t, high_t), torch.where(nearer, low_f, high_f)
-            before = torch.where(side < 0, weight, 1) * low_f
-            after = torch.where(side > 0, weight, 1) * high_f
-            t = torch.where(active, low_t + before * (high_t - low_t) / (before - after), t)
-            f = torch.where(active, evaluate_where(self.sdf, rays.at(t), active), f)
-            outside, inside = active & (f > 0), active & (f <= 0)
-            # Illinois: an end that stays for a second time counts half, or it would hold the other one back.
-            new_side = outside.to(f.dtype) - inside.to(f.dtype)
-            side, weight = new_side, torch.where(side * new_side > 0, weight / 2, 1)
-            low_t, high_t = torch.where(outside, t, low_t), torch.where(inside, t, high_t)
-            low_f, high_f = torch.where(outside, f, low_f), torch.where(inside, f, high_f)
-        return t, f.abs() <= threshold
 
     def _evaluate(self, rays: Rays, depths: Tensor, wanted: Tensor, most: int) -> tuple[Tensor, Tensor]:
         """Evaluates f where wanted.
