@@ -18,6 +18,9 @@ CURVATURE = 30.0
 """Change of slope along a ray, over one radius of the bounding sphere, that is reckoned with at least: slopes
 that agree by chance say nothing of what f does further on. With 10, one hit in 70 is beyond the threshold."""
 
+SLOPE_ERROR = 0.25
+"""Share of a ray's slope by which it may differ at the end of a refinement from that at the zero."""
+
 MOST_REFINEMENTS = 24
 """Most steps of false position; a few are usual, but where f bends sharply each may cut little. Accelerators
 cannot see that no ray needs another, and take a quarter of them; the published tracer does the rest."""
@@ -31,7 +34,12 @@ def refine(
     high: tuple[Tensor, Tensor],
     active: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """Refines sign changes by false position with the Illinois rule, until |f| is below the threshold.
+    """Refines sign changes by false position with the Illinois rule.
+
+    A ray ends where |f| is below the threshold and f's slope along the ray is that of the zero: where a ray
+    grazes the surface, |f| is below the threshold all the way to the point nearest to the centre of
+    curvature. There the slope is zero, and the derivative of the intersection (paper, Eq. 3) divides by it:
+    one such ray outweighs all others of a step.
 
     Args:
         sdf: f.
@@ -42,20 +50,26 @@ def refine(
         active: (A,) rays that have a change.
 
     Returns:
-        (A,) depths; the high end where a ray is not active. (A,) bool, f is below the threshold there.
+        (A,) depths; the high end where a ray is not active. (A,) bool, the change is refined.
     """
     (low_t, low_f), (high_t, high_f) = low, high
     threshold, counted = config.sdf_threshold, reads_are_free(low_t)
+    curvature = CURVATURE / config.object_bounding_sphere
     t, f, other_t, other_f = high_t, high_f, low_t, low_f
     side, weight = torch.zeros_like(f), torch.ones_like(f)
-    for _ in range(MOST_REFINEMENTS if counted else MOST_REFINEMENTS // 4):
+    refined = torch.zeros_like(active)
+    rounds = MOST_REFINEMENTS if counted else MOST_REFINEMENTS // 4
+    for k in range(rounds + 1):
         # A secant errs by the bend of f about its ends; where that is little, its zero is not evaluated.
-        zero = t - f * (t - other_t) / torch.where(active, f - other_f, 1)
-        error = CURVATURE / config.object_bounding_sphere / 2 * ((zero - other_t) * (zero - t)).abs()
+        slope = torch.where(active, f - other_f, 1) / torch.where(active, t - other_t, 1)
+        zero = t - f / slope
+        error = curvature / 2 * ((zero - other_t) * (zero - t)).abs()
         sure = active & (error <= EXTRAPOLATION_ERROR * threshold) & (low_t <= zero) & (zero <= high_t)
-        t, f = torch.where(sure, zero, t), torch.where(sure, 0, f)
-        active = active & (f.abs() > threshold)
-        if counted and not active.any():
+        near = (f.abs() <= threshold) & (curvature * f.abs() <= (SLOPE_ERROR * slope**2))
+        t = torch.where(sure, zero, t)
+        refined = refined | sure | (active & near if k else sure)
+        active = active & ~refined
+        if k == rounds or (counted and not active.any()):
             break
         nearer = low_f < -high_f
         other_t, other_f = torch.where(nearer, low_t, high_t), torch.where(nearer, low_f, high_f)
@@ -69,4 +83,4 @@ def refine(
         side, weight = new_side, torch.where(side * new_side > 0, weight / 2, 1)
         low_t, high_t = torch.where(outside, t, low_t), torch.where(inside, t, high_t)
         low_f, high_f = torch.where(outside, f, low_f), torch.where(inside, f, high_f)
-    return t, f.abs() <= threshold
+    return t, refined

@@ -162,7 +162,7 @@ class NetworkSearch:
             over = active & (new_f < -threshold) & ~close
             low_t, low_f = torch.where(over, t, low_t), torch.where(over, f, low_f)
             high_t, high_f = torch.where(over, new_t, high_t), torch.where(over, new_f, high_f)
-            done, crossed = done | close | (active & (new_f.abs() <= threshold)), crossed | over
+            done, crossed = done | close | (steep & (new_f.abs() <= threshold)), crossed | over
             t, f = torch.where(close, new_t + new_f / new_slope, new_t), new_f
             slope, last_step = new_slope, step
             active = steep & ~done & ~crossed & (t < samples.far)
