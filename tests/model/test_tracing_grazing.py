@@ -1,0 +1,78 @@
+"""Rays that graze the surface: their hits have the slope of f's zero, by which the intersection divides."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from idr.geometry.spheres import SphereCrossing, ray_sphere_intersection
+from idr.model.implicit_network import ImplicitNetwork
+from idr.model.tracing import Rays, TracerConfig, make_tracer
+from tests.model.test_tracing_compiled import bumpy_ball
+
+NUM_RAYS, SAMPLES = 3000, 801
+BEFORE, AROUND = 2.0, 0.04
+"""Where a ray starts before its point of contact, and how far f is known around that."""
+
+
+def smooth_ball(backend: str = "numba") -> ImplicitNetwork:
+    """A ball without the grid's features, whose cells are no kinks then."""
+    network = bumpy_ball(backend)
+    with torch.no_grad():
+        network.encoding.get_parameter("table").zero_()
+    return network
+
+
+def grazing_rays(network: torch.nn.Module) -> Rays:
+    """Rays whose lowest f lies up to 3e-4 below zero, most of them by less than the tracers' threshold."""
+    generator = torch.Generator().manual_seed(1)
+    towards = functional.normalize(torch.randn(NUM_RAYS, 3, generator=generator), dim=1)
+    low, high = torch.full((NUM_RAYS,), 0.2), torch.full((NUM_RAYS,), 0.9)
+    with torch.no_grad():
+        for _ in range(30):  # bisection along rays from the middle
+            middle = (low + high) / 2
+            inside = network.sdf(towards * middle[:, None]) < 0
+            low, high = torch.where(inside, middle, low), torch.where(inside, high, middle)
+    points = towards * low[:, None]
+    normal = functional.normalize(network.sdf_and_gradient(points)[1].detach(), dim=1)
+    along = functional.normalize(torch.linalg.cross(normal, towards.roll(1, 0)), dim=1)
+    depth = 10 ** (-6.5 + 3 * torch.rand(NUM_RAYS, 1, generator=generator))
+    return Rays(points - depth * normal - BEFORE * along, along)
+
+
+def slopes_at_zero(network: torch.nn.Module, rays: Rays) -> tuple[Tensor, Tensor]:
+    """Samples f in float64: its slope (R,) where it first falls to zero near the contact, and whether
+    it falls and rises once there, deep enough for float32 to tell."""
+    t = torch.linspace(BEFORE - AROUND, BEFORE + AROUND, SAMPLES, dtype=torch.float64)
+    exact = copy.deepcopy(network).double()
+    origin, direction = rays.origin.double(), rays.direction.double()
+    with torch.no_grad():
+        values = torch.stack([exact.sdf(origin + depth * direction) for depth in t], dim=1)  # (R, S)
+    inside = values < 0
+    first = inside.int().argmax(dim=1, keepdim=True).clamp_min(1)
+    slope = (values.gather(1, first) - values.gather(1, first - 1)).squeeze(1) / (t[1] - t[0])
+    once = (inside.int().diff(dim=1) != 0).sum(dim=1) == 2
+    return slope.float(), once & (values[:, 0] > 0) & (values.amin(dim=1) < -2e-6)
+
+
+@pytest.mark.parametrize("strategy", ["published", "accelerated"])
+def test_grazing_rays_end_with_the_slope_of_the_zero(strategy: str) -> None:
+    network = smooth_ball()
+    rays = grazing_rays(network)
+    crossing = ray_sphere_intersection(rays.origin, rays.direction[:, None], 1.0)
+    crossing = SphereCrossing(*(x.reshape(-1) for x in (crossing.near, crossing.far, crossing.crosses)))
+    tracer = make_tracer(TracerConfig(1.0, strategy=strategy))
+    tracer.attach(network)
+    draws = torch.rand(100, generator=torch.Generator().manual_seed(2))
+    found = tracer.trace(network.sdf, rays, crossing, torch.ones(NUM_RAYS, dtype=torch.bool), draws)
+    expected, plain = slopes_at_zero(smooth_ball("torch"), rays)
+    there = found.hit & plain & ((found.depth - BEFORE).abs() < AROUND)
+    normal = network.sdf_and_gradient(rays.at(found.depth))[1].detach()
+    share = ((normal * rays.direction).sum(dim=1) / expected).abs()[there]
+    assert there.sum() > 0.9 * plain.sum() > 1000
+    assert (there & (expected.abs() < 0.01)).sum() > 500  # a few in a million rays of a training
+    assert (share < 0.5).float().mean() < 1e-3
