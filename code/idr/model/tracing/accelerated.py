@@ -25,6 +25,7 @@ from idr.model.tracing.common import (
     TracerConfig,
     TraceResult,
     evaluate_in_chunks,
+    evaluate_where,
     first_set,
     reads_are_free,
 )
@@ -36,6 +37,9 @@ from idr.model.tracing.upkeep import GridUpkeep
 DIP_REACH = 0.06
 """Radii on either side of where the grid is smallest at which f is asked for dips: a third of the shortest
 period that the published encoding of six octaves makes."""
+
+SAMPLES_BEHIND = 5
+"""Samples of f within that reach of where the grid is smallest behind a hit outside the mask."""
 
 FIRST_LEVEL, FINEST_LEVEL = 2, 3
 """Halvings of the cells of a grid for weights that do not change: 64 along a side, at last 128."""
@@ -118,7 +122,8 @@ class AcceleratedTracer(Tracer):
             found = self._as_published(sdf, rays, crossing, object_mask, smallest_depths, found, doubtful)
         depth, hit = found.depth, found.hit
         self._crosses = crossing.crosses  # beyond the bounding sphere no surface is looked for, or missed
-        depth = _deepest_behind(samples, depth, hit & ~object_mask)
+        behind = hit & ~object_mask
+        depth = self._deepest_behind(sdf if slack else None, rays, samples, crossing.far, depth, behind)
         closest_to_origin = -(rays.direction * rays.origin).sum(dim=1)
         depth = torch.where(crossing.crosses, depth, closest_to_origin)
         return TraceResult(depth, hit, num_shaded=None if num_doubtful else num_shaded)
@@ -165,9 +170,64 @@ class AcceleratedTracer(Tracer):
         middle = torch.minimum(torch.maximum(depth, chord.near + reach), chord.far - reach)
         depths = torch.stack((middle - reach, middle, middle + reach), dim=1)  # (C, 3)
         before, here, after = evaluate_in_chunks(sdf, rays.at(depths).reshape(-1, 3)).reshape(-1, 3).unbind(1)
-        bend = before - 2 * here + after
-        shift = torch.where(bend > 0, (before - after) / (2 * bend), (before - after).sign()).clamp(-1, 1)
-        return torch.where(chord.crosses, middle + shift * reach, depth)
+        return torch.where(chord.crosses, middle + _to_vertex(before, here, after) * reach, depth)
+
+    def _deepest_behind(
+        self, sdf: Sdf | None, rays: Rays, samples: March, far: Tensor, depth: Tensor, wanted: Tensor
+    ) -> Tensor:
+        """Moves hits outside the mask on to the smallest f behind them, for the mask loss.
+
+        Args:
+            sdf: f, or None if the grid is as good: it has just been built.
+            rays: R rays.
+            samples: The grid along them.
+            far: (R,) where rays leave the sphere.
+            depth: (R,) where rays end.
+            wanted: (R,) hits outside the mask.
+
+        Returns:
+            (R,) depths.
+        """
+        if not reads_are_free(depth):
+            found = self._smallest_behind(sdf, rays, samples, far, depth, wanted)
+            return torch.where(wanted, found, depth)
+        index = wanted.nonzero().squeeze(1)
+        if index.numel() == 0:
+            return depth
+        found = self._smallest_behind(
+            sdf, rays.subset(index), samples.subset(index), far[index], depth[index], wanted[index]
+        )
+        return depth.index_copy(0, index, found)
+
+    def _smallest_behind(
+        self, sdf: Sdf | None, rays: Rays, samples: March, far: Tensor, depth: Tensor, wanted: Tensor
+    ) -> Tensor:
+        """Finds the smallest f from hits on, by samples about the grid's smallest; see `_deepest_behind`.
+
+        The mask loss pushes with its full weight where these rays end, and there are few of them. The grid
+        alone, when it has aged, is 0.002 to 0.004 above the smallest f on average: it may name a point that
+        lies outside. Trained by it, f was an eighth further from a distance everywhere.
+
+        Returns:
+            (R,) depths where wanted; by the grid alone where an accelerator has no room for more.
+        """
+        beyond = samples.depths >= depth.unsqueeze(1)
+        by_grid, value = smallest(samples.depths, torch.where(beyond, samples.values, torch.inf))
+        by_grid = torch.where(torch.isfinite(value), torch.maximum(by_grid, depth), depth)
+        if sdf is None:
+            return by_grid
+        reach = torch.minimum((far - depth) / 2, depth.new_tensor(DIP_REACH * self._upkeep.radius))
+        middle = torch.minimum(torch.maximum(by_grid, depth + reach), far - reach)
+        part = torch.linspace(-1, 1, SAMPLES_BEHIND, dtype=depth.dtype, device=depth.device)
+        depths = middle.unsqueeze(1) + part * reach.unsqueeze(1)  # (R, SAMPLES_BEHIND)
+        asked = wanted.unsqueeze(1).expand_as(depths).reshape(-1)
+        values = evaluate_where(sdf, rays.at(depths).reshape(-1, 3), asked, depth.shape[0])
+        values = values.reshape(depths.shape)
+        lowest = values.argmin(dim=1, keepdim=True).clamp(1, SAMPLES_BEHIND - 2)
+        around = (values.gather(1, lowest + k).squeeze(1) for k in (-1, 0, 1))
+        found = depths.gather(1, lowest).squeeze(1) + _to_vertex(*around) * reach * (part[1] - part[0])
+        found = torch.where(values.amin(dim=1) > self.config.sdf_threshold, depth, found)
+        return torch.where(values.isnan().any(dim=1), by_grid, found)
 
     def report(self, points: Tensor, value: Tensor, hit: Tensor) -> None:
         """Hears f at the points of a training step, see `Tracer.report`."""
@@ -237,20 +297,7 @@ def _view(grid: SdfGrid, slack: float | Tensor, rays: Rays, crossing: SphereCros
     return _View(grid, samples, possible, expected), torch.stack((possible.sum(), expected.sum()))
 
 
-def _deepest_behind(samples: March, depth: Tensor, wanted: Tensor) -> Tensor:
-    """Moves hits outside the mask on to the smallest f behind them, for the mask loss; (R,) depths."""
-    if not reads_are_free(depth):
-        return torch.where(wanted, _smallest_behind(samples, depth), depth)
-    index = wanted.nonzero().squeeze(1)
-    if index.numel() == 0:
-        return depth
-    depth = depth.clone()
-    depth[index] = _smallest_behind(samples.subset(index), depth[index])
-    return depth
-
-
-def _smallest_behind(samples: March, depth: Tensor) -> Tensor:
-    """Returns the depth (R,) of the grid's smallest sample from a depth (R,) on; that itself on the last."""
-    beyond = samples.depths >= depth.unsqueeze(1)
-    deepest, value = smallest(samples.depths, torch.where(beyond, samples.values, torch.inf))
-    return torch.where(torch.isfinite(value), torch.maximum(deepest, depth), depth)
+def _to_vertex(before: Tensor, here: Tensor, after: Tensor) -> Tensor:
+    """Returns where a parabola through three values is smallest: -1 at the first, 1 at the last, at most."""
+    bend = before - 2 * here + after
+    return torch.where(bend > 0, (before - after) / (2 * bend), (before - after).sign()).clamp(-1, 1)
