@@ -41,6 +41,9 @@ period that the published encoding of six octaves makes."""
 SAMPLES_BEHIND = 5
 """Samples of f within that reach of where the grid is smallest behind a hit outside the mask."""
 
+MOST_BEHIND = 1 / 3
+"""Such samples a ray, over all rays, that an accelerator has room for; one in twenty is usual."""
+
 FIRST_LEVEL, FINEST_LEVEL = 2, 3
 """Halvings of the cells of a grid for weights that do not change: 64 along a side, at last 128."""
 
@@ -221,8 +224,8 @@ class AcceleratedTracer(Tracer):
         part = torch.linspace(-1, 1, SAMPLES_BEHIND, dtype=depth.dtype, device=depth.device)
         depths = middle.unsqueeze(1) + part * reach.unsqueeze(1)  # (R, SAMPLES_BEHIND)
         asked = wanted.unsqueeze(1).expand_as(depths).reshape(-1)
-        values = evaluate_where(sdf, rays.at(depths).reshape(-1, 3), asked, depth.shape[0])
-        values = values.reshape(depths.shape)
+        room = int(MOST_BEHIND * depth.shape[0])
+        values = evaluate_where(sdf, rays.at(depths).reshape(-1, 3), asked, room).reshape(depths.shape)
         lowest = values.argmin(dim=1, keepdim=True).clamp(1, SAMPLES_BEHIND - 2)
         around = (values.gather(1, lowest + k).squeeze(1) for k in (-1, 0, 1))
         found = depths.gather(1, lowest).squeeze(1) + _to_vertex(*around) * reach * (part[1] - part[0])
