@@ -36,10 +36,9 @@ def refine(
 ) -> tuple[Tensor, Tensor]:
     """Refines sign changes by false position with the Illinois rule.
 
-    A ray ends where |f| is below the threshold and f's slope along the ray is that of the zero: where a ray
-    grazes the surface, |f| is below the threshold all the way to the point nearest to the centre of
-    curvature. There the slope is zero, and the derivative of the intersection (paper, Eq. 3) divides by it:
-    one such ray outweighs all others of a step.
+    A ray ends where |f| is below the threshold and f's slope along the ray is near that at the zero. Where a
+    ray grazes the surface, |f| is below the threshold down to its lowest point, too. There the slope is zero,
+    and the derivative of the intersection (paper, Eq. 3) divides by it: one such ray outweighs a whole step.
 
     Args:
         sdf: f.
@@ -65,7 +64,7 @@ def refine(
         zero = t - f / slope
         error = curvature / 2 * ((zero - other_t) * (zero - t)).abs()
         sure = active & (error <= EXTRAPOLATION_ERROR * threshold) & (low_t <= zero) & (zero <= high_t)
-        near = (f.abs() <= threshold) & (curvature * f.abs() <= (SLOPE_ERROR * slope**2))
+        near = (f.abs() <= threshold) & (curvature * f.abs() <= SLOPE_ERROR * slope**2)
         t = torch.where(sure, zero, t)
         refined = refined | sure | (active & near if k else sure)
         active = active & ~refined
