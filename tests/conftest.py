@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from idr.model.tracing import common
 from tests.process import process_left_as_it_was
 
 torch.set_num_threads(1)
@@ -17,3 +18,9 @@ def _process_left_as_it_was() -> Iterator[None]:
     """Tests call commands in-process; none may find what another left."""
     with process_left_as_it_was():
         yield
+
+
+@pytest.fixture
+def reads_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tracers' code for devices on which the host has to wait for a value."""
+    monkeypatch.setattr(common, "FREE_READS", frozenset())

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 
-import idr.model.tracing.common as common
 import idr.model.tracing.network_search as network_search
 from idr.errors import TrainingStoppedError
 from tests.parity import golden
@@ -67,10 +66,7 @@ def test_only_a_gradient_that_is_off_by_little_is_put_down_to_rounding(
     assert "lin1.bias" in (missed + rounded)[0]
 
 
-def test_reads_of_steps_that_cost_some(
-    gpu_check, arguments: argparse.Namespace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(common, "FREE_READS", frozenset())
+def test_reads_of_steps_that_cost_some(gpu_check, arguments: argparse.Namespace, reads_cost: None) -> None:
     steps = gpu_check.Steps("accelerated", arguments, CPU)
     steps.optimizer = torch.optim.SGD(steps.model.parameters(), lr=0.0)  # the grid serves on
     steps.step()
@@ -80,9 +76,12 @@ def test_reads_of_steps_that_cost_some(
 
 @pytest.mark.parametrize("strategy", ["accelerated", "published"])
 def test_reads_do_not_grow_with_the_rays_that_the_grid_leaves_open(
-    gpu_check, arguments: argparse.Namespace, monkeypatch: pytest.MonkeyPatch, strategy: str
+    gpu_check,
+    arguments: argparse.Namespace,
+    reads_cost: None,
+    monkeypatch: pytest.MonkeyPatch,
+    strategy: str,
 ) -> None:
-    monkeypatch.setattr(common, "FREE_READS", frozenset())
     look = network_search.NetworkSearch.look
 
     def leaves_all_open(*given):

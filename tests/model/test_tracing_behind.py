@@ -7,26 +7,22 @@ import torch
 from torch import Tensor
 
 from idr.fields.sdf_grid import Sdf
-from idr.geometry.spheres import SphereCrossing, ray_sphere_intersection
 from idr.model.tracing import Rays, Tracer, TracerConfig, make_tracer
 from idr.model.tracing import common as tracing_common
-from tests.model.exact_shapes import DOUBLE, Ball
+from tests.model.exact_shapes import DOUBLE, Ball, crossing_of
 
 NUM_RAYS = 6000
 DRAWS = torch.rand(100, generator=torch.Generator().manual_seed(2), dtype=DOUBLE)
 
 
-def rays_at_the_rim() -> tuple[Rays, SphereCrossing]:
+def rays_at_the_rim() -> Rays:
     """Rays past a ball of radius 0.5; one in sixteen meets it, at most 0.03 within its outline."""
     generator = torch.Generator().manual_seed(0)
     x, y, z = torch.rand(3, NUM_RAYS, generator=generator, dtype=DOUBLE)
     angle, offset = 6.283 * x, 0.47 + 0.48 * y
     origin = torch.stack((offset * angle.cos(), offset * angle.sin(), -2 + 0.02 * z), dim=1)
     direction = torch.tensor([0.0, 0.0, 1.0], dtype=DOUBLE).expand(NUM_RAYS, 3)
-    crossing = ray_sphere_intersection(origin, direction[:, None], 1.0)
-    return Rays(origin, direction), SphereCrossing(
-        *(field.reshape(-1) for field in (crossing.near, crossing.far, crossing.crosses))
-    )
+    return Rays(origin, direction)
 
 
 def wavy(amplitude: float) -> Sdf:
@@ -36,9 +32,8 @@ def wavy(amplitude: float) -> Sdf:
 
 def step(tracer: Tracer, sdf: Sdf) -> tuple[Tensor, Tensor]:
     """Traces all rays as outside of the mask; returns which hit, and f where they end."""
-    rays, crossing = rays_at_the_rim()
-    outside = torch.zeros(NUM_RAYS, dtype=torch.bool)
-    found = tracer.trace(sdf, rays, crossing, outside, DRAWS)
+    rays, outside = rays_at_the_rim(), torch.zeros(NUM_RAYS, dtype=torch.bool)
+    found = tracer.trace(sdf, rays, crossing_of(rays, 1.0), outside, DRAWS)
     return found.hit, sdf(rays.at(found.depth))
 
 

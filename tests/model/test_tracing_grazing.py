@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from idr.geometry.spheres import SphereCrossing, ray_sphere_intersection
 from idr.model.implicit_network import ImplicitNetwork
 from idr.model.tracing import Rays, TracerConfig, make_tracer
+from tests.model.exact_shapes import crossing_of
 from tests.model.test_tracing_compiled import bumpy_ball
 
 NUM_RAYS, SAMPLES = 3000, 801
@@ -19,9 +19,9 @@ BEFORE, AROUND = 2.0, 0.04
 """Where a ray starts before its point of contact, and how far f is known around that."""
 
 
-def smooth_ball(backend: str = "numba") -> ImplicitNetwork:
+def smooth_ball() -> ImplicitNetwork:
     """A ball without the grid's features, whose cells are no kinks then."""
-    network = bumpy_ball(backend)
+    network = bumpy_ball("torch")
     with torch.no_grad():
         network.encoding.get_parameter("table").zero_()
     return network
@@ -63,13 +63,11 @@ def slopes_at_zero(network: torch.nn.Module, rays: Rays) -> tuple[Tensor, Tensor
 def test_grazing_rays_end_with_the_slope_of_the_zero(strategy: str) -> None:
     network = smooth_ball()
     rays = grazing_rays(network)
-    crossing = ray_sphere_intersection(rays.origin, rays.direction[:, None], 1.0)
-    crossing = SphereCrossing(*(x.reshape(-1) for x in (crossing.near, crossing.far, crossing.crosses)))
     tracer = make_tracer(TracerConfig(1.0, strategy=strategy))
-    tracer.attach(network)
     draws = torch.rand(100, generator=torch.Generator().manual_seed(2))
-    found = tracer.trace(network.sdf, rays, crossing, torch.ones(NUM_RAYS, dtype=torch.bool), draws)
-    expected, plain = slopes_at_zero(smooth_ball("torch"), rays)
+    inside = torch.ones(NUM_RAYS, dtype=torch.bool)
+    found = tracer.trace(network.sdf, rays, crossing_of(rays, 1.0), inside, draws)
+    expected, plain = slopes_at_zero(network, rays)
     there = found.hit & plain & ((found.depth - BEFORE).abs() < AROUND)
     normal = network.sdf_and_gradient(rays.at(found.depth))[1].detach()
     share = ((normal * rays.direction).sum(dim=1) / expected).abs()[there]

@@ -12,7 +12,6 @@ import torch
 from idr.errors import InputError
 from idr.model.implicit_differentiable_renderer import IDRNetwork
 from idr.model.tracing import CheapTracer, TraceResult, make_tracer, precision
-from idr.model.tracing import common as tracing_common
 from tests.model import test_tracing_contract as contract
 
 NAMES = ("a", "b", "c", "demo")
@@ -22,11 +21,6 @@ NAMES = ("a", "b", "c", "demo")
 def all_cheap(monkeypatch: pytest.MonkeyPatch) -> None:
     """The golden networks' batches are small: without this, many would be evaluated in float32 outright."""
     monkeypatch.setattr(precision, "FEW_POINTS", 0)
-
-
-@pytest.fixture
-def reads_cost(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracing_common, "FREE_READS", frozenset())
 
 
 def in_bf16(name: str, strategy: str) -> IDRNetwork:

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 
-import idr.model.tracing.common as common
 import idr.model.tracing.network_search as network_search
 from idr.training.trainer import Trainer
 from tests.reads import ReadCounter
@@ -15,12 +14,6 @@ from tests.training import tiny
 
 MOST_READS = 4
 NUM_STEPS = 20
-
-
-@pytest.fixture
-def reads_cost(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tracer's code for devices on which the host has to wait for a value."""
-    monkeypatch.setattr(common, "FREE_READS", frozenset())
 
 
 def step(trainer: Trainer, index: int) -> list[str]:

@@ -38,11 +38,11 @@ DIP_REACH = 0.06
 """Radii on either side of where the grid is smallest at which f is asked for dips: a third of the shortest
 period that the published encoding of six octaves makes."""
 
-SAMPLES_BEHIND = 5
-"""Samples of f within that reach of where the grid is smallest behind a hit outside the mask."""
+SAMPLES_IN_DIP, SAMPLES_BEHIND = 3, 5
+"""Samples of f within that reach: on rays without a hit, and behind a hit outside the mask."""
 
 MOST_BEHIND = 1 / 3
-"""Such samples a ray, over all rays, that an accelerator has room for; one in twenty is usual."""
+"""Samples behind hits a ray, over all rays, that an accelerator has room for; 0.05 are usual."""
 
 FIRST_LEVEL, FINEST_LEVEL = 2, 3
 """Halvings of the cells of a grid for weights that do not change: 64 along a side, at last 128."""
@@ -125,8 +125,7 @@ class AcceleratedTracer(Tracer):
             found = self._as_published(sdf, rays, crossing, object_mask, smallest_depths, found, doubtful)
         depth, hit = found.depth, found.hit
         self._crosses = crossing.crosses  # beyond the bounding sphere no surface is looked for, or missed
-        behind = hit & ~object_mask
-        depth = self._deepest_behind(sdf if slack else None, rays, samples, crossing.far, depth, behind)
+        depth = self._deepest_behind(sdf if slack else None, rays, samples, depth, hit & ~object_mask)
         closest_to_origin = -(rays.direction * rays.origin).sum(dim=1)
         depth = torch.where(crossing.crosses, depth, closest_to_origin)
         return TraceResult(depth, hit, num_shaded=None if num_doubtful else num_shaded)
@@ -169,14 +168,42 @@ class AcceleratedTracer(Tracer):
 
     def _into_dip(self, sdf: Sdf, rays: Rays, chord: SphereCrossing, depth: Tensor) -> Tensor:
         """Moves depths (C,) into dips of f beside them: to the vertex of a parabola through three values."""
-        reach = torch.minimum((chord.far - chord.near) / 2, depth.new_tensor(DIP_REACH * self._upkeep.radius))
-        middle = torch.minimum(torch.maximum(depth, chord.near + reach), chord.far - reach)
-        depths = torch.stack((middle - reach, middle, middle + reach), dim=1)  # (C, 3)
-        before, here, after = evaluate_in_chunks(sdf, rays.at(depths).reshape(-1, 3)).reshape(-1, 3).unbind(1)
-        return torch.where(chord.crosses, middle + _to_vertex(before, here, after) * reach, depth)
+
+        def evaluate(points: Tensor) -> Tensor:
+            return evaluate_in_chunks(sdf, points)
+
+        dip, _ = self._smallest_near(evaluate, rays, chord.near, chord.far, depth, SAMPLES_IN_DIP)
+        return torch.where(chord.crosses, dip, depth)
+
+    def _smallest_near(
+        self, evaluate: Sdf, rays: Rays, near: Tensor, far: Tensor, depth: Tensor, num_samples: int
+    ) -> tuple[Tensor, Tensor]:
+        """Samples f within `DIP_REACH` of depths, and finds the vertex of a parabola about its smallest.
+
+        Args:
+            evaluate: f; NaN where there is no room for it.
+            rays: C rays.
+            near: (C,) where samples begin at the earliest.
+            far: (C,) where they end at the latest.
+            depth: (C,) their middle, as far as these allow.
+            num_samples: S, at least three.
+
+        Returns:
+            (C,) depths of the vertices, and (C, S) values.
+        """
+        reach = torch.minimum((far - near) / 2, depth.new_tensor(DIP_REACH * self._upkeep.radius))
+        middle = torch.minimum(torch.maximum(depth, near + reach), far - reach)
+        part = torch.linspace(-1, 1, num_samples, dtype=depth.dtype, device=depth.device)
+        depths = middle.unsqueeze(1) + part * reach.unsqueeze(1)  # (C, S)
+        values = evaluate(rays.at(depths).reshape(-1, 3)).reshape(depths.shape)
+        lowest = values.argmin(dim=1, keepdim=True).clamp(1, num_samples - 2)
+        before, here, after = (values.gather(1, lowest + k).squeeze(1) for k in (-1, 0, 1))
+        bend = before - 2 * here + after
+        shift = torch.where(bend > 0, (before - after) / (2 * bend), (before - after).sign()).clamp(-1, 1)
+        return depths.gather(1, lowest).squeeze(1) + shift * reach * (part[1] - part[0]), values
 
     def _deepest_behind(
-        self, sdf: Sdf | None, rays: Rays, samples: March, far: Tensor, depth: Tensor, wanted: Tensor
+        self, sdf: Sdf | None, rays: Rays, samples: March, depth: Tensor, wanted: Tensor
     ) -> Tensor:
         """Moves hits outside the mask on to the smallest f behind them, for the mask loss.
 
@@ -184,7 +211,6 @@ class AcceleratedTracer(Tracer):
             sdf: f, or None if the grid is as good: it has just been built.
             rays: R rays.
             samples: The grid along them.
-            far: (R,) where rays leave the sphere.
             depth: (R,) where rays end.
             wanted: (R,) hits outside the mask.
 
@@ -192,18 +218,15 @@ class AcceleratedTracer(Tracer):
             (R,) depths.
         """
         if not reads_are_free(depth):
-            found = self._smallest_behind(sdf, rays, samples, far, depth, wanted)
-            return torch.where(wanted, found, depth)
+            return torch.where(wanted, self._smallest_behind(sdf, rays, samples, depth, wanted), depth)
         index = wanted.nonzero().squeeze(1)
         if index.numel() == 0:
             return depth
-        found = self._smallest_behind(
-            sdf, rays.subset(index), samples.subset(index), far[index], depth[index], wanted[index]
-        )
-        return depth.index_copy(0, index, found)
+        some = rays.subset(index), samples.subset(index), depth[index], wanted[index]
+        return depth.index_copy(0, index, self._smallest_behind(sdf, *some))
 
     def _smallest_behind(
-        self, sdf: Sdf | None, rays: Rays, samples: March, far: Tensor, depth: Tensor, wanted: Tensor
+        self, sdf: Sdf | None, rays: Rays, samples: March, depth: Tensor, wanted: Tensor
     ) -> Tensor:
         """Finds the smallest f from hits on, by samples about the grid's smallest; see `_deepest_behind`.
 
@@ -219,16 +242,12 @@ class AcceleratedTracer(Tracer):
         by_grid = torch.where(torch.isfinite(value), torch.maximum(by_grid, depth), depth)
         if sdf is None:
             return by_grid
-        reach = torch.minimum((far - depth) / 2, depth.new_tensor(DIP_REACH * self._upkeep.radius))
-        middle = torch.minimum(torch.maximum(by_grid, depth + reach), far - reach)
-        part = torch.linspace(-1, 1, SAMPLES_BEHIND, dtype=depth.dtype, device=depth.device)
-        depths = middle.unsqueeze(1) + part * reach.unsqueeze(1)  # (R, SAMPLES_BEHIND)
-        asked = wanted.unsqueeze(1).expand_as(depths).reshape(-1)
         room = int(MOST_BEHIND * depth.shape[0])
-        values = evaluate_where(sdf, rays.at(depths).reshape(-1, 3), asked, room).reshape(depths.shape)
-        lowest = values.argmin(dim=1, keepdim=True).clamp(1, SAMPLES_BEHIND - 2)
-        around = (values.gather(1, lowest + k).squeeze(1) for k in (-1, 0, 1))
-        found = depths.gather(1, lowest).squeeze(1) + _to_vertex(*around) * reach * (part[1] - part[0])
+
+        def evaluate(points: Tensor) -> Tensor:
+            return evaluate_where(sdf, points, wanted.repeat_interleave(SAMPLES_BEHIND), room)
+
+        found, values = self._smallest_near(evaluate, rays, depth, samples.far, by_grid, SAMPLES_BEHIND)
         found = torch.where(values.amin(dim=1) > self.config.sdf_threshold, depth, found)
         return torch.where(values.isnan().any(dim=1), by_grid, found)
 
@@ -298,9 +317,3 @@ def _view(grid: SdfGrid, slack: float | Tensor, rays: Rays, crossing: SphereCros
     possible = samples.possible.any(dim=1)
     expected = possible & (samples.values < 0).any(dim=1)
     return _View(grid, samples, possible, expected), torch.stack((possible.sum(), expected.sum()))
-
-
-def _to_vertex(before: Tensor, here: Tensor, after: Tensor) -> Tensor:
-    """Returns where a parabola through three values is smallest: -1 at the first, 1 at the last, at most."""
-    bend = before - 2 * here + after
-    return torch.where(bend > 0, (before - after) / (2 * bend), (before - after).sign()).clamp(-1, 1)

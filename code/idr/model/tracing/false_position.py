@@ -56,7 +56,7 @@ def refine(
     curvature = CURVATURE / config.object_bounding_sphere
     t, f, other_t, other_f = high_t, high_f, low_t, low_f
     side, weight = torch.zeros_like(f), torch.ones_like(f)
-    refined = torch.zeros_like(active)
+    wanted = active
     rounds = MOST_REFINEMENTS if counted else MOST_REFINEMENTS // 4
     for k in range(rounds + 1):
         # A secant errs by the bend of f about its ends; where that is little, its zero is not evaluated.
@@ -64,10 +64,10 @@ def refine(
         zero = t - f / slope
         error = curvature / 2 * ((zero - other_t) * (zero - t)).abs()
         sure = active & (error <= EXTRAPOLATION_ERROR * threshold) & (low_t <= zero) & (zero <= high_t)
-        near = (f.abs() <= threshold) & (curvature * f.abs() <= SLOPE_ERROR * slope**2)
-        t = torch.where(sure, zero, t)
-        refined = refined | sure | (active & near if k else sure)
-        active = active & ~refined
+        done = sure
+        if k:  # at first f is that of the high end, which may be the bottom of a dip
+            done = done | ((f.abs() <= threshold) & (curvature * f.abs() <= SLOPE_ERROR * slope**2))
+        t, active = torch.where(sure, zero, t), active & ~done
         if k == rounds or (counted and not active.any()):
             break
         nearer = low_f < -high_f
@@ -82,4 +82,4 @@ def refine(
         side, weight = new_side, torch.where(side * new_side > 0, weight / 2, 1)
         low_t, high_t = torch.where(outside, t, low_t), torch.where(inside, t, high_t)
         low_f, high_f = torch.where(outside, f, low_f), torch.where(inside, f, high_f)
-    return t, refined
+    return t, wanted & ~active
