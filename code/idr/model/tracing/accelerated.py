@@ -10,7 +10,7 @@ R rays, A rays of a subset. Depths are in the unit-sphere frame.
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,25 +24,20 @@ from idr.model.tracing.common import (
     Tracer,
     TracerConfig,
     TraceResult,
-    evaluate_in_chunks,
-    evaluate_where,
     first_set,
-    reads_are_free,
 )
-from idr.model.tracing.marching import COARSE_SAMPLES, MARCH_SAMPLES, March, march, smallest, windows
+from idr.model.tracing.lowest import REACH, REACH_OF_AGED, LowestSearch
+from idr.model.tracing.marching import (
+    COARSE_SAMPLES,
+    MARCH_SAMPLES,
+    March,
+    march,
+    smallest,
+    windows,
+)
 from idr.model.tracing.network_search import Found, NetworkSearch
 from idr.model.tracing.published import PublishedTracer
 from idr.model.tracing.upkeep import GridUpkeep
-
-DIP_REACH = 0.06
-"""Radii on either side of where the grid is smallest at which f is asked for dips: a third of the shortest
-period that the published encoding of six octaves makes."""
-
-SAMPLES_IN_DIP, SAMPLES_BEHIND = 3, 5
-"""Samples of f within that reach: on rays without a hit, and behind a hit outside the mask."""
-
-MOST_BEHIND = 1 / 3
-"""Samples behind hits a ray, over all rays, that an accelerator has room for; 0.05 are usual."""
 
 FIRST_LEVEL, FINEST_LEVEL = 2, 3
 """Halvings of the cells of a grid for weights that do not change: 64 along a side, at last 128."""
@@ -102,30 +97,29 @@ class AcceleratedTracer(Tracer):
             sdf, rays.origin, lambda grid, slack: _view(grid, slack, rays, crossing)
         )
         samples = view.samples
-        depth, value = smallest(samples.depths, samples.values)
-        found = Found(torch.zeros_like(view.possible), depth, value, torch.ones_like(view.possible))
+        depth, _ = smallest(samples.depths, samples.values)
+        unknown = torch.full_like(depth, torch.inf)  # f where the grid is smallest
+        found = Found(torch.zeros_like(view.possible), depth, unknown, torch.ones_like(view.possible))
         if num_possible:
             possible = first_set(view.possible, num_possible)  # (A,)
             looked = NetworkSearch(sdf, self.config, view.grid, slack).look(
-                rays.subset(possible), samples.subset(possible), depth[possible], value[possible],
+                rays.subset(possible), samples.subset(possible), depth[possible], unknown[possible],
                 view.expected[possible], num_expected,
             )  # fmt: skip
             found = found.with_some(possible, looked)
-        num_clear = rays.origin.shape[0] - num_possible
-        if self._upkeep.wavy and num_clear:
-            clear = first_set(~view.possible, num_clear)  # (C,)
-            chord = SphereCrossing(crossing.near[clear], crossing.far[clear], crossing.crosses[clear])
-            dips = self._into_dip(sdf, rays.subset(clear), chord, found.depth[clear])
-            found = replace(found, depth=found.depth.index_copy(0, clear, dips))
         shaded = found.hit & object_mask
         counts = torch.stack(((~found.settled).sum(), shaded.sum())).tolist()
         num_doubtful, num_shaded = (int(count) for count in counts)
         if num_doubtful:
             doubtful = first_set(~found.settled, num_doubtful)
             found = self._as_published(sdf, rays, crossing, object_mask, smallest_depths, found, doubtful)
-        depth, hit = found.depth, found.hit
         self._crosses = crossing.crosses  # beyond the bounding sphere no surface is looked for, or missed
-        depth = self._deepest_behind(sdf if slack else None, rays, samples, depth, hit & ~object_mask)
+        depth, hit = found.depth, found.hit
+        lowest = LowestSearch(sdf, self.config, rays, samples)
+        if slack == 0 or self._upkeep.wavy:
+            reach = REACH_OF_AGED if slack else REACH
+            depth = lowest.into_dips(found, ~hit & crossing.crosses, reach)
+        depth = lowest.behind(depth, hit & ~object_mask)
         closest_to_origin = -(rays.direction * rays.origin).sum(dim=1)
         depth = torch.where(crossing.crosses, depth, closest_to_origin)
         return TraceResult(depth, hit, num_shaded=None if num_doubtful else num_shaded)
@@ -165,91 +159,6 @@ class AcceleratedTracer(Tracer):
         value = torch.where(crossing.crosses, found.value, to_sphere)
         depth = torch.where(crossing.crosses, found.depth, 0)
         return TraceResult(depth, found.hit, value)
-
-    def _into_dip(self, sdf: Sdf, rays: Rays, chord: SphereCrossing, depth: Tensor) -> Tensor:
-        """Moves depths (C,) into dips of f beside them: to the vertex of a parabola through three values."""
-
-        def evaluate(points: Tensor) -> Tensor:
-            return evaluate_in_chunks(sdf, points)
-
-        dip, _ = self._smallest_near(evaluate, rays, chord.near, chord.far, depth, SAMPLES_IN_DIP)
-        return torch.where(chord.crosses, dip, depth)
-
-    def _smallest_near(
-        self, evaluate: Sdf, rays: Rays, near: Tensor, far: Tensor, depth: Tensor, num_samples: int
-    ) -> tuple[Tensor, Tensor]:
-        """Samples f within `DIP_REACH` of depths, and finds the vertex of a parabola about its smallest.
-
-        Args:
-            evaluate: f; NaN where there is no room for it.
-            rays: C rays.
-            near: (C,) where samples begin at the earliest.
-            far: (C,) where they end at the latest.
-            depth: (C,) their middle, as far as these allow.
-            num_samples: S, at least three.
-
-        Returns:
-            (C,) depths of the vertices, and (C, S) values.
-        """
-        reach = torch.minimum((far - near) / 2, depth.new_tensor(DIP_REACH * self._upkeep.radius))
-        middle = torch.minimum(torch.maximum(depth, near + reach), far - reach)
-        part = torch.linspace(-1, 1, num_samples, dtype=depth.dtype, device=depth.device)
-        depths = middle.unsqueeze(1) + part * reach.unsqueeze(1)  # (C, S)
-        values = evaluate(rays.at(depths).reshape(-1, 3)).reshape(depths.shape)
-        lowest = values.argmin(dim=1, keepdim=True).clamp(1, num_samples - 2)
-        before, here, after = (values.gather(1, lowest + k).squeeze(1) for k in (-1, 0, 1))
-        bend = before - 2 * here + after
-        shift = torch.where(bend > 0, (before - after) / (2 * bend), (before - after).sign()).clamp(-1, 1)
-        return depths.gather(1, lowest).squeeze(1) + shift * reach * (part[1] - part[0]), values
-
-    def _deepest_behind(
-        self, sdf: Sdf | None, rays: Rays, samples: March, depth: Tensor, wanted: Tensor
-    ) -> Tensor:
-        """Moves hits outside the mask on to the smallest f behind them, for the mask loss.
-
-        Args:
-            sdf: f, or None if the grid is as good: it has just been built.
-            rays: R rays.
-            samples: The grid along them.
-            depth: (R,) where rays end.
-            wanted: (R,) hits outside the mask.
-
-        Returns:
-            (R,) depths.
-        """
-        if not reads_are_free(depth):
-            return torch.where(wanted, self._smallest_behind(sdf, rays, samples, depth, wanted), depth)
-        index = wanted.nonzero().squeeze(1)
-        if index.numel() == 0:
-            return depth
-        some = rays.subset(index), samples.subset(index), depth[index], wanted[index]
-        return depth.index_copy(0, index, self._smallest_behind(sdf, *some))
-
-    def _smallest_behind(
-        self, sdf: Sdf | None, rays: Rays, samples: March, depth: Tensor, wanted: Tensor
-    ) -> Tensor:
-        """Finds the smallest f from hits on, by samples about the grid's smallest; see `_deepest_behind`.
-
-        The mask loss pushes with its full weight where these rays end, and there are few of them. The grid
-        alone, when it has aged, is 0.002 to 0.004 above the smallest f on average: it may name a point that
-        lies outside. Trained by it, f was an eighth further from a distance everywhere.
-
-        Returns:
-            (R,) depths where wanted; by the grid alone where an accelerator has no room for more.
-        """
-        beyond = samples.depths >= depth.unsqueeze(1)
-        by_grid, value = smallest(samples.depths, torch.where(beyond, samples.values, torch.inf))
-        by_grid = torch.where(torch.isfinite(value), torch.maximum(by_grid, depth), depth)
-        if sdf is None:
-            return by_grid
-        room = int(MOST_BEHIND * depth.shape[0])
-
-        def evaluate(points: Tensor) -> Tensor:
-            return evaluate_where(sdf, points, wanted.repeat_interleave(SAMPLES_BEHIND), room)
-
-        found, values = self._smallest_near(evaluate, rays, depth, samples.far, by_grid, SAMPLES_BEHIND)
-        found = torch.where(values.amin(dim=1) > self.config.sdf_threshold, depth, found)
-        return torch.where(values.isnan().any(dim=1), by_grid, found)
 
     def report(self, points: Tensor, value: Tensor, hit: Tensor) -> None:
         """Hears f at the points of a training step, see `Tracer.report`."""

@@ -139,3 +139,23 @@ def smallest(depths: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
     shift = torch.where(inner, (before - after) / (2 * bend), 0).clamp(-0.5, 0.5)
     depth = depths.gather(1, index) + shift * (depths[:, 1:2] - depths[:, :1])
     return depth.squeeze(1), value.squeeze(1)
+
+
+def second_dip(depths: Tensor, values: Tensor, first: Tensor, apart: float) -> tuple[Tensor, Tensor]:
+    """Finds the lowest dip of evenly spaced samples but for the one at a known depth.
+
+    Args:
+        depths: (R, S), evenly spaced and ascending in each row.
+        values: (R, S).
+        first: (R,) depth of the dip that does not count.
+        apart: Least distance from it.
+
+    Returns:
+        depth: (R,) as `smallest` finds it.
+        value: (R,) the smallest sample; infinite where there is no such dip.
+    """
+    ends = torch.full_like(values[:, :1], torch.inf)
+    around = torch.cat((ends, values, ends), dim=1)
+    dips = (values <= around[:, :-2]) & (values <= around[:, 2:])
+    dips &= (depths - first.unsqueeze(1)).abs() > apart
+    return smallest(depths, torch.where(dips, values, torch.inf))

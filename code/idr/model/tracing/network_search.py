@@ -56,7 +56,7 @@ class Found:
     Attributes:
         hit: (A,) there is a surface.
         depth: (A,) of the surface, or of the smallest f that was seen.
-        value: (A,) f there, within the threshold for hits.
+        value: (A,) f there, within the threshold for hits; infinite where it is not known.
         settled: (A,) the answer stands; if not, another method has to find one.
     """
 
@@ -64,6 +64,10 @@ class Found:
     depth: Tensor
     value: Tensor
     settled: Tensor
+
+    def subset(self, index: Tensor) -> Found:
+        """Returns the answers for some of the rays."""
+        return Found(self.hit[index], self.depth[index], self.value[index], self.settled[index])
 
     def with_some(self, index: Tensor, others: Found) -> Found:
         """Returns these answers with others (B,) at the rays of an index (B,); A in it stands for no ray."""
@@ -98,7 +102,7 @@ class NetworkSearch:
             rays: A rays.
             samples: The grid along them.
             depth: (A,) where `smallest` finds the grid smallest; overwritten by what the network finds.
-            value: (A,) the grid there; overwritten likewise.
+            value: (A,) what the answer says of f there; overwritten likewise.
             expected: (A,) the grid is negative somewhere.
             num_expected: Number of these.
 
