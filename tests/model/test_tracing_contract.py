@@ -117,9 +117,10 @@ def test_the_way_of_devices_on_which_reads_cost(mode: str, monkeypatch: pytest.M
 
 # f at the point where a ray without a hit ends, above f at the published search's, where that is below 0.1
 # and elsewhere. Measured over a, b, c and demo: evaluation, which uses it for nothing and has few samples,
-# at most 0.010 and 0.06; training at most 0.0240, above 0.005 on 1.2 % and 1.4 % of the rays.
-EXCESS = {"evaluation": (0.012, 0.065), "training outside": (0.026, 0.026)}
-RARE = {"evaluation": (0.006, 0.2), "training outside": (0.014, 0.019)}  # most rays above 0.005
+# at most 0.010 and 0.06; training at most 0.0039. The published search is above itself, with other random
+# numbers, by more than 0.005 on up to 1.3 % of these rays.
+EXCESS = {"evaluation": (0.012, 0.065), "training outside": (0.005, 0.005)}
+RARE = {"evaluation": (0.006, 0.2), "training outside": (0.0, 0.0)}  # most rays above 0.005
 
 
 @pytest.mark.parametrize("mode", EXCESS)

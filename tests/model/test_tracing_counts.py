@@ -30,9 +30,13 @@ def test_rendering(name: str) -> None:
 
 @pytest.mark.parametrize("name", golden.NAMES)
 def test_training_view(name: str) -> None:
-    """A step of very many rays, with the grid's build: measured 2.6 to 3.1 a ray; published 87 to 109."""
-    for mode in ("training inside", "training outside"):
-        assert traced(name, "accelerated", mode)[1] < 3.2 * HEIGHT * WIDTH
+    """A step of very many rays: measured 4.6 to 5.4 a ray with the grid's build, published 87 to 109.
+
+    Two of them are for the dips of rays that miss, which only a new grid takes; outside the mask, where a
+    quarter of the rays hit, another 1.2 are for what is behind hits.
+    """
+    for mode, most in (("training inside", 5.5), ("training outside", 6.7)):
+        assert traced(name, "accelerated", mode)[1] < most * HEIGHT * WIDTH
     assert traced(name, "published", "training outside")[1] > 70 * HEIGHT * WIDTH
 
 

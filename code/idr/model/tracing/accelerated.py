@@ -88,8 +88,9 @@ class AcceleratedTracer(Tracer):
     ) -> TraceResult:
         """Traces rays, see `Tracer.trace`.
 
-        Differs: rays without a hit end where f is smallest on their chord by the grid, or by the network
-        where a surface was possible, in training and in evaluation; `smallest_depths` only tells which it is.
+        Differs: rays without a hit end where f is smallest on their chord by the grid, in training by the
+        network (`LowestSearch`) unless the grid has aged and f has no waves; `smallest_depths` only tells
+        that it is training.
         """
         if smallest_depths is None:
             return self._evaluate(sdf, rays, crossing, object_mask, version)
