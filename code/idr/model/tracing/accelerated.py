@@ -88,9 +88,9 @@ class AcceleratedTracer(Tracer):
     ) -> TraceResult:
         """Traces rays, see `Tracer.trace`.
 
-        Differs: rays without a hit end where f is smallest on their chord by the grid, in training by the
-        network (`LowestSearch`) unless the grid has aged and f has no waves; `smallest_depths` only tells
-        that it is training.
+        Differs: rays without a hit end where f is smallest on their chord by the grid; in training by the
+        network (`LowestSearch`), but where an aged grid excludes a surface and f has no waves.
+        `smallest_depths` only tells that it is training.
         """
         if smallest_depths is None:
             return self._evaluate(sdf, rays, crossing, object_mask, version)
@@ -115,11 +115,13 @@ class AcceleratedTracer(Tracer):
             doubtful = first_set(~found.settled, num_doubtful)
             found = self._as_published(sdf, rays, crossing, object_mask, smallest_depths, found, doubtful)
         self._crosses = crossing.crosses  # beyond the bounding sphere no surface is looked for, or missed
-        depth, hit = found.depth, found.hit
+        depth, hit, missed = found.depth, found.hit, ~found.hit & crossing.crosses
         lowest = LowestSearch(sdf, self.config, rays, samples)
-        if slack == 0 or self._upkeep.wavy:
-            reach = REACH_OF_AGED if slack else REACH
-            depth = lowest.into_dips(found, ~hit & crossing.crosses, reach)
+        if slack == 0:
+            depth = lowest.into_dips(found, missed, REACH)
+        elif self._upkeep.settled:
+            doubted = view.possible | self._upkeep.wavy
+            depth = lowest.into_dips(found, missed & doubted, REACH_OF_AGED)
         depth = lowest.behind(depth, hit & ~object_mask)
         closest_to_origin = -(rays.direction * rays.origin).sum(dim=1)
         depth = torch.where(crossing.crosses, depth, closest_to_origin)
