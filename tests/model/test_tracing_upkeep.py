@@ -152,7 +152,12 @@ def test_checkpoints_of_before_waves_were_counted_are_read() -> None:
     del carried["traced"]
     other.restore(carried | {"report": [64, 0]}, LIKE)
     follow(other, Ball().sdf, LIKE)
-    assert other.carried()["age"] == 1 and other.carried()["traced"] == 64 and not other.settled and not other.wavy
+    assert (
+        other.carried()["age"] == 1
+        and other.carried()["traced"] == 64
+        and not other.settled
+        and not other.wavy
+    )
 
 
 def test_vanishing_and_coming_back() -> None:
