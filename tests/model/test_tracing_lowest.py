@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 
 from idr.fields.sdf_grid import Sdf
-from idr.model.tracing import Rays, Tracer, TracerConfig, make_tracer
+from idr.model.tracing import Rays, Tracer, TracerConfig, make_tracer, upkeep
 from idr.model.tracing import common as tracing_common
-from idr.model.tracing import upkeep
 from idr.model.tracing.lowest import REACH, SECOND_DIP, LowestSearch
 from idr.model.tracing.marching import March, second_dip
 from idr.model.tracing.network_search import Found
