@@ -29,6 +29,7 @@ from shared import machine, run_benchmark  # noqa: E402
 from idr.cli.common import add_conf_arguments, make_parser, say  # noqa: E402
 from idr.config import load_conf, read_block  # noqa: E402
 from idr.evaluation.loading import load_model  # noqa: E402
+from idr.model.tracing.lowest import LowestSearch  # noqa: E402
 from idr.model.tracing.network_search import NetworkSearch  # noqa: E402
 from idr.plugins import build_dataset, build_loss, build_model, scan_id_of  # noqa: E402
 from idr.training.config import TrainConfig  # noqa: E402
@@ -43,10 +44,16 @@ PUBLISHED_STAGES = {
     "_regula_falsi": "refinement",
     "_smallest": "smallest-f search",
 }
-SEARCH_STAGES = {"approach": "approach", "search": "search", "_corrected": "search"}
+SEARCH_STAGES = {
+    (NetworkSearch, "approach"): "approach",
+    (NetworkSearch, "search"): "search",
+    (NetworkSearch, "_corrected"): "search",
+    (LowestSearch, "into_dips"): "smallest f",
+    (LowestSearch, "behind"): "smallest f",
+}
 TRACING = {
     "published": (*PUBLISHED_STAGES.values(), "rest of tracing"),
-    "accelerated": ("grid upkeep", "approach", "search", "rest of tracing"),
+    "accelerated": ("grid upkeep", "approach", "search", "smallest f", "rest of tracing"),
     "compiled": ("tracing",),
 }
 OTHERS = ("drawing rays", "values and gradients", "colours", "backward", "optimiser")
@@ -188,15 +195,15 @@ class Contender:
 
 
 def instrument_search(contenders: list[Contender]) -> None:
-    """Charges the stages of the accelerated search, which is made anew each step, to whoever is at it."""
+    """Charges the stages of the accelerated searches, which are made anew each step, to whoever is at it."""
     meters = [contender.meter for contender in contenders if contender.strategy == "accelerated"]
-    for method, stage in SEARCH_STAGES.items():
-        original = getattr(NetworkSearch, method)
+    for (search, method), stage in SEARCH_STAGES.items():
+        original = getattr(search, method)
 
         def charged(self: Any, *given: Any, _original: Any = original, _stage: str = stage) -> Any:
             return meters[0].timed(_stage, _original)(self, *given)
 
-        setattr(NetworkSearch, method, charged)
+        setattr(search, method, charged)
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
