@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from idr.fields.sdf_grid import Sdf
-from idr.model.tracing import Rays, Tracer, TracerConfig, make_tracer, upkeep
+from idr.model.tracing import Rays, Tracer, TracerConfig, make_tracer
 from idr.model.tracing import common as tracing_common
-from idr.model.tracing.lowest import REACH, SECOND_DIP, LowestSearch
+from idr.model.tracing.lowest import OF_NEW_GRID, LowestSearch
 from idr.model.tracing.marching import March, second_dip
 from idr.model.tracing.network_search import Found
 from tests.model.exact_shapes import DOUBLE, Ball, crossing_of, rays_at
@@ -95,7 +95,7 @@ def two_dips(depth: Tensor, bottoms: tuple[float, float]) -> Tensor:
     [
         ((0.200, 0.205), (0.201, 0.204), torch.inf, 0.61),  # f agrees on which is the lower
         ((0.200, 0.205), (0.204, 0.201), torch.inf, 1.41),  # it does not
-        ((0.200, 0.202 + SECOND_DIP), (0.204, 0.201), torch.inf, 0.61),  # by the grid it is not close
+        ((0.200, 0.202 + OF_NEW_GRID.second), (0.204, 0.201), torch.inf, 0.61),  # by the grid it is not close
         ((0.200, 0.205), (0.204, 0.201), 0.199, 1.0),  # a search has found f lower elsewhere
     ],
 )
@@ -117,7 +117,7 @@ def test_f_tells_which_dip_is_lower(
     wanted = torch.arange(count) % 3 == 1  # (R,)
     middle, value = torch.ones(count, dtype=DOUBLE), torch.full((count,), known, dtype=DOUBLE)
     found = Found(torch.zeros_like(wanted), middle, value, torch.ones_like(wanted))
-    depth = LowestSearch(sdf, TracerConfig(1.0), rays, march).into_dips(found, wanted, REACH)
+    depth = LowestSearch(sdf, TracerConfig(1.0), rays, march).into_dips(found, wanted, OF_NEW_GRID)
     assert depth[wanted] == pytest.approx([end] * 3, abs=1e-6) and (depth[~wanted] == 1).all()
     assert not reads_are_free or sum(seen) <= 3 * 3 + 3 * 3
 
@@ -144,25 +144,3 @@ def test_a_new_grid_finds_the_smallest_f_of_misses(radius: float, reads_are_free
     ] / radius  # by the grid above 0.005 on 1.8 %, in one dip 0.6 %
     assert missed.sum() > 2000
     assert excess.min() > -1e-4 and (excess > 5e-3).sum() == 0
-
-
-def test_an_aged_grid_finds_the_smallest_f_of_rays_that_pass_close_by(
-    reads_are_free: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A search looks where the aged grid leaves a surface possible; f may be smaller beside that."""
-    field, rays, excess = wavy(0.012), rays_at_the_rim(), {}
-    crossing = crossing_of(rays, 1.0)
-    depths = torch.linspace(0, 1, 801, dtype=DOUBLE) * (crossing.far - crossing.near)[:, None]
-    depths = depths + crossing.near[:, None]
-    smallest = field(rays.at(depths).reshape(-1, 3)).reshape(depths.shape).amin(dim=1)
-    for settling_rays in (-1, 1 << 30):
-        monkeypatch.setattr(upkeep, "SETTLING_RAYS", settling_rays)
-        tracer = make_tracer(TracerConfig(1.0))
-        step(tracer, wavy(0.0))  # builds the grid
-        hit, found = step(tracer, field)
-        close = ~hit & (smallest < 0.03)
-        assert close.sum() > 300
-        excess[settling_rays] = (found - smallest)[close]
-    settled, before = excess.values()
-    assert settled.min() > -1e-4
-    assert settled.mean() < 0.5 * before.mean() and (settled > 5e-3).sum() < 0.3 * (before > 5e-3).sum()

@@ -26,7 +26,7 @@ from idr.model.tracing.common import (
     TraceResult,
     first_set,
 )
-from idr.model.tracing.lowest import REACH, REACH_OF_AGED, LowestSearch
+from idr.model.tracing.lowest import OF_AGED_GRID, OF_NEW_GRID, LowestSearch
 from idr.model.tracing.marching import (
     COARSE_SAMPLES,
     MARCH_SAMPLES,
@@ -88,9 +88,9 @@ class AcceleratedTracer(Tracer):
     ) -> TraceResult:
         """Traces rays, see `Tracer.trace`.
 
-        Differs: rays without a hit end where f is smallest on their chord by the grid; in training by the
-        network (`LowestSearch`), but where an aged grid excludes a surface and f has no waves.
-        `smallest_depths` only tells that it is training.
+        Differs: rays without a hit end where f is smallest on their chord by the grid, or by the network
+        where a surface was possible, and in training (`LowestSearch`) by the network where the grid is new or
+        f has waves. `smallest_depths` only tells that it is training.
         """
         if smallest_depths is None:
             return self._evaluate(sdf, rays, crossing, object_mask, version)
@@ -118,10 +118,9 @@ class AcceleratedTracer(Tracer):
         depth, hit, missed = found.depth, found.hit, ~found.hit & crossing.crosses
         lowest = LowestSearch(sdf, self.config, rays, samples)
         if slack == 0:
-            depth = lowest.into_dips(found, missed, REACH)
-        elif self._upkeep.settled:
-            doubted = view.possible | self._upkeep.wavy
-            depth = lowest.into_dips(found, missed & doubted, REACH_OF_AGED)
+            depth = lowest.into_dips(found, missed, OF_NEW_GRID)
+        elif self._upkeep.wavy:
+            depth = lowest.into_dips(found, missed & ~view.possible, OF_AGED_GRID)
         depth = lowest.behind(depth, hit & ~object_mask)
         closest_to_origin = -(rays.direction * rays.origin).sum(dim=1)
         depth = torch.where(crossing.crosses, depth, closest_to_origin)

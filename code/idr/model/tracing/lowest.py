@@ -18,22 +18,38 @@ from idr.model.tracing.common import Rays, Sdf, TracerConfig, evaluate_where, re
 from idr.model.tracing.marching import March, second_dip, smallest
 from idr.model.tracing.network_search import Found
 
-REACH, REACH_OF_AGED = 0.04, 0.06
-"""Radii on either side of where a grid is smallest at which f is asked, for a new grid and one that has aged:
-a fifth and a third of the shortest period that the published encoding of six octaves makes."""
-
 SAMPLES_IN_DIP, SAMPLES_BEHIND = 3, 5
-"""Samples of f within that reach: on rays without a hit, and behind a hit outside the mask."""
-
-SECOND_DIP = 0.01
-"""Radii of f by which a ray's second lowest dip may lie above its lowest, by the grid, for both to be
-sampled."""
+"""Samples of f in a dip: on rays without a hit, and behind a hit outside the mask."""
 
 SECOND_DIPS = 1 / 2
 """Share of the rays of which an accelerator has room for a second dip; a sixth to a third have one."""
 
 MOST_BEHIND = 2
 """Samples behind hits a ray, over all rays, that an accelerator has room for: such are two rays in five."""
+
+
+@dataclass(frozen=True)
+class Dips:
+    """How far a grid is trusted to know where f is smallest.
+
+    Attributes:
+        reach: Radii on either side of the grid's dip within which f is sampled.
+        second: Radii of f by which a ray's second lowest dip may lie above its lowest, by the grid, for both
+            to be sampled; 0 for the lowest alone.
+    """
+
+    reach: float
+    second: float
+
+
+OF_NEW_GRID = Dips(reach=0.04, second=0.01)
+"""A fifth of the shortest period that the published encoding of six octaves makes, on either side. On trained
+networks the smallest f of 99.9 % of the rays or more is within 0.005 of the published search's; in the lowest
+dip alone of 99.2 %."""
+
+OF_AGED_GRID = Dips(reach=0.06, second=0.0)
+"""Waves have moved, if not by as much as from one dip to the next. More samples than these are nearer to the
+smallest f, and trained no better."""
 
 
 @dataclass(frozen=True)
@@ -52,20 +68,20 @@ class LowestSearch:
     rays: Rays
     samples: March
 
-    def into_dips(self, found: Found, wanted: Tensor, reach: float) -> Tensor:
-        """Moves the ends of rays to where f itself is smallest, in either of the two lowest dips of the grid.
+    def into_dips(self, found: Found, wanted: Tensor, dips: Dips) -> Tensor:
+        """Moves the ends of rays to where f itself is smallest, in one or two of the grid's dips.
 
         Args:
             found: The answers for the rays, values infinite where f is not known.
             wanted: (R,) rays without a hit.
-            reach: Radii, see ``REACH``.
+            dips: Which dips.
 
         Returns:
             (R,) depths; as they were where the samples show nothing lower.
         """
 
         def lowest(some: LowestSearch, index: Tensor | slice) -> Tensor:
-            return some._lowest_dip(found.depth[index], found.value[index], wanted[index], reach)
+            return some._lowest_dip(found.depth[index], found.value[index], wanted[index], dips)
 
         return self._where(wanted, found.depth, lowest)
 
@@ -101,15 +117,17 @@ class LowestSearch:
         some = LowestSearch(self.sdf, self.config, self.rays.subset(index), self.samples.subset(index))
         return depth.index_copy(0, index, lowest(some, index))
 
-    def _lowest_dip(self, depth: Tensor, value: Tensor, wanted: Tensor, reach: float) -> Tensor:
-        """Returns (R,) depths where f is smallest in two dips, or those given where f is lower there."""
+    def _lowest_dip(self, depth: Tensor, value: Tensor, wanted: Tensor, dips: Dips) -> Tensor:
+        """Returns (R,) depths where f is smallest in the dips, or those given where f is lower there."""
         samples, radius = self.samples, self.config.object_bounding_sphere
         first, lowest = smallest(samples.depths, samples.values)
-        second, lower = second_dip(samples.depths, samples.values, first, 2 * reach * radius)
-        close = wanted & (lower - lowest < SECOND_DIP * radius)
-        for dip, asked, share in ((first, wanted, 1.0), (second, close, SECOND_DIPS)):
+        candidates = [(first, wanted, 1.0)]
+        if dips.second > 0:
+            second, lower = second_dip(samples.depths, samples.values, first, 2 * dips.reach * radius)
+            candidates.append((second, wanted & (lower - lowest < dips.second * radius), SECOND_DIPS))
+        for dip, asked, share in candidates:
             vertex, values = self._sample(
-                samples.near, dip, reach, SAMPLES_IN_DIP, asked, share * SAMPLES_IN_DIP
+                samples.near, dip, dips.reach, SAMPLES_IN_DIP, asked, share * SAMPLES_IN_DIP
             )
             seen = values.amin(dim=1)  # NaN, which is not lower, where there was no room
             better = asked & (seen < value)
@@ -122,7 +140,7 @@ class LowestSearch:
         beyond = samples.depths >= depth.unsqueeze(1)
         middle, value = smallest(samples.depths, torch.where(beyond, samples.values, torch.inf))
         middle = torch.where(torch.isfinite(value), torch.maximum(middle, depth), depth)
-        vertex, values = self._sample(depth, middle, REACH_OF_AGED, SAMPLES_BEHIND, wanted, MOST_BEHIND)
+        vertex, values = self._sample(depth, middle, OF_AGED_GRID.reach, SAMPLES_BEHIND, wanted, MOST_BEHIND)
         vertex = torch.where(values.amin(dim=1) > self.config.sdf_threshold, depth, vertex)
         return torch.where(values.isnan().any(dim=1), middle, vertex)
 

@@ -59,8 +59,7 @@ WAVES = 0.004
 clear of the surface are to look for dips of f themselves."""
 
 SETTLING_RAYS = 150_000
-"""Rays of a training until an aged grid's dips are doubted: before, the shape itself is found, and
-evaluations go into that."""
+"""Rays of a training until waves count: before, the shape itself is found, and evaluations go into that."""
 
 RIDGE = 1e-4
 """Weight of small coefficients against misfit, for surfaces too small or flat to fix all ten."""
@@ -85,14 +84,9 @@ class GridUpkeep:
         self._traced, self._waves = 0, 0.0
 
     @property
-    def settled(self) -> bool:
-        """Whether the training is past the rays in which the shape itself is found, see ``SETTLING_RAYS``."""
-        return self._traced > SETTLING_RAYS
-
-    @property
     def wavy(self) -> bool:
-        """Whether f has waves that the grid does not follow, see ``WAVES``."""
-        return self._waves > WAVES * self.radius
+        """Whether f has waves that the grid does not follow, see ``WAVES`` and ``SETTLING_RAYS``."""
+        return self._traced > SETTLING_RAYS and self._waves > WAVES * self.radius
 
     def report(self, points: Tensor, value: Tensor, missed: Tensor) -> None:
         """Hears f at the points of a step, when it is known anyway, and corrects the grid by it.
