@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from idr.model.implicit_network import ImplicitNetwork
 from idr.model.tracing import Rays, TracerConfig, make_tracer
+from idr.model.tracing.false_position import refine
 from tests.model.exact_shapes import crossing_of
 from tests.model.test_tracing_compiled import bumpy_ball
 
@@ -74,3 +75,34 @@ def test_grazing_rays_end_with_the_slope_of_the_zero(strategy: str) -> None:
     assert there.sum() > 0.9 * plain.sum() > 1000
     assert (there & (expected.abs() < 0.01)).sum() > 500  # a few in a million rays of a training
     assert (share < 0.5).float().mean() < 1e-3
+
+
+def test_a_refinement_does_not_end_where_f_is_level() -> None:
+    """f falls through zero, is all but level within the threshold below it, and falls on.
+
+    From a secant of ordinary slope one ray in a hundred ended on the level stretch; the published tracer
+    ends none there.
+    """
+    count = 20_000
+    x, y, z, w = torch.rand(4, count, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    level, below = 0.002 + 0.01 * x, 2e-6 + 4.8e-5 * y  # slopes, and f, where f is most level
+
+    def sdf(points: Tensor) -> Tensor:
+        ray, t = points[:, 0].long(), points[:, 2]
+        return -(level[ray] * t + 100 * t**3) - below[ray]
+
+    number = torch.arange(count, dtype=torch.float64)
+    origin = torch.stack((number, torch.zeros_like(number), torch.zeros_like(number)), dim=1)
+    rays = Rays(origin, torch.eye(3, dtype=torch.float64)[[2] * count])
+    low, high = torch.full_like(x, -0.1), torch.zeros_like(x)
+    for _ in range(50):  # bisection
+        middle = (low + high) / 2
+        outside = sdf(rays.at(middle)) > 0
+        low, high = torch.where(outside, middle, low), torch.where(outside, high, middle)
+    zero, config = high, TracerConfig(1.0)
+    before, after = zero - 0.001 - 0.05 * z, zero + 0.001 + 0.05 * w
+    ends = (before, sdf(rays.at(before))), (after, sdf(rays.at(after)))
+    found, refined = refine(sdf, config, rays, *ends, torch.ones(count, dtype=torch.bool))
+    share = (level + 300 * found**2) / (level + 300 * zero**2)
+    assert refined.all() and (sdf(rays.at(found)).abs() <= config.sdf_threshold).all()
+    assert share.min() > 0.5 and (share < 0.75).double().mean() < 1e-3

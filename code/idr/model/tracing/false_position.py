@@ -21,6 +21,10 @@ that agree by chance say nothing of what f does further on. With 10, one hit in 
 SLOPE_ERROR = 0.25
 """Share of a ray's slope by which it may differ at the end of a refinement from that at the zero."""
 
+AT_ZERO = 0.02
+"""Parts of the threshold up to which |f| is at the zero itself. A ray ends further from it only if the secant
+is short enough to tell f's slope there: just below zero f may be all but level for a stretch."""
+
 MOST_REFINEMENTS = 24
 """Most steps of false position; a few are usual, but where f bends sharply each may cut little. Accelerators
 cannot see that no ray needs another, and take a quarter of them; the published tracer does the rest."""
@@ -37,8 +41,9 @@ def refine(
     """Refines sign changes by false position with the Illinois rule.
 
     A ray ends where |f| is below the threshold and f's slope along the ray is near that at the zero. Where a
-    ray grazes the surface, |f| is below the threshold down to its lowest point, too. There the slope is zero,
-    and the derivative of the intersection (paper, Eq. 3) divides by it: one such ray outweighs a whole step.
+    ray grazes the surface, |f| is below the threshold down to its lowest point, or along a level stretch, too.
+    There the slope is zero, or nearly, and the derivative of the intersection (paper, Eq. 3) divides by it:
+    one such ray outweighs a whole step.
 
     Args:
         sdf: f.
@@ -66,7 +71,9 @@ def refine(
         sure = active & (error <= EXTRAPOLATION_ERROR * threshold) & (low_t <= zero) & (zero <= high_t)
         done = sure
         if k:  # at first f is that of the high end, which may be the bottom of a dip
-            done = done | ((f.abs() <= threshold) & (curvature * f.abs() <= SLOPE_ERROR * slope**2))
+            near = (f.abs() <= threshold) & (curvature * f.abs() <= SLOPE_ERROR * slope**2)
+            known = curvature / 2 * (t - other_t).abs() <= SLOPE_ERROR * slope.abs()
+            done = done | (near & (known | (f.abs() <= AT_ZERO * threshold)))
         t, active = torch.where(sure, zero, t), active & ~done
         if k == rounds or (counted and not active.any()):
             break
