@@ -41,9 +41,9 @@ def refine(
     """Refines sign changes by false position with the Illinois rule.
 
     A ray ends where |f| is below the threshold and f's slope along the ray is near that at the zero. Where a
-    ray grazes the surface, |f| is below the threshold down to its lowest point, or along a level stretch, too.
-    There the slope is zero, or nearly, and the derivative of the intersection (paper, Eq. 3) divides by it:
-    one such ray outweighs a whole step.
+    ray grazes the surface, |f| is below the threshold down to its lowest point, or along a level stretch.
+    There the slope is all but zero, and the derivative of the intersection (paper, Eq. 3) divides by it: one
+    such ray outweighs a whole step.
 
     Args:
         sdf: f.
