@@ -90,7 +90,7 @@ class LowestSearch:
 
         The mask loss pushes with its full weight where these rays end, and there are few of them. The grid
         alone, when it has aged, is 0.002 to 0.004 above the smallest f on average: it may name a point that
-        lies outside. Trained by it, f was an eighth further from a distance everywhere.
+        lies outside.
 
         Args:
             depth: (R,) where rays end.
