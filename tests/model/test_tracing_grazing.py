@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -28,16 +29,24 @@ def smooth_ball() -> ImplicitNetwork:
     return network
 
 
+def bisect(
+    goes_on: Callable[[Tensor], Tensor], low: Tensor, high: Tensor, rounds: int
+) -> tuple[Tensor, Tensor]:
+    """Halves intervals (R,) towards where what goes on at their low ends stops."""
+    for _ in range(rounds):
+        middle = (low + high) / 2
+        on = goes_on(middle)
+        low, high = torch.where(on, middle, low), torch.where(on, high, middle)
+    return low, high
+
+
 def grazing_rays(network: torch.nn.Module) -> Rays:
     """Rays whose lowest f lies up to 3e-4 below zero, most of them by less than the tracers' threshold."""
     generator = torch.Generator().manual_seed(1)
     towards = functional.normalize(torch.randn(NUM_RAYS, 3, generator=generator), dim=1)
     low, high = torch.full((NUM_RAYS,), 0.2), torch.full((NUM_RAYS,), 0.9)
-    with torch.no_grad():
-        for _ in range(30):  # bisection along rays from the middle
-            middle = (low + high) / 2
-            inside = network.sdf(towards * middle[:, None]) < 0
-            low, high = torch.where(inside, middle, low), torch.where(inside, high, middle)
+    with torch.no_grad():  # along rays from the middle
+        low, _ = bisect(lambda middle: network.sdf(towards * middle[:, None]) < 0, low, high, rounds=30)
     points = towards * low[:, None]
     normal = functional.normalize(network.sdf_and_gradient(points)[1].detach(), dim=1)
     along = functional.normalize(torch.linalg.cross(normal, towards.roll(1, 0)), dim=1)
@@ -95,11 +104,8 @@ def test_a_refinement_does_not_end_where_f_is_level() -> None:
     origin = torch.stack((number, torch.zeros_like(number), torch.zeros_like(number)), dim=1)
     rays = Rays(origin, torch.eye(3, dtype=torch.float64)[[2] * count])
     low, high = torch.full_like(x, -0.1), torch.zeros_like(x)
-    for _ in range(50):  # bisection
-        middle = (low + high) / 2
-        outside = sdf(rays.at(middle)) > 0
-        low, high = torch.where(outside, middle, low), torch.where(outside, high, middle)
-    zero, config = high, TracerConfig(1.0)
+    _, zero = bisect(lambda middle: sdf(rays.at(middle)) > 0, low, high, rounds=50)
+    config = TracerConfig(1.0)
     before, after = zero - 0.001 - 0.05 * z, zero + 0.001 + 0.05 * w
     ends = (before, sdf(rays.at(before))), (after, sdf(rays.at(after)))
     found, refined = refine(sdf, config, rays, *ends, torch.ones(count, dtype=torch.bool))

@@ -27,14 +27,7 @@ from idr.model.tracing.common import (
     first_set,
 )
 from idr.model.tracing.lowest import OF_AGED_GRID, OF_NEW_GRID, LowestSearch
-from idr.model.tracing.marching import (
-    COARSE_SAMPLES,
-    MARCH_SAMPLES,
-    March,
-    march,
-    smallest,
-    windows,
-)
+from idr.model.tracing.marching import COARSE_SAMPLES, MARCH_SAMPLES, March, march, smallest, windows
 from idr.model.tracing.network_search import Found, NetworkSearch
 from idr.model.tracing.published import PublishedTracer
 from idr.model.tracing.upkeep import GridUpkeep
@@ -98,7 +91,7 @@ class AcceleratedTracer(Tracer):
             sdf, rays.origin, lambda grid, slack: _view(grid, slack, rays, crossing)
         )
         samples = view.samples
-        depth, _ = smallest(samples.depths, samples.values)
+        by_grid = depth, _ = smallest(samples.depths, samples.values)
         unknown = torch.full_like(depth, torch.inf)  # f where the grid is smallest
         found = Found(torch.zeros_like(view.possible), depth, unknown, torch.ones_like(view.possible))
         if num_possible:
@@ -118,9 +111,9 @@ class AcceleratedTracer(Tracer):
         depth, hit, missed = found.depth, found.hit, ~found.hit & crossing.crosses
         lowest = LowestSearch(sdf, self.config, rays, samples)
         if slack == 0:
-            depth = lowest.into_dips(found, missed, OF_NEW_GRID)
+            depth = lowest.into_dips(found, by_grid, missed, OF_NEW_GRID)
         elif self._upkeep.wavy:
-            depth = lowest.into_dips(found, missed & ~view.possible, OF_AGED_GRID)
+            depth = lowest.into_dips(found, by_grid, missed & ~view.possible, OF_AGED_GRID)
         depth = lowest.behind(depth, hit & ~object_mask)
         closest_to_origin = -(rays.direction * rays.origin).sum(dim=1)
         depth = torch.where(crossing.crosses, depth, closest_to_origin)

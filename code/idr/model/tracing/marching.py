@@ -151,8 +151,8 @@ def second_dip(depths: Tensor, values: Tensor, first: Tensor, apart: float) -> t
         apart: Least distance from it.
 
     Returns:
-        depth: (R,) as `smallest` finds it.
-        value: (R,) the smallest sample; infinite where there is no such dip.
+        depth: (R,) of its smallest sample.
+        value: (R,) that sample; infinite where there is no such dip.
     """
     ends = torch.full_like(values[:, :1], torch.inf)
     around = torch.cat((ends, values, ends), dim=1)

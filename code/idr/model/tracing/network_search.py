@@ -65,10 +65,6 @@ class Found:
     value: Tensor
     settled: Tensor
 
-    def subset(self, index: Tensor) -> Found:
-        """Returns the answers for some of the rays."""
-        return Found(self.hit[index], self.depth[index], self.value[index], self.settled[index])
-
     def with_some(self, index: Tensor, others: Found) -> Found:
         """Returns these answers with others (B,) at the rays of an index (B,); A in it stands for no ray."""
 
