@@ -47,13 +47,13 @@ class Renderer:
         self.model = load_model(self.conf, folder, arguments.checkpoint, torch.device("cpu")).model.eval()
         self.traced = self.all = 0
         self._tracing = False
-        network, tracer = self.model.implicit_network, self.model.ray_tracer
-        hidden, trace = network._hidden, tracer.trace
+        encoding, tracer = self.model.implicit_network.encoding, self.model.ray_tracer
+        encode, trace = encoding.forward, tracer.trace  # each evaluated point is encoded once
 
-        def counted(points: torch.Tensor, *how: bool) -> torch.Tensor:
+        def counted(points: torch.Tensor) -> torch.Tensor:
             self.all += points.shape[0]
             self.traced += points.shape[0] * self._tracing
-            return hidden(points, *how)
+            return encode(points)
 
         def tracing(*given: Any) -> Any:
             self._tracing = True
@@ -62,7 +62,7 @@ class Renderer:
             finally:
                 self._tracing = False
 
-        network._hidden, tracer.trace = counted, tracing
+        encoding.forward, tracer.trace = counted, tracing  # type: ignore[method-assign]
 
     def render(
         self, sample: dict[str, Any], img_res: tuple[int, int]

@@ -132,15 +132,15 @@ def train_here(out: str, argv: list[str]) -> int:
     """Trains as one of the processes; writes its median seconds and mean evaluations of a step."""
     from idr.cli import train
     from idr.cli import train_watching as watching
-    from idr.model.implicit_network import ImplicitNetwork
+    from idr.model.encodings.sinusoids import Sinusoids
     from idr.training.trainer import Trainer
 
     times, counts, counted = [], [], [0]
-    hidden, step = ImplicitNetwork._hidden, Trainer._train_step
+    encode, step = Sinusoids.forward, Trainer._train_step
 
-    def counting(network: Any, points: torch.Tensor, *how: bool) -> torch.Tensor:
+    def counting(encoding: Any, points: torch.Tensor) -> torch.Tensor:  # each evaluated point is encoded once
         counted[0] += points.shape[0] * (not torch.is_grad_enabled())
-        return hidden(network, points, *how)
+        return encode(encoding, points)
 
     def timing(trainer: Any, batch: Any) -> Any:
         started, counted[0] = time.perf_counter(), 0
@@ -149,7 +149,7 @@ def train_here(out: str, argv: list[str]) -> int:
         counts.append(counted[0])
         return result
 
-    ImplicitNetwork._hidden, Trainer._train_step = counting, timing  # type: ignore[method-assign]
+    Sinusoids.forward, Trainer._train_step = counting, timing  # type: ignore[method-assign]
     watching.draw_plots = train.draw_plots = lambda *_: None  # type: ignore[assignment, attr-defined]
     status = train.main(argv)
     warm = len(times) // 3  # connections and the first grid

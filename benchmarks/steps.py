@@ -53,13 +53,14 @@ class TrainingSteps:
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-4)
         self.take(num_rays)
         self.evaluations = 0
-        hidden = self.model.implicit_network._hidden
+        encoding = self.model.implicit_network.encoding  # each evaluated point is encoded once
+        encode = encoding.forward
 
-        def counted(points: Tensor, *how: bool) -> Tensor:
+        def counted(points: Tensor) -> Tensor:
             self.evaluations += points.shape[0] * (not torch.is_grad_enabled())
-            return hidden(points, *how)
+            return encode(points)
 
-        self.model.implicit_network._hidden = counted  # type: ignore[method-assign]
+        encoding.forward = counted  # type: ignore[method-assign]
 
     def take(self, num_rays: int) -> None:
         """Goes on with another number of rays."""

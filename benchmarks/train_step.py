@@ -107,15 +107,15 @@ class Meter:
         tracer.trace = self.timed(rest, tracer.trace)
 
         def counted(evaluate: Callable[..., Any]) -> Callable[..., Any]:
-            def wrapped(points: torch.Tensor, *how: bool) -> Any:
+            def wrapped(points: torch.Tensor) -> Any:
                 self.evaluations[self._stack[-1] if self._stack else "none"] += points.shape[0]
-                return evaluate(points, *how)
+                return evaluate(points)
 
             return wrapped
 
         model.rendering_network.forward = self.timed("colours", model.rendering_network.forward)
-        network = model.implicit_network
-        network._hidden = counted(network._hidden)  # what all ways of evaluating f pass through
+        encoding = model.implicit_network.encoding
+        encoding.forward = counted(encoding.forward)  # each evaluated point is encoded once
 
 
 class Contender:

@@ -20,7 +20,7 @@ from idr.geometry.cameras import camera_depth
 Forward = Callable[[dict[str, Tensor]], Mapping[str, Any]]
 """The seam of ``IDRNetwork.forward`` in evaluation mode."""
 
-DEFAULT_CHUNK_PIXELS = 10_000
+DEFAULT_CHUNK_PIXELS = 65_536
 """Pixels in one call of the network: about 1 GiB with 8 layers of 512, the sampler's 100 depths included."""
 
 WHITE = 1.0

@@ -95,7 +95,8 @@ def test_evaluation_without_gradients_is_the_same() -> None:
     with torch.no_grad():
         outputs = network(given)
     for name in ("points", "rgb_values", "sdf_output", "network_object_mask"):
-        assert torch.equal(outputs[name], expected[name]), name
+        # Where nothing is differentiated f's gradient is written out, which rounds otherwise.
+        assert torch.allclose(outputs[name].float(), expected[name].float(), rtol=1e-5, atol=1e-6), name
         assert not outputs[name].requires_grad
 
 

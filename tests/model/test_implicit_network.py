@@ -249,7 +249,8 @@ def test_value_and_gradient_agree_with_both_and_in_both_modes() -> None:
     assert not x.requires_grad  # the caller's tensor is left as it was
     with torch.no_grad():
         plain_output, plain_gradient = network.value_and_gradient(x)
-    assert torch.equal(plain_output, output) and torch.equal(plain_gradient, gradient)
+    for plain, known in ((plain_output, output), (plain_gradient, gradient)):
+        assert (plain - known).abs().max() < 1e-8  # written out; torch cuts softplus at exp(-20)
     assert not plain_output.requires_grad and not plain_gradient.requires_grad
 
 

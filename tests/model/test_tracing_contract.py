@@ -44,12 +44,13 @@ class Counter:
 
     def __init__(self, model: IDRNetwork) -> None:
         self.points = 0
-        self._hidden = model.implicit_network._hidden
-        model.implicit_network._hidden = self._counted  # type: ignore[method-assign]
+        encoding = model.implicit_network.encoding  # each evaluated point is encoded once
+        self._encode = encoding.forward
+        encoding.forward = self._counted  # type: ignore[method-assign]
 
-    def _counted(self, x: Tensor, *how: bool) -> Tensor:
+    def _counted(self, x: Tensor) -> Tensor:
         self.points += x.shape[0]
-        return self._hidden(x, *how)
+        return self._encode(x)
 
 
 def camera(name: str) -> tuple[Tensor, Tensor]:

@@ -101,13 +101,49 @@ class SdfGrid:
             values: (...) interpolated f.
             errors: (...) bound of what f differs from it.
         """
-        # grid_sample counts the last axis of a volume first; flipping the points is cheaper than the volume.
-        where = points.reshape(1, 1, 1, -1, 3).flip(-1) / self.half_side
-        sampled = functional.grid_sample(
-            self._volumes.to(where), where, mode="bilinear", padding_mode="border", align_corners=True
-        )
-        values, errors = sampled.reshape(2, *points.shape[:-1])
+        where = points.reshape(1, -1, 3).flip(-1) / self.half_side
+        values, errors = _sample_along(self._volumes, where)
+        return values.reshape(points.shape[:-1]), errors.reshape(points.shape[:-1])
+
+    def along(self, origin: Tensor, direction: Tensor, depths: Tensor) -> tuple[Tensor, Tensor]:
+        """Interpolates f, and the bound of its error, along rays, as `at` does at points.
+
+        Args:
+            origin: (R, 3) in the unit-sphere frame.
+            direction: (R, 3).
+            depths: (R, S).
+
+        Returns:
+            values: (R, S) interpolated f.
+            errors: (R, S) bound of what f differs from it.
+        """
+        start, step = (x.flip(-1).T.unsqueeze(2) / self.half_side for x in (origin, direction))  # (3, R, 1)
+        where = torch.addcmul(start, depths.unsqueeze(0), step)  # (3, R, S): long rows are quick to compute
+        values, errors = _sample_along(self._volumes, where.permute(1, 2, 0))
         return values, errors
+
+
+def _sample_along(volumes: Tensor, where: Tensor) -> tuple[Tensor, ...]:
+    """Interpolates volumes on a cube trilinearly.
+
+    Args:
+        volumes: (1, C, m, m, m).
+        where: (R, S, 3) positions between -1 and 1, the volumes' last axis first: grid_sample counts them so,
+            and flipping positions is cheaper than volumes.
+
+    Returns:
+        C tensors (R, S).
+    """
+    num_rays, num_samples, _ = where.shape
+    if where.device.type == "cpu":  # there threads share the batches, not the points of one
+        volumes = volumes.expand(num_rays, -1, -1, -1, -1)
+        where = where.reshape(num_rays, 1, 1, num_samples, 3)
+    else:
+        where = where.reshape(1, 1, 1, -1, 3)
+    sampled = functional.grid_sample(
+        volumes.to(where), where, mode="bilinear", padding_mode="border", align_corners=True
+    )
+    return tuple(channel.reshape(num_rays, num_samples) for channel in sampled.unbind(1))
 
 
 @functools.cache

@@ -23,6 +23,9 @@ from idr.model.sample_network import differentiable_intersection
 from idr.model.tracing import TracerConfig, TraceResult, make_tracer
 from idr.model.tracing.common import Rays, first_set
 
+SHADED_AT_ONCE = 10_000
+"""Points of a picture that are shaded together: layers of colours keep no more in memory."""
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -150,9 +153,11 @@ class IDRNetwork(nn.Module):
                 center[shaded], direction[shaded], depth[shaded], sdf_output[shaded], normal[shaded],
                 smallest_slope=self.smallest_slope,
             )  # fmt: skip
-        colours, sdf_at_shaded = self.shade(surface, -direction[shaded])  # (N, 3), (N, 1)
         if draws is None:
+            colours, sdf_at_shaded = self._shade_in_parts(surface, -direction[shaded])  # (N, 3), (N, 1)
             sdf_output = self._values(points, traced, shaded, sdf_at_shaded)
+        else:
+            colours, _ = self.shade(surface, -direction[shaded])
         return {
             "points": points,
             "rgb_values": torch.ones_like(points).index_put((shaded,), colours),
@@ -208,6 +213,14 @@ class IDRNetwork(nn.Module):
         """
         output, normals = self.implicit_network.value_and_gradient(points)
         return self.rendering_network(points, normals, view_dirs, output[:, 1:]), output[:, :1]
+
+    def _shade_in_parts(self, points: Tensor, view_dirs: Tensor) -> tuple[Tensor, Tensor]:
+        """Does what `shade` does, with memory for a bounded number of points."""
+        if points.shape[0] <= SHADED_AT_ONCE:
+            return self.shade(points, view_dirs)
+        pairs = zip(points.split(SHADED_AT_ONCE), view_dirs.split(SHADED_AT_ONCE), strict=True)
+        colours, sdf = zip(*(self.shade(*pair) for pair in pairs), strict=True)
+        return torch.cat(colours), torch.cat(sdf)
 
     @torch.no_grad()
     def _trace(

@@ -17,7 +17,8 @@ from torch.nn import functional
 from idr.errors import InputError
 from idr.model.encodings import Encoding, make_encoding
 from idr.model.encodings.hashgrid import HashGrid
-from idr.model.layers import WeightNormLinear, make_linear, set_linear, softplus_without_gradient
+from idr.model.inference import FixedNetwork
+from idr.model.layers import WeightNormLinear, make_linear, set_linear
 
 SOFTPLUS_BETA = 100.0  # the published sharpness: nearly a ReLU, but twice differentiable
 
@@ -137,8 +138,8 @@ class ImplicitNetwork(nn.Module):
                 weight[:, -num_encoded:] = 0.0
         set_linear(layer, weight, torch.zeros(width_out))
 
-    def _hidden(self, x: Tensor, quick: bool = False) -> Tensor:
-        """Returns the input of the last layer, (N, width); quick: by `softplus_without_gradient`."""
+    def _hidden(self, x: Tensor) -> Tensor:
+        """Returns the input of the last layer, (N, width)."""
         encoded = self.encoding(x)
         hidden = encoded
         for index in range(self.num_layers):
@@ -146,10 +147,7 @@ class ImplicitNetwork(nn.Module):
                 hidden = torch.cat((hidden, encoded), dim=1) / math.sqrt(2)
             if index < self.num_layers - 1:
                 hidden = self.layer(index)(hidden)
-                if quick:
-                    hidden = softplus_without_gradient(hidden, SOFTPLUS_BETA)
-                else:
-                    hidden = functional.softplus(hidden, beta=SOFTPLUS_BETA)
+                hidden = functional.softplus(hidden, beta=SOFTPLUS_BETA)
         return hidden
 
     def layer(self, index: int) -> WeightNormLinear | nn.Linear:
@@ -171,7 +169,7 @@ class ImplicitNetwork(nn.Module):
         """Evaluates the signed distance alone, without computing features.
 
         Equal to ``forward(x)[:, 0]`` up to rounding: the product of another shape may sum in another order,
-        and where gradients are switched off, softplus is computed in a quicker way.
+        and where gradients are switched off on a CPU, layers are computed in a quicker way.
 
         Args:
             x: (N, 3) points, unit-sphere frame.
@@ -179,9 +177,10 @@ class ImplicitNetwork(nn.Module):
         Returns:
             (N,) signed distance.
         """
+        if self._is_inference(x):
+            return self._fixed().distance(x)
         last = self.layer(self.num_layers - 1)
-        hidden = self._hidden(x, not torch.is_grad_enabled())
-        return functional.linear(hidden, last.weight[:1], last.bias[:1]).squeeze(1)
+        return functional.linear(self._hidden(x), last.weight[:1], last.bias[:1]).squeeze(1)
 
     def value_and_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Evaluates the network and the gradient of the signed distance in one pass.
@@ -195,7 +194,10 @@ class ImplicitNetwork(nn.Module):
         """
         if self.by_differences:
             return self._differences(x, None)
-        return self._fused(x, None) or self._with_gradient(x, self.forward)
+        fused = self._fused(x, None)
+        if fused is None and self._is_inference(x):
+            return self._fixed().output_and_gradient(x, None)
+        return fused or self._with_gradient(x, self.forward)
 
     def sdf_and_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Evaluates the signed distance, without features, and its gradient in one pass.
@@ -209,7 +211,21 @@ class ImplicitNetwork(nn.Module):
         """
         if self.by_differences:
             return self._differences(x, 1)
-        return self._fused(x, 1) or self._with_gradient(x, lambda points: self.sdf(points).unsqueeze(1))
+        fused = self._fused(x, 1)
+        if fused is None and self._is_inference(x):
+            return self._fixed().output_and_gradient(x, 1)
+        return fused or self._with_gradient(x, lambda points: self.sdf(points).unsqueeze(1))
+
+    def _is_inference(self, x: Tensor) -> bool:
+        """Whether `FixedNetwork` serves: on a CPU, without gradients; autocast knows none of its products."""
+        kind = x.device.type
+        return kind == "cpu" and not torch.is_grad_enabled() and not torch.is_autocast_enabled(kind)
+
+    def _fixed(self) -> FixedNetwork:
+        """Returns the network by its present weights."""
+        layers = [self.layer(index) for index in range(self.num_layers)]
+        pairs: list[tuple[Tensor, Tensor]] = [(layer.weight, layer.bias) for layer in layers]
+        return FixedNetwork(self.encoding, pairs, self.skip_in, SOFTPLUS_BETA)
 
     def _fused(self, x: Tensor, num_outputs: int | None) -> tuple[Tensor, Tensor] | None:
         """Evaluates by the written-out passes of `fused_field` where they can serve.

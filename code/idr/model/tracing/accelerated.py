@@ -27,7 +27,7 @@ from idr.model.tracing.common import (
     first_set,
 )
 from idr.model.tracing.lowest import OF_AGED_GRID, OF_NEW_GRID, LowestSearch
-from idr.model.tracing.marching import COARSE_SAMPLES, MARCH_SAMPLES, March, march, smallest, windows
+from idr.model.tracing.marching import COARSE_SAMPLES, MARCH_SAMPLES, March, first_look, march, smallest
 from idr.model.tracing.network_search import Found, NetworkSearch
 from idr.model.tracing.published import PublishedTracer
 from idr.model.tracing.upkeep import GridUpkeep
@@ -124,10 +124,8 @@ class AcceleratedTracer(Tracer):
     ) -> TraceResult:
         """Traces rays by fixed weights: few samples of the grid first, more where these leave a surface."""
         grid = self._grid_of_fixed_weights(sdf, version, rays.origin)
-        search = NetworkSearch(sdf, self.config, grid, 0.0)
-        coarse = march(grid, 0.0, rays, crossing, COARSE_SAMPLES)
-        depth, value = smallest(coarse.depths, coarse.values)
-        window = windows(coarse)
+        search = NetworkSearch(sdf, self.config, grid, 0.0, leaps=True)
+        depth, value, window = first_look(grid, rays, crossing)
         found = Found(torch.zeros_like(window.crosses), depth, value, torch.ones_like(window.crosses))
         longest = 2 * self.config.object_bounding_sphere * (COARSE_SAMPLES - 1) / (MARCH_SAMPLES - 1)
         short = window.far - window.near <= longest

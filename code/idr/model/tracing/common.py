@@ -86,8 +86,8 @@ class Rays:
             return self.origin + depth.unsqueeze(-1) * self.direction
         return self.origin.unsqueeze(1) + depth.unsqueeze(-1) * self.direction.unsqueeze(1)
 
-    def subset(self, index: Tensor) -> Rays:
-        """Returns the rays of an index or a mask."""
+    def subset(self, index: Tensor | slice) -> Rays:
+        """Returns the rays of an index, a mask or a slice."""
         return Rays(self.origin[index], self.direction[index])
 
 

@@ -15,6 +15,7 @@ from idr.fields.sdf_grid import SdfGrid
 from idr.model.tracing.common import Rays, Sdf, TracerConfig, evaluate_where, first_set, reads_are_free
 from idr.model.tracing.dips import KnownSamples, before_inside, find_dips, find_vertex, last_known
 from idr.model.tracing.false_position import CURVATURE, EXTRAPOLATION_ERROR, refine
+from idr.model.tracing.leap import leap
 from idr.model.tracing.marching import March
 
 MAX_APPROACH_STEPS = 6
@@ -83,11 +84,15 @@ class NetworkSearch:
         config: The block ``model.ray_tracer``.
         grid: What the rays' samples are taken from.
         slack: What f may differ from the grid's nodes, because it has moved since.
+        leaps: Whether rays leap where the grid resolves a surface, see `leap`; if so, slack is 0.
     """
 
-    def __init__(self, sdf: Sdf, config: TracerConfig, grid: SdfGrid, slack: float) -> None:
+    def __init__(
+        self, sdf: Sdf, config: TracerConfig, grid: SdfGrid, slack: float, leaps: bool = False
+    ) -> None:
         self.sdf, self.config, self.slack, self.lipschitz = sdf, config, slack, grid.lipschitz
         self.radius = config.object_bounding_sphere
+        self._grid = grid if leaps else None
 
     def look(
         self, rays: Rays, samples: March, depth: Tensor, value: Tensor, expected: Tensor, num_expected: int
@@ -107,7 +112,13 @@ class NetworkSearch:
         """
         hit, settled = torch.zeros_like(expected), torch.zeros_like(expected)
         index = first_set(expected, num_expected)
-        if num_expected:
+        if num_expected and self._grid is not None:
+            of_expected, leapt, others = leap(
+                self.sdf, self.config, self._grid, rays.subset(index), samples.subset(index)
+            )
+            there, index = index[of_expected], index[others]
+            depth[there], value[there], hit[there], settled[there] = leapt, 0.0, True, True
+        if index.numel():
             found = self.approach(rays.subset(index), samples.subset(index))
             depth[index], value[index] = found.depth, found.value
             hit[index], settled[index] = found.hit, found.settled
