@@ -148,8 +148,9 @@ class AcceleratedTracer(Tracer):
         doubtful = (~found.settled).nonzero().squeeze(1)
         if doubtful.numel():
             found = self._as_published(sdf, rays, crossing, object_mask, None, found, doubtful)
-        to_sphere = rays.origin.norm(dim=1) - self.config.object_bounding_sphere
-        value = torch.where(crossing.crosses, found.value, to_sphere)
+        beside = (~crossing.crosses).nonzero().squeeze(1)
+        to_sphere = rays.origin[beside].norm(dim=1) - self.config.object_bounding_sphere
+        value = found.value.index_copy(0, beside, to_sphere)
         depth = torch.where(crossing.crosses, found.depth, 0)
         return TraceResult(depth, found.hit, value)
 
