@@ -194,10 +194,7 @@ class ImplicitNetwork(nn.Module):
         """
         if self.by_differences:
             return self._differences(x, None)
-        fused = self._fused(x, None)
-        if fused is None and self._is_inference(x):
-            return self._fixed().output_and_gradient(x, None)
-        return fused or self._with_gradient(x, self.forward)
+        return self._written_out(x, None) or self._with_gradient(x, self.forward)
 
     def sdf_and_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Evaluates the signed distance, without features, and its gradient in one pass.
@@ -211,10 +208,7 @@ class ImplicitNetwork(nn.Module):
         """
         if self.by_differences:
             return self._differences(x, 1)
-        fused = self._fused(x, 1)
-        if fused is None and self._is_inference(x):
-            return self._fixed().output_and_gradient(x, 1)
-        return fused or self._with_gradient(x, lambda points: self.sdf(points).unsqueeze(1))
+        return self._written_out(x, 1) or self._with_gradient(x, lambda points: self.sdf(points).unsqueeze(1))
 
     def _is_inference(self, x: Tensor) -> bool:
         """Whether `FixedNetwork` serves: on a CPU, without gradients; autocast knows none of its products."""
@@ -227,8 +221,8 @@ class ImplicitNetwork(nn.Module):
         pairs: list[tuple[Tensor, Tensor]] = [(layer.weight, layer.bias) for layer in layers]
         return FixedNetwork(self.encoding, pairs, self.skip_in, SOFTPLUS_BETA)
 
-    def _fused(self, x: Tensor, num_outputs: int | None) -> tuple[Tensor, Tensor] | None:
-        """Evaluates by the written-out passes of `fused_field` where they can serve.
+    def _written_out(self, x: Tensor, num_outputs: int | None) -> tuple[Tensor, Tensor] | None:
+        """Evaluates by the written-out passes of `fused_field` or `FixedNetwork` where they can serve.
 
         Args:
             x: (N, 3) points.
@@ -238,11 +232,8 @@ class ImplicitNetwork(nn.Module):
             As `value_and_gradient`, or None: plain torch has to.
         """
         grid = self.encoding
-        if self.skip_in or not isinstance(grid, HashGrid):
-            return None
-        compiled = grid.compiled_levels(x)
-        if compiled is None:
-            return None
+        if self.skip_in or not isinstance(grid, HashGrid) or (compiled := grid.compiled_levels(x)) is None:
+            return self._fixed().output_and_gradient(x, num_outputs) if self._is_inference(x) else None
         from idr.model.fused_field import GridShape, field_and_gradient
 
         layers: list[tuple[Tensor, Tensor]] = [

@@ -1,4 +1,4 @@
-"""Where a grid resolves the surface: from its zero to that of the network, in one or two evaluations a ray.
+"""Where a grid resolves the surface: from its zero to that of the network, in one to three evaluations a ray.
 
 A rays, S samples of the grid along a ray. Values and depths are in the unit-sphere frame.
 """
@@ -17,10 +17,13 @@ RESOLVED = 0.006
 """Radii up to which the grid's error counts as that of smooth f: what is thinner than a cell of a fine grid
 shows as ten times that."""
 
+SECANTS = 2
+"""Evaluations after the first; one is usual."""
+
 LEAST_SLOPE = 0.2
 """Slower descent than this along a ray is left to the approach."""
 
-SLOPE_ERROR = 0.25
+SLOPE_ERROR = 0.15
 """Share by which f's slope along a ray is reckoned to differ from the grid's; a tenth is usual."""
 
 
@@ -47,13 +50,18 @@ def leap(
     some, t, slope = rays.subset(asked), zero[asked], slope[asked]
     f = sdf(some.at(t))
     found, depth = f.abs() * SLOPE_ERROR <= EXTRAPOLATION_ERROR * threshold, t + f / slope
-    again = (~found).nonzero().squeeze(1)
-    if again.numel():
-        first_t, first_f, t = t[again], f[again], depth[again]
-        f = sdf(some.subset(again).at(t))
-        between = (first_f - f) / (t - first_t)
-        found[again] = (f.abs() <= threshold) & ((between / slope[again] - 1).abs() <= 2 * SLOPE_ERROR)
-        depth[again] = t + f / between
+    left = (~found).nonzero().squeeze(1)
+    last_t, last_f, by_grid = t[left], f[left], slope[left]
+    for _ in range(SECANTS):
+        if left.numel() == 0:
+            break
+        t = depth[left]
+        f = sdf(some.subset(left).at(t))
+        between = (last_f - f) / (t - last_t)
+        alike = (between / by_grid - 1).abs() <= 2 * SLOPE_ERROR
+        found[left], depth[left] = alike & (f.abs() <= threshold), t + f / between
+        go_on = (alike & (f.abs() > threshold)).nonzero().squeeze(1)
+        left, last_t, last_f, by_grid = left[go_on], t[go_on], f[go_on], by_grid[go_on]
     settled = torch.zeros_like(resolved).index_put((asked,), found)
     return asked[found], depth[found], (~settled).nonzero().squeeze(1)
 
