@@ -29,7 +29,7 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 def network(shape: str, dtype: torch.dtype = DOUBLE) -> ImplicitNetwork:
     made = implicit_network(features=3, bias=0.6, **SHAPES[shape])
     roughen(made, 0.2, seed=1)
-    return made.to(dtype)
+    return made.to(dtype).eval()
 
 
 def points(num: int) -> Tensor:

@@ -106,7 +106,7 @@ class SdfGrid:
         return values.reshape(points.shape[:-1]), errors.reshape(points.shape[:-1])
 
     def along(self, origin: Tensor, direction: Tensor, depths: Tensor) -> tuple[Tensor, Tensor]:
-        """Interpolates f, and the bound of its error, along rays, as `at` does at points.
+        """Interpolates f, and the bound of its error, along rays, to the last bit as `at` does.
 
         Args:
             origin: (R, 3) in the unit-sphere frame.
@@ -117,8 +117,10 @@ class SdfGrid:
             values: (R, S) interpolated f.
             errors: (R, S) bound of what f differs from it.
         """
-        start, step = (x.flip(-1).T.unsqueeze(2) / self.half_side for x in (origin, direction))  # (3, R, 1)
-        where = torch.addcmul(start, depths.unsqueeze(0), step)  # (3, R, S): long rows are quick to compute
+        start, step = (x.flip(-1).T.unsqueeze(2) for x in (origin, direction))  # (3, R, 1)
+        where = (
+            start + depths.unsqueeze(0) * step
+        ) / self.half_side  # (3, R, S): long rows are quick to compute
         values, errors = _sample_along(self._volumes, where.permute(1, 2, 0))
         return values, errors
 

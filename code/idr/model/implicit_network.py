@@ -18,7 +18,7 @@ from idr.errors import InputError
 from idr.model.encodings import Encoding, make_encoding
 from idr.model.encodings.hashgrid import HashGrid
 from idr.model.inference import FixedNetwork
-from idr.model.layers import WeightNormLinear, make_linear, set_linear
+from idr.model.layers import WeightNormLinear, make_linear, set_linear, softplus_by_parts
 
 SOFTPLUS_BETA = 100.0  # the published sharpness: nearly a ReLU, but twice differentiable
 
@@ -138,8 +138,8 @@ class ImplicitNetwork(nn.Module):
                 weight[:, -num_encoded:] = 0.0
         set_linear(layer, weight, torch.zeros(width_out))
 
-    def _hidden(self, x: Tensor) -> Tensor:
-        """Returns the input of the last layer, (N, width)."""
+    def _hidden(self, x: Tensor, by_parts: bool = False) -> Tensor:
+        """Returns the input of the last layer, (N, width); perhaps by `softplus_by_parts`."""
         encoded = self.encoding(x)
         hidden = encoded
         for index in range(self.num_layers):
@@ -147,7 +147,11 @@ class ImplicitNetwork(nn.Module):
                 hidden = torch.cat((hidden, encoded), dim=1) / math.sqrt(2)
             if index < self.num_layers - 1:
                 hidden = self.layer(index)(hidden)
-                hidden = functional.softplus(hidden, beta=SOFTPLUS_BETA)
+                if by_parts:
+                    before, hidden = hidden, torch.empty_like(hidden)
+                    softplus_by_parts(hidden, before, SOFTPLUS_BETA)
+                else:
+                    hidden = functional.softplus(hidden, beta=SOFTPLUS_BETA)
         return hidden
 
     def layer(self, index: int) -> WeightNormLinear | nn.Linear:
@@ -169,7 +173,8 @@ class ImplicitNetwork(nn.Module):
         """Evaluates the signed distance alone, without computing features.
 
         Equal to ``forward(x)[:, 0]`` up to rounding: the product of another shape may sum in another order,
-        and where gradients are switched off on a CPU, layers are computed in a quicker way.
+        and where gradients are switched off on a CPU, layers are computed in quicker ways, in training in
+        another one than in evaluation.
 
         Args:
             x: (N, 3) points, unit-sphere frame.
@@ -180,7 +185,10 @@ class ImplicitNetwork(nn.Module):
         if self._is_inference(x):
             return self._fixed().distance(x)
         last = self.layer(self.num_layers - 1)
-        return functional.linear(self._hidden(x), last.weight[:1], last.bias[:1]).squeeze(1)
+        by_parts = (
+            not torch.is_grad_enabled() and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+        )
+        return functional.linear(self._hidden(x, by_parts), last.weight[:1], last.bias[:1]).squeeze(1)
 
     def value_and_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Evaluates the network and the gradient of the signed distance in one pass.
@@ -211,9 +219,10 @@ class ImplicitNetwork(nn.Module):
         return self._written_out(x, 1) or self._with_gradient(x, lambda points: self.sdf(points).unsqueeze(1))
 
     def _is_inference(self, x: Tensor) -> bool:
-        """Whether `FixedNetwork` serves: on a CPU, without gradients; autocast knows none of its products."""
-        kind = x.device.type
-        return kind == "cpu" and not torch.is_grad_enabled() and not torch.is_autocast_enabled(kind)
+        """Whether `FixedNetwork` serves: in evaluation on a CPU; autocast knows none of its products."""
+        if self.training or torch.is_grad_enabled() or x.device.type != "cpu":
+            return False
+        return not torch.is_autocast_enabled("cpu")
 
     def _fixed(self) -> FixedNetwork:
         """Returns the network by its present weights."""

@@ -77,7 +77,12 @@ def softplus_into(out: Tensor, x: Tensor, beta: float) -> None:
     """
     if torch.backends.cpu.get_cpu_capability() == "AVX512" or x.dtype not in (torch.float32, torch.float64):
         torch.ops.aten.softplus.out(x, beta, out=out)
-        return
+    else:
+        softplus_by_parts(out, x, beta)
+
+
+def softplus_by_parts(out: Tensor, x: Tensor, beta: float) -> None:
+    """Computes softplus by an exponential and a logarithm, alike on all CPUs; see `softplus_into`."""
     # Beyond -40 exp adds nothing to one, and from -87 on its denormal numbers would be slow.
     bend = torch.abs(x, out=out).mul_(-beta).clamp_min_(-40).exp_().add_(1).log_()
     torch.add(x.clamp_min_(0), bend, alpha=1 / beta, out=out)
