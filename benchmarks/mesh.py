@@ -85,7 +85,7 @@ def open_network(arguments: argparse.Namespace) -> tuple[CountedField, float, st
             ]
         conf = load_conf(arguments.conf, overrides)
         torch.manual_seed(arguments.seed)
-        sdf, weights = build_model(conf).requires_grad_(False).implicit_network.sdf, "initial weights"
+        sdf, weights = build_model(conf).eval().requires_grad_(False).implicit_network.sdf, "initial weights"
     dims = [int(width) for width in conf["model.implicit_network.dims"]]
     radius = float(conf.get("model.ray_tracer.object_bounding_sphere", 1.0))
     return CountedField(sdf), radius, f"{len(dims)} x {max(dims)}, {weights}"
