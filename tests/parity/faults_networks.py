@@ -77,9 +77,9 @@ class _VAlone(WeightNormLinear):
 def last_layer_not_weight_normalised(patch: Patch) -> None:
     forward = ImplicitNetwork._hidden
 
-    def hidden(self: ImplicitNetwork, x: Tensor) -> Tensor:
+    def hidden(self: ImplicitNetwork, x: Tensor, by_parts: bool = False) -> Tensor:
         self.layer(self.num_layers - 1).__class__ = _VAlone
-        return forward(self, x)
+        return forward(self, x, by_parts)
 
     patch.setattr(ImplicitNetwork, "_hidden", hidden)
 
