@@ -1,4 +1,4 @@
-"""Leaps to where a grid resolves the surface: one or two evaluations, never past a surface or to none."""
+"""Leaps to where a grid resolves the surface: few evaluations, never past a surface or to none."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from idr.model.tracing.leap import leap
 from idr.model.tracing.marching import march
 from tests.model.exact_shapes import Ball, Union, crossing_of, rays_at
 from tests.model.test_tracing_accelerated import SCENES, Scene, wrong
-
-CONFIG = TracerConfig(1.0)
 
 
 def leapt(scene: Scene, sdf: Sdf | None = None) -> tuple[Rays, Tensor, Tensor, int]:
@@ -38,7 +36,7 @@ def ball() -> Scene:
     return Scene(Union([Ball()]), rays_at(2000, 0, spread=0.4))
 
 
-def test_a_smooth_surface_takes_two_evaluations_at_most() -> None:
+def test_a_smooth_surface_takes_fewer_than_two_evaluations_a_ray() -> None:
     scene = ball()
     rays, index, depth, evaluations = leapt(scene)
     assert rays.origin.shape[0] > 1800 and index.numel() > 0.95 * rays.origin.shape[0]

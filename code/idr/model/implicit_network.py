@@ -182,13 +182,11 @@ class ImplicitNetwork(nn.Module):
         Returns:
             (N,) signed distance.
         """
-        if self._is_inference(x):
+        quick = _without_gradients_on_cpu(x)
+        if quick and not self.training:
             return self._fixed().distance(x)
         last = self.layer(self.num_layers - 1)
-        by_parts = (
-            not torch.is_grad_enabled() and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
-        )
-        return functional.linear(self._hidden(x, by_parts), last.weight[:1], last.bias[:1]).squeeze(1)
+        return functional.linear(self._hidden(x, quick), last.weight[:1], last.bias[:1]).squeeze(1)
 
     def value_and_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Evaluates the network and the gradient of the signed distance in one pass.
@@ -218,12 +216,6 @@ class ImplicitNetwork(nn.Module):
             return self._differences(x, 1)
         return self._written_out(x, 1) or self._with_gradient(x, lambda points: self.sdf(points).unsqueeze(1))
 
-    def _is_inference(self, x: Tensor) -> bool:
-        """Whether `FixedNetwork` serves: in evaluation on a CPU; autocast knows none of its products."""
-        if self.training or torch.is_grad_enabled() or x.device.type != "cpu":
-            return False
-        return not torch.is_autocast_enabled("cpu")
-
     def _fixed(self) -> FixedNetwork:
         """Returns the network by its present weights."""
         layers = [self.layer(index) for index in range(self.num_layers)]
@@ -242,7 +234,9 @@ class ImplicitNetwork(nn.Module):
         """
         grid = self.encoding
         if self.skip_in or not isinstance(grid, HashGrid) or (compiled := grid.compiled_levels(x)) is None:
-            return self._fixed().output_and_gradient(x, num_outputs) if self._is_inference(x) else None
+            if self.training or not _without_gradients_on_cpu(x):
+                return None
+            return self._fixed().output_and_gradient(x, num_outputs)
         from idr.model.fused_field import GridShape, field_and_gradient
 
         layers: list[tuple[Tensor, Tensor]] = [
@@ -304,6 +298,13 @@ class ImplicitNetwork(nn.Module):
             (N, 1, 3), differentiable again unless gradients are switched off outside.
         """
         return self.value_and_gradient(x)[1].unsqueeze(1)
+
+
+def _without_gradients_on_cpu(x: Tensor) -> bool:
+    """Whether the quicker ways serve: for a CPU, without a gradient, unknown to autocast."""
+    if torch.is_grad_enabled() or x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
+        return False
+    return not torch.is_autocast_enabled("cpu")
 
 
 def _encoding(config: ImplicitNetworkConfig) -> Encoding:

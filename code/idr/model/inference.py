@@ -108,7 +108,7 @@ class FixedNetwork:
             before = scratch.take(("before", index) if keep else "before", num_points, weight.shape[0])
             torch.addmm(bias, hidden, weight.T, out=before)
             hidden = scratch.take("hidden", num_points, weight.shape[0])
-            if keep:
+            if keep:  # the values before are needed once more
                 torch.ops.aten.softplus.out(before, self.beta, out=hidden)
                 slopes.append(before.mul_(self.beta).sigmoid_())
             else:
