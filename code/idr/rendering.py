@@ -21,7 +21,8 @@ Forward = Callable[[dict[str, Tensor]], Mapping[str, Any]]
 """The seam of ``IDRNetwork.forward`` in evaluation mode."""
 
 DEFAULT_CHUNK_PIXELS = 65_536
-"""Pixels in one call of the network: about 1 GiB with 8 layers of 512, the sampler's 100 depths included."""
+"""Pixels in one call of the network: with 8 layers of 512 they take 0.3 GiB by the accelerated tracer and
+1.4 GiB by the published one, whose sampler has 100 depths a ray."""
 
 WHITE = 1.0
 
