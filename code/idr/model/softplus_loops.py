@@ -9,14 +9,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 import torch
 from numpy.polynomial import Chebyshev, Polynomial
 from torch import Tensor
 
-from idr.model.encodings.hashgrid_loops import ONE, ZERO
-from idr.model.loop_threads import in_threads
+from idr.loops import ONE, ZERO, compiled, in_threads
 
 FARTHEST = np.float32(18)
 """Largest |beta z| that is told from others: exp(-18) is below float32's resolution at 1."""
@@ -27,7 +25,7 @@ SQUARINGS = 5
 SHARE = 65_536
 """Numbers of a thread's job."""
 
-_compiled: Any = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract"})
+_compiled = compiled(fastmath={"contract"})
 
 
 def _log1p_coefficients() -> tuple[Any, ...]:

@@ -6,7 +6,6 @@ N points, L levels, F features of a vertex and level.
 from __future__ import annotations
 
 import functools
-import importlib.util
 import logging
 import math
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from idr.errors import InputError
+from idr.loops import has_numba
 from idr.model.encodings import hashgrid_torch
 from idr.model.encodings.base import Encoding, level_weight
 from idr.model.encodings.hashgrid_torch import Level, LevelTensors
@@ -79,13 +79,9 @@ class HashGridConfig:
         if self.bound <= 0:
             raise InputError(f"bound = {self.bound}: expected half a cube's side, above 0")
         if self.backend == "numba" and not has_numba():
-            raise InputError("backend = numba: numba is not installed; pip install 'idr[fast]'")
-
-
-@functools.cache
-def has_numba() -> bool:
-    """Whether the compiled loops can be imported."""
-    return importlib.util.find_spec("numba") is not None
+            raise InputError(
+                "backend = numba: numba is not installed, or does not work here; pip install 'idr[fast]'"
+            )
 
 
 @functools.cache

@@ -16,19 +16,16 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 
+from idr.loops import ONE, ZERO, compiled, in_threads
 from idr.model.encodings.hashgrid_torch import PRIMES, Level
-from idr.model.loop_threads import in_threads
 
 PRIME_Y, PRIME_Z = PRIMES[1:]
-ONE = np.float32(1)
-ZERO = np.float32(0)
 
-_compiled: Any = numba.njit(nogil=True, cache=True, error_model="numpy")
+_compiled = compiled()
 
 
 @_compiled

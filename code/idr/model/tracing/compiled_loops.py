@@ -13,14 +13,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 
-from idr.model.encodings.hashgrid_loops import ONE, ZERO, factors_of, row_of
+from idr.loops import ONE, ZERO, compiled, in_threads
+from idr.model.encodings.hashgrid_loops import factors_of, row_of
 from idr.model.encodings.hashgrid_torch import Level
-from idr.model.loop_threads import in_threads
 from idr.model.softplus_loops import softplus_in_place
 
 MAX_STEPS = 64
@@ -49,7 +48,7 @@ DEPTH, LOW, F_LOW, HIGH, F_HIGH, BEST, F_BEST = range(7)
 """What is known of a ray, depths and f there: the next sample; the last one before it, or the two ends of a
 change of sign; the smallest sample."""
 
-_compiled: Any = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract"})
+_compiled = compiled(fastmath={"contract"})
 
 
 @_compiled

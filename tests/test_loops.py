@@ -1,4 +1,4 @@
-"""`in_threads`: every job once, errors are raised, and a fork has threads of its own."""
+"""Compiled loops: whether there are any; `in_threads`: every job once, errors are raised, also in a fork."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from idr.model.loop_threads import in_threads
+from idr import loops
+from idr.loops import has_numba, in_threads
 
 
 @pytest.fixture(autouse=True)
@@ -56,3 +57,22 @@ def test_a_fork_has_threads_of_its_own() -> None:
         in_threads(done.append, [(0,), (1,), (2,)])
         os._exit(0 if sorted(done) == [0, 1, 2] else 1)
     assert os.waitpid(child, 0)[1] == 0
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_numba_that_cannot_be_imported(
+    broken: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(name: str) -> None:
+        raise ImportError("Numba needs NumPy 2.3 or less. Got NumPy 9.0.")
+
+    monkeypatch.setattr(loops.importlib.util, "find_spec", lambda name: object() if broken else None)
+    monkeypatch.setattr(loops.importlib, "import_module", refuse)
+    has_numba.cache_clear()
+    try:
+        with caplog.at_level("WARNING", logger="idr"):
+            assert not has_numba() and not has_numba()
+    finally:
+        has_numba.cache_clear()
+    said = ["numba is installed and cannot be used: Numba needs NumPy 2.3 or less. Got NumPy 9.0."]
+    assert [record.message for record in caplog.records] == (said if broken else [])
