@@ -81,6 +81,11 @@ class SdfGrid:
             values, errors = halve_cubic(values), halve_linear(errors)
         return torch.stack((values, errors))[None]
 
+    @functools.cached_property
+    def nodes(self) -> Tensor:
+        """(m, m, m, 2): the same side by side, the first index along x, for compiled loops."""
+        return self._volumes[0].movedim(0, 3).contiguous()
+
     @property
     def spacing(self) -> float:
         """h, distance of neighbouring nodes of the finest level."""
@@ -118,9 +123,7 @@ class SdfGrid:
             errors: (R, S) bound of what f differs from it.
         """
         start, step = (x.flip(-1).T.unsqueeze(2) for x in (origin, direction))  # (3, R, 1)
-        where = (
-            start + depths.unsqueeze(0) * step
-        ) / self.half_side  # (3, R, S): long rows are quick to compute
+        where = (start + depths.unsqueeze(0) * step) / self.half_side  # (3, R, S): long rows are quick
         values, errors = _sample_along(self._volumes, where.permute(1, 2, 0))
         return values, errors
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from idr.fields.sdf_grid import SdfGrid
 from idr.geometry.spheres import SphereCrossing
+from idr.loops import has_numba
 from idr.model.tracing.common import Rays, reads_are_free
 
 MARCH_SAMPLES = 129
@@ -82,6 +83,11 @@ def march(
     Returns:
         The samples; nothing is possible on rays that miss the sphere or have it behind them.
     """
+    if _have_loops(grid, rays):
+        from idr.model.tracing import marching_loops
+
+        chords = (rays.origin, rays.direction, crossing.near, crossing.far)
+        return March(*marching_loops.march(grid, float(slack), *chords, num_samples))
     fractions = torch.linspace(0, 1, num_samples, dtype=rays.origin.dtype, device=rays.origin.device)
     chord = crossing.far - crossing.near  # (R,)
     depths = crossing.near.unsqueeze(1) + fractions * chord.unsqueeze(1)  # (R, S)
@@ -104,8 +110,15 @@ def first_look(grid: SdfGrid, rays: Rays, crossing: SphereCrossing) -> tuple[Ten
         crossing: Their crossing of the bounding sphere, fields (R,).
 
     Returns:
-        depth, value: (R,) as `smallest`; the parts of the chords, see `windows`.
+        depth, value: (R,) as `smallest`, of no meaning where there is no chord.
+        windows: The parts of the chords, see `windows`.
     """
+    if _have_loops(grid, rays):
+        from idr.model.tracing import marching_loops
+
+        chords = (rays.origin, rays.direction, crossing.near, crossing.far)
+        depth, value, *ends = marching_loops.first_look(grid, *chords, COARSE_SAMPLES)
+        return depth, value, SphereCrossing(*ends)
     num_rays = max(1, rays.origin.shape[0])  # without rays one piece is empty
     at_once = RAYS_AT_ONCE if reads_are_free(rays.origin) else num_rays
     seen = []
@@ -117,6 +130,12 @@ def first_look(grid: SdfGrid, rays: Rays, crossing: SphereCrossing) -> tuple[Ten
         seen.append((*smallest(samples.depths, samples.values), window.near, window.far, window.crosses))
     depth, value, *window_fields = (torch.cat(fields) for fields in zip(*seen, strict=True))
     return depth, value, SphereCrossing(*window_fields)
+
+
+def _have_loops(grid: SdfGrid, rays: Rays) -> bool:
+    """Whether compiled loops can serve."""
+    fits = rays.origin.device.type == "cpu" and rays.origin.dtype == grid.values.dtype == torch.float32
+    return fits and has_numba()
 
 
 def windows(samples: March) -> SphereCrossing:
