@@ -30,6 +30,17 @@ def test_encoding_equals_the_loop(octaves: int, dimensions: int) -> None:
     assert (encoded - expected).abs().max() < 1e-14  # two libraries' sines differ in the last bit
 
 
+@pytest.mark.parametrize("octaves", [0, 1, 6])
+def test_points_that_lie_axis_by_axis_are_encoded_so(octaves: int) -> None:
+    x = torch.randn(9, 3, generator=torch.Generator().manual_seed(0))
+    by_axes = x.T.contiguous().T.requires_grad_()
+    encoded = positional_encoding(by_axes, octaves)
+    assert torch.equal(encoded, positional_encoding(x, octaves)) and encoded.T.is_contiguous()
+    (gradient,) = torch.autograd.grad(encoded.square().sum(), by_axes)
+    (expected,) = torch.autograd.grad(positional_encoding(x.requires_grad_(), octaves).square().sum(), x)
+    assert torch.allclose(gradient, expected, rtol=1e-5, atol=1e-4)
+
+
 def test_published_widths() -> None:
     assert encoded_width(3, 6) == 39  # points
     assert encoded_width(3, 4) == 27  # view directions

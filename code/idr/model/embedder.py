@@ -19,9 +19,13 @@ def positional_encoding(x: Tensor, octaves: int) -> Tensor:
         octaves: L; 0 returns x.
 
     Returns:
-        (N, D (1 + 2 L)).
+        (N, D (1 + 2 L)); laid out as x, rows or columns in one piece: columns are many times as quick.
     """
     parts = [x]
     for k in range(octaves):
         parts += [torch.sin(x * 2.0**k), torch.cos(x * 2.0**k)]
-    return torch.cat(parts, dim=-1) if octaves else x
+    if not octaves:
+        return x
+    if x.ndim == 2 and not x.is_contiguous() and x.T.is_contiguous():
+        return torch.cat([part.T for part in parts]).T
+    return torch.cat(parts, dim=-1)

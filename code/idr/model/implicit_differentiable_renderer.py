@@ -231,13 +231,13 @@ class IDRNetwork(nn.Module):
         flat = SphereCrossing(*(x.reshape(-1) for x in (crossing.near, crossing.far, crossing.crosses)))
         rays = Rays(centers.repeat_interleave(directions.shape[1], dim=0), directions.reshape(-1, 3))
         depths = None if draws is None else draws.depths
-        sdf = self.implicit_network.sdf
-        if self.tracer_config.strategy == "published":  # to the last bit of the published numbers
-
-            def sdf(x: Tensor) -> Tensor:
-                return self.implicit_network(x)[:, 0]
-
         with folded_weights(self.implicit_network):
+            sdf = self.implicit_network.sdf_of_fixed_weights(rays.origin)
+            if self.tracer_config.strategy == "published":  # to the last bit of the published numbers
+
+                def sdf(x: Tensor) -> Tensor:
+                    return self.implicit_network(x)[:, 0]
+
             return self.ray_tracer.trace(sdf, rays, flat, object_mask, depths, self._weights_version())
 
     def carried_state(self) -> dict[str, Any] | None:

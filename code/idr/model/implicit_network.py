@@ -188,6 +188,11 @@ class ImplicitNetwork(nn.Module):
         last = self.layer(self.num_layers - 1)
         return functional.linear(self._hidden(x, quick), last.weight[:1], last.bias[:1]).squeeze(1)
 
+    def sdf_of_fixed_weights(self, like: Tensor) -> Callable[[Tensor], Tensor]:
+        """Returns `sdf`, for many calls before weights change, by points like these: prepared only once."""
+        quick = _without_gradients_on_cpu(like) and not self.training
+        return self._fixed().distance if quick else self.sdf
+
     def value_and_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Evaluates the network and the gradient of the signed distance in one pass.
 

@@ -1,15 +1,15 @@
 """The implicit network where nothing is differentiated by its weights: searches along rays, grids, pictures.
 
-N points. On a CPU such an evaluation waits for memory as much as it computes, above all for pages that the
-allocator gives back to the system and asks for again. So points go through the layers in parts that fit the
-caches, and each part uses the memory of the one before.
+N points, E numbers of a point's encoding. On a CPU such an evaluation waits for memory as much as it
+computes, above all for pages that the allocator gives back to the system and asks for again. So points go
+through the layers in parts that fit the caches, and each part uses the memory of the one before. A column is
+a point here, so that what an encoding consists of and what a skip joins are whole rows.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -28,47 +28,56 @@ class _Scratch:
     """Memory that one part of the points takes over from another.
 
     Args:
-        rows: Most points of a part.
+        points: Most points of a part.
         like: A tensor that gives device and dtype.
     """
 
-    def __init__(self, rows: int, like: Tensor) -> None:
-        self._rows, self._like = rows, like
+    def __init__(self, points: int, like: Tensor) -> None:
+        self._points, self._like = points, like
         self._memory: dict[Hashable, Tensor] = {}
 
-    def take(self, name: Hashable, rows: int, width: int) -> Tensor:
-        """Returns a (rows, width) tensor of any values, which is valid until the name is taken again."""
+    def take(self, name: Hashable, width: int, points: int) -> Tensor:
+        """Returns a (width, points) tensor of any values, which is valid until the name is taken again."""
         memory = self._memory.get(name)
-        if memory is None or memory.shape[0] < self._rows * width:
-            memory = self._memory[name] = self._like.new_empty(self._rows * width)
-        return memory[: rows * width].view(rows, width)
+        if memory is None or memory.shape[0] < width * self._points:
+            memory = self._memory[name] = self._like.new_empty(width * self._points)
+        return memory[: width * points].view(width, points)
 
 
-@dataclass(frozen=True)
 class FixedNetwork:
     """f(x) -> (signed distance, feature vector) by weights that stay as they are.
 
-    Attributes:
+    Args:
         encoding: Maps (N, 3) points to (N, E).
         layers: Weight (out, in) and bias (out,) of each linear layer.
         skip_in: Layers that get the encoded point once more, see `ImplicitNetwork`.
         beta: Sharpness of the softplus between layers.
     """
 
-    encoding: Callable[[Tensor], Tensor]
-    layers: list[tuple[Tensor, Tensor]]
-    skip_in: frozenset[int]
-    beta: float
+    def __init__(
+        self,
+        encoding: Callable[[Tensor], Tensor],
+        layers: list[tuple[Tensor, Tensor]],
+        skip_in: frozenset[int],
+        beta: float,
+    ) -> None:
+        self._encoding, self._skip_in, self._beta = encoding, skip_in, beta
+        self._weights = [
+            weight / math.sqrt(2) if index in skip_in else weight for index, (weight, _) in enumerate(layers)
+        ]
+        self._biases = [bias for _, bias in layers]
+        self._width_in = self._weights[0].shape[1]  # E
 
     def distance(self, x: Tensor) -> Tensor:
         """Returns the signed distance (N,) at points (N, 3)."""
         scratch = _Scratch(min(POINTS_AT_ONCE, x.shape[0]), x)
-        weight, bias = self.layers[-1]
-        value = x.new_empty(x.shape[0], 1)
-        for part, into in zip(x.split(POINTS_AT_ONCE), value.split(POINTS_AT_ONCE), strict=True):
-            hidden, _ = self._forward(self.encoding(part), scratch, keep=False)
-            torch.addmm(bias[:1], hidden, weight[:1].T, out=into)
-        return value.squeeze(1)
+        weight, bias = self._weights[-1][:1], self._biases[-1][:1, None]
+        value = x.new_empty(1, x.shape[0])
+        for part, into in zip(x.split(POINTS_AT_ONCE), value.split(POINTS_AT_ONCE, dim=1), strict=True):
+            encoded = self._encoding(_by_axes(part)).T
+            hidden, _ = self._forward(encoded, scratch, keep=False)
+            torch.addmm(bias, weight, hidden, out=into)
+        return value.squeeze(0)
 
     def output_and_gradient(self, x: Tensor, num_outputs: int | None) -> tuple[Tensor, Tensor]:
         """Evaluates the network and the gradient of the signed distance.
@@ -81,64 +90,70 @@ class FixedNetwork:
             (N, num_outputs) the network, and (N, 3) df/dx.
         """
         scratch = _Scratch(min(POINTS_WITH_GRADIENT, x.shape[0]), x)
-        weight, bias = self.layers[-1]
-        outputs, gradients = [], []
+        weight, bias = self._weights[-1], self._biases[-1]
+        outputs: list[Tensor] = []
+        gradients: list[Tensor] = []
         for part in x.split(POINTS_WITH_GRADIENT):
             with torch.enable_grad():
-                points = part.detach().requires_grad_(True)
-                encoded = self.encoding(points)
-            hidden, slopes = self._forward(encoded.detach(), scratch, keep=True)
-            outputs.append(functional.linear(hidden, weight[:num_outputs], bias[:num_outputs]))
-            gradients += torch.autograd.grad(encoded, points, self._backward(slopes, scratch))
+                points = _by_axes(part.detach()).requires_grad_(True)
+                encoded = self._encoding(points)
+            hidden, slopes = self._forward(encoded.detach().T, scratch, keep=True)
+            outputs.append(functional.linear(hidden.T, weight[:num_outputs], bias[:num_outputs]))
+            gradients += torch.autograd.grad(encoded, points, self._backward(slopes, scratch).T)
         return torch.cat(outputs), torch.cat(gradients)
 
     def _forward(self, encoded: Tensor, scratch: _Scratch, keep: bool) -> tuple[Tensor, list[Tensor]]:
         """Returns the last layer's input and, where they are to be kept, the slopes of all others' softplus.
 
         For h = log(1 + exp(beta z)) / beta the slope dh/dz is sigmoid(beta z).
+
+        Args:
+            encoded: (E, N).
+            scratch: Memory.
+            keep: Whether slopes are wanted.
         """
-        hidden, slopes, num_points = encoded, [], encoded.shape[0]
-        for index, (weight, bias) in enumerate(self.layers):
-            if index in self.skip_in:
-                width = hidden.shape[1] + encoded.shape[1]
-                joined = torch.cat((hidden, encoded), dim=1, out=scratch.take("joined", num_points, width))
-                hidden = joined.mul_(1 / math.sqrt(2))
-            if index == len(self.layers) - 1:
-                break
-            before = scratch.take(("before", index) if keep else "before", num_points, weight.shape[0])
-            torch.addmm(bias, hidden, weight.T, out=before)
-            hidden = scratch.take("hidden", num_points, weight.shape[0])
-            if keep:  # the values before are needed once more
-                torch.ops.aten.softplus.out(before, self.beta, out=hidden)
-                slopes.append(before.mul_(self.beta).sigmoid_())
+        hidden, slopes, num_points = encoded, [], encoded.shape[1]
+        for index, weight in enumerate(self._weights[:-1]):
+            width = weight.shape[0]
+            before = scratch.take(("before", index) if keep else "before", width, num_points)
+            torch.addmm(self._biases[index].unsqueeze(1), weight, hidden, out=before)
+            if index + 1 in self._skip_in:  # what a skip joins lies behind one another
+                joined = scratch.take("joined", width + self._width_in, num_points)
+                joined[width:] = encoded
+                into, hidden = joined[:width], joined
             else:
-                softplus_into(hidden, before, self.beta)
+                into = hidden = scratch.take("hidden", width, num_points)
+            if keep:  # the values before are needed once more
+                torch.ops.aten.softplus.out(before, self._beta, out=into)
+                slopes.append(before.mul_(self._beta).sigmoid_())
+            else:
+                softplus_into(into, before, self._beta)
         return hidden, slopes
 
     def _backward(self, slopes: list[Tensor], scratch: _Scratch) -> Tensor:
-        """Returns the derivative (N, E) of the signed distance by the encoded points.
+        """Returns the derivative (E, N) of the signed distance by the encoded points.
 
         Args:
             slopes: Those that `_forward` kept; overwritten.
             scratch: Memory.
         """
-        num_points, last = slopes[0].shape[0], len(slopes)
-        by_hidden = self.layers[-1][0][:1].expand(num_points, -1)  # (N, width)
+        num_points, last = slopes[0].shape[1], len(slopes)
+        by_input = self._weights[last][:1].T.expand(-1, num_points)  # of the last layer
         by_copies = []
         for index in range(last, -1, -1):
             if index < last:
-                weight = self.layers[index][0]
-                by_before = slopes[index].mul_(by_hidden)
-                # The last product leaves the scratch: an encoding may hand it on as the gradient itself.
-                into = scratch.take("by hidden", num_points, weight.shape[1]) if index else None
-                by_hidden = torch.mm(by_before, weight, out=into)
-            if index in self.skip_in:
-                by_hidden = by_hidden.mul(1 / math.sqrt(2))
-                by_copies.append(by_hidden[:, -self._width_in :])
-                by_hidden = by_hidden[:, : -self._width_in]
-        return sum(by_copies, by_hidden)
+                weight = self._weights[index]
+                by_before = slopes[index].mul_(by_input)
+                # The first layer's leaves the scratch: an encoding may hand it on as the gradient itself.
+                name = ("by joined", index) if index in self._skip_in else "by input"
+                into = scratch.take(name, weight.shape[1], num_points) if index else None
+                by_input = torch.mm(weight.T, by_before, out=into)
+            if index in self._skip_in:
+                by_copies.append(by_input[-self._width_in :])
+                by_input = by_input[: -self._width_in]
+        return sum(by_copies, by_input)
 
-    @property
-    def _width_in(self) -> int:
-        """E: the first layer's inputs."""
-        return self.layers[0][0].shape[1]
+
+def _by_axes(x: Tensor) -> Tensor:
+    """Returns (N, 3) points whose coordinates lie axis by axis in memory."""
+    return x.T.contiguous().T
