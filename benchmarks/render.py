@@ -21,7 +21,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "code"))
 
 import torch  # noqa: E402
-from shared import machine, run_benchmark  # noqa: E402
+from shared import count_evaluations, machine, run_benchmark  # noqa: E402
 
 from idr.cli.common import make_parser, say  # noqa: E402
 from idr.evaluation.loading import conf_of_run, load_model, locate_run  # noqa: E402
@@ -47,13 +47,12 @@ class Renderer:
         self.model = load_model(self.conf, folder, arguments.checkpoint, torch.device("cpu")).model.eval()
         self.traced = self.all = 0
         self._tracing = False
-        encoding, tracer = self.model.implicit_network.encoding, self.model.ray_tracer
-        encode, trace = encoding.forward, tracer.trace  # each evaluated point is encoded once
+        tracer = self.model.ray_tracer
+        trace = tracer.trace
 
-        def counted(points: torch.Tensor) -> torch.Tensor:
-            self.all += points.shape[0]
-            self.traced += points.shape[0] * self._tracing
-            return encode(points)
+        def count(num_points: int) -> None:
+            self.all += num_points
+            self.traced += num_points * self._tracing
 
         def tracing(*given: Any) -> Any:
             self._tracing = True
@@ -62,7 +61,8 @@ class Renderer:
             finally:
                 self._tracing = False
 
-        encoding.forward, tracer.trace = counted, tracing  # type: ignore[method-assign]
+        tracer.trace = tracing  # type: ignore[method-assign]
+        count_evaluations(self.model.implicit_network, count)
 
     def render(
         self, sample: dict[str, Any], img_res: tuple[int, int]

@@ -26,6 +26,15 @@ def cpu_model() -> str:
     return platform.processor() or platform.machine()
 
 
+def count_evaluations(network: torch.nn.Module, tell: Callable[[int], object]) -> None:
+    """Tells of every evaluation of an implicit network how many points it has: each is encoded once."""
+
+    def hook(encoding: torch.nn.Module, given: tuple[torch.Tensor, ...]) -> None:
+        tell(given[0].shape[0])
+
+    network.get_submodule("encoding").register_forward_pre_hook(hook)
+
+
 def machine() -> dict[str, Any]:
     """Returns what figures depend on besides the code."""
     return {

@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from shared import count_evaluations
 
 from idr.config import load_conf
 from idr.model.implicit_differentiable_renderer import IDRNetwork
 from idr.model.loss import IDRLoss
 
 
-def view_of_sphere(num_rays: int, device: torch.device) -> dict[str, Tensor]:
+def view_of_sphere(num_rays: int, device: torch.device) -> dict[str, torch.Tensor]:
     """Rays from one camera at the unit sphere, of which a good third meet the network's first surface."""
     generator = torch.Generator().manual_seed(0)
     pose = torch.eye(4)
@@ -53,14 +53,10 @@ class TrainingSteps:
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-4)
         self.take(num_rays)
         self.evaluations = 0
-        encoding = self.model.implicit_network.encoding  # each evaluated point is encoded once
-        encode = encoding.forward
+        count_evaluations(self.model.implicit_network, self._count)
 
-        def counted(points: Tensor) -> Tensor:
-            self.evaluations += points.shape[0] * (not torch.is_grad_enabled())
-            return encode(points)
-
-        encoding.forward = counted  # type: ignore[method-assign]
+    def _count(self, num_points: int) -> None:
+        self.evaluations += num_points * (not torch.is_grad_enabled())
 
     def take(self, num_rays: int) -> None:
         """Goes on with another number of rays."""

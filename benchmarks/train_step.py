@@ -24,7 +24,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "code"))
 
 import torch  # noqa: E402
-from shared import machine, run_benchmark  # noqa: E402
+from shared import count_evaluations, machine, run_benchmark  # noqa: E402
 
 from idr.cli.common import add_conf_arguments, make_parser, say  # noqa: E402
 from idr.config import load_conf, read_block  # noqa: E402
@@ -106,16 +106,11 @@ class Meter:
         rest = "tracing" if model.tracer_config.strategy == "compiled" else "rest of tracing"
         tracer.trace = self.timed(rest, tracer.trace)
 
-        def counted(evaluate: Callable[..., Any]) -> Callable[..., Any]:
-            def wrapped(points: torch.Tensor) -> Any:
-                self.evaluations[self._stack[-1] if self._stack else "none"] += points.shape[0]
-                return evaluate(points)
-
-            return wrapped
-
         model.rendering_network.forward = self.timed("colours", model.rendering_network.forward)
-        encoding = model.implicit_network.encoding
-        encoding.forward = counted(encoding.forward)  # each evaluated point is encoded once
+        count_evaluations(model.implicit_network, self._count)
+
+    def _count(self, num_points: int) -> None:
+        self.evaluations[self._stack[-1] if self._stack else "none"] += num_points
 
 
 class Contender:

@@ -45,12 +45,10 @@ class Counter:
     def __init__(self, model: IDRNetwork) -> None:
         self.points = 0
         encoding = model.implicit_network.encoding  # each evaluated point is encoded once
-        self._encode = encoding.forward
-        encoding.forward = self._counted  # type: ignore[method-assign]
+        encoding.register_forward_pre_hook(self._count)
 
-    def _counted(self, x: Tensor) -> Tensor:
-        self.points += x.shape[0]
-        return self._encode(x)
+    def _count(self, _: torch.nn.Module, given: tuple[Tensor, ...]) -> None:
+        self.points += given[0].shape[0]
 
 
 def camera(name: str) -> tuple[Tensor, Tensor]:

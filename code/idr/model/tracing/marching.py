@@ -133,8 +133,8 @@ def first_look(grid: SdfGrid, rays: Rays, crossing: SphereCrossing) -> tuple[Ten
 
 
 def _have_loops(grid: SdfGrid, rays: Rays) -> bool:
-    """Whether compiled loops can serve."""
-    fits = rays.origin.device.type == "cpu" and rays.origin.dtype == grid.values.dtype == torch.float32
+    """Whether compiled loops can serve: on a CPU, where the slack is read for nothing."""
+    fits = reads_are_free(rays.origin) and rays.origin.dtype == grid.values.dtype == torch.float32
     return fits and has_numba()
 
 
