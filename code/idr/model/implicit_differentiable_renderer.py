@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from idr.config import read_block
 from idr.errors import InputError
+from idr.fields.sdf_grid import Sdf
 from idr.geometry.cameras import pixel_rays
 from idr.geometry.spheres import SphereCrossing, ray_sphere_intersection
 from idr.model.implicit_network import ImplicitNetwork, ImplicitNetworkConfig
@@ -232,13 +233,14 @@ class IDRNetwork(nn.Module):
         rays = Rays(centers.repeat_interleave(directions.shape[1], dim=0), directions.reshape(-1, 3))
         depths = None if draws is None else draws.depths
         with folded_weights(self.implicit_network):
-            sdf = self.implicit_network.sdf_of_fixed_weights(rays.origin)
-            if self.tracer_config.strategy == "published":  # to the last bit of the published numbers
-
-                def sdf(x: Tensor) -> Tensor:
-                    return self.implicit_network(x)[:, 0]
-
+            sdf = self._sdf(rays.origin)
             return self.ray_tracer.trace(sdf, rays, flat, object_mask, depths, self._weights_version())
+
+    def _sdf(self, like: Tensor) -> Sdf:
+        """Returns f as the tracer evaluates it while weights stay, at points like these."""
+        if self.tracer_config.strategy == "published":  # to the last bit of the published numbers
+            return lambda x: self.implicit_network(x)[:, 0]
+        return self.implicit_network.sdf_of_fixed_weights(like)
 
     def carried_state(self) -> dict[str, Any] | None:
         """Returns what the tracer carries from one training step to the next, tensors and plain values.

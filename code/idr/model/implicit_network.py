@@ -182,16 +182,17 @@ class ImplicitNetwork(nn.Module):
         Returns:
             (N,) signed distance.
         """
-        quick = _without_gradients_on_cpu(x)
-        if quick and not self.training:
-            return self._fixed().distance(x)
+        fixed = self._fixed(x)
+        if fixed is not None:
+            return fixed.distance(x)
         last = self.layer(self.num_layers - 1)
-        return functional.linear(self._hidden(x, quick), last.weight[:1], last.bias[:1]).squeeze(1)
+        hidden = self._hidden(x, by_parts=_without_gradients_on_cpu(x))
+        return functional.linear(hidden, last.weight[:1], last.bias[:1]).squeeze(1)
 
     def sdf_of_fixed_weights(self, like: Tensor) -> Callable[[Tensor], Tensor]:
         """Returns `sdf`, for many calls before weights change, by points like these: prepared only once."""
-        quick = _without_gradients_on_cpu(like) and not self.training
-        return self._fixed().distance if quick else self.sdf
+        fixed = self._fixed(like)
+        return self.sdf if fixed is None else fixed.distance
 
     def value_and_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Evaluates the network and the gradient of the signed distance in one pass.
@@ -221,8 +222,10 @@ class ImplicitNetwork(nn.Module):
             return self._differences(x, 1)
         return self._written_out(x, 1) or self._with_gradient(x, lambda points: self.sdf(points).unsqueeze(1))
 
-    def _fixed(self) -> FixedNetwork:
-        """Returns the network by its present weights."""
+    def _fixed(self, like: Tensor) -> FixedNetwork | None:
+        """Returns the network by its present weights where that can serve, in evaluation."""
+        if self.training or not _without_gradients_on_cpu(like):
+            return None
         layers = [self.layer(index) for index in range(self.num_layers)]
         pairs: list[tuple[Tensor, Tensor]] = [(layer.weight, layer.bias) for layer in layers]
         return FixedNetwork(self.encoding, pairs, self.skip_in, SOFTPLUS_BETA)
@@ -239,9 +242,8 @@ class ImplicitNetwork(nn.Module):
         """
         grid = self.encoding
         if self.skip_in or not isinstance(grid, HashGrid) or (compiled := grid.compiled_levels(x)) is None:
-            if self.training or not _without_gradients_on_cpu(x):
-                return None
-            return self._fixed().output_and_gradient(x, num_outputs)
+            fixed = self._fixed(x)
+            return None if fixed is None else fixed.output_and_gradient(x, num_outputs)
         from idr.model.fused_field import GridShape, field_and_gradient
 
         layers: list[tuple[Tensor, Tensor]] = [
