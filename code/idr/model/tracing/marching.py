@@ -86,8 +86,7 @@ def march(
     if _have_loops(grid, rays):
         from idr.model.tracing import marching_loops
 
-        chords = (rays.origin, rays.direction, crossing.near, crossing.far)
-        return March(*marching_loops.march(grid, float(slack), *chords, num_samples))
+        return marching_loops.march(grid, float(slack), rays, crossing, num_samples)
     fractions = torch.linspace(0, 1, num_samples, dtype=rays.origin.dtype, device=rays.origin.device)
     chord = crossing.far - crossing.near  # (R,)
     depths = crossing.near.unsqueeze(1) + fractions * chord.unsqueeze(1)  # (R, S)
@@ -116,9 +115,7 @@ def first_look(grid: SdfGrid, rays: Rays, crossing: SphereCrossing) -> tuple[Ten
     if _have_loops(grid, rays):
         from idr.model.tracing import marching_loops
 
-        chords = (rays.origin, rays.direction, crossing.near, crossing.far)
-        depth, value, *ends = marching_loops.first_look(grid, *chords, COARSE_SAMPLES)
-        return depth, value, SphereCrossing(*ends)
+        return marching_loops.first_look(grid, rays, crossing, COARSE_SAMPLES)
     num_rays = max(1, rays.origin.shape[0])  # without rays one piece is empty
     at_once = RAYS_AT_ONCE if reads_are_free(rays.origin) else num_rays
     seen = []

@@ -16,29 +16,15 @@ import torch
 from torch import Tensor
 
 from idr.fields.sdf_grid import SdfGrid
+from idr.geometry.spheres import SphereCrossing
 from idr.loops import ONE, ZERO, compiled, in_threads
+from idr.model.tracing.common import Rays
+from idr.model.tracing.marching import March
 
 RAYS_OF_A_JOB = 512
 
 _HALF, _TWO = np.float32(0.5), np.float32(2)
 _compiled = compiled()  # products and sums stay apart
-
-
-@_compiled
-def _place_along(
-    origin: Any, direction: Any, depths: Any, half_side: Any, last: Any, places: Any, cells: Any
-) -> None:
-    """Writes (3, S) places at depths (S,) of a ray, counted in nodes and within the cube, and their cells."""
-    last_cell = np.int32(last) - np.int32(1)
-    for axis in range(3):
-        start, step, into, cell_of = origin[axis], direction[axis], places[axis], cells[axis]
-        for s in range(depths.shape[0]):
-            place = (((start + depths[s] * step) / half_side + ONE) * _HALF) * last
-            place = place if place > ZERO else ZERO  # not a number counts as the first node, as in torch
-            place = place if place < last else last
-            cell = np.int32(place)
-            cell_of[s] = cell if cell < last_cell else last_cell
-            into[s] = place
 
 
 @_compiled
@@ -74,6 +60,29 @@ def _interpolate(nodes: Any, side: int, places: Any, cells: Any, s: int) -> Any:
 
 
 @_compiled
+def _sample(
+    nodes: Any, side: int, half_side: Any, origin: Any, direction: Any, depths: Any,
+    places: Any, cells: Any, values: Any, errors: Any,
+) -> None:  # fmt: skip
+    """Writes (S,) values and errors at depths (S,) of a ray.
+
+    On the way it writes (3, S) places along the axes, counted in nodes and within the cube, and their cells.
+    """
+    last, last_cell = np.float32(side - 1), np.int32(side - 2)
+    for axis in range(3):
+        start, step, into, cell_of = origin[axis], direction[axis], places[axis], cells[axis]
+        for s in range(depths.shape[0]):
+            place = (((start + depths[s] * step) / half_side + ONE) * _HALF) * last
+            place = place if place > ZERO else ZERO  # not a number counts as the first node, as in torch
+            place = place if place < last else last
+            cell = np.int32(place)
+            cell_of[s] = cell if cell < last_cell else last_cell
+            into[s] = place
+    for s in range(depths.shape[0]):
+        values[s], errors[s] = _interpolate(nodes, side, places, cells, s)
+
+
+@_compiled
 def _vertex(values: Any, s: int) -> Any:
     """Returns where the parabola through a sample and its neighbours is smallest, in spacings from it."""
     if s == 0 or s == values.shape[0] - 1:
@@ -106,16 +115,13 @@ def _march(
     depths: Any, values: Any, reach: Any, possible: Any,
 ) -> None:  # fmt: skip
     """Writes what `march` returns of R rays."""
-    last, num_samples = np.float32(side - 1), fractions.shape[0]
+    num_samples, errors = fractions.shape[0], np.empty(fractions.shape[0], np.float32)
     places, cells = np.empty((3, num_samples), np.float32), np.empty((3, num_samples), np.int32)
-    errors = np.empty(num_samples, np.float32)
     for r in range(near.shape[0]):
         chord, t, f = far[r] - near[r], depths[r], values[r]
         for s in range(num_samples):
             t[s] = near[r] + fractions[s] * chord
-        _place_along(origin[r], direction[r], t, half_side, last, places, cells)
-        for s in range(num_samples):
-            f[s], errors[s] = _interpolate(nodes, side, places, cells, s)
+        _sample(nodes, side, half_side, origin[r], direction[r], t, places, cells, f, errors)
         widening = _widening(lipschitz, chord, num_samples, widest_error)
         open_yet = chord > ZERO
         for s in range(num_samples):
@@ -132,10 +138,9 @@ def _look(
     depth: Any, value: Any, window_near: Any, window_far: Any, seen: Any,
 ) -> None:  # fmt: skip
     """Writes what `first_look` returns of R rays."""
-    last, num_samples = np.float32(side - 1), fractions.shape[0]
+    num_samples, errors = fractions.shape[0], np.empty(fractions.shape[0], np.float32)
     places, cells = np.empty((3, num_samples), np.float32), np.empty((3, num_samples), np.int32)
     depths, values = np.empty(num_samples, np.float32), np.empty(num_samples, np.float32)
-    errors = np.empty(num_samples, np.float32)
     for r in range(near.shape[0]):
         chord = far[r] - near[r]
         depth[r], value[r], window_near[r], window_far[r], seen[r] = near[r], np.inf, near[r], far[r], False
@@ -143,12 +148,8 @@ def _look(
             continue
         for s in range(num_samples):
             depths[s] = near[r] + fractions[s] * chord
-        _place_along(origin[r], direction[r], depths, half_side, last, places, cells)
-        lowest = 0
-        for s in range(num_samples):
-            values[s], errors[s] = _interpolate(nodes, side, places, cells, s)
-            if values[s] < values[lowest]:
-                lowest = s
+        _sample(nodes, side, half_side, origin[r], direction[r], depths, places, cells, values, errors)
+        lowest = np.argmin(values)
         widening = _widening(lipschitz, chord, num_samples, widest_error)
         first, final = -1, -1
         for s in range(num_samples):
@@ -167,59 +168,24 @@ def _look(
             window_far[r] = min(depths[final] + spacing * _HALF, depths[num_samples - 1])
 
 
-def march(
-    grid: SdfGrid,
-    slack: float,
-    origin: Tensor,
-    direction: Tensor,
-    near: Tensor,
-    far: Tensor,
-    num_samples: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Samples a grid along chords.
-
-    Args:
-        grid: The grid.
-        slack: What f may differ from the grid's nodes.
-        origin: (R, 3).
-        direction: (R, 3).
-        near: (R,) depth of the first sample.
-        far: (R,) of the last.
-        num_samples: S.
-
-    Returns:
-        (R, S) depths, values, reach and possible, see `marching.March`.
-    """
-    depths, values, reach = (near.new_empty(near.shape[0], num_samples) for _ in range(3))
-    found = (depths, values, reach, torch.empty_like(depths, dtype=torch.bool))
-    settings = (*_packed(grid, num_samples), np.float32(slack))
-    _for_rays(_march, settings, (origin, direction, near, far), found)
+def march(grid: SdfGrid, slack: float, rays: Rays, crossing: SphereCrossing, num_samples: int) -> March:
+    """Does what `marching.march` does."""
+    depths, values, reach = (crossing.near.new_empty(crossing.near.shape[0], num_samples) for _ in range(3))
+    found = March(depths, values, reach, torch.empty_like(depths, dtype=torch.bool))
+    into = (found.depths, found.values, found.reach, found.possible)
+    _for_rays(_march, (*_packed(grid, num_samples), np.float32(slack)), rays, crossing, into)
     return found
 
 
 def first_look(
-    grid: SdfGrid, origin: Tensor, direction: Tensor, near: Tensor, far: Tensor, num_samples: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Finds by few samples where a grid is smallest along rays, and where a surface is possible.
-
-    Args:
-        grid: The grid, of f as it is.
-        origin: (R, 3).
-        direction: (R, 3).
-        near: (R,) depth of the first sample.
-        far: (R,) of the last; not beyond the first where there is nothing to see.
-        num_samples: S.
-
-    Returns:
-        depth: (R,) where the grid is smallest.
-        value: (R,) the smallest sample, infinite where there is nothing to see.
-        near, far: (R,) the part of the chord on which a surface is possible.
-        possible: (R,) there is such a part.
-    """
-    depth, value, first, last = (torch.empty_like(near) for _ in range(4))
-    found = depth, value, first, last, torch.empty_like(near, dtype=torch.bool)
-    _for_rays(_look, _packed(grid, num_samples), (origin, direction, near, far), found)
-    return found
+    grid: SdfGrid, rays: Rays, crossing: SphereCrossing, num_samples: int
+) -> tuple[Tensor, Tensor, SphereCrossing]:
+    """Does what `marching.first_look` does by so many samples; where there is no chord f is infinite."""
+    depth, value, near, far = (torch.empty_like(crossing.near) for _ in range(4))
+    windows = SphereCrossing(near, far, torch.empty_like(crossing.crosses))
+    into = (depth, value, near, far, windows.crosses)
+    _for_rays(_look, _packed(grid, num_samples), rays, crossing, into)
+    return depth, value, windows
 
 
 def _packed(grid: SdfGrid, num_samples: int) -> tuple[Any, ...]:
@@ -231,9 +197,10 @@ def _packed(grid: SdfGrid, num_samples: int) -> tuple[Any, ...]:
 
 
 def _for_rays(
-    loop: Any, settings: tuple[Any, ...], rays: tuple[Tensor, ...], found: tuple[Tensor, ...]
+    loop: Any, settings: tuple[Any, ...], rays: Rays, crossing: SphereCrossing, into: tuple[Tensor, ...]
 ) -> None:
-    """Runs a loop over R rays in threads; the last arguments are what it writes."""
-    arrays = [tensor.detach().contiguous().numpy() for tensor in rays] + [tensor.numpy() for tensor in found]
+    """Runs a loop over rays in threads; its last arguments are what it writes."""
+    given = (rays.origin, rays.direction, crossing.near, crossing.far)
+    arrays = [tensor.detach().contiguous().numpy() for tensor in given] + [tensor.numpy() for tensor in into]
     jobs = [slice(first, first + RAYS_OF_A_JOB) for first in range(0, len(arrays[0]), RAYS_OF_A_JOB)]
     in_threads(lambda some: loop(*settings, *(array[some] for array in arrays)), [(some,) for some in jobs])
