@@ -30,7 +30,7 @@ sys.path[:0] = [str(ROOT / "code"), str(ROOT / "benchmarks")]
 
 import mesh  # noqa: E402
 import torch  # noqa: E402
-from shared import machine, run_benchmark  # noqa: E402
+from shared import count_evaluations, machine, run_benchmark  # noqa: E402
 from steps import TrainingSteps  # noqa: E402
 
 from idr.cli.common import add_conf_arguments, make_parser, say  # noqa: E402
@@ -132,24 +132,24 @@ def train_here(out: str, argv: list[str]) -> int:
     """Trains as one of the processes; writes its median seconds and mean evaluations of a step."""
     from idr.cli import train
     from idr.cli import train_watching as watching
-    from idr.model.encodings.sinusoids import Sinusoids
     from idr.training.trainer import Trainer
 
     times, counts, counted = [], [], [0]
-    encode, step = Sinusoids.forward, Trainer._train_step
+    step = Trainer._train_step
 
-    def counting(encoding: Any, points: torch.Tensor) -> torch.Tensor:  # each evaluated point is encoded once
-        counted[0] += points.shape[0] * (not torch.is_grad_enabled())
-        return encode(encoding, points)
+    def count(num_points: int) -> None:
+        counted[0] += num_points * (not torch.is_grad_enabled())
 
     def timing(trainer: Any, batch: Any) -> Any:
+        if not times:
+            count_evaluations(trainer.state.model.implicit_network, count)
         started, counted[0] = time.perf_counter(), 0
         result = step(trainer, batch)
         times.append(time.perf_counter() - started)
         counts.append(counted[0])
         return result
 
-    Sinusoids.forward, Trainer._train_step = counting, timing  # type: ignore[method-assign]
+    Trainer._train_step = timing  # type: ignore[method-assign]
     watching.draw_plots = train.draw_plots = lambda *_: None  # type: ignore[assignment, attr-defined]
     status = train.main(argv)
     warm = len(times) // 3  # connections and the first grid
