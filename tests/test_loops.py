@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
 
 from idr import loops
-from idr.loops import has_numba, in_threads
+from idr.loops import compiled, has_numba, in_threads
 
 
 @pytest.fixture(autouse=True)
@@ -76,3 +77,12 @@ def test_numba_that_cannot_be_imported(
         has_numba.cache_clear()
     said = ["numba is installed and cannot be used: Numba needs NumPy 2.3 or less. Got NumPy 9.0."]
     assert [record.message for record in caplog.records] == (said if broken else [])
+
+
+def test_a_loop_that_cannot_be_kept_is_compiled_all_the_same() -> None:
+    numba = pytest.importorskip("numba", reason="the extra idr[fast] is not installed")
+    made: dict[str, Any] = {}
+    exec("def double(x):\n    return 2 * x", made)  # has no file beside which to keep it
+    with pytest.raises(RuntimeError, match="cannot cache"):
+        numba.njit(cache=True)(made["double"])
+    assert compiled()(made["double"])(21) == 42
