@@ -17,7 +17,7 @@ from torch.nn import functional
 from idr.errors import InputError
 from idr.model.encodings import Encoding, make_encoding
 from idr.model.encodings.hashgrid import HashGrid
-from idr.model.inference import FixedNetwork
+from idr.model.inference import FixedNetwork, without_gradients_on_cpu
 from idr.model.layers import WeightNormLinear, make_linear, set_linear, softplus_by_parts
 
 SOFTPLUS_BETA = 100.0  # the published sharpness: nearly a ReLU, but twice differentiable
@@ -186,7 +186,7 @@ class ImplicitNetwork(nn.Module):
         if fixed is not None:
             return fixed.distance(x)
         last = self.layer(self.num_layers - 1)
-        hidden = self._hidden(x, by_parts=_without_gradients_on_cpu(x))
+        hidden = self._hidden(x, by_parts=without_gradients_on_cpu(x))
         return functional.linear(hidden, last.weight[:1], last.bias[:1]).squeeze(1)
 
     def sdf_of_fixed_weights(self, like: Tensor) -> Callable[[Tensor], Tensor]:
@@ -224,11 +224,14 @@ class ImplicitNetwork(nn.Module):
 
     def _fixed(self, like: Tensor) -> FixedNetwork | None:
         """Returns the network by its present weights where that can serve, in evaluation."""
-        if self.training or not _without_gradients_on_cpu(like):
+        if self.training or not without_gradients_on_cpu(like):
             return None
-        layers = [self.layer(index) for index in range(self.num_layers)]
-        pairs: list[tuple[Tensor, Tensor]] = [(layer.weight, layer.bias) for layer in layers]
-        return FixedNetwork(self.encoding, pairs, self.skip_in, SOFTPLUS_BETA)
+        return FixedNetwork(self.encoding, self._weights_and_biases(), self.skip_in, SOFTPLUS_BETA)
+
+    def _weights_and_biases(self) -> list[tuple[Tensor, Tensor]]:
+        """Returns the (out, in) weight and the (out,) bias of each layer."""
+        layers = (self.layer(index) for index in range(self.num_layers))
+        return [(layer.weight, layer.bias) for layer in layers]
 
     def _written_out(self, x: Tensor, num_outputs: int | None) -> tuple[Tensor, Tensor] | None:
         """Evaluates by the written-out passes of `fused_field` or `FixedNetwork` where they can serve.
@@ -246,9 +249,7 @@ class ImplicitNetwork(nn.Module):
             return None if fixed is None else fixed.output_and_gradient(x, num_outputs)
         from idr.model.fused_field import GridShape, field_and_gradient
 
-        layers: list[tuple[Tensor, Tensor]] = [
-            (self.layer(i).weight, self.layer(i).bias) for i in range(self.num_layers)
-        ]
+        layers = self._weights_and_biases()
         weight, bias = layers.pop()
         layers.append((weight[:num_outputs], bias[:num_outputs]))
         shape = GridShape(*compiled, beta=SOFTPLUS_BETA, bound=grid.config.bound)
@@ -305,13 +306,6 @@ class ImplicitNetwork(nn.Module):
             (N, 1, 3), differentiable again unless gradients are switched off outside.
         """
         return self.value_and_gradient(x)[1].unsqueeze(1)
-
-
-def _without_gradients_on_cpu(x: Tensor) -> bool:
-    """Whether the quicker ways serve: for a CPU, without a gradient, unknown to autocast."""
-    if torch.is_grad_enabled() or x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
-        return False
-    return not torch.is_autocast_enabled("cpu")
 
 
 def _encoding(config: ImplicitNetworkConfig) -> Encoding:
