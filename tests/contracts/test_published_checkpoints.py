@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from idr.checkpoints import STATE_KEYS, CheckpointFolder
+from idr.checkpoints.folder import STATE_KEYS, CheckpointFolder
 from idr.errors import MissingInputError
 
 GOLDEN = Path(__file__).parents[1] / "parity" / "golden"

@@ -25,7 +25,7 @@ if __name__ == "__main__":
 import torch  # noqa: E402
 from tests.training import tiny  # noqa: E402
 
-from idr.checkpoints import CheckpointFolder  # noqa: E402
+from idr.checkpoints.folder import CheckpointFolder  # noqa: E402
 from idr.cli.train import main  # noqa: E402
 
 NUM_VIEWS = 3

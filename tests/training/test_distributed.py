@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from idr.checkpoints import CheckpointFolder
+from idr.checkpoints.folder import CheckpointFolder
 from idr.cli.train import main
 from tests.training import tiny
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from idr import files
-from idr.checkpoints import CheckpointFolder
+from idr.checkpoints.folder import CheckpointFolder
 from idr.cli.train import main
 from idr.datasets.scene_dataset import SceneDataset
 from idr.errors import TrainingStoppedError

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from idr.checkpoints import CheckpointFolder
+from idr.checkpoints.folder import CheckpointFolder
 from idr.cli.train import main
 from idr.errors import InputError
 from tests.training import tiny

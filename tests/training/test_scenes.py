@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from idr.checkpoints import CheckpointFolder
+from idr.checkpoints.folder import CheckpointFolder
 from idr.cli import run_scenes, train
 from idr.errors import OutputError
 from idr.training import launchers, scenes

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from idr.checkpoints import CheckpointFolder
+from idr.checkpoints.folder import CheckpointFolder
 from tests.training import tiny
 
 

@@ -14,7 +14,7 @@ import imageio.v3 as iio
 import numpy as np
 import torch
 
-from idr.checkpoints import PARTS, CheckpointFolder
+from idr.checkpoints.folder import PARTS, CheckpointFolder
 from idr.config import load_conf, read_block
 from idr.plugins import build_dataset, build_loss, build_model
 from idr.training.config import TrainConfig

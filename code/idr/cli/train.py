@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import torch
     from pyhocon import ConfigTree
 
-    from idr.checkpoints import CheckpointFolder
+    from idr.checkpoints.folder import CheckpointFolder
     from idr.plots import PlotConfig
     from idr.training.cameras import LearnableIntrinsics
     from idr.training.config import TrainConfig

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Protocol
 
-from idr.checkpoints import CheckpointFolder
+from idr.checkpoints.folder import CheckpointFolder
 from idr.errors import MissingInputError
 from idr.files import write_text_atomic
 from idr.training.progress import MetricsFile

@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from idr.checkpoint_format import write_content
-from idr.checkpoints import CheckpointFolder, checkpoint_name
+from idr.checkpoints.folder import CheckpointFolder, checkpoint_name
+from idr.checkpoints.format import write_content
 from idr.errors import OutputError, TrainingStoppedError
 from idr.files import write_atomic
 from idr.geometry.frames import frame_of

@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
-from idr import checkpoint_saving as saving
-from idr.checkpoint_format import DamagedFileError, read_content
-from idr.checkpoint_manifests import (
+from idr.checkpoints.folder import saving
+from idr.checkpoints.format import DamagedFileError, read_content
+from idr.checkpoints.manifests import (
     LATEST,
     MANIFESTS,
     MODEL,

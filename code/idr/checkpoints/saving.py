@@ -26,8 +26,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from idr.checkpoint_format import read_content, write_content
-from idr.checkpoint_manifests import (
+from idr.checkpoints.format import read_content, write_content
+from idr.checkpoints.manifests import (
     LATEST,
     MANIFESTS,
     MODEL,

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from idr.checkpoint_format import read_content, write_content
-from idr.checkpoints import STATE_KEYS, CheckpointFolder, checkpoint_name
+from idr.checkpoints.folder import STATE_KEYS, CheckpointFolder, checkpoint_name
+from idr.checkpoints.format import read_content, write_content
 from idr.errors import InputError, MissingInputError
 
 

@@ -17,8 +17,8 @@ from typing import Any, NoReturn
 import pytest
 import torch
 
-from idr.checkpoint_manifests import complete_sets, current_file, record_file
-from idr.checkpoints import STATE_KEYS, CheckpointFolder, checkpoint_name
+from idr.checkpoints.folder import STATE_KEYS, CheckpointFolder, checkpoint_name
+from idr.checkpoints.manifests import complete_sets, current_file, record_file
 from idr.errors import MissingInputError, OutputError
 
 USED = ("ModelParameters", "OptimizerParameters")

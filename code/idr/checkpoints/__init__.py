@@ -1,0 +1,1 @@
+"""Checkpoints: their format, manifests, and folders that are written atomically."""
