@@ -23,7 +23,7 @@ import numpy as np  # noqa: E402
 
 from idr.cli import train  # noqa: E402
 from idr.cli.common import make_parser, run, say  # noqa: E402
-from idr.config import load_conf, project_root  # noqa: E402
+from idr.conf.files import load_conf, project_root  # noqa: E402
 from idr.datasets.camera_files import read_cameras  # noqa: E402
 from idr.errors import InputError  # noqa: E402
 from idr.files import write_text_atomic  # noqa: E402

@@ -37,7 +37,8 @@ from reconstruction_curve import points_inside_masks  # noqa: E402
 from shared import machine, run_benchmark  # noqa: E402
 
 from idr.cli.common import make_parser, say  # noqa: E402
-from idr.config import load_conf, project_root  # noqa: E402
+from idr.conf.build import build_dataset, scan_id_of  # noqa: E402
+from idr.conf.files import load_conf, project_root  # noqa: E402
 from idr.datasets.synthetic_cameras import UNIT_TO_WORLD  # noqa: E402
 from idr.datasets.synthetic_folder import SETTINGS_FILE  # noqa: E402
 from idr.errors import InputError  # noqa: E402
@@ -50,7 +51,6 @@ from idr.evaluation.reconstruction import (  # noqa: E402
     write_surface,
 )
 from idr.files import write_text_atomic  # noqa: E402
-from idr.plugins import build_dataset, scan_id_of  # noqa: E402
 from idr.workspace import CHECKPOINTS, CheckpointFolder, find_run, run_name  # noqa: E402
 
 CHUNK_POINTS, CHUNK_PIXELS = 100_000, 20_000

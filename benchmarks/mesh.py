@@ -27,10 +27,10 @@ import torch  # noqa: E402
 from shared import machine, run_benchmark  # noqa: E402
 
 from idr.cli.common import add_conf_arguments, make_parser, say  # noqa: E402
-from idr.config import load_conf  # noqa: E402
+from idr.conf.build import build_model  # noqa: E402
+from idr.conf.files import load_conf  # noqa: E402
 from idr.evaluation.loading import conf_of_run, load_model, locate_run  # noqa: E402
 from idr.meshing import SampleGrid, component_areas, extract_mesh, surface_frame  # noqa: E402
-from idr.plugins import build_model  # noqa: E402
 
 SHARE_TIMED = 0.01
 """Share of the dense mode's chunks that is timed where all would take too long."""

@@ -26,7 +26,8 @@ import trimesh  # noqa: E402
 from scipy.ndimage import binary_dilation  # noqa: E402
 
 from idr.cli.common import add_conf_arguments, make_parser, run, say  # noqa: E402
-from idr.config import load_conf  # noqa: E402
+from idr.conf.build import scan_id_of  # noqa: E402
+from idr.conf.files import load_conf  # noqa: E402
 from idr.evaluation.point_to_mesh import point_to_mesh_distance  # noqa: E402
 from idr.evaluation.reconstruction import (  # noqa: E402
     measure_cameras,
@@ -35,7 +36,6 @@ from idr.evaluation.reconstruction import (  # noqa: E402
     write_surface,
 )
 from idr.geometry.cameras import project_points  # noqa: E402
-from idr.plugins import scan_id_of  # noqa: E402
 from idr.workspace import CHECKPOINTS, CheckpointFolder  # noqa: E402
 
 PICTURE_SIZE = 512

@@ -23,7 +23,7 @@ from shared import machine  # noqa: E402
 
 from idr.cli import make_scene, train  # noqa: E402
 from idr.cli.common import make_parser, run, say  # noqa: E402
-from idr.config import load_conf  # noqa: E402
+from idr.conf.files import load_conf  # noqa: E402
 from idr.datasets.synthetic_cameras import UNIT_TO_WORLD  # noqa: E402
 from idr.errors import InputError  # noqa: E402
 from idr.evaluation.exact_scores import chamfer_to_exact  # noqa: E402

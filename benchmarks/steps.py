@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from shared import count_evaluations
 
-from idr.config import load_conf
+from idr.conf.files import load_conf
 from idr.model.implicit_differentiable_renderer import IDRNetwork
 from idr.model.loss import IDRLoss
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 import trimesh
 
-from idr.config import read_block
+from idr.conf.files import read_block
 from idr.errors import InputError
 from idr.plots import PlotConfig, PlotView, choose_views, depth_panels, write_plots
 from idr.plots_surface import MAX_HITS, CameraView, surface_figure

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from idr.config import load_conf
+from idr.conf.files import load_conf
 from idr.geometry.quaternions import rotation_to_quaternion
 from idr.model.implicit_differentiable_renderer import IDRNetwork
 from idr.rendering import render_image, write_image

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from idr.checkpoints.folder import LATEST, PARTS, STATE_KEYS, CheckpointFolder, checkpoint_name
-from idr.config import did_you_mean, project_root
+from idr.conf.files import did_you_mean, project_root
 from idr.errors import MissingInputError
 from idr.files import make_folder, output_errors, sync_folder
 

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from tests.evaluation import ball
 
-import idr.config
+import idr.conf.files
 from idr.cli.disentanglement import build_parser, main
 
 
 @pytest.fixture
 def root(tmp_path, monkeypatch):
     """A project with the ball's scene and two published-style pretrained runs: two balls, two colours."""
-    monkeypatch.setattr(idr.config, "project_root", lambda: tmp_path)
+    monkeypatch.setattr(idr.conf.files, "project_root", lambda: tmp_path)
     monkeypatch.chdir(tmp_path)
     ball.write_scene(tmp_path)
     (tmp_path / "ball.conf").write_text(ball.conf_text())

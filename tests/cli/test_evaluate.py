@@ -15,19 +15,19 @@ import torch
 from tests.evaluation import ball
 from tests.evaluation.test_reconstruction import drifted_poses
 
-import idr.config
+import idr.conf.files
 import idr.workspace
 from idr.cli.evaluate import build_parser, find_exps_folder, main
 from idr.errors import MissingInputError
 from idr.workspace import CheckpointFolder
 
-CODE = Path(idr.config.__file__).parents[1]
+CODE = Path(idr.conf.files.__file__).parents[1]
 
 
 @pytest.fixture
 def root(tmp_path, monkeypatch):
     """A project folder with a scene, a conf and a run; results land in it."""
-    for module in (idr.config, idr.workspace):
+    for module in (idr.conf.files, idr.workspace):
         monkeypatch.setattr(module, "project_root", lambda: tmp_path)
     monkeypatch.chdir(tmp_path)
     ball.write_scene(tmp_path)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tests.training import tiny
 
-import idr.config
+import idr.conf.files
 import idr.workspace
 from idr.cli import evaluate, export_cameras, report, train
 
@@ -29,7 +29,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run_flags(root: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    for module in (idr.config, idr.workspace):
+    for module in (idr.conf.files, idr.workspace):
         monkeypatch.setattr(module, "project_root", lambda: root)
     monkeypatch.chdir(root)
     return ["--conf", "tiny.conf", "--data_root", str(root / "data"), "--exps_folder", str(root / "exps"),

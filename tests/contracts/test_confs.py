@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from idr.config import load_conf, read_block, resolve_class
+from idr.conf.files import load_conf, read_block, resolve_class
 from idr.errors import InputError
 from idr.model.implicit_differentiable_renderer import ModelConfig
 from idr.model.implicit_network import ImplicitNetworkConfig

@@ -61,7 +61,7 @@ def parse(path: Path) -> ast.Module:
 
 
 def modules_of(node: ast.AST) -> list[str]:
-    """Dotted modules that one import statement names; `from idr import config` counts as idr.config."""
+    """Dotted modules that one import statement names; `from idr import config` counts as idr.conf.files."""
     if isinstance(node, ast.Import):
         return [alias.name for alias in node.names]
     if isinstance(node, ast.ImportFrom) and node.module == "idr":
@@ -167,14 +167,14 @@ def test_code_folder_does_not_shadow_the_standard_library() -> None:
 @pytest.mark.parametrize(
     ("where", "source", "rule"),
     [
-        ("geometry/x.py", "from idr.config import read_block", breaches),
+        ("geometry/x.py", "from idr.conf.files import read_block", breaches),
         ("model/x.py", "def f():\n    import idr.training.trainer", breaches),
         ("meshing/x.py", "from idr import model", breaches),
         ("somewhere/x.py", "import math", breaches),
         ("cli/x.py", "import torch", heavy_imports),
         (
             "cli/x.py",
-            "try:\n    from idr.config import load_conf\nexcept ImportError:\n    pass",
+            "try:\n    from idr.conf.files import load_conf\nexcept ImportError:\n    pass",
             heavy_imports,
         ),
         ("model/x.py", "x = y.to('cuda:0')", device_literals),

@@ -14,7 +14,7 @@ import pytest
 
 import idr
 from idr.cli import make_scene
-from idr.config import load_conf, read_block, save_conf
+from idr.conf.files import load_conf, read_block, save_conf
 from idr.training.config import TrainConfig
 from idr.training.sampler_config import SamplerConfig
 from idr.training.schedule_config import ScheduleConfig

@@ -24,10 +24,10 @@ from tests.cli.bad_input import (
 
 from idr.cli.evaluate import main as evaluate
 from idr.cli.train import main as train
-from idr.config import load_conf
+from idr.conf.build import build_dataset, build_loss, build_model
+from idr.conf.files import load_conf
 from idr.model.implicit_differentiable_renderer import IDRNetwork
 from idr.model.loss import IDRLoss
-from idr.plugins import build_dataset, build_loss, build_model
 
 TOTAL = HEIGHT * WIDTH
 

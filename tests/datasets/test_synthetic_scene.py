@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from idr.cli import make_scene
-from idr.config import load_conf
+from idr.conf.files import load_conf
 from idr.datasets import synthetic, synthetic_folder
 from idr.datasets.scene_dataset import SceneDataset
 from idr.datasets.synthetic import SceneSettings, write_scene

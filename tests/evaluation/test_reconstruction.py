@@ -11,7 +11,7 @@ import trimesh
 from scipy.spatial.transform import Rotation
 from tests.evaluation import ball
 
-from idr.config import load_conf
+from idr.conf.files import load_conf
 from idr.errors import InputError
 from idr.evaluation.camera_error import Alignment
 from idr.evaluation.reconstruction import (

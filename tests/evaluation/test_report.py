@@ -11,7 +11,7 @@ import torch
 from tests.evaluation import ball
 from tests.evaluation.test_reconstruction import drifted_poses
 
-import idr.config
+import idr.conf.files
 import idr.workspace
 from idr.cli import report as command
 from idr.cli.report import main, report_after_training
@@ -29,7 +29,7 @@ METRICS = "epoch,loss,rgb_loss,psnr\n0,2.0,0.5,10\n1,1.0,,20\n"
 @pytest.fixture
 def root(tmp_path, monkeypatch):
     """A project folder with a scene and a conf."""
-    for module in (idr.config, idr.workspace):
+    for module in (idr.conf.files, idr.workspace):
         monkeypatch.setattr(module, "project_root", lambda: tmp_path)
     monkeypatch.chdir(tmp_path)
     ball.write_scene(tmp_path)

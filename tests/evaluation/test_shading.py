@@ -7,9 +7,9 @@ import torch
 from tests.cli.bad_input import CONF
 from tests.evaluation import ball
 
-from idr.config import load_conf
+from idr.conf.build import build_model
+from idr.conf.files import load_conf
 from idr.evaluation.shading import ShadedPoints, SurfaceShader
-from idr.plugins import build_model
 from idr.rendering import render_image
 
 CPU = torch.device("cpu")

@@ -8,14 +8,14 @@ import os
 
 import pytest
 
-import idr.config
+import idr.conf.files
 import idr.workspace
 from idr.cli.summary import main
 
 
 @pytest.fixture
 def evals(tmp_path, monkeypatch):
-    for module in (idr.config, idr.workspace):
+    for module in (idr.conf.files, idr.workspace):
         monkeypatch.setattr(module, "project_root", lambda: tmp_path)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.conf").write_text("train { expname = skull }\n")

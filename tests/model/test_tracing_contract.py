@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from idr.config import load_conf
+from idr.conf.files import load_conf
 from idr.geometry.cameras import pixel_rays
 from idr.geometry.spheres import ray_sphere_intersection
 from idr.model.implicit_differentiable_renderer import IDRNetwork, StepDraws

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from idr.config import load_conf
+from idr.conf.files import load_conf
 from idr.model.implicit_differentiable_renderer import IDRNetwork
 
 FOLDER = Path(__file__).parent / "golden"

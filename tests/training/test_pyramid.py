@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from idr.config import read_block
+from idr.conf.files import read_block
 from idr.datasets.scene_dataset import SceneDataset
 from idr.errors import InputError
 from idr.geometry.cameras import pixel_rays

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from idr.config import load_conf, read_block
+from idr.conf.files import load_conf, read_block
 from idr.evaluation.loading import load_model
 from idr.model.encodings import find_encoding, restore_open_levels
 from idr.model.encodings.hashgrid import HashGrid, HashGridConfig

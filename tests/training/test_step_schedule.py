@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from idr.config import load_conf, read_block
+from idr.conf.files import load_conf, read_block
 from idr.errors import InputError
 from idr.model.encodings import find_encoding
 from idr.training.config import TrainConfig

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from idr.checkpoints.folder import PARTS, CheckpointFolder
-from idr.config import load_conf, read_block
-from idr.plugins import build_dataset, build_loss, build_model
+from idr.conf.build import build_dataset, build_loss, build_model
+from idr.conf.files import load_conf, read_block
 from idr.training.config import TrainConfig
 from idr.training.poses import LearnablePoses
 from idr.training.trainer import Outputs, Trainer

@@ -16,7 +16,7 @@ from tests.evaluation import ball
 
 from idr.cli import view as command
 from idr.cli.view import find_watched_run
-from idr.config import load_conf
+from idr.conf.files import load_conf
 from idr.errors import InputError, MissingInputError
 from idr.geometry.cameras import pixel_rays
 from idr.viewer import pictures

@@ -151,10 +151,10 @@ def _plans(arguments: argparse.Namespace, device: torch.device) -> list[Plan]:
 def _peek(arguments: argparse.Namespace) -> int:
     device = choose_device(arguments.gpu, arguments.device)
 
-    from idr.config import project_root
+    from idr.conf.build import scan_id_of
+    from idr.conf.files import project_root
     from idr.evaluation.loading import load_model, locate_run
     from idr.evaluation.reconstruction import join_scene
-    from idr.plugins import scan_id_of
 
     root = _root(arguments)
     scene = _make_scene(root)
@@ -174,7 +174,7 @@ def _peek(arguments: argparse.Namespace) -> int:
 
 
 def _root(arguments: argparse.Namespace) -> Path:
-    from idr.config import project_root
+    from idr.conf.files import project_root
 
     lengths = [length for length in (arguments.nepoch, arguments.nepoch_cameras) if length is not None]
     if min(lengths, default=1) < 1 or (arguments.resolution is not None and arguments.resolution < 16):
@@ -209,7 +209,7 @@ def _scene_overrides(root: Path) -> list[str]:
 
 def _conf(conf: str, root: Path) -> Any:
     """Loads a conf for the scene that is there."""
-    from idr.config import load_conf
+    from idr.conf.files import load_conf
 
     return load_conf(conf, [*_scene_overrides(root), f"dataset.data_root={root / 'data'}"])
 
@@ -291,9 +291,9 @@ def _score(
 
 def _start_errors(root: Path) -> tuple[float, float]:
     """Returns the mean errors of the noisy cameras that training starts from: degrees, world units."""
+    from idr.conf.build import build_dataset
     from idr.evaluation.camera_error import mean_camera_errors
     from idr.geometry.cameras import pose_matrix
-    from idr.plugins import build_dataset
 
     dataset = build_dataset(_conf("./confs/demo.conf", root), True)
     start = pose_matrix(dataset.get_pose_init().double()).numpy()
@@ -302,8 +302,8 @@ def _start_errors(root: Path) -> tuple[float, float]:
 
 def _ceiling(root: Path) -> list[RenderingScores]:
     """Scores the exact surface and colours on training and held-out views."""
+    from idr.conf.build import build_dataset
     from idr.evaluation.exact_scores import ceiling_scores
-    from idr.plugins import build_dataset
 
     conf = _conf("./confs/demo.conf", root)
     return ceiling_scores([build_dataset(conf, False, split=split) for split in ("train", "holdout")])

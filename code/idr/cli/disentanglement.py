@@ -117,7 +117,7 @@ def _disentangle(arguments: argparse.Namespace) -> None:
 
     import numpy as np
 
-    from idr.config import read_block
+    from idr.conf.files import read_block
     from idr.evaluation import disentanglement as mixing
     from idr.evaluation.loading import conf_of_run, load_model
     from idr.evaluation.reconstruction import join_scene
@@ -176,8 +176,8 @@ def _disentangle(arguments: argparse.Namespace) -> None:
 
 def _run_folder(arguments: argparse.Namespace, given: str | None, scan_id: int, checkpoint: str) -> Path:
     """Finds a run from the folder given, in the working directory or beside code/, or the published one."""
-    from idr.config import load_conf, project_root
-    from idr.plugins import conf_value
+    from idr.conf.build import conf_value
+    from idr.conf.files import load_conf, project_root
     from idr.workspace import find_run, run_name
 
     if given is not None:
@@ -189,7 +189,7 @@ def _run_folder(arguments: argparse.Namespace, given: str | None, scan_id: int, 
 
 def _geometry_scan(arguments: argparse.Namespace, conf: ConfigTree) -> int | None:
     """Returns the scene of the geometry: a given run's own, else --geometry_id."""
-    from idr.plugins import scan_id_of
+    from idr.conf.build import scan_id_of
 
     own = scan_id_of(conf) if arguments.geometry_run else None
     return arguments.geometry_id if own is None else own
@@ -197,8 +197,8 @@ def _geometry_scan(arguments: argparse.Namespace, conf: ConfigTree) -> int | Non
 
 def _results_folder(arguments: argparse.Namespace, geometry_run: Path, appearance_run: Path) -> Path:
     """Names the results after the conf and the scans, or after the runs where these were given."""
-    from idr.config import load_conf, project_root
-    from idr.plugins import conf_value
+    from idr.conf.build import conf_value
+    from idr.conf.files import load_conf, project_root
 
     root = project_root() / "evals_disentanglement"
     if arguments.geometry_run or arguments.appearance_run:

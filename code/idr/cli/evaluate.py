@@ -100,19 +100,19 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     if arguments.lpips and not arguments.eval_rendering:
         raise InputError("--lpips scores renderings: add --eval_rendering")
 
-    from idr.config import load_conf, read_block
+    from idr.conf.files import load_conf, read_block
 
     # Before torch is imported, so that a mistake in the conf is answered at once.
     conf = load_conf(arguments.conf, arguments.overrides)
     device = choose_device(arguments.gpu, arguments.device)
 
+    from idr.conf.build import conf_value, scan_id_of
     from idr.evaluation import reconstruction as measuring
     from idr.evaluation.camera_error import format_camera_errors
     from idr.evaluation.intrinsics import focal_line, given_of
     from idr.evaluation.perceptual import require_lpips
     from idr.evaluation.results import results_record, write_results
     from idr.plots import PlotConfig
-    from idr.plugins import conf_value, scan_id_of
     from idr.workspace import evals_folder, find_run, run_name
 
     scan_id = scan_id_of(conf, arguments.scan_id)

@@ -116,12 +116,12 @@ def _trained(arguments: argparse.Namespace) -> tuple[CameraSet, Any, Path]:
 
 def _given(arguments: argparse.Namespace) -> tuple[CameraSet, Any, Path]:
     """The scene's cameras, a split of it, and the folder of a run's results of that name."""
-    from idr.config import load_conf
+    from idr.conf.files import load_conf
 
     conf = load_conf(arguments.conf, arguments.overrides)
+    from idr.conf.build import conf_value, scan_id_of
     from idr.evaluation.loading import open_dataset
     from idr.evaluation.scene_cameras import given_cameras
-    from idr.plugins import conf_value, scan_id_of
     from idr.workspace import evals_folder, run_name
 
     scan_id = scan_id_of(conf, arguments.scan_id)

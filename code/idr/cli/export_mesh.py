@@ -179,7 +179,7 @@ def _export(arguments: argparse.Namespace) -> None:
         check_new(_all_files(arguments.out, textured), arguments.force)
     chosen = open_chosen_run(arguments)
 
-    from idr.config import read_block
+    from idr.conf.files import read_block
     from idr.export.mesh_files import write_surface
     from idr.plots import PlotConfig
     from idr.workspace import evals_folder

@@ -270,7 +270,7 @@ def _roughen(arguments: argparse.Namespace, source: Source, out: Path) -> Roughe
 
 def _say_done(done: Imported, seconds: float) -> None:
     """Prints what was written and what to type next."""
-    from idr.config import project_root
+    from idr.conf.files import project_root
 
     height, width = done.size
     for note in done.notes:

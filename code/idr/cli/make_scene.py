@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _make_scene(arguments: argparse.Namespace) -> None:
-    from idr.config import project_root
+    from idr.conf.files import project_root
     from idr.datasets.synthetic import SceneSettings, write_scene
 
     settings = SceneSettings(

@@ -91,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _chain(arguments: argparse.Namespace) -> int:
-    from idr.config import project_root
+    from idr.conf.files import project_root
     from idr.failures import NAMES
 
     for name in arguments.despite:
@@ -137,7 +137,7 @@ class Chain:
 
     def run(self) -> None:
         """Does what is not done."""
-        from idr.config import load_conf
+        from idr.conf.files import load_conf
         from idr.journal import files_state, fingerprint
 
         given = self.arguments

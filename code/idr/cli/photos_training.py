@@ -62,7 +62,7 @@ class PhotoTraining:
     @property
     def name(self) -> str:
         """The run's name."""
-        from idr.config import load_conf
+        from idr.conf.files import load_conf
         from idr.workspace import run_name
 
         conf = load_conf(self.arguments.conf, self.arguments.overrides)

@@ -86,7 +86,7 @@ def _preprocess(arguments: argparse.Namespace) -> None:
 
 def _dtu_scenes(data_root: str | None) -> list[Path]:
     """All scene folders of data/DTU, in natural name order."""
-    from idr.config import project_root
+    from idr.conf.files import project_root
     from idr.datasets.images import natural_sorted
 
     folder = (Path(data_root).expanduser() if data_root else project_root() / "data") / "DTU"

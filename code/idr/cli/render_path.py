@@ -149,7 +149,7 @@ def _render(arguments: argparse.Namespace) -> None:
         _check_folder(arguments.out, arguments.force)
     chosen = open_chosen_run(arguments)
 
-    from idr.config import read_block
+    from idr.conf.files import read_block
     from idr.evaluation.shading import SurfaceShader
     from idr.export.path_frames import FramePainter, film_frame, write_path
     from idr.plots import PlotConfig

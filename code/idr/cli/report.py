@@ -63,7 +63,7 @@ def _report(arguments: argparse.Namespace) -> None:
             raise InputError(f"--{flag} {getattr(arguments, flag)}: expected at least {least}")
     chosen = open_chosen_run(arguments)
 
-    from idr.config import read_block
+    from idr.conf.files import read_block
     from idr.evaluation.loaded_run import LoadedRun
     from idr.evaluation.report import REPORT, ReportOptions, write_report
     from idr.plots import PlotConfig

@@ -79,8 +79,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _train_all(arguments: argparse.Namespace, passed_on: list[str]) -> int:
     jobs = _check(arguments)
 
-    from idr.config import load_conf, project_root, read_block
-    from idr.plugins import conf_value
+    from idr.conf.build import conf_value
+    from idr.conf.files import load_conf, project_root, read_block
     from idr.training.config import TrainConfig
     from idr.training.scenes import Scene, SceneQueue, SummaryTable, ended_well
     from idr.workspace import run_name

@@ -59,14 +59,14 @@ def open_chosen_run(arguments: argparse.Namespace) -> ChosenRun:
         MissingInputError: No such conf, run, checkpoint or scene.
         InputError: They do not belong together.
     """
-    from idr.config import load_conf
+    from idr.conf.files import load_conf
 
     # Before torch is imported, so that a mistake in the conf is answered at once.
     conf = load_conf(arguments.conf, arguments.overrides)
     device = choose_device(arguments.gpu, arguments.device)
 
+    from idr.conf.build import conf_value, scan_id_of
     from idr.evaluation.reconstruction import open_reconstruction
-    from idr.plugins import conf_value, scan_id_of
     from idr.workspace import find_run, run_name
 
     scan_id = scan_id_of(conf, arguments.scan_id)
@@ -93,7 +93,7 @@ def find_exps_folder(name: str) -> Path:
         MissingInputError: It is in neither place.
         InputError: The name is empty.
     """
-    from idr.config import project_root
+    from idr.conf.files import project_root
 
     if not name:
         raise InputError("--exps_folder is empty: expected the name of a folder, such as exps")
@@ -120,7 +120,7 @@ def locate_given_run(given: str, checkpoint: str) -> Path:
     Raises:
         MissingInputError: There is no such run or checkpoint.
     """
-    from idr.config import project_root
+    from idr.conf.files import project_root
     from idr.evaluation.loading import locate_run
 
     beside_code = project_root() / given

@@ -44,9 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _summarise(arguments: argparse.Namespace) -> None:
-    from idr.config import load_conf
+    from idr.conf.build import conf_value
+    from idr.conf.files import load_conf
     from idr.evaluation.summary import find_scans, read_scan, write_summary
-    from idr.plugins import conf_value
     from idr.workspace import evals_folder, run_name
 
     conf = load_conf(arguments.conf, arguments.overrides)

@@ -138,8 +138,8 @@ def _train(arguments: argparse.Namespace, device: torch.device, ranks: OneProces
     """Builds everything, so that bad input leaves no trace, then opens the run's folder and trains."""
     import torch
 
-    from idr.config import project_root, save_conf
-    from idr.plugins import scan_id_of
+    from idr.conf.build import scan_id_of
+    from idr.conf.files import project_root, save_conf
     from idr.training.progress import TensorBoardLog
     from idr.training.recipe_checks import check_recipe
     from idr.training.trainer import Outputs, Trainer
@@ -230,9 +230,9 @@ def _outcome(arguments: argparse.Namespace, trainer: Trainer, all_done: bool, de
 
 def _read_conf(arguments: argparse.Namespace) -> tuple[ConfigTree, TrainConfig, PlotConfig]:
     """Reads the conf and checks the blocks that the command itself uses."""
-    from idr.config import load_conf, read_block
+    from idr.conf.build import conf_value
+    from idr.conf.files import load_conf, read_block
     from idr.plots import PlotConfig
-    from idr.plugins import conf_value
     from idr.training.cameras import CamerasConfig
     from idr.training.config import TrainConfig
 
@@ -254,8 +254,8 @@ def _build(
     device: torch.device,
 ) -> tuple[Any, Any, Any, LearnablePoses | None, LearnableIntrinsics | None]:
     """Builds data set, model, loss and, if asked, poses and intrinsics, the same in every process."""
+    from idr.conf.build import build_dataset, build_loss, build_model
     from idr.model.tracing.precision import check_model
-    from idr.plugins import build_dataset, build_loss, build_model
     from idr.training.cameras import make_cameras
     from idr.training.randomness import Stream, seed_everything
 
@@ -327,7 +327,7 @@ def _resolved(conf: Any, scan_id: int | None, data_root: str | None) -> Any:
 
 def _note_changed_conf(resolved: Any, folder: Path, epoch: int) -> None:
     """Keeps the conf that a run had so far where it goes on with another one."""
-    from idr.config import load_conf, save_conf
+    from idr.conf.files import load_conf, save_conf
     from idr.workspace import RUNCONF
 
     if not (folder / RUNCONF).is_file():

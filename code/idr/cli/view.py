@@ -143,7 +143,7 @@ def find_watched_run(given: str, exps_folder: str) -> Path:
     Raises:
         MissingInputError: There is none.
     """
-    from idr.config import project_root
+    from idr.conf.files import project_root
     from idr.workspace import CHECKPOINTS, newest_run
 
     if given != LATEST:

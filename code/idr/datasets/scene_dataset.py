@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from idr.config import project_root
-from idr.config_blocks import did_you_mean
+from idr.conf.blocks import did_you_mean
+from idr.conf.files import project_root
 from idr.datasets.camera_files import CameraFile, read_cameras
 from idr.datasets.images import list_images, load_mask, load_rgb, natural_sorted
 from idr.errors import InputError, MissingInputError

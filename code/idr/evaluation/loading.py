@@ -14,7 +14,8 @@ import torch
 from pyhocon import ConfigTree
 from torch import Tensor
 
-from idr.config import load_conf
+from idr.conf.build import build_dataset, build_model
+from idr.conf.files import load_conf
 from idr.errors import InputError, MissingInputError
 from idr.evaluation.intrinsics import IntrinsicsCorrections, read_corrections
 from idr.geometry.cameras import pose_matrix
@@ -22,7 +23,6 @@ from idr.geometry.frames import check_frame, frame_of
 from idr.model.encodings import restore_open_levels
 from idr.model.tracing.precision import check_model
 from idr.model.weights import load_weights
-from idr.plugins import build_dataset, build_model
 from idr.workspace import CHECKPOINTS, RUNCONF, CheckpointFolder, find_run
 
 

@@ -12,7 +12,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from idr.config import read_block
+from idr.conf.files import read_block
 from idr.errors import InputError
 from idr.fields.sdf_grid import Sdf
 from idr.geometry.cameras import pixel_rays

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from pyhocon import ConfigTree
 
+from idr.conf.build import scan_id_of
 from idr.errors import InputError, MissingInputError
 from idr.evaluation.loaded_run import LoadedRun
 from idr.evaluation.loading import load_model, open_dataset
 from idr.evaluation.reconstruction import join_views
-from idr.plugins import scan_id_of
 from idr.viewer.worker import Interruptible
 from idr.workspace import CHECKPOINTS, CheckpointFolder
 

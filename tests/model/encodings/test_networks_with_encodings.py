@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from idr.config import load_conf
+from idr.conf.build import build_model
+from idr.conf.files import load_conf
 from idr.errors import InputError
 from idr.evaluation.loading import load_model
 from idr.model.rendering_network import RenderingNetwork, RenderingNetworkConfig
-from idr.plugins import build_model
 from tests.model.networks import central_differences, implicit_network
 from tests.training import tiny
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from idr.config_blocks import did_you_mean, read_block
+from idr.conf.blocks import did_you_mean, read_block
 from idr.errors import InputError
 from idr.model.encodings.base import Encoding, find_encoding, restore_open_levels
 from idr.model.encodings.hashgrid import HashGrid, HashGridConfig

@@ -13,8 +13,8 @@ from typing import Any
 
 from pyhocon import ConfigTree
 
-from idr.config import read_block, resolve_class
-from idr.config_blocks import plain_value
+from idr.conf.blocks import plain_value
+from idr.conf.files import read_block, resolve_class
 from idr.errors import InputError
 
 NO_SCAN = -1

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyhocon import ConfigFactory
 
-from idr import config
-from idr.config import find_conf, load_conf, project_root, read_block, resolve_class, save_conf
-from idr.config_blocks import plain_value
+from idr.conf import files as config
+from idr.conf.blocks import plain_value
+from idr.conf.files import find_conf, load_conf, project_root, read_block, resolve_class, save_conf
 from idr.errors import InputError, MissingInputError, OutputError
 
 PUBLISHED = (Path(__file__).parent / "parity" / "golden" / "a" / "model.conf").read_text()

@@ -21,7 +21,7 @@ from pyhocon import ConfigFactory, ConfigTree
 from pyhocon.exceptions import ConfigException
 from pyparsing import ParseBaseException
 
-from idr.config_blocks import did_you_mean, plain_value, read_block
+from idr.conf.blocks import did_you_mean, plain_value, read_block
 from idr.errors import InputError, MissingInputError
 from idr.files import write_text_atomic
 
