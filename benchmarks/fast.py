@@ -39,10 +39,10 @@ from shared import machine, run_benchmark  # noqa: E402
 from idr.cli.common import make_parser, say  # noqa: E402
 from idr.conf.build import build_dataset, scan_id_of  # noqa: E402
 from idr.conf.files import load_conf, project_root  # noqa: E402
-from idr.datasets.synthetic_cameras import UNIT_TO_WORLD  # noqa: E402
-from idr.datasets.synthetic_folder import SETTINGS_FILE  # noqa: E402
+from idr.demo.cameras import UNIT_TO_WORLD  # noqa: E402
+from idr.demo.exact_scores import ceiling_scores, chamfer_to_exact  # noqa: E402
+from idr.demo.folder import SETTINGS_FILE  # noqa: E402
 from idr.errors import InputError  # noqa: E402
-from idr.evaluation.exact_scores import ceiling_scores, chamfer_to_exact  # noqa: E402
 from idr.evaluation.point_to_mesh import point_to_mesh_distance  # noqa: E402
 from idr.evaluation.reconstruction import (  # noqa: E402
     measure_cameras,

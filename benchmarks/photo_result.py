@@ -28,11 +28,11 @@ from shared import machine, run_benchmark  # noqa: E402
 
 from idr.cli.common import make_parser, say  # noqa: E402
 from idr.datasets.images import list_images, load_mask  # noqa: E402
-from idr.datasets.synthetic import read_exact_mesh  # noqa: E402
-from idr.datasets.synthetic_cameras import UNIT_TO_WORLD  # noqa: E402
+from idr.demo.cameras import UNIT_TO_WORLD  # noqa: E402
+from idr.demo.exact_scores import chamfer_to_exact  # noqa: E402
+from idr.demo.scene import read_exact_mesh  # noqa: E402
 from idr.errors import InputError, MissingInputError  # noqa: E402
 from idr.evaluation.camera_error import Alignment, align_cameras, camera_errors  # noqa: E402
-from idr.evaluation.exact_scores import chamfer_to_exact  # noqa: E402
 from idr.geometry.cameras import decompose_projection  # noqa: E402
 
 Array = NDArray[np.float64]

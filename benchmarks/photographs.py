@@ -28,7 +28,7 @@ from shared import machine  # noqa: E402
 
 from idr.cli.common import make_parser, run, say  # noqa: E402
 from idr.datasets.images import load_alpha  # noqa: E402
-from idr.datasets.photo_render import Room  # noqa: E402
+from idr.demo.photo_render import Room  # noqa: E402
 from idr.errors import InputError  # noqa: E402
 from idr.evaluation.camera_error import align_cameras, camera_errors  # noqa: E402
 from idr.evaluation.metrics import mask_iou  # noqa: E402

@@ -24,9 +24,9 @@ from shared import machine  # noqa: E402
 from idr.cli import make_scene, train  # noqa: E402
 from idr.cli.common import make_parser, run, say  # noqa: E402
 from idr.conf.files import load_conf  # noqa: E402
-from idr.datasets.synthetic_cameras import UNIT_TO_WORLD  # noqa: E402
+from idr.demo.cameras import UNIT_TO_WORLD  # noqa: E402
+from idr.demo.exact_scores import chamfer_to_exact  # noqa: E402
 from idr.errors import InputError  # noqa: E402
-from idr.evaluation.exact_scores import chamfer_to_exact  # noqa: E402
 from idr.evaluation.reconstruction import open_reconstruction, write_renderings, write_surface  # noqa: E402
 from idr.files import write_text_atomic  # noqa: E402
 from idr.workspace import find_run, run_name  # noqa: E402

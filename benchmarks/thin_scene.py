@@ -27,15 +27,15 @@ from numpy.typing import NDArray  # noqa: E402
 from shared import machine, run_benchmark  # noqa: E402
 
 from idr.cli.common import make_parser, say  # noqa: E402
-from idr.datasets.synthetic import SceneSettings, scene_poses  # noqa: E402
-from idr.datasets.synthetic_cameras import (  # noqa: E402
+from idr.demo.cameras import (  # noqa: E402
     CAMERA_DISTANCE,
     UNIT_TO_WORLD,
     camera_intrinsics,
     world_matrix,
 )
-from idr.datasets.synthetic_folder import whole_folder  # noqa: E402
-from idr.datasets.synthetic_render import Picture, camera_rays, subpixel_offsets  # noqa: E402
+from idr.demo.folder import whole_folder  # noqa: E402
+from idr.demo.render import Picture, camera_rays, subpixel_offsets  # noqa: E402
+from idr.demo.scene import SceneSettings, scene_poses  # noqa: E402
 from idr.errors import InputError  # noqa: E402
 from idr.evaluation.loaded_run import LoadedRun, load_run  # noqa: E402
 

@@ -187,7 +187,7 @@ def _root(arguments: argparse.Namespace) -> Path:
 def _make_scene(root: Path) -> Path:
     """Writes the built-in scene unless it is there; returns its folder."""
     from idr.cli import make_scene
-    from idr.datasets.synthetic_folder import SETTINGS_FILE
+    from idr.demo.folder import SETTINGS_FILE
 
     folder = root / "data" / "demo" / f"scan{SCAN_ID}"
     if not (folder / SETTINGS_FILE).is_file() and make_scene.main(["--out", str(folder)]):
@@ -199,7 +199,7 @@ def _scene_overrides(root: Path) -> list[str]:
     """Returns the keys that fit a conf to the scene that is there, whatever size it was written in."""
     import json
 
-    from idr.datasets.synthetic_folder import SETTINGS_FILE
+    from idr.demo.folder import SETTINGS_FILE
 
     about = json.loads((root / "data" / "demo" / f"scan{SCAN_ID}" / SETTINGS_FILE).read_text())
     height, width = about["img_res"]
@@ -256,8 +256,8 @@ def _score(
 
     import numpy as np
 
-    from idr.datasets.synthetic_cameras import UNIT_TO_WORLD
-    from idr.evaluation.exact_scores import chamfer_to_exact
+    from idr.demo.cameras import UNIT_TO_WORLD
+    from idr.demo.exact_scores import chamfer_to_exact
     from idr.evaluation.reconstruction import measure_cameras, write_renderings, write_surface
     from idr.plots import PlotConfig
 
@@ -303,7 +303,7 @@ def _start_errors(root: Path) -> tuple[float, float]:
 def _ceiling(root: Path) -> list[RenderingScores]:
     """Scores the exact surface and colours on training and held-out views."""
     from idr.conf.build import build_dataset
-    from idr.evaluation.exact_scores import ceiling_scores
+    from idr.demo.exact_scores import ceiling_scores
 
     conf = _conf("./confs/demo.conf", root)
     return ceiling_scores([build_dataset(conf, False, split=split) for split in ("train", "holdout")])

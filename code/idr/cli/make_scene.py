@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from idr.datasets.synthetic import SceneSettings
-    from idr.datasets.synthetic_object import Array
+    from idr.demo.scene import SceneSettings
+    from idr.demo.teapot import Array
 
 _EXAMPLES = """  python preprocess/make_demo_scene.py
   python preprocess/make_demo_scene.py --img_res 300 400 --views 48 --holdout 12 --out data/demo/scan2
@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _make_scene(arguments: argparse.Namespace) -> None:
     from idr.conf.files import project_root
-    from idr.datasets.synthetic import SceneSettings, write_scene
+    from idr.demo.scene import SceneSettings, write_scene
 
     settings = SceneSettings(
         seed=arguments.seed,
@@ -107,7 +107,7 @@ def _summary(settings: SceneSettings) -> str:
 def extract_exact(
     sdf: Callable[[Array], Array], half_side: float, resolution: int
 ) -> tuple[Array, NDArray[np.integer]]:
-    """The project's marching cubes behind the numpy interface of `idr.datasets.synthetic.exact_mesh`."""
+    """The project's marching cubes behind the numpy interface of `idr.demo.scene.exact_mesh`."""
     import numpy as np
     import torch
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from idr.datasets.synthetic_folder import whole_folder
+from idr.demo.folder import whole_folder
 from idr.errors import InputError
 from idr.files import write_text_atomic
 from idr.importers import photographs as photos

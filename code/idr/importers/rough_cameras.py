@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from idr.datasets.synthetic_cameras import disturb_poses
+from idr.demo.cameras import disturb_poses
 from idr.errors import InputError
 from idr.importers.masks import mask_stem
 from idr.importers.source import Array, Source, SourceView

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from idr.datasets.synthetic_folder import whole_folder
+from idr.demo.folder import whole_folder
 from idr.errors import InputError
 from idr.files import write_atomic, write_text_atomic
 from idr.importers import masks as mask_sources

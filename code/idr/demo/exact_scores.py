@@ -13,8 +13,8 @@ import numpy as np
 import trimesh
 from numpy.typing import NDArray
 
-from idr.datasets.synthetic import exact_forward, read_exact_mesh
-from idr.datasets.synthetic_object import gradient, sdf
+from idr.demo.scene import exact_forward, read_exact_mesh
+from idr.demo.teapot import gradient, sdf
 from idr.evaluation.chamfer import ChamferResult, chamfer, distance_to_zero_set
 from idr.evaluation.loading import read_view
 from idr.evaluation.metrics import mask_iou, masked_psnr

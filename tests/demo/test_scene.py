@@ -7,28 +7,29 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from idr.datasets import synthetic, synthetic_object
-from idr.datasets.synthetic import exact_forward
-from idr.datasets.synthetic_appearance import albedo, shade
-from idr.datasets.synthetic_cameras import (
+from idr.demo import scene as synthetic
+from idr.demo import teapot as synthetic_object
+from idr.demo.appearance import albedo, shade
+from idr.demo.cameras import (
     camera_intrinsics,
     look_at,
 )
-from idr.datasets.synthetic_object import (
-    BOUNDING_RADIUS,
-    HANDLE_CENTRE,
-    gradient,
-    normal,
-    project_to_surface,
-    sdf,
-)
-from idr.datasets.synthetic_render import (
+from idr.demo.render import (
     SMALLEST_STEP,
     camera_rays,
     intersect,
     render,
     safe_start,
     subpixel_offsets,
+)
+from idr.demo.scene import exact_forward
+from idr.demo.teapot import (
+    BOUNDING_RADIUS,
+    HANDLE_CENTRE,
+    gradient,
+    normal,
+    project_to_surface,
+    sdf,
 )
 from idr.geometry.cameras import pixel_rays
 from idr.geometry.quaternions import rotation_to_quaternion

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import gaussian_filter, map_coordinates
 
-from idr.datasets.synthetic_object import Array, sdf
-from idr.datasets.synthetic_render import Picture, colours, intersect, safe_start, subpixel_offsets
+from idr.demo.render import Picture, colours, intersect, safe_start, subpixel_offsets
+from idr.demo.teapot import Array, sdf
 
 TABLE_HEIGHT = -0.48
 """z of the table's top: the teapot's foot stands on it."""

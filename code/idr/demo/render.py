@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from idr.datasets.synthetic_appearance import shade
-from idr.datasets.synthetic_object import BOUNDING_RADIUS, LIPSCHITZ, Array, in_blocks, normal, sdf
+from idr.demo.appearance import shade
+from idr.demo.teapot import BOUNDING_RADIUS, LIPSCHITZ, Array, in_blocks, normal, sdf
 
 SMALLEST_STEP = 5e-4
 """A ray that pierces the surface for less than this length may count as a miss; no other can."""

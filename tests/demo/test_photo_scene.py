@@ -11,9 +11,9 @@ from PIL import Image
 
 from idr.cli import make_photo_scene
 from idr.datasets.images import load_mask, load_rgb
-from idr.datasets.photo_render import PhoneLens
-from idr.datasets.photo_scene import phone_lens
-from idr.datasets.synthetic import read_exact_mesh
+from idr.demo.photo_render import PhoneLens
+from idr.demo.photo_scene import phone_lens
+from idr.demo.scene import read_exact_mesh
 
 SMALL = ["--views", "8", "--img_res", "48", "64", "--supersampling", "1", "--mesh_resolution", "32"]
 

@@ -16,11 +16,11 @@ import imageio.v3 as iio
 import numpy as np
 from PIL import Image, TiffImagePlugin
 
-from idr.datasets.photo_render import PhoneLens, Room, render_photo
-from idr.datasets.synthetic import Extractor, exact_mesh, write_surface
-from idr.datasets.synthetic_cameras import UNIT_TO_WORLD, look_at, world_matrix
-from idr.datasets.synthetic_folder import SURFACE_FILE, whole_folder
-from idr.datasets.synthetic_object import Array
+from idr.demo.cameras import UNIT_TO_WORLD, look_at, world_matrix
+from idr.demo.folder import SURFACE_FILE, whole_folder
+from idr.demo.photo_render import PhoneLens, Room, render_photo
+from idr.demo.scene import Extractor, exact_mesh, write_surface
+from idr.demo.teapot import Array
 from idr.errors import InputError
 
 PHOTOS, TRUTH = "photos", "truth"

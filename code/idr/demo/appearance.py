@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from idr.datasets.synthetic_object import (
+from idr.demo.teapot import (
     BELLY_CENTRE,
     HANDLE_CENTRE,
     LID_HEIGHT,

@@ -19,8 +19,8 @@ import imageio.v3 as iio
 import numpy as np
 from numpy.typing import NDArray
 
-from idr.datasets.synthetic_appearance import albedo
-from idr.datasets.synthetic_cameras import (
+from idr.demo.appearance import albedo
+from idr.demo.cameras import (
     UNIT_TO_WORLD,
     camera_intrinsics,
     disturb_poses,
@@ -28,15 +28,15 @@ from idr.datasets.synthetic_cameras import (
     view_poses,
     world_matrix,
 )
-from idr.datasets.synthetic_folder import (
+from idr.demo.folder import (
     GENERATOR,
     SETTINGS_FILE,
     SURFACE_FILE,
     check_replaceable,
     whole_folder,
 )
-from idr.datasets.synthetic_object import BOUNDING_RADIUS, Array, in_blocks, project_to_surface, sdf
-from idr.datasets.synthetic_render import Picture, exact_forward, render
+from idr.demo.render import Picture, exact_forward, render
+from idr.demo.teapot import BOUNDING_RADIUS, Array, in_blocks, project_to_surface, sdf
 from idr.errors import InputError, MissingInputError
 
 __all__ = ["SceneSettings", "exact_forward", "exact_mesh", "read_exact_mesh", "sdf", "write_scene"]

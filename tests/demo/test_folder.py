@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from idr.cli import make_scene
 from idr.conf.files import load_conf
-from idr.datasets import synthetic, synthetic_folder
 from idr.datasets.scene_dataset import SceneDataset
-from idr.datasets.synthetic import SceneSettings, write_scene
-from idr.datasets.synthetic_cameras import (
+from idr.demo import folder as synthetic_folder
+from idr.demo import scene as synthetic
+from idr.demo.cameras import (
     UNIT_TO_WORLD,
     camera_intrinsics,
     disturb_poses,
@@ -25,7 +25,8 @@ from idr.datasets.synthetic_cameras import (
     spiral_directions,
     world_matrix,
 )
-from idr.datasets.synthetic_object import (
+from idr.demo.scene import SceneSettings, write_scene
+from idr.demo.teapot import (
     sdf,
 )
 from idr.errors import InputError, MissingInputError, OutputError
