@@ -33,8 +33,8 @@ from idr.errors import InputError  # noqa: E402
 from idr.evaluation.camera_error import align_cameras, camera_errors  # noqa: E402
 from idr.evaluation.metrics import mask_iou  # noqa: E402
 from idr.files import write_text_atomic  # noqa: E402
-from idr.importers.auto_masks import make_masks  # noqa: E402
-from idr.importers.masks import has_alpha_masks, mask_files  # noqa: E402
+from idr.importers.masks.automatic import make_masks  # noqa: E402
+from idr.importers.masks.given import has_alpha_masks, mask_files  # noqa: E402
 from idr.importers.pictures import Picture, load_picture  # noqa: E402
 from idr.importers.recognise import read_source  # noqa: E402
 from idr.importers.reconstruction import Settings, reconstruct  # noqa: E402

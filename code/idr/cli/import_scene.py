@@ -191,7 +191,7 @@ def _check(arguments: argparse.Namespace, out: Path) -> None:
     if arguments.rough_cameras and arguments.rough_from:
         raise InputError("got both --rough_cameras and --rough_from; expected one of them")
     from idr.datasets.images import list_images
-    from idr.importers.masks import ALPHA, AUTO, check_command
+    from idr.importers.masks.given import ALPHA, AUTO, check_command
 
     if arguments.mask_command:
         check_command(arguments.mask_command)
@@ -235,7 +235,7 @@ def _refuse_flags(arguments: argparse.Namespace, kind: str, path: Path) -> None:
 
 def _mask_choice(arguments: argparse.Namespace, source: Source) -> str | None:
     """What was asked for; masks are made of photographs alone where there are none."""
-    from idr.importers.masks import AUTO, has_alpha_masks
+    from idr.importers.masks.given import AUTO, has_alpha_masks
 
     if source.kind != PHOTOGRAPHS or arguments.masks or arguments.mask_command or has_alpha_masks(source):
         return arguments.masks

@@ -12,7 +12,7 @@ import numpy as np
 
 from idr.demo.cameras import disturb_poses
 from idr.errors import InputError
-from idr.importers.masks import mask_stem
+from idr.importers.masks.given import mask_stem
 from idr.importers.source import Array, Source, SourceView
 
 Align = Callable[[Array, Array], tuple[float, Array, Array]]

@@ -6,13 +6,13 @@ import cv2
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
+from tests.importers import textured
 
 from idr.errors import InputError
-from idr.importers.auto_masks import make_masks
-from idr.importers.mask_seeds import Seeds, seeds_from_cameras
-from idr.importers.sparse_points import LARGEST_ERROR, neighbour_pairs, sparse_points, triangulated
-from idr.importers.table import Table, find_table
-from tests.importers import textured
+from idr.importers.masks.automatic import make_masks
+from idr.importers.masks.ground_plane import Table, find_table
+from idr.importers.masks.seeds import Seeds, seeds_from_cameras
+from idr.importers.masks.sparse_points import LARGEST_ERROR, neighbour_pairs, sparse_points, triangulated
 
 SIZE = (textured.HEIGHT, textured.WIDTH)
 K = np.array(

@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from idr.errors import InputError
-from idr.importers.mask_seeds import Seeds, seeds_from_cameras, seeds_from_points
+from idr.importers.masks.ground_plane import Table, find_table
+from idr.importers.masks.seeds import Seeds, seeds_from_cameras, seeds_from_points
+from idr.importers.masks.sparse_points import sparse_points
 from idr.importers.source import Array, resized
-from idr.importers.sparse_points import sparse_points
-from idr.importers.table import Table, find_table
 from idr.preprocess.outlines import hull_silhouette
 from idr.preprocess.scene_views import SceneViews, make_views
 from idr.preprocess.visual_hull import SceneHull, nearest_pixels

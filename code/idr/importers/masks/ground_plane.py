@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from idr.geometry.cameras import decompose_projection, project_points
-from idr.importers.mask_seeds import Seeds
+from idr.importers.masks.seeds import Seeds
 from idr.importers.source import Array
 
 NEAR = 3.0

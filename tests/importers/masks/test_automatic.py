@@ -7,15 +7,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from tests.importers import spots
+from tests.preprocess.scenes import real_scene
 
 from idr.errors import InputError
 from idr.geometry.cameras import project_points
-from idr.importers.auto_masks import colour_odds, make_masks, other_views_outlines
-from idr.importers.mask_seeds import looking_point, seeds_from_cameras, seeds_from_points
+from idr.importers.masks.automatic import colour_odds, make_masks, other_views_outlines
+from idr.importers.masks.seeds import looking_point, seeds_from_cameras, seeds_from_points
 from idr.importers.recognise import read_source
 from idr.preprocess.scene_views import make_views
-from tests.importers import spots
-from tests.preprocess.scenes import real_scene
 
 K = np.array([[150.0, 0, 61.3], [0, 146.0, 50.2], [0, 0, 1]])
 SIZE = (spots.HEIGHT, spots.WIDTH)

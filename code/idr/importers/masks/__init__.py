@@ -1,0 +1,1 @@
+"""Masks of imported scenes: given ones, and ones made from the photographs."""
