@@ -35,9 +35,9 @@ from idr.evaluation.metrics import mask_iou  # noqa: E402
 from idr.files import write_text_atomic  # noqa: E402
 from idr.importers.masks.automatic import make_masks  # noqa: E402
 from idr.importers.masks.given import has_alpha_masks, mask_files  # noqa: E402
-from idr.importers.pictures import Picture, load_picture  # noqa: E402
+from idr.importers.photographs.files import Picture, load_picture  # noqa: E402
+from idr.importers.photographs.structure_from_motion import Settings, reconstruct  # noqa: E402
 from idr.importers.recognise import read_source  # noqa: E402
-from idr.importers.reconstruction import Settings, reconstruct  # noqa: E402
 from idr.importers.source import Source  # noqa: E402
 from idr.preprocess.bounding_sphere import carve_scene  # noqa: E402
 from idr.preprocess.scene_views import make_views  # noqa: E402

@@ -210,7 +210,7 @@ def _read(path: Path, kind: str | None, out: Path, arguments: argparse.Namespace
         return read_source(path, kind, images, arguments.pixel_centre)
     if arguments.pixel_centre is not None:
         raise InputError(f"--pixel_centre is for cameras that are given; {path} holds photographs alone")
-    from idr.importers.reconstruction import Settings, reconstruct
+    from idr.importers.photographs.structure_from_motion import Settings, reconstruct
 
     settings = Settings(
         arguments.camera_model or Settings.camera_model,

@@ -20,7 +20,7 @@ from idr.files import write_atomic, write_text_atomic
 from idr.importers.masks.automatic import make_masks
 from idr.importers.masks.contact_sheet import draw_sheet
 from idr.importers.masks.given import given as mask_sources
-from idr.importers.pictures import Picture, load_picture
+from idr.importers.photographs.files import Picture, load_picture
 from idr.importers.rough_cameras import describe
 from idr.importers.source import Array, Source
 from idr.importers.sphere import Sphere, choose_sphere

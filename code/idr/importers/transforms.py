@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from idr.errors import InputError, MissingInputError
-from idr.importers.lenses import FisheyeLens, OpenCVLens
+from idr.importers.photographs.lenses import FisheyeLens, OpenCVLens
 from idr.importers.points import read_points
 from idr.importers.source import (
     Array,

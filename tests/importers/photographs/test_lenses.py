@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 
 from idr.errors import InputError
-from idr.importers.lenses import FisheyeLens, OpenCVLens, lens_pixels, pinhole_for, undistortion_maps
+from idr.importers.photographs.lenses import (
+    FisheyeLens,
+    OpenCVLens,
+    lens_pixels,
+    pinhole_for,
+    undistortion_maps,
+)
 
 K = np.array([[150.0, 0, 61.3], [0, 146.0, 50.2], [0, 0, 1]])
 SIZE = (96, 128)

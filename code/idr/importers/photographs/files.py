@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from idr.datasets.images import load_alpha, load_mask, load_rgb
 from idr.errors import InputError
-from idr.importers.lenses import pinhole_for, undistortion_maps
+from idr.importers.photographs.lenses import pinhole_for, undistortion_maps
 from idr.importers.source import Array, SourceView, resized
 
 SHAPE_TOLERANCE = 1.0

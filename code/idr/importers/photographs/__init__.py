@@ -1,0 +1,1 @@
+"""Scenes from photographs alone: structure from motion and lens models."""
