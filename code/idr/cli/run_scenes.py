@@ -13,7 +13,7 @@ from idr.cli.train import add_train_arguments
 from idr.errors import InputError
 
 if TYPE_CHECKING:
-    from idr.training.scenes import Launcher
+    from idr.many_scenes.scenes import Launcher
 
 DESCRIPTION = (
     "Trains a list of scenes, each in a process of its own, and continues what is unfinished. All options of "
@@ -81,8 +81,8 @@ def _train_all(arguments: argparse.Namespace, passed_on: list[str]) -> int:
 
     from idr.conf.build import conf_value
     from idr.conf.files import load_conf, project_root, read_block
+    from idr.many_scenes.scenes import Scene, SceneQueue, SummaryTable, ended_well
     from idr.training.config import TrainConfig
-    from idr.training.scenes import Scene, SceneQueue, SummaryTable, ended_well
     from idr.workspace import run_name
 
     conf = load_conf(arguments.conf, arguments.overrides)
@@ -135,7 +135,7 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _launcher(arguments: argparse.Namespace, jobs: int, folder: Path) -> Launcher:
-    from idr.training.launchers import ClusterLauncher, ProcessLauncher
+    from idr.many_scenes.launchers import ClusterLauncher, ProcessLauncher
 
     if arguments.cluster is None:
         return ProcessLauncher(jobs, arguments.gpus)

@@ -14,12 +14,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from tests.training import tiny
 
 from idr.checkpoints.folder import CheckpointFolder
 from idr.cli import run_scenes, train
 from idr.errors import OutputError
-from idr.training import launchers, scenes
-from tests.training import tiny
+from idr.many_scenes import launchers, scenes
 
 REPOSITORY = Path(__file__).parents[2]
 

@@ -1,0 +1,1 @@
+"""Training many scenes, on one machine or on a cluster."""
