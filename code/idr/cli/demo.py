@@ -136,7 +136,7 @@ def _plans(arguments: argparse.Namespace, device: torch.device) -> list[Plan]:
     Raises:
         InputError: A CPU would have to train hash grids without compiled loops, many times as long.
     """
-    from idr.loops import has_numba
+    from idr.model.kernels.numba_support import has_numba
 
     if not arguments.published and device.type == "cpu" and not has_numba():
         raise InputError(

@@ -17,7 +17,7 @@ from torch.nn import functional
 from idr.errors import InputError
 from idr.model.encodings import Encoding, make_encoding
 from idr.model.encodings.hashgrid import HashGrid
-from idr.model.inference import FixedNetwork, without_gradients_on_cpu
+from idr.model.kernels.inference import FixedNetwork, without_gradients_on_cpu
 from idr.model.layers import WeightNormLinear, make_linear, set_linear, softplus_by_parts
 
 SOFTPLUS_BETA = 100.0  # the published sharpness: nearly a ReLU, but twice differentiable
@@ -247,7 +247,7 @@ class ImplicitNetwork(nn.Module):
         if self.skip_in or not isinstance(grid, HashGrid) or (compiled := grid.compiled_levels(x)) is None:
             fixed = self._fixed(x)
             return None if fixed is None else fixed.output_and_gradient(x, num_outputs)
-        from idr.model.fused_field import GridShape, field_and_gradient
+        from idr.model.kernels.fused_field import GridShape, field_and_gradient
 
         layers = self._weights_and_biases()
         weight, bias = layers.pop()

@@ -123,7 +123,7 @@ def test_compiled_sums_repeat_to_the_last_bit_with_any_number_of_threads() -> No
 
 
 def test_the_gradient_by_points_does_not_sum_the_tables(monkeypatch: pytest.MonkeyPatch) -> None:
-    from idr.model.encodings import hashgrid_loops
+    from idr.model.kernels import hashgrid_loops
 
     encoding, x = grid("numba"), points(10).requires_grad_(True)
     encoded = encoding(x)

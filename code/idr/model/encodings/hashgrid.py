@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from idr.errors import InputError
-from idr.loops import has_numba
 from idr.model.encodings import hashgrid_torch
 from idr.model.encodings.base import Encoding, level_weight
 from idr.model.encodings.hashgrid_torch import Level, LevelTensors
+from idr.model.kernels.numba_support import has_numba
 
 log = logging.getLogger(__name__)
 
@@ -169,7 +169,7 @@ class HashGrid(Encoding):
 
     def _interpolate(self, x: Tensor, num_open: int) -> Tensor:
         if self._by_numba(x):
-            from idr.model.encodings import hashgrid_numba
+            from idr.model.kernels import hashgrid_numba
 
             return hashgrid_numba.interpolate(x, self.table, self.grids[:num_open], self.config.bound)
         tensors = (self.get_buffer(f"_{name}")[:num_open] for name in ("resolution", "offset", "size"))

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from idr.loops import ONE, ZERO, compiled, in_threads
-from idr.model.encodings.hashgrid_loops import factors_of, row_of
 from idr.model.encodings.hashgrid_torch import Level
-from idr.model.softplus_loops import softplus_in_place
+from idr.model.kernels.hashgrid_loops import factors_of, row_of
+from idr.model.kernels.numba_support import ONE, ZERO, compiled, in_threads
+from idr.model.kernels.softplus_loops import softplus_in_place
 
 MAX_STEPS = 64
 """Most steps along a ray; a dozen are usual."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from idr.fields.sdf_grid import SdfGrid
 from idr.geometry.spheres import SphereCrossing
-from idr.loops import has_numba
+from idr.model.kernels.numba_support import has_numba
 from idr.model.tracing.common import Rays, reads_are_free
 
 MARCH_SAMPLES = 129

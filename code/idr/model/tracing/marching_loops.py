@@ -17,7 +17,7 @@ from torch import Tensor
 
 from idr.fields.sdf_grid import SdfGrid
 from idr.geometry.spheres import SphereCrossing
-from idr.loops import ONE, ZERO, compiled, in_threads
+from idr.model.kernels.numba_support import ONE, ZERO, compiled, in_threads
 from idr.model.tracing.common import Rays
 from idr.model.tracing.marching import March
 

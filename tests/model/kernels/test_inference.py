@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+from tests.model.networks import implicit_network, roughen
 from torch import Tensor
 
-from idr.model import inference
 from idr.model.implicit_network import ImplicitNetwork
-from tests.model.networks import implicit_network, roughen
+from idr.model.kernels import inference
 
 DOUBLE = torch.float64
 SHAPES: dict[str, dict[str, Any]] = {

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 pytest.importorskip("numba", reason="the extra idr[fast] is not installed")
 
-from idr.model.softplus_loops import gradients_of_scaled, softplus_in_place, value_and_slope
+from idr.model.kernels.softplus_loops import gradients_of_scaled, softplus_in_place, value_and_slope
 
 BETA = 100.0
 VALUES = torch.cat((torch.linspace(-0.5, 0.5, 200_001), torch.tensor([-30.0, 0.0, 30.0])))

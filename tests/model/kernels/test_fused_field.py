@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import pytest
 import torch
+from tests.model.networks import fill_parameters
 from torch import Tensor
 
-from idr.model import fused_field
 from idr.model.implicit_network import ImplicitNetwork, ImplicitNetworkConfig
-from tests.model.networks import fill_parameters
+from idr.model.kernels import fused_field
 
 NUM_POINTS = 200
 

@@ -14,7 +14,7 @@ import torch
 from numpy.polynomial import Chebyshev, Polynomial
 from torch import Tensor
 
-from idr.loops import ONE, ZERO, compiled, in_threads
+from idr.model.kernels.numba_support import ONE, ZERO, compiled, in_threads
 
 FARTHEST = np.float32(18)
 """Largest |beta z| that is told from others: exp(-18) is below float32's resolution at 1."""

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from idr import loops
-from idr.loops import compiled, has_numba, in_threads
+from idr.model.kernels import numba_support as loops
+from idr.model.kernels.numba_support import compiled, has_numba, in_threads
 
 
 @pytest.fixture(autouse=True)

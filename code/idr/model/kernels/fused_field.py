@@ -21,9 +21,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from idr.model.encodings import hashgrid_loops as grid_loops
 from idr.model.encodings.hashgrid_torch import Level
-from idr.model.softplus_loops import gradients_of_scaled, value_and_slope
+from idr.model.kernels import hashgrid_loops as grid_loops
+from idr.model.kernels.softplus_loops import gradients_of_scaled, value_and_slope
 
 
 @dataclass(frozen=True)

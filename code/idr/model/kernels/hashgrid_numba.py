@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from idr.model.encodings import hashgrid_loops as loops
 from idr.model.encodings.hashgrid_torch import Level
+from idr.model.kernels import hashgrid_loops as loops
 
 
 @dataclass(frozen=True)
