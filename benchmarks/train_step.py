@@ -30,8 +30,8 @@ from idr.cli.common import add_conf_arguments, make_parser, say  # noqa: E402
 from idr.conf.build import build_dataset, build_loss, build_model, scan_id_of  # noqa: E402
 from idr.conf.files import load_conf, read_block  # noqa: E402
 from idr.evaluation.loading import load_model  # noqa: E402
-from idr.model.tracing.lowest import LowestSearch  # noqa: E402
-from idr.model.tracing.network_search import NetworkSearch  # noqa: E402
+from idr.model.tracing.accelerated.minimum import LowestSearch  # noqa: E402
+from idr.model.tracing.accelerated.network_search import NetworkSearch  # noqa: E402
 from idr.training.config import TrainConfig  # noqa: E402
 from idr.training.feed import Feed  # noqa: E402
 from idr.training.optimizers import load_optimizer, make_optimizer  # noqa: E402

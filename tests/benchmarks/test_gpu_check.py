@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-import idr.model.tracing.network_search as network_search
+import idr.model.tracing.accelerated.network_search as network_search
 from idr.errors import TrainingStoppedError
 from tests.parity import golden
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-import idr.model.tracing.network_search as network_search
+import idr.model.tracing.accelerated.network_search as network_search
 from idr.training.trainer import Trainer
 from tests.reads import ReadCounter
 from tests.training import tiny

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from idr.model.tracing.accelerated import AcceleratedTracer
+from idr.model.tracing.accelerated.tracer import AcceleratedTracer
 from idr.model.tracing.common import Rays, Tracer, TracerConfig, TraceResult
-from idr.model.tracing.compiled import CompiledTracer
+from idr.model.tracing.compiled.tracer import CompiledTracer
 from idr.model.tracing.precision import CheapTracer
 from idr.model.tracing.published import PublishedTracer
 

@@ -17,7 +17,7 @@ from idr.errors import InputError
 from idr.geometry.spheres import SphereCrossing
 from idr.model.encodings.hashgrid import HashGrid
 from idr.model.implicit_network import SOFTPLUS_BETA, ImplicitNetwork
-from idr.model.tracing.accelerated import AcceleratedTracer
+from idr.model.tracing.accelerated.tracer import AcceleratedTracer
 from idr.model.tracing.common import Rays, Sdf, TracerConfig, TraceResult
 
 log = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ class CompiledTracer(AcceleratedTracer):
         self._by_loops = smallest_depths is not None and self._can_serve(rays.origin)
         if not self._by_loops:
             return super().trace(sdf, rays, crossing, object_mask, smallest_depths, version)
-        from idr.model.tracing import compiled_loops
+        from idr.model.tracing.compiled.tracer import loops as compiled_loops
 
         assert self._network is not None
         depth, hit = compiled_loops.trace(
@@ -106,7 +106,7 @@ class CompiledTracer(AcceleratedTracer):
 
 def compiled_field(network: ImplicitNetwork) -> Any:
     """Returns a network's f as the loops take it (`compiled_loops.CompiledField`)."""
-    from idr.model.tracing.compiled_loops import CompiledField
+    from idr.model.tracing.compiled.loops import CompiledField
 
     grid = network.encoding
     assert isinstance(grid, HashGrid)

@@ -7,14 +7,14 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from tests.model.exact_shapes import crossing_of
+from tests.model.tracing.compiled.test_tracer import bumpy_ball
 from torch import Tensor
 from torch.nn import functional
 
 from idr.model.implicit_network import ImplicitNetwork
 from idr.model.tracing import Rays, TracerConfig, make_tracer
-from idr.model.tracing.false_position import refine
-from tests.model.exact_shapes import crossing_of
-from tests.model.test_tracing_compiled import bumpy_ball
+from idr.model.tracing.accelerated.false_position import refine
 
 NUM_RAYS, SAMPLES = 3000, 801
 BEFORE, AROUND = 2.0, 0.04

@@ -6,17 +6,6 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from torch import Tensor
-
-from idr.model.tracing import (
-    AcceleratedTracer,
-    PublishedTracer,
-    Rays,
-    TracerConfig,
-    TraceResult,
-    accelerated,
-    upkeep,
-)
 from tests.model.exact_shapes import (
     DOUBLE,
     Ball,
@@ -29,6 +18,11 @@ from tests.model.exact_shapes import (
     rotation,
     tilted,
 )
+from torch import Tensor
+
+from idr.model.tracing import AcceleratedTracer, PublishedTracer, Rays, TracerConfig, TraceResult
+from idr.model.tracing.accelerated.tracer import grid_tracking as upkeep
+from idr.model.tracing.accelerated.tracer import tracer as accelerated
 
 NUM_RAYS = 300
 DEPTH = 1e-3  # radii

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from idr.fields.sdf_grid import SdfGrid
+from idr.model.tracing.accelerated.false_position import EXTRAPOLATION_ERROR
+from idr.model.tracing.accelerated.marching import March
 from idr.model.tracing.common import Rays, Sdf, TracerConfig
-from idr.model.tracing.false_position import EXTRAPOLATION_ERROR
-from idr.model.tracing.marching import March
 
 RESOLVED = 0.006
 """Radii up to which the grid's error counts as that of smooth f. With 0.01 a thin rod is passed that lies a

@@ -12,11 +12,17 @@ import torch
 from torch import Tensor
 
 from idr.fields.sdf_grid import SdfGrid
+from idr.model.tracing.accelerated.false_position import CURVATURE, EXTRAPOLATION_ERROR, refine
+from idr.model.tracing.accelerated.leap import leap
+from idr.model.tracing.accelerated.local_minima import (
+    KnownSamples,
+    before_inside,
+    find_dips,
+    find_vertex,
+    last_known,
+)
+from idr.model.tracing.accelerated.marching import March
 from idr.model.tracing.common import Rays, Sdf, TracerConfig, evaluate_where, first_set, reads_are_free
-from idr.model.tracing.dips import KnownSamples, before_inside, find_dips, find_vertex, last_known
-from idr.model.tracing.false_position import CURVATURE, EXTRAPOLATION_ERROR, refine
-from idr.model.tracing.leap import leap
-from idr.model.tracing.marching import March
 
 MAX_APPROACH_STEPS = 6
 """Most steps of the approach; one to three are usual."""

@@ -8,11 +8,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from tests.model.tracing import test_contract as contract
 
 from idr.errors import InputError
 from idr.model.implicit_differentiable_renderer import IDRNetwork
 from idr.model.tracing import CheapTracer, TraceResult, make_tracer, precision
-from tests.model import test_tracing_contract as contract
 
 NAMES = ("a", "b", "c", "demo")
 

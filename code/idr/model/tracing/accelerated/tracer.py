@@ -18,6 +18,17 @@ from torch import Tensor
 
 from idr.fields.sdf_grid import COARSEST_CELLS, SdfGrid, build_sdf_grid, refine_sdf_grid
 from idr.geometry.spheres import SphereCrossing
+from idr.model.tracing.accelerated.grid_tracking import GridUpkeep
+from idr.model.tracing.accelerated.marching import (
+    COARSE_SAMPLES,
+    MARCH_SAMPLES,
+    March,
+    first_look,
+    march,
+    smallest,
+)
+from idr.model.tracing.accelerated.minimum import OF_AGED_GRID, OF_NEW_GRID, LowestSearch
+from idr.model.tracing.accelerated.network_search import Found, NetworkSearch
 from idr.model.tracing.common import (
     Rays,
     Sdf,
@@ -26,11 +37,7 @@ from idr.model.tracing.common import (
     TraceResult,
     first_set,
 )
-from idr.model.tracing.lowest import OF_AGED_GRID, OF_NEW_GRID, LowestSearch
-from idr.model.tracing.marching import COARSE_SAMPLES, MARCH_SAMPLES, March, first_look, march, smallest
-from idr.model.tracing.network_search import Found, NetworkSearch
 from idr.model.tracing.published import PublishedTracer
-from idr.model.tracing.upkeep import GridUpkeep
 
 FIRST_LEVEL, FINEST_LEVEL = 2, 3
 """Halvings of the cells of a grid for weights that do not change: 64 along a side, at last 128."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tests.model.exact_shapes import DOUBLE, Ball, crossing_of, rays_at
+from tests.model.networks import camera_input
+from tests.model.tracing.test_contract import HEIGHT, NAMES, WIDTH, Counter, network, rendered, traced
+from tests.parity import golden
 from torch import Tensor
 
 from idr.model.tracing import AcceleratedTracer, TracerConfig
-from idr.model.tracing.upkeep import FAR_PROBES, NEAR_PROBES
-from tests.model.exact_shapes import DOUBLE, Ball, crossing_of, rays_at
-from tests.model.networks import camera_input
-from tests.model.test_tracing_contract import HEIGHT, NAMES, WIDTH, Counter, network, rendered, traced
-from tests.parity import golden
+from idr.model.tracing.accelerated.grid_tracking import FAR_PROBES, NEAR_PROBES
 
 GRID = 17**3
 

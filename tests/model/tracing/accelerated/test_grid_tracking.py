@@ -7,15 +7,15 @@ import pickle
 
 import pytest
 import torch
+from tests.model.exact_shapes import DOUBLE, Ball, Union
+from tests.model.networks import camera_input, idr_network, loss_of
 from torch import Tensor
 
 from idr.fields.sdf_grid import Sdf, SdfGrid
 from idr.geometry.cameras import pixel_rays
 from idr.model.implicit_differentiable_renderer import draw_step
-from idr.model.tracing import upkeep as upkeep_module
-from idr.model.tracing.upkeep import FAR_PROBES, NEAR_PROBES, GridUpkeep
-from tests.model.exact_shapes import DOUBLE, Ball, Union
-from tests.model.networks import camera_input, idr_network, loss_of
+from idr.model.tracing.accelerated.grid_tracking import FAR_PROBES, NEAR_PROBES, GridUpkeep
+from idr.model.tracing.accelerated.tracer import grid_tracking as upkeep_module
 
 LIKE = torch.zeros(0, dtype=DOUBLE)
 MOVES = {

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.parity import golden
 from torch import Tensor
 from torch.nn import functional
 
@@ -17,7 +18,6 @@ from idr.model.implicit_differentiable_renderer import IDRNetwork, StepDraws
 from idr.model.tracing import TraceResult
 from idr.model.tracing import common as tracing_common
 from idr.rendering import RenderedImage, render_image
-from tests.parity import golden
 
 ROOT = Path(__file__).parents[2]
 NAMES = (*golden.NAMES, "demo")

@@ -10,13 +10,13 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from tests.model.networks import implicit_network, roughen
+from tests.model.slow_tracer import SlowTracer
 
 from idr.geometry.spheres import SphereCrossing, ray_sphere_intersection
 from idr.model.implicit_network import ImplicitNetwork
 from idr.model.tracing import PublishedTracer, TracerConfig
 from idr.model.tracing.published import Rays
-from tests.model.networks import implicit_network, roughen
-from tests.model.slow_tracer import SlowTracer
 
 DOUBLE = torch.float64
 # Depths differ by rounding, which each of up to 18 dependent steps amplifies a little.

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tests.model.exact_shapes import DOUBLE, Ball, crossing_of, rays_at
 from torch import Tensor
 
 from idr.fields.sdf_grid import Sdf
 from idr.model.tracing import Rays, Tracer, TracerConfig, make_tracer
-from idr.model.tracing.lowest import OF_NEW_GRID, LowestSearch
-from idr.model.tracing.marching import March, second_dip, smallest
-from idr.model.tracing.network_search import Found
-from tests.model.exact_shapes import DOUBLE, Ball, crossing_of, rays_at
+from idr.model.tracing.accelerated.marching import March, second_dip, smallest
+from idr.model.tracing.accelerated.minimum import OF_NEW_GRID, LowestSearch
+from idr.model.tracing.accelerated.network_search import Found
 
 NUM_RAYS = 6000
 DRAWS = torch.rand(100, generator=torch.Generator().manual_seed(2), dtype=DOUBLE)

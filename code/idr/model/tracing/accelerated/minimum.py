@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from idr.model.tracing.accelerated.marching import March, second_dip, smallest
+from idr.model.tracing.accelerated.network_search import Found
 from idr.model.tracing.common import Rays, Sdf, TracerConfig, evaluate_where, reads_are_free
-from idr.model.tracing.marching import March, second_dip, smallest
-from idr.model.tracing.network_search import Found
 
 SAMPLES_IN_DIP, SAMPLES_BEHIND = 3, 5
 """Samples of f in a dip: on rays without a hit, and behind a hit outside the mask."""

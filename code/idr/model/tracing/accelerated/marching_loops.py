@@ -18,8 +18,8 @@ from torch import Tensor
 from idr.fields.sdf_grid import SdfGrid
 from idr.geometry.spheres import SphereCrossing
 from idr.model.kernels.numba_support import ONE, ZERO, compiled, in_threads
+from idr.model.tracing.accelerated.marching import March
 from idr.model.tracing.common import Rays
-from idr.model.tracing.marching import March
 
 RAYS_OF_A_JOB = 512
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tests.model.exact_shapes import Ball, Union, crossing_of, rays_at
+from tests.model.tracing.accelerated.test_tracer import SCENES, Scene, wrong
 from torch import Tensor
 
 from idr.fields.sdf_grid import Sdf, build_sdf_grid
 from idr.model.tracing import Rays, TracerConfig, TraceResult
-from idr.model.tracing.leap import leap
-from idr.model.tracing.marching import march
-from tests.model.exact_shapes import Ball, Union, crossing_of, rays_at
-from tests.model.test_tracing_accelerated import SCENES, Scene, wrong
+from idr.model.tracing.accelerated.leap import leap
+from idr.model.tracing.accelerated.marching import march
 
 
 def leapt(scene: Scene, sdf: Sdf | None = None) -> tuple[Rays, Tensor, Tensor, int]:
