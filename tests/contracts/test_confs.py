@@ -17,7 +17,7 @@ from idr.model.implicit_network import ImplicitNetworkConfig
 from idr.model.loss import LossConfig
 from idr.model.rendering_network import RenderingNetworkConfig
 from idr.model.tracing.common import TracerConfig
-from idr.plots import PlotConfig
+from idr.pictures.plots import PlotConfig
 from idr.training.config import TrainConfig
 
 CONFS = Path(__file__).parents[2] / "confs"

@@ -259,7 +259,7 @@ def _score(
     from idr.demo.cameras import UNIT_TO_WORLD
     from idr.demo.exact_scores import chamfer_to_exact
     from idr.evaluation.reconstruction import measure_cameras, write_renderings, write_surface
-    from idr.plots import PlotConfig
+    from idr.pictures.plots import PlotConfig
 
     limits = PlotConfig()
     surface = write_surface(opened, folder, resolution, False, limits.chunk_points)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from idr.evaluation.chamfer import ChamferResult
     from idr.evaluation.results import RenderingScores
-    from idr.pages.page import Table
+    from idr.pictures.page import Table
 
 SHOWN_VIEWS = 3
 
@@ -40,7 +40,7 @@ class Scores:
 
 def score_table(scores: dict[str, Scores], ceiling: Sequence[RenderingScores] | None) -> Table:
     """Puts the runs beside each other and beside what exact surface and colours reach."""
-    from idr.pages.page import Table
+    from idr.pictures.page import Table
 
     none = "-"
     best = [f"{split.psnr_mean:.2f}" for split in ceiling] if ceiling else [none, none]
@@ -77,7 +77,7 @@ def score_table(scores: dict[str, Scores], ceiling: Sequence[RenderingScores] | 
 def write_demo_overview(path: Path, table: Table, scores: dict[str, Scores], scene: Path) -> None:
     """Writes the page with table, photographs beside renderings, and surfaces."""
     from idr.evaluation.overview import write_overview
-    from idr.pages.page import Picture
+    from idr.pictures.page import Picture
 
     first = next(iter(scores.values()))
     numbers = [v.number for split in first.views for v in split.views[:SHOWN_VIEWS]]

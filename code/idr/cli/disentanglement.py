@@ -125,7 +125,7 @@ def _disentangle(arguments: argparse.Namespace) -> None:
     from idr.export.path_frames import FramePainter, Path3D, Picture, film_frame, write_path
     from idr.geometry.cameras import resized_intrinsics
     from idr.geometry.paths import camera_path
-    from idr.plots import PlotConfig
+    from idr.pictures.plots import PlotConfig
 
     if arguments.video:
         check_video_path(arguments.video)

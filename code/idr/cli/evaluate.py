@@ -112,7 +112,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     from idr.evaluation.intrinsics import focal_line, given_of
     from idr.evaluation.perceptual import require_lpips
     from idr.evaluation.results import results_record, write_results
-    from idr.plots import PlotConfig
+    from idr.pictures.plots import PlotConfig
     from idr.workspace import evals_folder, find_run, run_name
 
     scan_id = scan_id_of(conf, arguments.scan_id)

@@ -181,7 +181,7 @@ def _export(arguments: argparse.Namespace) -> None:
 
     from idr.conf.files import read_block
     from idr.export.mesh_files import write_surface
-    from idr.plots import PlotConfig
+    from idr.pictures.plots import PlotConfig
     from idr.workspace import evals_folder
 
     out = arguments.out or [evals_folder(chosen.name) / f"mesh_{chosen.opened.loaded.epoch}.glb"]

@@ -152,7 +152,7 @@ def _render(arguments: argparse.Namespace) -> None:
     from idr.conf.files import read_block
     from idr.evaluation.shading import SurfaceShader
     from idr.export.path_frames import FramePainter, film_frame, write_path
-    from idr.plots import PlotConfig
+    from idr.pictures.plots import PlotConfig
     from idr.workspace import evals_folder
 
     kind = arguments.path if arguments.path in BUILT_IN else Path(arguments.path).stem

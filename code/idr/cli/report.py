@@ -66,7 +66,7 @@ def _report(arguments: argparse.Namespace) -> None:
     from idr.conf.files import read_block
     from idr.evaluation.loaded_run import LoadedRun
     from idr.evaluation.report import REPORT, ReportOptions, write_report
-    from idr.plots import PlotConfig
+    from idr.pictures.plots import PlotConfig
 
     plot = read_block(PlotConfig, chosen.conf.get("plot", {}), "plot")
     loaded = LoadedRun(chosen.folder, chosen.conf, chosen.opened.loaded, arguments.data_root)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pyhocon import ConfigTree
 
     from idr.checkpoints.folder import CheckpointFolder
-    from idr.plots import PlotConfig
+    from idr.pictures.plots import PlotConfig
     from idr.training.cameras import LearnableIntrinsics
     from idr.training.config import TrainConfig
     from idr.training.distributed import OneProcess
@@ -232,7 +232,7 @@ def _read_conf(arguments: argparse.Namespace) -> tuple[ConfigTree, TrainConfig, 
     """Reads the conf and checks the blocks that the command itself uses."""
     from idr.conf.build import conf_value
     from idr.conf.files import load_conf, read_block
-    from idr.plots import PlotConfig
+    from idr.pictures.plots import PlotConfig
     from idr.training.cameras import CamerasConfig
     from idr.training.config import TrainConfig
 

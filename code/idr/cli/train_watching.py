@@ -12,7 +12,7 @@ def draw_plots(trainer: Trainer, epoch: int, config: Any) -> None:
     """Draws the plots of an epoch with the cameras as they are now."""
     import torch
 
-    from idr.plots import PlotView, choose_views, write_plots
+    from idr.pictures.plots import PlotView, choose_views, write_plots
     from idr.training.randomness import Stream, generator_for
 
     state, dataset = trainer.state, trainer.dataset

@@ -8,8 +8,8 @@ from pathlib import Path
 import trimesh
 
 from idr.files import write_text_atomic
-from idr.pages.page import Page, Picture, Table
-from idr.pages.space import mesh_trace, space_figure
+from idr.pictures.page import Page, Picture, Table
+from idr.pictures.space import mesh_trace, space_figure
 
 
 def write_overview(

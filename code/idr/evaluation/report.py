@@ -25,7 +25,7 @@ from idr.evaluation.reconstruction import measure_cameras
 from idr.evaluation.report_views import ComparedView, compare_view, spread, to_bytes
 from idr.files import write_text_atomic
 from idr.meshing.sampling import DEFAULT_CHUNK_POINTS
-from idr.pages.page import Page, Picture, Table
+from idr.pictures.page import Page, Picture, Table
 from idr.rendering import DEFAULT_CHUNK_PIXELS
 from idr.workspace import RUNCONF
 

@@ -17,7 +17,7 @@ from idr.evaluation.loaded_run import LoadedRun
 from idr.evaluation.loading import image_numbers
 from idr.evaluation.reconstruction import poses_to_model_frame
 from idr.geometry.cameras import pose_matrix
-from idr.pages.space import camera_traces, mesh_trace, polyline, space_figure
+from idr.pictures.space import camera_traces, mesh_trace, polyline, space_figure
 from idr.workspace import CHECKPOINTS, CheckpointFolder
 
 CURVES = {

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from idr.failures import Finding
 from idr.files import write_text_atomic
 from idr.meshing.marching import triangulate
-from idr.pages.page import Page, Picture, Table
-from idr.pages.space import camera_traces, mesh_trace, polyline, space_figure
+from idr.pictures.page import Page, Picture, Table
+from idr.pictures.space import camera_traces, mesh_trace, polyline, space_figure
 from idr.preprocess.doctor import diagnose_views
 from idr.preprocess.scene_check import SceneCheck, ViewCheck
 from idr.preprocess.scene_drawing import LEGEND, border_for, draw_small

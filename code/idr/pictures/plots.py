@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from idr.meshing.sampling import DEFAULT_CHUNK_POINTS, Field
-from idr.plots_surface import CameraView, mesh_surface, write_surface_page
+from idr.pictures.surface_page import CameraView, mesh_surface, write_surface_page
 from idr.rendering import DEFAULT_CHUNK_PIXELS, Forward, RenderedImage, render_image, write_image
 
 log = logging.getLogger(__name__)

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from tests.evaluation import ball
 
 from idr.conf.files import read_block
 from idr.errors import InputError
-from idr.plots import PlotConfig, PlotView, choose_views, depth_panels, write_plots
-from idr.plots_surface import MAX_HITS, CameraView, surface_figure
+from idr.pictures.plots import PlotConfig, PlotView, choose_views, depth_panels, write_plots
+from idr.pictures.surface_page import MAX_HITS, CameraView, surface_figure
 from idr.rendering import RenderedImage, render_image
-from tests.evaluation import ball
 
 SIZE = (ball.HEIGHT, ball.WIDTH)
 
@@ -134,7 +134,7 @@ def test_hits_are_at_most_2048_and_drawn_from_the_generator(model):
 def test_without_a_surface_the_log_says_so(model, tmp_path, caplog):
     with torch.no_grad():
         model.implicit_network.radius.fill_(-1.0)
-    with caplog.at_level(logging.INFO, logger="idr.plots"):
+    with caplog.at_level(logging.INFO, logger="idr.pictures.plots"):
         logging.getLogger("idr").propagate = True  # a command may have taken the log for itself
         assert not write(model, tmp_path)
     assert "no surface" in caplog.text

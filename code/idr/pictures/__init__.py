@@ -1,0 +1,1 @@
+"""Plots, pages that open without network, and figures in 3D."""
