@@ -17,8 +17,8 @@ import torch
 from idr.checkpoints.folder import PARTS, CheckpointFolder
 from idr.conf.build import build_dataset, build_loss, build_model
 from idr.conf.files import load_conf, read_block
+from idr.training.cameras.poses import LearnablePoses
 from idr.training.config import TrainConfig
-from idr.training.poses import LearnablePoses
 from idr.training.trainer import Outputs, Trainer
 
 HEIGHT, WIDTH, NUM_VIEWS = 12, 16, 5

@@ -33,10 +33,10 @@ if TYPE_CHECKING:
 
     from idr.checkpoints.folder import CheckpointFolder
     from idr.pictures.plots import PlotConfig
-    from idr.training.cameras import LearnableIntrinsics
+    from idr.training.cameras.intrinsics import LearnableIntrinsics
+    from idr.training.cameras.poses import LearnablePoses
     from idr.training.config import TrainConfig
     from idr.training.distributed import OneProcess
-    from idr.training.poses import LearnablePoses
     from idr.training.stopping import StopRule
     from idr.training.trainer import Trainer
 
@@ -233,7 +233,7 @@ def _read_conf(arguments: argparse.Namespace) -> tuple[ConfigTree, TrainConfig, 
     from idr.conf.build import conf_value
     from idr.conf.files import load_conf, read_block
     from idr.pictures.plots import PlotConfig
-    from idr.training.cameras import CamerasConfig
+    from idr.training.cameras.intrinsics import CamerasConfig
     from idr.training.config import TrainConfig
 
     conf = load_conf(arguments.conf, arguments.overrides)
@@ -256,7 +256,7 @@ def _build(
     """Builds data set, model, loss and, if asked, poses and intrinsics, the same in every process."""
     from idr.conf.build import build_dataset, build_loss, build_model
     from idr.model.tracing.precision import check_model
-    from idr.training.cameras import make_cameras
+    from idr.training.cameras.intrinsics import make_cameras
     from idr.training.randomness import Stream, seed_everything
 
     seed_everything(seed, Stream.WEIGHTS)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from idr.errors import InputError
-from idr.training.cameras import CamerasConfig
+from idr.training.cameras.intrinsics import CamerasConfig
 from idr.training.sampler_config import SamplerConfig
 from idr.training.schedule_config import ScheduleConfig
 

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from idr.errors import InputError
-from idr.training.poses import LearnablePoses
-from idr.training.row_adam import RowAdam
+from idr.training.cameras.poses import LearnablePoses
+from idr.training.cameras.row_adam import RowAdam
 
 if TYPE_CHECKING:
     from idr.training.config import TrainConfig

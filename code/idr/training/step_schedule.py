@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from idr.errors import InputError
 from idr.model.encodings import Encoding, find_encoding
 from idr.model.encodings.base import OPEN_LEVELS
-from idr.training.poses import OrbitPoses
+from idr.training.cameras.poses import OrbitPoses
 from idr.training.schedule_config import AlphaSchedule, LevelSchedule, PyramidSchedule, RateSchedule
 from idr.training.schedules import camera_learning_rate_at, intrinsics_learning_rate_at
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from idr.training.row_adam import RowAdam
+from idr.training.cameras.row_adam import RowAdam
 
 BETAS = (0.8, 0.95)
 DOUBLE = torch.float64

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from idr.errors import InputError
+from idr.training.cameras.poses import LearnablePoses, TwistPoses
+from idr.training.cameras.row_adam import RowAdam
 from idr.training.optimizers import load_into, with_plain_steps
-from idr.training.poses import LearnablePoses, TwistPoses
-from idr.training.row_adam import RowAdam
 
 if TYPE_CHECKING:
     from idr.training.state import TrainingState

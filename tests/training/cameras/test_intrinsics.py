@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+from tests.training import tiny
 from torch.nn import functional
 
 from idr.errors import InputError
 from idr.geometry.cameras import pose_matrix
-from idr.training.cameras import CamerasConfig, LearnableIntrinsics, given_intrinsics, make_cameras
-from idr.training.poses import LearnablePoses, OrbitPoses, TwistPoses
+from idr.training.cameras.intrinsics import CamerasConfig, LearnableIntrinsics, given_intrinsics, make_cameras
+from idr.training.cameras.poses import LearnablePoses, OrbitPoses, TwistPoses
 from idr.training.trainer import Outputs, Trainer
-from tests.training import tiny
 
 ALL = CamerasConfig(poses="se3", frozen="first", focal="shared", principal_point="per_image")
 MATRICES = CamerasConfig(poses="se3", moments="matrix")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from idr.errors import InputError
 from idr.geometry.cameras import corrected_intrinsics
-from idr.training.poses import LearnablePoses, OrbitPoses, TwistPoses
+from idr.training.cameras.poses import LearnablePoses, OrbitPoses, TwistPoses
 
 Sharing = Literal["fixed", "shared", "per_image"]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from tests.training import tiny
 
 from idr.geometry.cameras import pixel_rays, pose_matrix
-from idr.training.poses import LearnablePoses
-from tests.training import tiny
+from idr.training.cameras.poses import LearnablePoses
 
 
 def test_poses_are_stored_as_they_are_and_normalised_at_use() -> None:

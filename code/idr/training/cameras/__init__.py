@@ -1,0 +1,1 @@
+"""Cameras that are trained: poses, intrinsics and their optimizer."""
