@@ -14,7 +14,7 @@ from idr.errors import USER_ERRORS, InputError, TrainingStoppedError
 if TYPE_CHECKING:
     import torch
 
-    from idr.training.distributed import OneProcess
+    from idr.training.processes.distributed import OneProcess
 
     Body = Callable[[torch.device, OneProcess], int]
 
@@ -37,13 +37,13 @@ def among_ranks(gpu: str, device: str | None, body: Body) -> int:
     """
     size = int(os.environ.get("WORLD_SIZE", 1))
     if size == 1:
-        from idr.training.distributed import OneProcess
+        from idr.training.processes.distributed import OneProcess
 
         return body(choose_device(gpu, device), OneProcess())
 
     # Before torch is loaded: it warns in every process that a step may leave no parameter unused.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    from idr.training.distributed import LostProcessError, joined
+    from idr.training.processes.distributed import LostProcessError, joined
 
     chosen = _device_of_rank(gpu, device, int(os.environ["LOCAL_RANK"]))
     with joined(int(os.environ["RANK"]), size, BACKENDS[chosen.type]) as ranks:

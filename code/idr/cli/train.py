@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from idr.training.cameras.intrinsics import LearnableIntrinsics
     from idr.training.cameras.poses import LearnablePoses
     from idr.training.config import TrainConfig
-    from idr.training.distributed import OneProcess
+    from idr.training.processes.distributed import OneProcess
     from idr.training.stopping import StopRule
     from idr.training.trainer import Trainer
 

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.training import tiny
 
 from idr.checkpoints.folder import CheckpointFolder
 from idr.cli.train import main
-from tests.training import tiny
 
 REPOSITORY = Path(__file__).parents[2]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from idr.errors import USER_ERRORS, InputError, TrainingStoppedError
-from idr.training.shared_model import Outputs, SharedModel
+from idr.training.processes.shared_model import Outputs, SharedModel
 
 PATIENCE = timedelta(hours=1)
 """How long a process waits for another: the first one plots and saves alone meanwhile. The death of a process
