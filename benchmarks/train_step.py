@@ -33,8 +33,8 @@ from idr.evaluation.loading import load_model  # noqa: E402
 from idr.model.tracing.accelerated.minimum import LowestSearch  # noqa: E402
 from idr.model.tracing.accelerated.network_search import NetworkSearch  # noqa: E402
 from idr.training.config import TrainConfig  # noqa: E402
-from idr.training.feed import Feed  # noqa: E402
 from idr.training.optimizers import load_optimizer, make_optimizer  # noqa: E402
+from idr.training.rays.batches import Feed  # noqa: E402
 from idr.training.schedules import alpha_at  # noqa: E402
 from idr.workspace import CHECKPOINTS, LATEST, CheckpointFolder  # noqa: E402
 

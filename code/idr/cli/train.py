@@ -257,7 +257,7 @@ def _build(
     from idr.conf.build import build_dataset, build_loss, build_model
     from idr.model.tracing.precision import check_model
     from idr.training.cameras.intrinsics import make_cameras
-    from idr.training.randomness import Stream, seed_everything
+    from idr.training.rays.randomness import Stream, seed_everything
 
     seed_everything(seed, Stream.WEIGHTS)
     dataset = build_dataset(conf, arguments.train_cameras, scan_id, arguments.data_root)

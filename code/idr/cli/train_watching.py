@@ -13,7 +13,7 @@ def draw_plots(trainer: Trainer, epoch: int, config: Any) -> None:
     import torch
 
     from idr.pictures.plots import PlotView, choose_views, write_plots
-    from idr.training.randomness import Stream, generator_for
+    from idr.training.rays.randomness import Stream, generator_for
 
     state, dataset = trainer.state, trainer.dataset
     generator = generator_for(state.seed, Stream.PLOT, epoch)

@@ -7,7 +7,7 @@ from typing import Literal
 
 from idr.errors import InputError
 from idr.training.cameras.intrinsics import CamerasConfig
-from idr.training.sampler_config import SamplerConfig
+from idr.training.rays.config import SamplerConfig
 from idr.training.schedule_config import ScheduleConfig
 
 

@@ -87,7 +87,7 @@ class LevelSchedule:
 
 @dataclass(frozen=True)
 class PyramidSchedule:
-    """Keys of ``pyramid``: early steps train on reduced images, see `idr.training.pyramid`.
+    """Keys of ``pyramid``: early steps train on reduced images, see `idr.training.rays.pyramid`.
 
     Attributes:
         factors: Pixels along a block's side, the largest first, such as [4, 2].

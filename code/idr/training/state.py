@@ -19,9 +19,9 @@ from idr.training.cameras.checkpoint import camera_state, load_camera_state
 from idr.training.cameras.intrinsics import LearnableIntrinsics
 from idr.training.cameras.poses import LearnablePoses
 from idr.training.config import TrainConfig
-from idr.training.error_maps import ErrorMaps
 from idr.training.optimizers import load_into, load_optimizer, settings_of, with_plain_steps
 from idr.training.progress import Averages
+from idr.training.rays.error_maps import ErrorMaps
 from idr.training.recipe_state import load_recipe_state, recipe_state
 from idr.training.schedules import learning_rate_at, rate_milestones
 

@@ -27,10 +27,10 @@ from idr.geometry.frames import frame_of
 from idr.training.cameras.intrinsics import LearnableIntrinsics
 from idr.training.cameras.poses import LearnablePoses
 from idr.training.config import TrainConfig
-from idr.training.feed import Batch, Feed
 from idr.training.optimizers import make_camera_optimizer, make_optimizer, shorten_gradients
 from idr.training.processes.distributed import OneProcess
 from idr.training.progress import Averages, MetricsFile, ProgressLine, TensorBoardLog, squared_error
+from idr.training.rays.batches import Batch, Feed
 from idr.training.recipe_checks import check_recipe
 from idr.training.schedules import alpha_at, camera_learning_rate_at, rate_milestones
 from idr.training.state import TrainingState

@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from idr.training.error_maps import ErrorMaps, residuals_of
-from idr.training.pixel_classes import BAND, FAR, NEAR, OBJECT, PixelClasses, classify
-from idr.training.pyramid import reduced_size, sample_reduced
-from idr.training.sampler_config import SamplerConfig
+from idr.training.rays.config import SamplerConfig
+from idr.training.rays.error_maps import ErrorMaps, residuals_of
+from idr.training.rays.pixel_classes import BAND, FAR, NEAR, OBJECT, PixelClasses, classify
+from idr.training.rays.pyramid import reduced_size, sample_reduced
 
 UNIFORM = (NEAR, BAND, OBJECT, range(FAR, FAR + 1))  # kinds of pixels of the first distributions
 BY_ERROR = len(UNIFORM)  # the last distribution

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from idr.training.config import TrainConfig
-from idr.training.error_maps import ErrorMaps
-from idr.training.pyramid import reduced_size, sample_reduced
-from idr.training.randomness import (
+from idr.training.rays.error_maps import ErrorMaps
+from idr.training.rays.importance import ImportanceSampler
+from idr.training.rays.pyramid import reduced_size, sample_reduced
+from idr.training.rays.randomness import (
     Stream,
     draw_pixels,
     epoch_order,
@@ -23,7 +24,6 @@ from idr.training.randomness import (
     generator_for,
     seed_everything,
 )
-from idr.training.sampler import ImportanceSampler
 from idr.training.step_schedule import StepSchedule
 
 

@@ -9,19 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.training import tiny
+from tests.training.test_schedules import config
 
 from idr.conf.files import read_block
 from idr.datasets.scene_dataset import SceneDataset
 from idr.errors import InputError
 from idr.geometry.cameras import pixel_rays
 from idr.training.config import TrainConfig
-from idr.training.feed import Feed
-from idr.training.pyramid import sample_reduced
+from idr.training.rays.batches import Feed
+from idr.training.rays.config import SamplerConfig
+from idr.training.rays.pyramid import sample_reduced
 from idr.training.recipe_checks import check_recipe
-from idr.training.sampler_config import SamplerConfig
 from idr.training.schedule_config import PyramidSchedule, ScheduleConfig
-from tests.training import tiny
-from tests.training.test_schedules import config
 
 FACTORS = [2, 3, 4, 5]
 

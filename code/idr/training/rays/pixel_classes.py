@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from idr.training.sampler_config import SamplerConfig
+from idr.training.rays.config import SamplerConfig
 
 OUTER_BAND, INNER_BAND, INSIDE, PLAIN, FAR = range(5)
 NEAR, BAND, OBJECT = range(FAR), range(INSIDE), range(INNER_BAND, PLAIN)

@@ -9,19 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.training import tiny
+from tests.training.test_schedules import config
 
 from idr.conf.files import read_block
 from idr.datasets.scene_dataset import SceneDataset
 from idr.errors import InputError
 from idr.training.config import TrainConfig
-from idr.training.error_maps import GRAIN, LEAST, ErrorMaps, residuals_of
-from idr.training.feed import Feed
-from idr.training.pixel_classes import FAR, INNER_BAND, INSIDE, OUTER_BAND, PLAIN, classify
+from idr.training.rays.batches import Feed
+from idr.training.rays.config import SamplerConfig
+from idr.training.rays.error_maps import GRAIN, LEAST, ErrorMaps, residuals_of
+from idr.training.rays.importance import ImportanceSampler
+from idr.training.rays.pixel_classes import FAR, INNER_BAND, INSIDE, OUTER_BAND, PLAIN, classify
 from idr.training.recipe_checks import check_recipe
-from idr.training.sampler import ImportanceSampler
-from idr.training.sampler_config import SamplerConfig
-from tests.training import tiny
-from tests.training.test_schedules import config
 
 HEIGHT, WIDTH = 18, 22  # no multiples of the cell's side
 CONFIG = SamplerConfig(

@@ -10,13 +10,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.training.test_schedules import config
 from torch.overrides import TorchFunctionMode
 
 from idr.datasets.scene_dataset import SceneDataset
 from idr.errors import InputError
-from idr.training.feed import Batch, Feed
+from idr.training.rays.batches import Batch, Feed
 from idr.training.recipe_checks import check_recipe
-from tests.training.test_schedules import config
 
 TOTAL = 50
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from idr.training.randomness import (
+from idr.training.rays.randomness import (
     Stream,
     derive_seed,
     draw_pixels,
