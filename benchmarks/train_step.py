@@ -35,7 +35,7 @@ from idr.model.tracing.accelerated.network_search import NetworkSearch  # noqa: 
 from idr.training.config import TrainConfig  # noqa: E402
 from idr.training.optimizers import load_optimizer, make_optimizer  # noqa: E402
 from idr.training.rays.batches import Feed  # noqa: E402
-from idr.training.schedules import alpha_at  # noqa: E402
+from idr.training.schedule.by_epoch import alpha_at  # noqa: E402
 from idr.workspace import CHECKPOINTS, LATEST, CheckpointFolder  # noqa: E402
 
 PUBLISHED_STAGES = {

@@ -17,7 +17,7 @@ from idr.cli import make_scene
 from idr.conf.files import load_conf, read_block, save_conf
 from idr.training.config import TrainConfig
 from idr.training.rays.config import SamplerConfig
-from idr.training.schedule_config import ScheduleConfig
+from idr.training.schedule.config import ScheduleConfig
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()

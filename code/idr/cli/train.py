@@ -141,7 +141,7 @@ def _train(arguments: argparse.Namespace, device: torch.device, ranks: OneProces
     from idr.conf.build import scan_id_of
     from idr.conf.files import project_root, save_conf
     from idr.training.progress import TensorBoardLog
-    from idr.training.recipe_checks import check_recipe
+    from idr.training.schedule.checks import check_recipe
     from idr.training.trainer import Outputs, Trainer
     from idr.workspace import RUNCONF, create_run, run_name
 

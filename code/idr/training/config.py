@@ -8,7 +8,7 @@ from typing import Literal
 from idr.errors import InputError
 from idr.training.cameras.intrinsics import CamerasConfig
 from idr.training.rays.config import SamplerConfig
-from idr.training.schedule_config import ScheduleConfig
+from idr.training.schedule.config import ScheduleConfig
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,8 @@ from idr.training.config import TrainConfig
 from idr.training.optimizers import load_into, load_optimizer, settings_of, with_plain_steps
 from idr.training.progress import Averages
 from idr.training.rays.error_maps import ErrorMaps
-from idr.training.recipe_state import load_recipe_state, recipe_state
-from idr.training.schedules import learning_rate_at, rate_milestones
+from idr.training.schedule.by_epoch import learning_rate_at, rate_milestones
+from idr.training.schedule.checkpoint import load_recipe_state, recipe_state
 
 log = logging.getLogger(__name__)
 

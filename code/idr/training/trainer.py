@@ -31,8 +31,8 @@ from idr.training.optimizers import make_camera_optimizer, make_optimizer, short
 from idr.training.processes.distributed import OneProcess
 from idr.training.progress import Averages, MetricsFile, ProgressLine, TensorBoardLog, squared_error
 from idr.training.rays.batches import Batch, Feed
-from idr.training.recipe_checks import check_recipe
-from idr.training.schedules import alpha_at, camera_learning_rate_at, rate_milestones
+from idr.training.schedule.by_epoch import alpha_at, camera_learning_rate_at, rate_milestones
+from idr.training.schedule.checks import check_recipe
 from idr.training.state import TrainingState
 from idr.training.stopping import StopRule
 from idr.training.symptoms import FILLED, INSIDE_AT_SPHERE, share_inside_at_sphere, symptoms

@@ -10,13 +10,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.training.test_schedules import config
+from tests.training.schedule.test_by_epoch import config
 from torch.overrides import TorchFunctionMode
 
 from idr.datasets.scene_dataset import SceneDataset
 from idr.errors import InputError
 from idr.training.rays.batches import Batch, Feed
-from idr.training.recipe_checks import check_recipe
+from idr.training.schedule.checks import check_recipe
 
 TOTAL = 50
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from tests.training import tiny
-from tests.training.test_schedules import config
+from tests.training.schedule.test_by_epoch import config
 
 from idr.conf.files import read_block
 from idr.datasets.scene_dataset import SceneDataset
@@ -21,7 +21,7 @@ from idr.training.rays.config import SamplerConfig
 from idr.training.rays.error_maps import GRAIN, LEAST, ErrorMaps, residuals_of
 from idr.training.rays.importance import ImportanceSampler
 from idr.training.rays.pixel_classes import FAR, INNER_BAND, INSIDE, OUTER_BAND, PLAIN, classify
-from idr.training.recipe_checks import check_recipe
+from idr.training.schedule.checks import check_recipe
 
 HEIGHT, WIDTH = 18, 22  # no multiples of the cell's side
 CONFIG = SamplerConfig(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from tests.training import tiny
-from tests.training.test_schedules import config
+from tests.training.schedule.test_by_epoch import config
 
 from idr.conf.files import read_block
 from idr.datasets.scene_dataset import SceneDataset
@@ -20,8 +20,8 @@ from idr.training.config import TrainConfig
 from idr.training.rays.batches import Feed
 from idr.training.rays.config import SamplerConfig
 from idr.training.rays.pyramid import sample_reduced
-from idr.training.recipe_checks import check_recipe
-from idr.training.schedule_config import PyramidSchedule, ScheduleConfig
+from idr.training.schedule.checks import check_recipe
+from idr.training.schedule.config import PyramidSchedule, ScheduleConfig
 
 FACTORS = [2, 3, 4, 5]
 

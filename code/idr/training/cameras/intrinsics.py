@@ -27,7 +27,7 @@ class CamerasConfig:
             (`OrbitPoses`).
         orbit_scale: Of ``orbit``: how much shorter steps of centres are than those of rotations.
         hold_centres: Of ``orbit``: until when the cameras only turn in place, a fraction of the schedule
-            (`idr.training.schedule_config`). Before pictures lie where they should, what moves the centres is
+            (`idr.training.schedule.config`). Before pictures lie where they should, what moves the centres is
             chance.
         moments: ``each``: SparseAdam, as published; ``matrix``: `RowAdam`, which sees all numbers of a pose
             together, for ``se3`` and ``orbit``. Of the poses; intrinsics keep SparseAdam.

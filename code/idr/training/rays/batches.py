@@ -24,7 +24,7 @@ from idr.training.rays.randomness import (
     generator_for,
     seed_everything,
 )
-from idr.training.step_schedule import StepSchedule
+from idr.training.schedule.by_step import StepSchedule
 
 
 @dataclass(frozen=True)

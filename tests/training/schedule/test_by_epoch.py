@@ -6,10 +6,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.training import tiny
 
 from idr.training.config import TrainConfig
-from idr.training.schedules import alpha_at, camera_learning_rate_at, learning_rate_at
-from tests.training import tiny
+from idr.training.schedule.by_epoch import alpha_at, camera_learning_rate_at, learning_rate_at
 
 MILESTONES = st.lists(st.integers(0, 12), max_size=5)
 FACTORS = st.sampled_from([0.5, 0.3, 0.1, 1.0, 2.0, 0.7])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from idr.model.encodings import restore_open_levels
 from idr.model.encodings.base import OPEN_LEVELS
-from idr.training.step_schedule import open_levels_of
+from idr.training.schedule.by_step import open_levels_of
 
 if TYPE_CHECKING:
     from idr.training.state import TrainingState

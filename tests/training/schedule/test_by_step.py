@@ -11,28 +11,28 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.training import tiny
+from tests.training.schedule.test_by_epoch import config
 
 from idr.conf.files import load_conf, read_block
 from idr.errors import InputError
 from idr.model.encodings import find_encoding
 from idr.training.config import TrainConfig
 from idr.training.optimizers import shorten_gradients
-from idr.training.schedule_config import (
-    AlphaSchedule,
-    LevelSchedule,
-    PyramidSchedule,
-    RateSchedule,
-    ScheduleConfig,
-)
-from idr.training.step_schedule import (
+from idr.training.schedule.by_step import (
     StepSchedule,
     alpha_in,
     open_levels_in,
     rate_factor,
     reduction_in,
 )
-from tests.training import tiny
-from tests.training.test_schedules import config
+from idr.training.schedule.config import (
+    AlphaSchedule,
+    LevelSchedule,
+    PyramidSchedule,
+    RateSchedule,
+    ScheduleConfig,
+)
 
 TIMES = st.floats(0, 1)
 ARC = 0.45 * math.sqrt(0.5)

@@ -7,20 +7,20 @@ from typing import Any
 
 import pytest
 import torch
+from tests.reads import ReadCounter
+from tests.training import tiny
+from tests.training.schedule.test_by_epoch import config
+from tests.training.test_resume import as_published
 
 from idr.conf.files import load_conf, read_block
 from idr.evaluation.loading import load_model
 from idr.model.encodings import find_encoding, restore_open_levels
 from idr.model.encodings.hashgrid import HashGrid, HashGridConfig
 from idr.training.optimizers import make_optimizer
-from idr.training.recipe_checks import check_recipe
-from idr.training.schedule_config import ScheduleConfig
-from idr.training.step_schedule import StepSchedule, open_levels_of
+from idr.training.schedule.by_step import StepSchedule, open_levels_of
+from idr.training.schedule.checks import check_recipe
+from idr.training.schedule.config import ScheduleConfig
 from idr.training.trainer import Trainer
-from tests.reads import ReadCounter
-from tests.training import tiny
-from tests.training.test_resume import as_published
-from tests.training.test_schedules import config
 
 PLAIN = tiny.conf_text() + tiny.GRID
 WITH_RECIPE = tiny.conf_text() + tiny.RECIPE

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from idr.errors import InputError
 from idr.training.optimizers import PREFIXES
-from idr.training.step_schedule import levelled_encoding
+from idr.training.schedule.by_step import levelled_encoding
 
 if TYPE_CHECKING:
     from idr.training.config import TrainConfig

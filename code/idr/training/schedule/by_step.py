@@ -1,6 +1,6 @@
 """What a step is trained with, as functions of its number: step sizes, alpha, open levels, image reduction.
 
-The published schedules, which count epochs, stand in `idr.training.schedules`.
+The published schedules, which count epochs, stand in `idr.training.schedule.by_epoch`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from idr.errors import InputError
 from idr.model.encodings import Encoding, find_encoding
 from idr.model.encodings.base import OPEN_LEVELS
 from idr.training.cameras.poses import OrbitPoses
-from idr.training.schedule_config import AlphaSchedule, LevelSchedule, PyramidSchedule, RateSchedule
-from idr.training.schedules import camera_learning_rate_at, intrinsics_learning_rate_at
+from idr.training.schedule.by_epoch import camera_learning_rate_at, intrinsics_learning_rate_at
+from idr.training.schedule.config import AlphaSchedule, LevelSchedule, PyramidSchedule, RateSchedule
 
 if TYPE_CHECKING:
     from idr.training.config import TrainConfig

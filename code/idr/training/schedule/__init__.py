@@ -1,0 +1,1 @@
+"""What changes in the course of training: learning rates, alpha, open levels, image sizes."""
