@@ -27,6 +27,7 @@ from idr.geometry.frames import frame_of
 from idr.training.cameras.intrinsics import LearnableIntrinsics
 from idr.training.cameras.poses import LearnablePoses
 from idr.training.config import TrainConfig
+from idr.training.diagnostics import FILLED, INSIDE_AT_SPHERE, share_inside_at_sphere, symptoms
 from idr.training.optimizers import make_camera_optimizer, make_optimizer, shorten_gradients
 from idr.training.processes.distributed import OneProcess
 from idr.training.progress import Averages, MetricsFile, ProgressLine, TensorBoardLog, squared_error
@@ -35,7 +36,6 @@ from idr.training.schedule.by_epoch import alpha_at, camera_learning_rate_at, ra
 from idr.training.schedule.checks import check_recipe
 from idr.training.state import TrainingState
 from idr.training.stopping import StopRule
-from idr.training.symptoms import FILLED, INSIDE_AT_SPHERE, share_inside_at_sphere, symptoms
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ import torch
 
 from idr import failures
 from idr.cli.train import main
-from idr.training.symptoms import INSIDE_AT_SPHERE, STUCK_LOSS, share_inside_at_sphere, symptoms
+from idr.training.diagnostics import INSIDE_AT_SPHERE, STUCK_LOSS, share_inside_at_sphere, symptoms
 from tests.training import tiny
 
 
