@@ -51,7 +51,7 @@ from idr.evaluation.reconstruction import (  # noqa: E402
     write_surface,
 )
 from idr.files import write_text_atomic  # noqa: E402
-from idr.workspace import CHECKPOINTS, CheckpointFolder, find_run, run_name  # noqa: E402
+from idr.runs.folders import CHECKPOINTS, CheckpointFolder, find_run, run_name  # noqa: E402
 
 CHUNK_POINTS, CHUNK_PIXELS = 100_000, 20_000
 KEPT = "curve.json"

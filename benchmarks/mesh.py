@@ -29,8 +29,8 @@ from shared import machine, run_benchmark  # noqa: E402
 from idr.cli.common import add_conf_arguments, make_parser, say  # noqa: E402
 from idr.conf.build import build_model  # noqa: E402
 from idr.conf.files import load_conf  # noqa: E402
-from idr.evaluation.loading import conf_of_run, load_model, locate_run  # noqa: E402
 from idr.meshing import SampleGrid, component_areas, extract_mesh, surface_frame  # noqa: E402
+from idr.runs.opened import conf_of_run, load_model, locate_run  # noqa: E402
 
 SHARE_TIMED = 0.01
 """Share of the dense mode's chunks that is timed where all would take too long."""

@@ -36,7 +36,7 @@ from idr.evaluation.reconstruction import (  # noqa: E402
     write_surface,
 )
 from idr.geometry.cameras import project_points  # noqa: E402
-from idr.workspace import CHECKPOINTS, CheckpointFolder  # noqa: E402
+from idr.runs.folders import CHECKPOINTS, CheckpointFolder  # noqa: E402
 
 PICTURE_SIZE = 512
 SPLATS = 3_000_000  # surface samples of one picture: several a pixel, so that no hole shows

@@ -25,9 +25,9 @@ from shared import count_evaluations, machine, run_benchmark  # noqa: E402
 
 from idr.cli.common import make_parser, say  # noqa: E402
 from idr.conf.build import build_dataset, scan_id_of  # noqa: E402
-from idr.evaluation.loading import conf_of_run, load_model, locate_run  # noqa: E402
 from idr.model.tracing.accelerated.tracer import FINER_AFTER  # noqa: E402
 from idr.rendering import RenderedImage, render_image  # noqa: E402
+from idr.runs.opened import conf_of_run, load_model, locate_run  # noqa: E402
 
 WAYS = ("published", "accelerated, grid built", "accelerated, grid at hand")
 

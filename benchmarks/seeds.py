@@ -29,7 +29,7 @@ from idr.demo.exact_scores import chamfer_to_exact  # noqa: E402
 from idr.errors import InputError  # noqa: E402
 from idr.evaluation.reconstruction import open_reconstruction, write_renderings, write_surface  # noqa: E402
 from idr.files import write_text_atomic  # noqa: E402
-from idr.workspace import find_run, run_name  # noqa: E402
+from idr.runs.folders import find_run, run_name  # noqa: E402
 
 CONF = "./confs/demo.conf"
 STRATEGIES = ("published", "accelerated")

@@ -41,10 +41,10 @@ from torch.nn import functional  # noqa: E402
 
 from idr.cli.common import make_parser, say  # noqa: E402
 from idr.errors import InputError  # noqa: E402
-from idr.evaluation.loaded_run import Camera, LoadedRun, load_run  # noqa: E402
-from idr.evaluation.loading import View, image_numbers, read_view  # noqa: E402
 from idr.evaluation.metrics import mask_iou, masked_psnr  # noqa: E402
 from idr.rendering import RenderedImage, render_image, write_image  # noqa: E402
+from idr.runs.api import Camera, LoadedRun, load_run  # noqa: E402
+from idr.runs.opened import View, image_numbers, read_view  # noqa: E402
 
 CHUNK_PIXELS = 20_000
 GAP = 4

@@ -37,7 +37,7 @@ from idr.demo.folder import whole_folder  # noqa: E402
 from idr.demo.render import Picture, camera_rays, subpixel_offsets  # noqa: E402
 from idr.demo.scene import SceneSettings, scene_poses  # noqa: E402
 from idr.errors import InputError  # noqa: E402
-from idr.evaluation.loaded_run import LoadedRun, load_run  # noqa: E402
+from idr.runs.api import LoadedRun, load_run  # noqa: E402
 
 Array = NDArray[np.float64]
 

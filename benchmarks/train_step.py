@@ -29,14 +29,14 @@ from shared import count_evaluations, machine, run_benchmark  # noqa: E402
 from idr.cli.common import add_conf_arguments, make_parser, say  # noqa: E402
 from idr.conf.build import build_dataset, build_loss, build_model, scan_id_of  # noqa: E402
 from idr.conf.files import load_conf, read_block  # noqa: E402
-from idr.evaluation.loading import load_model  # noqa: E402
 from idr.model.tracing.accelerated.minimum import LowestSearch  # noqa: E402
 from idr.model.tracing.accelerated.network_search import NetworkSearch  # noqa: E402
+from idr.runs.folders import CHECKPOINTS, LATEST, CheckpointFolder  # noqa: E402
+from idr.runs.opened import load_model  # noqa: E402
 from idr.training.config import TrainConfig  # noqa: E402
 from idr.training.optimizers import load_optimizer, make_optimizer  # noqa: E402
 from idr.training.rays.batches import Feed  # noqa: E402
 from idr.training.schedule.by_epoch import alpha_at  # noqa: E402
-from idr.workspace import CHECKPOINTS, LATEST, CheckpointFolder  # noqa: E402
 
 PUBLISHED_STAGES = {
     "_trace_from_both_ends": "sphere tracing",

@@ -16,12 +16,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from idr.evaluation.loaded_run import Camera, LoadedRun, load_run
+    from idr.runs.api import Camera, LoadedRun, load_run
 
 __version__ = "1.0.0"
 __all__ = ["Camera", "LoadedRun", "__version__", "load_run"]
 
-_HOME_OF = {name: "idr.evaluation.loaded_run" for name in ("Camera", "LoadedRun", "load_run")}
+_HOME_OF = {name: "idr.runs.api" for name in ("Camera", "LoadedRun", "load_run")}
 
 
 def __getattr__(name: str) -> Any:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from idr.workspace import CheckpointFolder
+from idr.runs.folders import CheckpointFolder
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 

@@ -20,7 +20,7 @@ from tests.process import process_left_as_it_was
 
 import idr.conf.files
 import idr.datasets.scene_dataset
-import idr.workspace
+import idr.runs.folders
 
 HEIGHT, WIDTH = 12, 16
 NUM_VIEWS = 6
@@ -168,7 +168,7 @@ def cut_short(path: Path, share: float = 0.5) -> None:
 def project_at(root: Path) -> Iterator[pytest.MonkeyPatch]:
     """Makes a folder what the checkout is otherwise: the home of confs, data, runs and results."""
     with pytest.MonkeyPatch.context() as patch, process_left_as_it_was():
-        for module in (idr.conf.files, idr.workspace, idr.datasets.scene_dataset):
+        for module in (idr.conf.files, idr.runs.folders, idr.datasets.scene_dataset):
             patch.setattr(module, "project_root", lambda: root)
         patch.chdir(root)
         patch.setenv("CUDA_VISIBLE_DEVICES", "")

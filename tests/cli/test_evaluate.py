@@ -16,10 +16,10 @@ from tests.evaluation import ball
 from tests.evaluation.test_reconstruction import drifted_poses
 
 import idr.conf.files
-import idr.workspace
+import idr.runs.folders
 from idr.cli.evaluate import build_parser, find_exps_folder, main
 from idr.errors import MissingInputError
-from idr.workspace import CheckpointFolder
+from idr.runs.folders import CheckpointFolder
 
 CODE = Path(idr.conf.files.__file__).parents[1]
 
@@ -27,7 +27,7 @@ CODE = Path(idr.conf.files.__file__).parents[1]
 @pytest.fixture
 def root(tmp_path, monkeypatch):
     """A project folder with a scene, a conf and a run; results land in it."""
-    for module in (idr.conf.files, idr.workspace):
+    for module in (idr.conf.files, idr.runs.folders):
         monkeypatch.setattr(module, "project_root", lambda: tmp_path)
     monkeypatch.chdir(tmp_path)
     ball.write_scene(tmp_path)

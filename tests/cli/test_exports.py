@@ -17,7 +17,7 @@ from tests.evaluation import ball
 from tests.evaluation.test_reconstruction import DRIFT_SCALE, DRIFT_SHIFT, drifted_poses
 
 import idr.conf.files
-import idr.workspace
+import idr.runs.folders
 from idr.cli import export_cameras, export_mesh, render_path
 from idr.geometry.cameras import pose_matrix, project_points
 from idr.importers.recognise import read_source
@@ -29,7 +29,7 @@ DRIFTED_BALL = {"radius": DRIFT_SCALE * ball.RADIUS, "centre": DRIFT_SHIFT.tolis
 @pytest.fixture
 def root(tmp_path, monkeypatch):
     """A project folder with the ball's scene and conf; one view is held out."""
-    for module in (idr.conf.files, idr.workspace):
+    for module in (idr.conf.files, idr.runs.folders):
         monkeypatch.setattr(module, "project_root", lambda: tmp_path)
     monkeypatch.chdir(tmp_path)
     ball.write_scene(tmp_path)

@@ -10,7 +10,7 @@ import pytest
 from tests.training import tiny
 
 import idr.conf.files
-import idr.workspace
+import idr.runs.folders
 from idr.cli import evaluate, export_cameras, report, train
 
 CAMERAS = ("poses=se3", "frozen=first", "focal=shared", "learning_rate_intrinsics=0.05")
@@ -29,7 +29,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run_flags(root: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    for module in (idr.conf.files, idr.workspace):
+    for module in (idr.conf.files, idr.runs.folders):
         monkeypatch.setattr(module, "project_root", lambda: root)
     monkeypatch.chdir(root)
     return ["--conf", "tiny.conf", "--data_root", str(root / "data"), "--exps_folder", str(root / "exps"),

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from idr.geometry.cameras import pixel_rays
-from idr.workspace import CheckpointFolder, checkpoint_name, create_run
+from idr.runs.folders import CheckpointFolder, checkpoint_name, create_run
 
 HEIGHT, WIDTH = 24, 32
 NUM_VIEWS = 6

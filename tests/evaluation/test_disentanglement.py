@@ -17,7 +17,7 @@ from idr.evaluation.disentanglement import (
     compose,
     path_keys,
 )
-from idr.evaluation.loading import LoadedModel
+from idr.runs.opened import LoadedModel
 
 CPU = torch.device("cpu")
 

@@ -12,16 +12,16 @@ from tests.evaluation import ball
 from tests.evaluation.test_reconstruction import drifted_poses
 
 import idr.conf.files
-import idr.workspace
+import idr.runs.folders
 from idr.cli import report as command
 from idr.cli.report import main, report_after_training
 from idr.errors import InputError
 from idr.evaluation import report as page
-from idr.evaluation.loaded_run import Camera, load_run
 from idr.evaluation.report_figures import camera_paths, curves_figure, read_metrics
 from idr.evaluation.report_views import compare_view, error_map, reduced_camera, spread
 from idr.geometry.cameras import pixel_rays
-from idr.workspace import CheckpointFolder
+from idr.runs.api import Camera, load_run
+from idr.runs.folders import CheckpointFolder
 
 METRICS = "epoch,loss,rgb_loss,psnr\n0,2.0,0.5,10\n1,1.0,,20\n"
 
@@ -29,7 +29,7 @@ METRICS = "epoch,loss,rgb_loss,psnr\n0,2.0,0.5,10\n1,1.0,,20\n"
 @pytest.fixture
 def root(tmp_path, monkeypatch):
     """A project folder with a scene and a conf."""
-    for module in (idr.conf.files, idr.workspace):
+    for module in (idr.conf.files, idr.runs.folders):
         monkeypatch.setattr(module, "project_root", lambda: tmp_path)
     monkeypatch.chdir(tmp_path)
     ball.write_scene(tmp_path)

@@ -9,13 +9,13 @@ import os
 import pytest
 
 import idr.conf.files
-import idr.workspace
+import idr.runs.folders
 from idr.cli.summary import main
 
 
 @pytest.fixture
 def evals(tmp_path, monkeypatch):
-    for module in (idr.conf.files, idr.workspace):
+    for module in (idr.conf.files, idr.runs.folders):
         monkeypatch.setattr(module, "project_root", lambda: tmp_path)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.conf").write_text("train { expname = skull }\n")

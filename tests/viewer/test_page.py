@@ -19,10 +19,10 @@ from idr.cli.view import find_watched_run
 from idr.conf.files import load_conf
 from idr.errors import InputError, MissingInputError
 from idr.geometry.cameras import pixel_rays
+from idr.runs.folders import CheckpointFolder, newest_run
 from idr.viewer import pictures
 from idr.viewer.runs import Checkpoint, WatchedRun, nearest
 from idr.viewer.server import PageServer, ServeOptions, free_port
-from idr.workspace import CheckpointFolder, newest_run
 
 WAIT = 20.0
 

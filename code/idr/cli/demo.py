@@ -153,8 +153,8 @@ def _peek(arguments: argparse.Namespace) -> int:
 
     from idr.conf.build import scan_id_of
     from idr.conf.files import project_root
-    from idr.evaluation.loading import load_model, locate_run
     from idr.evaluation.reconstruction import join_scene
+    from idr.runs.opened import load_model, locate_run
 
     root = _root(arguments)
     scene = _make_scene(root)
@@ -234,7 +234,7 @@ def _train(plan: Plan, root: Path, arguments: argparse.Namespace) -> int:
 def _measure(plan: Plan, root: Path, scene: Path, device: torch.device, resolution: int) -> Scores:
     """Meshes, renders and measures a trained run."""
     from idr.evaluation.reconstruction import open_reconstruction
-    from idr.workspace import find_run, run_name
+    from idr.runs.folders import find_run, run_name
 
     conf = _conf(plan.conf, root)
     name = run_name(conf["train.expname"], "", SCAN_ID)

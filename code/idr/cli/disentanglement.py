@@ -119,13 +119,13 @@ def _disentangle(arguments: argparse.Namespace) -> None:
 
     from idr.conf.files import read_block
     from idr.evaluation import disentanglement as mixing
-    from idr.evaluation.loading import conf_of_run, load_model
     from idr.evaluation.reconstruction import join_scene
     from idr.evaluation.video import check_video_path, write_video
     from idr.export.path_frames import FramePainter, Path3D, Picture, film_frame, write_path
     from idr.geometry.cameras import resized_intrinsics
     from idr.geometry.paths import camera_path
     from idr.pictures.plots import PlotConfig
+    from idr.runs.opened import conf_of_run, load_model
 
     if arguments.video:
         check_video_path(arguments.video)
@@ -178,7 +178,7 @@ def _run_folder(arguments: argparse.Namespace, given: str | None, scan_id: int, 
     """Finds a run from the folder given, in the working directory or beside code/, or the published one."""
     from idr.conf.build import conf_value
     from idr.conf.files import load_conf, project_root
-    from idr.workspace import find_run, run_name
+    from idr.runs.folders import find_run, run_name
 
     if given is not None:
         return locate_given_run(given, checkpoint)

@@ -109,11 +109,11 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     from idr.conf.build import conf_value, scan_id_of
     from idr.evaluation import reconstruction as measuring
     from idr.evaluation.camera_error import format_camera_errors
-    from idr.evaluation.intrinsics import focal_line, given_of
     from idr.evaluation.perceptual import require_lpips
     from idr.evaluation.results import results_record, write_results
     from idr.pictures.plots import PlotConfig
-    from idr.workspace import evals_folder, find_run, run_name
+    from idr.runs.folders import evals_folder, find_run, run_name
+    from idr.runs.intrinsics import focal_line, given_of
 
     scan_id = scan_id_of(conf, arguments.scan_id)
     name = run_name(str(conf_value(conf, "train.expname")), arguments.expname, scan_id)

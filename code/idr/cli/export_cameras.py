@@ -109,7 +109,7 @@ def _trained(arguments: argparse.Namespace) -> tuple[CameraSet, Any, Path]:
     """The run's cameras, a split of its scene, and the folder of its results."""
     chosen = open_chosen_run(arguments)
     from idr.evaluation.scene_cameras import trained_cameras
-    from idr.workspace import evals_folder
+    from idr.runs.folders import evals_folder
 
     return trained_cameras(chosen.opened), chosen.opened.dataset, evals_folder(chosen.name)
 
@@ -120,9 +120,9 @@ def _given(arguments: argparse.Namespace) -> tuple[CameraSet, Any, Path]:
 
     conf = load_conf(arguments.conf, arguments.overrides)
     from idr.conf.build import conf_value, scan_id_of
-    from idr.evaluation.loading import open_dataset
     from idr.evaluation.scene_cameras import given_cameras
-    from idr.workspace import evals_folder, run_name
+    from idr.runs.folders import evals_folder, run_name
+    from idr.runs.opened import open_dataset
 
     scan_id = scan_id_of(conf, arguments.scan_id)
     dataset = open_dataset(conf, scan_id, arguments.data_root)

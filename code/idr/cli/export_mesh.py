@@ -182,7 +182,7 @@ def _export(arguments: argparse.Namespace) -> None:
     from idr.conf.files import read_block
     from idr.export.mesh_files import write_surface
     from idr.pictures.plots import PlotConfig
-    from idr.workspace import evals_folder
+    from idr.runs.folders import evals_folder
 
     out = arguments.out or [evals_folder(chosen.name) / f"mesh_{chosen.opened.loaded.epoch}.glb"]
     check_new(_all_files(out, textured), arguments.force)
@@ -258,9 +258,9 @@ def _coloured(
     import numpy as np
     import torch
 
-    from idr.evaluation.shading import SurfaceShader
     from idr.export.mesh_files import Surface
     from idr.export.texture import bake
+    from idr.runs.shading import SurfaceShader
 
     loaded = opened.loaded
     shader = SurfaceShader(loaded.model, loaded.device)

@@ -63,7 +63,7 @@ class PhotoTraining:
     def name(self) -> str:
         """The run's name."""
         from idr.conf.files import load_conf
-        from idr.workspace import run_name
+        from idr.runs.folders import run_name
 
         conf = load_conf(self.arguments.conf, self.arguments.overrides)
         return run_name(str(conf["train.expname"]), self.suffix, SCAN)
@@ -102,8 +102,8 @@ class PhotoTraining:
         """Trains a little, and returns the minutes that were over after each epoch."""
         from idr.cli import train
         from idr.datasets.images import list_images
+        from idr.runs.folders import find_run
         from idr.training.progress import MetricsFile
-        from idr.workspace import find_run
 
         folder = self.out / "pace"
         shutil.rmtree(folder, ignore_errors=True)
@@ -131,7 +131,7 @@ class PhotoTraining:
         Raises:
             StoppedError: It was interrupted, or failed.
         """
-        from idr.workspace import CHECKPOINTS, CheckpointFolder, find_run
+        from idr.runs.folders import CHECKPOINTS, CheckpointFolder, find_run
 
         argv = [*self.flags(), "--expname", self.suffix, "--nepoch", str(pace["nepoch"])]
         if not self.anew and (self.exps / self.name).is_dir():
@@ -154,8 +154,8 @@ class PhotoTraining:
 
     def _so_far(self) -> tuple[int, float]:
         """Epochs and minutes of the run that would go on; none where there is no checkpoint yet."""
+        from idr.runs.folders import CHECKPOINTS, CheckpointFolder, find_run
         from idr.training.progress import MetricsFile
-        from idr.workspace import CHECKPOINTS, CheckpointFolder, find_run
 
         if self.anew:
             return 0, 0.0

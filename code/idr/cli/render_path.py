@@ -150,10 +150,10 @@ def _render(arguments: argparse.Namespace) -> None:
     chosen = open_chosen_run(arguments)
 
     from idr.conf.files import read_block
-    from idr.evaluation.shading import SurfaceShader
     from idr.export.path_frames import FramePainter, film_frame, write_path
     from idr.pictures.plots import PlotConfig
-    from idr.workspace import evals_folder
+    from idr.runs.folders import evals_folder
+    from idr.runs.shading import SurfaceShader
 
     kind = arguments.path if arguments.path in BUILT_IN else Path(arguments.path).stem
     out = arguments.out or evals_folder(chosen.name) / f"path_{kind}"
@@ -207,7 +207,7 @@ def _model(arguments: argparse.Namespace, chosen: ChosenRun) -> Any:
     if arguments.appearance_run is None:
         return geometry.model
     from idr.evaluation.disentanglement import compose
-    from idr.evaluation.loading import conf_of_run, load_model
+    from idr.runs.opened import conf_of_run, load_model
 
     folder = locate_given_run(arguments.appearance_run, arguments.appearance_checkpoint)
     conf = conf_of_run(folder, arguments.conf, arguments.overrides)

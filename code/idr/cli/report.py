@@ -64,9 +64,9 @@ def _report(arguments: argparse.Namespace) -> None:
     chosen = open_chosen_run(arguments)
 
     from idr.conf.files import read_block
-    from idr.evaluation.loaded_run import LoadedRun
     from idr.evaluation.report import REPORT, ReportOptions, write_report
     from idr.pictures.plots import PlotConfig
+    from idr.runs.api import LoadedRun
 
     plot = read_block(PlotConfig, chosen.conf.get("plot", {}), "plot")
     loaded = LoadedRun(chosen.folder, chosen.conf, chosen.opened.loaded, arguments.data_root)
@@ -86,8 +86,8 @@ def report_after_training(folder: Path, device: torch.device) -> None:
         folder: The run.
         device: Where the network is put.
     """
-    from idr.evaluation.loaded_run import load_run
     from idr.evaluation.report import REPORT, ReportOptions, write_report
+    from idr.runs.api import load_run
 
     try:
         write_report(load_run(folder, device=device), folder / REPORT, ReportOptions())

@@ -82,8 +82,8 @@ def _train_all(arguments: argparse.Namespace, passed_on: list[str]) -> int:
     from idr.conf.build import conf_value
     from idr.conf.files import load_conf, project_root, read_block
     from idr.many_scenes.scenes import Scene, SceneQueue, SummaryTable, ended_well
+    from idr.runs.folders import run_name
     from idr.training.config import TrainConfig
-    from idr.workspace import run_name
 
     conf = load_conf(arguments.conf, arguments.overrides)
     expname = read_block(TrainConfig, conf_value(conf, "train"), "train", unknown="warn").expname

@@ -67,7 +67,7 @@ def open_chosen_run(arguments: argparse.Namespace) -> ChosenRun:
 
     from idr.conf.build import conf_value, scan_id_of
     from idr.evaluation.reconstruction import open_reconstruction
-    from idr.workspace import find_run, run_name
+    from idr.runs.folders import find_run, run_name
 
     scan_id = scan_id_of(conf, arguments.scan_id)
     name = run_name(str(conf_value(conf, "train.expname")), arguments.expname, scan_id)
@@ -121,7 +121,7 @@ def locate_given_run(given: str, checkpoint: str) -> Path:
         MissingInputError: There is no such run or checkpoint.
     """
     from idr.conf.files import project_root
-    from idr.evaluation.loading import locate_run
+    from idr.runs.opened import locate_run
 
     beside_code = project_root() / given
     return locate_run(beside_code if beside_code.is_dir() else Path(given), checkpoint)

@@ -47,7 +47,7 @@ def _summarise(arguments: argparse.Namespace) -> None:
     from idr.conf.build import conf_value
     from idr.conf.files import load_conf
     from idr.evaluation.summary import find_scans, read_scan, write_summary
-    from idr.workspace import evals_folder, run_name
+    from idr.runs.folders import evals_folder, run_name
 
     conf = load_conf(arguments.conf, arguments.overrides)
     name = run_name(str(conf_value(conf, "train.expname")), arguments.expname)

@@ -140,10 +140,10 @@ def _train(arguments: argparse.Namespace, device: torch.device, ranks: OneProces
 
     from idr.conf.build import scan_id_of
     from idr.conf.files import project_root, save_conf
+    from idr.runs.folders import RUNCONF, create_run, run_name
     from idr.training.progress import TensorBoardLog
     from idr.training.schedule.checks import check_recipe
     from idr.training.trainer import Outputs, Trainer
-    from idr.workspace import RUNCONF, create_run, run_name
 
     conf, config, plot_config = ranks.together(lambda: _read_conf(arguments))
     scan_id = scan_id_of(conf, arguments.scan_id)
@@ -303,7 +303,7 @@ def _find_checkpoint(
     arguments: argparse.Namespace, exps: Path, name: str
 ) -> tuple[CheckpointFolder, str] | None:
     """Finds what to continue from; without a checkpoint training starts from scratch, and says so."""
-    from idr.workspace import CHECKPOINTS, CheckpointFolder, find_run
+    from idr.runs.folders import CHECKPOINTS, CheckpointFolder, find_run
 
     try:
         folder = find_run(exps, name, arguments.timestamp, arguments.checkpoint)
@@ -328,7 +328,7 @@ def _resolved(conf: Any, scan_id: int | None, data_root: str | None) -> Any:
 def _note_changed_conf(resolved: Any, folder: Path, epoch: int) -> None:
     """Keeps the conf that a run had so far where it goes on with another one."""
     from idr.conf.files import load_conf, save_conf
-    from idr.workspace import RUNCONF
+    from idr.runs.folders import RUNCONF
 
     if not (folder / RUNCONF).is_file():
         return

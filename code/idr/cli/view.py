@@ -116,7 +116,7 @@ def open_page(arguments: argparse.Namespace) -> PageServer:
 
     import torch
 
-    from idr.evaluation.loading import conf_of_run
+    from idr.runs.opened import conf_of_run
     from idr.viewer.runs import WatchedRun
 
     torch.set_flush_denormal(True)
@@ -144,7 +144,7 @@ def find_watched_run(given: str, exps_folder: str) -> Path:
         MissingInputError: There is none.
     """
     from idr.conf.files import project_root
-    from idr.workspace import CHECKPOINTS, newest_run
+    from idr.runs.folders import CHECKPOINTS, newest_run
 
     if given != LATEST:
         for place in (project_root() / Path(given).expanduser(), Path(given).expanduser()):

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from idr.demo.scene import exact_forward, read_exact_mesh
 from idr.demo.teapot import gradient, sdf
 from idr.evaluation.chamfer import ChamferResult, chamfer, distance_to_zero_set
-from idr.evaluation.loading import read_view
 from idr.evaluation.metrics import mask_iou, masked_psnr
 from idr.evaluation.results import RenderingScores, ViewScore
 from idr.rendering import render_image
+from idr.runs.opened import read_view
 
 CHAMFER_SAMPLES = 30_000  # the mean's standard error is then below one percent of it
 

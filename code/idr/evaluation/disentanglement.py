@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from idr.errors import InputError
-from idr.evaluation.loading import LoadedModel
+from idr.runs.opened import LoadedModel
 
 log = logging.getLogger(__name__)
 

@@ -20,16 +20,6 @@ from torch import Tensor
 
 from idr.errors import InputError
 from idr.evaluation.camera_error import Alignment, CameraErrors, align_cameras, camera_errors
-from idr.evaluation.intrinsics import given_of
-from idr.evaluation.loading import (
-    LoadedModel,
-    View,
-    check_scene,
-    holds_out_views,
-    load_model,
-    open_dataset,
-    read_view,
-)
 from idr.evaluation.metrics import mask_iou, masked_psnr, masked_ssim
 from idr.evaluation.perceptual import PictureDistance
 from idr.evaluation.results import MeshResult, RenderingScores, ViewScore
@@ -44,6 +34,16 @@ from idr.meshing import (
     write_mesh,
 )
 from idr.rendering import render_image, write_image
+from idr.runs.intrinsics import given_of
+from idr.runs.opened import (
+    LoadedModel,
+    View,
+    check_scene,
+    holds_out_views,
+    load_model,
+    open_dataset,
+    read_view,
+)
 
 log = logging.getLogger(__name__)
 

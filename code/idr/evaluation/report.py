@@ -19,15 +19,15 @@ import torch
 from idr.errors import InputError
 from idr.evaluation import report_figures as figures
 from idr.evaluation.camera_error import CameraErrors
-from idr.evaluation.intrinsics import given_of
-from idr.evaluation.loaded_run import LoadedRun
 from idr.evaluation.reconstruction import measure_cameras
 from idr.evaluation.report_views import ComparedView, compare_view, spread, to_bytes
 from idr.files import write_text_atomic
 from idr.meshing.sampling import DEFAULT_CHUNK_POINTS
 from idr.pictures.page import Page, Picture, Table
 from idr.rendering import DEFAULT_CHUNK_PIXELS
-from idr.workspace import RUNCONF
+from idr.runs.api import LoadedRun
+from idr.runs.folders import RUNCONF
+from idr.runs.intrinsics import given_of
 
 log = logging.getLogger(__name__)
 

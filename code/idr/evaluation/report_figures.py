@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from idr.evaluation.loaded_run import LoadedRun
-from idr.evaluation.loading import image_numbers
 from idr.evaluation.reconstruction import poses_to_model_frame
 from idr.geometry.cameras import pose_matrix
 from idr.pictures.space import camera_traces, mesh_trace, polyline, space_figure
-from idr.workspace import CHECKPOINTS, CheckpointFolder
+from idr.runs.api import LoadedRun
+from idr.runs.folders import CHECKPOINTS, CheckpointFolder
+from idr.runs.opened import image_numbers
 
 CURVES = {
     "losses": ("loss", "rgb_loss", "eikonal_loss", "mask_loss"),

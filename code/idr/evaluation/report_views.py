@@ -14,10 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from idr.evaluation.loaded_run import Camera, LoadedRun
-from idr.evaluation.loading import read_view
 from idr.evaluation.metrics import mask_iou, masked_psnr
 from idr.rendering import DEFAULT_CHUNK_PIXELS
+from idr.runs.api import Camera, LoadedRun
+from idr.runs.opened import read_view
 
 ERROR_SCALE = 0.5
 """Error that gets the map's brightest colour, mean over channels of colours in [0, 1]."""

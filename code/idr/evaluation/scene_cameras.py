@@ -12,9 +12,9 @@ import torch
 
 from idr.datasets.images import list_images
 from idr.errors import InputError
-from idr.evaluation.loading import image_numbers
 from idr.evaluation.reconstruction import Reconstruction
 from idr.geometry.camera_set import CameraSet
+from idr.runs.opened import image_numbers
 
 
 def given_cameras(dataset: Any) -> CameraSet:

@@ -19,8 +19,8 @@ from typing import Protocol
 from idr.checkpoints.folder import CheckpointFolder
 from idr.errors import MissingInputError
 from idr.files import write_text_atomic
+from idr.runs.folders import CHECKPOINTS, find_run
 from idr.training.progress import MetricsFile
-from idr.workspace import CHECKPOINTS, find_run
 
 log = logging.getLogger(__name__)
 

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from idr.evaluation.loaded_run import Camera, LoadedRun
 from idr.export.mesh_files import Surface, glb_content
 from idr.geometry.quaternions import quaternion_to_rotation
+from idr.runs.api import Camera, LoadedRun
 
 CHUNK_PIXELS = 2048
 """Pixels rendered at once: few, so that the worker is let in soon."""

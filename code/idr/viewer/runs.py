@@ -16,11 +16,11 @@ from pyhocon import ConfigTree
 
 from idr.conf.build import scan_id_of
 from idr.errors import InputError, MissingInputError
-from idr.evaluation.loaded_run import LoadedRun
-from idr.evaluation.loading import load_model, open_dataset
 from idr.evaluation.reconstruction import join_views
+from idr.runs.api import LoadedRun
+from idr.runs.folders import CHECKPOINTS, CheckpointFolder
+from idr.runs.opened import load_model, open_dataset
 from idr.viewer.worker import Interruptible
-from idr.workspace import CHECKPOINTS, CheckpointFolder
 
 KEPT_NETWORKS = 3
 """Networks kept for when one goes back to a checkpoint."""

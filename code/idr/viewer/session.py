@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from idr.evaluation.loaded_run import LoadedRun
-from idr.evaluation.loading import image_numbers, read_view
 from idr.evaluation.reconstruction import poses_to_model_frame
 from idr.evaluation.report_views import compare_view, to_bytes
+from idr.runs.api import LoadedRun
+from idr.runs.opened import image_numbers, read_view
 from idr.viewer import panel as pages
 from idr.viewer import pictures
 from idr.viewer.runs import Checkpoint, WatchedRun, nearest

@@ -10,8 +10,8 @@ import torch
 from idr.conf.build import build_model
 from idr.conf.files import load_conf
 from idr.errors import InputError
-from idr.evaluation.loading import load_model
 from idr.model.rendering_network import RenderingNetwork, RenderingNetworkConfig
+from idr.runs.opened import load_model
 from tests.model.networks import central_differences, implicit_network
 from tests.training import tiny
 

@@ -13,9 +13,9 @@ from tests.training.schedule.test_by_epoch import config
 from tests.training.test_resume import as_published
 
 from idr.conf.files import load_conf, read_block
-from idr.evaluation.loading import load_model
 from idr.model.encodings import find_encoding, restore_open_levels
 from idr.model.encodings.hashgrid import HashGrid, HashGridConfig
+from idr.runs.opened import load_model
 from idr.training.optimizers import make_optimizer
 from idr.training.schedule.by_step import StepSchedule, open_levels_of
 from idr.training.schedule.checks import check_recipe

@@ -9,8 +9,8 @@ from tests.evaluation import ball
 
 from idr.conf.build import build_model
 from idr.conf.files import load_conf
-from idr.evaluation.shading import ShadedPoints, SurfaceShader
 from idr.rendering import render_image
+from idr.runs.shading import ShadedPoints, SurfaceShader
 
 CPU = torch.device("cpu")
 

@@ -22,12 +22,12 @@ from torch.nn import functional
 
 from idr.conf.build import scan_id_of
 from idr.errors import InputError
-from idr.evaluation.loading import LoadedModel, conf_of_run, load_model, locate_run
 from idr.evaluation.reconstruction import Reconstruction, join_scene, unit_surface
-from idr.evaluation.shading import ShadedPoints, gradient_of
 from idr.meshing import largest_component
 from idr.meshing.sampling import DEFAULT_CHUNK_POINTS
 from idr.rendering import DEFAULT_CHUNK_PIXELS, RenderedImage, render_image
+from idr.runs.opened import LoadedModel, conf_of_run, load_model, locate_run
+from idr.runs.shading import ShadedPoints, gradient_of
 
 Points = TypeVar("Points", Tensor, ArrayLike)
 

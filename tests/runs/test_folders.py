@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from idr import workspace
 from idr.errors import MissingInputError, OutputError
-from idr.workspace import CheckpointFolder, create_run, evals_folder, find_run, run_name
+from idr.runs import folders as workspace
+from idr.runs.folders import CheckpointFolder, create_run, evals_folder, find_run, run_name
 
 
 def put_published(run: Path, *names: str) -> Path:

@@ -17,13 +17,13 @@ from torch import Tensor
 from idr.conf.build import build_dataset, build_model
 from idr.conf.files import load_conf
 from idr.errors import InputError, MissingInputError
-from idr.evaluation.intrinsics import IntrinsicsCorrections, read_corrections
 from idr.geometry.cameras import pose_matrix
 from idr.geometry.frames import check_frame, frame_of
 from idr.model.encodings import restore_open_levels
 from idr.model.tracing.precision import check_model
 from idr.model.weights import load_weights
-from idr.workspace import CHECKPOINTS, RUNCONF, CheckpointFolder, find_run
+from idr.runs.folders import CHECKPOINTS, RUNCONF, CheckpointFolder, find_run
+from idr.runs.intrinsics import IntrinsicsCorrections, read_corrections
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.evaluation import ball
 
 import idr
 from idr.errors import InputError, MissingInputError
-from tests.evaluation import ball
 
 GOLDEN = Path(__file__).parent / "parity" / "golden" / "a"
 

@@ -1,0 +1,1 @@
+"""Trained runs: their folders, and opening them."""
