@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "code"))
 import numpy as np  # noqa: E402
 
 from idr.cli import train  # noqa: E402
-from idr.cli.common import make_parser, run, say  # noqa: E402
+from idr.cli.shared.common import make_parser, run, say  # noqa: E402
 from idr.conf.files import load_conf, project_root  # noqa: E402
 from idr.datasets.camera_files import read_cameras  # noqa: E402
 from idr.errors import InputError  # noqa: E402

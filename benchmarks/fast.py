@@ -36,7 +36,7 @@ import torch  # noqa: E402
 from reconstruction_curve import points_inside_masks  # noqa: E402
 from shared import machine, run_benchmark  # noqa: E402
 
-from idr.cli.common import make_parser, say  # noqa: E402
+from idr.cli.shared.common import make_parser, say  # noqa: E402
 from idr.conf.build import build_dataset, scan_id_of  # noqa: E402
 from idr.conf.files import load_conf, project_root  # noqa: E402
 from idr.demo.cameras import UNIT_TO_WORLD  # noqa: E402

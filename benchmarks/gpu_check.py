@@ -30,7 +30,7 @@ from steps import TrainingSteps  # noqa: E402
 from tests.parity import comparisons, golden  # noqa: E402
 from tests.reads import ReadCounter  # noqa: E402
 
-from idr.cli.common import choose_device, make_parser, say  # noqa: E402
+from idr.cli.shared.common import choose_device, make_parser, say  # noqa: E402
 from idr.errors import TrainingStoppedError  # noqa: E402
 
 MOST_READS = 3

@@ -29,7 +29,7 @@ from steps import TrainingSteps  # noqa: E402
 from torch import Tensor  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
-from idr.cli.common import add_conf_arguments, make_parser, say  # noqa: E402
+from idr.cli.shared.common import add_conf_arguments, make_parser, say  # noqa: E402
 
 Layout = tuple[tuple[int, ...], tuple[int, ...]]
 GIGA = 1e9

@@ -26,7 +26,7 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from shared import machine, run_benchmark  # noqa: E402
 
-from idr.cli.common import add_conf_arguments, make_parser, say  # noqa: E402
+from idr.cli.shared.common import add_conf_arguments, make_parser, say  # noqa: E402
 from idr.conf.build import build_model  # noqa: E402
 from idr.conf.files import load_conf  # noqa: E402
 from idr.meshing import SampleGrid, component_areas, extract_mesh, surface_frame  # noqa: E402

@@ -26,7 +26,7 @@ import trimesh  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
 from shared import machine, run_benchmark  # noqa: E402
 
-from idr.cli.common import make_parser, say  # noqa: E402
+from idr.cli.shared.common import make_parser, say  # noqa: E402
 from idr.datasets.images import list_images, load_mask  # noqa: E402
 from idr.demo.cameras import UNIT_TO_WORLD  # noqa: E402
 from idr.demo.exact_scores import chamfer_to_exact  # noqa: E402

@@ -26,7 +26,7 @@ import numpy as np  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
 from shared import machine  # noqa: E402
 
-from idr.cli.common import make_parser, run, say  # noqa: E402
+from idr.cli.shared.common import make_parser, run, say  # noqa: E402
 from idr.datasets.images import load_alpha  # noqa: E402
 from idr.demo.photo_render import Room  # noqa: E402
 from idr.errors import InputError  # noqa: E402

@@ -25,7 +25,7 @@ import torch  # noqa: E402
 import trimesh  # noqa: E402
 from scipy.ndimage import binary_dilation  # noqa: E402
 
-from idr.cli.common import add_conf_arguments, make_parser, run, say  # noqa: E402
+from idr.cli.shared.common import add_conf_arguments, make_parser, run, say  # noqa: E402
 from idr.conf.build import scan_id_of  # noqa: E402
 from idr.conf.files import load_conf  # noqa: E402
 from idr.evaluation.point_to_mesh import point_to_mesh_distance  # noqa: E402

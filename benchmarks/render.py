@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "code"))
 import torch  # noqa: E402
 from shared import count_evaluations, machine, run_benchmark  # noqa: E402
 
-from idr.cli.common import make_parser, say  # noqa: E402
+from idr.cli.shared.common import make_parser, say  # noqa: E402
 from idr.conf.build import build_dataset, scan_id_of  # noqa: E402
 from idr.model.tracing.accelerated.tracer import FINER_AFTER  # noqa: E402
 from idr.rendering import RenderedImage, render_image  # noqa: E402

@@ -15,7 +15,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "code"))
 
-from idr.cli.common import make_parser, run, say  # noqa: E402
+from idr.cli.shared.common import make_parser, run, say  # noqa: E402
 from idr.errors import InputError  # noqa: E402
 from idr.files import write_text_atomic  # noqa: E402
 

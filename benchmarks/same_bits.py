@@ -32,7 +32,7 @@ import trimesh
 NEW = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(NEW / "code"))
 
-from idr.cli.common import say  # noqa: E402
+from idr.cli.shared.common import say  # noqa: E402
 
 EPOCHS = 3
 VIEWS, HELD_OUT = 8, [0, 9]

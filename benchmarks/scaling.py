@@ -33,7 +33,7 @@ import torch  # noqa: E402
 from shared import count_evaluations, machine, run_benchmark  # noqa: E402
 from steps import TrainingSteps  # noqa: E402
 
-from idr.cli.common import add_conf_arguments, make_parser, say  # noqa: E402
+from idr.cli.shared.common import add_conf_arguments, make_parser, say  # noqa: E402
 from idr.errors import InputError  # noqa: E402
 
 STRATEGIES = ("published", "accelerated")
@@ -131,7 +131,7 @@ def train_in_processes(
 def train_here(out: str, argv: list[str]) -> int:
     """Trains as one of the processes; writes its median seconds and mean evaluations of a step."""
     from idr.cli import train
-    from idr.cli import train_watching as watching
+    from idr.cli.shared import train_watching as watching
     from idr.training.trainer import Trainer
 
     times, counts, counted = [], [], [0]

@@ -22,7 +22,7 @@ import torch  # noqa: E402
 from shared import machine  # noqa: E402
 
 from idr.cli import make_scene, train  # noqa: E402
-from idr.cli.common import make_parser, run, say  # noqa: E402
+from idr.cli.shared.common import make_parser, run, say  # noqa: E402
 from idr.conf.files import load_conf  # noqa: E402
 from idr.demo.cameras import UNIT_TO_WORLD  # noqa: E402
 from idr.demo.exact_scores import chamfer_to_exact  # noqa: E402

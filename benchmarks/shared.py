@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from plots import draw
 
-from idr.cli.common import run, say
+from idr.cli.shared.common import run, say
 from idr.files import write_text_atomic
 
 

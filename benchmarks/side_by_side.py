@@ -39,7 +39,7 @@ from shared import machine, run_benchmark  # noqa: E402
 from torch import Tensor  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
-from idr.cli.common import make_parser, say  # noqa: E402
+from idr.cli.shared.common import make_parser, say  # noqa: E402
 from idr.errors import InputError  # noqa: E402
 from idr.evaluation.metrics import mask_iou, masked_psnr  # noqa: E402
 from idr.rendering import RenderedImage, render_image, write_image  # noqa: E402

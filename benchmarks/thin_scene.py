@@ -26,7 +26,7 @@ import numpy as np  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
 from shared import machine, run_benchmark  # noqa: E402
 
-from idr.cli.common import make_parser, say  # noqa: E402
+from idr.cli.shared.common import make_parser, say  # noqa: E402
 from idr.demo.cameras import (  # noqa: E402
     CAMERA_DISTANCE,
     UNIT_TO_WORLD,

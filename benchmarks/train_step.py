@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "code"))
 import torch  # noqa: E402
 from shared import count_evaluations, machine, run_benchmark  # noqa: E402
 
-from idr.cli.common import add_conf_arguments, make_parser, say  # noqa: E402
+from idr.cli.shared.common import add_conf_arguments, make_parser, say  # noqa: E402
 from idr.conf.build import build_dataset, build_loss, build_model, scan_id_of  # noqa: E402
 from idr.conf.files import load_conf, read_block  # noqa: E402
 from idr.model.tracing.accelerated.minimum import LowestSearch  # noqa: E402

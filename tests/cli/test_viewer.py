@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.cli import bad_input
 from tests.cli.bad_input import Project
 
-from idr.cli import train_viewer
+from idr.cli.shared import train_viewer
 from idr.cli.train import main
 
 

@@ -115,7 +115,7 @@ def test_command_names_the_failure(scene, tmp_path, capsys):
 def test_out_of_memory_is_named(capsys):
     import torch
 
-    from idr.cli.common import run
+    from idr.cli.shared.common import run
 
     def body():
         raise torch.OutOfMemoryError("CUDA out of memory")

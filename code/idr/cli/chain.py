@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from idr.cli.common import EXIT_INTERRUPTED, EXIT_STOPPED
+from idr.cli.shared.common import EXIT_INTERRUPTED, EXIT_STOPPED
 
 
 class StoppedError(Exception):

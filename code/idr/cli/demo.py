@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from idr.cli.common import add_device_arguments, choose_device, make_parser, parse, run, say
 from idr.cli.demo_report import SHOWN_VIEWS, Scores, score_table, write_demo_overview
+from idr.cli.shared.common import add_device_arguments, choose_device, make_parser, parse, run, say
 from idr.errors import InputError
 
 if TYPE_CHECKING:

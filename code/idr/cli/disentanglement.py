@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from idr.cli.common import (
+from idr.cli.shared.common import (
     add_conf_arguments,
     add_device_arguments,
     choose_device,
@@ -17,7 +17,7 @@ from idr.cli.common import (
     run,
     say,
 )
-from idr.cli.runs import locate_given_run
+from idr.cli.shared.runs import locate_given_run
 from idr.errors import InputError
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from idr.cli.common import EXIT_OK, EXIT_STOPPED, make_parser, parse, run, say
+from idr.cli.shared.common import EXIT_OK, EXIT_STOPPED, make_parser, parse, run, say
 
 DESCRIPTION = "Examines a scene before training and names what is wrong with it, each with what to do."
 EXAMPLES = """\

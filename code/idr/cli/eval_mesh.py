@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from idr.cli.common import make_parser, parse, run, say
+from idr.cli.shared.common import make_parser, parse, run, say
 from idr.errors import InputError
 
 DESCRIPTION = (

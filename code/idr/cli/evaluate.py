@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from idr.cli.common import EXIT_OK, EXIT_STOPPED, choose_device, make_parser, parse, run, say
-from idr.cli.runs import add_run_arguments, find_exps_folder
+from idr.cli.shared.common import EXIT_OK, EXIT_STOPPED, choose_device, make_parser, parse, run, say
+from idr.cli.shared.runs import add_run_arguments, find_exps_folder
 from idr.errors import InputError
 
 if TYPE_CHECKING:

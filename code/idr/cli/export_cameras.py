@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from idr.cli.common import make_parser, parse, run, say
-from idr.cli.runs import add_run_arguments, check_new, open_chosen_run
+from idr.cli.shared.common import make_parser, parse, run, say
+from idr.cli.shared.runs import add_run_arguments, check_new, open_chosen_run
 from idr.errors import InputError
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from idr.cli.common import make_parser, parse, run, say
+from idr.cli.shared.common import make_parser, parse, run, say
 from idr.errors import InputError
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from idr.cli.common import make_parser, parse, run, say
+from idr.cli.shared.common import make_parser, parse, run, say
 
 _EXAMPLES = """  python preprocess/make_photo_scene.py --out /tmp/teapot
   python preprocess/make_photo_scene.py --out /tmp/teapot --views 24 --img_res 360 480"""

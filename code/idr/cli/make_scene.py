@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from idr.cli.common import make_parser, parse, run, say
+from idr.cli.shared.common import make_parser, parse, run, say
 
 if TYPE_CHECKING:
     import numpy as np

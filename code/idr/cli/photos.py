@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from idr.cli.chain import StoppedError, require_success
-from idr.cli.common import EXIT_OK, add_device_arguments, make_parser, parse, run, say
 from idr.cli.photos_training import DATA_DIR, SCAN, PhotoTraining
+from idr.cli.shared.common import EXIT_OK, add_device_arguments, make_parser, parse, run, say
 from idr.errors import InputError, MissingInputError
 
 DESCRIPTION = (

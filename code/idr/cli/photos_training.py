@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from idr.cli.chain import StoppedError, require_success
-from idr.cli.common import say
+from idr.cli.shared.common import say
 from idr.errors import MissingInputError
 
 DATA_DIR, SCAN = "photos", 0

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from idr.cli.common import make_parser, parse, run, say
+from idr.cli.shared.common import make_parser, parse, run, say
 from idr.errors import USER_ERRORS, InputError, MissingInputError
 
 if TYPE_CHECKING:

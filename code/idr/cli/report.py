@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from idr.cli.common import make_parser, parse, run, say
-from idr.cli.runs import add_run_arguments, open_chosen_run
+from idr.cli.shared.common import make_parser, parse, run, say
+from idr.cli.shared.runs import add_run_arguments, open_chosen_run
 from idr.errors import USER_ERRORS, InputError
 
 if TYPE_CHECKING:

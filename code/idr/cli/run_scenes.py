@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from idr.cli.common import EXIT_INTERRUPTED, EXIT_OK, EXIT_STOPPED, make_parser, parse, run, say
+from idr.cli.shared.common import EXIT_INTERRUPTED, EXIT_OK, EXIT_STOPPED, make_parser, parse, run, say
 from idr.cli.train import add_train_arguments
 from idr.errors import InputError
 

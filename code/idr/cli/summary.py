@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from idr.cli.common import add_conf_arguments, make_parser, parse, run, say
+from idr.cli.shared.common import add_conf_arguments, make_parser, parse, run, say
 from idr.errors import MissingInputError
 
 DESCRIPTION = (

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from idr.cli.common import (
+from idr.cli.report import report_after_training
+from idr.cli.shared.common import (
     EXIT_INTERRUPTED,
     EXIT_OK,
     add_conf_arguments,
@@ -19,12 +20,11 @@ from idr.cli.common import (
     run,
     say,
 )
-from idr.cli.ranks import among_ranks
-from idr.cli.report import report_after_training
-from idr.cli.stopping import add_stop_arguments, stop_rule
-from idr.cli.threads import add_threads_argument, choose_threads, threads_restored
-from idr.cli.train_viewer import add_viewer_argument, check_viewer, viewer_beside
-from idr.cli.train_watching import camera_monitor, draw_plots
+from idr.cli.shared.processes import among_ranks
+from idr.cli.shared.stopping import add_stop_arguments, stop_rule
+from idr.cli.shared.threads import add_threads_argument, choose_threads, threads_restored
+from idr.cli.shared.train_viewer import add_viewer_argument, check_viewer, viewer_beside
+from idr.cli.shared.train_watching import camera_monitor, draw_plots
 from idr.errors import InputError, MissingInputError
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from idr.cli.common import add_device_arguments, choose_device, make_parser, parse, run, say
-from idr.cli.runs import find_exps_folder
-from idr.cli.threads import add_threads_argument
+from idr.cli.shared.common import add_device_arguments, choose_device, make_parser, parse, run, say
+from idr.cli.shared.runs import find_exps_folder
+from idr.cli.shared.threads import add_threads_argument
 from idr.errors import InputError
 
 if TYPE_CHECKING:

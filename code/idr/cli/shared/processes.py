@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from idr.cli.common import EXIT_STOPPED, EXIT_USER_ERROR, choose_device
+from idr.cli.shared.common import EXIT_STOPPED, EXIT_USER_ERROR, choose_device
 from idr.errors import USER_ERRORS, InputError, TrainingStoppedError
 
 if TYPE_CHECKING:

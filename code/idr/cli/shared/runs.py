@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from idr.cli.common import add_conf_arguments, add_device_arguments, choose_device, say
+from idr.cli.shared.common import add_conf_arguments, add_device_arguments, choose_device, say
 from idr.errors import InputError, MissingInputError
 
 if TYPE_CHECKING:
