@@ -32,7 +32,7 @@ peek: $(INSTALLED) ## Mesh and render the small trained model that ships with th
 
 ifneq ($(PHOTOS),)
 scene: $(SCENE_INSTALLED) ## From photographs to a coloured mesh: make scene PHOTOS=folder [MINUTES=30]
-	$(BIN)/python -m idr.cli.photos "$(PHOTOS)" --max_minutes $(MINUTES)
+	$(BIN)/python -m idr.cli.photos.command "$(PHOTOS)" --max_minutes $(MINUTES)
 else
 scene:
 	@echo "error: no photographs; expected make scene PHOTOS=folder [MINUTES=30]" >&2; exit 2

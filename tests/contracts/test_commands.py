@@ -17,7 +17,6 @@ from idr.cli import (
     import_scene,
     make_photo_scene,
     make_scene,
-    photos,
     preprocess_cameras,
     render_path,
     report,
@@ -26,6 +25,7 @@ from idr.cli import (
     train,
     view,
 )
+from idr.cli.photos.command import command as photos
 
 CONF = "./confs/dtu_fixed_cameras.conf"
 

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from tests.training import tiny
 
-from idr.cli import import_scene, photos_training
-from idr.cli.photos import Chain, build_parser, main
-from idr.cli.photos_training import USED_SHARE, PhotoTraining
+from idr.cli import import_scene
+from idr.cli.photos.command import Chain, build_parser, main
+from idr.cli.photos.command import training as photos_training
+from idr.cli.photos.training import USED_SHARE, PhotoTraining
 
 EPOCH = 1.0  # minutes an epoch of the trial took, far more than those of the training do
 TRIAL = [20.0 + EPOCH * k for k in range(5)]

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from idr.cli.chain import StoppedError, require_success
-from idr.cli.photos_training import DATA_DIR, SCAN, PhotoTraining
+from idr.cli.photos.steps import StoppedError, require_success
+from idr.cli.photos.training import DATA_DIR, SCAN, PhotoTraining
 from idr.cli.shared.common import EXIT_OK, add_device_arguments, make_parser, parse, run, say
 from idr.errors import InputError, MissingInputError
 
@@ -127,7 +127,7 @@ class Chain:
     """
 
     def __init__(self, arguments: argparse.Namespace, source: Path, out: Path) -> None:
-        from idr.journal import Journal
+        from idr.cli.photos.journal import Journal
 
         self.arguments, self.source, self.out = arguments, source, out
         self.journal = Journal(out, STEPS)
@@ -137,8 +137,8 @@ class Chain:
 
     def run(self) -> None:
         """Does what is not done."""
+        from idr.cli.photos.journal import files_state, fingerprint
         from idr.conf.files import load_conf
-        from idr.journal import files_state, fingerprint
 
         given = self.arguments
         if given.from_step:
@@ -162,7 +162,7 @@ class Chain:
         self, step: str, inputs: Any, outputs: list[Path], work: Callable[[], dict[str, Any]]
     ) -> dict[str, Any]:
         """Does a step unless it was done with the same inputs, those of all steps before it included."""
-        from idr.journal import fingerprint
+        from idr.cli.photos.journal import fingerprint
 
         self.inputs = fingerprint(step, inputs, self.results)
         result = self.journal.result(step, self.inputs, outputs)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from idr.cli.photos import STEPS, main
-from idr.journal import Journal, files_state, fingerprint
+from idr.cli.photos.command import STEPS, main
+from idr.cli.photos.journal import Journal, files_state, fingerprint
 
 
 def missing(root: Path) -> list[str]:

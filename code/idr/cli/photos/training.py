@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from idr.cli.chain import StoppedError, require_success
+from idr.cli.photos.steps import StoppedError, require_success
 from idr.cli.shared.common import say
 from idr.errors import MissingInputError
 
