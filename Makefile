@@ -25,10 +25,10 @@ setup: $(INSTALLED) ## Install into .venv, and nothing else
 setup-dev: $(INSTALLED_DEV) ## Install what tests and linters need, too
 
 demo: $(FAST_INSTALLED) ## Make the built-in scene, train, mesh, render, evaluate; PUBLISHED=1: by demo.conf
-	$(BIN)/python -m idr.cli.demo $(if $(PUBLISHED),--published)
+	$(BIN)/python -m idr.cli.demo.command $(if $(PUBLISHED),--published)
 
 peek: $(INSTALLED) ## Mesh and render the small trained model that ships with the project (a minute)
-	$(BIN)/python -m idr.cli.demo --peek
+	$(BIN)/python -m idr.cli.demo.command --peek
 
 ifneq ($(PHOTOS),)
 scene: $(SCENE_INSTALLED) ## From photographs to a coloured mesh: make scene PHOTOS=folder [MINUTES=30]

@@ -21,7 +21,8 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from shared import machine  # noqa: E402
 
-from idr.cli import make_scene, train  # noqa: E402
+from idr.cli import train  # noqa: E402
+from idr.cli.demo.command import make_scene  # noqa: E402
 from idr.cli.shared.common import make_parser, run, say  # noqa: E402
 from idr.conf.files import load_conf  # noqa: E402
 from idr.demo.cameras import UNIT_TO_WORLD  # noqa: E402

@@ -7,7 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from idr.cli.make_scene import main  # noqa: E402
+from idr.cli.demo.make_scene import main  # noqa: E402
 
 if __name__ == "__main__":
     raise SystemExit(main())

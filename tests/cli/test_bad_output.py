@@ -15,9 +15,9 @@ import pytest
 from tests.cli.bad_input import EVALUATE, TRAIN, only_run
 
 from idr.cli.check_scene import main as check_scene
+from idr.cli.demo.make_scene import main as make_scene
 from idr.cli.disentanglement import main as disentangle
 from idr.cli.evaluate import main as evaluate
-from idr.cli.make_scene import main as make_scene
 from idr.cli.preprocess_cameras import main as preprocess
 from idr.cli.train import main as train
 

@@ -24,7 +24,7 @@ from tests.cli.bad_input import (
 )
 
 from idr.cli.check_scene import main as check_scene
-from idr.cli.make_scene import main as make_scene
+from idr.cli.demo.make_scene import main as make_scene
 from idr.cli.preprocess_cameras import main as preprocess
 
 CAMERAS, MASK = "cameras.npz", "mask/002.png"

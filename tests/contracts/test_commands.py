@@ -15,8 +15,6 @@ from idr.cli import (
     export_cameras,
     export_mesh,
     import_scene,
-    make_photo_scene,
-    make_scene,
     preprocess_cameras,
     render_path,
     report,
@@ -25,6 +23,7 @@ from idr.cli import (
     train,
     view,
 )
+from idr.cli.demo.command import make_photo_scene, make_scene
 from idr.cli.photos.command import command as photos
 
 CONF = "./confs/dtu_fixed_cameras.conf"

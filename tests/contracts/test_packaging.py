@@ -143,7 +143,7 @@ def test_no_host_is_named(name: str) -> None:
     ("target", "last"),
     [
         ("setup", "-m pip install -e ."), ("test", "-m pytest"), ("lint", "mypy"),
-        ("demo", "-m idr.cli.demo"), ("peek", "-m idr.cli.demo --peek"),
+        ("demo", "-m idr.cli.demo.command"), ("peek", "-m idr.cli.demo.command --peek"),
         ("clean", "__pycache__"), ("help", "awk"),
     ],
 )  # fmt: skip

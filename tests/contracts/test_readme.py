@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import idr
-from idr.cli import make_scene
+from idr.cli.demo.command import make_scene
 from idr.conf.files import load_conf, read_block, save_conf
 from idr.training.config import TrainConfig
 from idr.training.rays.config import SamplerConfig

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from idr.cli.demo_report import SHOWN_VIEWS, Scores, score_table, write_demo_overview
+from idr.cli.demo.report import SHOWN_VIEWS, Scores, score_table, write_demo_overview
 from idr.cli.shared.common import add_device_arguments, choose_device, make_parser, parse, run, say
 from idr.errors import InputError
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from idr.evaluation.reconstruction import Reconstruction
     from idr.evaluation.results import RenderingScores
 
-log = logging.getLogger("idr.cli.demo")
+log = logging.getLogger("idr.cli.demo.command")
 
 DESCRIPTION = (
     "Reconstructs the built-in scene: writes it, trains once with exact cameras and once from noisy ones, "
@@ -186,7 +186,7 @@ def _root(arguments: argparse.Namespace) -> Path:
 
 def _make_scene(root: Path) -> Path:
     """Writes the built-in scene unless it is there; returns its folder."""
-    from idr.cli import make_scene
+    from idr.cli.demo.command import make_scene
     from idr.demo.folder import SETTINGS_FILE
 
     folder = root / "data" / "demo" / f"scan{SCAN_ID}"

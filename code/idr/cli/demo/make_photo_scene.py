@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _make(arguments: argparse.Namespace) -> None:
-    from idr.cli.make_scene import extract_exact
+    from idr.cli.demo.make_scene import extract_exact
     from idr.demo.photo_scene import PHOTOS, TRUTH, PhotoSettings, write_photos
 
     settings = PhotoSettings(
