@@ -64,7 +64,7 @@ def _report(arguments: argparse.Namespace) -> None:
     chosen = open_chosen_run(arguments)
 
     from idr.conf.files import read_block
-    from idr.evaluation.report import REPORT, ReportOptions, write_report
+    from idr.evaluation.report.page import REPORT, ReportOptions, write_report
     from idr.pictures.plots import PlotConfig
     from idr.runs.api import LoadedRun
 
@@ -86,7 +86,7 @@ def report_after_training(folder: Path, device: torch.device) -> None:
         folder: The run.
         device: Where the network is put.
     """
-    from idr.evaluation.report import REPORT, ReportOptions, write_report
+    from idr.evaluation.report.page import REPORT, ReportOptions, write_report
     from idr.runs.api import load_run
 
     try:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from idr.evaluation.report_views import ComparedView, to_bytes
+from idr.evaluation.report.views import ComparedView, to_bytes
 from idr.viewer.pictures import PAINTS
 from idr.viewer.runs import Checkpoint
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from idr.evaluation.reconstruction import poses_to_model_frame
-from idr.evaluation.report_views import compare_view, to_bytes
+from idr.evaluation.report.views import compare_view, to_bytes
 from idr.runs.api import LoadedRun
 from idr.runs.opened import image_numbers, read_view
 from idr.viewer import panel as pages

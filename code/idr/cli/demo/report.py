@@ -76,7 +76,7 @@ def score_table(scores: dict[str, Scores], ceiling: Sequence[RenderingScores] | 
 
 def write_demo_overview(path: Path, table: Table, scores: dict[str, Scores], scene: Path) -> None:
     """Writes the page with table, photographs beside renderings, and surfaces."""
-    from idr.evaluation.overview import write_overview
+    from idr.evaluation.report.overview import write_overview
     from idr.pictures.page import Picture
 
     first = next(iter(scores.values()))

@@ -17,10 +17,10 @@ import imageio.v3 as iio
 import torch
 
 from idr.errors import InputError
-from idr.evaluation import report_figures as figures
 from idr.evaluation.camera_error import CameraErrors
 from idr.evaluation.reconstruction import measure_cameras
-from idr.evaluation.report_views import ComparedView, compare_view, spread, to_bytes
+from idr.evaluation.report.page import figures
+from idr.evaluation.report.views import ComparedView, compare_view, spread, to_bytes
 from idr.files import write_text_atomic
 from idr.meshing.sampling import DEFAULT_CHUNK_POINTS
 from idr.pictures.page import Page, Picture, Table
