@@ -81,7 +81,7 @@ def by_processes(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Times training of the built-in scene by number of processes."""
     runs: dict[tuple[int, str], list[dict[str, float]]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        from idr.cli.demo.command import make_scene
+        from idr.cli.demo import make_scene
 
         if make_scene.main(["--out", f"{folder}/demo/scan1", *SCENE]) != 0:
             raise InputError("the built-in scene could not be written; see above")

@@ -22,7 +22,7 @@ import torch  # noqa: E402
 from shared import machine  # noqa: E402
 
 from idr.cli import train  # noqa: E402
-from idr.cli.demo.command import make_scene  # noqa: E402
+from idr.cli.demo import make_scene  # noqa: E402
 from idr.cli.shared.common import make_parser, run, say  # noqa: E402
 from idr.conf.files import load_conf  # noqa: E402
 from idr.demo.cameras import UNIT_TO_WORLD  # noqa: E402

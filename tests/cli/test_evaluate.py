@@ -21,7 +21,7 @@ from idr.cli.evaluate import build_parser, find_exps_folder, main
 from idr.errors import MissingInputError
 from idr.runs.folders import CheckpointFolder
 
-CODE = Path(idr.conf.files.__file__).parents[1]
+CODE = Path(idr.conf.files.__file__).parents[2]
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from idr.cli import export_cameras, export_mesh, render_path
 from idr.geometry.cameras import pose_matrix, project_points
 from idr.importers.recognise import read_source
 
-CODE = Path(idr.conf.files.__file__).parents[1]
+CODE = Path(idr.conf.files.__file__).parents[2]
 DRIFTED_BALL = {"radius": DRIFT_SCALE * ball.RADIUS, "centre": DRIFT_SHIFT.tolist()}
 
 

@@ -18,7 +18,7 @@ from idr.conf.blocks import plain_value
 from idr.conf.files import find_conf, load_conf, project_root, read_block, resolve_class, save_conf
 from idr.errors import InputError, MissingInputError, OutputError
 
-PUBLISHED = (Path(__file__).parent / "parity" / "golden" / "a" / "model.conf").read_text()
+PUBLISHED = (Path(__file__).parents[1] / "parity" / "golden" / "a" / "model.conf").read_text()
 
 
 @dataclass(frozen=True)

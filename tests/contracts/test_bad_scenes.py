@@ -1,4 +1,4 @@
-"""docs/bad_scenes.md lists every way in which the tests spoil a scene to import, with what is said of it."""
+"""docs/troubleshooting.md lists every way in which the tests spoil a scene to import, with what is said of it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pathlib import Path
 
 from tests.cli import test_bad_import, test_import_photographs
 
-LIST = (Path(__file__).parents[2] / "docs" / "bad_scenes.md").read_text(encoding="utf-8")
+LIST = (Path(__file__).parents[2] / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
 
 
 def rows(heading: str) -> dict[str, str]:
-    part = LIST.split(f"## {heading}\n")[1].split("\n## ")[0]
+    part = LIST.split(f"\n### {heading}\n")[1].split("\n### ")[0]
     found = dict(re.findall(r"^\| (.+?) \| (.+) \|$", part, flags=re.M))
     found.pop("what is wrong")
     return {name: message.replace("\\|", "|") for name, message in found.items()}

@@ -23,8 +23,8 @@ from idr.cli import (
     train,
     view,
 )
-from idr.cli.demo.command import make_photo_scene, make_scene
-from idr.cli.photos.command import command as photos
+from idr.cli.demo import make_photo_scene, make_scene
+from idr.cli.photos import command as photos
 
 CONF = "./confs/dtu_fixed_cameras.conf"
 

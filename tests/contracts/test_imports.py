@@ -13,47 +13,68 @@ CODE = Path(__file__).parents[2] / "code"
 PACKAGE = CODE / "idr"
 FILES = sorted(PACKAGE.rglob("*.py"))
 MAX_LINES = 350
+MAX_FILES = 16
+"""Files of one folder."""
 
-# Leaves that anything may import, then for each unit (file or folder of idr/) the units it may import.
-LEAVES = {"errors", "failures", "files", "loops"}
-CHECKPOINTS = {"checkpoint_format", "checkpoint_manifests", "checkpoint_saving", "checkpoints"}
-CONFIG = {"config", "config_blocks"}
-PICTURES = {"pages", "rendering", "meshing", "plots", "plots_surface", "fields", "geometry"}
-WORKERS = PICTURES | CONFIG | CHECKPOINTS | {"workspace", "plugins", "datasets", "model"}
+# The house has four floors. A unit is a file or a folder of idr/; `model.kernels` counts apart from `model`.
+FLOORS: dict[str, tuple[str, ...]] = {
+    "base": ("errors", "failures", "files", "conf", "checkpoints"),
+    "method": ("geometry", "fields", "rendering", "meshing", "model", "datasets", "training"),
+    "kernels": ("model.kernels",),
+    "tools": (
+        "runs", "pictures", "evaluation", "preprocess", "importers", "export", "viewer", "many_scenes",
+        "demo", "cli", "__init__",
+    ),
+}  # fmt: skip
+LEAVES = {"errors", "failures", "files"}
+"""Units that anything may import."""
 TABLE: dict[str, set[str]] = {
     "errors": set(),
     "failures": set(),
-    "files": {"errors"},
-    "loops": set(),
-    "journal": set(),
-    "config_blocks": set(),
-    "config": {"config_blocks"},
-    "plugins": CONFIG,
-    **{unit: CHECKPOINTS for unit in CHECKPOINTS},
-    "workspace": CHECKPOINTS | CONFIG,
+    "files": set(),
+    "conf": set(),
+    "checkpoints": set(),
     "geometry": set(),
-    "pages": set(),
-    "fields": {"geometry"},
-    "model": {"fields", "geometry"} | CONFIG,
-    "datasets": {"geometry"} | CONFIG,
-    "rendering": {"fields", "geometry"},
-    "meshing": {"fields", "geometry"},
-    "plots": PICTURES,
-    "plots_surface": PICTURES,
-    "training": WORKERS,
-    "evaluation": WORKERS,
-    "preprocess": WORKERS,
-    "importers": {"preprocess", "datasets", "geometry"},
-    "export": {"rendering", "meshing", "workspace", "geometry"},
-    "viewer": {"rendering", "meshing", "workspace", "evaluation", "export", "geometry", "plugins"},
-    "cli": WORKERS | {"journal", "training", "evaluation", "preprocess", "importers", "export", "viewer"},
-    "__init__": {"evaluation"},
-}
+    "fields": set(),
+    "rendering": {"geometry"},
+    "meshing": {"fields"},
+    "model": {"conf", "fields", "geometry"},
+    "datasets": {"conf", "geometry"},
+    "training": {"checkpoints", "geometry", "model"},
+    "model.kernels": {"model"},
+    "runs": {"checkpoints", "conf", "geometry", "meshing", "model", "rendering"},
+    "pictures": {"geometry", "meshing", "rendering"},
+    "evaluation": {"datasets", "geometry", "meshing", "pictures", "rendering", "runs"},
+    "preprocess": {"datasets", "geometry", "meshing", "pictures"},
+    "importers": {"datasets", "geometry", "preprocess"},
+    "export": {"geometry", "meshing", "rendering"},
+    "viewer": {"conf", "evaluation", "export", "geometry", "runs"},
+    "many_scenes": {"checkpoints", "runs", "training", "__init__"},
+    "demo": {"evaluation", "rendering", "runs"},
+    "cli": {
+        "checkpoints", "conf", "datasets", "demo", "evaluation", "export", "geometry", "importers",
+        "many_scenes", "meshing", "model", "model.kernels", "pictures", "preprocess", "runs", "training",
+        "viewer",
+    },
+    "__init__": {"runs"},
+}  # fmt: skip
+"""What each unit may import besides the leaves."""
 
 
-def unit_of(path: Path) -> str:
-    """`model` for idr/model/loss.py, `config` for idr/config.py."""
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+def name_of(path: Path) -> str:
+    """`idr.model.loss` for idr/model/loss.py, `idr.model` for its `__init__`."""
+    return ".".join(path.relative_to(CODE).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {name_of(path): path for path in FILES}
+
+
+def unit_of(module: str) -> str:
+    """`model` for idr.model.loss, `errors` for idr.errors, `__init__` for the package itself."""
+    parts = module.split(".")
+    if parts[1:3] == ["model", "kernels"]:
+        return "model.kernels"
+    return parts[1] if len(parts) > 1 else "__init__"
 
 
 def parse(path: Path) -> ast.Module:
@@ -61,32 +82,52 @@ def parse(path: Path) -> ast.Module:
 
 
 def modules_of(node: ast.AST) -> list[str]:
-    """Dotted modules that one import statement names; `from idr import config` counts as idr.conf.files."""
+    """Dotted modules that one import statement names; `from idr import conf` counts as idr.conf."""
     if isinstance(node, ast.Import):
         return [alias.name for alias in node.names]
-    if isinstance(node, ast.ImportFrom) and node.module == "idr":
-        return [f"idr.{alias.name}" for alias in node.names]
-    return [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+    if isinstance(node, ast.ImportFrom) and node.module:
+        named = [f"{node.module}.{alias.name}" for alias in node.names]
+        return [name if name in MODULES else node.module for name in named]
+    return []
 
 
-def foreign_units(path: Path, tree: ast.Module) -> Iterator[tuple[int, str]]:
+def imports_of(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Every module of ours that a file imports, with the line: inside functions and for types, too."""
     for node in ast.walk(tree):
         for module in modules_of(node):
-            parts = module.split(".")
-            if parts[0] == "idr" and len(parts) > 1 and parts[1] != unit_of(path):
-                yield getattr(node, "lineno", 0), parts[1]
+            if module.split(".")[0] == "idr":
+                yield getattr(node, "lineno", 0), module
 
 
 def breaches(path: Path, tree: ast.Module) -> list[str]:
     """Imports of one file that the table does not allow."""
-    allowed = TABLE.get(unit_of(path))
-    if allowed is None:
-        return [f"{path.name}: unit `{unit_of(path)}` is not in the import table"]
+    own = unit_of(name_of(path))
+    if own not in TABLE:
+        return [f"{path.name}: unit `{own}` is not in the import table"]
     return [
-        f"{path.relative_to(CODE)}:{line}: {unit_of(path)} may not import {unit}"
-        for line, unit in foreign_units(path, tree)
-        if unit not in allowed | LEAVES
+        f"{path.relative_to(CODE)}:{line}: {own} may not import {unit_of(module)}"
+        for line, module in imports_of(tree)
+        if unit_of(module) not in TABLE[own] | LEAVES | {own}
     ]
+
+
+def cycles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """Returns the sets of nodes that reach one another."""
+    reached: dict[str, set[str]] = {}
+    for start in graph:
+        seen: set[str] = set()
+        todo = [start]
+        while todo:
+            new = graph.get(todo.pop(), set()) - seen
+            seen |= new
+            todo += new
+        reached[start] = seen
+    found = {
+        frozenset(other for other in reached[node] if node in reached.get(other, set()))
+        for node in graph
+        if node in reached[node]
+    }
+    return sorted(sorted(nodes) for nodes in found)
 
 
 def at_top(tree: ast.Module) -> Iterator[ast.AST]:
@@ -143,16 +184,42 @@ def test_file_keeps_the_house_rules(path: Path) -> None:
     assert len(text.splitlines()) <= MAX_LINES
     if tree.body and not (len(tree.body) == 1 and isinstance(tree.body[0], ast.Expr)):
         assert "from __future__ import annotations" in text
-    if unit_of(path) == "cli":
+    if unit_of(name_of(path)) == "cli":
         assert heavy_imports(tree) == []
     else:
         assert device_literals(tree) == []
         assert prints_and_exits(tree) == []
 
 
-def test_geometry_imports_nothing_of_ours_but_errors() -> None:
-    for path in sorted((PACKAGE / "geometry").glob("*.py")):
-        assert {unit for _, unit in foreign_units(path, parse(path))} <= {"errors"}, path
+def test_every_unit_stands_on_one_floor() -> None:
+    units = [unit for floor in FLOORS.values() for unit in floor]
+    assert sorted(units) == sorted(TABLE)
+    assert {unit_of(module) for module in MODULES} == set(units)
+
+
+def test_nothing_imports_upwards() -> None:
+    floor = {unit: number for number, units in enumerate(FLOORS.values()) for unit in units}
+    assert [(a, b) for a in TABLE for b in TABLE[a] if floor[b] > floor[a]] == []
+    assert floor["errors"] == 0  # the leaves are below everything
+
+
+def test_no_unit_and_no_module_imports_itself_by_way_of_others() -> None:
+    modules = {name: {m for _, m in imports_of(parse(path))} - {name} for name, path in MODULES.items()}
+    assert cycles(modules) == []
+    units: dict[str, set[str]] = {unit: set() for unit in TABLE}
+    for name, imported in modules.items():
+        units[unit_of(name)] |= {unit_of(module) for module in imported} - {unit_of(name)}
+    assert cycles(units) == []
+
+
+def test_cycles_are_seen() -> None:
+    assert cycles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": set()}) == [["b", "c"]]
+
+
+def test_no_folder_is_a_drawer() -> None:
+    for folder in {path.parent for path in FILES}:
+        files = [path for path in folder.glob("*.py") if path.name != "__init__.py"]
+        assert len(files) <= MAX_FILES, folder
 
 
 def test_rendering_and_meshing_know_no_model() -> None:
@@ -170,6 +237,7 @@ def test_code_folder_does_not_shadow_the_standard_library() -> None:
         ("geometry/x.py", "from idr.conf.files import read_block", breaches),
         ("model/x.py", "def f():\n    import idr.training.trainer", breaches),
         ("meshing/x.py", "from idr import model", breaches),
+        ("model/x.py", "if TYPE_CHECKING:\n    from idr.model.kernels import inference", breaches),
         ("somewhere/x.py", "import math", breaches),
         ("cli/x.py", "import torch", heavy_imports),
         (

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import idr
-from idr.cli.demo.command import make_scene
+from idr.cli.demo import make_scene
 from idr.conf.files import load_conf, read_block, save_conf
 from idr.training.config import TrainConfig
 from idr.training.rays.config import SamplerConfig
@@ -36,10 +36,10 @@ PARSERS = {
     "preprocess/check_scene.py": "check_scene",
     "preprocess/doctor.py": "doctor",
     "preprocess/import_scene.py": "import_scene",
-    "preprocess/make_demo_scene.py": "make_scene",
+    "preprocess/make_demo_scene.py": "demo.make_scene",
     "viewer/serve.py": "view",
-    "preprocess/photos.py": "photos",
-    "preprocess/make_photo_scene.py": "make_photo_scene",
+    "preprocess/photos.py": "photos.command",
+    "preprocess/make_photo_scene.py": "demo.make_photo_scene",
 }
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from idr.cli.demo.command import make_scene
+from idr.cli.demo import make_scene
 from idr.conf.files import load_conf
 from idr.datasets.scene_dataset import SceneDataset
 from idr.demo import folder as synthetic_folder

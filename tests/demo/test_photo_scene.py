@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from idr.cli.demo.command import make_photo_scene
+from idr.cli.demo import make_photo_scene
 from idr.datasets.images import load_mask, load_rgb
 from idr.demo.photo_render import PhoneLens
 from idr.demo.photo_scene import phone_lens

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from idr.cli.demo.command import command as demo
-from idr.cli.demo.command import make_scene
+from idr.cli.demo import command as demo
+from idr.cli.demo import make_scene
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ if __name__ == "__main__":
 import torch  # noqa: E402
 from tests.training import tiny  # noqa: E402
 
-from idr.cli.photos.command import command as photos  # noqa: E402
+from idr.cli.photos import command as photos  # noqa: E402
 
 NUM_EPOCHS = 12
 WITHIN = {"import": 0.1, "train": 0.1}

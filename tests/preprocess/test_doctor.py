@@ -12,7 +12,7 @@ import pytest
 
 from idr import failures
 from idr.cli import doctor
-from idr.cli.demo.command import make_scene
+from idr.cli.demo import make_scene
 from idr.preprocess.doctor import diagnose_views
 from idr.preprocess.scene_views import load_views, make_views, read_matrices
 from tests.preprocess.scenes import real_scene

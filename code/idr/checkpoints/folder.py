@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from idr.checkpoints.folder import saving
+from idr.checkpoints import saving
 from idr.checkpoints.format import DamagedFileError, read_content
 from idr.checkpoints.manifests import (
     LATEST,

@@ -50,7 +50,7 @@ def project_root() -> Path:
     Returns:
         The checkout this package runs from; the working directory where it is installed without one.
     """
-    checkout = Path(__file__).resolve().parents[2]
+    checkout = Path(__file__).resolve().parents[3]
     if (checkout / "code" / "idr").is_dir() and (checkout / "confs").is_dir():
         return checkout
     return Path.cwd()

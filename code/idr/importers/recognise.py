@@ -8,7 +8,7 @@ from pathlib import Path
 
 from idr.errors import InputError, MissingInputError
 from idr.importers import colmap, numpy_folders, text_cameras, transforms
-from idr.importers.photographs.source import source as photographs
+from idr.importers.photographs import source as photographs
 from idr.importers.source import Source
 
 

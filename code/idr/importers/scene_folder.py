@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from idr.demo.folder import whole_folder
 from idr.errors import InputError
 from idr.files import write_atomic, write_text_atomic
+from idr.importers.masks import given as mask_sources
 from idr.importers.masks.automatic import make_masks
 from idr.importers.masks.contact_sheet import draw_sheet
-from idr.importers.masks.given import given as mask_sources
 from idr.importers.photographs.files import Picture, load_picture
 from idr.importers.rough_cameras import describe
 from idr.importers.source import Array, Source

@@ -12,8 +12,8 @@ import pytest
 from tests.training import tiny
 
 from idr.cli import import_scene
+from idr.cli.photos import training as photos_training
 from idr.cli.photos.command import Chain, build_parser, main
-from idr.cli.photos.command import training as photos_training
 from idr.cli.photos.training import USED_SHARE, PhotoTraining
 
 EPOCH = 1.0  # minutes an epoch of the trial took, far more than those of the training do

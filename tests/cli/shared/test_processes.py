@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tests.cli.bad_input import CONF, snapshot
 
-CODE = Path(__file__).resolve().parents[2] / "code"
+CODE = Path(__file__).resolve().parents[3] / "code"
 HEAVY = ("torch", "numpy", "scipy", "pyhocon", "imageio", "cv2", "trimesh", "plotly")
 
 # Script, and arguments that only fail once the real work is about to begin; {0} is an empty folder.

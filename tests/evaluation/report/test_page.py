@@ -16,8 +16,8 @@ import idr.runs.folders
 from idr.cli import report as command
 from idr.cli.report import main, report_after_training
 from idr.errors import InputError
+from idr.evaluation.report import page
 from idr.evaluation.report.figures import camera_paths, curves_figure, read_metrics
-from idr.evaluation.report.page import page
 from idr.evaluation.report.views import compare_view, error_map, reduced_camera, spread
 from idr.geometry.cameras import pixel_rays
 from idr.runs.api import Camera, load_run

@@ -19,7 +19,7 @@ from idr.model.tracing import TraceResult
 from idr.model.tracing import common as tracing_common
 from idr.rendering import RenderedImage, render_image
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 NAMES = (*golden.NAMES, "demo")
 HEIGHT, WIDTH = 128, 160
 

@@ -21,7 +21,7 @@ from tests.training import tiny
 from idr.checkpoints.folder import CheckpointFolder
 from idr.cli.train import main
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
 EXP_RUNNER = REPOSITORY / "code" / "training" / "exp_runner.py"
 FAULTS = "tests.training.two_ranks"

@@ -186,7 +186,7 @@ def _root(arguments: argparse.Namespace) -> Path:
 
 def _make_scene(root: Path) -> Path:
     """Writes the built-in scene unless it is there; returns its folder."""
-    from idr.cli.demo.command import make_scene
+    from idr.cli.demo import make_scene
     from idr.demo.folder import SETTINGS_FILE
 
     folder = root / "data" / "demo" / f"scan{SCAN_ID}"

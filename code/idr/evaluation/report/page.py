@@ -19,7 +19,7 @@ import torch
 from idr.errors import InputError
 from idr.evaluation.camera_error import CameraErrors
 from idr.evaluation.reconstruction import measure_cameras
-from idr.evaluation.report.page import figures
+from idr.evaluation.report import figures
 from idr.evaluation.report.views import ComparedView, compare_view, spread, to_bytes
 from idr.files import write_text_atomic
 from idr.meshing.sampling import DEFAULT_CHUNK_POINTS

@@ -19,13 +19,13 @@ from idr.demo.folder import whole_folder
 from idr.errors import InputError
 from idr.files import write_text_atomic
 from idr.importers.colmap import from_model, import_pycolmap
+from idr.importers.photographs import source as photos
 from idr.importers.photographs.failures import (
     refuse_few_registered,
     refuse_no_model,
     refuse_one_viewpoint,
 )
 from idr.importers.photographs.source import Photograph
-from idr.importers.photographs.source import source as photos
 from idr.importers.source import Source
 
 CAMERA_MODELS = (

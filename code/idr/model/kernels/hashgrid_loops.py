@@ -7,7 +7,7 @@ oracle. N points, L levels, F features, W = L F.
 With w_c the weight of a cell's corner c and T_c its features, a level's value is sum_c w_c T_c, and its
 slopes are the derivatives of that by the point. Four loops over the grid serve everything: the value alone,
 value and slopes (each corner looked up once for both), the sums that go to the table, and the derivative of
-the slopes by the point. `hashgrid_numba` and `idr.model.kernels.fused_field` put gradients together from them.
+the slopes by the point. `hashgrid_numba` and `fused_field` put gradients together from them.
 """
 
 from __future__ import annotations

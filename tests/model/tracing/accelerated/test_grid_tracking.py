@@ -14,8 +14,8 @@ from torch import Tensor
 from idr.fields.sdf_grid import Sdf, SdfGrid
 from idr.geometry.cameras import pixel_rays
 from idr.model.implicit_differentiable_renderer import draw_step
+from idr.model.tracing.accelerated import grid_tracking as upkeep_module
 from idr.model.tracing.accelerated.grid_tracking import FAR_PROBES, NEAR_PROBES, GridUpkeep
-from idr.model.tracing.accelerated.tracer import grid_tracking as upkeep_module
 
 LIKE = torch.zeros(0, dtype=DOUBLE)
 MOVES = {

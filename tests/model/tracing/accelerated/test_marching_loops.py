@@ -15,7 +15,7 @@ pytest.importorskip("numba", reason="the extra idr[fast] is not installed")
 
 from idr.fields.sdf_grid import SdfGrid, build_sdf_grid
 from idr.geometry.spheres import SphereCrossing, ray_sphere_intersection
-from idr.model.tracing.accelerated.tracer import marching
+from idr.model.tracing.accelerated import marching
 from idr.model.tracing.common import Rays
 
 RADIUS = 1.5

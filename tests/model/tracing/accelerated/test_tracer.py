@@ -21,8 +21,8 @@ from tests.model.exact_shapes import (
 from torch import Tensor
 
 from idr.model.tracing import AcceleratedTracer, PublishedTracer, Rays, TracerConfig, TraceResult
-from idr.model.tracing.accelerated.tracer import grid_tracking as upkeep
-from idr.model.tracing.accelerated.tracer import tracer as accelerated
+from idr.model.tracing.accelerated import grid_tracking as upkeep
+from idr.model.tracing.accelerated import tracer as accelerated
 
 NUM_RAYS = 300
 DEPTH = 1e-3  # radii

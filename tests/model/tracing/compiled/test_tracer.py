@@ -13,7 +13,7 @@ from idr.errors import InputError
 from idr.geometry.spheres import SphereCrossing, ray_sphere_intersection
 from idr.model.implicit_network import ImplicitNetwork, ImplicitNetworkConfig
 from idr.model.tracing import CompiledTracer, Rays, TracerConfig, TraceResult, make_tracer
-from idr.model.tracing.compiled.tracer import tracer as compiled_module
+from idr.model.tracing.compiled import tracer as compiled_module
 
 CONFIG = TracerConfig(1.0, strategy="compiled")
 NUM_RAYS, SAMPLES = 400, 4000

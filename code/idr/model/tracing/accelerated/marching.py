@@ -84,7 +84,7 @@ def march(
         The samples; nothing is possible on rays that miss the sphere or have it behind them.
     """
     if _have_loops(grid, rays):
-        from idr.model.tracing.accelerated.tracer import marching_loops
+        from idr.model.tracing.accelerated import marching_loops
 
         return marching_loops.march(grid, float(slack), rays, crossing, num_samples)
     fractions = torch.linspace(0, 1, num_samples, dtype=rays.origin.dtype, device=rays.origin.device)
@@ -113,7 +113,7 @@ def first_look(grid: SdfGrid, rays: Rays, crossing: SphereCrossing) -> tuple[Ten
         windows: The parts of the chords, see `windows`.
     """
     if _have_loops(grid, rays):
-        from idr.model.tracing.accelerated.tracer import marching_loops
+        from idr.model.tracing.accelerated import marching_loops
 
         return marching_loops.first_look(grid, rays, crossing, COARSE_SAMPLES)
     num_rays = max(1, rays.origin.shape[0])  # without rays one piece is empty

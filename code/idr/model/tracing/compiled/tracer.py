@@ -71,7 +71,7 @@ class CompiledTracer(AcceleratedTracer):
         self._by_loops = smallest_depths is not None and self._can_serve(rays.origin)
         if not self._by_loops:
             return super().trace(sdf, rays, crossing, object_mask, smallest_depths, version)
-        from idr.model.tracing.compiled.tracer import loops as compiled_loops
+        from idr.model.tracing.compiled import loops as compiled_loops
 
         assert self._network is not None
         depth, hit = compiled_loops.trace(
