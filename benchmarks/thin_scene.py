@@ -33,10 +33,10 @@ from idr.demo.cameras import (  # noqa: E402
     camera_intrinsics,
     world_matrix,
 )
-from idr.demo.folder import whole_folder  # noqa: E402
 from idr.demo.render import Picture, camera_rays, subpixel_offsets  # noqa: E402
 from idr.demo.scene import SceneSettings, scene_poses  # noqa: E402
 from idr.errors import InputError  # noqa: E402
+from idr.files import whole_folder  # noqa: E402
 from idr.runs.api import LoadedRun, load_run  # noqa: E402
 
 Array = NDArray[np.float64]

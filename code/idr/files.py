@@ -10,6 +10,8 @@ import errno
 import os
 import re
 import secrets
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -158,3 +160,42 @@ def _remove_quietly(path: Path) -> None:
         os.unlink(path)
     except OSError:
         pass  # the error on its way says more than this one could
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """Gives a hidden folder to write in, which takes the place of `folder` if the body succeeds.
+
+    Args:
+        folder: The folder to make or replace; missing parents are made.
+
+    Yields:
+        An empty folder beside it, removed if the body fails.
+
+    Raises:
+        OutputError: The system refuses to write; what was there is unchanged.
+    """
+    with output_errors(folder, "what was there is unchanged"):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
+        try:
+            temporary.chmod(0o755)  # mkdtemp's folders are private
+            yield temporary
+            _swap_in(temporary, folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _swap_in(new: Path, folder: Path) -> None:
+    """Puts a finished folder in the place of an old one, which returns if that fails."""
+    if not folder.exists():
+        os.rename(new, folder)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".old", dir=folder.parent))
+    os.rename(folder, old)  # onto the empty folder just made
+    try:
+        os.rename(new, folder)
+    except OSError:
+        os.rename(old, folder)
+        raise
+    shutil.rmtree(old)

@@ -50,7 +50,7 @@ TABLE: dict[str, set[str]] = {
     "export": {"geometry", "meshing", "rendering"},
     "viewer": {"conf", "evaluation", "export", "geometry", "runs"},
     "many_scenes": {"checkpoints", "runs", "training", "__init__"},
-    "demo": {"evaluation", "rendering", "runs"},
+    "demo": {"evaluation", "geometry", "rendering", "runs"},
     "cli": {
         "checkpoints", "conf", "datasets", "demo", "evaluation", "export", "geometry", "importers",
         "many_scenes", "meshing", "model", "model.kernels", "pictures", "preprocess", "runs", "training",
@@ -145,7 +145,7 @@ def heavy_imports(tree: ast.Module) -> list[str]:
         module
         for module in modules
         if module.split(".")[0] not in sys.stdlib_module_names
-        and not (module == "idr.errors" or module == "idr.cli" or module.startswith("idr.cli."))
+        and not (module.split(".")[0] == "idr" and unit_of(module) in LEAVES | {"cli"})
     ]
 
 

@@ -11,26 +11,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from idr import files
 from idr.cli.demo import make_scene
 from idr.conf.files import load_conf
 from idr.datasets.scene_dataset import SceneDataset
-from idr.demo import folder as synthetic_folder
 from idr.demo import scene as synthetic
 from idr.demo.cameras import (
     UNIT_TO_WORLD,
     camera_intrinsics,
-    disturb_poses,
     holdout_views,
     look_at,
     spiral_directions,
     world_matrix,
 )
 from idr.demo.scene import SceneSettings, write_scene
-from idr.demo.teapot import (
-    sdf,
-)
+from idr.demo.teapot import sdf
 from idr.errors import InputError, MissingInputError, OutputError
 from idr.geometry.cameras import decompose_projection, project_points
+from idr.geometry.rough_poses import disturb_poses
 
 ROUNDING = 1e-12
 SMALL = SceneSettings(num_views=3, num_holdout=1, img_res=(24, 30), supersampling=2, mesh_resolution=48)
@@ -230,14 +228,14 @@ def test_a_failure_on_the_way_leaves_what_was_there(tmp_path, monkeypatch):
     with pytest.raises(OutputError, match="no space left"):
         write_scene(folder, TINY, no_space, overwrite=True)
     assert digest(tmp_path) == before and len(list(tmp_path.iterdir())) == 1
-    rename = synthetic_folder.os.rename
+    rename = files.os.rename
 
     def rename_fails_for_the_new(source, target):
         if str(source).endswith(".tmp"):
             no_space()
         rename(source, target)
 
-    monkeypatch.setattr(synthetic_folder.os, "rename", rename_fails_for_the_new)
+    monkeypatch.setattr(files.os, "rename", rename_fails_for_the_new)
     with pytest.raises(OutputError):
         write_scene(folder, TINY, extract, overwrite=True)
     assert digest(folder) == before_of(before)

@@ -17,11 +17,12 @@ import numpy as np
 from PIL import Image, TiffImagePlugin
 
 from idr.demo.cameras import UNIT_TO_WORLD, look_at, world_matrix
-from idr.demo.folder import SURFACE_FILE, whole_folder
+from idr.demo.folder import SURFACE_FILE
 from idr.demo.photo_render import PhoneLens, Room, render_photo
 from idr.demo.scene import Extractor, exact_mesh, write_surface
 from idr.demo.teapot import Array
 from idr.errors import InputError
+from idr.files import whole_folder
 
 PHOTOS, TRUTH = "photos", "truth"
 SETTINGS_FILE = "scene.json"

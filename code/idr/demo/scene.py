@@ -23,7 +23,6 @@ from idr.demo.appearance import albedo
 from idr.demo.cameras import (
     UNIT_TO_WORLD,
     camera_intrinsics,
-    disturb_poses,
     holdout_views,
     view_poses,
     world_matrix,
@@ -33,11 +32,12 @@ from idr.demo.folder import (
     SETTINGS_FILE,
     SURFACE_FILE,
     check_replaceable,
-    whole_folder,
 )
 from idr.demo.render import Picture, exact_forward, render
 from idr.demo.teapot import BOUNDING_RADIUS, Array, in_blocks, project_to_surface, sdf
 from idr.errors import InputError, MissingInputError
+from idr.files import whole_folder
+from idr.geometry.rough_poses import disturb_poses
 
 __all__ = ["SceneSettings", "exact_forward", "exact_mesh", "read_exact_mesh", "sdf", "write_scene"]
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from idr.demo.cameras import disturb_poses
 from idr.errors import InputError
+from idr.geometry.rough_poses import disturb_poses
 from idr.importers.masks.given import mask_stem
 from idr.importers.source import Array, Source, SourceView
 

@@ -14,9 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from idr.demo.folder import whole_folder
 from idr.errors import InputError
-from idr.files import write_atomic, write_text_atomic
+from idr.files import whole_folder, write_atomic, write_text_atomic
 from idr.importers.masks import given as mask_sources
 from idr.importers.masks.automatic import make_masks
 from idr.importers.masks.contact_sheet import draw_sheet

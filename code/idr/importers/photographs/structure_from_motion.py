@@ -15,9 +15,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from idr.demo.folder import whole_folder
 from idr.errors import InputError
-from idr.files import write_text_atomic
+from idr.files import whole_folder, write_text_atomic
 from idr.importers.colmap import from_model, import_pycolmap
 from idr.importers.photographs import source as photos
 from idr.importers.photographs.failures import (

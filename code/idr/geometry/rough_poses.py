@@ -1,0 +1,38 @@
+"""Rough poses made from exact ones: known errors to train cameras from.
+
+B cameras. Poses are camera-to-world, (4, 4).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+def disturb_poses(poses: Array, degrees: float, distance: float, generator: np.random.Generator) -> Array:
+    """Makes the rough cameras that training with cameras starts from.
+
+    Args:
+        poses: (B, 4, 4) exact poses.
+        degrees: Mean angle by which rotations are turned, about random axes; single ones 0.5 to 1.5 of it.
+        distance: Mean length by which centres are moved, in random directions, likewise; unit-sphere units.
+        generator: Source of the noise.
+
+    Returns:
+        (B, 4, 4) disturbed poses.
+    """
+    disturbed = poses.copy()
+    for pose in disturbed:
+        axis, shift = generator.standard_normal((2, 3))
+        angle = np.radians(degrees) * generator.uniform(0.5, 1.5)
+        pose[:3, :3] = _rotation(axis / np.linalg.norm(axis), angle) @ pose[:3, :3]
+        pose[:3, 3] += distance * generator.uniform(0.5, 1.5) * shift / np.linalg.norm(shift)
+    return disturbed
+
+
+def _rotation(axis: Array, angle: float) -> Array:
+    """(3, 3) turn by an angle about a unit axis (Rodrigues)."""
+    cross = np.cross(np.eye(3), axis)  # rows e_i x axis: the matrix of v -> axis x v
+    return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
