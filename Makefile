@@ -31,7 +31,7 @@ peek: $(INSTALLED) ## Mesh and render the small trained model that ships with th
 	$(BIN)/python -m idr.cli.demo.command --peek
 
 ifneq ($(PHOTOS),)
-scene: $(SCENE_INSTALLED) ## From photographs to a coloured mesh: make scene PHOTOS=folder [MINUTES=30]
+scene: $(SCENE_INSTALLED) ## From photographs to a colored mesh: make scene PHOTOS=folder [MINUTES=30]
 	$(BIN)/python -m idr.cli.photos.command "$(PHOTOS)" --max_minutes $(MINUTES)
 else
 scene:
@@ -87,7 +87,7 @@ $(FAST_INSTALLED): $(INSTALLED)
 	$(BIN)/python -m pip install -e '.[fast]'
 	@touch $@
 
-# Structure from motion, the compiled hash grid, colours from the views.
+# Structure from motion, the compiled hash grid, colors from the views.
 $(SCENE_INSTALLED): $(INSTALLED)
 	$(BIN)/python -m pip install -e '.[colmap,fast,mesh]'
 	@touch $@

@@ -91,14 +91,14 @@ def train_one(
 def table(rows: dict[str, dict[str, Any]], factor: float) -> str:
     """Words the results for people."""
     lines = [
-        "| trained | focal error | rotation (degrees) | centre (world units) | PSNR in training |",
+        "| trained | focal error | rotation (degrees) | center (world units) | PSNR in training |",
         "|---|---|---|---|---|",
     ]
     for name, row in rows.items():
         focal = abs(factor * float(row.get("focal_factor") or 1.0) - 1.0)
         lines.append(
             f"| {name} | {100 * focal:.2f} % | {float(row['camera_rotation_degrees']):.3f} "
-            f"| {float(row['camera_centre']):.3f} | {float(row['psnr']):.2f} |"
+            f"| {float(row['camera_center']):.3f} | {float(row['psnr']):.2f} |"
         )
     return "\n".join(lines)
 

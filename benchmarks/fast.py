@@ -69,7 +69,7 @@ COLUMNS = {
     "points_p90": "points, 90 %",
     "smaller_components": "smaller pieces, area",
     "rotation_degrees": "rotations, degrees",
-    "centre": "centres",
+    "center": "centers",
 }
 """Figures of a checkpoint, by their names in the JSON file."""
 
@@ -191,7 +191,7 @@ def score(opened: Any, folder: Path, arguments: argparse.Namespace) -> dict[str,
     if opened.loaded.trained_poses is not None:
         errors = measure_cameras(opened)
         row["rotation_degrees"] = float(errors.rotation_degrees.mean())
-        row["centre"] = float(errors.translation.mean())
+        row["center"] = float(errors.translation.mean())
     return row
 
 
@@ -300,7 +300,7 @@ def report(result: dict[str, Any]) -> None:
             say("| " + " | ".join(f"{row[key]:.4g}" if key in row else "" for key in columns) + " |")
     say_how_much_sooner(result["curves"])
     if "ceiling_psnr_holdout" in result:
-        say(f"\nexact surface and colours: {result['ceiling_psnr_holdout']:.2f} dB held out")
+        say(f"\nexact surface and colors: {result['ceiling_psnr_holdout']:.2f} dB held out")
 
 
 def main() -> int:

@@ -2,7 +2,7 @@
 
     python benchmarks/limit.py --json results/limit.json
 
-The gradient part is all of a step but tracing and the optimiser: f and its gradient, shading, losses, and
+The gradient part is all of a step but tracing and the optimizer: f and its gradient, shading, losses, and
 the backward pass through them. Its matrix products are noted as they run, with shapes and layouts, so that
 their multiply-adds are exact: forward, backward for the normal, and double backward. The same products
 alone, on arrays of the same layout, give the machine's rate; both are timed in turns. What is left of the

@@ -63,10 +63,10 @@ def write_scene(root: Path, num_images: int, height: int, width: int) -> None:
     for name in ("image", "mask"):
         (folder / name).mkdir(parents=True)
     rows, columns = np.mgrid[:height, :width]
-    centre = (width - 1) / 2, (height - 1) / 2
-    mask = (columns - centre[0]) ** 2 + (rows - centre[1]) ** 2 < (height / 4) ** 2
+    center = (width - 1) / 2, (height - 1) / 2
+    mask = (columns - center[0]) ** 2 + (rows - center[1]) ** 2 < (height / 4) ** 2
     noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
-    intrinsics = np.array([[1.2 * height, 0, centre[0]], [0, 1.2 * height, centre[1]], [0, 0, 1]])
+    intrinsics = np.array([[1.2 * height, 0, center[0]], [0, 1.2 * height, center[1]], [0, 0, 1]])
     matrices = {}
     for i in range(num_images):
         iio.imwrite(folder / "image" / f"{i:03d}.png", np.roll(noise, 7 * i, axis=1), compress_level=0)
@@ -149,7 +149,7 @@ def main() -> None:
     base = figures["libraries and networks"][0]
     pixels = options.images * options.height * options.width
     size = f"{options.images} images of {options.width} x {options.height}"
-    print(f"{size}: {4 * pixels / 2**20:.0f} MiB of colours and masks")  # noqa: T201
+    print(f"{size}: {4 * pixels / 2**20:.0f} MiB of colors and masks")  # noqa: T201
     for name, (peak, seconds) in figures.items():
         print(f"{name:24s} peak {peak:7.0f} MiB   beside the first {peak - base:7.0f} MiB   {seconds:5.1f} s")  # noqa: T201
     if options.json:

@@ -4,7 +4,7 @@ r"""How good are cameras and masks that are found from photographs alone? Agains
 
 Takes any SOURCE that ``import_scene.py`` reads and that has cameras, and masks or an alpha channel. Copies
 its photographs without anything else, finds their cameras by structure from motion, and compares these with
-the source's after the best similarity; makes masks by colour and the other views, with the source's cameras
+the source's after the best similarity; makes masks by color and the other views, with the source's cameras
 (``masks``) and with those found (``alone``), and compares them with the source's. An object on nothing (alpha
 channel) is put on a textured table first, ``--table`` says which.
 What an importer refuses stands in the table with its reason. Prints a table and writes ``photographs.json``.
@@ -37,7 +37,7 @@ from idr.importers.masks.automatic import make_masks  # noqa: E402
 from idr.importers.masks.given import has_alpha_masks, mask_files  # noqa: E402
 from idr.importers.photographs.files import Picture, load_picture  # noqa: E402
 from idr.importers.photographs.structure_from_motion import Settings, reconstruct  # noqa: E402
-from idr.importers.recognise import read_source  # noqa: E402
+from idr.importers.recognize import read_source  # noqa: E402
 from idr.importers.source import Source  # noqa: E402
 from idr.preprocess.bounding_sphere import carve_scene  # noqa: E402
 from idr.preprocess.scene_views import make_views  # noqa: E402
@@ -47,17 +47,17 @@ TEXELS = 1024
 TABLE_SIDE = 6.0
 WHAT = ("cameras", "masks", "alone")
 TABLES = ("prints", "pale", "noise")
-"""A dark cloth with prints; the same, faded; noise of all colours at full strength."""
+"""A dark cloth with prints; the same, faded; noise of all colors at full strength."""
 FADED = 0.55
 """Exponent that makes the dark cloth a pale one."""
 SAMPLES = 4
 """Along each side of a pixel: a camera averages what falls on it."""
 OCTAVES = ((1.2, 30.0), (4.0, 40.0), (16.0, 50.0))
-"""Deviations of the Gaussians that smooth the texture's noise, texels, and what each adds, grey levels."""
+"""Deviations of the Gaussians that smooth the texture's noise, texels, and what each adds, gray levels."""
 
 
 def texture(seed: int) -> NDArray[np.float32]:
-    """Returns smooth coloured noise of several sizes, (TEXELS, TEXELS, 3), that repeats without a seam."""
+    """Returns smooth colored noise of several sizes, (TEXELS, TEXELS, 3), that repeats without a seam."""
     generator = np.random.default_rng(seed)
     picture = np.full((TEXELS, TEXELS, 3), 120.0, np.float32)
     for sigma, height in OCTAVES:
@@ -95,11 +95,11 @@ def table_behind(
     pixels = np.stack([columns, rows, np.ones_like(rows)], axis=-1).astype(float)
     rotation, shift = picture.world_to_camera[:, :3], picture.world_to_camera[:, 3]
     rays = pixels @ np.linalg.inv(picture.intrinsics).T @ rotation
-    centre = -rotation.T @ shift
+    center = -rotation.T @ shift
     with np.errstate(divide="ignore", invalid="ignore"):
-        along = (height - centre[2]) / rays[..., 2]
+        along = (height - center[2]) / rays[..., 2]
     on_table = np.isfinite(along) & (along > 0) & (along < 1e3 * side)
-    places = np.where(on_table[..., None], centre + along[..., None] * rays, 0.0)[..., :2] / side
+    places = np.where(on_table[..., None], center + along[..., None] * rays, 0.0)[..., :2] / side
     unit = rays / np.linalg.norm(rays, axis=-1, keepdims=True)
     around = np.stack([np.arctan2(unit[..., 1], unit[..., 0]) / np.pi, unit[..., 2]], axis=-1)
     table, wall = (_sampled(place, layer) for place, layer in zip((places, around), layers, strict=True))
@@ -162,8 +162,8 @@ def score_cameras(pictures: list[Picture], out: Path, threads: int) -> dict[str,
         "registered": len(numbers),
         "rotation_mean": float(errors.rotation_degrees.mean()),
         "rotation_worst": float(errors.rotation_degrees.max()),
-        "centre_mean": float(share.mean()),
-        "centre_worst": float(share.max()),
+        "center_mean": float(share.mean()),
+        "center_worst": float(share.max()),
         "seconds": seconds,
     }
 
@@ -220,8 +220,8 @@ def table(results: dict[str, Any]) -> str:
         if cameras:
             lines.append(
                 f"| {name} | cameras | {cameras['registered']} of {cameras['views']} registered; rotation "
-                f"{cameras['rotation_mean']:.2f} (worst {cameras['rotation_worst']:.2f}) degrees; centre "
-                f"{100 * cameras['centre_mean']:.2f} (worst {100 * cameras['centre_worst']:.2f}) % of the "
+                f"{cameras['rotation_mean']:.2f} (worst {cameras['rotation_worst']:.2f}) degrees; center "
+                f"{100 * cameras['center_mean']:.2f} (worst {100 * cameras['center_worst']:.2f}) % of the "
                 f"distance | {cameras['seconds']:.0f} |"
             )
         for what, masks in (("masks, given cameras", given), ("masks, found cameras", alone)):

@@ -80,7 +80,7 @@ def score(
     if opened.loaded.trained_poses is not None:
         errors = measure_cameras(opened)
         row["rotation_degrees"] = float(errors.rotation_degrees.mean())
-        row["centre"] = float(errors.translation.mean())
+        row["center"] = float(errors.translation.mean())
     return row
 
 
@@ -99,11 +99,11 @@ def picture(mesh: trimesh.Trimesh, azimuth: float, elevation: float) -> np.ndarr
     right = np.cross(forward, [0, 0, 1.0])
     right /= np.linalg.norm(right)
     axes = np.stack((right, np.cross(forward, right), forward))  # x right, y down, z away
-    centred = (samples - mesh.bounds.mean(axis=0)) @ axes.T
-    scale = 0.47 * PICTURE_SIZE / np.abs(centred[:, :2]).max()
-    column, row = np.floor(centred[:, :2] * scale + PICTURE_SIZE / 2).astype(int).T
+    centered = (samples - mesh.bounds.mean(axis=0)) @ axes.T
+    scale = 0.47 * PICTURE_SIZE / np.abs(centered[:, :2]).max()
+    column, row = np.floor(centered[:, :2] * scale + PICTURE_SIZE / 2).astype(int).T
     shade = 0.15 + 0.85 * np.clip(-(normals @ (0.8 * forward + 0.4 * axes[1] + 0.3 * right)), 0, 1)
-    order = np.argsort(-centred[:, 2])  # far ones first, near ones overwrite
+    order = np.argsort(-centered[:, 2])  # far ones first, near ones overwrite
     image = np.ones((PICTURE_SIZE, PICTURE_SIZE))
     image[row[order], column[order]] = shade[order]
     return np.rint(255 * np.clip(image, 0, 1)).astype(np.uint8)

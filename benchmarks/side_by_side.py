@@ -15,8 +15,8 @@ alone. The last lines are means, and two shares over all these views:
 - narrow gaps kept: of the pixels that a closing by the square adds to the mask, how many are free.
 
 ``--out`` writes a row of tiles a view, enlarged without smoothing: the photograph, then a tile a run. With
-``--show normals`` there are the runs' tiles alone, grey by the angle between normal and ray; with ``--show
-silhouettes`` likewise, grey where surface and mask agree, red where the surface is missing, blue where it is
+``--show normals`` there are the runs' tiles alone, gray by the angle between normal and ray; with ``--show
+silhouettes`` likewise, gray where surface and mask agree, red where the surface is missing, blue where it is
 too much. ``--rays training`` traces as training does, which with ``strategy = compiled`` is another way.
 ``--json`` writes the figures.
 """
@@ -51,7 +51,7 @@ GAP = 4
 """White pixels between tiles, after enlarging."""
 
 AGREED, MISSING, TOO_MUCH = (0.75, 0.75, 0.75), (0.85, 0.1, 0.1), (0.15, 0.3, 0.95)
-SHOWN = ("colours", "normals", "silhouettes")
+SHOWN = ("colors", "normals", "silhouettes")
 RAYS = ("evaluation", "training")
 MEAN_OF = ("psnr", "iou", "missing", "too_much")
 
@@ -139,14 +139,14 @@ def find_view(run: LoadedRun, number: int) -> Place:
     raise InputError(f"--views {number}: {run.folder} has no such view in its scene")
 
 
-def nearest_degrees(centre: Tensor, others: Tensor) -> float:
+def nearest_degrees(center: Tensor, others: Tensor) -> float:
     """Returns the least angle at the origin between a point and others, in degrees.
 
     Args:
-        centre: (3,).
+        center: (3,).
         others: (N, 3), N at least 1.
     """
-    cosines = functional.normalize(others.double(), dim=1) @ functional.normalize(centre.double(), dim=0)
+    cosines = functional.normalize(others.double(), dim=1) @ functional.normalize(center.double(), dim=0)
     return float(torch.rad2deg(torch.arccos(cosines.max().clamp(-1.0, 1.0))))
 
 
@@ -182,16 +182,16 @@ def tile(run: LoadedRun, place: Place, image: RenderedImage, shown: str) -> Tens
     """Paints a rendering.
 
     Returns:
-        (H, W, 3) colours in [0, 1].
+        (H, W, 3) colors in [0, 1].
     """
-    if shown == "colours":
+    if shown == "colors":
         return image.rgb01
     painted = torch.ones(*image.hit.shape, 3)
     mask = place.view.mask
     if shown == "silhouettes":
         parts = ((image.hit & mask, AGREED), (mask & ~image.hit, MISSING), (image.hit & ~mask, TOO_MUCH))
-        for where, colour in parts:
-            painted[where] = torch.tensor(colour)
+        for where, color in parts:
+            painted[where] = torch.tensor(color)
         return painted
     points = image.points[image.hit]
     rays = functional.normalize(points - torch.as_tensor(place.camera.pose)[:3, 3], dim=1)
@@ -246,7 +246,7 @@ def compare(
     """Renders a view by every run.
 
     Returns:
-        Its figures, and its tiles, the photograph first where colours are shown.
+        Its figures, and its tiles, the photograph first where colors are shown.
     """
     row: dict[str, Any] = {"view": wanted.number, "crop": wanted.crop, "runs": {}}
     tiles = []
@@ -254,7 +254,7 @@ def compare(
         place = find_view(run, wanted.number)
         row |= {"held_out": place.held_out, "degrees": place.degrees}
         photo, mask = wanted.cut(place.view.photo), wanted.cut(place.view.mask)
-        if shown == "colours" and not tiles:
+        if shown == "colors" and not tiles:
             tiles.append(photo)
         image = render(run, place, rays)
         hit = wanted.cut(image.hit)

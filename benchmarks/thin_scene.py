@@ -101,7 +101,7 @@ def hit_cylinder(origin: Array, directions: Array, cylinder: Array) -> tuple[Arr
 
 
 def shade(points: Array, normals: Array, part: NDArray[np.integer]) -> Array:
-    """Returns matt colours: a chequered plate, rods striped along their length.
+    """Returns matt colors: a chequered plate, rods striped along their length.
 
     Args:
         points: (N, 3).

@@ -56,7 +56,7 @@ TRACING = {
     "accelerated": ("grid upkeep", "approach", "search", "smallest f", "rest of tracing"),
     "compiled": ("tracing",),
 }
-OTHERS = ("drawing rays", "values and gradients", "colours", "backward", "optimiser")
+OTHERS = ("drawing rays", "values and gradients", "colors", "backward", "optimizer")
 STEPS_IN_TURN = {"published": 1, "accelerated": 12, "compiled": 12}
 """An accelerated turn is long enough to hold its share of the grid's builds."""
 
@@ -106,7 +106,7 @@ class Meter:
         rest = "tracing" if model.tracer_config.strategy == "compiled" else "rest of tracing"
         tracer.trace = self.timed(rest, tracer.trace)
 
-        model.rendering_network.forward = self.timed("colours", model.rendering_network.forward)
+        model.rendering_network.forward = self.timed("colors", model.rendering_network.forward)
         count_evaluations(model.implicit_network, self._count)
 
     def _count(self, num_points: int) -> None:
@@ -154,7 +154,7 @@ class Contender:
         losses = self.loss(self.forward(batch.model_input), batch.ground_truth)
         self.optimizer.zero_grad()
         self.meter.timed("backward", losses["loss"].backward)()
-        self.meter.timed("optimiser", self.optimizer.step)()
+        self.meter.timed("optimizer", self.optimizer.step)()
 
     def turn(self, batches: Any) -> None:
         """Takes a turn and notes its mean seconds and evaluations a step, by stage."""

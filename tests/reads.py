@@ -33,7 +33,7 @@ def waits(function: Any, arguments: tuple[Any, ...]) -> bool:
 
 
 class ReadCounter(TorchDispatchMode):
-    """Notes where such operators are called; PyTorch's optimisers keep their step counts on the host.
+    """Notes where such operators are called; PyTorch's optimizers keep their step counts on the host.
 
     Attributes:
         places: Operator and the two innermost lines of ours, one a call.

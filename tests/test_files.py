@@ -116,7 +116,7 @@ def test_message_without_an_old_file(tmp_path: Path) -> None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def test_leftovers_of_killed_writers_are_recognised(tmp_path: Path) -> None:
+def test_leftovers_of_killed_writers_are_recognized(tmp_path: Path) -> None:
     for name in (".x.pth.0123abcd.tmp", "x.tmp", ".x.tmp", ".x.pth.0123ABCD.tmp", "x.pth"):
         (tmp_path / name).write_text("")
     assert [entry.name for entry in temporary_files(tmp_path)] == [".x.pth.0123abcd.tmp"]

@@ -14,7 +14,7 @@ from idr.geometry.quaternions import rotation_to_quaternion
 from idr.model.implicit_differentiable_renderer import IDRNetwork
 from idr.rendering import render_image, write_image
 from tests.evaluation.ball import (
-    GREY,
+    GRAY,
     HEIGHT,
     INTRINSICS,
     RADIUS,
@@ -48,7 +48,7 @@ def test_ball_pixel_by_pixel(ball, intrinsics):
     image = render_image(ball, intrinsics, pose, (HEIGHT, WIDTH))
     expected = exact_hit(unit_poses()[1])
     np.testing.assert_array_equal(image.hit.numpy(), expected)
-    np.testing.assert_allclose(image.rgb01[image.hit], GREY, atol=1e-6)
+    np.testing.assert_allclose(image.rgb01[image.hit], GRAY, atol=1e-6)
     assert (image.rgb[~image.hit] == 1).all()
     np.testing.assert_allclose(image.points[image.hit].norm(dim=1), RADIUS, atol=1e-5)
     np.testing.assert_allclose(image.sdf[image.hit], 0, atol=1e-5)

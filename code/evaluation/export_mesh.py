@@ -1,4 +1,4 @@
-"""Exports a coloured mesh; all it does is in ``idr.cli.export_mesh``."""
+"""Exports a colored mesh; all it does is in ``idr.cli.export_mesh``."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from typing import BinaryIO, cast
 from idr.errors import USER_ERRORS, OutputError
 
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
-"""Names of temporary files: hidden, and recognisable, so that what a killed process left can be swept."""
+"""Names of temporary files: hidden, and recognizable, so that what a killed process left can be swept."""
 
 _REMEDIES = {
     errno.ENOSPC: "free some space there, or write to another disk",

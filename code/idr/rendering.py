@@ -32,7 +32,7 @@ class RenderedImage:
     """One rendered view, on the CPU and without gradients.
 
     Attributes:
-        rgb: (H, W, 3) colours in [-1, 1], white (1) where no surface is hit.
+        rgb: (H, W, 3) colors in [-1, 1], white (1) where no surface is hit.
         hit: (H, W) bool, True where the ray hits the surface.
         points: (H, W, 3) end points of the rays in unit-sphere coordinates, on the surface where ``hit``.
         depth: (H, W) distance of the surface along the camera's optical axis in unit-sphere units,
@@ -48,7 +48,7 @@ class RenderedImage:
 
     @property
     def rgb01(self) -> Tensor:
-        """(H, W, 3) colours in [0, 1]."""
+        """(H, W, 3) colors in [0, 1]."""
         return ((self.rgb + 1.0) / 2.0).clamp(0.0, 1.0)
 
 
@@ -68,7 +68,7 @@ def render_image(
             ``network_object_mask`` (P,) and ``sdf_output`` (P, 1). It is called without gradients and
             enables them itself where it needs them.
         intrinsics: (4, 4) K; its device and dtype are the ones used.
-        pose: (4, 4) camera-to-world or (7,) quaternion (w, x, y, z) and centre, unit-sphere coordinates.
+        pose: (4, 4) camera-to-world or (7,) quaternion (w, x, y, z) and center, unit-sphere coordinates.
         img_res: Height and width in pixels.
         object_mask: (H * W,) bool mask handed to the model, or None for all inside. The published
             tracer ignores it in evaluation.
@@ -127,10 +127,10 @@ def render_image(
 
 
 def write_image(rgb01: Tensor, path: Path) -> None:
-    """Writes colours as an 8-bit PNG file, rounded to the nearest level, whole or not at all.
+    """Writes colors as an 8-bit PNG file, rounded to the nearest level, whole or not at all.
 
     Args:
-        rgb01: (H, W, 3) or (H, W) grey, in [0, 1]; values beyond are clipped.
+        rgb01: (H, W, 3) or (H, W) gray, in [0, 1]; values beyond are clipped.
         path: The file; missing folders are made.
 
     Raises:

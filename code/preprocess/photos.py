@@ -1,4 +1,4 @@
-"""From photographs to a coloured mesh and a report: ``python preprocess/photos.py FOLDER``."""
+"""From photographs to a colored mesh and a report: ``python preprocess/photos.py FOLDER``."""
 
 from __future__ import annotations
 

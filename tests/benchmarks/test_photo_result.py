@@ -38,7 +38,7 @@ def test_turned_photographs_cost_nothing(photo_result) -> None:
     turned = photo_result.turned_alike(found, truth)
     errors = camera_errors(found, turned, align_cameras(found, turned))
     assert errors.rotation_degrees.max() < 1e-6 and errors.translation.max() < 1e-9
-    np.testing.assert_array_equal(turned[:, :3, 2:], truth[:, :3, 2:])  # axes and centres stay
+    np.testing.assert_array_equal(turned[:, :3, 2:], truth[:, :3, 2:])  # axes and centers stay
 
 
 def test_silhouette_of_a_ball(photo_result) -> None:

@@ -45,9 +45,9 @@ def asked(side_by_side, tmp_path: Path):
 
 def angle(number: int, others: list[int]) -> float:
     """Least angle to other cameras, the slow way."""
-    centres = ball.unit_poses()[:, :3, 3]
+    centers = ball.unit_poses()[:, :3, 3]
     cosines = [
-        centres[number] @ centres[k] / np.linalg.norm(centres[number]) / np.linalg.norm(centres[k])
+        centers[number] @ centers[k] / np.linalg.norm(centers[number]) / np.linalg.norm(centers[k])
         for k in others
     ]
     return float(np.degrees(np.arccos(max(cosines))))
@@ -61,7 +61,7 @@ def test_held_out_views_have_their_figures_and_angles(side_by_side, asked) -> No
         exact, small = row["runs"].values()
         assert row["held_out"] and row["degrees"] == pytest.approx(angle(row["view"], training), abs=1e-3)
         assert exact["iou"] == 1 and small["iou"] < 0.75
-        assert exact["psnr"] == pytest.approx(-20 * np.log10(ball.PHOTO - ball.GREY), abs=1e-3)
+        assert exact["psnr"] == pytest.approx(-20 * np.log10(ball.PHOTO - ball.GRAY), abs=1e-3)
         assert small["psnr"] < exact["psnr"]
         assert exact["gaps_kept"] == exact["gaps"] and exact["thin_kept"] == exact["thin"] == small["thin"]
     assert found["means"]["0 ball"]["iou"] == 1
@@ -86,7 +86,7 @@ def test_rays_are_traced_as_in_training_where_asked(side_by_side, asked, monkeyp
     assert modes == [(False, pixels)] * 2
 
 
-def test_a_training_view_is_not_its_own_neighbour(side_by_side, asked) -> None:
+def test_a_training_view_is_not_its_own_neighbor(side_by_side, asked) -> None:
     (row,) = side_by_side.measure(asked("--views", "2"))["views"]
     assert not row["held_out"]
     assert row["degrees"] == pytest.approx(angle(2, [0, 3, 5]), abs=1e-3)
@@ -101,7 +101,7 @@ def test_picture_shows_photograph_and_runs_enlarged(side_by_side, asked, tmp_pat
     assert picture.shape == (3 * height, 3 * step - side_by_side.GAP, 3)
     assert (picture[:, : 3 * width] == round(255 * ball.PHOTO)).all()
     for left in (step, 2 * step):
-        assert (picture[:, left : left + 3 * width] == round(255 * ball.GREY)).all()
+        assert (picture[:, left : left + 3 * width] == round(255 * ball.GRAY)).all()
         assert (picture[:, left - side_by_side.GAP : left] == 255).all()
 
 
@@ -125,7 +125,7 @@ def test_normals_are_brightest_where_the_ball_faces_the_camera(side_by_side, ask
     side_by_side.measure(asked("--views", "1", "--show", "normals", "--out", str(out)))
     exact = iio.imread(out)[:, : ball.WIDTH, 0].astype(int)
     mask = ball.exact_hit(ball.unit_poses()[1])
-    middle = np.round(ball.INTRINSICS[:2, 2]).astype(int)  # the camera looks at the ball's centre
+    middle = np.round(ball.INTRINSICS[:2, 2]).astype(int)  # the camera looks at the ball's center
     assert exact[middle[1], middle[0]] == exact[mask].max() >= round(255 * 0.93)
     assert exact[mask].min() < 0.7 * exact[mask].max()
 

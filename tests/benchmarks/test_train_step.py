@@ -1,4 +1,4 @@
-"""`benchmarks/train_step.py --run`: steps go on where the run stopped, not from a fresh optimiser."""
+"""`benchmarks/train_step.py --run`: steps go on where the run stopped, not from a fresh optimizer."""
 
 from __future__ import annotations
 

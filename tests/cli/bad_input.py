@@ -61,18 +61,18 @@ Main = Callable[[Sequence[str]], int]
 
 def look_at_origin(position: Sequence[float]) -> np.ndarray:
     """(4, 4) camera-to-world pose at a position, in units of the bounding sphere, OpenCV axes."""
-    centre = np.asarray(position, dtype=float)
-    forward = -centre / np.linalg.norm(centre)
+    center = np.asarray(position, dtype=float)
+    forward = -center / np.linalg.norm(center)
     right = np.cross(forward, [0.1, 0.2, 1.0])
     right /= np.linalg.norm(right)
     pose = np.eye(4)
     pose[:3, :3] = np.column_stack((right, np.cross(forward, right), forward))
-    pose[:3, 3] = centre
+    pose[:3, 3] = center
     return pose
 
 
 def positions_around(count: int = NUM_VIEWS, distance: float = 3.0) -> list[np.ndarray]:
-    """Camera centres all around."""
+    """Camera centers all around."""
     k = np.arange(count) + 0.5
     z, turn = 1 - 2 * k / count, np.pi * (1 + 5**0.5) * k
     flat = np.sqrt(1 - z**2)
@@ -80,7 +80,7 @@ def positions_around(count: int = NUM_VIEWS, distance: float = 3.0) -> list[np.n
 
 
 def positions_on_ring(count: int = NUM_VIEWS, distance: float = 3.0) -> list[np.ndarray]:
-    """Camera centres in one plane."""
+    """Camera centers in one plane."""
     turn = np.linspace(0, 2 * np.pi, count, endpoint=False)
     return list(distance * np.column_stack((np.cos(turn), np.sin(turn), np.zeros(count))))
 
@@ -91,8 +91,8 @@ def silhouette(pose: np.ndarray, intrinsics: np.ndarray, size: tuple[int, int]) 
     pixels = np.stack((columns, rows, np.ones(size)), axis=-1)
     rays = pixels @ np.linalg.inv(intrinsics).T @ pose[:3, :3].T
     rays /= np.linalg.norm(rays, axis=-1, keepdims=True)
-    centre = pose[:3, 3]
-    return (centre @ centre - (rays @ centre) ** 2 < RADIUS**2) & (rays @ centre < 0)
+    center = pose[:3, 3]
+    return (center @ center - (rays @ center) ** 2 < RADIUS**2) & (rays @ center < 0)
 
 
 def camera_matrices(
@@ -121,7 +121,7 @@ def write_scene(
 
     Args:
         folder: The scene's folder; made anew.
-        positions: B camera centres in units of the bounding sphere.
+        positions: B camera centers in units of the bounding sphere.
         intrinsics: (3, 3) K.
         size: H and W.
 

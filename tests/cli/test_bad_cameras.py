@@ -264,13 +264,13 @@ def _dataset(root: Path, **options: object) -> SceneDataset:
 def _slow_rays(projection: np.ndarray, uv: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Rays through pixels by linear algebra alone, one by one: P's null space, and where P x ~ (u, v, 1)."""
     homogeneous = np.linalg.svd(projection)[2][-1]
-    centre = homogeneous[:3] / homogeneous[3]
+    center = homogeneous[:3] / homogeneous[3]
     directions = np.empty((len(uv), 3))
     for k, (column, row) in enumerate(uv):
         through = np.linalg.lstsq(projection[:, :3], np.array([column, row, 1.0]), rcond=None)[0]
         ahead = np.sign(np.linalg.det(projection[:, :3]))  # P and -P are one camera
         directions[k] = ahead * through / np.linalg.norm(through)
-    return directions, centre
+    return directions, center
 
 
 def _assert_rays_are_right(root: Path, img_res: tuple[int, int]) -> None:
@@ -280,10 +280,10 @@ def _assert_rays_are_right(root: Path, img_res: tuple[int, int]) -> None:
             _, sample, _ = dataset[index]
             directions, centers = pixel_rays(*(sample[key][None] for key in ("uv", "pose", "intrinsics")))
             projection = (archive[f"world_mat_{index}"] @ archive[f"scale_mat_{index}"])[:3]
-            wanted, centre = _slow_rays(projection, sample["uv"].numpy())
+            wanted, center = _slow_rays(projection, sample["uv"].numpy())
             # float32 poses and intrinsics: 6e-8 relative, times a focal length of 20 and a distance of 3
             np.testing.assert_allclose(directions[0], wanted, atol=1e-5)
-            np.testing.assert_allclose(centers[0], centre, atol=1e-5)
+            np.testing.assert_allclose(centers[0], center, atol=1e-5)
 
 
 def test_non_square_pixels_and_skew(project):

@@ -165,7 +165,7 @@ def empty_folder(folder: Path) -> list[str]:
     return []
 
 
-def colours_alike(folder: Path) -> list[str]:
+def colors_alike(folder: Path) -> list[str]:
     writers.write_nerfstudio(folder)
     for path in (folder / "images").iterdir():
         cv2.imwrite(str(path), np.full((spots.HEIGHT, spots.WIDTH, 3), 90, np.uint8))
@@ -268,7 +268,7 @@ WRONG: dict[str, tuple[Spoil, str]] = {
         mask_program("import sys, cv2, numpy as np; cv2.imwrite(sys.argv[2], np.ones((9, 7)))"),
         r"wrote a mask of 7 x 9 pixels for 0000\.png of 128 x 96",
     ),
-    "nothing to cut out": (colours_alike, r"no object could be told from its background"),
+    "nothing to cut out": (colors_alike, r"no object could be told from its background"),
     "points elsewhere": (far_points, r"view \d+ sees 0 of 50 sparse points"),
     "two points": (two_points, r"shape \(2, 3\); expected 10 or more points"),
     "no points for the sphere": (images(lambda f: 0, "--sphere", "points"), r"source has no sparse points"),
@@ -282,7 +282,7 @@ WRONG: dict[str, tuple[Spoil, str]] = {
     ),
     "par line short": (par(lambda t: t.rsplit(" ", 1)[0]), r"ball0006\.png is followed by 20 numbers"),
     "npz short of a camera": (npz(lambda a: a.pop("world_mat_5")), r"lacks world_mat_5"),
-    "npz without a centre": (
+    "npz without a center": (
         npz(lambda a: a.update(world_mat_2=np.diag([1.0, 1, 0, 1]))),
         r"world_mat_2: .*singular",
     ),

@@ -127,7 +127,7 @@ def _to_float(scene: Path) -> None:
         pytest.param(
             _fill(MASK, 127),
             [MASK, "the mask is empty", "expected white on the object"],
-            id="grey-mask-below-the-rule",
+            id="gray-mask-below-the-rule",
         ),
         pytest.param(
             _fill(MASK, 255),
@@ -211,7 +211,7 @@ def _rgba(pixels: np.ndarray) -> np.ndarray:
     "convert",
     [
         pytest.param(lambda scene: _each(scene, "image", _rgba), id="rgba-images"),
-        pytest.param(lambda scene: _each(scene, "image", lambda p: p[..., 0]), id="grey-images"),
+        pytest.param(lambda scene: _each(scene, "image", lambda p: p[..., 0]), id="gray-images"),
         pytest.param(
             lambda scene: _each(scene, "image", lambda p: p[..., 0].astype(np.uint16) * 257),
             id="16-bit-images",

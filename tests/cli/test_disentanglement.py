@@ -13,7 +13,7 @@ from idr.cli.disentanglement import build_parser, main
 
 @pytest.fixture
 def root(tmp_path, monkeypatch):
-    """A project with the ball's scene and two published-style pretrained runs: two balls, two colours."""
+    """A project with the ball's scene and two published-style pretrained runs: two balls, two colors."""
     monkeypatch.setattr(idr.conf.files, "project_root", lambda: tmp_path)
     monkeypatch.chdir(tmp_path)
     ball.write_scene(tmp_path)
@@ -43,14 +43,14 @@ def test_published_flags_and_defaults():
     assert arguments["checkpoint"] == "2000" and arguments["frames"] == 30
 
 
-def test_default_runs_give_geometry_of_one_and_colour_of_the_other(root, capsys):
+def test_default_runs_give_geometry_of_one_and_color_of_the_other(root, capsys):
     assert mix(root, "--frames", "4", "--video", "film.gif") == 0
     folder = root / "evals_disentanglement" / "ball_3_8" / "novel_views_rendering"
     assert sorted(p.name for p in folder.iterdir()) == [f"eval_{i:03d}.png" for i in range(4)]
-    colour = np.round((np.array([0.6, -0.2, -1.0]) + 1) / 2 * 255)
+    color = np.round((np.array([0.6, -0.2, -1.0]) + 1) / 2 * 255)
     for frame in map(iio.imread, sorted(folder.iterdir())):
         inside = (frame != 255).any(axis=2)
-        np.testing.assert_array_equal(frame[inside], np.broadcast_to(colour, (inside.sum(), 3)))
+        np.testing.assert_array_equal(frame[inside], np.broadcast_to(color, (inside.sum(), 3)))
         # A ball of radius 0.5 at distance 3.8 to 4.2: its disc has radius about f tan(asin(r / d)).
         radius = 41 * np.tan(np.arcsin(0.5 / np.array([4.3, 3.7])))
         assert np.pi * radius[0] ** 2 * 0.85 < inside.sum() < np.pi * radius[1] ** 2 * 1.15

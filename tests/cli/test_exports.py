@@ -20,10 +20,10 @@ import idr.conf.files
 import idr.runs.folders
 from idr.cli import export_cameras, export_mesh, render_path
 from idr.geometry.cameras import pose_matrix, project_points
-from idr.importers.recognise import read_source
+from idr.importers.recognize import read_source
 
 CODE = Path(idr.conf.files.__file__).parents[2]
-DRIFTED_BALL = {"radius": DRIFT_SCALE * ball.RADIUS, "centre": DRIFT_SHIFT.tolist()}
+DRIFTED_BALL = {"radius": DRIFT_SCALE * ball.RADIUS, "center": DRIFT_SHIFT.tolist()}
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def files_of(root):
 # ---- meshes
 
 
-def test_mesh_in_world_coordinates_with_colours(root, capsys):
+def test_mesh_in_world_coordinates_with_colors(root, capsys):
     ball.write_run(root / "exps", rgb=(0.6, -0.2, -1.0))
     assert mesh(root, "--out", "ball.glb", "new/ball.ply", "ball.obj") == 0
     out = capsys.readouterr().out
@@ -119,7 +119,7 @@ def test_mesh_in_unit_coordinates_goes_to_evals(root, capsys):
     found = trimesh.load(path, process=False, force="mesh")
     np.testing.assert_allclose(np.linalg.norm(found.vertices, axis=1), ball.RADIUS, rtol=0.04)
     picture = np.asarray(found.visual.material.baseColorTexture)
-    assert picture.shape[:2] == (64, 64) and (picture[..., :3] == round(ball.GREY * 255)).all()
+    assert picture.shape[:2] == (64, 64) and (picture[..., :3] == round(ball.GRAY * 255)).all()
     assert mesh(root, *flags) == 2
     assert f"{path} is there already: add --force" in capsys.readouterr().err
     assert mesh(root, *flags, "--force") == 0
@@ -140,7 +140,7 @@ def test_mesh_of_trained_cameras_is_aligned(root):
         (("--out", "ball.ply", "--texture", "64"), "PLY holds no texture"),
         (("--out", "data"), "expected a name ending"),
         (("--texture", "8"), "--texture 8: expected 16 to"),
-        (("--texture", "64", "--colors", "none"), "expected colours to bake"),
+        (("--texture", "64", "--colors", "none"), "expected colors to bake"),
         (("--faces", "3"), "--faces 3: expected at least 4"),
         (("--resolution", "1"), "--resolution 1"),
         (("--chunk_points", "0"), "--chunk_points 0"),
@@ -268,8 +268,8 @@ def test_orbit_of_all_outputs_with_films(root, capsys):
         assert (root / film).is_file()
     record = json.loads((folder / "path.json").read_text())
     assert (record["w"], record["h"], len(record["frames"])) == (16, 12, 4)
-    centres = np.array([frame["transform_matrix"] for frame in record["frames"]])[:, :3, 3]
-    np.testing.assert_allclose(np.linalg.norm(centres - ball.OFFSET, axis=1), 3 * ball.SCALE)
+    centers = np.array([frame["transform_matrix"] for frame in record["frames"]])[:, :3, 3]
+    np.testing.assert_allclose(np.linalg.norm(centers - ball.OFFSET, axis=1), 3 * ball.SCALE)
     assert record["depth"]["at_1"] == pytest.approx(2 * ball.SCALE)
     # A ball seen from everywhere alike: its disc of radius f tan(asin(r / d)) at half size.
     area = np.pi * (41 / 2 * np.tan(np.arcsin(0.6 / 3))) ** 2
@@ -278,7 +278,7 @@ def test_orbit_of_all_outputs_with_films(root, capsys):
 
 
 def test_recorded_path_renders_the_same_again(root):
-    ball.write_run(root / "exps", centre=(0.1, 0.2, -0.1))
+    ball.write_run(root / "exps", center=(0.1, 0.2, -0.1))
     views = ("--path", "views", "--key_views", "0", "2", "1", "--frames", "5")
     assert paths(root, *views, "--outputs", "color", "mask", "--out", "first") == 0
     flags = ("--path", "first/path.json", "--outputs", "color", "mask", "--out", "second")
@@ -315,8 +315,8 @@ def test_appearance_of_another_run(root, capsys):
     assert f"appearance: {other}" in capsys.readouterr().out
     frame = iio.imread(root / "way" / "color_0000.png")
     inside = (frame != 255).any(axis=2)
-    colour = np.round((np.array([0.6, -0.2, -1.0]) + 1) / 2 * 255)
-    np.testing.assert_array_equal(frame[inside], np.broadcast_to(colour, (inside.sum(), 3)))
+    color = np.round((np.array([0.6, -0.2, -1.0]) + 1) / 2 * 255)
+    np.testing.assert_array_equal(frame[inside], np.broadcast_to(color, (inside.sum(), 3)))
     assert inside.any()
 
 

@@ -91,13 +91,13 @@ def test_the_printed_training_command_is_understood(source: Path, capsys) -> Non
     assert arguments.scan_id == 7 and arguments.data_root == str(scene_of(source).parents[1])
 
 
-def test_alpha_is_the_mask_and_its_colours_do_not_bleed(tmp_path: Path) -> None:
+def test_alpha_is_the_mask_and_its_colors_do_not_bleed(tmp_path: Path) -> None:
     projectors = writers.write_blender(tmp_path / "source")
     for k, projector in enumerate(projectors):
         path = tmp_path / "source" / "train" / f"r_{k}.png"
         alpha = spots.silhouette(projector)
-        colours = np.where(alpha[..., None] > 0, np.uint8(200), np.uint8(0)).repeat(3, axis=2)
-        cv2.imwrite(str(path), np.dstack([colours, alpha]))
+        colors = np.where(alpha[..., None] > 0, np.uint8(200), np.uint8(0)).repeat(3, axis=2)
+        cv2.imwrite(str(path), np.dstack([colors, alpha]))
     assert call(tmp_path / "source", "--downscale", "3") == 0
     scene = scene_of(tmp_path / "source")
     for k, projector in enumerate(projectors):

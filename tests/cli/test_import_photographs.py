@@ -78,9 +78,9 @@ def test_rough_cameras_are_off_by_what_was_asked_for(imported: Path) -> None:
         read_cameras(scene_of(imported) / name, VIEWS) for name in ("cameras.npz", "cameras_linear_init.npz")
     ]
     assert np.array_equal(both[0].scale_mats, both[1].scale_mats)
-    centre = both[0].scale_mats[0][:3, 3]
+    center = both[0].scale_mats[0][:3, 3]
     moved = np.linalg.norm(exact[:, :3, 3] - rough[:, :3, 3], axis=1)
-    share = moved / np.linalg.norm(exact[:, :3, 3] - centre, axis=1)
+    share = moved / np.linalg.norm(exact[:, :3, 3] - center, axis=1)
     assert (share > 0.0149).all() and (share < 0.0451).all()
 
 
@@ -240,7 +240,7 @@ WRONG = {
     ),
     "work folder taken": (foreign_work_folder, r"reconstruction_scan7 exists and holds no reconstruction"),
     "masks missing": (flags("--masks", "nowhere"), r"no folder .*nowhere"),
-    "pixel centre": (flags("--pixel_centre", "0"), r"--pixel_centre is for cameras that are given"),
+    "pixel center": (flags("--pixel_center", "0"), r"--pixel_center is for cameras that are given"),
     "both rough": (flags("--rough_cameras", "--rough_from", "x"), r"both --rough_cameras and --rough_from"),
     "no threads": (flags("--threads", "0"), r"--threads 0: expected a whole number of 1 or more"),
 }

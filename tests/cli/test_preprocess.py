@@ -70,7 +70,7 @@ def test_preprocess_writes_what_training_reads(scene, capsys):
     original = (scene / "cameras.npz").read_bytes()
     assert preprocess_cameras.main(["--source_dir", str(scene)]) == 0
     out = capsys.readouterr().out
-    assert f"scan7: {VIEWS} views: centre = (" in out and "; radius = " in out
+    assert f"scan7: {VIEWS} views: center = (" in out and "; radius = " in out
     assert "mean IoU" in out and "margin" in out
     assert f"wrote {VIEWS} scale_mats to {scene / 'cameras.npz'}" in out
     assert (scene / "cameras_backup.npz").read_bytes() == original
@@ -215,9 +215,9 @@ class TestCheckScene:
         picture = cv2.imread(str(scene / "check" / "check_3.png"))
         sheet = cv2.imread(str(scene / "check" / "contact_sheet.png"))
         assert picture.shape[0] >= IMAGE_SIZE[0] and sheet.shape[1] == 3 * 480
-        for colour in ((64, 220, 64), (255, 210, 0), (255, 40, 200)):  # mask, sphere, hull, RGB
+        for color in ((64, 220, 64), (255, 210, 0), (255, 40, 200)):  # mask, sphere, hull, RGB
             assert (
-                np.abs(picture[..., ::-1].astype(int) - colour).max(axis=-1) < 70
+                np.abs(picture[..., ::-1].astype(int) - color).max(axis=-1) < 70
             ).any()  # lines are smoothed
 
     @pytest.mark.parametrize(

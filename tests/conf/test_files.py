@@ -169,7 +169,7 @@ def test_missing_conf_lists_both_places_and_what_there_is(
 
 
 def test_project_root_is_the_checkout() -> None:
-    assert (project_root() / "code" / "idr" / "config.py").is_file()
+    assert (project_root() / "code" / "idr" / "errors.py").is_file()
 
 
 # ---- blocks

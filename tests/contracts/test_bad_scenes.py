@@ -1,4 +1,4 @@
-"""docs/troubleshooting.md lists every way in which the tests spoil a scene to import, with what is said of it."""
+"""docs/troubleshooting.md lists every way in which the tests spoil a scene, with the message."""
 
 from __future__ import annotations
 

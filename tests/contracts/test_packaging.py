@@ -177,6 +177,6 @@ def test_ci_runs_linters_and_tests() -> None:
     ]
 
 
-def test_licence_is_mit() -> None:
+def test_license_is_mit() -> None:
     assert PROJECT["license"] == {"text": "MIT"}
     assert (ROOT / "LICENSE").read_text().startswith("MIT License\n")

@@ -24,7 +24,7 @@ PUBLISHED_KEYS = {
 
 
 class Training:
-    """A model, poses and their optimisers in the published shape, with a few steps done."""
+    """A model, poses and their optimizers in the published shape, with a few steps done."""
 
     def __init__(self, seed: int, steps: int = 3) -> None:
         torch.manual_seed(seed)

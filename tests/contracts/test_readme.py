@@ -124,6 +124,6 @@ def test_library_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     exec(example, values)
     assert np.abs(values["run"].sdf(values["points"])).max() < 0.01  # half a cell of the mesh's grid
     assert np.allclose(np.linalg.norm(values["normals"], axis=1), 1, atol=1e-4)
-    assert ((values["colours"] >= 0) & (values["colours"] <= 1)).all()
+    assert ((values["colors"] >= 0) & (values["colors"] <= 1)).all()
     assert values["image"].rgb01.shape == (16, 20, 3) and values["image"].hit.any()
     assert values["idr"] is idr

@@ -117,18 +117,18 @@ def test_jpeg(tmp_path, smooth, ending):
     assert np.abs(found - smooth).max() <= 10  # quality 95 and halved chroma; a swap of channels errs by 100
 
 
-def test_alpha_is_dropped_and_colours_under_it_stay(tmp_path, rgb):
+def test_alpha_is_dropped_and_colors_under_it_stay(tmp_path, rgb):
     alpha = np.random.default_rng(1).integers(0, 256, SHAPE).astype(np.uint8)
     iio.imwrite(tmp_path / "a.png", np.dstack((rgb, alpha)))
     np.testing.assert_array_equal(load_rgb(tmp_path / "a.png"), rgb)
 
 
-def test_grey_is_repeated(tmp_path, rgb):
-    grey = rgb[..., 0]
-    wanted = np.dstack((grey, grey, grey))
-    iio.imwrite(tmp_path / "grey.png", grey)
-    Image.fromarray(np.dstack((grey, rgb[..., 1])), "LA").save(tmp_path / "grey_alpha.png")
-    for name in ("grey.png", "grey_alpha.png"):
+def test_gray_is_repeated(tmp_path, rgb):
+    gray = rgb[..., 0]
+    wanted = np.dstack((gray, gray, gray))
+    iio.imwrite(tmp_path / "gray.png", gray)
+    Image.fromarray(np.dstack((gray, rgb[..., 1])), "LA").save(tmp_path / "gray_alpha.png")
+    for name in ("gray.png", "gray_alpha.png"):
         np.testing.assert_array_equal(load_rgb(tmp_path / name), wanted)
 
 
@@ -140,7 +140,7 @@ def test_16_bits_become_the_nearest_of_8(tmp_path):
         np.testing.assert_array_equal(load_rgb(tmp_path / f"a{ending}")[..., 1], wanted)
 
 
-def test_16_bit_colour(tmp_path, rgb):
+def test_16_bit_color(tmp_path, rgb):
     """Whole levels: nothing is rounded, whichever of its bytes a decoder keeps."""
     wide = rgb.astype(np.uint16) * 257
     cv2.imwrite(str(tmp_path / "a.png"), wide[..., ::-1])
@@ -161,7 +161,7 @@ def test_floats(tmp_path, rgb):
 
 
 def test_palettes(tmp_path, rgb):
-    few = rgb // 128 * 255  # eight colours
+    few = rgb // 128 * 255  # eight colors
     image = Image.fromarray(few).quantize(8)
     image.save(tmp_path / "a.png")
     image.save(tmp_path / "clear.png", transparency=0)
@@ -173,7 +173,7 @@ def test_palettes(tmp_path, rgb):
 @pytest.mark.parametrize(
     "mode, ending", [("CMYK", ".jpg"), ("CMYK", ".tif"), ("YCbCr", ".tif"), ("LAB", ".tif")]
 )
-def test_other_colour_spaces(tmp_path, smooth, mode, ending):
+def test_other_color_spaces(tmp_path, smooth, mode, ending):
     if mode == "LAB":
         image = Image.new("LAB", SHAPE[::-1], (255, 128, 128))  # white
         smooth = np.full_like(smooth, 255)
@@ -252,26 +252,26 @@ def test_mask_of_any_kind(tmp_path, disc, kind):
 def test_threshold_is_between_127_and_128(tmp_path):
     levels = np.arange(256, dtype=np.uint8).reshape(16, 16)
     np.testing.assert_array_equal(load_mask(save(tmp_path / "m.png", levels)), levels >= 128)
-    rgb = np.dstack([levels] * 3)  # the weights of grey sum to one: no level may be lost in rounding
+    rgb = np.dstack([levels] * 3)  # the weights of gray sum to one: no level may be lost in rounding
     np.testing.assert_array_equal(load_mask(save(tmp_path / "m3.png", rgb)), levels >= 128)
 
 
-def test_colour_counts_by_its_grey_value(tmp_path):
+def test_color_counts_by_its_gray_value(tmp_path):
     """Luma: green is bright, red and blue are dark."""
     pixels = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 0]]], np.uint8)
     np.testing.assert_array_equal(load_mask(save(tmp_path / "m.png", pixels)), [[False, True, False, True]])
 
 
-def test_transparency_is_the_mask_where_colours_say_nothing(tmp_path, disc, rgb):
+def test_transparency_is_the_mask_where_colors_say_nothing(tmp_path, disc, rgb):
     alpha = disc.astype(np.uint8) * 255
     for level in (0, 255):
         flat = np.full((*SHAPE, 3), level, np.uint8)
         np.testing.assert_array_equal(load_mask(save(tmp_path / "m.png", np.dstack((flat, alpha)))), disc)
-    grey_alpha = np.dstack((np.full(SHAPE, 255, np.uint8), alpha))
-    np.testing.assert_array_equal(load_mask(save(tmp_path / "la.png", grey_alpha, "LA")), disc)
+    gray_alpha = np.dstack((np.full(SHAPE, 255, np.uint8), alpha))
+    np.testing.assert_array_equal(load_mask(save(tmp_path / "la.png", gray_alpha, "LA")), disc)
 
 
-def test_transparency_cuts_a_mask_that_colours_give(tmp_path, disc):
+def test_transparency_cuts_a_mask_that_colors_give(tmp_path, disc):
     left = np.zeros(SHAPE, bool)
     left[:, :9] = True
     pixels = np.dstack([disc.astype(np.uint8) * 255] * 3 + [left.astype(np.uint8) * 255])

@@ -189,9 +189,9 @@ def test_trained_cameras_start_from_the_noisy_file_with_its_own_scale_mat(scene)
     for i, position in enumerate(positions_around()):
         exact = look_at_origin(position)
         np.testing.assert_allclose(matrices[i, :3, :3], exact[:3, :3], atol=1e-5)
-        world_centre = SCALE * position * (1 + 0.01 * (-1) ** i) + OFFSET
+        world_center = SCALE * position * (1 + 0.01 * (-1) ** i) + OFFSET
         np.testing.assert_allclose(
-            matrices[i, :3, 3], (world_centre - scale_mat[:3, 3]) / (1.5 * SCALE), atol=1e-5
+            matrices[i, :3, 3], (world_center - scale_mat[:3, 3]) / (1.5 * SCALE), atol=1e-5
         )
 
 

@@ -79,15 +79,15 @@ def test_held_out_views_look_from_all_sides():
     assert between.min() > 60
 
 
-@pytest.mark.parametrize("centre", [(0.0, 0.0, 3.0), (0.0, 0.0, -3.0), (2.0, -1.0, 0.5)])
-def test_a_camera_looks_at_its_target_upright(centre):
-    pose = look_at(np.array(centre), np.array([0.1, 0.0, 0.2]))
+@pytest.mark.parametrize("center", [(0.0, 0.0, 3.0), (0.0, 0.0, -3.0), (2.0, -1.0, 0.5)])
+def test_a_camera_looks_at_its_target_upright(center):
+    pose = look_at(np.array(center), np.array([0.1, 0.0, 0.2]))
     np.testing.assert_allclose(pose[:3, :3] @ pose[:3, :3].T, np.eye(3), atol=ROUNDING)
     assert np.linalg.det(pose[:3, :3]) == pytest.approx(1)
     in_camera = np.linalg.inv(pose) @ [0.1, 0.0, 0.2, 1.0]
     np.testing.assert_allclose(in_camera[:2], 0, atol=ROUNDING)
     assert in_camera[2] > 0
-    assert pose[1 if abs(centre[2]) > 2.5 else 2, 1] < 0  # y is down
+    assert pose[1 if abs(center[2]) > 2.5 else 2, 1] < 0  # y is down
 
 
 def test_disturbed_cameras_are_off_by_what_was_asked():

@@ -1,4 +1,4 @@
-"""The built-in scene: its object, its colours and its exact pictures."""
+"""The built-in scene: its object, its colors and its exact pictures."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from idr.demo.render import (
 from idr.demo.scene import exact_forward
 from idr.demo.teapot import (
     BOUNDING_RADIUS,
-    HANDLE_CENTRE,
+    HANDLE_CENTER,
     gradient,
     normal,
     project_to_surface,
@@ -91,12 +91,12 @@ def test_the_object_is_closed_with_one_hole_and_inside_its_ball():
 
 
 def test_one_can_see_through_the_handle_and_the_object_is_not_convex():
-    middle = HANDLE_CENTRE + (-0.07, 0.0, 0.0)
+    middle = HANDLE_CENTER + (-0.07, 0.0, 0.0)
     origin = (middle + (0.0, -3.0, 0.0))[None]
     for shift in (-0.04, 0.0, 0.04):
         _, hit = intersect(origin + (shift, 0.0, shift), np.array([[0.0, 1.0, 0.0]]))
         assert not hit[0]
-    grip, belly = HANDLE_CENTRE - (0.2, 0.0, 0.0), np.zeros(3)
+    grip, belly = HANDLE_CENTER - (0.2, 0.0, 0.0), np.zeros(3)
     assert sdf(grip[None])[0] < 0 and sdf(belly[None])[0] < 0
     assert (sdf(np.linspace(grip, belly, 100)) > 0).any()
 
@@ -125,8 +125,8 @@ def test_parts_left_out_for_speed_change_nothing():
     )
     beads = np.full_like(x, np.inf)
     for azimuth in 2 * np.pi / synthetic_object.NUM_BEADS * np.arange(synthetic_object.NUM_BEADS):
-        centre = synthetic_object.LID_RING_RADIUS * np.array([np.cos(azimuth), np.sin(azimuth)])
-        ball = np.sqrt((x - centre[0]) ** 2 + (y - centre[1]) ** 2 + (z - synthetic_object.LID_HEIGHT) ** 2)
+        center = synthetic_object.LID_RING_RADIUS * np.array([np.cos(azimuth), np.sin(azimuth)])
+        ball = np.sqrt((x - center[0]) ** 2 + (y - center[1]) ** 2 + (z - synthetic_object.LID_HEIGHT) ** 2)
         beads = np.minimum(beads, ball - 0.028)
     joined = synthetic_object.smooth_union(synthetic_object.smooth_union(body, spout, 0.06), handle, 0.045)
     whole = synthetic_object.smooth_union(joined, np.minimum(dome, beads), 0.012)
@@ -143,18 +143,18 @@ def test_gradient_and_projection():
     assert (sdf(points + 1e-4 * outwards) > 0).all() and (sdf(points - 1e-4 * outwards) < 0).all()
 
 
-# Colours
+# Colors
 
 
-def test_highlights_move_with_the_viewer_and_colours_stay_in_range():
+def test_highlights_move_with_the_viewer_and_colors_stay_in_range():
     points = project_to_surface(extract(sdf, 0.87, 40)[0])
     normals = normal(points)
     views = np.random.default_rng(0).standard_normal((2, len(points), 3))
     views += 3 * normals
     views /= np.linalg.norm(views, axis=2, keepdims=True)
     seen = [shade(points, normals, view) for view in views]
-    for colour in (*seen, albedo(points)):
-        assert colour.shape == points.shape and colour.min() >= 0 and colour.max() <= 1
+    for color in (*seen, albedo(points)):
+        assert color.shape == points.shape and color.min() >= 0 and color.max() <= 1
     assert np.abs(seen[0] - seen[1]).max() > 0.2
     assert np.array_equal(seen[0], shade(points, normals, views[0]))
     assert albedo(points).std(axis=0).min() > 0.1  # a texture, not a tint
@@ -205,9 +205,9 @@ def test_rays_are_those_of_the_geometry_module():
     intrinsics = camera_intrinsics((128, 160))
     uv = np.array([[0.0, 0.0], [159.0, 3.0], [71.5, 64.25]])
     origin, directions = camera_rays(intrinsics, VIEW, uv)
-    theirs, centre = pixel_rays(*(torch.from_numpy(value)[None] for value in (uv, VIEW, intrinsics)))
+    theirs, center = pixel_rays(*(torch.from_numpy(value)[None] for value in (uv, VIEW, intrinsics)))
     np.testing.assert_allclose(directions, theirs[0], atol=ROUNDING)
-    np.testing.assert_allclose(origin, centre[0], atol=ROUNDING)
+    np.testing.assert_allclose(origin, center[0], atol=ROUNDING)
 
 
 def test_a_pixel_is_the_average_of_its_samples():
@@ -217,15 +217,15 @@ def test_a_pixel_is_the_average_of_its_samples():
     picture = render(intrinsics, VIEW, shape, samples)
     assert 0 < (picture.coverage[row] > 0).sum() < shape[1]
     for column in range(shape[1]):
-        colours = []
+        colors = []
         for i in range(samples):
             for j in range(samples):
                 at = [column + (j - 0.5) / 2, row + (i - 0.5) / 2]
                 origin, direction = camera_rays(intrinsics, VIEW, np.array([at]))
                 depth, hit = intersect(origin[None], direction)
                 point = origin + depth[:, None] * direction
-                colours.append(shade(point, normal(point), -direction)[0] if hit[0] else np.ones(3))
-        np.testing.assert_allclose(picture.rgb[row, column], np.mean(colours, axis=0), atol=1e-6)
+                colors.append(shade(point, normal(point), -direction)[0] if hit[0] else np.ones(3))
+        np.testing.assert_allclose(picture.rgb[row, column], np.mean(colors, axis=0), atol=1e-6)
 
 
 def test_exact_forward_is_the_pictures_surface_behind_the_models_seam():

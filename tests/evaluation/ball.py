@@ -1,4 +1,4 @@
-"""A scene and a network whose every number is known: one ball of one colour, in closed form.
+"""A scene and a network whose every number is known: one ball of one color, in closed form.
 
 The network is a class of the tests' own, named in the conf as a user would name his.
 """
@@ -19,7 +19,7 @@ from idr.runs.folders import CheckpointFolder, checkpoint_name, create_run
 HEIGHT, WIDTH = 24, 32
 NUM_VIEWS = 6
 RADIUS = 0.6
-GREY = 102 / 255  # what the network renders; exact in 8 bits
+GRAY = 102 / 255  # what the network renders; exact in 8 bits
 PHOTO = 153 / 255  # what the photographs show: 51 levels, 0.2, brighter
 SCALE, OFFSET = 120.0, np.array([30.0, -50.0, 600.0])
 
@@ -31,24 +31,24 @@ class BallField(nn.Module):
 
     def __init__(self, num_features: int) -> None:
         super().__init__()
-        self.centre = nn.Parameter(torch.zeros(3))
+        self.center = nn.Parameter(torch.zeros(3))
         self.radius = nn.Parameter(torch.tensor(RADIUS))
         self.num_features = num_features
 
     def forward(self, x):
-        distance = (x - self.centre).norm(dim=1, keepdim=True) - self.radius
+        distance = (x - self.center).norm(dim=1, keepdim=True) - self.radius
         return torch.cat((distance, x.new_zeros(len(x), self.num_features)), dim=1)
 
     def gradient(self, x):
-        return functional.normalize(x - self.centre, dim=1).unsqueeze(1)
+        return functional.normalize(x - self.center, dim=1).unsqueeze(1)
 
 
 class Paint(nn.Module):
-    """One colour, for points with a certain number of features."""
+    """One color, for points with a certain number of features."""
 
     def __init__(self, num_features: int) -> None:
         super().__init__()
-        self.rgb = nn.Parameter(torch.full((3,), GREY * 2 - 1))
+        self.rgb = nn.Parameter(torch.full((3,), GRAY * 2 - 1))
         self.num_features = num_features
 
     def forward(self, points, normals, view_dirs, features):
@@ -68,7 +68,7 @@ class BallModel(nn.Module):
 
     def forward(self, inputs):
         directions, centers = pixel_rays(inputs["uv"], inputs["pose"], inputs["intrinsics"])
-        v, c = directions[0], centers[0] - self.implicit_network.centre
+        v, c = directions[0], centers[0] - self.implicit_network.center
         along = v @ c
         under_root = along**2 - (c @ c - self.implicit_network.radius**2)
         hit = (under_root > 0) & (self.implicit_network.radius > 0)
@@ -118,8 +118,8 @@ def exact_hit(pose):
         for column in range(WIDTH):
             ray = pose[:3, :3] @ np.linalg.solve(INTRINSICS, [column, row, 1.0])
             ray /= np.linalg.norm(ray)
-            centre = pose[:3, 3]
-            hit[row, column] = centre @ centre - (centre @ ray) ** 2 < RADIUS**2
+            center = pose[:3, 3]
+            hit[row, column] = center @ center - (center @ ray) ** 2 < RADIUS**2
     return hit
 
 
@@ -169,12 +169,12 @@ model {{ feature_vector_size = {features}, ray_tracer {{ object_bounding_sphere 
 
 
 def write_run(
-    exps: Path, name: str = "ball_3", centre=(0, 0, 0), radius=RADIUS, poses=None, rgb=None
+    exps: Path, name: str = "ball_3", center=(0, 0, 0), radius=RADIUS, poses=None, rgb=None
 ) -> Path:
     """Saves a network as epoch 7 of a new run, with trained cameras if (B, 7) ``poses`` are given."""
     model = BallModel({"feature_vector_size": 4})
     with torch.no_grad():
-        model.implicit_network.centre.copy_(torch.tensor(centre))
+        model.implicit_network.center.copy_(torch.tensor(center))
         model.implicit_network.radius.fill_(radius)
         if rgb is not None:
             model.rendering_network.rgb.copy_(torch.tensor(rgb))

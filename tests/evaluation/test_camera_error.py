@@ -66,7 +66,7 @@ def test_exact_cameras_are_recovered(count, scale):
 
 @pytest.mark.parametrize("seed", range(12))
 def test_fit_equals_scipy(seed):
-    """Some with outliers, some without; 1e-6 of the centres' extent."""
+    """Some with outliers, some without; 1e-6 of the centers' extent."""
     rng = np.random.default_rng(seed)
     pred = random_poses(rng, 4 + 3 * seed)
     truth = disturbed(
@@ -123,8 +123,8 @@ def test_outliers_do_not_move_the_rest():
     alignment = align_cameras(pred, truth)
     assert camera_errors(pred, truth, alignment).translation[4:].max() < 1e-6
 
-    centred = pred[:, :3, 3] - pred[:, :3, 3].mean(axis=0)
-    scale = (centred * truth[:, :3, 3]).sum() / (centred**2).sum()
+    centered = pred[:, :3, 3] - pred[:, :3, 3].mean(axis=0)
+    scale = (centered * truth[:, :3, 3]).sum() / (centered**2).sum()
     squares = dataclasses.replace(
         alignment, scale=scale, translation=truth[:, :3, 3].mean(axis=0) - scale * pred[:, :3, 3].mean(axis=0)
     )
@@ -152,7 +152,7 @@ class TestDegenerateSets:
         np.testing.assert_allclose(camera_errors(pred, truth, alignment).translation, [2.0, 2.0])
 
     @pytest.mark.parametrize("offset", [0.0, 1e3])
-    def test_predicted_centres_coincide(self, offset):
+    def test_predicted_centers_coincide(self, offset):
         rng = np.random.default_rng(0)
         pred, truth = random_poses(rng, 6), random_poses(rng, 6)
         pred[:, :3, 3] = offset
@@ -161,7 +161,7 @@ class TestDegenerateSets:
         assert np.isfinite(alignment.matrix).all()
         assert camera_errors(pred, truth, alignment).translation.mean() < 3.0
 
-    def test_true_centres_coincide(self):
+    def test_true_centers_coincide(self):
         rng = np.random.default_rng(0)
         pred, truth = random_poses(rng, 6), random_poses(rng, 6)
         truth[:, :3, 3] = 7.0
@@ -169,7 +169,7 @@ class TestDegenerateSets:
         assert alignment.scale == 0.0
         assert camera_errors(pred, truth, alignment).translation.max() < 1e-12
 
-    def test_all_centres_coincide(self):
+    def test_all_centers_coincide(self):
         pred = poses_of(np.tile(np.eye(3), (3, 1, 1)), np.full((3, 3), 2.0))
         truth = poses_of(np.tile(np.eye(3), (3, 1, 1)), np.full((3, 3), 5.0))
         alignment = align_cameras(pred, truth)

@@ -38,9 +38,9 @@ def plane(height=0.0, size=1.0):
 @settings(max_examples=40, deadline=None)
 def test_distances_equal_brute_force_on_random_triangles(seed, num_triangles, spread):
     generator = np.random.default_rng(seed)
-    centres = generator.uniform(-1, 1, (num_triangles, 1, 3))
+    centers = generator.uniform(-1, 1, (num_triangles, 1, 3))
     sizes = spread * 10 ** generator.uniform(-3, 0, (num_triangles, 1, 1))  # three decades of triangle sizes
-    triangles = centres + sizes * generator.standard_normal((num_triangles, 3, 3))
+    triangles = centers + sizes * generator.standard_normal((num_triangles, 3, 3))
     points = generator.uniform(-1.5, 1.5, (40, 3))
     ours = point_to_mesh_distance(
         points, triangles.reshape(-1, 3), np.arange(3 * num_triangles).reshape(-1, 3)

@@ -93,7 +93,7 @@ def test_missing_or_broken_official_data(miniature, capsys, name):
     assert not (folder / "ours_scores.json").exists()
 
 
-def test_thinning_leaves_neither_gaps_nor_neighbours():
+def test_thinning_leaves_neither_gaps_nor_neighbors():
     points = points_on_triangles(square(0.0), 0.2)
     kept = thin_points(points, 0.2, np.random.default_rng(0))
     apart = np.linalg.norm(kept[:, None] - kept, axis=2) + 9 * np.eye(len(kept))

@@ -13,7 +13,7 @@ from idr.evaluation.perceptual import network_distance
 CPU = torch.device("cpu")
 
 
-def test_network_sees_signed_colours_on_black():
+def test_network_sees_signed_colors_on_black():
     seen = []
 
     def network(photo, rendered):

@@ -38,15 +38,15 @@ def drifted_poses(holdout=()):
     """Trained cameras in a frame turned, shrunk and moved away from the given one, as (B, 7)."""
     poses = ball.unit_poses()[[i for i in range(ball.NUM_VIEWS) if i not in holdout]]
     rotations = DRIFT @ poses[:, :3, :3]
-    centres = DRIFT_SCALE * poses[:, :3, 3] @ DRIFT.T + DRIFT_SHIFT
+    centers = DRIFT_SCALE * poses[:, :3, 3] @ DRIFT.T + DRIFT_SHIFT
     xyzw = Rotation.from_matrix(rotations).as_quat()
-    return np.concatenate((2.0 * xyzw[:, [3, 0, 1, 2]], centres), axis=1).astype(np.float32)
+    return np.concatenate((2.0 * xyzw[:, [3, 0, 1, 2]], centers), axis=1).astype(np.float32)
 
 
 def open_drifted(tmp_path, holdout=()):
     """A network that was trained along with its cameras and lives in their drifted frame."""
-    radius, centre = DRIFT_SCALE * ball.RADIUS, DRIFT_SHIFT.tolist()
-    return open_ball(tmp_path, holdout, poses=drifted_poses(holdout), radius=radius, centre=centre)
+    radius, center = DRIFT_SCALE * ball.RADIUS, DRIFT_SHIFT.tolist()
+    return open_ball(tmp_path, holdout, poses=drifted_poses(holdout), radius=radius, center=center)
 
 
 def assert_ball_in_world(mesh, tolerance):
@@ -79,12 +79,12 @@ def test_network_without_surface_gives_no_mesh(tmp_path):
 def test_psnr_and_iou_are_the_known_ones(tmp_path):
     opened = open_ball(tmp_path, extra_mask_pixels=9)
     scores = write_renderings(opened, tmp_path / "out", chunk_pixels=100)
-    psnr = -20 * np.log10(ball.PHOTO - ball.GREY)
+    psnr = -20 * np.log10(ball.PHOTO - ball.GRAY)
     np.testing.assert_allclose([view.psnr for view in scores.views[1:]], psnr, atol=1e-3)
     assert all(view.iou == 1 for view in scores.views[1:])
     # View 0: nine masked pixels that are missed count as white against the photograph's black.
     inside = ball.exact_hit(ball.unit_poses()[0]).sum()
-    mean_square = (inside * (ball.PHOTO - ball.GREY) ** 2 + 9 * 1.0) / (inside + 9)
+    mean_square = (inside * (ball.PHOTO - ball.GRAY) ** 2 + 9 * 1.0) / (inside + 9)
     assert scores.views[0].psnr == pytest.approx(-10 * np.log10(mean_square), abs=1e-3)
     assert scores.views[0].iou == pytest.approx(inside / (inside + 9))
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [f"eval_{i:03d}.png" for i in range(6)]

@@ -13,7 +13,7 @@ from idr.errors import InputError
 from idr.export.cameras import files_of, transforms, write_cameras
 from idr.geometry.camera_set import CameraSet
 from idr.geometry.cameras import project_points
-from idr.importers.recognise import read_source
+from idr.importers.recognize import read_source
 
 HEIGHT, WIDTH = 24, 32
 NAMES = ("001.png", "2.png", "010.png")

@@ -1,4 +1,4 @@
-"""Files of coloured meshes, read back; textures by looking points up in them."""
+"""Files of colored meshes, read back; textures by looking points up in them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import trimesh
 
 from idr.errors import InputError, OutputError
-from idr.export.colours import Colours
+from idr.export.colors import Colors
 from idr.export.mesh_files import Surface, companions, srgb_to_linear, write_surface
 from idr.export.texture import bake, texels_of
 
@@ -18,7 +18,7 @@ BALL = trimesh.creation.icosphere(3)
 
 
 def rgb_of(points):
-    """A colour for each direction; every channel takes all values, dark ones included."""
+    """A color for each direction; every channel takes all values, dark ones included."""
     return (points / np.linalg.norm(points, axis=1, keepdims=True) + 1) / 2
 
 
@@ -49,7 +49,7 @@ def glb_parts(path):
     return tree, array
 
 
-def test_glb_holds_linear_colours_and_shows_them_unlit(tmp_path):
+def test_glb_holds_linear_colors_and_shows_them_unlit(tmp_path):
     write_surface(surface(), tmp_path / "ball.glb")
     tree, array = glb_parts(tmp_path / "ball.glb")
     (part,) = tree["meshes"][0]["primitives"]
@@ -79,7 +79,7 @@ def test_srgb_by_its_fixed_points():
 
 
 @pytest.mark.parametrize("ending", [".ply", ".obj"])
-def test_ply_and_obj_hold_photographs_colours(tmp_path, ending):
+def test_ply_and_obj_hold_photographs_colors(tmp_path, ending):
     path = tmp_path / f"ball{ending}"
     write_surface(surface(), path)
     mesh = trimesh.load(path, process=False)
@@ -91,7 +91,7 @@ def test_ply_and_obj_hold_photographs_colours(tmp_path, ending):
 
 
 @pytest.mark.parametrize("ending", [".ply", ".obj", ".glb"])
-def test_surface_without_colours(tmp_path, ending):
+def test_surface_without_colors(tmp_path, ending):
     path = tmp_path / f"ball{ending}"
     bare = surface()
     write_surface(Surface(bare.vertices, bare.faces, bare.normals), path)
@@ -111,19 +111,19 @@ def test_moved_surface_still_looks_outwards(sign):
     assert mesh.volume == pytest.approx(7**3 * BALL.volume)
 
 
-def colouring(points, normals):
+def coloring(points, normals):
     assert points.shape == normals.shape
-    return Colours(rgb_of(points).astype(np.float32), 0)
+    return Colors(rgb_of(points).astype(np.float32), 0)
 
 
 @pytest.fixture(scope="module")
 def baked():
     pytest.importorskip("xatlas", reason="extra idr[mesh] is not installed")
-    return bake(surface(), 512, colouring)
+    return bake(surface(), 512, coloring)
 
 
 def looked_up(texture, uv):
-    """Colours by bilinear interpolation, the origin in the lower left corner, texels' centres at halves."""
+    """Colors by bilinear interpolation, the origin in the lower left corner, texels' centers at halves."""
     height, width = texture.shape[:2]
     x, y = uv[:, 0] * width - 0.5, (1 - uv[:, 1]) * height - 0.5
     left, top = np.floor(x).astype(int), np.floor(y).astype(int)
@@ -145,12 +145,12 @@ def points_and_uv(vertices, faces, uv):
         yield np.einsum("tk,tkd->td", weights, vertices[faces]), np.einsum("tk,tkd->td", weights, uv[faces])
 
 
-def test_texture_shows_each_point_its_colour(baked):
+def test_texture_shows_each_point_its_color(baked):
     done = baked.surface
     assert done.texture.shape == (512, 512, 3) and 0.3 < baked.used < 1
     assert len(done.faces) == len(BALL.faces) and done.uv.min() >= 0 and done.uv.max() <= 1
     for points, uv in points_and_uv(done.vertices, done.faces, done.uv):
-        # Bilinear lookup at a seam mixes in a texel up to two away; a texel spans some 0.01 of colour.
+        # Bilinear lookup at a seam mixes in a texel up to two away; a texel spans some 0.01 of color.
         np.testing.assert_allclose(looked_up(done.texture, uv), rgb_of(points), atol=0.03)
 
 
@@ -175,9 +175,9 @@ def test_texels_lie_in_their_faces_and_slivers_get_one():
     shown = (uv[np.array([[0, 1, 2], [3, 4, 5]])[texels.faces]] * texels.weights[..., None]).sum(axis=1)
     assert np.abs(places - shown).max() <= 0.5 / 20 + 1e-9, "each shows a point within itself"
     assert (texels.faces == 1).sum() == 1
-    centred = np.abs(places - shown).max(axis=1) < 1e-9
+    centered = np.abs(places - shown).max(axis=1) < 1e-9
     half = sum(1 for x in range(20) for y in range(20) if 2 <= x and 2 <= y and x + y + 1 <= 20)
-    assert centred.sum() == half
+    assert centered.sum() == half
     assert len(np.unique(texels.rows * 20 + texels.columns)) == len(texels.rows)
 
 

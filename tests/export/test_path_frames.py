@@ -41,18 +41,18 @@ def test_outputs_show_the_ball(frames, number):
     pictures, (near, far) = frames
     pose, inside = POSES[number], ball.exact_hit(POSES[number])
     np.testing.assert_array_equal(pictures["mask", number], inside * 255)
-    grey = np.where(inside, round(ball.GREY * 255), 255)
-    np.testing.assert_array_equal(pictures["color", number], np.repeat(grey[..., None], 3, axis=2))
+    gray = np.where(inside, round(ball.GRAY * 255), 255)
+    np.testing.assert_array_equal(pictures["color", number], np.repeat(gray[..., None], 3, axis=2))
     depth, normal = pictures["depth", number], pictures["normal", number]
     assert depth.dtype == np.uint16 and (depth[~inside] == 0).all() and (normal[~inside] == 0).all()
     for row, column in np.argwhere(inside)[::5]:
         ray = np.linalg.solve(ball.INTRINSICS, [column, row, 1.0])  # its z is 1: lengths along it are depths
-        centre = pose[:3, :3].T @ -pose[:3, 3]  # the ball's, in the camera's axes
-        a, b, c = ray @ ray, ray @ centre, centre @ centre - ball.RADIUS**2
+        center = pose[:3, :3].T @ -pose[:3, 3]  # the ball's, in the camera's axes
+        a, b, c = ray @ ray, ray @ center, center @ center - ball.RADIUS**2
         along = (b - np.sqrt(b * b - a * c)) / a
         shown = near + (depth[row, column] - 1) / 65534 * (far - near)
         assert shown == pytest.approx(along, abs=1e-4)  # float32 tracing
-        expected = (ray * along - centre) / ball.RADIUS * [1, -1, -1]
+        expected = (ray * along - center) / ball.RADIUS * [1, -1, -1]
         np.testing.assert_allclose(normal[row, column] / 255 * 2 - 1, expected, atol=0.006)
 
 

@@ -41,7 +41,7 @@ def test_components_stay_by_their_area(share, count):
 def test_borders_of_holes_are_found():
     mesh = trimesh.creation.icosphere(3)
     assert boundary_loops(mesh.faces) == []
-    # The first twelve vertices have five neighbours, all others six.
+    # The first twelve vertices have five neighbors, all others six.
     loops = boundary_loops(punctured(0, 100).faces)
     assert sorted(len(loop) for loop in loops) == [5, 6]
     assert {frozenset(loop) for loop in loops} == {frozenset(mesh.vertex_neighbors[v]) for v in (0, 100)}

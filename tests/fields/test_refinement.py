@@ -58,7 +58,7 @@ def test_bound_of_a_linear_field_in_any_direction(slope):
         assert slope < most <= SAFETY * slope * (1 + 1e-4)  # above the true slope whatever the direction
 
 
-def test_bounds_spread_to_neighbours_and_are_never_far_below_the_largest():
+def test_bounds_spread_to_neighbors_and_are_never_far_below_the_largest():
     bounds = SlopeBounds((5, 1, 1))
     for region, slope in ((0, 4.0), (4, 1.0)):
         values = (slope * CORNERS[:, 0] * 0.1).astype(np.float32)[None]
@@ -69,7 +69,7 @@ def test_bounds_spread_to_neighbours_and_are_never_far_below_the_largest():
     found = 1 / bounds.radii(regions, ones)[:, 0]
     np.testing.assert_allclose(found, SAFETY * np.array([4, 4, 4 * LEAST_SHARE, 2, 2]), rtol=1e-5)
 
-    # A slope within the margin changes nothing, one beyond it raises its region and the neighbours.
+    # A slope within the margin changes nothing, one beyond it raises its region and the neighbors.
     def see(slope):
         values = (slope * CORNERS[:, 1] * 0.1).astype(np.float32)[None]
         bounds.observe(np.array([[4, 0, 0]], dtype=np.int32), values, np.full((1, 3), 0.1))
@@ -97,6 +97,6 @@ def test_octants_that_are_ruled_out_hold_no_point_outside_all_balls():
     distances = np.linalg.norm(points[:, :, None] - CORNERS, axis=3)  # (8, 200, 8)
     free = (distances[None] < radii[:, None, None]).any(axis=3).all(axis=2)  # (400, 8)
     assert free[~uncertain].all()
-    # And not for nothing: balls around a corner rule its own octant out just when they reach the centre.
+    # And not for nothing: balls around a corner rule its own octant out just when they reach the center.
     for radius, certain in ((0.87, True), (0.86, False)):
         assert uncertain_octants(radius * np.eye(8, dtype=np.float32), 1.0).diagonal().all() != certain

@@ -124,9 +124,9 @@ def test_thin_sheets_are_never_excluded(turn: int | None, cells: float) -> None:
     flat = random_points(4000, seed=7) * torch.tensor(half, dtype=DOUBLE)
     flat[:, 2] = half[2]  # its upper face
     for offset in (0.0, 0.1, 0.25, 0.5, 0.77):  # cells
-        centre = offset * FINEST_CELL * axes[2]
-        grid = build(Box(half, tuple(centre.tolist()), axes).sdf)
-        assert excluded_zeros(grid, flat @ axes + centre) == 0, offset
+        center = offset * FINEST_CELL * axes[2]
+        grid = build(Box(half, tuple(center.tolist()), axes).sdf)
+        assert excluded_zeros(grid, flat @ axes + center) == 0, offset
 
 
 @pytest.mark.parametrize("cells", THICKNESSES)
@@ -149,21 +149,21 @@ def test_balls_that_nearly_touch(gap: float) -> None:
     towards = random_points(6000)
     towards = 0.3 * towards / towards.norm(dim=1, keepdim=True)
     for sign in (-1, 1):
-        centre = torch.tensor([0.0, 0.013, sign * (0.3 + gap / 2)], dtype=DOUBLE)
-        assert excluded_zeros(grid, centre + towards) == 0
+        center = torch.tensor([0.0, 0.013, sign * (0.3 + gap / 2)], dtype=DOUBLE)
+        assert excluded_zeros(grid, center + towards) == 0
 
 
 @pytest.mark.parametrize("levels", [1, 2])
 def test_cells_that_are_not_split_hold_no_surface(levels: int) -> None:
     """A ball of a radius of 1e-6 anywhere: only L sees it."""
     for seed in range(20):
-        centre = random_points(1, 0.95, seed)
-        ball = Counted(Ball(tuple(centre[0].tolist()), 1e-6).sdf)
+        center = random_points(1, 0.95, seed)
+        ball = Counted(Ball(tuple(center[0].tolist()), 1e-6).sdf)
         grid = build(ball, levels=levels)
-        _, errors = grid.at(centre)
-        values, _ = grid.at(centre)
+        _, errors = grid.at(center)
+        values, _ = grid.at(center)
         assert values.item() <= grid.widest_error, seed  # it was split down to the last cell
-        index = ((centre[0] + 1) / grid.spacing).floor().long()
+        index = ((center[0] + 1) / grid.spacing).floor().long()
         cell = tuple(slice(i, i + 2) for i in index.tolist())
         corners = node_positions(grid).reshape(*grid.values.shape, 3)[cell].reshape(-1, 3)
         assert (grid.values[cell].reshape(-1) - ball.sdf(corners)).abs().max() < 1e-12, seed

@@ -74,7 +74,7 @@ def test_decomposition_recovers_k_and_pose_at_any_scale_and_sign(
     assert ours_k.shape == ours_pose.shape == (4, 4) and ours_k.dtype == ours_pose.dtype == np.float64
     assert ours_k[2, 2] == 1 and (ours_k[3] == [0, 0, 0, 1]).all() and (ours_pose[3] == [0, 0, 0, 1]).all()
     np.testing.assert_allclose(ours_k[:3, :3], intrinsics, atol=ROUNDING * np.abs(intrinsics).max())
-    # The rotation takes over the conditioning of K (up to 60) times rounding, the centre also its own size.
+    # The rotation takes over the conditioning of K (up to 60) times rounding, the center also its own size.
     np.testing.assert_allclose(ours_pose[:3, :3], pose[:3, :3], atol=ROUNDING)
     np.testing.assert_allclose(ours_pose[:3, 3], pose[:3, 3], atol=ROUNDING * 1000)
 
@@ -143,7 +143,7 @@ def test_pose_matrix_leaves_matrices_alone() -> None:
 
 
 def slow_ray(u: float, v: float, intrinsics: np.ndarray, pose: np.ndarray) -> np.ndarray:
-    """R K^-1 (u, v, 1), normalised."""
+    """R K^-1 (u, v, 1), normalized."""
     direction = pose[:3, :3] @ np.linalg.inv(intrinsics) @ np.array([u, v, 1.0])
     return direction / np.linalg.norm(direction)
 
@@ -268,7 +268,7 @@ def test_resized_view_keeps_its_field_of_view():
     intrinsics = torch.eye(4)
     intrinsics[:3, :3] = torch.tensor([[40.0, 0.5, 15.2], [0, 42.0, 11.7], [0, 0, 1]])
     small = resized_intrinsics(intrinsics, (24, 32), (12, 8))
-    # The image's corners are half a pixel outside the outermost pixels' centres, in either size.
+    # The image's corners are half a pixel outside the outermost pixels' centers, in either size.
     for old, new in (((-0.5, -0.5), (-0.5, -0.5)), ((31.5, 23.5), (7.5, 11.5))):
         rays = [
             pixel_rays(torch.tensor([[uv]]), torch.eye(4)[None], k[None])[0]

@@ -8,9 +8,9 @@ from idr.errors import InputError
 from idr.geometry.frames import check_frame, frame_of
 
 
-def similarity(centre=(1.0, 2.0, 3.0), radius=2.0):
+def similarity(center=(1.0, 2.0, 3.0), radius=2.0):
     matrix = torch.eye(4, dtype=torch.float64) * radius
-    matrix[:3, 3] = torch.tensor(centre)
+    matrix[:3, 3] = torch.tensor(center)
     matrix[3, 3] = 1
     return matrix
 
@@ -19,7 +19,7 @@ def test_the_same_frame_up_to_rounding_is_accepted():
     check_frame(similarity(), similarity().float().double() * (1 + 1e-7), "checkpoint 5")
 
 
-@pytest.mark.parametrize("changed", [similarity(radius=2.01), similarity(centre=(1.0, 2.0, 3.01))])
+@pytest.mark.parametrize("changed", [similarity(radius=2.01), similarity(center=(1.0, 2.0, 3.01))])
 def test_another_frame_is_refused_with_both_spheres_and_a_remedy(changed):
     with pytest.raises(InputError) as refusal:
         check_frame(similarity(), changed, "checkpoint 5")

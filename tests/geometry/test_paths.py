@@ -109,12 +109,12 @@ def are_rotations(poses):
 
 
 def test_upright_cameras_look_at_the_origin():
-    centres = np.random.default_rng(0).normal(size=(20, 3)) * 3
-    poses = look_at_origin(centres, UP)
+    centers = np.random.default_rng(0).normal(size=(20, 3)) * 3
+    poses = look_at_origin(centers, UP)
     are_rotations(poses)
     origin = in_camera(poses)
     np.testing.assert_allclose(origin[:, :2], 0, atol=1e-12)
-    np.testing.assert_allclose(origin[:, 2], np.linalg.norm(centres, axis=1))
+    np.testing.assert_allclose(origin[:, 2], np.linalg.norm(centers, axis=1))
     np.testing.assert_allclose(poses[:, :3, 0] @ UP, 0, atol=1e-12)  # the horizon is level
     assert (poses[:, :3, 1] @ UP < 0).all()  # and down is down
 
@@ -123,10 +123,10 @@ def test_orbit_is_a_circle_that_does_not_repeat_its_first_frame():
     start = np.array([2.0, 1.0, -0.5])
     poses = spiral(UP, start, 3.0, (0.4, 0.4), 1.0, 8)
     are_rotations(poses)
-    centres = poses[:, :3, 3]
-    np.testing.assert_allclose(np.linalg.norm(centres, axis=1), 3)
-    np.testing.assert_allclose(centres @ UP, 3 * np.sin(0.4))
-    flat = centres - np.outer(centres @ UP, UP)
+    centers = poses[:, :3, 3]
+    np.testing.assert_allclose(np.linalg.norm(centers, axis=1), 3)
+    np.testing.assert_allclose(centers @ UP, 3 * np.sin(0.4))
+    flat = centers - np.outer(centers @ UP, UP)
     np.testing.assert_allclose(np.cross(flat[0], start - UP * (start @ UP)), 0, atol=1e-12)
     following = np.roll(flat, -1, axis=0)
     cosines = (flat * following).sum(axis=1) / (3 * np.cos(0.4)) ** 2
@@ -146,8 +146,8 @@ def test_scene_tells_its_upright():
     directions = np.random.default_rng(3).normal(size=(12, 3))
     directions -= np.outer(directions @ UP, UP)
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    centres = 3 * (np.cos(0.3) * directions + np.sin(0.3) * UP)
-    poses = look_at_origin(np.concatenate((centres, -centres + 6 * np.sin(0.3) * UP)), UP)
+    centers = 3 * (np.cos(0.3) * directions + np.sin(0.3) * UP)
+    poses = look_at_origin(np.concatenate((centers, -centers + 6 * np.sin(0.3) * UP)), UP)
     around = surroundings(poses)
     np.testing.assert_allclose(around.up, UP, atol=1e-9)
     assert around.distance == pytest.approx(3)

@@ -1,6 +1,6 @@
 """Scenes whose photographs say where their points are: bright spots, put where the source has them.
 
-A `Projector` maps (N, 3) world points to (N, 2) array coordinates: 0 is the centre of the first pixel. Each
+A `Projector` maps (N, 3) world points to (N, 2) array coordinates: 0 is the center of the first pixel. Each
 test writes its own from the source's convention, sharing no line with the importer.
 """
 
@@ -30,16 +30,16 @@ def camera_to_world(count: int = 6, distance: float = 4.0) -> list[np.ndarray]:
     for k in range(count):
         z = 1 - (2 * k + 1) / count * 0.8
         turn = 2.4 * k
-        centre = distance * np.array(
+        center = distance * np.array(
             [np.cos(turn) * np.sqrt(1 - z * z), np.sin(turn) * np.sqrt(1 - z * z), z]
         )
-        forward = (0.05 * np.array([1, -1, 0.5]) - centre) / np.linalg.norm(centre)
+        forward = (0.05 * np.array([1, -1, 0.5]) - center) / np.linalg.norm(center)
         forward /= np.linalg.norm(forward)
         right = np.cross(forward, [0.1, 0.3, 1.0])
         right /= np.linalg.norm(right)
         pose = np.eye(4)
         pose[:3, :3] = np.column_stack([right, np.cross(forward, right), forward])
-        pose[:3, 3] = centre
+        pose[:3, 3] = center
         poses.append(pose)
     return poses
 
@@ -50,7 +50,7 @@ def camera_frame(points: np.ndarray, pose: np.ndarray) -> np.ndarray:
 
 
 def photograph(projector: Projector, size: tuple[int, int] = (HEIGHT, WIDTH)) -> np.ndarray:
-    """(H, W, 3) uint8: grey with a spot for each point."""
+    """(H, W, 3) uint8: gray with a spot for each point."""
     rows, columns = np.mgrid[: size[0], : size[1]]
     image = np.full(size, 30.0)
     for u, v in projector(POINTS):
@@ -87,16 +87,16 @@ def largest_miss(scene: Path, window: int = 5) -> float:
     cameras = np.load(scene / "cameras.npz")
     misses = []
     for k, path in enumerate(sorted((scene / "image").iterdir())):
-        grey = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE).astype(float) - 30
+        gray = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE).astype(float) - 30
         expected = project(cameras[f"world_mat_{k}"], POINTS)
         for j, (u, v) in enumerate(expected):
             others = np.delete(expected, j, axis=0)
             if np.linalg.norm(others - [u, v], axis=1).min() < 2.5 * window:
                 continue  # two spots run into one another
             left, top = round(u) - window, round(v) - window
-            if min(left, top) < 0 or left + 2 * window >= grey.shape[1] or top + 2 * window >= grey.shape[0]:
+            if min(left, top) < 0 or left + 2 * window >= gray.shape[1] or top + 2 * window >= gray.shape[0]:
                 continue
-            patch = grey[top : top + 2 * window + 1, left : left + 2 * window + 1].clip(2) - 2
+            patch = gray[top : top + 2 * window + 1, left : left + 2 * window + 1].clip(2) - 2
             row, column = center_of_mass(patch)
             misses.append(np.hypot(left + column - u, top + row - v))
     assert len(misses) >= len(POINTS), "hardly any spot could be measured"

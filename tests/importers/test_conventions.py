@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from idr.cli.import_scene import main
-from idr.importers.recognise import read_source
+from idr.importers.recognize import read_source
 from tests.importers import colmap_writer, spots, writers
 
 PINHOLES = {
@@ -75,9 +75,9 @@ def test_spots_are_where_cameras_npz_says(name: str, downscale: int, tmp_path: P
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.5])
-def test_the_pixel_centre_may_be_stated(shift: float, tmp_path: Path) -> None:
+def test_the_pixel_center_may_be_stated(shift: float, tmp_path: Path) -> None:
     projectors = writers.write_middlebury(tmp_path)
-    view = read_source(tmp_path, pixel_centre=shift).views[0]
+    view = read_source(tmp_path, pixel_center=shift).views[0]
     ours = spots.project(view.intrinsics @ view.world_to_camera, spots.POINTS)
     assert np.allclose(ours, projectors[0](spots.POINTS) - shift, atol=1e-9)
 

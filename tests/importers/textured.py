@@ -25,26 +25,26 @@ def poses(count: int, step_degrees: float = 14.0, distance: float = 3.2) -> np.n
     for k in range(count):
         turn = np.radians(20 + step_degrees * k)
         height = 0.55 + 0.1 * np.sin(2.0 * k)
-        centre = distance * np.array([np.cos(turn), np.sin(turn), height])
-        forward = -centre / np.linalg.norm(centre)
+        center = distance * np.array([np.cos(turn), np.sin(turn), height])
+        forward = -center / np.linalg.norm(center)
         right = np.cross(forward, [0, 0, 1.0])
         right /= np.linalg.norm(right)
         pose = np.eye(4)
         pose[:3, :3] = np.column_stack([right, np.cross(forward, right), forward])
-        pose[:3, 3] = centre
+        pose[:3, 3] = center
         found.append(pose)
     return np.stack(found)
 
 
-def texture(seed: int, colour: tuple[int, int, int]) -> np.ndarray:
-    """(SIDE, SIDE, 3) uint8: blotches of three sizes in one colour."""
+def texture(seed: int, color: tuple[int, int, int]) -> np.ndarray:
+    """(SIDE, SIDE, 3) uint8: blotches of three sizes in one color."""
     generator = np.random.default_rng(seed)
-    grey = np.zeros((SIDE, SIDE))
+    gray = np.zeros((SIDE, SIDE))
     for blur in (1.2, 3.0, 8.0):
         layer = cv2.GaussianBlur(generator.standard_normal((SIDE, SIDE)), (0, 0), blur)
-        grey += layer / layer.std()
-    shade = np.clip(0.65 + 0.12 * grey, 0.25, 1)
-    return (shade[..., None] * np.array(colour)).astype(np.uint8)
+        gray += layer / layer.std()
+    shade = np.clip(0.65 + 0.12 * gray, 0.25, 1)
+    return (shade[..., None] * np.array(color)).astype(np.uint8)
 
 
 def photograph(pose: np.ndarray, seed: int = 0) -> np.ndarray:
@@ -57,10 +57,10 @@ def photograph(pose: np.ndarray, seed: int = 0) -> np.ndarray:
     patches.sort(key=lambda patch: -float(np.linalg.norm(sum(patch[1:3]) / 2 + patch[0] - pose[:3, 3])))
     patches.insert(0, (*ground, seed, (90, 150, 230)))
     image = np.full((HEIGHT, WIDTH, 3), 128, np.uint8)
-    for corner, across, up, number, colour in patches:
+    for corner, across, up, number, color in patches:
         plane = np.column_stack([across / SIDE, up / SIDE, corner])  # texel -> world
         to_pixels = k @ (world_to_camera[:, :3] @ plane + np.outer(world_to_camera[:, 3], [0, 0, 1]))
-        print_ = texture(number, colour)
+        print_ = texture(number, color)
         drawn = cv2.warpPerspective(print_, to_pixels, (WIDTH, HEIGHT), flags=cv2.INTER_AREA)
         cover = cv2.warpPerspective(np.full((SIDE, SIDE), 255, np.uint8), to_pixels, (WIDTH, HEIGHT))
         image[cover > 127] = drawn[cover > 127]

@@ -26,7 +26,7 @@ FISHEYE = {"k1": 0.06, "k2": -0.02, "k3": 0.003, "k4": -0.001}
 
 
 def opengl_projector(pose: np.ndarray, fx: float, fy: float, cx: float, cy: float) -> Projector:
-    """NeRF's convention: y up, looking along -z, first pixel's centre at 0.5."""
+    """NeRF's convention: y up, looking along -z, first pixel's center at 0.5."""
 
     def project(points: np.ndarray) -> np.ndarray:
         x, y, z = ((points - pose[:3, 3]) @ pose[:3, :3]).T
@@ -149,7 +149,7 @@ def write_json(
 
 
 def pinhole_projectors() -> tuple[list[Projector], list[np.ndarray]]:
-    """Cameras whose first pixel's centre is at 0, and their (3, 4) projections."""
+    """Cameras whose first pixel's center is at 0, and their (3, 4) projections."""
     k = np.array([[FX, 0.4, CX], [0, FY, CY], [0, 0, 1]])
     matrices = []
     for pose in camera_to_world():

@@ -11,8 +11,8 @@ from scipy.spatial import cKDTree
 from idr.meshing import aligned_grid, component_areas
 
 
-def sphere(radius, centre=(0.0, 0.0, 0.0)):
-    return lambda x: (x - torch.tensor(centre)).norm(dim=1) - radius
+def sphere(radius, center=(0.0, 0.0, 0.0)):
+    return lambda x: (x - torch.tensor(center)).norm(dim=1) - radius
 
 
 def torus(ring, tube, factor=1.0):
@@ -58,7 +58,7 @@ def turn(seed):
 
 
 def skew_grid(resolution, half=1.0):
-    """A grid that is turned, off centre and has three different sides."""
+    """A grid that is turned, off center and has three different sides."""
     sides = half * np.array([1.0, 1.13, 1.37])
     return aligned_grid(turn(3), np.array([0.05, -0.02, 0.03]), -sides, sides, resolution)
 
@@ -88,5 +88,5 @@ def assert_same_mesh(found, expected, tolerance=1e-5):
     np.testing.assert_allclose(component_areas(found), component_areas(expected), rtol=1e-4, atol=1e-9)
     assert found.is_watertight == expected.is_watertight
     assert found.is_winding_consistent == expected.is_winding_consistent
-    # Faces join the same vertices: their centres are the same too.
+    # Faces join the same vertices: their centers are the same too.
     assert cKDTree(found.triangles_center).query(expected.triangles_center)[0].max() <= tolerance

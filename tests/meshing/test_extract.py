@@ -19,8 +19,8 @@ from idr.meshing import (
 )
 
 
-def sphere(radius, centre=(0.0, 0.0, 0.0)):
-    return lambda x: (x - torch.tensor(centre)).norm(dim=1) - radius
+def sphere(radius, center=(0.0, 0.0, 0.0)):
+    return lambda x: (x - torch.tensor(center)).norm(dim=1) - radius
 
 
 def torus(ring, tube):
@@ -33,7 +33,7 @@ def turn(seed):
 
 
 def skew_grid(resolution=60, half=1.0):
-    """A grid that is turned, off centre and has three different sides."""
+    """A grid that is turned, off center and has three different sides."""
     sides = half * np.array([1.0, 1.1, 1.25])
     return aligned_grid(turn(3), np.array([0.05, -0.02, 0.03]), -sides, sides, resolution)
 
@@ -109,7 +109,7 @@ def test_points_follow_the_formula_of_the_grid():
     ]  # fmt: skip
     chunks = torch.cat((grid.points(0, 11), grid.points(11, 60)))
     np.testing.assert_allclose(chunks, np.array(slow), atol=1e-6)
-    np.testing.assert_allclose(grid.centre, np.mean(slow, axis=0))
+    np.testing.assert_allclose(grid.center, np.mean(slow, axis=0))
 
 
 def test_chunk_bound_is_kept():

@@ -9,7 +9,7 @@ import torch
 from idr.meshing import extract_mesh, surface_frame, transform_mesh, uniform_grid
 
 SEMI_AXES = np.array([0.2, 0.4, 0.7])
-CENTRE = np.array([0.1, -0.05, 0.08])
+CENTER = np.array([0.1, -0.05, 0.08])
 
 
 def turn(seed):
@@ -22,7 +22,7 @@ def ellipsoid(axes, scale=1.0):
     turned, semi = torch.tensor(axes).float(), torch.tensor(SEMI_AXES * scale).float()
 
     def field(x):
-        local = (x - torch.tensor(CENTRE, dtype=torch.float32)) @ turned
+        local = (x - torch.tensor(CENTER, dtype=torch.float32)) @ turned
         k0, k1 = (local / semi).norm(dim=1), (local / semi**2).norm(dim=1)
         return k0 * (k0 - 1) / k1.clamp_min(1e-6)
 
@@ -36,7 +36,7 @@ def test_grid_follows_a_turned_ellipsoid(seed):
     assert np.linalg.det(grid.axes) == pytest.approx(1.0)
     # Shortest axis first; axes agree up to sign (10,000 samples: about a degree).
     np.testing.assert_allclose(np.abs((grid.axes * axes).sum(axis=0)), 1.0, atol=2e-3)
-    np.testing.assert_allclose(grid.centre, CENTRE, atol=0.02)
+    np.testing.assert_allclose(grid.center, CENTER, atol=0.02)
     sides = (np.array(grid.shape) - 1) * grid.spacing
     np.testing.assert_allclose(sides, 2 * SEMI_AXES + 0.4, atol=0.04)
     assert grid.shape[0] == min(grid.shape) == 50
@@ -68,7 +68,7 @@ def test_bound_scales_the_coarse_cube():
     # The grid reaches past its upper end by up to a spacing (0.04 here).
     far_out = lambda x: (x - torch.tensor([1.2, 0.0, 0.0])).norm(dim=1) - 0.15  # noqa: E731
     assert surface_frame(far_out, 1.0, 20) is None
-    np.testing.assert_allclose(surface_frame(far_out, 1.5, 20).centre, [1.2, 0, 0], atol=0.04)
+    np.testing.assert_allclose(surface_frame(far_out, 1.5, 20).center, [1.2, 0, 0], atol=0.04)
 
 
 def test_no_surface_gives_none():

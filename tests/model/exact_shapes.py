@@ -36,14 +36,14 @@ def _interval(hit: Tensor, enter: Tensor, leave: Tensor) -> Interval:
 
 @dataclass(frozen=True)
 class Ball:
-    centre: Sequence[float] = (0.0, 0.0, 0.0)
+    center: Sequence[float] = (0.0, 0.0, 0.0)
     radius: float = 0.5
 
     def sdf(self, x: Tensor) -> Tensor:
-        return (x - x.new_tensor(self.centre)).norm(dim=1) - self.radius
+        return (x - x.new_tensor(self.center)).norm(dim=1) - self.radius
 
     def intervals(self, rays: Rays) -> list[Interval]:
-        o = rays.origin - rays.origin.new_tensor(self.centre)
+        o = rays.origin - rays.origin.new_tensor(self.center)
         along = (o * rays.direction).sum(dim=1)
         beside = (
             (o - along.unsqueeze(1) * rays.direction).square().sum(dim=1)
@@ -77,18 +77,18 @@ class Box:
     """A box, turned by a rotation whose rows are its axes."""
 
     half: Sequence[float]
-    centre: Sequence[float] = (0.0, 0.0, 0.0)
+    center: Sequence[float] = (0.0, 0.0, 0.0)
     rotation: Tensor | None = None
 
     def _local(self, x: Tensor) -> Tensor:
         return x if self.rotation is None else x @ self.rotation.T.to(x)
 
     def sdf(self, x: Tensor) -> Tensor:
-        q = self._local(x - x.new_tensor(self.centre)).abs() - x.new_tensor(self.half)
+        q = self._local(x - x.new_tensor(self.center)).abs() - x.new_tensor(self.half)
         return q.clamp_min(0).norm(dim=1) + q.amax(dim=1).clamp_max(0)
 
     def intervals(self, rays: Rays) -> list[Interval]:
-        o = self._local(rays.origin - rays.origin.new_tensor(self.centre))
+        o = self._local(rays.origin - rays.origin.new_tensor(self.center))
         v = self._local(rays.direction)
         v = torch.where(v == 0, 1e-300, v)
         half = o.new_tensor(self.half)

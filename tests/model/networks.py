@@ -120,6 +120,6 @@ def without_surface(network: IDRNetwork) -> IDRNetwork:
 
 
 def loss_of(outputs, num_images: int = 2, num_pixels: int = 20, alpha: float = 50.0):
-    """The loss terms against a grey photograph."""
+    """The loss terms against a gray photograph."""
     rgb = torch.zeros(num_images, num_pixels, 3, dtype=outputs["rgb_values"].dtype)
     return IDRLoss(0.1, 100.0, alpha)(outputs, {"rgb": rgb})

@@ -112,20 +112,20 @@ def test_serves_normals_the_eikonal_term_and_the_intersection(monkeypatch: pytes
     network, given = model("numerical"), camera_input()
     draws = StepDraws(torch.rand(40), 2 * torch.rand(20, 3) - 1)
     seen: dict[str, list[Tensor]] = {"normals": [], "slopes": []}
-    colours = network.rendering_network.forward
+    colors = network.rendering_network.forward
     from idr.model import implicit_differentiable_renderer as module
 
     intersection = module.differentiable_intersection
 
-    def watched_colours(points: Tensor, normals: Tensor, *rest: Tensor) -> Tensor:
+    def watched_colors(points: Tensor, normals: Tensor, *rest: Tensor) -> Tensor:
         seen["normals"] += [points, normals]
-        return colours(points, normals, *rest)
+        return colors(points, normals, *rest)
 
     def watched_intersection(center, direction, depth, sdf, normal, **rest):
         seen["slopes"] += [center + depth * direction, normal]
         return intersection(center, direction, depth, sdf, normal, **rest)
 
-    monkeypatch.setattr(network.rendering_network, "forward", watched_colours)
+    monkeypatch.setattr(network.rendering_network, "forward", watched_colors)
     monkeypatch.setattr(module, "differentiable_intersection", watched_intersection)
     monkeypatch.setattr(torch.autograd, "grad", None)  # there is no second order
     outputs = network({**given, "draws": draws})
@@ -144,7 +144,7 @@ def test_serves_normals_the_eikonal_term_and_the_intersection(monkeypatch: pytes
     assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
     assert network.implicit_network.encoding.get_parameter("table").grad.abs().max() > 0
 
-    # What colours are shown in evaluation is what they were trained on.
+    # What colors are shown in evaluation is what they were trained on.
     with torch.no_grad():
         network.eval()(given)
     place, found = seen["normals"][2:]

@@ -65,13 +65,13 @@ def test_networks_cameras_and_losses_run_on_another_device() -> None:
     directions, centers = pixel_rays(given["uv"], given["pose"], given["intrinsics"])
     assert directions.device.type == centers.device.type == "meta"
     x = torch.zeros(7, 3, device="meta")
-    colours, sdf = network.shade(x, x)
+    colors, sdf = network.shade(x, x)
     assert sdf.device.type == "meta" and sdf.shape == (7, 1)
-    assert colours.device.type == "meta" and colours.shape == (7, 3)
+    assert colors.device.type == "meta" and colors.shape == (7, 3)
     assert network.implicit_network.gradient(x).shape == (7, 1, 3)
     flags = torch.zeros(7, dtype=torch.bool, device="meta")
     outputs = {
-        "rgb_values": colours,
+        "rgb_values": colors,
         "sdf_output": x[:, :1],
         "network_object_mask": flags,
         "object_mask": flags,

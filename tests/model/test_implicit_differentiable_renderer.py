@@ -47,9 +47,9 @@ def test_rays_are_flattened_image_by_image() -> None:
     given = camera_input()
     outputs = idr_network().eval()(given)
     directions, centers = pixel_rays(given["uv"], given["pose"], given["intrinsics"])
-    from_centre = outputs["points"].reshape(2, 20, 3) - centers[:, None]
-    along = (from_centre * directions).sum(dim=2, keepdim=True)
-    assert (from_centre - along * directions).abs().max() < 1e-5  # float32: points lie on their rays
+    from_center = outputs["points"].reshape(2, 20, 3) - centers[:, None]
+    along = (from_center * directions).sum(dim=2, keepdim=True)
+    assert (from_center - along * directions).abs().max() < 1e-5  # float32: points lie on their rays
 
 
 @pytest.mark.parametrize("strategy", ["published", "accelerated"])
@@ -67,7 +67,7 @@ def test_points_of_hits_lie_on_the_surface_and_values_belong_to_points(strategy:
     assert (values[~hit] > 0).all()
 
 
-def test_colours_are_those_of_the_networks_seen_from_the_camera() -> None:
+def test_colors_are_those_of_the_networks_seen_from_the_camera() -> None:
     network = idr_network().double().eval()
     given = camera_input(dtype=torch.float64)
     outputs = network(given)
@@ -76,8 +76,8 @@ def test_colours_are_those_of_the_networks_seen_from_the_camera() -> None:
     points = outputs["points"][hit].detach()
     normals = central_differences(lambda x: network.implicit_network.sdf(x).detach(), points, 1e-6)
     features = network.implicit_network(points)[:, 1:]
-    colours = network.rendering_network(points, normals, -directions.reshape(-1, 3)[hit], features)
-    assert (outputs["rgb_values"][hit] - colours).abs().max() < 1e-6  # finite differences
+    colors = network.rendering_network(points, normals, -directions.reshape(-1, 3)[hit], features)
+    assert (outputs["rgb_values"][hit] - colors).abs().max() < 1e-6  # finite differences
 
 
 def test_evaluation_ignores_the_mask() -> None:

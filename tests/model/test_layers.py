@@ -1,4 +1,4 @@
-"""Weight normalisation against torch's own parametrization."""
+"""Weight normalization against torch's own parametrization."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def test_folded_weights_are_the_same_to_the_last_bit_and_leave_no_trace() -> Non
         assert torch.equal(network(x), expected)
     assert ours.weight.requires_grad and list(ours.state_dict()) == ["bias", "weight_g", "weight_v"]
     with torch.no_grad():
-        ours.weight_v *= -1  # an optimiser's step between two foldings
+        ours.weight_v *= -1  # an optimizer's step between two foldings
     with folded_weights(network):
         assert torch.equal(ours.weight, ours.weight) and not torch.equal(network(x), expected)
     network(x).sum().backward()

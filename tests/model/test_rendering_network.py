@@ -63,13 +63,13 @@ def by_hand(network, mode: str, octaves: int, point, normal, view_dir, feature) 
 
 @pytest.mark.parametrize("features", [0, 4])
 @pytest.mark.parametrize(("mode", "d_in", "octaves", "view_width"), CASES)
-def test_colours_by_hand(mode: str, d_in: int, octaves: int, view_width: int, features: int) -> None:
+def test_colors_by_hand(mode: str, d_in: int, octaves: int, view_width: int, features: int) -> None:
     network = network_of(mode, d_in, octaves, features)
     given = inputs(8, features)
     rows = [by_hand(network, mode, octaves, *(t[k].tolist() for t in given)) for k in range(8)]
-    colours = network(*given)
-    assert colours.shape == (8, 3)
-    assert (colours - torch.tensor(rows, dtype=DOUBLE)).abs().max() < 1e-12  # float64, sums in another order
+    colors = network(*given)
+    assert colors.shape == (8, 3)
+    assert (colors - torch.tensor(rows, dtype=DOUBLE)).abs().max() < 1e-12  # float64, sums in another order
     assert network.lin0.weight.shape[1] == 3 + view_width + (0 if mode == "no_normal" else 3) + features
 
 
@@ -91,7 +91,7 @@ def test_every_input_counts_in_mode_idr() -> None:
         assert not torch.equal(network(*changed), network(*given))
 
 
-def test_normals_are_not_normalised() -> None:
+def test_normals_are_not_normalized() -> None:
     network = network_of("idr", 9, 2)
     points, normals, view_dirs, features = inputs(6)
     assert (
@@ -99,11 +99,11 @@ def test_normals_are_not_normalised() -> None:
     ).abs().max() > 1e-4
 
 
-def test_colours_stay_in_range() -> None:
+def test_colors_stay_in_range() -> None:
     network = network_of("idr", 9, 2)
-    colours = network(*(1000 * t for t in inputs(200)))
-    assert colours.abs().max() <= 1 and torch.isfinite(colours).all()
-    assert colours.min() < -0.9 and colours.max() > 0.9
+    colors = network(*(1000 * t for t in inputs(200)))
+    assert colors.abs().max() <= 1 and torch.isfinite(colors).all()
+    assert colors.min() < -0.9 and colors.max() > 0.9
 
 
 def test_published_parameters_of_the_dtu_conf() -> None:

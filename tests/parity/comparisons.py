@@ -15,7 +15,7 @@ from torch import Tensor
 from idr.model import loss as loss_module
 from idr.model.implicit_differentiable_renderer import IDRNetwork, StepDraws
 from tests.parity import golden
-from tests.parity.golden import COLOURS, GRADIENTS, LOSSES, VALUES, ZERO_LOSS, difference
+from tests.parity.golden import COLORS, GRADIENTS, LOSSES, VALUES, ZERO_LOSS, difference
 
 LEAST_AGREEMENT = 0.999  # share of a boolean array that must be equal
 SAME_POINT = 1e-3
@@ -64,17 +64,17 @@ class Comparison:
             self.violations.append(Violation(array, share, LEAST_AGREEMENT))
 
     def outputs(self, ours: Mapping, theirs: Mapping[str, Tensor]) -> None:
-        """Compares what the network returned: points where both hit, colours, f where points agree."""
+        """Compares what the network returned: points where both hit, colors, f where points agree."""
         hit, golden_hit = ours["network_object_mask"], theirs["network_object_mask"].bool()
         self.agree("network_object_mask", hit == golden_hit)
         both = hit & golden_hit & ~(stopped_by_rounding(ours) | stopped_by_rounding(theirs))
         self.most("hits compared", both, hit & golden_hit)
         self.close("points", ours["points"][both], theirs["points"][both], VALUES)
         shaded = both & theirs["object_mask"].bool() if ours["grad_theta"] is not None else both
-        self.close("rgb_values", ours["rgb_values"][shaded], theirs["rgb_values"][shaded], COLOURS)
+        self.close("rgb_values", ours["rgb_values"][shaded], theirs["rgb_values"][shaded], COLORS)
         unshaded = ~hit & ~golden_hit if ours["grad_theta"] is None else ~shaded & (hit == golden_hit)
         self.close(
-            "rgb_values elsewhere", ours["rgb_values"][unshaded], theirs["rgb_values"][unshaded], COLOURS
+            "rgb_values elsewhere", ours["rgb_values"][unshaded], theirs["rgb_values"][unshaded], COLORS
         )
         same = same_points(ours, theirs)
         self.agree("points of all rays", same)
@@ -135,7 +135,7 @@ def networks(name: str, make: Make = golden.model) -> list[Violation]:
     comparison.close("out", out, arrays["out"], VALUES)
     comparison.close("sdf", network.implicit_network.sdf(x), arrays["out"][:, 0], VALUES)
     comparison.close("grad", gradient, arrays["grad"].reshape(gradient.shape), VALUES)
-    comparison.close("rgb", rgb, arrays["rgb"], COLOURS)
+    comparison.close("rgb", rgb, arrays["rgb"], COLORS)
     return comparison.violations
 
 

@@ -69,12 +69,12 @@ def octaves_times_pi(patch: Patch) -> None:
 
 
 class _VAlone(WeightNormLinear):
-    """The layer with its weight normalisation left out."""
+    """The layer with its weight normalization left out."""
 
     weight = property(lambda self: self.weight_v)
 
 
-def last_layer_not_weight_normalised(patch: Patch) -> None:
+def last_layer_not_weight_normalized(patch: Patch) -> None:
     forward = ImplicitNetwork._hidden
 
     def hidden(self: ImplicitNetwork, x: Tensor, by_parts: bool = False) -> Tensor:
@@ -84,7 +84,7 @@ def last_layer_not_weight_normalised(patch: Patch) -> None:
     patch.setattr(ImplicitNetwork, "_hidden", hidden)
 
 
-def weight_normalised_by_one_norm_of_the_matrix(patch: Patch) -> None:
+def weight_normalized_by_one_norm_of_the_matrix(patch: Patch) -> None:
     patch.setattr(
         WeightNormLinear,
         "weight",
@@ -92,7 +92,7 @@ def weight_normalised_by_one_norm_of_the_matrix(patch: Patch) -> None:
     )
 
 
-def colours_clipped(patch: Patch) -> None:
+def colors_clipped(patch: Patch) -> None:
     forward = RenderingNetwork.forward
     patch.setattr(RenderingNetwork, "forward", lambda self, *given: forward(self, *given).clamp(0.0, 1.0))
 

@@ -14,7 +14,7 @@ FOLDER = Path(__file__).parent / "golden"
 NAMES = ("a", "b", "c")
 
 # Largest absolute difference over the array's largest magnitude (the arrays' own README).
-VALUES, COLOURS, LOSSES, GRADIENTS = 1e-4, 5e-4, 2e-4, 2e-3
+VALUES, COLORS, LOSSES, GRADIENTS = 1e-4, 5e-4, 2e-4, 2e-3
 ZERO_LOSS = 1e-8  # a loss below this is zero
 
 

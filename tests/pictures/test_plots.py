@@ -63,7 +63,7 @@ def test_all_files_are_there_and_right(model, tmp_path):
     assert rendering.shape == (2 * ball.HEIGHT, 2 * ball.WIDTH, 3)
     hit = np.concatenate([ball.exact_hit(pose) for pose in ball.unit_poses()[:2]], axis=1)
     ours, photos = rendering[: ball.HEIGHT], rendering[ball.HEIGHT :]
-    np.testing.assert_array_equal(ours[..., 0], np.where(hit, round(ball.GREY * 255), 255))
+    np.testing.assert_array_equal(ours[..., 0], np.where(hit, round(ball.GRAY * 255), 255))
     assert (photos == round(ball.PHOTO * 255)).all()
 
     mesh = trimesh.load(tmp_path / "surface_100.ply")
@@ -101,7 +101,7 @@ def test_figure_holds_surface_cameras_and_hits(model):
     image = render_image(model, view.intrinsics, view.pose, SIZE)
     camera = CameraView.of(view.pose, image, generator())
     pose = ball.unit_poses()[0]
-    np.testing.assert_allclose(camera.centre, pose[:3, 3], atol=1e-5)
+    np.testing.assert_allclose(camera.center, pose[:3, 3], atol=1e-5)
     np.testing.assert_allclose(camera.direction, pose[:3, 2], atol=1e-5)
     assert len(camera.hits) == image.hit.sum()
     figure = surface_figure(mesh, [camera], "epoch 1")

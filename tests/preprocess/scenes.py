@@ -67,7 +67,7 @@ def names_of(count: int) -> tuple[str, ...]:
 
 
 def sphere_centers(count: int, distance: float = 5.0) -> np.ndarray:
-    """Camera centres all around, evenly spread."""
+    """Camera centers all around, evenly spread."""
     k = np.arange(count) + 0.5
     z, turn = 1 - 2 * k / count, np.pi * (1 + 5**0.5) * k
     return distance * np.column_stack([np.cos(turn) * np.sqrt(1 - z**2), np.sin(turn) * np.sqrt(1 - z**2), z])
@@ -76,7 +76,7 @@ def sphere_centers(count: int, distance: float = 5.0) -> np.ndarray:
 def ring_centers(
     count: int, degrees: float = 360.0, height: float = 0.0, distance: float = 5.0
 ) -> np.ndarray:
-    """Camera centres on a horizontal arc."""
+    """Camera centers on a horizontal arc."""
     turn = np.radians(np.linspace(0.0, degrees, count, endpoint=degrees < 360.0))
     flat = np.column_stack([np.cos(turn), np.sin(turn), np.full(count, height)])
     return distance * flat / np.linalg.norm(flat, axis=1, keepdims=True)

@@ -43,7 +43,7 @@ def every_mask_inside(views, center, radius):
 
 
 def test_ball_gives_the_published_rule():
-    """A ball's mean distance from its centre is 3/4 of its radius: the rule gives 2.25 times its radius."""
+    """A ball's mean distance from its center is 3/4 of its radius: the rule gives 2.25 times its radius."""
     fit = fit_sphere(ellipsoid_views(sphere_centers(40)))
     np.testing.assert_allclose(fit.center, 0.0, atol=0.02)  # a pixel is 0.035 wide there
     assert fit.radius == pytest.approx(2.25, rel=0.03)
@@ -178,7 +178,7 @@ def test_outline_radii_equal_a_loop_over_all_pixels():
 
 
 def test_sphere_outline_touches_the_sphere():
-    """Rays through the outline pass the centre at exactly the radius."""
+    """Rays through the outline pass the center at exactly the radius."""
     views = ellipsoid_views(ring_centers(3, 100.0, 0.3))
     center, radius = np.array([0.2, 0.1, 0.0]), 0.9
     outline = sphere_outline(views, 1, center, radius)
@@ -272,7 +272,7 @@ class TestRealScenes:
         assert every_mask_inside(views, fit.center, fit.radius)
 
     def test_temple(self):
-        """Its bounding box is published: centre and half diagonal."""
+        """Its bounding box is published: center and half diagonal."""
         views = load_views(real_scene("temple/scan1"))
         fit = fit_sphere(views)
         assert np.linalg.norm(fit.center - [-0.0244, 0.0966, 0.0259]) < 0.15 * 0.1063
@@ -290,7 +290,7 @@ class TestRealScenes:
         ],
     )
     def test_one_sided_parts(self, scene, indices, published_center, published_radius):
-        """A few neighbouring views: centre within a fifth of the whole scene's radius, radius within 40 %."""
+        """A few neighboring views: center within a fifth of the whole scene's radius, radius within 40 %."""
         views = subset(load_views(real_scene(scene)), indices)
         fit = fit_sphere(views)
         assert np.linalg.norm(fit.center - published_center) < 0.2 * published_radius

@@ -1,4 +1,4 @@
-"""Colours outside of images against those of the renderer, and points moved onto the surface."""
+"""Colors outside of images against those of the renderer, and points moved onto the surface."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_points_far_from_it_stay():
     torch.testing.assert_close(shader_of_ball(ball.BallField).at(given, reach=0.02).points, given)
 
 
-def test_colours_are_those_of_the_renderer(tmp_path):
+def test_colors_are_those_of_the_renderer(tmp_path):
     torch.manual_seed(3)
     (tmp_path / "tiny.conf").write_text(CONF)
     model = build_model(load_conf(tmp_path / "tiny.conf")).eval().requires_grad_(False)

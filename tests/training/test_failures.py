@@ -21,7 +21,7 @@ from tests.training import tiny
 
 
 def plant_nan(monkeypatch: pytest.MonkeyPatch, image: int) -> None:
-    """Makes one photograph's colours NaN, from the second epoch on: five items were sampled before."""
+    """Makes one photograph's colors NaN, from the second epoch on: five items were sampled before."""
     original, sampled = SceneDataset.sample_item, [0]
 
     def sample_item(self: SceneDataset, index: int, pixels: Any) -> Any:

@@ -77,9 +77,9 @@ def test_metrics_are_whole_after_every_row_and_keep_what_is_before(tmp_path: Pat
         assert path.read_text().count("\n") == epoch + 2
     continued = MetricsFile(path, 2)
     assert continued.minutes_so_far == 3.0
-    continued.add({"epoch": 2, "loss": float("nan"), "minutes": 5.0, "camera_centre": 1e-9})
+    continued.add({"epoch": 2, "loss": float("nan"), "minutes": 5.0, "camera_center": 1e-9})
     assert path.read_text() == (
-        "epoch,loss,minutes,camera_centre\n0,0.166667,1.5,\n1,0.166667,3,\n2,nan,5,1e-09\n"
+        "epoch,loss,minutes,camera_center\n0,0.166667,1.5,\n1,0.166667,3,\n2,nan,5,1e-09\n"
     )
 
 

@@ -19,7 +19,7 @@ PUBLISHED_TRACER = tiny.conf_text() + "\nmodel.ray_tracer.strategy = published\n
 AS_IN_FAST_CONF = """
 train { images_per_step = 2, longest_gradient = 0.5 }
 train.sampler.inside = 0.3
-train.schedule.parts.colour_encoding { factor = 5, betas = [0.9, 0.99], eps = 1e-15 }
+train.schedule.parts.color_encoding { factor = 5, betas = [0.9, 0.99], eps = 1e-15 }
 model.ray_tracer.strategy = compiled
 model.rendering_network.encoding {
   type = hashgrid, levels = 2, log2_table = 8, base_resolution = 4, finest_resolution = 8

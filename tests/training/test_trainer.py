@@ -152,7 +152,7 @@ def test_psnr_of_metrics_is_that_of_the_shaded_rays() -> None:
     averages = Averages()
     averages.add({"loss": torch.tensor(3.0)}, squared_error(outputs, photo))
     averages.add({"loss": torch.tensor(1.0)}, squared_error(outputs, photo))
-    mean = (0.1**2 + 0.2**2 + 0.25**2) / 6  # colours of the first two rays in [0, 1]
+    mean = (0.1**2 + 0.2**2 + 0.25**2) / 6  # colors of the first two rays in [0, 1]
     assert averages.read() == {
         "loss": 2.0,
         "psnr": pytest.approx(-10 * torch.log10(torch.tensor(mean)).item()),

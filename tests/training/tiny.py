@@ -29,24 +29,24 @@ INTRINSICS = np.array([[18.0, 0.0, 7.5], [0.0, 18.0, 5.5], [0.0, 0.0, 1.0]])
 
 def camera_matrix(angle: float, shift: float = 0.0) -> np.ndarray:
     """World-to-camera (3, 4) in unit-sphere coordinates: on a ring, looking inwards; ``shift`` moves it."""
-    centre = 2.5 * np.array([np.cos(angle), np.sin(angle), 0.3]) + shift
-    z = -centre / np.linalg.norm(centre)
+    center = 2.5 * np.array([np.cos(angle), np.sin(angle), 0.3]) + shift
+    z = -center / np.linalg.norm(center)
     x = np.cross(z, [0.0, 0.0, 1.0])
     x /= np.linalg.norm(x)
     rotation = np.stack([x, np.cross(z, x), z])
-    return np.column_stack([rotation, -rotation @ centre])
+    return np.column_stack([rotation, -rotation @ center])
 
 
 def photograph(world_to_camera: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The ball from one view: its colour is its normal; (H, W, 3) uint8 and (H, W) bool."""
+    """The ball from one view: its color is its normal; (H, W, 3) uint8 and (H, W) bool."""
     rows, columns = np.mgrid[:HEIGHT, :WIDTH]
     pixels = np.stack([columns, rows, np.ones_like(rows)], axis=-1).reshape(-1, 3)
-    rotation, centre = world_to_camera[:, :3], -world_to_camera[:, :3].T @ world_to_camera[:, 3]
+    rotation, center = world_to_camera[:, :3], -world_to_camera[:, :3].T @ world_to_camera[:, 3]
     rays = pixels @ np.linalg.inv(INTRINSICS).T @ rotation
     rays /= np.linalg.norm(rays, axis=1, keepdims=True)
-    root = (rays @ centre) ** 2 - (centre @ centre - RADIUS**2)
+    root = (rays @ center) ** 2 - (center @ center - RADIUS**2)
     hit = root > 0
-    normals = (centre + (-(rays @ centre) - np.sqrt(root.clip(0)))[:, None] * rays) / RADIUS
+    normals = (center + (-(rays @ center) - np.sqrt(root.clip(0)))[:, None] * rays) / RADIUS
     rgb = np.where(hit[:, None], 127.5 * (normals + 1), 0).round().astype(np.uint8)
     return rgb.reshape(HEIGHT, WIDTH, 3), hit.reshape(HEIGHT, WIDTH)
 

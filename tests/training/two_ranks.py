@@ -44,14 +44,14 @@ class KilledLoss(_SignalLoss):
 
 
 class NanModel(IDRNetwork):
-    """Renders colours that are not finite in the fourth step of the second process."""
+    """Renders colors that are not finite in the fourth step of the second process."""
 
     calls = 0
 
     def shade(self, points: Any, view_dirs: Any) -> Any:
         self.calls += self.training
-        colours, sdf = super().shade(points, view_dirs)
-        return (colours * float("nan") if self.calls == FAULTY_CALL and RANK == 1 else colours), sdf
+        colors, sdf = super().shade(points, view_dirs)
+        return (colors * float("nan") if self.calls == FAULTY_CALL and RANK == 1 else colors), sdf
 
 
 class PaleModel(IDRNetwork):

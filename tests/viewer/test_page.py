@@ -104,7 +104,7 @@ def test_browser_camera_fills_the_field_of_view():
     camera = pictures.browser_camera([1, 0, 0, 0], pose[:3, 3], math.radians(60), 1.5, 90)
     assert camera.img_res == (60, 90)
     intrinsics, tensor_pose = camera.tensors(torch.device("cpu"))
-    # The middles of the upper and the left edge: half a pixel before the first pixel's centre.
+    # The middles of the upper and the left edge: half a pixel before the first pixel's center.
     edges = torch.tensor([[[44.5, -0.5], [-0.5, 29.5]]])
     (top, left), _ = (value[0] for value in pixel_rays(edges, tensor_pose[None], intrinsics[None]))
     assert math.degrees(math.asin(-float(top[1]))) == pytest.approx(30, abs=1e-3)

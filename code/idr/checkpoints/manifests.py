@@ -71,7 +71,7 @@ class Manifest:
     Attributes:
         name: `<epoch>`, `<epoch>_<step>` or `latest`.
         epoch: Passes over the images that are done.
-        step: Optimisation steps done in the pass after those; 0 at its start.
+        step: Optimization steps done in the pass after those; 0 at its start.
         serial: Counts the saves in this folder. The last saved is the latest, also where somebody went back
             to an earlier checkpoint and trained on from there; a `latest` has the serial it is a copy of.
         files: By part.

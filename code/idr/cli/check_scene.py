@@ -68,7 +68,7 @@ def _check(arguments: argparse.Namespace) -> None:
 def _say_findings(check: SceneCheck) -> None:
     """Prints one line a view and the warnings."""
     center = ", ".join(f"{value:.6g}" for value in check.center)
-    say(f"unit sphere: centre ({center}), radius {check.radius:.6g} in world units")
+    say(f"unit sphere: center ({center}), radius {check.radius:.6g} in world units")
     say("view  mask             reaches (of radius)  IoU hull/mask  camera at (radii)  warnings")
     for k, view in enumerate(check.checks):
         say(

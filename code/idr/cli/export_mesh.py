@@ -1,4 +1,4 @@
-"""``export_mesh.py``: a run's surface as a coloured PLY, OBJ or GLB."""
+"""``export_mesh.py``: a run's surface as a colored PLY, OBJ or GLB."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from idr.evaluation.reconstruction import Reconstruction
-    from idr.export.colours import Colouring
+    from idr.export.colors import Coloring
     from idr.export.mesh_files import Surface
 
 DESCRIPTION = (
-    "Writes the surface of a trained run as a mesh for other programs, with colours from its appearance "
+    "Writes the surface of a trained run as a mesh for other programs, with colors from its appearance "
     "network: for each vertex, or baked into a texture."
 )
 EXAMPLES = """\
@@ -88,22 +88,22 @@ def build_parser() -> argparse.ArgumentParser:
     mesh.add_argument(
         "--faces", type=int, help="reduce the mesh to so many faces; default: all (needs idr[mesh])"
     )
-    colours = parser.add_argument_group("colours")
-    colours.add_argument(
+    colors = parser.add_argument_group("colors")
+    colors.add_argument(
         "--colors",
         choices=("views", "normal", "none"),
         default="views",
         help="views = mean over the training views that see a point (needs idr[mesh]); normal = as seen "
         "along its normal; none",
     )
-    colours.add_argument(
+    colors.add_argument(
         "--texture",
         type=int,
         metavar="SIZE",
-        help="bake colours into a texture of SIZE x SIZE texels; default: colours at vertices "
+        help="bake colors into a texture of SIZE x SIZE texels; default: colors at vertices "
         "(needs idr[mesh])",
     )
-    colours.add_argument(
+    colors.add_argument(
         "--chunk_points", type=int, help="points evaluated at once; default: plot.chunk_points"
     )
     return parser
@@ -165,7 +165,7 @@ def _check(arguments: argparse.Namespace) -> None:
         if not 16 <= arguments.texture <= LARGEST_TEXTURE:
             raise InputError(f"--texture {arguments.texture}: expected 16 to {LARGEST_TEXTURE} texels")
         if arguments.colors == "none":
-            raise InputError("--texture with --colors none: expected colours to bake; choose views or normal")
+            raise InputError("--texture with --colors none: expected colors to bake; choose views or normal")
 
 
 def _export(arguments: argparse.Namespace) -> None:
@@ -189,7 +189,7 @@ def _export(arguments: argparse.Namespace) -> None:
     plot = read_block(PlotConfig, chosen.conf.get("plot", {}), "plot")
     chunk_points = arguments.chunk_points or plot.chunk_points
     mesh = _mesh(arguments, chosen.opened, chunk_points)
-    surface = _coloured(arguments, chosen.opened, mesh, chunk_points)
+    surface = _colored(arguments, chosen.opened, mesh, chunk_points)
     if arguments.coordinates == "world":
         surface = surface.moved(chosen.opened.world_from_unit)
     glb = any(path.suffix.lower() == ".glb" for path in out)
@@ -251,10 +251,10 @@ def _mesh(arguments: argparse.Namespace, opened: Reconstruction, chunk_points: i
     return tidied.mesh
 
 
-def _coloured(
+def _colored(
     arguments: argparse.Namespace, opened: Reconstruction, mesh: trimesh.Trimesh, chunk_points: int
 ) -> Surface:
-    """Gives the mesh normals of the signed distance, and colours; says how many points no view saw."""
+    """Gives the mesh normals of the signed distance, and colors; says how many points no view saw."""
     import numpy as np
     import torch
 
@@ -270,35 +270,33 @@ def _coloured(
     surface = Surface(vertices, np.asarray(mesh.faces), normals)
     if arguments.colors == "none":
         return surface
-    colouring = _colouring(arguments, opened, shader, mesh, chunk_points)
+    coloring = _coloring(arguments, opened, shader, mesh, chunk_points)
     if arguments.texture is not None:
-        baked = bake(surface, arguments.texture, colouring)
+        baked = bake(surface, arguments.texture, coloring)
         size = arguments.texture
         say(f"texture: {size} x {size} texels, {baked.used:.0%} of them on the surface")
         _say_unseen(baked.num_unseen, baked.num_texels, "texels")
         return baked.surface
-    colours = colouring(vertices, normals)
-    _say_unseen(colours.num_unseen, len(vertices), "vertices")
-    return Surface(vertices, surface.faces, normals, colours.rgb)
+    colors = coloring(vertices, normals)
+    _say_unseen(colors.num_unseen, len(vertices), "vertices")
+    return Surface(vertices, surface.faces, normals, colors.rgb)
 
 
 def _say_unseen(num_unseen: int, count: int, what: str) -> None:
     if num_unseen:
-        say(
-            f"colours: {num_unseen} of {count} {what} are seen by no training view; coloured along the normal"
-        )
+        say(f"colors: {num_unseen} of {count} {what} are seen by no training view; colored along the normal")
 
 
-def _colouring(
+def _coloring(
     arguments: argparse.Namespace,
     opened: Reconstruction,
     shader: object,
     mesh: trimesh.Trimesh,
     chunk_points: int,
-) -> Colouring:
+) -> Coloring:
     from typing import cast
 
-    from idr.export.colours import Shader, along_normals, over_views
+    from idr.export.colors import Shader, along_normals, over_views
     from idr.export.visibility import Sight, view_points
 
     surface_shader = cast(Shader, shader)

@@ -40,7 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("source", type=str, metavar="SOURCE", help="folder (or file) of the scene")
     parser.add_argument("--out", type=str, required=True, help="folder to write: data/<dir>/scan<N>")
-    parser.add_argument("--kind", choices=KINDS, default=None, help="what SOURCE is; default: recognised")
+    parser.add_argument("--kind", choices=KINDS, default=None, help="what SOURCE is; default: recognized")
     parser.add_argument(
         "--images", type=str, default=None, help="folder of the images, if not found by itself"
     )
@@ -75,11 +75,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--downscale", type=int, default=1, help="factor by which images shrink")
     parser.add_argument(
+        "--pixel_center",
         "--pixel_centre",
         type=float,
         choices=(0.0, 0.5),
         default=None,
-        help="where SOURCE has the centre of the first pixel; default: its kind's convention",
+        help="where SOURCE has the center of the first pixel; default: its kind's convention",
     )
     parser.add_argument(
         "--force", action="store_true", help="replace a scene that was imported to --out before"
@@ -103,7 +104,7 @@ def _add_reconstruction(parser: argparse.ArgumentParser) -> None:
         "--matching",
         choices=("auto", "exhaustive", "sequential"),
         default=None,
-        help="pairs that are compared: all, or neighbours in name order; default: auto, all up to 80 "
+        help="pairs that are compared: all, or neighbors in name order; default: auto, all up to 80 "
         "photographs",
     )
     group.add_argument(
@@ -155,13 +156,13 @@ def _import(arguments: argparse.Namespace) -> None:
     out = Path(arguments.out).expanduser().resolve()
     _check(arguments, out)
     from idr.importers.points import read_points
-    from idr.importers.recognise import recognise
+    from idr.importers.recognize import recognize
     from idr.importers.scene_folder import Options, check_target, write_scene
 
     began = time.monotonic()
     check_target(out, arguments.force)
     if arguments.rough_from:
-        recognise(Path(arguments.rough_from).expanduser())
+        recognize(Path(arguments.rough_from).expanduser())
     path = Path(arguments.source).expanduser()
     source = _read(path, arguments.kind, out, arguments)
     sparse = f", {len(source.points)} sparse points" if source.points is not None else ""
@@ -201,15 +202,15 @@ def _check(arguments: argparse.Namespace, out: Path) -> None:
 
 def _read(path: Path, kind: str | None, out: Path, arguments: argparse.Namespace) -> Source:
     """Reads a scene with cameras, or finds those of photographs."""
-    from idr.importers.recognise import read_source, recognise
+    from idr.importers.recognize import read_source, recognize
 
     images = Path(arguments.images).expanduser() if arguments.images else None
-    kind = kind or recognise(path)
+    kind = kind or recognize(path)
     if kind != PHOTOGRAPHS:
         _refuse_flags(arguments, kind, path)
-        return read_source(path, kind, images, arguments.pixel_centre)
-    if arguments.pixel_centre is not None:
-        raise InputError(f"--pixel_centre is for cameras that are given; {path} holds photographs alone")
+        return read_source(path, kind, images, arguments.pixel_center)
+    if arguments.pixel_center is not None:
+        raise InputError(f"--pixel_center is for cameras that are given; {path} holds photographs alone")
     from idr.importers.photographs.structure_from_motion import Settings, reconstruct
 
     settings = Settings(
@@ -256,7 +257,7 @@ def _roughen(arguments: argparse.Namespace, source: Source, out: Path) -> Roughe
     from idr.evaluation.camera_error import align_cameras
 
     path = Path(arguments.rough_from).expanduser()
-    plain = argparse.Namespace(**vars(arguments) | {"images": None, "pixel_centre": None})
+    plain = argparse.Namespace(**vars(arguments) | {"images": None, "pixel_center": None})
     second = _read(path, None, out, plain)
     # Before masks are made, which takes long.
     paired = paired_views(second, [view.name for view in source.views], str(path))
@@ -276,7 +277,7 @@ def _say_done(done: Imported, seconds: float) -> None:
     for note in done.notes:
         say(note)
     center = ", ".join(f"{value:.6g}" for value in done.sphere.center)
-    say(f"unit sphere: centre ({center}), radius {done.sphere.radius:.6g}, from {done.sphere.origin}")
+    say(f"unit sphere: center ({center}), radius {done.sphere.radius:.6g}, from {done.sphere.origin}")
     for warning in done.warnings:
         say(f"WARNING: {warning}")
     say(f"wrote {done.folder}: {done.num_views} views of {width} x {height} pixels, in {seconds:.0f} s")

@@ -22,7 +22,7 @@ _EXAMPLES = """  python preprocess/preprocess_cameras.py --source_dir ../data/DT
 
 def _parser() -> argparse.ArgumentParser:
     parser = make_parser(
-        "Finds centre and radius of the object from mask/ and the world_mats of cameras.npz, and writes "
+        "Finds center and radius of the object from mask/ and the world_mats of cameras.npz, and writes "
         "them as one scale_mat for all views into that file, which training reads. The first original is "
         "kept as cameras_backup.npz. Look at the result with check_scene.py.",
         _EXAMPLES,
@@ -129,7 +129,7 @@ def _preprocess_scene(scene_dir: Path, use_linear_init: bool, dry_run: bool) -> 
 def _say_fit(scene_dir: Path, views: SceneViews, fit: SphereFit) -> None:
     """Prints the sphere, the hull, one line a view and the warnings."""
     center = ", ".join(f"{value:.6g}" for value in fit.center)
-    say(f"{scene_dir.name}: {len(views)} views: centre = ({center}) ; radius = {fit.radius:.6g}")
+    say(f"{scene_dir.name}: {len(views)} views: center = ({center}) ; radius = {fit.radius:.6g}")
     hull = fit.hull
     say(
         f"hull: {len(hull.points)} samples {hull.spacing:.4g} apart, volume "

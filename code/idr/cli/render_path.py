@@ -25,7 +25,7 @@ OUTPUTS = ("color", "depth", "normal", "mask")
 BUILT_IN = ("orbit", "spiral", "views")
 RECORD = "path.json"
 DESCRIPTION = (
-    "Renders a trained run along a camera path: colours, depths, normals and masks as PNG files, and as "
+    "Renders a trained run along a camera path: colors, depths, normals and masks as PNG files, and as "
     "films. The appearance may be another run's."
 )
 EXAMPLES = """\
@@ -40,7 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = make_parser(DESCRIPTION, EXAMPLES)
     add_run_arguments(parser)
     parser.add_argument(
-        "--appearance_run", help="folder of the run whose colours the surface gets; default: its own"
+        "--appearance_run", help="folder of the run whose colors the surface gets; default: its own"
     )
     parser.add_argument("--appearance_checkpoint", default="latest", help="epoch of that run's checkpoint")
     path = parser.add_argument_group("camera path")
@@ -65,7 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
     path.add_argument(
         "--distance",
         type=float,
-        help="of an orbit or spiral from the sphere's centre, in radii; default: the training views' mean",
+        help="of an orbit or spiral from the sphere's center, in radii; default: the training views' mean",
     )
     path.add_argument(
         "--key_views", type=int, nargs="+", help="training views that a path of views passes; default: all"

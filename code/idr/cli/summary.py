@@ -40,10 +40,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status.
     """
     arguments = parse(build_parser(), argv)
-    return run(lambda: _summarise(arguments))
+    return run(lambda: _summarize(arguments))
 
 
-def _summarise(arguments: argparse.Namespace) -> None:
+def _summarize(arguments: argparse.Namespace) -> None:
     from idr.conf.build import conf_value
     from idr.conf.files import load_conf
     from idr.evaluation.summary import find_scans, read_scan, write_summary

@@ -56,7 +56,7 @@ def read_cameras(path: Path, num_images: int) -> CameraFile:
     Raises:
         MissingInputError: No such file.
         InputError: Unreadable, a matrix missing, too many, of a wrong shape, not finite, singular, or a
-            camera that does not have the unit sphere's centre in front of it.
+            camera that does not have the unit sphere's center in front of it.
     """
     if not path.is_file():
         beside = ", ".join(sorted(other.name for other in path.parent.glob("*.npz"))) or "none"
@@ -138,7 +138,7 @@ def _check_cameras(cameras: CameraFile) -> None:
         depth = project_points(np.zeros((1, 3)), projection[:3])[1][0]
         if depth <= 0:
             raise InputError(
-                f"{cameras.path}: world_mat_{i} is mirrored or looks away: the unit sphere's centre lies "
+                f"{cameras.path}: world_mat_{i} is mirrored or looks away: the unit sphere's center lies "
                 f"behind the camera (depth {depth:.3g}); expected OpenCV axes (x right, y down, z forward) "
                 "and the object in front"
             )

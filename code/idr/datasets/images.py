@@ -37,7 +37,7 @@ ARRAY_MODES = (
 )  # Pillow's; used as they are
 MASK_THRESHOLD = 127.5  # of 255; the published rule
 OPAQUE = 255
-LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, what image libraries call the grey value
+LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, what image libraries call the gray value
 
 
 def natural_key(path: Path) -> list[tuple[int, int, str]]:
@@ -104,7 +104,7 @@ def _decode(path: Path) -> NDArray[np.generic]:
 
 
 def _mode_for(image: Image.Image) -> str:
-    """Returns RGB or RGBA for palettes and for other colour spaces, whose numbers are no RGB."""
+    """Returns RGB or RGBA for palettes and for other color spaces, whose numbers are no RGB."""
     has_alpha = image.mode.lower() in ("pa", "rgba", "la") or "transparency" in image.info
     return "RGBA" if has_alpha else "RGB"
 
@@ -137,7 +137,7 @@ def _to_uint8(pixels: NDArray[np.generic], path: Path) -> NDArray[np.uint8]:
 def load_rgb(path: Path) -> NDArray[np.uint8]:
     """Loads a photograph.
 
-    Grey images are repeated over three channels, 16-bit ones reduced to 8, and an alpha channel is dropped:
+    Gray images are repeated over three channels, 16-bit ones reduced to 8, and an alpha channel is dropped:
     the object mask comes from the mask folder.
 
     Args:
@@ -177,11 +177,11 @@ def load_alpha(path: Path) -> NDArray[np.uint8] | None:
 
 
 def load_mask(path: Path) -> NDArray[np.bool_]:
-    """Loads an object mask: grey above 127.5 of 255 is inside.
+    """Loads an object mask: gray above 127.5 of 255 is inside.
 
-    Files that hold only the values 0 and 1 are taken as false and true. Colour is reduced to its luma. An
-    alpha channel that is not opaque everywhere is the mask where the colours say nothing (all one value),
-    and cuts the colours' mask otherwise.
+    Files that hold only the values 0 and 1 are taken as false and true. Color is reduced to its luma. An
+    alpha channel that is not opaque everywhere is the mask where the colors say nothing (all one value),
+    and cuts the colors' mask otherwise.
 
     Args:
         path: The file, of any kind `load_rgb` takes; JPEG noise does no harm.
@@ -195,15 +195,15 @@ def load_mask(path: Path) -> NDArray[np.bool_]:
     raw = _read(path)
     if raw.ndim == 2:
         raw = raw[..., None]
-    num_colours = {1: 1, 2: 1, 3: 3, 4: 3}[raw.shape[2]]
-    colour, alpha = (
-        _to_uint8(_stretched(part), path) for part in (raw[..., :num_colours], raw[..., num_colours:])
+    num_colors = {1: 1, 2: 1, 3: 3, 4: 3}[raw.shape[2]]
+    color, alpha = (
+        _to_uint8(_stretched(part), path) for part in (raw[..., :num_colors], raw[..., num_colors:])
     )
-    grey = colour[..., 0] if num_colours == 1 else np.round(colour.astype(np.float64) @ LUMA)
-    inside = grey > MASK_THRESHOLD
+    gray = color[..., 0] if num_colors == 1 else np.round(color.astype(np.float64) @ LUMA)
+    inside = gray > MASK_THRESHOLD
     if (alpha < OPAQUE).any():
         opaque = alpha[..., 0] > MASK_THRESHOLD
-        inside = opaque if colour.min() == colour.max() else inside & opaque
+        inside = opaque if color.min() == color.max() else inside & opaque
     return inside
 
 

@@ -215,7 +215,7 @@ class SceneDataset(torch.utils.data.Dataset):
         """Returns where trained cameras start: the poses of ``cameras_linear_init.npz``.
 
         Returns:
-            (B, 7) quaternion (w, x, y, z) and centre, in that file's own unit-sphere coordinates.
+            (B, 7) quaternion (w, x, y, z) and center, in that file's own unit-sphere coordinates.
         """
         cameras = self._read("cameras_linear_init.npz")
         all_poses = cameras.decompose()[1]

@@ -1,6 +1,6 @@
-"""The built-in scene's colours: glazes, fixed lights and highlights, in numpy.
+"""The built-in scene's colors: glazes, fixed lights and highlights, in numpy.
 
-N points, in the frame of the unit sphere (z up). Colours are RGB in [0, 1], as they stand in the image: no
+N points, in the frame of the unit sphere (z up). Colors are RGB in [0, 1], as they stand in the image: no
 gamma is applied anywhere.
 """
 
@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from idr.demo.teapot import (
-    BELLY_CENTRE,
-    HANDLE_CENTRE,
+    BELLY_CENTER,
+    HANDLE_CENTER,
     LID_HEIGHT,
     LID_RING_RADIUS,
     NUM_FLUTES,
@@ -25,7 +25,7 @@ _CREAM, _CORAL = np.array([0.93, 0.86, 0.70]), np.array([0.89, 0.53, 0.43])
 _GOLD = np.array([0.88, 0.71, 0.40])
 
 _BELT_HALF_HEIGHT = 0.095
-_PART_EDGE = 0.012  # width over which two parts' colours blend
+_PART_EDGE = 0.012  # width over which two parts' colors blend
 
 # Directions towards the lights, their strength, and the strength of their highlights.
 _LIGHTS = (
@@ -46,7 +46,7 @@ def _smoothstep(value: Array, low: float, high: float) -> Array:
 
 
 def _mix(a: Array, b: Array, weight: Array) -> Array:
-    """Blends from a, where the weight is 0, to b, where it is 1; colours (3,) or (N, 3), weight (N,)."""
+    """Blends from a, where the weight is 0, to b, where it is 1; colors (3,) or (N, 3), weight (N,)."""
     return a + (b - a) * weight[:, None]
 
 
@@ -55,46 +55,46 @@ def _band(value: Array, half_width: float, edge: float) -> Array:
     return _smoothstep(half_width - np.abs(value), -edge, edge)
 
 
-def _body_colour(azimuth: Array, r: Array, z: Array) -> Array:
-    height = z - BELLY_CENTRE
+def _body_color(azimuth: Array, r: Array, z: Array) -> Array:
+    height = z - BELLY_CENTER
     glaze = _mix(_TEAL_DARK, _TEAL_LIGHT, _smoothstep(height, -0.36, 0.32))
     ridge = 0.5 + 0.5 * np.cos(NUM_FLUTES * azimuth)
     glaze = _mix(glaze, glaze * 0.86, (1 - ridge) * _smoothstep(r, 0.1, 0.3))
     # The belt: cream, with a coral diamond on every other flute, and gold edges.
-    colour = _mix(glaze, _CREAM, _band(height, _BELT_HALF_HEIGHT, 0.016))
+    color = _mix(glaze, _CREAM, _band(height, _BELT_HALF_HEIGHT, 0.016))
     cell = np.mod(azimuth * (NUM_FLUTES / 2) / (2 * np.pi) + 0.5, 1.0) - 0.5
     taxi = np.abs(cell) / 0.36 + np.abs(height) / 0.078
-    colour = _mix(colour, _CORAL, _smoothstep(1 - taxi, -0.12, 0.12))
-    return _mix(colour, _GOLD, _band(np.abs(height) - _BELT_HALF_HEIGHT - 0.012, 0.015, 0.008))
+    color = _mix(color, _CORAL, _smoothstep(1 - taxi, -0.12, 0.12))
+    return _mix(color, _GOLD, _band(np.abs(height) - _BELT_HALF_HEIGHT - 0.012, 0.015, 0.008))
 
 
-def _lid_colour(azimuth: Array, r: Array, z: Array) -> Array:
+def _lid_color(azimuth: Array, r: Array, z: Array) -> Array:
     petals = 0.5 + 0.5 * np.cos(NUM_FLUTES / 2 * azimuth)
     edge = 0.10 + 0.075 * petals
-    colour = _mix(_CORAL, _CREAM, _smoothstep(edge - r, -0.012, 0.012))
-    colour = _mix(colour, _CORAL, _smoothstep(edge - 0.05 - r, -0.012, 0.012))
-    colour = _mix(colour, _GOLD, _smoothstep(z, 0.44, 0.455))
+    color = _mix(_CORAL, _CREAM, _smoothstep(edge - r, -0.012, 0.012))
+    color = _mix(color, _CORAL, _smoothstep(edge - 0.05 - r, -0.012, 0.012))
+    color = _mix(color, _GOLD, _smoothstep(z, 0.44, 0.455))
     bead = np.hypot(r - LID_RING_RADIUS, z - LID_HEIGHT)
-    return _mix(colour, _GOLD, _smoothstep(0.036 - bead, -0.008, 0.008))
+    return _mix(color, _GOLD, _smoothstep(0.036 - bead, -0.008, 0.008))
 
 
-def _spout_colour(x: Array, z: Array) -> Array:
+def _spout_color(x: Array, z: Array) -> Array:
     tip = SPOUT_LINE[-1]
     to_tip = np.hypot(x - tip[0], z - tip[1])
-    colour = _mix(_TEAL_LIGHT, _TEAL_DARK, _smoothstep(to_tip, 0.12, 0.50))
+    color = _mix(_TEAL_LIGHT, _TEAL_DARK, _smoothstep(to_tip, 0.12, 0.50))
     rings = _band(np.mod(to_tip + 0.05, 0.10) - 0.05, 0.017, 0.008) * _band(to_tip - 0.25, 0.10, 0.004)
-    colour = _mix(colour, _CREAM, rings)
-    return _mix(colour, _GOLD, _smoothstep(0.075 - to_tip, -0.008, 0.008))
+    color = _mix(color, _CREAM, rings)
+    return _mix(color, _GOLD, _smoothstep(0.075 - to_tip, -0.008, 0.008))
 
 
-def _handle_colour(x: Array, z: Array) -> Array:
-    turn = np.arctan2(z - HANDLE_CENTRE[2], -(x - HANDLE_CENTRE[0]))
+def _handle_color(x: Array, z: Array) -> Array:
+    turn = np.arctan2(z - HANDLE_CENTER[2], -(x - HANDLE_CENTER[0]))
     stripes = 0.5 + 0.5 * np.cos(10 * turn)
     return _mix(_CORAL, _CORAL * 0.78, _smoothstep(stripes, 0.55, 0.8))
 
 
 def albedo(points: Array) -> Array:
-    """The glaze's colour.
+    """The glaze's color.
 
     Args:
         points: (N, 3) on or near the surface.
@@ -105,17 +105,17 @@ def albedo(points: Array) -> Array:
     x, y, z = points.T
     r, azimuth = np.hypot(x, y), np.arctan2(y, x)
     body, lid, spout, handle = part_distances(points)
-    colour = _mix(
-        _body_colour(azimuth, r, z), _spout_colour(x, z), _smoothstep(body - spout, -_PART_EDGE, _PART_EDGE)
+    color = _mix(
+        _body_color(azimuth, r, z), _spout_color(x, z), _smoothstep(body - spout, -_PART_EDGE, _PART_EDGE)
     )
     nearest = np.minimum(body, spout)
-    colour = _mix(colour, _handle_colour(x, z), _smoothstep(nearest - handle, -_PART_EDGE, _PART_EDGE))
+    color = _mix(color, _handle_color(x, z), _smoothstep(nearest - handle, -_PART_EDGE, _PART_EDGE))
     nearest = np.minimum(nearest, handle)
-    colour = _mix(
-        colour, _lid_colour(azimuth, r, z), _smoothstep(nearest - lid, -_PART_EDGE / 2, _PART_EDGE / 2)
+    color = _mix(
+        color, _lid_color(azimuth, r, z), _smoothstep(nearest - lid, -_PART_EDGE / 2, _PART_EDGE / 2)
     )
     foot = _smoothstep(-0.41 - z, -0.008, 0.008)
-    return np.clip(_mix(colour, _GOLD, foot), 0.0, 1.0)
+    return np.clip(_mix(color, _GOLD, foot), 0.0, 1.0)
 
 
 def ambient_occlusion(points: Array, normals: Array) -> Array:
@@ -136,7 +136,7 @@ def ambient_occlusion(points: Array, normals: Array) -> Array:
 
 
 def shade(points: Array, normals: Array, views: Array) -> Array:
-    """The colour seen: glaze under fixed lights, with highlights that move with the viewer (Blinn-Phong).
+    """The color seen: glaze under fixed lights, with highlights that move with the viewer (Blinn-Phong).
 
     Args:
         points: (N, 3) on the surface.

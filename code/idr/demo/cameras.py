@@ -86,21 +86,21 @@ def holdout_views(num_views: int, num_holdout: int) -> list[int]:
     return sorted(chosen)
 
 
-def look_at(centre: Array, target: Array, roll: float = 0.0, steep: float = _STEEP) -> Array:
+def look_at(center: Array, target: Array, roll: float = 0.0, steep: float = _STEEP) -> Array:
     """Returns the pose of a camera that looks at a point, its picture's top towards +z or, from high up, +y.
 
     The object is longest along x, which thus lies across the picture in views from above and below.
 
     Args:
-        centre: (3,) the camera's centre.
-        target: (3,) the point, another than the centre.
+        center: (3,) the camera's center.
+        target: (3,) the point, another than the center.
         roll: Turn about the optical axis in radians.
         steep: Sine of the elevation from which on +y is at the top; 1 for never.
 
     Returns:
         (4, 4) camera-to-world.
     """
-    forward = (target - centre) / np.linalg.norm(target - centre)
+    forward = (target - center) / np.linalg.norm(target - center)
     up = np.array([0.0, 0.0, 1.0]) if abs(forward[2]) < steep else np.array([0.0, 1.0, 0.0])
     right = np.cross(forward, up)
     right /= np.linalg.norm(right)
@@ -108,7 +108,7 @@ def look_at(centre: Array, target: Array, roll: float = 0.0, steep: float = _STE
     pose = np.eye(4)
     pose[:3, 0] = np.cos(roll) * right + np.sin(roll) * down
     pose[:3, 1] = np.cos(roll) * down - np.sin(roll) * right
-    pose[:3, 2], pose[:3, 3] = forward, centre
+    pose[:3, 2], pose[:3, 3] = forward, center
     return pose
 
 
@@ -142,8 +142,8 @@ def world_matrix(intrinsics: Array, pose: Array) -> Array:
     Returns:
         (4, 4): K [R | t] over (0, 0, 0, 1).
     """
-    centre = UNIT_TO_WORLD[:3, :3] @ pose[:3, 3] + UNIT_TO_WORLD[:3, 3]
+    center = UNIT_TO_WORLD[:3, :3] @ pose[:3, 3] + UNIT_TO_WORLD[:3, 3]
     world_to_cam = np.eye(4)
     world_to_cam[:3, :3] = pose[:3, :3].T
-    world_to_cam[:3, 3] = -pose[:3, :3].T @ centre
+    world_to_cam[:3, 3] = -pose[:3, :3].T @ center
     return intrinsics @ world_to_cam

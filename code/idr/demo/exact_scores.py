@@ -1,4 +1,4 @@
-"""Scores against the built-in scene's exact surface and colours.
+"""Scores against the built-in scene's exact surface and colors.
 
 V vertices.
 """
@@ -53,7 +53,7 @@ def chamfer_to_exact(
 
 
 def ceiling_scores(datasets: Sequence[Any]) -> list[RenderingScores]:
-    """Scores the exact surface and colours, one ray a pixel, as a trained network is scored.
+    """Scores the exact surface and colors, one ray a pixel, as a trained network is scored.
 
     No reconstruction can be expected to do better: the photographs average 4 x 4 samples a pixel.
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import gaussian_filter, map_coordinates
 
-from idr.demo.render import Picture, colours, intersect, safe_start, subpixel_offsets
+from idr.demo.render import Picture, colors, intersect, safe_start, subpixel_offsets
 from idr.demo.teapot import Array, sdf
 
 TABLE_HEIGHT = -0.48
@@ -29,22 +29,22 @@ class PhoneLens:
     """A pinhole camera with two radial coefficients, COLMAP's RADIAL.
 
     Attributes:
-        intrinsics: (4, 4) K; integer pixels are centres.
-        radial: k1, k2: normalised points move to x (1 + k1 r^2 + k2 r^4).
+        intrinsics: (4, 4) K; integer pixels are centers.
+        radial: k1, k2: normalized points move to x (1 + k1 r^2 + k2 r^4).
     """
 
     intrinsics: Array
     radial: tuple[float, float]
 
     def distort(self, points: Array) -> Array:
-        """Moves (N, 2) normalised points to where the lens shows them."""
+        """Moves (N, 2) normalized points to where the lens shows them."""
         square = np.square(points).sum(axis=1, keepdims=True)
         return points * (1 + self.radial[0] * square + self.radial[1] * square**2)
 
     def rays(self, uv: Array) -> Array:
         """Returns the (N, 3) unit directions, in the camera's frame, that (N, 2) pixels see."""
-        focal, centre = np.diag(self.intrinsics)[:2], self.intrinsics[:2, 2]
-        seen = (uv - centre) / focal
+        focal, center = np.diag(self.intrinsics)[:2], self.intrinsics[:2, 2]
+        seen = (uv - center) / focal
         points = seen
         for _ in range(_UNDISTORTING_STEPS):  # a contraction: the coefficients are small
             points = points * seen / np.where(self.distort(points) == 0, 1.0, self.distort(points))
@@ -68,22 +68,22 @@ class Room:
         self.speckles -= np.quantile(self.speckles, 0.7)
         self.speckles /= self.speckles.max()
 
-    def colour(self, origin: Array, directions: Array) -> Array:
+    def color(self, origin: Array, directions: Array) -> Array:
         """Returns what rays see that miss the object.
 
         Args:
-            origin: (3,) the camera's centre, above the table.
+            origin: (3,) the camera's center, above the table.
             directions: (N, 3) unit vectors.
 
         Returns:
             (N, 3) RGB in [0, 1].
         """
-        rgb = self._wall_colour(directions)
+        rgb = self._wall_color(directions)
         down = directions[:, 2] < -1e-6
         depth = (TABLE_HEIGHT - origin[2]) / np.where(down, directions[:, 2], -1.0)
         points = origin + depth[:, None] * directions
         on_table = down & (np.hypot(points[:, 0], points[:, 1]) < TABLE_RADIUS)
-        rgb[on_table] = self._table_colour(points[on_table])
+        rgb[on_table] = self._table_color(points[on_table])
         return rgb
 
     def speckled(self, rgb: Array, points: Array) -> Array:
@@ -92,7 +92,7 @@ class Room:
         depth = map_coordinates(self.speckles, cells, order=1, mode="grid-wrap")
         return rgb * (1 - _SPECKLE_DEPTH * np.clip(3 * depth, 0.0, 1.0)[:, None])
 
-    def _table_colour(self, points: Array) -> Array:
+    def _table_color(self, points: Array) -> Array:
         texels = (points[:, :2] / _TEXTURE_SIDE + 0.5).T * (_TEXELS - 1)
         rgb = np.stack(
             [map_coordinates(self.table[..., c], texels, order=1, mode="nearest") for c in range(3)], axis=1
@@ -100,12 +100,12 @@ class Room:
         near = np.clip(sdf(points) / _SHADE_REACH, 0.0, 1.0)
         return rgb * (1 - _SHADE_DEPTH * (1 - near) ** 2)[:, None]
 
-    def _wall_colour(self, directions: Array) -> Array:
+    def _wall_color(self, directions: Array) -> Array:
         azimuth = np.arctan2(directions[:, 1], directions[:, 0]) / (2 * np.pi) + 0.5
         height = np.arccos(np.clip(directions[:, 2], -1, 1)) / np.pi
         rows, columns = height * (len(self.walls) - 1), azimuth * self.walls.shape[1]
-        grey = map_coordinates(self.walls, (rows, columns), order=1, mode="grid-wrap")
-        return np.outer(grey, (0.62, 0.60, 0.66))
+        gray = map_coordinates(self.walls, (rows, columns), order=1, mode="grid-wrap")
+        return np.outer(gray, (0.62, 0.60, 0.66))
 
 
 def _table_texture(generator: np.random.Generator) -> Array:
@@ -165,9 +165,9 @@ def render_photo(
         origins = np.broadcast_to(origin, (len(some), 3))
         depth, hit = intersect(origins, directions[some], start[some])
         seen, depth = some[hit], depth[hit]
-        colour = room.colour(origin, directions)
-        glaze = colours(origins[: len(seen)], directions[seen], depth)
-        colour[seen] = room.speckled(glaze, origin + depth[:, None] * directions[seen])
-        rgb += colour / len(offsets)
+        color = room.color(origin, directions)
+        glaze = colors(origins[: len(seen)], directions[seen], depth)
+        color[seen] = room.speckled(glaze, origin + depth[:, None] * directions[seen])
+        rgb += color / len(offsets)
         coverage[seen] += 1 / len(offsets)
     return Picture(rgb.reshape(height, width, 3), coverage.reshape(height, width))

@@ -49,10 +49,10 @@ def camera_rays(intrinsics: Array, pose: Array, uv: Array) -> tuple[Array, Array
     Args:
         intrinsics: (4, 4) or (3, 3) upper triangular K, K[2, 2] = 1.
         pose: (4, 4) camera-to-world.
-        uv: (R, 2) column and row; integers are pixel centres.
+        uv: (R, 2) column and row; integers are pixel centers.
 
     Returns:
-        origin: (3,) the camera's centre.
+        origin: (3,) the camera's center.
         directions: (R, 3) unit vectors away from it.
     """
     at_depth_one = np.linalg.solve(intrinsics[:3, :3], np.column_stack((uv, np.ones(len(uv)))).T).T
@@ -155,7 +155,7 @@ def safe_start(origin: Array, directions: Array, spread: float) -> Array:
 
 
 def subpixel_offsets(supersampling: int) -> Array:
-    """Sample positions in a pixel: the centres of a square grid of cells, symmetric about the integer uv.
+    """Sample positions in a pixel: the centers of a square grid of cells, symmetric about the integer uv.
 
     Args:
         supersampling: Samples along each side.
@@ -167,7 +167,7 @@ def subpixel_offsets(supersampling: int) -> Array:
     return np.stack(np.meshgrid(along, along, indexing="xy"), axis=-1).reshape(-1, 2)
 
 
-def colours(origins: Array, directions: Array, depth: Array) -> Array:
+def colors(origins: Array, directions: Array, depth: Array) -> Array:
     """Shades the points where rays hit.
 
     Args:
@@ -216,19 +216,19 @@ def render(intrinsics: Array, pose: Array, img_res: tuple[int, int], supersampli
         _, directions = camera_rays(intrinsics, pose, samples)
         origins = np.broadcast_to(origin, directions.shape)
         depth, hit = intersect(origins, directions, np.repeat(start[some], len(offsets)))
-        colour = np.full((len(samples), 3), _WHITE)
-        colour[hit] = colours(origins[hit], directions[hit], depth[hit])
-        rgb[begin + some] = colour.reshape(len(some), len(offsets), 3).mean(axis=1)
+        color = np.full((len(samples), 3), _WHITE)
+        color[hit] = colors(origins[hit], directions[hit], depth[hit])
+        rgb[begin + some] = color.reshape(len(some), len(offsets), 3).mean(axis=1)
         coverage[begin + some] = hit.reshape(len(some), len(offsets)).mean(axis=1)
     return Picture(rgb.reshape(height, width, 3), coverage.reshape(height, width))
 
 
 def exact_forward(inputs: dict[str, Tensor]) -> dict[str, Tensor | None]:
-    """The exact surface and colour behind the model's seam: what no reconstruction can beat, one ray a pixel.
+    """The exact surface and color behind the model's seam: what no reconstruction can beat, one ray a pixel.
 
     Args:
         inputs: `intrinsics` (B, 4, 4), `uv` (B, P, 2), `pose` (B, 4, 4) or (B, 7) (quaternion (w, x, y, z) of
-            any positive norm, then centre) and, if wanted back, `object_mask` (B, P). R = B * P.
+            any positive norm, then center) and, if wanted back, `object_mask` (B, P). R = B * P.
 
     Returns:
         `points` (R, 3), without a hit the ray's point closest to the origin; `rgb_values` (R, 3) in [-1, 1],
@@ -247,9 +247,9 @@ def exact_forward(inputs: dict[str, Tensor]) -> dict[str, Tensor | None]:
         depth, hit = intersect(origins, directions)
         closest = -np.einsum("ij,ij->i", origins, directions)
         points.append(origins + np.where(hit, depth, closest)[:, None] * directions)
-        colour = np.full((len(directions), 3), _WHITE)
-        colour[hit] = colours(origins[hit], directions[hit], depth[hit])
-        rgb.append(2 * colour - 1)
+        color = np.full((len(directions), 3), _WHITE)
+        color[hit] = colors(origins[hit], directions[hit], depth[hit])
+        rgb.append(2 * color - 1)
         hits.append(hit)
     all_points = np.concatenate(points)
 

@@ -1,6 +1,6 @@
 """The built-in scene: a glazed teapot, written as a data folder like any other.
 
-The object's shape is in `synthetic_object`, its colours in `synthetic_appearance`, its exact pictures in
+The object's shape is in `synthetic_object`, its colors in `synthetic_appearance`, its exact pictures in
 `synthetic_render`, its cameras in `synthetic_cameras`; here they become the files of DATA_CONVENTION, with
 `exact_surface.ply` (the surface in world coordinates, as evaluation's meshes are) and `scene.json` (how
 the folder was made) beside them.
@@ -61,7 +61,7 @@ class SceneSettings:
         img_res: Height and width of the pictures.
         supersampling: Samples along each side of a pixel.
         noise_degrees: Mean error of the rotations in cameras_linear_init.npz.
-        noise_centre: Mean error of the centres there, in unit-sphere units.
+        noise_center: Mean error of the centers there, in unit-sphere units.
         mesh_resolution: Samples along each side of the grid that the exact surface is extracted from.
     """
 
@@ -71,7 +71,7 @@ class SceneSettings:
     img_res: tuple[int, int] = (128, 160)
     supersampling: int = 4
     noise_degrees: float = 1.5
-    noise_centre: float = 0.03
+    noise_center: float = 0.03
     mesh_resolution: int = 192
 
     def __post_init__(self) -> None:
@@ -97,7 +97,7 @@ class SceneSettings:
                 "1 to 32 samples along a pixel's side",
             ),
             ("rotation noise", self.noise_degrees, 0 <= self.noise_degrees <= 90, "0 to 90 degrees"),
-            ("centre noise", self.noise_centre, 0 <= self.noise_centre <= 1, "0 to 1 unit-sphere units"),
+            ("center noise", self.noise_center, 0 <= self.noise_center <= 1, "0 to 1 unit-sphere units"),
             ("mesh resolution", self.mesh_resolution, 16 <= self.mesh_resolution <= 1024, "16 to 1024"),
         )
         for name, value, fine, expected in checks:
@@ -127,7 +127,7 @@ def scene_poses(settings: SceneSettings) -> tuple[Array, Array]:
     """
     layout, noise = (np.random.default_rng([settings.seed, stream]) for stream in (0, 1))
     exact = view_poses(settings.num_written, layout)
-    return exact, disturb_poses(exact, settings.noise_degrees, settings.noise_centre, noise)
+    return exact, disturb_poses(exact, settings.noise_degrees, settings.noise_center, noise)
 
 
 def exact_mesh(extract: Extractor, resolution: int) -> tuple[Array, NDArray[np.integer]]:
@@ -214,7 +214,7 @@ def render_views(intrinsics: Array, poses: Sequence[Array] | Array, settings: Sc
 
 
 def write_surface(path: Path, vertices: Array, faces: NDArray[np.integer]) -> None:
-    """Writes a mesh of the unit sphere's frame in world coordinates, coloured by its glaze.
+    """Writes a mesh of the unit sphere's frame in world coordinates, colored by its glaze.
 
     Args:
         path: The file, .ply.
@@ -224,8 +224,8 @@ def write_surface(path: Path, vertices: Array, faces: NDArray[np.integer]) -> No
     import trimesh
 
     world = vertices @ UNIT_TO_WORLD[:3, :3].T + UNIT_TO_WORLD[:3, 3]
-    colour = np.rint(255 * in_blocks(albedo, vertices)).astype(np.uint8)
-    trimesh.Trimesh(world, faces, vertex_colors=colour, process=False).export(path)
+    color = np.rint(255 * in_blocks(albedo, vertices)).astype(np.uint8)
+    trimesh.Trimesh(world, faces, vertex_colors=color, process=False).export(path)
 
 
 def read_exact_mesh(folder: Path) -> tuple[Array, NDArray[np.integer]]:

@@ -38,26 +38,26 @@ _AROUND = _FLUTE_DEPTH * NUM_FLUTES
 _IN_PLANE = _FLUTE_DEPTH * np.hypot(1.0, _FLUTE_REACH * 8 / (3 * np.sqrt(3)) / _FLUTE_HEIGHT)
 _SLOPE_BOUND = float(np.hypot(1.0 + _IN_PLANE, _AROUND))
 
-BELLY_CENTRE = -0.06
+BELLY_CENTER = -0.06
 _BELLY_DISC, _BELLY_THICKNESS = 0.155, 0.385
 LID_HEIGHT, LID_RING_RADIUS = 0.308, 0.25
 NUM_BEADS = 20
 _BEAD_RADIUS = 0.028
 
-# The spout's centre line (x, z) and its radius there.
+# The spout's center line (x, z) and its radius there.
 SPOUT_LINE = np.array([[0.36, -0.16], [0.53, -0.12], [0.62, 0.03], [0.66, 0.18], [0.745, 0.285]])
 _SPOUT_RADII = np.array([0.165, 0.118, 0.083, 0.062, 0.064])
 _SPOUT_BORE = 0.04
 _SPOUT_JOINT = 0.03  # fillet between the spout's pieces; each swells the union by a quarter of it at most
 _SPOUT_FILLET = 0.06
 
-# A box that holds the spout, which is made of the convex hulls of neighbouring balls.
+# A box that holds the spout, which is made of the convex hulls of neighboring balls.
 _SPOUT_SWELL = (len(SPOUT_LINE) - 2) * _SPOUT_JOINT / 4
 _SPOUT_LOWER = (SPOUT_LINE - _SPOUT_RADII[:, None]).min(axis=0) - _SPOUT_SWELL
 _SPOUT_UPPER = (SPOUT_LINE + _SPOUT_RADII[:, None]).max(axis=0) + _SPOUT_SWELL
 _SPOUT_HALF_WIDTH = float(_SPOUT_RADII.max()) + _SPOUT_SWELL
 
-HANDLE_CENTRE = np.array([-0.515, 0.0, 0.0])
+HANDLE_CENTER = np.array([-0.515, 0.0, 0.0])
 _HANDLE_STRETCH, _HANDLE_RADIUS, _HANDLE_TUBE = 0.06, 0.205, 0.056
 
 _BLOCK = 1 << 15  # points evaluated at once: the temporaries stay in the processor's cache
@@ -128,7 +128,7 @@ def _round_cone(p: Array, q: Array, length: float, radii: Array) -> Array:
     Args:
         p: (N,) coordinate along the axis, 0 at the first ball and `length` at the second.
         q: (N,) distance from the axis.
-        length: Distance of the balls' centres, more than the radii's difference.
+        length: Distance of the balls' centers, more than the radii's difference.
         radii: (2,) the balls' radii.
 
     Returns:
@@ -159,14 +159,14 @@ def _spout(x: Array, y: Array, z: Array) -> Array:
 
 def _handle(x: Array, y: Array, z: Array) -> Array:
     """A torus in the xz plane, stretched along z (a chain's link)."""
-    dx, dz = x - HANDLE_CENTRE[0], z - HANDLE_CENTRE[2]
+    dx, dz = x - HANDLE_CENTER[0], z - HANDLE_CENTER[2]
     stretched = dz - np.clip(dz, -_HANDLE_STRETCH, _HANDLE_STRETCH)
     return _norm(_norm(dx, stretched) - _HANDLE_RADIUS, y) - _HANDLE_TUBE
 
 
 def _body(x: Array, y: Array, r: Array, z: Array) -> Array:
-    belly = _thick_disc(r, z - BELLY_CENTRE, _BELLY_DISC, _BELLY_THICKNESS) - _flutes(
-        x, y, r, z - BELLY_CENTRE
+    belly = _thick_disc(r, z - BELLY_CENTER, _BELLY_DISC, _BELLY_THICKNESS) - _flutes(
+        x, y, r, z - BELLY_CENTER
     )
     foot = _ring(r, z + 0.44, 0.26, 0.044)
     return smooth_union(belly, foot, 0.05)

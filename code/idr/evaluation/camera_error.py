@@ -1,6 +1,6 @@
 """How far estimated cameras are from true ones, after the best similarity between the two frames.
 
-B cameras. Poses are (4, 4) camera-to-world matrices, rotation R in the upper left corner and centre C in the
+B cameras. Poses are (4, 4) camera-to-world matrices, rotation R in the upper left corner and center C in the
 last column. Predicted poses usually live in the unit sphere's frame, true ones in the world's.
 """
 
@@ -20,10 +20,10 @@ MAX_SWEEPS = 20_000
 """Reweighted fits before giving up on convergence; typical data needs a few hundred."""
 
 CONVERGED_STEP = 1e-13
-"""A fit has converged when no centre moves by more than this part of the true centres' extent."""
+"""A fit has converged when no center moves by more than this part of the true centers' extent."""
 
 FLOOR_FIRST, FLOOR_LAST, FLOOR_FACTOR = 1e-2, 1e-12, 0.1
-"""Smallest residual that a weight resolves, as parts of the true centres' extent, lowered in steps: a high
+"""Smallest residual that a weight resolves, as parts of the true centers' extent, lowered in steps: a high
 floor converges fast and coarsely, a low one exactly once it is near."""
 
 
@@ -32,7 +32,7 @@ class Alignment:
     """A similarity x -> scale rotation x + translation from the predicted cameras' frame to the true one.
 
     Attributes:
-        scale: Factor c; of any sign, 0 where all true centres coincide.
+        scale: Factor c; of any sign, 0 where all true centers coincide.
         rotation: (3, 3) proper rotation.
         translation: (3,) in the true frame's unit.
     """
@@ -56,7 +56,7 @@ class CameraErrors:
 
     Attributes:
         rotation_degrees: (B,) angle between true and aligned predicted rotation, 0 to 180.
-        translation: (B,) distance between true and aligned predicted centre, in the true frame's unit.
+        translation: (B,) distance between true and aligned predicted center, in the true frame's unit.
     """
 
     rotation_degrees: NDArray[np.float64]
@@ -67,12 +67,12 @@ def align_cameras(poses_pred: NDArray[np.floating], poses_gt: NDArray[np.floatin
     """Finds the similarity that maps predicted cameras onto true ones.
 
     The rotation is the Procrustes solution over the cameras' rotations (determinant +1). With it fixed, scale
-    and translation minimise the sum over cameras of the distance |C_gt - (c R C_pred + t)|: a sum of norms,
+    and translation minimize the sum over cameras of the distance |C_gt - (c R C_pred + t)|: a sum of norms,
     not of squares, so that few bad cameras do not move the rest.
 
-    Legal without a unique answer: predicted centres that coincide, one camera included, leave the scale open
+    Legal without a unique answer: predicted centers that coincide, one camera included, leave the scale open
     and get 1; with two cameras every t between the two optimal ones is as good and the middle is returned.
-    True centres that coincide give the scale 0.
+    True centers that coincide give the scale 0.
 
     Args:
         poses_pred: (B, 4, 4) predicted camera-to-world poses.
@@ -105,7 +105,7 @@ def camera_errors(
         alignment: What `align_cameras` returned.
 
     Returns:
-        One rotation error and one centre error a camera.
+        One rotation error and one center error a camera.
 
     Raises:
         InputError: The shapes differ or are not (B, 4, 4) with B > 0, or a value is not finite.
@@ -121,8 +121,8 @@ def camera_errors(
     twice_cosine = np.trace(relative, axis1=1, axis2=2) - 1.0
     angle = np.degrees(np.arctan2(np.linalg.norm(twice_sine, axis=-1), twice_cosine))
 
-    centres = alignment.scale * pred[:, :3, 3] @ alignment.rotation.T + alignment.translation
-    return CameraErrors(angle, np.linalg.norm(truth[:, :3, 3] - centres, axis=-1))
+    centers = alignment.scale * pred[:, :3, 3] @ alignment.rotation.T + alignment.translation
+    return CameraErrors(angle, np.linalg.norm(truth[:, :3, 3] - centers, axis=-1))
 
 
 def mean_camera_errors(
@@ -135,7 +135,7 @@ def mean_camera_errors(
         poses_gt: (B, 4, 4) true ones, in the same order.
 
     Returns:
-        Rotation error in degrees and centre error in the true frame's unit.
+        Rotation error in degrees and center error in the true frame's unit.
     """
     errors = camera_errors(poses_pred, poses_gt, align_cameras(poses_pred, poses_gt))
     return float(errors.rotation_degrees.mean()), float(errors.translation.mean())
@@ -181,7 +181,7 @@ def _checked_pair(
 def _fit_scale_translation(
     sources: NDArray[np.float64], targets: NDArray[np.float64]
 ) -> tuple[float, NDArray[np.float64]]:
-    """Minimises sum_i |targets_i - (c sources_i + t)| over c and t by reweighted least squares.
+    """Minimizes sum_i |targets_i - (c sources_i + t)| over c and t by reweighted least squares.
 
     Each sweep solves the least squares problem with weights 1 / residual, which lowers the sum of norms.
     Residuals below a floor, itself lowered as the fit settles, count as the floor: points that the fit meets
@@ -189,7 +189,7 @@ def _fit_scale_translation(
     """
     extent = float(np.linalg.norm(targets - targets.mean(axis=0), axis=-1).max())
     spread = float(np.linalg.norm(sources - sources.mean(axis=0), axis=-1).max())
-    # Below rounding of the coordinates themselves, differences between centres mean nothing.
+    # Below rounding of the coordinates themselves, differences between centers mean nothing.
     scale_open = spread <= 1e-12 * float(np.abs(sources).max())
     if extent <= 1e-12 * float(np.abs(targets).max()):
         return (1.0, (targets - sources).mean(axis=0)) if scale_open else (0.0, targets.mean(axis=0))
@@ -207,7 +207,7 @@ def _fit_scale_translation(
         weights = 1.0 / np.maximum(np.linalg.norm(targets - fitted, axis=-1) / extent, floor)
         before = fitted
     log.warning(
-        "camera alignment stopped after %d fits while centres still moved by %.1e", MAX_SWEEPS, step * extent
+        "camera alignment stopped after %d fits while centers still moved by %.1e", MAX_SWEEPS, step * extent
     )
     return scale, translation
 
@@ -215,11 +215,11 @@ def _fit_scale_translation(
 def _weighted_fit(
     sources: NDArray[np.float64], targets: NDArray[np.float64], weights: NDArray[np.float64], scale_open: bool
 ) -> tuple[float, NDArray[np.float64]]:
-    """Minimises sum_i weights_i |targets_i - (c sources_i + t)|^2; c = 1 where the data leave it open."""
+    """Minimizes sum_i weights_i |targets_i - (c sources_i + t)|^2; c = 1 where the data leave it open."""
     share = (weights / weights.sum())[:, None]
     source_mean, target_mean = (share * sources).sum(axis=0), (share * targets).sum(axis=0)
     if scale_open:
         return 1.0, target_mean - source_mean
-    centred = sources - source_mean
-    scale = float((share * centred * (targets - target_mean)).sum() / (share * centred**2).sum())
+    centered = sources - source_mean
+    scale = float((share * centered * (targets - target_mean)).sum() / (share * centered**2).sum())
     return scale, target_mean - scale * source_mean

@@ -30,7 +30,7 @@ Array = NDArray[np.float64]
 DEFAULT_SAMPLES = 100_000
 _PROJECTION_ITERATIONS = 12
 _NEWTON_STEPS = 3
-_LARGEST_NEWTON_STEP = 0.05  # of the surface's extent: no step may leave the neighbourhood
+_LARGEST_NEWTON_STEP = 0.05  # of the surface's extent: no step may leave the neighborhood
 
 
 class Mesh(Protocol):

@@ -97,7 +97,7 @@ def _check_keys(
 
 
 def compose(geometry: LoadedModel, appearance: LoadedModel) -> Any:
-    """Joins the surface of one network with the colours of another.
+    """Joins the surface of one network with the colors of another.
 
     Args:
         geometry: Gives tracer, signed distance, features and normals.

@@ -1,4 +1,4 @@
-"""The DTU protocol: a reconstruction against the structured-light scan, in millimetres.
+"""The DTU protocol: a reconstruction against the structured-light scan, in millimeters.
 
 N sampled points, M scan points. World frame of the data set, numpy in float64.
 
@@ -175,7 +175,7 @@ def dtu_scores(mesh: Mesh, reference: DTUReference, seed: int = 0) -> DTUScores:
     if not len(observed) or not len(above):
         raise InputError(
             f"{len(observed)} points of the mesh are observed and {len(above)} points of the scan lie above "
-            "the plane; expected a mesh in the world coordinates of the scan, in millimetres "
+            "the plane; expected a mesh in the world coordinates of the scan, in millimeters "
             "(surface_world_coordinates_*.ply)"
         )
     accuracy = _mean_within(cKDTree(reference.points).query(observed)[0])
@@ -188,17 +188,17 @@ def _mean_within(distances: Array) -> float:
     if not len(near):
         raise InputError(
             f"mesh and scan are nowhere within {FARTHEST:g} mm of one another; expected the same scan, "
-            "in world coordinates, in millimetres"
+            "in world coordinates, in millimeters"
         )
     return float(near.mean())
 
 
 def points_on_triangles(mesh: Mesh, spacing: float) -> Array:
-    """Lays a triangular lattice on each triangle, corners included, neighbours at most `spacing` apart.
+    """Lays a triangular lattice on each triangle, corners included, neighbors at most `spacing` apart.
 
     Args:
         mesh: The surface.
-        spacing: Largest distance of neighbours along each side.
+        spacing: Largest distance of neighbors along each side.
 
     Returns:
         (N, 3); corners that triangles share are repeated.

@@ -22,12 +22,12 @@ def masked_psnr(rendered: Tensor, photo: Tensor, mask: Tensor) -> float:
     number of masked pixels. A miss inside the mask counts with the white it was rendered in.
 
     Args:
-        rendered: (H, W, 3) or (H * W, 3) colours in [0, 1], not rounded to 8 bits.
+        rendered: (H, W, 3) or (H * W, 3) colors in [0, 1], not rounded to 8 bits.
         photo: Likewise, the photograph.
         mask: (H, W) or (H * W,) bool, the given mask of the object.
 
     Returns:
-        Decibels; infinite for equal colours, NaN for a mask without a pixel.
+        Decibels; infinite for equal colors, NaN for a mask without a pixel.
 
     Raises:
         ValueError: The shapes do not belong together.
@@ -48,7 +48,7 @@ def on_black(picture: Tensor, mask: Tensor) -> Tensor:
     """Returns a picture with 0 outside the mask, as the published evaluation multiplies before its PSNR.
 
     Args:
-        picture: (H, W, 3) colours in [0, 1].
+        picture: (H, W, 3) colors in [0, 1].
         mask: (H, W) bool.
     """
     return picture * mask[..., None].to(picture)
@@ -63,7 +63,7 @@ def masked_ssim(rendered: Tensor, photo: Tensor, mask: Tensor) -> float:
     pixels and channels; windows at the rim see the black around the object, alike in both pictures.
 
     Args:
-        rendered: (H, W, 3) colours in [0, 1], not rounded to 8 bits.
+        rendered: (H, W, 3) colors in [0, 1], not rounded to 8 bits.
         photo: (H, W, 3) likewise, the photograph.
         mask: (H, W) bool, the given mask of the object.
 

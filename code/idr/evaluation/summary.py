@@ -21,7 +21,7 @@ COLUMNS = (
     *MESH_SCORES,
     *("rotation_degrees", "translation"),
 )
-TITLES = {"rotation_degrees": "rotation (deg)", "translation": "centre (world)"}
+TITLES = {"rotation_degrees": "rotation (deg)", "translation": "center (world)"}
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""What leaves the project: coloured meshes, cameras, films. Takes arrays and callables, never models."""
+"""What leaves the project: colored meshes, cameras, films. Takes arrays and callables, never models."""

@@ -1,6 +1,6 @@
 """Cameras as files for other methods: `transforms.json`, COLMAP's text model, and this project's npz.
 
-B cameras. `transforms.json` and COLMAP put the centre of the first pixel at (0.5, 0.5), this project and its
+B cameras. `transforms.json` and COLMAP put the center of the first pixel at (0.5, 0.5), this project and its
 npz at (0, 0). The first looks along -z with y up (OpenGL), the others along z with y down (OpenCV).
 """
 
@@ -22,7 +22,7 @@ from idr.geometry.quaternions import rotation_to_quaternion
 TRANSFORMS, NPZ, COLMAP = "transforms.json", "cameras.npz", "sparse/0"
 COLMAP_FILES = ("cameras.txt", "images.txt", "points3D.txt")
 OPENCV_TO_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
-PIXEL_CENTRE = 0.5
+PIXEL_CENTER = 0.5
 
 SAME_DIGITS = 10
 """Intrinsics that agree in so many digits differ by rounding alone."""
@@ -133,12 +133,12 @@ def _distinct(cameras: CameraSet) -> tuple[list[int], list[dict[str, float]]]:
 
 
 def intrinsics_entry(k: NDArray[np.float64]) -> dict[str, float]:
-    """Returns the entries of K, (3, 3) or (4, 4), in `transforms.json`, the first pixel's centre at 0.5."""
+    """Returns the entries of K, (3, 3) or (4, 4), in `transforms.json`, the first pixel's center at 0.5."""
     return {
         "fl_x": float(k[0, 0]),
         "fl_y": float(k[1, 1]),
-        "cx": float(k[0, 2] + PIXEL_CENTRE),
-        "cy": float(k[1, 2] + PIXEL_CENTRE),
+        "cx": float(k[0, 2] + PIXEL_CENTER),
+        "cy": float(k[1, 2] + PIXEL_CENTER),
     }
 
 

@@ -1,6 +1,6 @@
-"""Coloured meshes as PLY, OBJ and GLB files.
+"""Colored meshes as PLY, OBJ and GLB files.
 
-V vertices, T faces. Colours come as photographs have them, sRGB in [0, 1].
+V vertices, T faces. Colors come as photographs have them, sRGB in [0, 1].
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Surface:
         vertices: (V, 3).
         faces: (T, 3), counter-clockwise seen from outside.
         normals: (V, 3) unit normals.
-        colours: (V, 3) sRGB in [0, 1], or None.
+        colors: (V, 3) sRGB in [0, 1], or None.
         uv: (V, 2) places in the texture, (0, 0) its lower left corner; None without one.
         texture: (H, W, 3) uint8 sRGB, or None.
     """
@@ -45,7 +45,7 @@ class Surface:
     vertices: NDArray[np.floating]
     faces: NDArray[np.integer]
     normals: NDArray[np.floating]
-    colours: NDArray[np.floating] | None = None
+    colors: NDArray[np.floating] | None = None
     uv: NDArray[np.floating] | None = None
     texture: NDArray[np.uint8] | None = None
 
@@ -59,7 +59,7 @@ class Surface:
         normals = self.normals @ np.linalg.inv(linear)  # by the inverse transpose, as gradients are
         normals /= np.linalg.norm(normals, axis=1, keepdims=True).clip(1e-30)
         faces = self.faces[:, ::-1] if np.linalg.det(linear) < 0 else self.faces
-        return Surface(self.vertices @ linear.T + shift, faces, normals, self.colours, self.uv, self.texture)
+        return Surface(self.vertices @ linear.T + shift, faces, normals, self.colors, self.uv, self.texture)
 
 
 def check_formats(paths: list[Path], textured: bool) -> None:
@@ -96,7 +96,7 @@ def write_surface(
     Args:
         surface: The surface.
         path: The file; missing folders are made. A texture of an OBJ goes beside it, with its .mtl.
-        lit: GLB only: let viewers shade the surface with lights of their own. Otherwise colours appear as
+        lit: GLB only: let viewers shade the surface with lights of their own. Otherwise colors appear as
             they are, since the light of the photographs is in them.
         upright: (3, 3) rotation to glTF's axes, GLB only: it becomes the node's matrix, so that viewers show
             the mesh upright while the vertices in the file keep the surface's own coordinates.
@@ -120,20 +120,20 @@ def _mesh(surface: Surface, **visual: Any) -> trimesh.Trimesh:
     )
 
 
-def _levels(colours: NDArray[np.floating]) -> NDArray[np.uint8]:
-    return (np.clip(colours, 0, 1) * 255).round().astype(np.uint8)
+def _levels(colors: NDArray[np.floating]) -> NDArray[np.uint8]:
+    return (np.clip(colors, 0, 1) * 255).round().astype(np.uint8)
 
 
 def _ply(surface: Surface) -> bytes:
-    colours = None if surface.colours is None else _levels(surface.colours)
-    return export_ply(_mesh(surface, vertex_colors=colours), vertex_normal=True)
+    colors = None if surface.colors is None else _levels(surface.colors)
+    return export_ply(_mesh(surface, vertex_colors=colors), vertex_normal=True)
 
 
 def glb_content(surface: Surface, lit: bool, upright: NDArray[np.floating] | None = None) -> bytes:
     """Returns the content of a GLB file; see `write_surface` for the arguments.
 
-    Vertex colours of glTF are linear, textures sRGB; linear light is kept as float32. trimesh writes vertex
-    colours as 8 bits only, too few for linear light, so they go through as an attribute of its own, which is
+    Vertex colors of glTF are linear, textures sRGB; linear light is kept as float32. trimesh writes vertex
+    colors as 8 bits only, too few for linear light, so they go through as an attribute of its own, which is
     then given glTF's name.
     """
     image = None if surface.texture is None else Image.fromarray(surface.texture)
@@ -143,8 +143,8 @@ def glb_content(surface: Surface, lit: bool, upright: NDArray[np.floating] | Non
     )
     uv = surface.uv if textured else np.zeros((len(surface.vertices), 2))
     mesh = _mesh(surface, visual=trimesh.visual.TextureVisuals(uv=uv, material=material))
-    if surface.colours is not None and not textured:
-        mesh.vertex_attributes["_color"] = srgb_to_linear(surface.colours).astype(np.float32)
+    if surface.colors is not None and not textured:
+        mesh.vertex_attributes["_color"] = srgb_to_linear(surface.colors).astype(np.float32)
 
     def finish(tree: dict[str, Any]) -> None:
         for part in (p for entry in tree["meshes"] for p in entry["primitives"]):
@@ -168,18 +168,18 @@ def glb_content(surface: Surface, lit: bool, upright: NDArray[np.floating] | Non
     return export_glb(scene, include_normals=True, tree_postprocessor=finish)
 
 
-def srgb_to_linear(colours: NDArray[np.floating]) -> NDArray[np.float64]:
+def srgb_to_linear(colors: NDArray[np.floating]) -> NDArray[np.float64]:
     """Undoes the transfer function of sRGB (IEC 61966-2-1) for values in [0, 1]."""
-    values = np.clip(np.asarray(colours, dtype=np.float64), 0.0, 1.0)
+    values = np.clip(np.asarray(colors, dtype=np.float64), 0.0, 1.0)
     return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
 
 
 def _write_obj(surface: Surface, path: Path) -> None:
-    """Vertex colours stand behind the coordinates, as MeshLab, Blender and others read them."""
+    """Vertex colors stand behind the coordinates, as MeshLab, Blender and others read them."""
     if surface.texture is None:
-        colours = None if surface.colours is None else _levels(surface.colours)
+        colors = None if surface.colors is None else _levels(surface.colors)
         text = export_obj(
-            _mesh(surface, vertex_colors=colours), include_normals=True, digits=DIGITS, header=None
+            _mesh(surface, vertex_colors=colors), include_normals=True, digits=DIGITS, header=None
         )
         write_atomic(path, lambda file: file.write(text.encode()))
         return

@@ -1,4 +1,4 @@
-"""THE renderer of camera paths: colour, depth, normals and mask of each frame as PNG files.
+"""THE renderer of camera paths: color, depth, normals and mask of each frame as PNG files.
 
 F frames, H, W image height and width. Unit-sphere coordinates.
 """
@@ -61,7 +61,7 @@ class FramePainter:
         """Sets what all frames of a path share.
 
         Args:
-            depth_range: Depths of the first and the last grey level.
+            depth_range: Depths of the first and the last gray level.
             normals: The surface's normals; needed for the output ``normal``.
         """
         self._near, self._far = depth_range
@@ -96,8 +96,8 @@ class FramePainter:
 def film_frame(picture: Picture) -> NDArray[np.uint8]:
     """Returns a picture as a film wants it: (H, W, 3), 8 bits; depths bright near and dark far."""
     if picture.dtype == np.uint16:
-        grey = np.where(picture > 0, 255.0 - picture / DEEPEST * 215.0, 0.0)
-        picture = grey.round().astype(np.uint8)
+        gray = np.where(picture > 0, 255.0 - picture / DEEPEST * 215.0, 0.0)
+        picture = gray.round().astype(np.uint8)
     flat = picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, axis=2)
     return flat.astype(np.uint8)
 

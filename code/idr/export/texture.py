@@ -1,4 +1,4 @@
-"""A texture baked from a surface's colours: unwrapping, the texels' places on the surface, the picture.
+"""A texture baked from a surface's colors: unwrapping, the texels' places on the surface, the picture.
 
 V vertices, T faces, S texels on the surface. uv has its origin in the
 picture's lower left corner; row 0 of the picture is the top.
@@ -13,14 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 
-from idr.export.colours import Colouring
+from idr.export.colors import Coloring
 from idr.export.extras import import_mesh_package
 from idr.export.mesh_files import Surface
 
 log = logging.getLogger(__name__)
 
 PADDING = 4
-"""Texels between charts, about: a viewer's first mipmaps do not mix colours of different charts."""
+"""Texels between charts, about: a viewer's first mipmaps do not mix colors of different charts."""
 
 LANDMARKS = (
     (1 / 3, 1 / 3, 1 / 3),
@@ -66,13 +66,13 @@ class Baked:
     used: float
 
 
-def bake(surface: Surface, size: int, colouring: Colouring) -> Baked:
+def bake(surface: Surface, size: int, coloring: Coloring) -> Baked:
     """Unwraps a surface and paints its texture.
 
     Args:
-        surface: The surface, in the colouring's frame.
+        surface: The surface, in the coloring's frame.
         size: Texels along the texture's sides.
-        colouring: Gives points of the surface their colours.
+        coloring: Gives points of the surface their colors.
 
     Returns:
         The surface with uv and texture.
@@ -87,16 +87,16 @@ def bake(surface: Surface, size: int, colouring: Colouring) -> Baked:
     points = (vertices[corners] * texels.weights[..., None]).sum(axis=1)
     directions = (normals[corners] * texels.weights[..., None]).sum(axis=1)
     directions /= np.linalg.norm(directions, axis=1, keepdims=True).clip(1e-12)
-    colours = colouring(points, directions)
+    colors = coloring(points, directions)
 
     picture = np.zeros((size, size, 3), np.uint8)
     covered = np.zeros((size, size), bool)
-    picture[texels.rows, texels.columns] = (colours.rgb * 255).round().astype(np.uint8)
+    picture[texels.rows, texels.columns] = (colors.rgb * 255).round().astype(np.uint8)
     covered[texels.rows, texels.columns] = True
-    # Texels between charts take the nearest chart's colour, so that interpolation at a seam finds no black.
+    # Texels between charts take the nearest chart's color, so that interpolation at a seam finds no black.
     nearest = distance_transform_edt(~covered, return_distances=False, return_indices=True)
     baked = Surface(vertices, faces, normals, None, uv, picture[nearest[0], nearest[1]])
-    return Baked(baked, len(points), colours.num_unseen, float(covered.mean()))
+    return Baked(baked, len(points), colors.num_unseen, float(covered.mean()))
 
 
 def unwrap(surface: Surface, size: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
@@ -130,9 +130,9 @@ def unwrap(surface: Surface, size: int) -> tuple[NDArray[np.int64], NDArray[np.i
 def texels_of(uv: NDArray[np.float64], faces: NDArray[np.int64], size: int) -> Texels:
     """Finds the texels that show a face.
 
-    These are the texels whose centres lie in a face, and those in which lie a corner, the middle of an edge
-    or the centroid of one: a sliver between two centres, alone in its chart, would else be painted with
-    the colour of whatever chart is next to it.
+    These are the texels whose centers lie in a face, and those in which lie a corner, the middle of an edge
+    or the centroid of one: a sliver between two centers, alone in its chart, would else be painted with
+    the color of whatever chart is next to it.
 
     Args:
         uv: (V, 2).
@@ -140,9 +140,9 @@ def texels_of(uv: NDArray[np.float64], faces: NDArray[np.int64], size: int) -> T
         size: Texels along the texture's sides.
 
     Returns:
-        The texels, each once; of several faces that claim one, one that holds its centre has it.
+        The texels, each once; of several faces that claim one, one that holds its center has it.
     """
-    # In texels from the upper left; a texel's centre is at whole numbers.
+    # In texels from the upper left; a texel's center is at whole numbers.
     places = np.column_stack((uv[:, 0] * size, (1.0 - uv[:, 1]) * size)) - 0.5
     triangles = places[faces]  # (T, 3, 2)
     low = np.ceil(triangles.min(axis=1)).astype(np.int64).clip(0)

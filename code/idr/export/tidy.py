@@ -125,14 +125,14 @@ def close_holes(mesh: trimesh.Trimesh, max_edges: float) -> tuple[trimesh.Trimes
     chosen = [loop for loop in loops if len(loop) <= max_edges]
     if not chosen:
         return mesh, (len(loops), 0)
-    centres = np.array([mesh.vertices[loop].mean(axis=0) for loop in chosen])
+    centers = np.array([mesh.vertices[loop].mean(axis=0) for loop in chosen])
     count = len(mesh.vertices)
     # The border runs with the bordering faces, so the lid's faces run against it.
     lids = [
         np.column_stack((np.roll(loop, -1), loop, np.full(len(loop), count + k)))
         for k, loop in enumerate(chosen)
     ]
-    vertices = np.concatenate((mesh.vertices, centres))
+    vertices = np.concatenate((mesh.vertices, centers))
     faces = np.concatenate((mesh.faces, *lids))
     return trimesh.Trimesh(vertices=vertices, faces=faces, process=False), (len(loops), len(chosen))
 

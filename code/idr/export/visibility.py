@@ -28,12 +28,12 @@ class ViewPoint:
 
     Attributes:
         projection: (3, 4) to pixels.
-        centre: (3,) the camera's centre.
+        center: (3,) the camera's center.
         img_res: Height and width.
     """
 
     projection: NDArray[np.float64]
-    centre: NDArray[np.float64]
+    center: NDArray[np.float64]
     img_res: tuple[int, int]
 
 
@@ -66,7 +66,7 @@ class Sight:
         Raises:
             MissingInputError: ``embreex`` is not installed.
         """
-        import_mesh_package("embreex", "colouring from the training views (or choose --colors normal)")
+        import_mesh_package("embreex", "coloring from the training views (or choose --colors normal)")
         from trimesh.ray.ray_pyembree import RayMeshIntersector
 
         self._rays = RayMeshIntersector(mesh)
@@ -87,7 +87,7 @@ class Sight:
             image, faces away or nearly so, or is hidden.
         """
         camera = self.views[view]
-        towards = camera.centre - points
+        towards = camera.center - points
         towards /= np.linalg.norm(towards, axis=1, keepdims=True)
         cosines = (towards * normals).sum(axis=1)
         uv, depth = project_points(points, camera.projection)

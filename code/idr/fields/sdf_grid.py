@@ -88,7 +88,7 @@ class SdfGrid:
 
     @property
     def spacing(self) -> float:
-        """h, distance of neighbouring nodes of the finest level."""
+        """h, distance of neighboring nodes of the finest level."""
         return 2 * self.half_side / (self.values.shape[0] - 1)
 
     @property
@@ -153,7 +153,7 @@ def _sample_along(volumes: Tensor, where: Tensor) -> tuple[Tensor, ...]:
 
 @functools.cache
 def _halving(side: int, cubic: bool, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Returns the (2 side - 1, side) weights that put a node between each two neighbours of a line.
+    """Returns the (2 side - 1, side) weights that put a node between each two neighbors of a line.
 
     They are kept: a copy to an accelerator would make the host wait.
     """
@@ -284,13 +284,13 @@ def _largest_around(values: Tensor, nodes: int) -> Tensor:
 def lipschitz_bound(values: Tensor, spacing: float) -> float:
     """Estimates the Lipschitz constant of f near its surface.
 
-    It is the 99.9th percentile of the differences between neighbouring nodes of which one is within two
+    It is the 99.9th percentile of the differences between neighboring nodes of which one is within two
     spacings of zero, and at least 1. f is trained towards 1; single spots are steeper (up to 2.7 was seen),
     but there f is far from zero for its distance, which errs on the safe side.
 
     Args:
         values: (n, n, n) f at nodes.
-        spacing: Distance of neighbouring nodes.
+        spacing: Distance of neighboring nodes.
 
     Returns:
         The estimate.
@@ -330,6 +330,6 @@ def nodes_of_cells(cells: Tensor) -> Tensor:
         (2 m + 1, 2 m + 1, 2 m + 1) bool.
     """
     m = cells.shape[0]
-    at_centres = torch.zeros((2 * m + 1,) * 3, device=cells.device)
-    at_centres[1::2, 1::2, 1::2] = cells.to(at_centres.dtype)
-    return functional.max_pool3d(at_centres[None, None], kernel_size=3, stride=1, padding=1)[0, 0] > 0
+    at_centers = torch.zeros((2 * m + 1,) * 3, device=cells.device)
+    at_centers[1::2, 1::2, 1::2] = cells.to(at_centers.dtype)
+    return functional.max_pool3d(at_centers[None, None], kernel_size=3, stride=1, padding=1)[0, 0] > 0

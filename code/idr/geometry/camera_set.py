@@ -14,7 +14,7 @@ class CameraSet:
 
     Attributes:
         names: (B) names of their images' files, in natural order.
-        intrinsics: (B, 3, 3) K in pixels; pixel (0, 0) is the centre of the first one.
+        intrinsics: (B, 3, 3) K in pixels; pixel (0, 0) is the center of the first one.
         poses: (B, 4, 4) camera-to-world in the set's frame.
         img_res: Height and width.
         scale_mat: (4, 4) similarity from the unit sphere, which holds the object, to the set's frame.

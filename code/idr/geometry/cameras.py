@@ -2,7 +2,7 @@
 
 B images, P pixels, N points. Axes are OpenCV's (x right, y down, z forward); pixels are integers
 uv = (column, row) without a half-pixel shift. A pose is camera-to-world: its columns are the camera's
-axes and its last column the camera's centre, in the frame of the unit sphere unless stated otherwise.
+axes and its last column the camera's center, in the frame of the unit sphere unless stated otherwise.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def decompose_projection(projection: NDArray[np.floating]) -> tuple[NDArray[np.f
     if matrix.shape != (3, 4) or not np.isfinite(matrix).all():
         raise ValueError(f"projection matrix of shape {matrix.shape}: expected a finite (3, 4) matrix")
     if np.linalg.matrix_rank(matrix[:, :3]) < 3:
-        raise ValueError("projection matrix whose left 3x3 part is singular: no camera centre exists")
+        raise ValueError("projection matrix whose left 3x3 part is singular: no camera center exists")
     if np.linalg.det(matrix[:, :3]) < 0:
         matrix = -matrix
     upper, rotation = rq(matrix[:, :3])
@@ -55,16 +55,16 @@ def pose_matrix(pose: Tensor) -> Tensor:
 
     Args:
         pose: (B, 4, 4) matrices, returned as they are, or (B, 7) vectors: quaternion (w, x, y, z) of the
-            camera-to-world rotation, of any positive norm, then the camera's centre.
+            camera-to-world rotation, of any positive norm, then the camera's center.
 
     Returns:
         (B, 4, 4) camera-to-world matrices, differentiable with respect to the vectors.
     """
     if pose.shape[1:] == (4, 4):
         return pose
-    rotation_and_centre = torch.cat((quaternion_to_rotation(pose[:, :4]), pose[:, 4:].unsqueeze(-1)), dim=-1)
+    rotation_and_center = torch.cat((quaternion_to_rotation(pose[:, :4]), pose[:, 4:].unsqueeze(-1)), dim=-1)
     last_row = pose.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(pose.shape[0], 1, 4)
-    return torch.cat((rotation_and_centre, last_row), dim=1)
+    return torch.cat((rotation_and_center, last_row), dim=1)
 
 
 def pixel_rays(uv: Tensor, pose: Tensor, intrinsics: Tensor) -> tuple[Tensor, Tensor]:
@@ -79,7 +79,7 @@ def pixel_rays(uv: Tensor, pose: Tensor, intrinsics: Tensor) -> tuple[Tensor, Te
 
     Returns:
         directions: (B, P, 3) unit vectors away from the camera.
-        centers: (B, 3) camera centres.
+        centers: (B, 3) camera centers.
     """
     camera_to_world = pose_matrix(pose)
     centers = camera_to_world[:, :3, 3]
@@ -100,7 +100,7 @@ def resized_intrinsics(intrinsics: Tensor, old: tuple[int, int], new: tuple[int,
     """Returns K for the same view in another number of pixels.
 
     Args:
-        intrinsics: (4, 4) K; whole pixel coordinates are pixel centres.
+        intrinsics: (4, 4) K; whole pixel coordinates are pixel centers.
         old: Height and width that it belongs to.
         new: Height and width wanted.
 
@@ -110,7 +110,7 @@ def resized_intrinsics(intrinsics: Tensor, old: tuple[int, int], new: tuple[int,
     scale_y, scale_x = new[0] / old[0], new[1] / old[1]
     resize = torch.eye(4, dtype=intrinsics.dtype, device=intrinsics.device)
     resize[0, 0], resize[1, 1] = scale_x, scale_y
-    # The image's edges lie half a pixel outside the centres of its outermost pixels.
+    # The image's edges lie half a pixel outside the centers of its outermost pixels.
     resize[0, 2], resize[1, 2] = 0.5 * scale_x - 0.5, 0.5 * scale_y - 0.5
     return resize @ intrinsics
 
@@ -134,8 +134,8 @@ def corrected_intrinsics(intrinsics: Tensor, log_focal: Tensor, principal_point:
     fx, fy = intrinsics[:, 0, 0], intrinsics[:, 1, 1]
     shift = principal_point * torch.stack((fx, fy), dim=1)  # (B, 2) pixels
     axes = intrinsics[:, :2, :2] * factor.unsqueeze(-1)  # (B, 2, 2)
-    centre = intrinsics[:, :2, 2:3] + shift.unsqueeze(-1)  # (B, 2, 1)
-    moved = torch.cat((axes, centre, intrinsics[:, :2, 3:]), dim=2)  # (B, 2, 4)
+    center = intrinsics[:, :2, 2:3] + shift.unsqueeze(-1)  # (B, 2, 1)
+    moved = torch.cat((axes, center, intrinsics[:, :2, 3:]), dim=2)  # (B, 2, 4)
     return torch.cat((moved, intrinsics[:, 2:]), dim=1)
 
 
@@ -173,5 +173,5 @@ def camera_depth(points: Tensor, pose: Tensor) -> Tensor:
         (B, N) z in the camera's frame, negative behind it.
     """
     camera_to_world = pose_matrix(pose)
-    from_centre = points - camera_to_world[:, None, :3, 3]
-    return (from_centre @ camera_to_world[:, :3, 2].unsqueeze(-1)).squeeze(-1)
+    from_center = points - camera_to_world[:, None, :3, 3]
+    return (from_center @ camera_to_world[:, :3, 2].unsqueeze(-1)).squeeze(-1)

@@ -48,5 +48,5 @@ def check_frame(trained: Tensor | None, present: Tensor | None, where: str) -> N
 
 
 def _in_words(scale_mat: NDArray[np.float64]) -> str:
-    centre = ", ".join(f"{value:.6g}" for value in scale_mat[:3, 3])
-    return f"centre ({centre}), radius {np.linalg.norm(scale_mat[:3, 0]):.6g}"
+    center = ", ".join(f"{value:.6g}" for value in scale_mat[:3, 3])
+    return f"center ({center}), radius {np.linalg.norm(scale_mat[:3, 0]):.6g}"

@@ -37,7 +37,7 @@ def camera_path(
 ) -> NDArray[np.float64]:
     """Interpolates cameras that look at the origin.
 
-    Cubic splines run through the keys' quaternions and distances; the quaternion is then normalised and the
+    Cubic splines run through the keys' quaternions and distances; the quaternion is then normalized and the
     camera stands at minus its distance times its z axis. Signs are matched first, since q and -q are one
     rotation and a spline between the two would leave it. A path whose last key repeats the first is periodic
     (smooth where it closes) even if it turns so that the quaternion comes back negated: it then has
@@ -132,22 +132,22 @@ def upright_rotation(up: NDArray[np.floating], front: NDArray[np.floating]) -> A
     return np.stack((np.cross(y, z), y, z))
 
 
-def look_at_origin(centres: NDArray[np.floating], up: NDArray[np.floating]) -> Array:
+def look_at_origin(centers: NDArray[np.floating], up: NDArray[np.floating]) -> Array:
     """Returns upright cameras that look at the origin.
 
     Args:
-        centres: (F, 3) where they stand; not on the upright axis.
+        centers: (F, 3) where they stand; not on the upright axis.
         up: (3,) unit vector.
 
     Returns:
         (F, 4, 4) poses.
     """
-    forward = -centres / np.linalg.norm(centres, axis=1, keepdims=True)
+    forward = -centers / np.linalg.norm(centers, axis=1, keepdims=True)
     right = np.cross(forward, up)
     right /= np.linalg.norm(right, axis=1, keepdims=True)
-    poses = np.tile(np.eye(4), (len(centres), 1, 1))
+    poses = np.tile(np.eye(4), (len(centers), 1, 1))
     poses[:, :3, :3] = np.stack((right, np.cross(forward, right), forward), axis=-1)
-    poses[:, :3, 3] = centres
+    poses[:, :3, 3] = centers
     return poses
 
 

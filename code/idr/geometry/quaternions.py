@@ -13,7 +13,7 @@ from torch.nn import functional
 def quaternion_to_rotation(quaternion: Tensor) -> Tensor:
     """Converts quaternions of any positive norm to rotation matrices.
 
-    The division by the norm is part of the graph, so that a stored quaternion need not stay normalised
+    The division by the norm is part of the graph, so that a stored quaternion need not stay normalized
     while it is trained.
 
     Args:

@@ -17,7 +17,7 @@ def disturb_poses(poses: Array, degrees: float, distance: float, generator: np.r
     Args:
         poses: (B, 4, 4) exact poses.
         degrees: Mean angle by which rotations are turned, about random axes; single ones 0.5 to 1.5 of it.
-        distance: Mean length by which centres are moved, in random directions, likewise; unit-sphere units.
+        distance: Mean length by which centers are moved, in random directions, likewise; unit-sphere units.
         generator: Source of the noise.
 
     Returns:

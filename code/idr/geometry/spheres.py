@@ -38,11 +38,11 @@ def ray_sphere_intersection(centers: Tensor, directions: Tensor, radius: float) 
     Returns:
         The crossing depths and flags.
     """
-    towards_centre = (directions @ centers.unsqueeze(-1)).squeeze(-1)  # (B, P)
-    discriminant = towards_centre**2 - (centers.norm(dim=1, keepdim=True) ** 2 - radius**2)  # (B, P)
+    towards_center = (directions @ centers.unsqueeze(-1)).squeeze(-1)  # (B, P)
+    discriminant = towards_center**2 - (centers.norm(dim=1, keepdim=True) ** 2 - radius**2)  # (B, P)
     crosses = discriminant > 0
     half_chord = torch.where(crosses, discriminant, torch.zeros_like(discriminant)).sqrt()
     zero = torch.zeros_like(half_chord)
-    near = torch.where(crosses, (-half_chord - towards_centre).clamp_min(0.0), zero)
-    far = torch.where(crosses, (half_chord - towards_centre).clamp_min(0.0), zero)
+    near = torch.where(crosses, (-half_chord - towards_center).clamp_min(0.0), zero)
+    far = torch.where(crosses, (half_chord - towards_center).clamp_min(0.0), zero)
     return SphereCrossing(near, far, crosses)

@@ -24,7 +24,7 @@ class CameraPath:
 
     Attributes:
         poses: (F, 4, 4) camera-to-world, OpenCV axes.
-        intrinsics: (F, 3, 3) K for images of `img_res`, the first pixel's centre at 0; None where not given.
+        intrinsics: (F, 3, 3) K for images of `img_res`, the first pixel's center at 0; None where not given.
         img_res: Height and width; None where not given.
     """
 
@@ -69,7 +69,7 @@ def read_path(path: Path) -> CameraPath:
         if own is not None and any(
             key in camera for key in ("fl_x", "fl_y", "camera_angle_x", "camera_angle_y")
         ):
-            intrinsics.append(shifted(transforms.intrinsics_of(camera, own, whose), transforms.PIXEL_CENTRE))
+            intrinsics.append(shifted(transforms.intrinsics_of(camera, own, whose), transforms.PIXEL_CENTER))
             check_intrinsics(intrinsics[-1], whose)
     return CameraPath(np.stack(poses), _all_or_none(intrinsics, len(poses), path), size)
 
@@ -93,7 +93,7 @@ def _nerfstudio(path: Path, content: Mapping[str, Any]) -> CameraPath:
             raise InputError(f"{whose}: fov is {fov!r}; expected degrees between 0 and 180")
         focal = size[0] / 2 / math.tan(math.radians(fov) / 2)
         k_matrix = np.array([[focal, 0, size[1] / 2], [0, focal, size[0] / 2], [0, 0, 1]])
-        intrinsics.append(shifted(k_matrix, transforms.PIXEL_CENTRE))
+        intrinsics.append(shifted(k_matrix, transforms.PIXEL_CENTER))
     return CameraPath(np.stack(poses), _all_or_none(intrinsics, len(poses), path), size)
 
 

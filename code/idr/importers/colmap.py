@@ -1,6 +1,6 @@
 """COLMAP models, binary or text, read by `pycolmap`.
 
-COLMAP puts the first pixel's centre at (0.5, 0.5) and uses OpenCV's axes. All its camera models but the
+COLMAP puts the first pixel's center at (0.5, 0.5) and uses OpenCV's axes. All its camera models but the
 spherical one are taken: pycolmap itself says what their lenses do.
 """
 
@@ -32,7 +32,7 @@ IMAGE_FOLDERS = (
     *("images", "image", "../images", "../image", "../../images", "../../image", "../../../images"),
     "../photographs",  # beside a model of our own reconstruction
 )
-PIXEL_CENTRE = 0.5
+PIXEL_CENTER = 0.5
 SPHERICAL = ("EQUIRECTANGULAR",)
 LONG_TRACK = 3
 """Images that must see a point for it to be believed, where enough points have so many."""
@@ -69,13 +69,13 @@ def find_model(source: Path) -> Path | None:
     return None
 
 
-def read(source: Path, images: Path | None = None, pixel_centre: float = PIXEL_CENTRE) -> Source:
+def read(source: Path, images: Path | None = None, pixel_center: float = PIXEL_CENTER) -> Source:
     """Reads a COLMAP model.
 
     Args:
         source: The model's folder, or one above it (`sparse/0`, `sparse`, `colmap/sparse/0`).
         images: The images' folder, None to look for `images/` around the model.
-        pixel_centre: Where the model puts the centre of the first pixel.
+        pixel_center: Where the model puts the center of the first pixel.
 
     Returns:
         The scene: the images that the model places, in natural name order.
@@ -93,17 +93,17 @@ def read(source: Path, images: Path | None = None, pixel_centre: float = PIXEL_C
     except Exception as error:  # C++ exceptions of many kinds
         reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
         raise InputError(f"{folder} cannot be read as a COLMAP model ({reason}); export it again") from error
-    return from_model(model, images or _image_folder(folder), str(folder), pixel_centre)
+    return from_model(model, images or _image_folder(folder), str(folder), pixel_center)
 
 
-def from_model(model: Any, images: Path, whose: str, pixel_centre: float = PIXEL_CENTRE) -> Source:
+def from_model(model: Any, images: Path, whose: str, pixel_center: float = PIXEL_CENTER) -> Source:
     """Makes a scene of a `pycolmap.Reconstruction`.
 
     Args:
         model: The reconstruction.
         images: Folder that its image names are relative to.
         whose: The model's name, for messages.
-        pixel_centre: Where the model puts the centre of the first pixel.
+        pixel_center: Where the model puts the center of the first pixel.
 
     Returns:
         The scene.
@@ -115,7 +115,7 @@ def from_model(model: Any, images: Path, whose: str, pixel_centre: float = PIXEL
     placed = [model.images[i] for i in model.reg_image_ids()]
     if not placed:
         raise InputError(f"{whose}: a COLMAP model without placed images; run its mapper again")
-    views = [_view(image, images, whose, pixel_centre) for image in placed]
+    views = [_view(image, images, whose, pixel_center) for image in placed]
     views.sort(key=lambda view: view_key(view.name))
     return Source("colmap", tuple(views), _points(model))
 
@@ -127,7 +127,7 @@ def _image_folder(model: Path) -> Path:
     return found
 
 
-def _view(image: Any, images: Path, whose: str, pixel_centre: float) -> SourceView:
+def _view(image: Any, images: Path, whose: str, pixel_center: float) -> SourceView:
     camera = image.camera
     name = f"{whose}: camera {camera.camera_id} of {image.name}"
     if camera.model_name in SPHERICAL:
@@ -140,7 +140,7 @@ def _view(image: Any, images: Path, whose: str, pixel_centre: float) -> SourceVi
     return SourceView(
         image.name,
         find_image(images / image.name, whose),
-        shifted(intrinsics, pixel_centre),
+        shifted(intrinsics, pixel_center),
         pose,
         _lens(camera),
         (int(camera.height), int(camera.width)),

@@ -1,6 +1,6 @@
 """Folders with `world_mat_i` and `scale_mat_i` in an npz: this project's own layout, and NeuS's.
 
-Both put the first pixel's centre at 0 and use OpenCV's axes, so that nothing is converted.
+Both put the first pixel's center at 0 and use OpenCV's axes, so that nothing is converted.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from idr.importers.source import Source, view_of_projection
 from idr.preprocess.scene_views import read_matrices
 
 NEUS_FILE, IDR_FILE = "cameras_sphere.npz", "cameras.npz"
-PIXEL_CENTRE = 0.0
+PIXEL_CENTER = 0.0
 
 
-def read_neus(source: Path, images: Path | None = None, pixel_centre: float = PIXEL_CENTRE) -> Source:
+def read_neus(source: Path, images: Path | None = None, pixel_center: float = PIXEL_CENTER) -> Source:
     """Reads a NeuS folder: `image/`, perhaps `mask/`, `cameras_sphere.npz`; see `read_idr`."""
-    return _read(source, NEUS_FILE, "neus", images, pixel_centre)
+    return _read(source, NEUS_FILE, "neus", images, pixel_center)
 
 
-def read_idr(source: Path, images: Path | None = None, pixel_centre: float = PIXEL_CENTRE) -> Source:
+def read_idr(source: Path, images: Path | None = None, pixel_center: float = PIXEL_CENTER) -> Source:
     """Reads a folder in this project's layout; masks and `scale_mat`s may be missing.
 
     Args:
         source: The folder.
         images: The images' folder, None for `image/` (or `images/`) there.
-        pixel_centre: Where the matrices put the centre of the first pixel.
+        pixel_center: Where the matrices put the center of the first pixel.
 
     Returns:
         The scene.
@@ -39,10 +39,10 @@ def read_idr(source: Path, images: Path | None = None, pixel_centre: float = PIX
         MissingInputError: No camera file or no images.
         InputError: Counts differ, or a matrix is unusable.
     """
-    return _read(source, IDR_FILE, "idr", images, pixel_centre)
+    return _read(source, IDR_FILE, "idr", images, pixel_center)
 
 
-def _read(source: Path, file: str, kind: str, images: Path | None, pixel_centre: float) -> Source:
+def _read(source: Path, file: str, kind: str, images: Path | None, pixel_center: float) -> Source:
     folder = images or next(
         (source / n for n in ("image", "images") if (source / n).is_dir()), source / "image"
     )
@@ -69,7 +69,7 @@ def _read(source: Path, file: str, kind: str, images: Path | None, pixel_centre:
                 "natural name order (move mask/ away to have masks made)"
             )
     views = tuple(
-        view_of_projection(photo.name, photo, matrix[:3], pixel_centre, mask)
+        view_of_projection(photo.name, photo, matrix[:3], pixel_center, mask)
         for photo, matrix, mask in zip(photos, world_mats, masks, strict=True)
     )
     return Source(kind, views, scale_mat=scale_mats[0] if has_scale else None)

@@ -1,7 +1,7 @@
 """What an importer hands on: photographs, cameras and whatever else a source knows about its scene.
 
 N points, H rows, W columns. Everything is in this project's conventions already: OpenCV axes (x right, y
-down, z forward), pixel (0, 0) at the CENTRE of the first pixel. World frame and unit are the source's own.
+down, z forward), pixel (0, 0) at the CENTER of the first pixel. World frame and unit are the source's own.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def view_of_projection(
         name: What the source calls the view.
         image: The photograph.
         projection: (3, 4), world to pixels, of either sign and any scale.
-        shift: Where the source puts the centre of the first pixel: 0 or 0.5.
+        shift: Where the source puts the center of the first pixel: 0 or 0.5.
         mask: The source's mask.
 
     Returns:
@@ -143,26 +143,26 @@ def view_of_projection(
     return SourceView(name, image, k, np.linalg.inv(pose)[:3].astype(np.float64), mask=mask)
 
 
-def shifted(intrinsics: Array, pixel_centre: float) -> Array:
-    """Returns K for pixels whose first one has its centre at 0.
+def shifted(intrinsics: Array, pixel_center: float) -> Array:
+    """Returns K for pixels whose first one has its center at 0.
 
     Args:
         intrinsics: (3, 3) K.
-        pixel_centre: Where K puts the centre of the first pixel: 0.5 for COLMAP and OpenGL, 0 for OpenCV.
+        pixel_center: Where K puts the center of the first pixel: 0.5 for COLMAP and OpenGL, 0 for OpenCV.
 
     Returns:
         (3, 3) K with the principal point moved.
     """
     moved = intrinsics.copy()
-    moved[:2, 2] -= pixel_centre
+    moved[:2, 2] -= pixel_center
     return moved
 
 
 def resized(intrinsics: Array, scale_x: float, scale_y: float) -> Array:
-    """Returns K after resizing the image; edges, not centres, of the outer pixels stay on the edges.
+    """Returns K after resizing the image; edges, not centers, of the outer pixels stay on the edges.
 
     Args:
-        intrinsics: (3, 3) K before, first pixel's centre at 0.
+        intrinsics: (3, 3) K before, first pixel's center at 0.
         scale_x: New width over old.
         scale_y: New height over old.
 

@@ -1,6 +1,6 @@
 """Cameras in text files: Middlebury's `*_par.txt`, and one 3 x 4 projection matrix a file.
 
-Both count pixels from the centre of the first one unless told otherwise, and map world points to pixels.
+Both count pixels from the center of the first one unless told otherwise, and map world points to pixels.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from idr.importers.source import (
 )
 
 PAR_ENDING = "_par.txt"
-PIXEL_CENTRE = 0.0
+PIXEL_CENTER = 0.0
 IMAGE_FOLDERS = ("image", "images", "visualize", "rgb", ".")
 TEXT_FOLDERS = (".", "cameras", "cams", "calib", "projections", "txt")
 PAR_NUMBERS = 21
@@ -38,13 +38,13 @@ def find_par(source: Path) -> list[Path]:
     return sorted(source.glob(f"*{PAR_ENDING}"))
 
 
-def read_middlebury(source: Path, images: Path | None = None, pixel_centre: float = PIXEL_CENTRE) -> Source:
+def read_middlebury(source: Path, images: Path | None = None, pixel_center: float = PIXEL_CENTER) -> Source:
     """Reads Middlebury's multi-view layout: a count, then `name K R t` a line; the projection is K [R | t].
 
     Args:
         source: The folder, or its `*_par.txt`.
         images: The images' folder, None for the file's own.
-        pixel_centre: Where the file puts the centre of the first pixel.
+        pixel_center: Where the file puts the center of the first pixel.
 
     Returns:
         The scene.
@@ -67,11 +67,11 @@ def read_middlebury(source: Path, images: Path | None = None, pixel_centre: floa
             f"{path} announces {lines[0][0]} images and lists {len(lines) - 1}; it may be truncated: "
             "fetch it again"
         )
-    views = [_par_view(path, words, images or path.parent, pixel_centre) for words in lines[1:]]
+    views = [_par_view(path, words, images or path.parent, pixel_center) for words in lines[1:]]
     return Source("middlebury", tuple(sorted(views, key=lambda view: view_key(view.name))))
 
 
-def _par_view(path: Path, words: list[str], folder: Path, pixel_centre: float) -> SourceView:
+def _par_view(path: Path, words: list[str], folder: Path, pixel_center: float) -> SourceView:
     whose = f"{path}: {words[0]}"
     values = _numbers(words[1:], whose)
     if len(values) != PAR_NUMBERS:
@@ -80,7 +80,7 @@ def _par_view(path: Path, words: list[str], folder: Path, pixel_centre: float) -
     check_intrinsics(k, whose)
     check_rotation(rotation, f"{whose}: R")
     image = find_image(folder / words[0], whose)
-    return SourceView(words[0], image, shifted(k, pixel_centre), np.column_stack([rotation, t]))
+    return SourceView(words[0], image, shifted(k, pixel_center), np.column_stack([rotation, t]))
 
 
 def find_projections(source: Path, images: Path | None = None) -> tuple[list[Path], list[Path]]:
@@ -127,14 +127,14 @@ def is_projection(path: Path) -> bool:
         return False
 
 
-def read_projections(source: Path, images: Path | None = None, pixel_centre: float = PIXEL_CENTRE) -> Source:
+def read_projections(source: Path, images: Path | None = None, pixel_center: float = PIXEL_CENTER) -> Source:
     """Reads a folder of photographs with one text file of a 3 x 4 projection for each.
 
     Args:
         source: The folder: images there, or in `image/`, `images/`, `visualize/`; text files there, or in
             `cameras/`, `cams/`, `calib/`, `projections/`, `txt/`.
         images: The images' folder, None to look around.
-        pixel_centre: Where the projections put the centre of the first pixel.
+        pixel_center: Where the projections put the center of the first pixel.
 
     Returns:
         The scene.
@@ -160,7 +160,7 @@ def read_projections(source: Path, images: Path | None = None, pixel_centre: flo
     for photo, text in zip(photos, texts, strict=True):
         words = text.read_text(encoding="utf-8").split()
         matrix = _numbers(words[-12:], str(text)).reshape(3, 4)
-        views.append(view_of_projection(photo.name, photo, matrix, pixel_centre))
+        views.append(view_of_projection(photo.name, photo, matrix, pixel_center))
     return Source("projections", tuple(views))
 
 

@@ -1,6 +1,6 @@
 """`transforms.json`, as nerfstudio, instant-ngp and Blender's NeRF scripts write it.
 
-Their cameras look along -z with y up (OpenGL), matrices go from camera to world, and the first pixel's centre
+Their cameras look along -z with y up (OpenGL), matrices go from camera to world, and the first pixel's center
 is at (0.5, 0.5). Intrinsics stand at the top, in each frame, or both: a frame's own win.
 """
 
@@ -36,7 +36,7 @@ PINHOLE_MODELS = ("PINHOLE", "SIMPLE_PINHOLE", "PERSPECTIVE")
 POLYNOMIAL_MODELS = ("OPENCV", "SIMPLE_RADIAL", "RADIAL", *PINHOLE_MODELS)
 FISHEYE_MODELS = ("OPENCV_FISHEYE",)
 OPENGL_TO_OPENCV = np.diag([1.0, -1.0, -1.0])
-PIXEL_CENTRE = 0.5
+PIXEL_CENTER = 0.5
 
 
 def find_file(source: Path) -> Path | None:
@@ -46,13 +46,13 @@ def find_file(source: Path) -> Path | None:
     return next((source / name for name in NAMES if (source / name).is_file()), None)
 
 
-def read(source: Path, images: Path | None = None, pixel_centre: float = PIXEL_CENTRE) -> Source:
+def read(source: Path, images: Path | None = None, pixel_center: float = PIXEL_CENTER) -> Source:
     """Reads a `transforms.json`.
 
     Args:
         source: The file, or the folder that holds `transforms.json` or `transforms_train.json`.
         images: Folder in which to look for the images' names; None for where the file says.
-        pixel_centre: Where the file puts the centre of the first pixel.
+        pixel_center: Where the file puts the center of the first pixel.
 
     Returns:
         The scene.
@@ -68,7 +68,7 @@ def read(source: Path, images: Path | None = None, pixel_centre: float = PIXEL_C
     frames = content.get("frames")
     if not isinstance(frames, list) or not frames:
         raise InputError(f"{path} holds no list `frames`; expected one entry an image (nerfstudio, Blender)")
-    views = [_view(path, content, frame, k, images, pixel_centre) for k, frame in enumerate(frames)]
+    views = [_view(path, content, frame, k, images, pixel_center) for k, frame in enumerate(frames)]
     views.sort(key=lambda view: view_key(view.name))
     points = None
     if isinstance(content.get("ply_file_path"), str):
@@ -92,7 +92,7 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def _view(
-    path: Path, content: Mapping[str, Any], frame: Any, k: int, images: Path | None, pixel_centre: float
+    path: Path, content: Mapping[str, Any], frame: Any, k: int, images: Path | None, pixel_center: float
 ) -> SourceView:
     whose = f"{path}: frame {k}"
     if not isinstance(frame, dict) or not isinstance(frame.get("file_path"), str):
@@ -102,7 +102,7 @@ def _view(
     image = find_image((images / Path(name).name) if images else path.parent / name, whose)
     camera = {**content, **frame}
     size = size_of(camera, whose)
-    intrinsics = shifted(intrinsics_of(camera, size or _image_size(image), whose), pixel_centre)
+    intrinsics = shifted(intrinsics_of(camera, size or _image_size(image), whose), pixel_center)
     check_intrinsics(intrinsics, whose)
     mask = frame.get("mask_path")
     if mask is not None:

@@ -105,7 +105,7 @@ class SceneTask:
         self.process = start_process(self.command, self.log, {})
         try:
             return self.process.wait()
-        except BaseException:  # cancelled: it saves, even if nobody waits for it any more
+        except BaseException:  # canceled: it saves, even if nobody waits for it any more
             self.process.send_signal(signal.SIGINT)
             self.process.wait()
             raise

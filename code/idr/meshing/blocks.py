@@ -1,6 +1,6 @@
 """Meshing block by block, and welding the blocks.
 
-M cells, V vertices, F faces. A block is a cube of cells; with its neighbours it shares the samples on its
+M cells, V vertices, F faces. A block is a cube of cells; with its neighbors it shares the samples on its
 sides, and so the vertices there.
 """
 
@@ -62,7 +62,7 @@ def fill_unknown(volume: NDArray[np.float32]) -> None:
     """Fills samples that were not evaluated with the value of an evaluated one of the same sign, in place.
 
     All corners of cells that change sign are evaluated, so a sample that is not lies in cells of one sign
-    only and has that of its neighbours. Marching cubes reads the sign alone: no vertex lies in such cells.
+    only and has that of its neighbors. Marching cubes reads the sign alone: no vertex lies in such cells.
 
     Args:
         volume: (X, Y, Z) values, nan where unknown, at least one known.

@@ -56,11 +56,11 @@ def surface_frame(
     if coarse is None:
         return None
     points, _ = trimesh.sample.sample_surface(largest_component(coarse), NUM_SURFACE_SAMPLES, seed=seed)
-    centre = points.mean(axis=0)
-    axes = principal_axes(np.asarray(points) - centre)
-    along_axes = (points - centre) @ axes  # (N, 3)
+    center = points.mean(axis=0)
+    axes = principal_axes(np.asarray(points) - center)
+    along_axes = (points - center) @ axes  # (N, 3)
     return aligned_grid(
-        axes, centre, along_axes.min(axis=0) - MARGIN, along_axes.max(axis=0) + MARGIN, resolution
+        axes, center, along_axes.min(axis=0) - MARGIN, along_axes.max(axis=0) + MARGIN, resolution
     )
 
 

@@ -20,7 +20,7 @@ class SampleGrid:
     Attributes:
         origin: (3,) position of sample (0, 0, 0).
         axes: (3, 3) rotation (determinant +1); column d is the direction in which index d grows.
-        spacing: Distance between neighbouring samples, the same along all axes.
+        spacing: Distance between neighboring samples, the same along all axes.
         shape: Number of samples along the three axes, each at least 2.
     """
 
@@ -35,7 +35,7 @@ class SampleGrid:
         return math.prod(self.shape)
 
     @property
-    def centre(self) -> NDArray[np.float64]:
+    def center(self) -> NDArray[np.float64]:
         """(3,) middle of the grid."""
         return self.to_frame(((np.array(self.shape) - 1) / 2)[None])[0]
 
@@ -95,7 +95,7 @@ def uniform_grid(half_side: float, resolution: int) -> SampleGrid:
 
 def aligned_grid(
     axes: NDArray[np.floating],
-    centre: NDArray[np.floating],
+    center: NDArray[np.floating],
     lower: NDArray[np.floating],
     upper: NDArray[np.floating],
     resolution: int,
@@ -104,8 +104,8 @@ def aligned_grid(
 
     Args:
         axes: (3, 3) rotation whose columns are the box's axes.
-        centre: (3,) point that the box is given from.
-        lower: (3,) lower ends of the box along its axes, seen from ``centre``.
+        center: (3,) point that the box is given from.
+        lower: (3,) lower ends of the box along its axes, seen from ``center``.
         upper: (3,) upper ends, above the lower ones.
         resolution: Samples along the shortest side, ends included, at least 2.
 
@@ -115,8 +115,8 @@ def aligned_grid(
     Raises:
         ValueError: The box is empty, the axes are no rotation, or the resolution is below 2.
     """
-    axes, centre, lower, upper = (
-        np.asarray(value, dtype=np.float64) for value in (axes, centre, lower, upper)
+    axes, center, lower, upper = (
+        np.asarray(value, dtype=np.float64) for value in (axes, center, lower, upper)
     )
     if resolution < 2:
         raise ValueError(f"resolution {resolution}: expected at least 2 samples along the shortest side")
@@ -128,4 +128,4 @@ def aligned_grid(
     spacing = float(sides.min()) / (resolution - 1)
     # The tolerance keeps sides that are whole multiples of the spacing from gaining a sample by rounding.
     counts = np.ceil(sides / spacing - 1e-6).astype(int) + 1
-    return SampleGrid(centre + axes @ lower, axes, spacing, (int(counts[0]), int(counts[1]), int(counts[2])))
+    return SampleGrid(center + axes @ lower, axes, spacing, (int(counts[0]), int(counts[1]), int(counts[2])))

@@ -16,7 +16,7 @@ def nudge_zeros(volume: NDArray[np.float32], spacing: float) -> None:
 
     Args:
         volume: (X, Y, Z) values of gradient about 1.
-        spacing: Distance between neighbouring samples.
+        spacing: Distance between neighboring samples.
     """
     nudge = np.float32(_ZERO_NUDGE * spacing)
     for plane in volume:  # plane by plane: no second array of the volume's size

@@ -1,4 +1,4 @@
-"""IDRNetwork: from rays to points, colours and what the losses need (paper, Figure 2).
+"""IDRNetwork: from rays to points, colors and what the losses need (paper, Figure 2).
 
 B images, P pixels an image, R = B P rays, N rays that are shaded, F features, E Eikonal points.
 """
@@ -25,7 +25,7 @@ from idr.model.tracing import TracerConfig, TraceResult, make_tracer
 from idr.model.tracing.common import Rays, first_set
 
 SHADED_AT_ONCE = 10_000
-"""Points of a picture that are shaded together: layers of colours keep no more in memory."""
+"""Points of a picture that are shaded together: layers of colors keep no more in memory."""
 
 
 @dataclass(frozen=True)
@@ -155,13 +155,13 @@ class IDRNetwork(nn.Module):
                 smallest_slope=self.smallest_slope,
             )  # fmt: skip
         if draws is None:
-            colours, sdf_at_shaded = self._shade_in_parts(surface, -direction[shaded])  # (N, 3), (N, 1)
+            colors, sdf_at_shaded = self._shade_in_parts(surface, -direction[shaded])  # (N, 3), (N, 1)
             sdf_output = self._values(points, traced, shaded, sdf_at_shaded)
         else:
-            colours, _ = self.shade(surface, -direction[shaded])
+            colors, _ = self.shade(surface, -direction[shaded])
         return {
             "points": points,
-            "rgb_values": torch.ones_like(points).index_put((shaded,), colours),
+            "rgb_values": torch.ones_like(points).index_put((shaded,), colors),
             "sdf_output": sdf_output,
             "network_object_mask": traced.hit,
             "object_mask": object_mask,
@@ -209,7 +209,7 @@ class IDRNetwork(nn.Module):
             view_dirs: (N, 3) unit vectors from the point to the camera.
 
         Returns:
-            colours: (N, 3) RGB in [-1, 1].
+            colors: (N, 3) RGB in [-1, 1].
             sdf: (N, 1) f at the points, which is known on the way.
         """
         output, normals = self.implicit_network.value_and_gradient(points)
@@ -220,8 +220,8 @@ class IDRNetwork(nn.Module):
         if points.shape[0] <= SHADED_AT_ONCE:
             return self.shade(points, view_dirs)
         pairs = zip(points.split(SHADED_AT_ONCE), view_dirs.split(SHADED_AT_ONCE), strict=True)
-        colours, sdf = zip(*(self.shade(*pair) for pair in pairs), strict=True)
-        return torch.cat(colours), torch.cat(sdf)
+        colors, sdf = zip(*(self.shade(*pair) for pair in pairs), strict=True)
+        return torch.cat(colors), torch.cat(sdf)
 
     @torch.no_grad()
     def _trace(
@@ -254,7 +254,7 @@ class IDRNetwork(nn.Module):
         self.ray_tracer.restore(carried, next(self.parameters()))
 
     def _weights_version(self) -> tuple[Hashable, ...]:
-        """Returns what changes when f does: by an optimiser, a move to another device, a level opened."""
+        """Returns what changes when f does: by an optimizer, a move to another device, a level opened."""
         parameters = self.implicit_network.parameters()
         return (
             self.implicit_network.encoding.open_levels,

@@ -34,7 +34,7 @@ class ImplicitNetworkConfig:
         geometric_init: Start as the distance to a sphere.
         bias: Radius of that sphere, unit-sphere frame.
         skip_in: Layers, counted from 0, that get the encoded point once more.
-        weight_norm: Normalise weight rows.
+        weight_norm: Normalize weight rows.
         multires: Octaves of the positional encoding; 0 for none.
         encoding: Block of another encoding of points (`idr.model.encodings`), in place of ``multires``.
         gradient: How f's gradient is found: ``analytic``, or ``numerical``, by central differences (Li et al.
@@ -112,7 +112,7 @@ class ImplicitNetwork(nn.Module):
     def _start_as_sphere(
         self, layer: nn.Module, index: int, shape: tuple[int, int], config: ImplicitNetworkConfig
     ) -> None:
-        """Initialises one layer so that f starts as |x| - bias (Atzmon and Lipman 2020)."""
+        """Initializes one layer so that f starts as |x| - bias (Atzmon and Lipman 2020)."""
         width_in, width_out = shape
         learns = self.encoding.starts_near_zero
         if index == self.num_layers - 1:
@@ -297,7 +297,7 @@ class ImplicitNetwork(nn.Module):
         return output, change.squeeze(2).T / (2 * step)
 
     def gradient(self, x: Tensor) -> Tensor:
-        """Returns the gradient of the signed distance, not normalised.
+        """Returns the gradient of the signed distance, not normalized.
 
         Args:
             x: (N, 3) points, unit-sphere frame.

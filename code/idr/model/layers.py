@@ -1,4 +1,4 @@
-"""Linear layers with weight normalisation, under the published parameter names."""
+"""Linear layers with weight normalization, under the published parameter names."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class WeightNormLinear(nn.Module):
 
     def __init__(self, in_features: int, out_features: int) -> None:
         super().__init__()
-        plain = nn.Linear(in_features, out_features)  # torch's default initialisation
+        plain = nn.Linear(in_features, out_features)  # torch's default initialization
         self.bias = nn.Parameter(plain.bias.detach())
         self.weight_g = nn.Parameter(plain.weight.detach().norm(dim=1, keepdim=True))
         self.weight_v = nn.Parameter(plain.weight.detach())
@@ -47,7 +47,7 @@ class WeightNormLinear(nn.Module):
 
 @contextmanager
 def folded_weights(network: nn.Module) -> Iterator[None]:
-    """Computes normalised weights once for all evaluations inside, which must not need their gradient.
+    """Computes normalized weights once for all evaluations inside, which must not need their gradient.
 
     Args:
         network: Its layers are folded; values stay the same to the last bit.
@@ -89,14 +89,14 @@ def softplus_by_parts(out: Tensor, x: Tensor, beta: float) -> None:
 
 
 def make_linear(in_features: int, out_features: int, weight_norm: bool) -> nn.Module:
-    """Returns a linear layer in torch's default initialisation, with or without weight normalisation."""
+    """Returns a linear layer in torch's default initialization, with or without weight normalization."""
     kind = WeightNormLinear if weight_norm else nn.Linear
     return kind(in_features, out_features)
 
 
 @torch.no_grad()
 def set_linear(layer: nn.Module, weight: Tensor, bias: Tensor) -> None:
-    """Sets a layer's applied weight and bias; with weight normalisation, g becomes the rows' norm.
+    """Sets a layer's applied weight and bias; with weight normalization, g becomes the rows' norm.
 
     Args:
         layer: What `make_linear` returned.

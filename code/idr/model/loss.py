@@ -57,11 +57,11 @@ class IDRLoss(nn.Module):
     def rgb_loss(
         self, rgb_values: Tensor, rgb: Tensor, shaded: Tensor, weights: Tensor | None = None
     ) -> Tensor:
-        """Returns the L1 distance of colours over shaded rays, divided by all rays (section 3.4).
+        """Returns the L1 distance of colors over shaded rays, divided by all rays (section 3.4).
 
         Args:
-            rgb_values: (R, 3) rendered colours in [-1, 1].
-            rgb: (R, 3) the photographs' colours in [-1, 1].
+            rgb_values: (R, 3) rendered colors in [-1, 1].
+            rgb: (R, 3) the photographs' colors in [-1, 1].
             shaded: (R,) rays that hit the surface and lie in the mask.
             weights: (R,) factors of the rays, or None.
 
@@ -115,7 +115,7 @@ class IDRLoss(nn.Module):
         Args:
             outputs: What `IDRNetwork.forward` returns.
             ground_truth: ``rgb`` (B, P, 3) in [-1, 1]; may hold ``weights`` (B, P), factors of the rays in
-                colour and mask loss.
+                color and mask loss.
 
         Returns:
             Scalars ``loss``, ``rgb_loss``, ``eikonal_loss``, ``mask_loss``.

@@ -32,18 +32,18 @@ class RenderingNetworkConfig:
     Attributes:
         mode: Which inputs the network sees: idr, no_view_dir or no_normal.
         d_in: Numbers before features and encoding: 9 for idr, 6 for the ablations.
-        d_out: Colour channels.
+        d_out: Color channels.
         dims: Widths of the hidden layers.
-        weight_norm: Normalise weight rows.
+        weight_norm: Normalize weight rows.
         multires_view: Octaves of the view direction's encoding; 0 for none.
         encoding_view: Block of another encoding of the view direction, in place of ``multires_view``:
             ``type = spherical_harmonics``, ``degree`` (number of bands), ``direction`` (``view``,
             ``mirrored`` at the normal, or ``both``).
-        encoding: Block of an encoding of points (`idr.model.encodings`) for colours alone: they may then be
+        encoding: Block of an encoding of points (`idr.model.encodings`) for colors alone: they may then be
             finer than the geometry. Absent: the network sees the point as it is.
         view_dims: Widths of the hidden layers of a branch of its own for what depends on the view. It sees
             view direction, normal and feature, the other one point, normal and feature; light that is
-            mirrored adds to light that is scattered, whatever the colour below. A place's own grid then says
+            mirrored adds to light that is scattered, whatever the color below. A place's own grid then says
             nothing of how it shines, and few views suffice. Absent: one network sees all, as published.
     """
 
@@ -59,7 +59,7 @@ class RenderingNetworkConfig:
 
 
 class RenderingNetwork(nn.Module):
-    """M(point, normal, view direction, feature) -> colour.
+    """M(point, normal, view direction, feature) -> color.
 
     Args:
         feature_vector_size: F of the implicit network; may be 0.
@@ -116,7 +116,7 @@ class RenderingNetwork(nn.Module):
 
         Args:
             points: (N, 3), unit-sphere frame.
-            normals: (N, 3) gradient of the signed distance, not normalised, by design.
+            normals: (N, 3) gradient of the signed distance, not normalized, by design.
             view_dirs: (N, 3) unit vectors from the point to the camera.
             features: (N, F) global geometry features.
 
@@ -128,9 +128,9 @@ class RenderingNetwork(nn.Module):
         if self.view_layers:
             matt = torch.tanh(self._apply_layers("lin", self.num_layers, points, normals, features))
             views = self._encode_all(view_dirs, normals)
-            colours = matt + self._apply_layers("view", self.view_layers, *views, normals, features)
-            # In training a colour that is too bright must still be drawn back.
-            return colours if self.training else colours.clamp(-1.0, 1.0)
+            colors = matt + self._apply_layers("view", self.view_layers, *views, normals, features)
+            # In training a color that is too bright must still be drawn back.
+            return colors if self.training else colors.clamp(-1.0, 1.0)
         if self.mode == "no_view_dir":
             inputs: tuple[Tensor, ...] = (points, normals, features)
         elif self.mode == "no_normal":
@@ -160,7 +160,7 @@ def _check(config: RenderingNetworkConfig) -> None:
     if config.d_in != INPUT_WIDTH[config.mode]:
         raise InputError(f"{where}.d_in = {config.d_in}: mode {config.mode} takes {INPUT_WIDTH[config.mode]}")
     if config.d_out != 3:
-        raise InputError(f"{where}.d_out = {config.d_out}: expected 3 colour channels")
+        raise InputError(f"{where}.d_out = {config.d_out}: expected 3 color channels")
     if not config.dims or min(config.dims) < 1:
         raise InputError(f"{where}.dims = {list(config.dims)}: expected one or more positive widths")
     if config.view_dims and config.mode != "idr":

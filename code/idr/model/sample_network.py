@@ -27,7 +27,7 @@ def differentiable_intersection(
     traced depth without a derivative along the ray.
 
     Args:
-        center: (N, 3) camera centres, unit-sphere frame, may carry a gradient.
+        center: (N, 3) camera centers, unit-sphere frame, may carry a gradient.
         direction: (N, 3) unit ray directions, may carry a gradient.
         depth: (N, 1) traced depths t0.
         sdf: (N, 1) f at c + t0 v, with its graph to theta and, where cameras are trained, to c and v.

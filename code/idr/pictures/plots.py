@@ -52,8 +52,8 @@ class PlotView:
 
     Attributes:
         intrinsics: (4, 4) K, on the network's device.
-        pose: (4, 4) camera-to-world or (7,) quaternion and centre, unit-sphere coordinates.
-        photo: (H, W, 3) colours in [0, 1].
+        pose: (4, 4) camera-to-world or (7,) quaternion and center, unit-sphere coordinates.
+        photo: (H, W, 3) colors in [0, 1].
         object_mask: (H * W,) bool.
     """
 
@@ -131,14 +131,14 @@ def renderings_above_photos(images: Sequence[RenderedImage], views: Sequence[Plo
     """Puts renderings above their photographs, the views side by side.
 
     Returns:
-        (2 H, V W, 3) colours in [0, 1].
+        (2 H, V W, 3) colors in [0, 1].
     """
     columns = [torch.cat((i.rgb01, v.photo.cpu().float())) for i, v in zip(images, views, strict=True)]
     return torch.cat(columns, dim=1)
 
 
 def depth_panels(images: Sequence[RenderedImage], max_depth: float) -> Tensor:
-    """Draws depth along the camera's axis as grey, each view over its own range.
+    """Draws depth along the camera's axis as gray, each view over its own range.
 
     Args:
         images: V rendered views.

@@ -62,25 +62,25 @@ def _seen_upright(poses: NDArray[np.float64]) -> dict[str, dict[str, float]]:
     return {name: dict(zip("xyz", map(float, v), strict=True)) for name, v in (("up", up), ("eye", eye))}
 
 
-def camera_traces(poses: NDArray[np.float64], texts: Sequence[str], name: str, colour: str) -> list[Any]:
-    """Returns cameras as plotly traces: their centres, and a line along each optical axis.
+def camera_traces(poses: NDArray[np.float64], texts: Sequence[str], name: str, color: str) -> list[Any]:
+    """Returns cameras as plotly traces: their centers, and a line along each optical axis.
 
     Args:
         poses: (B, 4, 4) camera-to-world, OpenCV axes.
         texts: B texts that appear under the pointer.
         name: In the legend.
-        colour: As CSS has it.
+        color: As CSS has it.
     """
     import plotly.graph_objects as go
 
-    centres, forward = poses[:, :3, 3], poses[:, :3, 2]
-    x, y, z = centres.astype(np.float32).T
+    centers, forward = poses[:, :3, 3], poses[:, :3, 2]
+    x, y, z = centers.astype(np.float32).T
     points = go.Scatter3d(
         x=x, y=y, z=z, mode="markers", text=list(texts), hoverinfo="text+name", name=name,
-        marker={"size": 4, "color": colour},
+        marker={"size": 4, "color": color},
     )  # fmt: skip
-    x, y, z = polyline(np.stack((centres, centres + AXIS_LENGTH * forward), axis=1))
-    line = {"color": colour, "width": 3}
+    x, y, z = polyline(np.stack((centers, centers + AXIS_LENGTH * forward), axis=1))
+    line = {"color": color, "width": 3}
     axes = go.Scatter3d(x=x, y=y, z=z, mode="lines", line=line, hoverinfo="skip", showlegend=False)
     return [points, axes]
 

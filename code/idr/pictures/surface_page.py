@@ -43,13 +43,13 @@ class CameraView:
     """A camera and what its rays hit.
 
     Attributes:
-        centre: (3,) the camera.
+        center: (3,) the camera.
         direction: (3,) unit vector along its optical axis.
         hits: (N, 3) points, N at most 2048.
         sdf: (N,) the network's value there.
     """
 
-    centre: NDArray[np.float64]
+    center: NDArray[np.float64]
     direction: NDArray[np.float64]
     hits: NDArray[np.float64]
     sdf: NDArray[np.float64]
@@ -133,8 +133,8 @@ def surface_figure(mesh: trimesh.Trimesh, cameras: Sequence[CameraView], title: 
 
 def _camera_traces(go: Any, camera: CameraView, number: int) -> list[Any]:
     """Draws one camera, its direction and its hits; hovering shows the SDF."""
-    tip = camera.centre + VIEW_LENGTH * camera.direction
-    line = np.stack((camera.centre, tip)).astype(np.float32)
+    tip = camera.center + VIEW_LENGTH * camera.direction
+    line = np.stack((camera.center, tip)).astype(np.float32)
     hits = camera.hits.astype(np.float32)
     values = [f"sdf {value:.2e}" for value in camera.sdf]
     return [

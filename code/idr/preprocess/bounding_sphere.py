@@ -39,7 +39,7 @@ class SphereFit:
     """The bounding sphere and how it was found; lengths in world units.
 
     Attributes:
-        center: (3,) centre.
+        center: (3,) center.
         radius: Radius; every mask lies within the sphere's outline.
         rule_radius: Radius that the published rule gives; `radius` is larger where the masks need it.
         outline_radius: (B,) smallest radius around `center` whose outline holds the view's mask.
@@ -60,9 +60,9 @@ class SphereFit:
 def fit_sphere(views: SceneViews) -> SphereFit:
     """Finds the sphere around the object that the masks show.
 
-    Centre: mean of the visual hull. Radius: three times the mean distance from it, as published, and more
+    Center: mean of the visual hull. Radius: three times the mean distance from it, as published, and more
     where a mask would stick out. If the views leave the hull open (they look from about one side), the
-    centre is the point nearest to the rays through the masks' middles and the radius what the rule gives for
+    center is the point nearest to the rays through the masks' middles and the radius what the rule gives for
     a ball with these outlines. Nothing is random; moving, turning or scaling the world moves, turns or scales
     the result.
 

@@ -15,9 +15,9 @@ from idr.preprocess.visual_hull import SceneHull, nearest_pixels
 
 
 def outline_radii(views: SceneViews, center: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Returns for each view the radius of the smallest ball around a centre whose outline holds the mask.
+    """Returns for each view the radius of the smallest ball around a center whose outline holds the mask.
 
-    That is the largest distance of the centre from the (half-)rays through the mask's pixels. Rays within
+    That is the largest distance of the center from the (half-)rays through the mask's pixels. Rays within
     a given distance fill a cone, convex in the image, so the corners of the mask's convex hull suffice.
 
     Args:

@@ -31,8 +31,8 @@ class ViewCheck:
 
     Attributes:
         name: The mask's file name.
-        distance: Camera centre from the sphere's centre.
-        outline_radius: Radius a sphere around the same centre needs to hold the mask: 1 or less is right.
+        distance: Camera center from the sphere's center.
+        outline_radius: Radius a sphere around the same center needs to hold the mask: 1 or less is right.
         hull_iou: Overlap of hull and mask, 0 to 1; NaN without a hull.
         warnings: What is wrong, a few words each.
     """
@@ -51,7 +51,7 @@ class SceneCheck:
     Attributes:
         views: Masks and cameras.
         images: B paths of the photographs.
-        center: (3,) sphere's centre in the world.
+        center: (3,) sphere's center in the world.
         radius: Sphere's radius in world units.
         hull: The visual hull; None if masks and cameras contradict one another.
         checks: One a view.

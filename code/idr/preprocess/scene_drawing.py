@@ -20,8 +20,8 @@ from idr.preprocess.scene_check import SceneCheck
 
 Picture: TypeAlias = NDArray[Any]  # (H, W, 3) uint8 RGB; cv2's stubs name no dtype
 
-MASK_COLOUR, SPHERE_COLOUR, HULL_COLOUR = (64, 220, 64), (255, 210, 0), (255, 40, 200)  # RGB
-BACKGROUND, TEXT_COLOUR, ALARM_COLOUR = (32, 32, 32), (255, 255, 255), (255, 90, 80)
+MASK_COLOR, SPHERE_COLOR, HULL_COLOR = (64, 220, 64), (255, 210, 0), (255, 40, 200)  # RGB
+BACKGROUND, TEXT_COLOR, ALARM_COLOR = (32, 32, 32), (255, 255, 255), (255, 90, 80)
 LEGEND = "green: mask   yellow: unit sphere   magenta: visual hull"
 LARGEST_BORDER = 0.75
 """Border drawn around the image to show a sphere that reaches beyond it, at most this part of the side."""
@@ -88,20 +88,20 @@ def draw_view(check: SceneCheck, k: int, border: tuple[int, int], thick: int) ->
         photo = cv2.resize(photo, mask.shape[::-1], interpolation=cv2.INTER_AREA).astype(np.uint8)
     rows, columns = border
     canvas = cv2.copyMakeBorder(photo, rows, rows, columns, columns, cv2.BORDER_CONSTANT, value=BACKGROUND)
-    regions = [(mask, MASK_COLOUR)]
+    regions = [(mask, MASK_COLOR)]
     if check.hull is not None:
-        regions.insert(0, (hull_silhouette(check.views, k, check.hull), HULL_COLOUR))
-    for region, colour in regions:
+        regions.insert(0, (hull_silhouette(check.views, k, check.hull), HULL_COLOR))
+    for region, color in regions:
         contours, _ = cv2.findContours(region.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(canvas, contours, -1, colour, thick, offset=(columns, rows))
+        cv2.drawContours(canvas, contours, -1, color, thick, offset=(columns, rows))
     found = check.checks[k]
-    _write_text(canvas, f"{k}: {check.images[k].name}  IoU {found.hull_iou:.2f}", 1, TEXT_COLOUR)
+    _write_text(canvas, f"{k}: {check.images[k].name}  IoU {found.hull_iou:.2f}", 1, TEXT_COLOR)
     for line, warning in enumerate(found.warnings, start=2):
-        _write_text(canvas, warning, line, ALARM_COLOUR)
+        _write_text(canvas, warning, line, ALARM_COLOR)
     sphere = sphere_outline(check.views, k, check.center, check.radius)
     if sphere is not None:
         curve = np.clip(np.round(sphere + [columns, rows]), -30_000, 30_000).astype(np.int32)
-        cv2.polylines(canvas, [curve], True, SPHERE_COLOUR, thick, cv2.LINE_AA)
+        cv2.polylines(canvas, [curve], True, SPHERE_COLOR, thick, cv2.LINE_AA)
     return canvas
 
 
@@ -123,13 +123,13 @@ def draw_small(check: SceneCheck, k: int, border: tuple[int, int], width: int) -
     return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
 
 
-def _write_text(canvas: Picture, text: str, line: int, colour: tuple[int, int, int]) -> None:
+def _write_text(canvas: Picture, text: str, line: int, color: tuple[int, int, int]) -> None:
     """Writes a line of text on a strip at the top, sized to the canvas."""
     size = canvas.shape[1] / 900
     height = round(34 * size)
     canvas[(line - 1) * height : line * height] = BACKGROUND
     place, width = (round(12 * size), round((line - 0.25) * height)), max(1, round(1.6 * size))
-    cv2.putText(canvas, text, place, cv2.FONT_HERSHEY_SIMPLEX, size, colour, width, cv2.LINE_AA)
+    cv2.putText(canvas, text, place, cv2.FONT_HERSHEY_SIMPLEX, size, color, width, cv2.LINE_AA)
 
 
 def _sheet(rows: list[list[Picture]], width: int) -> Picture:
@@ -137,7 +137,7 @@ def _sheet(rows: list[list[Picture]], width: int) -> Picture:
     size = width / 2400
     legend = np.full((round(60 * size), width, 3), BACKGROUND, np.uint8)
     place, thick = (round(12 * size), round(42 * size)), max(1, round(2 * size))
-    cv2.putText(legend, LEGEND, place, cv2.FONT_HERSHEY_SIMPLEX, size, TEXT_COLOUR, thick, cv2.LINE_AA)
+    cv2.putText(legend, LEGEND, place, cv2.FONT_HERSHEY_SIMPLEX, size, TEXT_COLOR, thick, cv2.LINE_AA)
     bands = [legend]
     for row in rows:
         band = np.full((max(cell.shape[0] for cell in row), width, 3), BACKGROUND, np.uint8)

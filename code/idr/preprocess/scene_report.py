@@ -34,7 +34,7 @@ BYTES_A_PIXEL = 0.25
 JPEG_QUALITY = 85
 SMOOTHINGS = 8
 """Steps of Taubin's smoothing, which takes the cells' stairs away and keeps the volume."""
-CAMERA_COLOUR, DOUBTED_COLOUR, SPHERE_COLOUR = "#2266cc", "#d03b3b", "#c9a400"
+CAMERA_COLOR, DOUBTED_COLOR, SPHERE_COLOR = "#2266cc", "#d03b3b", "#c9a400"
 
 
 def write_scene_report(
@@ -97,9 +97,9 @@ def _summary(check: SceneCheck) -> Table:
         ["views to look at", str(sum(bool(view.warnings) for view in check.checks))],
         ["image size (pixels)", ", ".join(sizes)],
         ["share of an image inside its mask, mean", f"{np.mean([m.mean() for m in check.views.masks]):.1%}"],
-        ["unit sphere: centre in the world", ", ".join(f"{value:.6g}" for value in check.center)],
+        ["unit sphere: center in the world", ", ".join(f"{value:.6g}" for value in check.center)],
         ["unit sphere: radius in world units (scale)", f"{check.radius:.6g}"],
-        ["a pixel at the sphere's centre, mean (world units)", f"{_pixel_at_centre(check):.3g}"],
+        ["a pixel at the sphere's center, mean (world units)", f"{_pixel_at_center(check):.3g}"],
         ["cameras: distance in radii, least and greatest", f"{min(distances):.2f}, {max(distances):.2f}"],
         ["masks reach, of the radius, at most", f"{max(v.outline_radius for v in check.checks):.3f}"],
     ]
@@ -110,8 +110,8 @@ def _summary(check: SceneCheck) -> Table:
     return Table(["", "this scene"], rows)
 
 
-def _pixel_at_centre(check: SceneCheck) -> float:
-    """Mean side of a pixel at the depth of the sphere's centre, world units."""
+def _pixel_at_center(check: SceneCheck) -> float:
+    """Mean side of a pixel at the depth of the sphere's center, world units."""
     depths = ((check.center - check.views.centers) * check.views.poses[:, :3, 2]).sum(axis=1)
     return float((depths / check.views.intrinsics[:, 0, 0]).mean())
 
@@ -123,7 +123,7 @@ def scene_figure(check: SceneCheck) -> Any:
         check: What `check_scene` returned.
 
     Returns:
-        A plotly figure; cameras of views with warnings have a colour of their own.
+        A plotly figure; cameras of views with warnings have a color of their own.
     """
     import plotly.graph_objects as go
 
@@ -136,14 +136,14 @@ def scene_figure(check: SceneCheck) -> Any:
         traces.append(mesh_trace(mesh))
     texts = [f"view {k}, {path.name}" for k, path in enumerate(check.images)]
     doubted = np.array([bool(view.warnings) for view in check.checks])
-    for chosen, name, colour in (
-        (~doubted, "cameras", CAMERA_COLOUR),
-        (doubted, "cameras of views to look at", DOUBTED_COLOUR),
+    for chosen, name, color in (
+        (~doubted, "cameras", CAMERA_COLOR),
+        (doubted, "cameras of views to look at", DOUBTED_COLOR),
     ):
         if chosen.any():
-            traces += camera_traces(poses[chosen], [texts[k] for k in np.flatnonzero(chosen)], name, colour)
+            traces += camera_traces(poses[chosen], [texts[k] for k in np.flatnonzero(chosen)], name, color)
     x, y, z = polyline(_circles())
-    line = {"color": SPHERE_COLOUR, "width": 2}
+    line = {"color": SPHERE_COLOR, "width": 2}
     traces.append(go.Scatter3d(x=x, y=y, z=z, mode="lines", line=line, name="unit sphere", hoverinfo="name"))
     return space_figure(traces, poses)
 

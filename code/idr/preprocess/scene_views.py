@@ -48,7 +48,7 @@ class SceneViews:
 
     @property
     def centers(self) -> NDArray[np.float64]:
-        """(B, 3) camera centres in the world."""
+        """(B, 3) camera centers in the world."""
         return self.poses[:, :3, 3]
 
 
@@ -66,7 +66,7 @@ def make_views(
         The views.
 
     Raises:
-        InputError: A matrix is not finite or has no camera centre, or a mask is empty or full.
+        InputError: A matrix is not finite or has no camera center, or a mask is empty or full.
     """
     intrinsics, poses, projections = [], [], []
     for k, matrix in enumerate(np.asarray(world_mats, dtype=np.float64)):
@@ -181,7 +181,7 @@ def write_scale_mats(path: Path, center: NDArray[np.floating], radius: float) ->
 
     Args:
         path: The npz with the `world_mat_<i>`.
-        center: (3,) centre of the sphere in the world.
+        center: (3,) center of the sphere in the world.
         radius: Radius of the sphere in world units, positive.
 
     Returns:

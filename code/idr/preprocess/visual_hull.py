@@ -1,6 +1,6 @@
 """The visual hull: all points that the views' masks allow the object to fill.
 
-B views, N points or cells. Coordinates here are those of `Carver`'s region: its centre is the origin, its
+B views, N points or cells. Coordinates here are those of `Carver`'s region: its center is the origin, its
 axes are the first camera's and its unit is chosen by the caller. A result therefore depends on the cameras'
 relation to one another and never on the world's origin, axes or unit.
 
@@ -37,7 +37,7 @@ class Hull:
     """The part of a region that the masks allow, as samples of a regular grid.
 
     Attributes:
-        points: (N, 3) centres of grid cells in the hull; none if no point is allowed.
+        points: (N, 3) centers of grid cells in the hull; none if no point is allowed.
         spacing: Side of a cell.
         most_views: Largest number of views that see one point of the hull.
         is_open: Whether the hull reaches the region's border: the views do not bound it.
@@ -55,7 +55,7 @@ class SceneHull:
 
     Attributes:
         points: (N, 3) samples of a regular grid.
-        spacing: Distance of neighbouring samples.
+        spacing: Distance of neighboring samples.
         most_views: Largest number of views that see one point of the hull.
         is_open: Whether the views leave the hull's depth open; it is then cut off, and a sphere is better
             made from the masks' outlines alone.
@@ -82,11 +82,11 @@ def fewest_views(num_views: int) -> int:
 
 
 class Carver:
-    """Carves the visual hull out of a ball, in coordinates of the ball's centre and the first camera's axes.
+    """Carves the visual hull out of a ball, in coordinates of the ball's center and the first camera's axes.
 
     Args:
         views: Masks and cameras.
-        center: (3,) centre of the region in the world.
+        center: (3,) center of the region in the world.
         unit: Length in the world that is 1 here.
     """
 
@@ -102,7 +102,7 @@ class Carver:
         self._to_mask = [_distance_to_mask(mask) for mask in views.masks]
 
     def carve(self, region_radius: float) -> Hull:
-        """Carves the hull out of the ball of a given radius around the centre.
+        """Carves the hull out of the ball of a given radius around the center.
 
         Cells are dropped where even their best point fails, the rest halved; nothing thin is lost on the way.
         """
@@ -141,8 +141,8 @@ class Carver:
     def _possible(
         self, cells: NDArray[np.float64], spacing: float, region_radius: float, fewest: int
     ) -> NDArray[np.float64]:
-        """Keeps cubic cells (centres (N, 3)) that may hold a point of the hull; it never errs to no."""
-        reach = spacing * np.sqrt(3.0) / 2.0  # centre to corner
+        """Keeps cubic cells (centers (N, 3)) that may hold a point of the hull; it never errs to no."""
+        reach = spacing * np.sqrt(3.0) / 2.0  # center to corner
         cells = cells[np.linalg.norm(cells, axis=1) <= region_radius + reach]
         num_views = len(self.views)
         outside, unseen = np.zeros(len(cells), np.int64), np.zeros(len(cells), np.int64)
@@ -159,7 +159,7 @@ class Carver:
     def _sure(
         self, k: int, cells: NDArray[np.float64], reach: float
     ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Whether all points within `reach` of each centre are seen outside the mask, or are not seen."""
+        """Whether all points within `reach` of each center are seen outside the mask, or are not seen."""
         height, width = self.views.masks[k].shape
         uv, depth = project_points(cells, self.projections[k])
         in_front = depth > 2.0 * reach
@@ -174,7 +174,7 @@ class Carver:
         border = np.where(in_front, border, 0.0)
         within = border > footprint
         column, row = (np.where(within, np.round(uv[:, i]), 0).astype(np.int64) for i in (0, 1))
-        # One pixel for rounding the centre, one in `footprint` for rounding the other points.
+        # One pixel for rounding the center, one in `footprint` for rounding the other points.
         outside = within & (self._to_mask[k][row, column] > footprint + 1.0)
         return outside, (depth < -reach) | (border < -footprint)
 

@@ -1,4 +1,4 @@
-"""A trained run as an object: its surface, its colours, its views.
+"""A trained run as an object: its surface, its colors, its views.
 
 N points, H, W image height and width. All coordinates are those of the unit sphere, in which the network
 lives; `LoadedRun.world_from_unit` leads to world coordinates.
@@ -37,9 +37,9 @@ class Camera:
     """A camera to render through; numpy arrays, tensors or nested lists.
 
     Attributes:
-        intrinsics: (3, 3) or (4, 4) K in pixels; pixel (0, 0) is the centre of the first one.
+        intrinsics: (3, 3) or (4, 4) K in pixels; pixel (0, 0) is the center of the first one.
         pose: (4, 4) camera-to-world, axes x right, y down, z forward, unit-sphere coordinates; or (7,)
-            quaternion (w, x, y, z) and centre.
+            quaternion (w, x, y, z) and center.
         img_res: Height and width.
     """
 
@@ -111,7 +111,7 @@ class LoadedRun:
         )
 
     def color(self, x: Points, view: Points) -> Points:
-        """Colour of points on the surface, seen from somewhere.
+        """Color of points on the surface, seen from somewhere.
 
         Args:
             x: (..., 3) points; the network was trained on the surface only.
@@ -135,7 +135,7 @@ class LoadedRun:
             chunk_pixels: Pixels rendered at once; bounds memory.
 
         Returns:
-            The image; ``rgb01`` are its colours in [0, 1].
+            The image; ``rgb01`` are its colors in [0, 1].
 
         Raises:
             InputError: There is no such view.

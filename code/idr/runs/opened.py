@@ -67,7 +67,7 @@ class View:
     Attributes:
         number: The image's number in its folder.
         intrinsics: (4, 4) K.
-        photo: (H, W, 3) colours in [0, 1].
+        photo: (H, W, 3) colors in [0, 1].
         mask: (H, W) bool, the object.
     """
 

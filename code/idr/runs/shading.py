@@ -1,4 +1,4 @@
-"""Colours of points on a surface, asked for outside of any image.
+"""Colors of points on a surface, asked for outside of any image.
 
 N points, M of them seen from somewhere. Unit-sphere coordinates.
 """
@@ -17,7 +17,7 @@ class ShadedPoints:
 
     Attributes:
         points: (N, 3).
-        gradients: (N, 3) gradient of the signed distance, not normalised, as the rendering network takes it.
+        gradients: (N, 3) gradient of the signed distance, not normalized, as the rendering network takes it.
     """
 
     def __init__(self, model: Any, points: Tensor) -> None:
@@ -32,7 +32,7 @@ class ShadedPoints:
         return functional.normalize(self.gradients, dim=-1)
 
     def rgb01(self, directions: Tensor, which: Tensor | None = None) -> Tensor:
-        """Returns colours (paper, Eq. 2).
+        """Returns colors (paper, Eq. 2).
 
         Args:
             directions: (M, 3) directions from the points to the camera, of any length.
@@ -52,12 +52,12 @@ class ShadedPoints:
 
 
 def gradient_of(model: Any, points: Tensor) -> Tensor:
-    """(N, 3) gradient of the signed distance at (N, 3) points, not normalised, without a graph."""
+    """(N, 3) gradient of the signed distance at (N, 3) points, not normalized, without a graph."""
     return model.implicit_network.gradient(points)[:, 0].detach()
 
 
 class SurfaceShader:
-    """A network's surface as an exporter of coloured meshes needs it; made of a model of the house's seam.
+    """A network's surface as an exporter of colored meshes needs it; made of a model of the house's seam.
 
     Attributes:
         device: Where points are to be put.

@@ -1,4 +1,4 @@
-"""Adam over the model's parts; states of optimisers and schedules, to and from checkpoints."""
+"""Adam over the model's parts; states of optimizers and schedules, to and from checkpoints."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 PREFIXES = {
     "encoding": "implicit_network.encoding.",
-    "colour_encoding": "rendering_network.encoding.",
+    "color_encoding": "rendering_network.encoding.",
     "implicit_network": "implicit_network.",
     "rendering_network": "rendering_network.",
 }
@@ -37,7 +37,7 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Adam:
         config: Gives the step size, and ``schedule.parts``.
 
     Returns:
-        The optimiser. Groups of parts have a ``name``; their parameters follow one another as in the model,
+        The optimizer. Groups of parts have a ``name``; their parameters follow one another as in the model,
         so that a saved state means the same parameters with and without groups. With parts it runs fused on
         a CPU: one pass over the tables of encodings, which are most of the parameters.
     """
@@ -55,7 +55,7 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Adam:
 
 
 def make_camera_optimizer(cameras: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """Makes the optimiser of poses or of intrinsics; its step size is set step by step.
+    """Makes the optimizer of poses or of intrinsics; its step size is set step by step.
 
     Args:
         cameras: Tables with sparse gradients.
@@ -96,7 +96,7 @@ def shorten_gradients(model: nn.Module, cameras: Sequence[nn.Module], longest: f
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any], where: str) -> None:
-    """Loads the state of an optimiser over the model, also of one whose parameters were grouped otherwise.
+    """Loads the state of an optimizer over the model, also of one whose parameters were grouped otherwise.
 
     Args:
         optimizer: Its groups stay as they are.
@@ -124,7 +124,7 @@ def _form(groups: list[dict[str, Any]]) -> list[tuple[str | None, int]]:
 
 
 def load_into(target: Any, state: Mapping[str, Any], where: str) -> None:
-    """Loads an optimiser's or a schedule's state."""
+    """Loads an optimizer's or a schedule's state."""
     try:
         target.load_state_dict(dict(state))
     except (ValueError, KeyError, RuntimeError) as error:
@@ -135,7 +135,7 @@ def load_into(target: Any, state: Mapping[str, Any], where: str) -> None:
 
 
 def with_plain_steps(state: dict[str, Any]) -> dict[str, Any]:
-    """Returns an optimiser's state with step counts as integers, as the published code's torch keeps them."""
+    """Returns an optimizer's state with step counts as integers, as the published code's torch keeps them."""
     slots = {
         key: {name: int(value) if name == "step" else value for name, value in slot.items()}
         for key, slot in state["state"].items()

@@ -33,11 +33,11 @@ def minutes_and_seconds(seconds: float) -> str:
 
 
 def squared_error(outputs: Mapping[str, Any], rgb: Tensor) -> Tensor:
-    """Sums the squared colour error, in [0, 1] units, over rays that hit inside the mask.
+    """Sums the squared color error, in [0, 1] units, over rays that hit inside the mask.
 
     Args:
         outputs: What the model returned for R rays.
-        rgb: The photographs' colours in [-1, 1], (B, P, 3).
+        rgb: The photographs' colors in [-1, 1], (B, P, 3).
 
     Returns:
         (2,): the sum, and the number of values in it. Nothing is read by the host.

@@ -124,7 +124,7 @@ class TrainingState:
         """Takes over a checkpoint, ours or the published code's.
 
         Args:
-            parts: Dictionaries by file kind; those of optimisers and scheduler may be absent.
+            parts: Dictionaries by file kind; those of optimizers and scheduler may be absent.
             where: The checkpoint's name, for messages.
             keep_seed: Keep the own seed rather than the checkpoint's.
 
@@ -218,4 +218,4 @@ class TrainingState:
         if "OptimizerCamParameters" in parts:
             load_into(self.optimizer_cam, parts["OptimizerCamParameters"]["optimizer_cam_state_dict"], where)
         else:
-            log.warning("%s holds no OptimizerCamParameters: the poses' optimiser starts anew", where)
+            log.warning("%s holds no OptimizerCamParameters: the poses' optimizer starts anew", where)

@@ -1,4 +1,4 @@
-"""What the viewer computes of a network: coloured surfaces, and what a browser's camera sees.
+"""What the viewer computes of a network: colored surfaces, and what a browser's camera sees.
 
 V vertices, T faces, H, W image height and width. Unit-sphere coordinates.
 """
@@ -30,10 +30,10 @@ COARSE_SIDE = 64
 """Pixels along the longer side of the first, coarse picture."""
 
 CLAY = (0.79, 0.72, 0.61)
-"""Colour of a surface shown for its shape."""
+"""Color of a surface shown for its shape."""
 
-PLAIN, COLOUR, NORMALS = "shape", "network's colour", "normals"
-PAINTS = (PLAIN, COLOUR, NORMALS)
+PLAIN, COLOR, NORMALS = "shape", "network's color", "normals"
+PAINTS = (PLAIN, COLOR, NORMALS)
 
 
 @dataclass(frozen=True)
@@ -86,12 +86,12 @@ def surface_of(
     between()
     vertices = np.asarray(mesh.vertices, dtype=np.float32)
     normals = _in_pieces(run.normal, between, vertices)
-    colours = np.tile(np.array(CLAY), (len(vertices), 1))
-    if paint == COLOUR:
-        colours = _in_pieces(run.color, between, vertices, normals)
+    colors = np.tile(np.array(CLAY), (len(vertices), 1))
+    if paint == COLOR:
+        colors = _in_pieces(run.color, between, vertices, normals)
     elif paint == NORMALS:
-        colours = (normals + 1.0) / 2.0
-    surface = Surface(vertices, np.asarray(mesh.faces), normals, colours)
+        colors = (normals + 1.0) / 2.0
+    surface = Surface(vertices, np.asarray(mesh.faces), normals, colors)
     return ShownSurface(glb_content(surface, lit=paint == PLAIN), resolution, len(mesh.faces))
 
 
@@ -106,12 +106,12 @@ def _in_pieces(
     return np.concatenate(pieces)
 
 
-def browser_camera(quaternion: ArrayLike, centre: ArrayLike, fov: float, aspect: float, side: int) -> Camera:
+def browser_camera(quaternion: ArrayLike, center: ArrayLike, fov: float, aspect: float, side: int) -> Camera:
     """Returns the camera through which a browser looks.
 
     Args:
         quaternion: (w, x, y, z), camera-to-world, axes x right, y down, z forward.
-        centre: Where it stands.
+        center: Where it stands.
         fov: Angle from the lower edge of the picture to the upper, radians.
         aspect: Width over height.
         side: Pixels along the longer side.
@@ -119,21 +119,21 @@ def browser_camera(quaternion: ArrayLike, centre: ArrayLike, fov: float, aspect:
     width, height = (side, side / aspect) if aspect >= 1 else (side * aspect, side)
     height, width = max(1, round(height)), max(1, round(width))
     focal = 0.5 * height / math.tan(0.5 * fov)
-    # Pixel (0, 0) is the centre of the first one, so that the picture begins at -0.5.
+    # Pixel (0, 0) is the center of the first one, so that the picture begins at -0.5.
     intrinsics = np.array(
         [[focal, 0, 0.5 * (width - 1)], [0, focal, 0.5 * (height - 1)], [0, 0, 1]], dtype=np.float64
     )
     pose = np.eye(4)
     pose[:3, :3] = quaternion_to_rotation(torch.as_tensor(np.asarray(quaternion, dtype=np.float64))).numpy()
-    pose[:3, 3] = centre
+    pose[:3, 3] = center
     return Camera(intrinsics, pose, (height, width))
 
 
 def field_of_view(intrinsics: NDArray[np.floating], img_res: tuple[int, int]) -> tuple[float, float]:
     """Returns the vertical field of view, radians, and width over height, as a browser takes them.
 
-    A browser's pictures are centred on the optical axis; where the principal point lies off the centre, the
-    frustum drawn is that of the centred camera with the same focal lengths.
+    A browser's pictures are centered on the optical axis; where the principal point lies off the center, the
+    frustum drawn is that of the centered camera with the same focal lengths.
 
     Args:
         intrinsics: (4, 4) or (3, 3) K.

@@ -21,7 +21,7 @@ from idr.viewer.pictures import field_of_view
 FRUSTUM = 0.12
 """Size of a camera in space, viser's ``scale``."""
 
-GREY, CHOSEN = (120, 120, 120), (214, 90, 20)
+GRAY, CHOSEN = (120, 120, 120), (214, 90, 20)
 LEFT = 0.3
 """Distance from a camera at which a browser has left it, unit-sphere units."""
 
@@ -107,12 +107,12 @@ class SpaceView:
         with self._server.atomic():
             for index, quaternion in enumerate(rotations.numpy()):
                 fov, aspect = field_of_view(intrinsics[index], img_res)
-                centre = np.asarray(poses[index, :3, 3], dtype=np.float64)
+                center = np.asarray(poses[index, :3, 3], dtype=np.float64)
                 if index < len(self._cameras):
                     camera = self._cameras[index]
-                    camera.wxyz, camera.position, camera.fov = quaternion, centre, fov
+                    camera.wxyz, camera.position, camera.fov = quaternion, center, fov
                 else:
-                    self._cameras.append(self._add_camera(index, fov, aspect, quaternion, centre))
+                    self._cameras.append(self._add_camera(index, fov, aspect, quaternion, center))
 
     def _add_camera(
         self,
@@ -124,7 +124,7 @@ class SpaceView:
     ) -> Any:
         camera = self._server.scene.add_camera_frustum(
             f"/cameras/view {self._numbers[index]}", fov, aspect,
-            scale=FRUSTUM, thickness=0.008, color=CHOSEN if index == self._chosen else GREY,
+            scale=FRUSTUM, thickness=0.008, color=CHOSEN if index == self._chosen else GRAY,
             image=self._pictures[index], wxyz=wxyz, position=position,
             cast_shadow=False, receive_shadow=False,
         )  # fmt: skip
@@ -135,7 +135,7 @@ class SpaceView:
         """Marks the camera that is compared."""
         before, self._chosen = self._chosen, index
         if self._cameras:
-            self._cameras[before].color = GREY
+            self._cameras[before].color = GRAY
             self._cameras[index].color = CHOSEN
 
     def set_picture(self, index: int, picture: NDArray[np.uint8] | None) -> None:
@@ -149,16 +149,16 @@ class SpaceView:
         for camera in self._cameras:
             camera.visible = visible
 
-    def step_into(self, index: int, centre: NDArray[np.floating]) -> None:
+    def step_into(self, index: int, center: NDArray[np.floating]) -> None:
         """Hides a camera in which a browser is about to stand: its picture would cover all.
 
         Args:
             index: Position among the training views.
-            centre: (3,) where it stands.
+            center: (3,) where it stands.
         """
         if self._entered is not None:
             self._cameras[self._entered[0]].visible = True
-        self._entered = (index, np.asarray(centre, dtype=np.float64))
+        self._entered = (index, np.asarray(center, dtype=np.float64))
         self._arrived = False  # browsers still tell of where they stood
         self._cameras[index].visible = False
 

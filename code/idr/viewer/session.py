@@ -162,11 +162,11 @@ class Session:
             camera = self._open(checkpoint).training_camera(index)
             pose = np.asarray(camera.pose, dtype=np.float64)
             fov, _ = pictures.field_of_view(np.asarray(camera.intrinsics), camera.img_res)
-            centre, forward = pose[:3, 3], pose[:3, 2]
-            self._space.step_into(index, centre)
+            center, forward = pose[:3, 3], pose[:3, 2]
+            self._space.step_into(index, center)
             with client.atomic():
-                client.camera.position = centre
-                client.camera.look_at = centre + forward * max(float(-centre @ forward), 0.1)
+                client.camera.position = center
+                client.camera.look_at = center + forward * max(float(-center @ forward), 0.1)
                 client.camera.up_direction = -pose[:3, 1]
                 client.camera.fov = fov
 

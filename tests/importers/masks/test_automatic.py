@@ -12,9 +12,9 @@ from tests.preprocess.scenes import real_scene
 
 from idr.errors import InputError
 from idr.geometry.cameras import project_points
-from idr.importers.masks.automatic import colour_odds, make_masks, other_views_outlines
+from idr.importers.masks.automatic import color_odds, make_masks, other_views_outlines
 from idr.importers.masks.seeds import looking_point, seeds_from_cameras, seeds_from_points
-from idr.importers.recognise import read_source
+from idr.importers.recognize import read_source
 from idr.preprocess.scene_views import make_views
 
 K = np.array([[150.0, 0, 61.3], [0, 146.0, 50.2], [0, 0, 1]])
@@ -39,8 +39,8 @@ def ball_photographs(matrices: np.ndarray) -> list[np.ndarray]:
     pictures = []
     for matrix in matrices:
         blotches = cv2.GaussianBlur(generator.normal(0, 60, (*SIZE, 3)), (0, 0), 3)
-        colours = np.where(truth(matrix)[..., None], [170.0, 60, 50], [70.0, 110, 60]) + blotches
-        pictures.append(np.clip(colours, 0, 255).astype(np.uint8))
+        colors = np.where(truth(matrix)[..., None], [170.0, 60, 50], [70.0, 110, 60]) + blotches
+        pictures.append(np.clip(colors, 0, 255).astype(np.uint8))
     return pictures
 
 
@@ -75,8 +75,8 @@ def test_other_views_say_where_a_mask_cannot_reach() -> None:
 
 
 def test_cameras_look_at_a_point() -> None:
-    centre = looking_point(projections())
-    assert np.linalg.norm(centre - 0.05 * np.array([1, -1, 0.5]) / 4) < 0.3
+    center = looking_point(projections())
+    assert np.linalg.norm(center - 0.05 * np.array([1, -1, 0.5]) / 4) < 0.3
     with pytest.raises(InputError, match="look in one direction"):
         looking_point(np.stack([projections()[0]] * 3))
 
@@ -90,12 +90,12 @@ def test_far_points_are_left_out_of_the_seeds() -> None:
     assert noisy.regions[2].sum() == pytest.approx(clean.regions[2].sum(), rel=0.05)
 
 
-def test_colours_are_counted_over_all_views() -> None:
+def test_colors_are_counted_over_all_views() -> None:
     red, green = np.full((20, 20, 3), [200, 20, 20], np.uint8), np.full((20, 20, 3), [20, 200, 20], np.uint8)
     mixed = np.hstack([red[:, :10], green[:, 10:]])
     left = np.zeros((20, 20), bool)
     left[:, :10] = True
-    odds = colour_odds([mixed, red], (left, ~np.zeros((20, 20), bool)))
+    odds = color_odds([mixed, red], (left, ~np.zeros((20, 20), bool)))
     assert odds[1].min() > 1  # red is inside wherever it was seen
     assert odds[0][:, 10:].max() < -1
 

@@ -12,7 +12,7 @@ from idr.errors import InputError
 from idr.importers.masks.automatic import make_masks
 from idr.importers.masks.ground_plane import Table, find_table
 from idr.importers.masks.seeds import Seeds, seeds_from_cameras
-from idr.importers.masks.sparse_points import LARGEST_ERROR, neighbour_pairs, sparse_points, triangulated
+from idr.importers.masks.sparse_points import LARGEST_ERROR, neighbor_pairs, sparse_points, triangulated
 
 SIZE = (textured.HEIGHT, textured.WIDTH)
 K = np.array(
@@ -41,21 +41,21 @@ def silhouette(projection: np.ndarray) -> np.ndarray:
     return mask.astype(bool)
 
 
-def colourless(poses: np.ndarray) -> list[np.ndarray]:
-    """Photographs in which box and ground have the same colours: the blotches' greys, evened out."""
+def colorless(poses: np.ndarray) -> list[np.ndarray]:
+    """Photographs in which box and ground have the same colors: the blotches' grays, evened out."""
     pictures = []
     for pose in poses:
         picture = textured.photograph(pose).astype(np.float32)
         box = silhouette(K @ np.linalg.inv(pose)[:3])
-        grey = np.where(box, picture[..., 0] / 250, picture[..., 2] / 230) * 200
-        pictures.append(np.repeat(grey[..., None], 3, axis=2).clip(0, 255).astype(np.uint8))
+        gray = np.where(box, picture[..., 0] / 250, picture[..., 2] / 230) * 200
+        pictures.append(np.repeat(gray[..., None], 3, axis=2).clip(0, 255).astype(np.uint8))
     return pictures
 
 
 @pytest.fixture(scope="module")
 def box() -> tuple[list[np.ndarray], np.ndarray]:
     poses = textured.poses(12, step_degrees=30.0)
-    return colourless(poses), projections(poses)
+    return colorless(poses), projections(poses)
 
 
 def scattered(seed: int, on_table: int, on_object: int) -> np.ndarray:
@@ -82,7 +82,7 @@ def test_matches_give_back_their_points_and_wrong_ones_are_dropped() -> None:
 def test_each_view_is_paired_with_near_ones_that_are_not_too_near() -> None:
     poses = textured.poses(5, step_degrees=10)
     poses = np.concatenate([poses, poses[:1]])  # the first one again
-    pairs = neighbour_pairs(projections(poses), np.zeros(3))
+    pairs = neighbor_pairs(projections(poses), np.zeros(3))
     assert (0, 5) not in pairs and (0, 1) in pairs and (1, 5) in pairs
     assert len(set(pairs)) == len(pairs) and all(i < j for i, j in pairs)
 
@@ -123,7 +123,7 @@ def test_cameras_on_both_sides_see_no_table() -> None:
     assert find_table(scattered(0, 300, 200), Seeds(np.zeros(3), 1.0, ()), projections(poses)) is None
 
 
-def test_what_stands_on_a_table_is_told_from_it_without_colour(
+def test_what_stands_on_a_table_is_told_from_it_without_color(
     box: tuple[list[np.ndarray], np.ndarray],
 ) -> None:
     pictures, matrices = box
@@ -143,7 +143,7 @@ def test_what_stands_on_a_table_is_told_from_it_without_colour(
     assert wrong < 0.05 * right, (right, wrong)  # blotches of nearly one shade: 0.033 seen
 
 
-def test_an_object_of_its_tables_colours_is_refused(box: tuple[list[np.ndarray], np.ndarray]) -> None:
+def test_an_object_of_its_tables_colors_is_refused(box: tuple[list[np.ndarray], np.ndarray]) -> None:
     """Neither way finds the box in each of its views; masks of some of them would be a wrong scene."""
     pictures, matrices = box
     names = [f"view {k}" for k in range(len(pictures))]

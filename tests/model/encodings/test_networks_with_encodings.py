@@ -89,8 +89,8 @@ def test_wrong_values_are_refused(override: str, message: str) -> None:
         build_model(load_conf(conf_text(), [override]))
 
 
-def test_colours_have_an_encoding_of_their_own() -> None:
-    """The network sees the encoded point where it saw the point; its table learns, and only by colours."""
+def test_colors_have_an_encoding_of_their_own() -> None:
+    """The network sees the encoded point where it saw the point; its table learns, and only by colors."""
     config = RenderingNetworkConfig("idr", 9, 3, (16,), encoding=BLOCK)
     network = RenderingNetwork(5, config).double()
     assert network.encoding is not None
@@ -101,9 +101,9 @@ def test_colours_have_an_encoding_of_their_own() -> None:
         network.encoding.table.uniform_(-0.1, 0.1)  # type: ignore[operator]
         hidden = torch.cat((network.encoding(x), v, n, z), 1) @ network.lin0.weight.T + network.lin0.bias  # type: ignore[union-attr,operator]
         by_hand = torch.tanh(network.lin1(hidden.relu()))  # type: ignore[operator]
-    colours = network(x, n, v, z)
-    assert torch.allclose(colours, by_hand, atol=1e-13)  # float64, sums in another order
-    colours.sum().backward()
+    colors = network(x, n, v, z)
+    assert torch.allclose(colors, by_hand, atol=1e-13)  # float64, sums in another order
+    colors.sum().backward()
     touched = network.encoding.table.grad.abs().sum(dim=1) > 0  # type: ignore[union-attr,operator]
     assert 0 < int(touched.sum()) < len(touched)
 

@@ -59,7 +59,7 @@ def camera(name: str) -> tuple[Tensor, Tensor]:
 
 
 def view_rays(name: str) -> tuple[Tensor, Tensor]:
-    """Directions (1, P, 3) and centre (1, 3) of all pixels."""
+    """Directions (1, P, 3) and center (1, 3) of all pixels."""
     intrinsics, pose = camera(name)
     height, width = size(name)
     index = torch.arange(height * width)

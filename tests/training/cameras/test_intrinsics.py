@@ -101,7 +101,7 @@ def test_resumed_training_is_the_same_to_the_bit(
     assert tiny.same(whole, parts)
 
 
-def test_betas_reach_the_optimiser_of_the_poses(scene_root: Path, tmp_path: Path) -> None:
+def test_betas_reach_the_optimizer_of_the_poses(scene_root: Path, tmp_path: Path) -> None:
     optimizer = trainer_of(scene_root, tmp_path, CamerasConfig(betas=(0.8, 0.95))).state.optimizer_cam
     assert optimizer is not None and optimizer.param_groups[0]["betas"] == (0.8, 0.95)
 
@@ -142,10 +142,10 @@ def test_a_conf_that_trains_nothing_is_refused() -> None:
         CamerasConfig(frozen="all")
 
 
-def test_centres_are_held_until_their_time(scene_root: Path, tmp_path: Path) -> None:
-    cameras = CamerasConfig(poses="orbit", hold_centres=0.5)
+def test_centers_are_held_until_their_time(scene_root: Path, tmp_path: Path) -> None:
+    cameras = CamerasConfig(poses="orbit", hold_centers=0.5)
     trainer_of(scene_root, tmp_path / "half", cameras, nepoch=2).train()
-    trainer = trainer_of(scene_root, tmp_path / "all", replace(cameras, hold_centres=1.0), nepoch=2)
+    trainer = trainer_of(scene_root, tmp_path / "all", replace(cameras, hold_centers=1.0), nepoch=2)
     trainer.train()
     moved, held = (tiny.parts_of(tmp_path / name)["CameraState"]["twists"] for name in ("half", "all"))
     assert bool((moved != 0).all()) and bool((held[:, :3] != 0).all())
@@ -153,10 +153,10 @@ def test_centres_are_held_until_their_time(scene_root: Path, tmp_path: Path) -> 
 
 
 def test_keys_of_orbits_belong_to_orbits() -> None:
-    with pytest.raises(InputError, match="hold_centres = 0.2: belongs to poses = orbit, got poses = quat"):
-        CamerasConfig(hold_centres=0.2)
-    with pytest.raises(InputError, match="hold_centres = 2: expected a fraction of the schedule, 0 to 1"):
-        CamerasConfig(poses="orbit", hold_centres=2)
+    with pytest.raises(InputError, match="hold_centers = 0.2: belongs to poses = orbit, got poses = quat"):
+        CamerasConfig(hold_centers=0.2)
+    with pytest.raises(InputError, match="hold_centers = 2: expected a fraction of the schedule, 0 to 1"):
+        CamerasConfig(poses="orbit", hold_centers=2)
     with pytest.raises(InputError, match="orbit_scale = 0.3: belongs to poses = orbit, got poses = se3"):
         CamerasConfig(poses="se3", orbit_scale=0.3)
     with pytest.raises(InputError, match="orbit_scale = 0.0: expected a factor above 0"):
@@ -205,14 +205,14 @@ def orbit_moved(row: list[float], scale: float = 1.0) -> tuple[torch.Tensor, tor
     return pose_matrix(ORBIT_START), after
 
 
-def test_a_turn_in_place_leaves_the_centre() -> None:
+def test_a_turn_in_place_leaves_the_center() -> None:
     before, after = orbit_moved([0.1, -0.2, 0.3, 0, 0, 0])
     assert torch.allclose(after[:, :3, 3], before[:, :3, 3])
     angle = torch.acos((torch.einsum("bij,bij->b", after[:, :3, :3], before[:, :3, :3]) - 1) / 2)
     assert torch.allclose(angle, torch.tensor([0.1, -0.2, 0.3]).double().norm().expand(2))
 
 
-def test_an_orbit_keeps_the_scene_s_centre_in_the_picture_and_its_distance() -> None:
+def test_an_orbit_keeps_the_scene_s_center_in_the_picture_and_its_distance() -> None:
     before, after = orbit_moved([0, 0, 0, 0.3, -0.4, 0])
     origin = [-(pose[:, :3, :3].mT @ pose[:, :3, 3:]) for pose in (before, after)]  # in the cameras' axes
     assert torch.allclose(*origin, atol=1e-12)
@@ -222,7 +222,7 @@ def test_an_orbit_keeps_the_scene_s_centre_in_the_picture_and_its_distance() -> 
     assert torch.allclose(less, after)
 
 
-def test_distance_moves_along_the_line_of_sight_to_the_scene_s_centre() -> None:
+def test_distance_moves_along_the_line_of_sight_to_the_scene_s_center() -> None:
     before, after = orbit_moved([0, 0, 0, 0, 0, math.log(1.5)])
     assert torch.allclose(after[:, :3, 3], 1.5 * before[:, :3, 3])
     assert torch.allclose(after[:, :3, :3], before[:, :3, :3])
@@ -254,7 +254,7 @@ def test_losses_reach_intrinsics_through_the_surface_point(scene_root: Path, tmp
     uv = torch.tensor([[[7.0, 5.0], [8.0, 6.0], [6.0, 6.0]]], dtype=torch.float64)
 
     def hits() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Directions, centres and exact depths where the rays meet the network's zero set, by bisection."""
+        """Directions, centers and exact depths where the rays meet the network's zero set, by bisection."""
         from idr.geometry.cameras import pixel_rays
 
         directions, centers = pixel_rays(uv, pose, intrinsics(torch.tensor([0])))

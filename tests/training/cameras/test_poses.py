@@ -11,7 +11,7 @@ from idr.geometry.cameras import pixel_rays, pose_matrix
 from idr.training.cameras.poses import LearnablePoses
 
 
-def test_poses_are_stored_as_they_are_and_normalised_at_use() -> None:
+def test_poses_are_stored_as_they_are_and_normalized_at_use() -> None:
     start = torch.tensor([[2.0, 0.0, 0.0, 0.0, 1.0, 2.0, 3.0], [0.0, 3.0, 0.0, 4.0, 0.0, 0.0, -2.0]])
     poses = LearnablePoses(start)
     start += 1  # a copy is trained, not the caller's tensor

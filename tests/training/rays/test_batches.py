@@ -221,5 +221,5 @@ def test_large_images_are_sampled_without_any_grid_of_their_pixels(sampling: str
     with LargestAllocation([scene.images, scene.masks, scene.intrinsics]) as largest:
         for batch in feed.batches(0, 0, 28):
             assert batch.ground_truth["rgb"].shape == (2, 2048, 3)
-    # The largest tensors that are needed: 2 x 2048 candidates and, batched, 2 x 2048 colours and pixels.
+    # The largest tensors that are needed: 2 x 2048 candidates and, batched, 2 x 2048 colors and pixels.
     assert 0 < largest.bytes <= 2 * 2048 * 3 * 8

@@ -45,10 +45,10 @@ def test_reduced_pixels_against_a_slow_loop(scene: SceneDataset, factor: int) ->
     for row in range(0, tiny.HEIGHT - factor + 1, factor):
         for column in range(0, tiny.WIDTH - factor + 1, factor):
             block = np.s_[row : row + factor, column : column + factor]
-            inside, colours = mask[block].reshape(-1), image[block].reshape(-1, 3)
+            inside, colors = mask[block].reshape(-1), image[block].reshape(-1, 3)
             on_object = inside.mean() >= 0.5
             mixed += 0 < inside.mean() < 1
-            expected = colours[inside].mean(axis=0) if on_object else colours.mean(axis=0)
+            expected = colors[inside].mean(axis=0) if on_object else colors.mean(axis=0)
             assert sample["uv"][number].tolist() == [column + (factor - 1) / 2, row + (factor - 1) / 2]
             assert bool(sample["object_mask"][number]) == on_object
             assert truth["rgb"][number].numpy() == pytest.approx(expected, abs=1e-6)  # sums in float32
@@ -59,7 +59,7 @@ def test_reduced_pixels_against_a_slow_loop(scene: SceneDataset, factor: int) ->
     )
 
 
-def test_the_first_block_of_two_by_two_is_centred_at_a_half(scene: SceneDataset) -> None:
+def test_the_first_block_of_two_by_two_is_centered_at_a_half(scene: SceneDataset) -> None:
     assert sample_reduced(scene, 0, torch.tensor([0]), 2)[1]["uv"].tolist() == [[0.5, 0.5]]
 
 
@@ -72,9 +72,9 @@ def test_rays_are_those_of_a_camera_reduced_with_the_image(scene: SceneDataset, 
     reduced[:2, 2] += 0.5 / factor - 0.5
     width = tiny.WIDTH // factor
     integers = torch.stack((all_pixels(factor) % width, all_pixels(factor) // width), dim=1).float()
-    ours, centre = pixel_rays(sample["uv"][None], scene.poses[1:2], scene.intrinsics[1:2])
-    theirs, same_centre = pixel_rays(integers[None], scene.poses[1:2], reduced[None])
-    assert torch.equal(centre, same_centre)
+    ours, center = pixel_rays(sample["uv"][None], scene.poses[1:2], scene.intrinsics[1:2])
+    theirs, same_center = pixel_rays(integers[None], scene.poses[1:2], reduced[None])
+    assert torch.equal(center, same_center)
     assert torch.allclose(ours, theirs, atol=1e-6)  # unit vectors in float32
 
 

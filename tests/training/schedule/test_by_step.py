@@ -156,8 +156,8 @@ def test_parts_have_adams_constants_of_their_own(scene_root: Path, tmp_path: Pat
     assert sum(members, []) == list(names.values())  # in the published order
 
 
-def test_colours_encoding_is_a_part_of_its_own(scene_root: Path, tmp_path: Path) -> None:
-    conf = tiny.conf_text("schedule.parts { colour_encoding.factor = 5, rendering_network.factor = 2 }")
+def test_colors_encoding_is_a_part_of_its_own(scene_root: Path, tmp_path: Path) -> None:
+    conf = tiny.conf_text("schedule.parts { color_encoding.factor = 5, rendering_network.factor = 2 }")
     conf += tiny.GRID + "\nmodel.rendering_network.encoding { type = hashgrid, levels = 1, log2_table = 6 }\n"
     trainer = tiny.make_trainer(scene_root, tmp_path, conf=conf)
     names = {id(parameter): name for name, parameter in trainer.state.model.named_parameters()}
@@ -254,7 +254,7 @@ def test_milestones_lower_the_step_size_of_each_part(scene_root: Path, tmp_path:
 
 
 BLOCKS = [
-    ({"steps": 0}, r"steps = 0: expected 1 or more optimisation steps"),
+    ({"steps": 0}, r"steps = 0: expected 1 or more optimization steps"),
     ({"learning_rates": {}}, r"learning_rates: unknown key \(did you mean learning_rate\?\)"),
     ({"learning_rate": {"decay": "cosin"}}, r"learning_rate\.decay: got 'cosin'.*did you mean cosine\?"),
     ({"learning_rate": {"warmup": 2}}, r"learning_rate\.warmup = 2\.0: expected a fraction of the schedule"),

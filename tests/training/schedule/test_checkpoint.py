@@ -74,7 +74,7 @@ def test_a_run_goes_on_with_parts_and_without(
     assert list(slots(back)) == list(slots(parts)) and back.train()
 
 
-def test_a_published_optimiser_is_taken_over_by_parts(scene_root: Path, tmp_path: Path) -> None:
+def test_a_published_optimizer_is_taken_over_by_parts(scene_root: Path, tmp_path: Path) -> None:
     """It numbers parameters by addresses, and knows one group."""
     first = tiny.make_trainer(scene_root, tmp_path / "first", nepoch=1, conf=PLAIN)
     first.train()
@@ -136,7 +136,7 @@ def test_levels_that_were_closed_stay_closed_in_evaluation(scene_root: Path, tmp
     assert 2.9 < find_encoding(last).open_levels <= 3  # type: ignore[union-attr]
 
 
-class Coloured(torch.nn.Module):
+class Colored(torch.nn.Module):
     """Two networks, each with an encoding of points."""
 
     def __init__(self) -> None:
@@ -147,28 +147,28 @@ class Coloured(torch.nn.Module):
             network.encoding = HashGrid(config)
 
 
-def test_levels_and_step_sizes_of_an_encoding_for_colours() -> None:
+def test_levels_and_step_sizes_of_an_encoding_for_colors() -> None:
     """What a schedule sets on one model comes back from the checkpoint on another."""
-    model, other = Coloured(), Coloured()
+    model, other = Colored(), Colored()
     block = {
         "levels": {"start": 2, "end": 1},
-        "colour_levels": {"start": 0, "begin": 0.5, "end": 1},
-        "parts": {"encoding": {"factor": 3}, "colour_encoding": {"factor": 7}},
+        "color_levels": {"start": 0, "begin": 0.5, "end": 1},
+        "parts": {"encoding": {"factor": 3}, "color_encoding": {"factor": 7}},
     }
     recipe = config(schedule=read_block(ScheduleConfig, block, "train.schedule"))
     check_recipe(recipe, None, model, None)
     optimizer = make_optimizer(model, recipe)
     sizes = {group["name"]: (group["lr"], len(group["params"])) for group in optimizer.param_groups}
     assert sizes["encoding"] == (pytest.approx(3e-4), 1)
-    assert sizes["colour_encoding"] == (pytest.approx(7e-4), 1) and sizes["others"] == (1e-4, 2)
+    assert sizes["color_encoding"] == (pytest.approx(7e-4), 1) and sizes["others"] == (1e-4, 2)
 
     StepSchedule(recipe, num_epochs=4, steps_per_epoch=5).open_levels(3, 0, model)
     kept = open_levels_of(model, recipe.schedule.openings)
-    assert kept == {"open_levels": 5.0, "open_colour_levels": 2.0}
+    assert kept == {"open_levels": 5.0, "open_color_levels": 2.0}
     restore_open_levels(other, kept)
     assert open_levels_of(other, recipe.schedule.openings) == kept
     restore_open_levels(other, {})
-    assert open_levels_of(other, ["rendering_network"]) == {"open_colour_levels": 2.0}
+    assert open_levels_of(other, ["rendering_network"]) == {"open_color_levels": 2.0}
 
 
 def test_the_sampler_adds_no_read_but_that_of_its_residuals(

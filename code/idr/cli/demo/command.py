@@ -301,7 +301,7 @@ def _start_errors(root: Path) -> tuple[float, float]:
 
 
 def _ceiling(root: Path) -> list[RenderingScores]:
-    """Scores the exact surface and colours on training and held-out views."""
+    """Scores the exact surface and colors on training and held-out views."""
     from idr.conf.build import build_dataset
     from idr.demo.exact_scores import ceiling_scores
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _EXAMPLES = """  python preprocess/make_demo_scene.py
   python preprocess/make_demo_scene.py --img_res 300 400 --views 48 --holdout 12 --out data/demo/scan2
-  python preprocess/make_demo_scene.py --noise_degrees 3 --noise_centre 0.06 --force"""
+  python preprocess/make_demo_scene.py --noise_degrees 3 --noise_center 0.06 --force"""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -46,10 +46,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--holdout", type=int, default=6, help="further views, to be held out of training")
     parser.add_argument("--noise_degrees", type=float, default=1.5, help="mean error of the noisy rotations")
     parser.add_argument(
+        "--noise_center",
         "--noise_centre",
         type=float,
         default=0.03,
-        help="mean error of the noisy camera centres, in unit-sphere units",
+        help="mean error of the noisy camera centers, in unit-sphere units",
     )
     parser.add_argument("--supersampling", type=int, default=4, help="samples along each side of a pixel")
     parser.add_argument(
@@ -83,7 +84,7 @@ def _make_scene(arguments: argparse.Namespace) -> None:
         img_res=(arguments.img_res[0], arguments.img_res[1]),
         supersampling=arguments.supersampling,
         noise_degrees=arguments.noise_degrees,
-        noise_centre=arguments.noise_centre,
+        noise_center=arguments.noise_center,
         mesh_resolution=arguments.mesh_resolution,
     )
     folder = Path(arguments.out) if arguments.out else project_root() / "data" / "demo" / "scan1"

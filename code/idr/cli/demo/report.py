@@ -24,7 +24,7 @@ class Scores:
     Attributes:
         views: Scores of the training views and of the held-out ones.
         chamfer: Distances to the exact surface, or None without a surface.
-        cameras: Mean rotation (degrees) and centre (world units) errors before and after, or None.
+        cameras: Mean rotation (degrees) and center (world units) errors before and after, or None.
         minutes: Time spent training.
         mesh: The surface in world coordinates, or None.
         folder: Where mesh and renderings are.
@@ -39,7 +39,7 @@ class Scores:
 
 
 def score_table(scores: dict[str, Scores], ceiling: Sequence[RenderingScores] | None) -> Table:
-    """Puts the runs beside each other and beside what exact surface and colours reach."""
+    """Puts the runs beside each other and beside what exact surface and colors reach."""
     from idr.pictures.page import Table
 
     none = "-"
@@ -68,10 +68,10 @@ def score_table(scores: dict[str, Scores], ceiling: Sequence[RenderingScores] | 
         line("  accuracy", [distance(s, "accuracy") for s in all_scores], "0"),
         line("  completeness", [distance(s, "completeness") for s in all_scores], "0"),
         line("camera rotations (degrees)", [cameras(s, 0, ".2f") for s in all_scores]),
-        line("camera centres (world units)", [cameras(s, 1, ".2f") for s in all_scores]),
+        line("camera centers (world units)", [cameras(s, 1, ".2f") for s in all_scores]),
         line("training (minutes)", [f"{s.minutes:.1f}" if s.minutes else none for s in all_scores]),
     ]
-    return Table(["", *scores, "exact surface, colour"], rows)
+    return Table(["", *scores, "exact surface, color"], rows)
 
 
 def write_demo_overview(path: Path, table: Table, scores: dict[str, Scores], scene: Path) -> None:

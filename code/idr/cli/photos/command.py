@@ -1,4 +1,4 @@
-"""``idr-photos``: from a folder of photographs to a coloured mesh and a report, step by step."""
+"""``idr-photos``: from a folder of photographs to a colored mesh and a report, step by step."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from idr.errors import InputError, MissingInputError
 
 DESCRIPTION = (
     "Takes photographs of an object (or whatever else import_scene.py reads) all the "
-    "way: import, check, training, coloured GLB, report. Called again it goes on where it was cut off, and "
+    "way: import, check, training, colored GLB, report. Called again it goes on where it was cut off, and "
     "does again what changed inputs make stale."
 )
 EXAMPLES = """\
@@ -207,11 +207,11 @@ class Chain:
     def _mesh(self) -> dict[str, Any]:
         from idr.cli import export_mesh
 
-        colours = "views"
+        colors = "views"
         if importlib.util.find_spec("embreex") is None:
-            colours = "normal"
-            say("colours as seen along normals: those of the views need pip install 'idr[mesh]'")
-        argv = [*self.run_flags, "--out", str(self.mesh), "--force", "--colors", colours]
+            colors = "normal"
+            say("colors as seen along normals: those of the views need pip install 'idr[mesh]'")
+        argv = [*self.run_flags, "--out", str(self.mesh), "--force", "--colors", colors]
         status = export_mesh.main([*argv, "--resolution", str(self.arguments.resolution)])
         require_success(
             "mesh",
@@ -252,9 +252,9 @@ def _downscale_for(source: Path) -> int:
 
 def _masks_for(source: Path) -> str | None:
     """Returns --masks for a source: auto where its kind, and its folder, have none."""
-    from idr.importers.recognise import recognise
+    from idr.importers.recognize import recognize
 
-    if recognise(source) in KINDS_WITH_MASKS or any((source / name).is_dir() for name in MASK_FOLDERS):
+    if recognize(source) in KINDS_WITH_MASKS or any((source / name).is_dir() for name in MASK_FOLDERS):
         return None
     return "auto"
 

@@ -55,8 +55,8 @@ def camera_monitor(dataset: Any) -> Any:
     def measure(trainer: Trainer) -> dict[str, float]:
         assert trainer.state.poses is not None
         poses = pose_matrix(trainer.state.poses.vectors().double().cpu()).numpy()
-        rotation, centre = mean_camera_errors(poses, truth)
-        numbers = {"camera_rotation_degrees": rotation, "camera_centre": centre}
+        rotation, center = mean_camera_errors(poses, truth)
+        numbers = {"camera_rotation_degrees": rotation, "camera_center": center}
         if trainer.state.intrinsics is not None:
             trained, given = trainer.state.intrinsics.matrices(), trainer.state.intrinsics.given
             numbers["focal_factor"] = float((trained[:, 0, 0] / given[:, 0, 0]).mean())

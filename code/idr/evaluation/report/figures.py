@@ -24,7 +24,7 @@ CURVES = {
     "losses": ("loss", "rgb_loss", "eikonal_loss", "mask_loss"),
     "PSNR (dB), rays of the epoch": ("psnr",),
     "cameras: mean rotation error (degrees)": ("camera_rotation_degrees",),
-    "cameras: mean centre error (world units)": ("camera_centre",),
+    "cameras: mean center error (world units)": ("camera_center",),
     "cameras: trained focal length over the given": ("focal_factor",),
 }
 """Title of each diagram, and the columns of ``metrics.csv`` in it."""
@@ -114,7 +114,7 @@ def paths_figure(run: LoadedRun, paths: NDArray[np.float64]) -> Any:
         traces += camera_traces(
             poses_to_model_frame(given, scene.alignment), numbers, "given, aligned", GIVEN
         )
-    centres = paths[:, :, :3, 3].transpose(1, 0, 2)  # (B, T, 3)
-    x, y, z = polyline(centres)
+    centers = paths[:, :, :3, 3].transpose(1, 0, 2)  # (B, T, 3)
+    x, y, z = polyline(centers)
     traces.append(go.Scatter3d(x=x, y=y, z=z, mode="lines", line={"color": PATH, "width": 3}, name="way"))
     return space_figure(traces, paths[-1])

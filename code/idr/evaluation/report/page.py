@@ -115,7 +115,7 @@ def _summary(
     rows.append(["surface", "none yet" if mesh is None else f"{len(mesh.faces):,} faces"])
     if cameras is not None:
         rows.append(["cameras: mean rotation error (degrees)", f"{cameras.rotation_degrees.mean():.2f}"])
-        rows.append(["cameras: mean centre error (world units)", f"{cameras.translation.mean():.2f}"])
+        rows.append(["cameras: mean center error (world units)", f"{cameras.translation.mean():.2f}"])
         rows += _focal_rows(run)
     return Table(["", "this run"], rows)
 
@@ -146,7 +146,7 @@ def _views_html(compared: Sequence[ComparedView]) -> str:
         pictures = [Picture(_png(image), text) for image, text in zip(images, captions, strict=True)]
         rows.append(f"<div>{''.join(picture.as_html() for picture in pictures)}</div>")
     legend = (
-        "Errors: black where equal, yellow from a mean difference of 0.5 on (colours from 0 to 1), blue "
+        "Errors: black where equal, yellow from a mean difference of 0.5 on (colors from 0 to 1), blue "
         "where silhouette and mask disagree. Scores are of the pixels shown."
     )
     return f"<h2>Photographs, renderings, errors</h2><p>{legend}</p>{''.join(rows)}"

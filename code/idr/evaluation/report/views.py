@@ -20,10 +20,10 @@ from idr.runs.api import Camera, LoadedRun
 from idr.runs.opened import read_view
 
 ERROR_SCALE = 0.5
-"""Error that gets the map's brightest colour, mean over channels of colours in [0, 1]."""
+"""Error that gets the map's brightest color, mean over channels of colors in [0, 1]."""
 
 DISAGREEMENT = (0.25, 0.45, 1.0)
-"""Colour where silhouette and mask disagree."""
+"""Color where silhouette and mask disagree."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class ComparedView:
 
     Attributes:
         number: The image's number in its folder.
-        photo: (H, W, 3) colours in [0, 1].
-        rendered: (H, W, 3) colours in [0, 1].
-        error: (H, W, 3) colours in [0, 1], see `error_map`.
+        photo: (H, W, 3) colors in [0, 1].
+        rendered: (H, W, 3) colors in [0, 1].
+        error: (H, W, 3) colors in [0, 1], see `error_map`.
         psnr: Over the pixels of the mask, dB.
         iou: Of the silhouette and the mask.
         step: Every how many-th pixel of the photograph was taken, in both directions.
@@ -54,7 +54,7 @@ def compare_view(
 ) -> ComparedView:
     """Renders a training view at every n-th pixel and compares it with the photograph there.
 
-    Nothing is interpolated: K diag(1/n, 1/n, 1) sees through the centres of pixels 0, n, 2n, ...
+    Nothing is interpolated: K diag(1/n, 1/n, 1) sees through the centers of pixels 0, n, 2n, ...
 
     Args:
         run: The run.
@@ -100,13 +100,13 @@ def error_map(rendered: Tensor, photo: Tensor, hit: Tensor, mask: Tensor) -> Ten
     """Paints where a rendering differs from its photograph.
 
     Args:
-        rendered: (H, W, 3) colours in [0, 1].
+        rendered: (H, W, 3) colors in [0, 1].
         photo: (H, W, 3) likewise.
         hit: (H, W) bool, the rendered silhouette.
         mask: (H, W) bool, the object.
 
     Returns:
-        (H, W, 3) colours in [0, 1]: on the object from black (equal) to yellow (mean difference 0.5 or more),
+        (H, W, 3) colors in [0, 1]: on the object from black (equal) to yellow (mean difference 0.5 or more),
         blue where silhouette and mask disagree, white elsewhere.
     """
     error = (rendered - photo).abs().mean(dim=-1) / ERROR_SCALE
@@ -120,7 +120,7 @@ def error_map(rendered: Tensor, photo: Tensor, hit: Tensor, mask: Tensor) -> Ten
 
 
 def to_bytes(rgb01: Tensor) -> NDArray[np.uint8]:
-    """(H, W, 3) colours in [0, 1] as 8-bit levels, rounded to the nearest."""
+    """(H, W, 3) colors in [0, 1] as 8-bit levels, rounded to the nearest."""
     return (rgb01.clamp(0.0, 1.0) * 255.0).round().to(torch.uint8).numpy()
 
 

@@ -1,13 +1,13 @@
 """Object masks made from photographs and cameras alone.
 
 1. Where the object probably is (the outline of sparse points, or the ball that all cameras look at) and
-   where it probably is not give two histograms of colours, counted over all views together: what is cut off
+   where it probably is not give two histograms of colors, counted over all views together: what is cut off
    in one view, or seen through a hole, is told by the others.
 2. GrabCut begins with that labelling and separates each photograph.
 3. The masks carve a visual hull. GrabCut begins again from each mask, with what lies well beyond the outline
    that the OTHER views' masks allow as sure background. Three times.
 4. If sparse points show a table below the object, step 3 is done once more with its evidence: what agrees
-   with the table's picture is background and what does not is object (`table.py`), whatever their colours.
+   with the table's picture is background and what does not is object (`table.py`), whatever their colors.
    Of both results the one is kept whose masks agree better with the hull of the other views.
 
 B views, N points, H rows, W columns. World frame and unit.
@@ -50,12 +50,12 @@ SPECK, PINHOLE = 0.05, 0.003
 """Parts smaller than this share of the largest are dropped, holes smaller than this share of it filled."""
 EMPTY_SHARE = 0.002
 """A mask of a smaller share of the image is no object."""
-COLOUR_BINS, COLOUR_BLUR = 32, 1.0
+COLOR_BINS, COLOR_BLUR = 32, 1.0
 """Bins along each axis of L*a*b*, and the deviation of the Gaussian that smooths their counts, in bins."""
-RARE_COLOUR = 1e-6
-"""Share of all pixels below which a colour says nothing."""
+RARE_COLOR = 1e-6
+"""Share of all pixels below which a color says nothing."""
 ODDS_WITHIN, ODDS_BEYOND = 0.0, 0.7
-"""Log odds of a colour above which a pixel begins as object, within the first region and beyond it."""
+"""Log odds of a color above which a pixel begins as object, within the first region and beyond it."""
 TABLE_MAYBE, TABLE_SURE, OBJECT_MAYBE, OBJECT_SURE = -0.1, -0.25, 0.5, 1.2
 """Evidence of the table (`table.py`) below which a pixel begins as background and below which it stays so;
 above which it begins as object and above which it stays so."""
@@ -108,14 +108,14 @@ def make_masks(
     seeds = (
         seeds_from_cameras(matrices, sizes) if points is None else seeds_from_points(points, matrices, sizes)
     )
-    odds = colour_odds(small, seeds.regions)
+    odds = color_odds(small, seeds.regions)
     first = [
         _cut(image, _first_labels(region, odd))
         for image, region, odd in zip(small, seeds.regions, odds, strict=True)
     ]
     work = _Work(small, names, matrices, seeds)
     found, refusals = [], []
-    for how, evidence in (("colour alone", _no_evidence), ("colour and the table", _table_evidence)):
+    for how, evidence in (("color alone", _no_evidence), ("color and the table", _table_evidence)):
         against = evidence(work, first, scene_points)
         if against is None:
             continue
@@ -145,7 +145,7 @@ class _Work:
     def refined(self, masks: list[NDArray[np.bool_]], evidence: list[NDArray[np.float32]]) -> MadeMasks:
         """Cuts masks anew within what the other views allow; refuses where a view shows nothing."""
         if any(_is_nothing(mask) for mask in masks) and any(told.any() for told in evidence):
-            masks = [told > OBJECT_MAYBE for told in evidence]  # colours tell nothing; the table may
+            masks = [told > OBJECT_MAYBE for told in evidence]  # colors tell nothing; the table may
         _refuse_nothing(masks, self.names)
         for _ in range(ROUNDS):
             masks = [
@@ -237,45 +237,45 @@ def _refuse_nothing(masks: list[NDArray[np.bool_]], names: list[str]) -> None:
     for mask, name in zip(masks, names, strict=True):
         if _is_nothing(mask):
             raise InputError(
-                f"{name}: no object could be told from its background by colour and the other views; "
+                f"{name}: no object could be told from its background by color and the other views; "
                 "give masks with --masks FOLDER or --mask_command, or sparse points on the object with "
                 "--points"
             )
 
 
-def colour_odds(
+def color_odds(
     images: list[NDArray[np.uint8]], regions: tuple[NDArray[np.bool_], ...]
 ) -> list[NDArray[np.float32]]:
-    """Tells for each pixel whether its colour is rather found inside the regions, all views taken together.
+    """Tells for each pixel whether its color is rather found inside the regions, all views taken together.
 
     Args:
         images: B arrays (H, W, 3), RGB.
         regions: B arrays (H, W) of bool, True where the object probably is.
 
     Returns:
-        B arrays (H, W): log of the colour's share inside over its share outside.
+        B arrays (H, W): log of the color's share inside over its share outside.
     """
-    bins = [_colour_bins(image) for image in images]
-    counts = np.zeros((2, COLOUR_BINS**3))
+    bins = [_color_bins(image) for image in images]
+    counts = np.zeros((2, COLOR_BINS**3))
     for index, region in zip(bins, regions, strict=True):
         for row, chosen in enumerate((region, ~region)):
-            counts[row] += np.bincount(index[chosen], minlength=COLOUR_BINS**3)
+            counts[row] += np.bincount(index[chosen], minlength=COLOR_BINS**3)
     shares = [
-        gaussian_filter(count.reshape([COLOUR_BINS] * 3), COLOUR_BLUR).ravel() / max(1.0, count.sum())
+        gaussian_filter(count.reshape([COLOR_BINS] * 3), COLOR_BLUR).ravel() / max(1.0, count.sum())
         for count in counts
     ]
-    odds = np.log((shares[0] + RARE_COLOUR) / (shares[1] + RARE_COLOUR)).astype(np.float32)
+    odds = np.log((shares[0] + RARE_COLOR) / (shares[1] + RARE_COLOR)).astype(np.float32)
     return [odds[index] for index in bins]
 
 
-def _colour_bins(image: NDArray[np.uint8]) -> NDArray[np.int64]:
+def _color_bins(image: NDArray[np.uint8]) -> NDArray[np.int64]:
     lab = cv2.cvtColor(image, cv2.COLOR_RGB2LAB).astype(np.int64)
-    light, a, b = (lab[..., i] * COLOUR_BINS // 256 for i in range(3))
-    return (light * COLOUR_BINS + a) * COLOUR_BINS + b
+    light, a, b = (lab[..., i] * COLOR_BINS // 256 for i in range(3))
+    return (light * COLOR_BINS + a) * COLOR_BINS + b
 
 
 def _first_labels(region: NDArray[np.bool_], odds: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """GrabCut's labels for a first region: all but what is far from it is open, the colours begin."""
+    """GrabCut's labels for a first region: all but what is far from it is open, the colors begin."""
     far = cv2.distanceTransform((~region).astype(np.uint8), cv2.DIST_L2, 5) > REACH * np.sqrt(region.sum())
     labels = np.where(odds > np.where(region, ODDS_WITHIN, ODDS_BEYOND), cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(
         np.uint8
@@ -333,5 +333,5 @@ def _enlarged(mask: NDArray[np.bool_], size: tuple[int, ...]) -> NDArray[np.bool
     """A mask in the image's own size."""
     if mask.shape == size:
         return mask
-    grey = cv2.resize(mask.astype(np.float32), (size[1], size[0]), interpolation=cv2.INTER_CUBIC)
-    return grey > 0.5
+    gray = cv2.resize(mask.astype(np.float32), (size[1], size[0]), interpolation=cv2.INTER_CUBIC)
+    return gray > 0.5

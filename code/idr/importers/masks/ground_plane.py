@@ -1,7 +1,7 @@
 """The table that an object stands on: a plane whose picture the views have in common.
 
 What lies on the plane looks the same in all views once brought there by their homographies; what stands above
-it does not. So a textured table tells an object from its ground whatever the colours of the two are.
+it does not. So a textured table tells an object from its ground whatever the colors of the two are.
 
 B views, N points, H rows, W columns, G cells along a side of the table's picture. World frame and unit.
 """
@@ -35,11 +35,11 @@ CELLS = 448
 LOWEST_SINE = 0.2
 """Sine of the angle between table and sight below which a view adds nothing to the table's picture."""
 FEWEST_VIEWS = 5
-"""That must see a cell for its colour to be known."""
+"""That must see a cell for its color to be known."""
 MOST_VIEWS = 60
 """That the table's picture is made of, evenly chosen; they bound time and memory."""
 LEAST_DEVIATION = 3.0
-"""Grey levels of L*a*b* that a cell's colours differ by from view to view, at least: noise and resampling."""
+"""Gray levels of L*a*b* that a cell's colors differ by from view to view, at least: noise and resampling."""
 UNSURE, TEXTURED = 2.5, 1.5
 """Over the usual deviation: above the first a cell is not known, below the second its surroundings are so
 plain that agreeing with them says nothing."""
@@ -48,9 +48,9 @@ SURROUNDINGS = 15
 EDGE = 0.5
 """Share of the largest difference among the 3 x 3 cells around that counts as a deviation: errors of found
 cameras shift prints. Measured, mean IoU of made masks: lego on dark and on pale cloth with given cameras
-0.964 and 0.959 for 0, 0.948 and 0.930 for 0.5, 0.883 on the dark one for 1 (by colour alone); the
+0.964 and 0.959 for 0, 0.948 and 0.930 for 0.5, 0.883 on the dark one for 1 (by color alone); the
 photographed teapot with found cameras, 16 views, with the table 0.968 for 0, 0.978 for 0.25, 0.982 for 0.5,
-0.985 by colour alone, between which the views' agreement hardly tells: found cameras need it."""
+0.985 by color alone, between which the views' agreement hardly tells: found cameras need it."""
 SLACK = 1.5
 """A pixel's difference is measured in this many deviations of its cell."""
 LOWEST, HIGHEST = -1.0, 3.0
@@ -126,15 +126,15 @@ class _Picture:
     """What the table looks like from above.
 
     Attributes:
-        colours: (G, G, 3) median over the views, L*a*b* in grey levels.
+        colors: (G, G, 3) median over the views, L*a*b* in gray levels.
         deviations: (G, G) median difference of the views from it.
         views: (G, G) how many views see the cell.
         usual: The median deviation of the table.
-        texture: (G, G) deviation of the colours around each cell.
+        texture: (G, G) deviation of the colors around each cell.
         edges: (G, G) what a shift of half a cell may change: prints have edges, cameras small errors.
     """
 
-    colours: NDArray[np.float32]
+    colors: NDArray[np.float32]
     deviations: NDArray[np.float32]
     views: NDArray[np.float32]
     usual: float
@@ -194,8 +194,8 @@ class Table:
             maps = [np.where(good, uv[:, i], -9).astype(np.float32).reshape(CELLS, CELLS) for i in range(2)]
             hidden = cv2.dilate(masks[k].astype(np.uint8), np.ones((5, 5), np.uint8))
             good &= cv2.remap(hidden, maps[0], maps[1], cv2.INTER_NEAREST).ravel() == 0
-            colours = cv2.remap(labs[k], maps[0], maps[1], cv2.INTER_LINEAR).reshape(-1, 3)
-            seen[row, good], sees[row] = np.minimum(colours[good], 254), good
+            colors = cv2.remap(labs[k], maps[0], maps[1], cv2.INTER_LINEAR).reshape(-1, 3)
+            seen[row, good], sees[row] = np.minimum(colors[good], 254), good
         count = sees.sum(axis=0)
         middle = np.maximum(0, (count - 1) // 2)[None]
         median = np.take_along_axis(np.sort(seen, axis=0), middle[..., None], axis=0)[0].astype(np.float32)
@@ -206,14 +206,14 @@ class Table:
         deviations = np.take_along_axis(np.sort(off, axis=0), middle, axis=0)[0].astype(np.float32)
         known = count >= FEWEST_VIEWS
         usual = max(LEAST_DEVIATION, float(np.median(deviations[known])) if known.any() else 0.0)
-        colours = median.reshape(CELLS, CELLS, 3)
+        colors = median.reshape(CELLS, CELLS, 3)
         window = (SURROUNDINGS, SURROUNDINGS)
-        variance = (cv2.blur(colours**2, window) - cv2.blur(colours, window) ** 2).sum(axis=2)
+        variance = (cv2.blur(colors**2, window) - cv2.blur(colors, window) ** 2).sum(axis=2)
         shape = (CELLS, CELLS)
         squares = np.ones((3, 3), np.uint8)
-        edges = np.linalg.norm(cv2.dilate(colours, squares) - cv2.erode(colours, squares), axis=2)
+        edges = np.linalg.norm(cv2.dilate(colors, squares) - cv2.erode(colors, squares), axis=2)
         return _Picture(
-            colours,
+            colors,
             deviations.reshape(shape),
             count.astype(np.float32).reshape(shape),
             usual,
@@ -224,14 +224,14 @@ class Table:
     def _compared(self, k: int, lab: NDArray[np.uint8], picture: _Picture) -> NDArray[np.float32]:
         """The evidence of one view, (H, W)."""
         across, along, on_table = self._places(k, lab.shape[:2])
-        colours, deviations, texture, edges = (
+        colors, deviations, texture, edges = (
             cv2.remap(layer, across, along, cv2.INTER_LINEAR)
-            for layer in (picture.colours, picture.deviations, picture.texture, picture.edges)
+            for layer in (picture.colors, picture.deviations, picture.texture, picture.edges)
         )
         views = cv2.remap(picture.views, across, along, cv2.INTER_NEAREST)
         known = on_table & (views >= FEWEST_VIEWS) & (deviations < UNSURE * picture.usual)
         scale = SLACK * np.maximum(np.maximum(deviations, picture.usual), edges)
-        difference = np.linalg.norm(lab.astype(np.float32) - colours, axis=2)
+        difference = np.linalg.norm(lab.astype(np.float32) - colors, axis=2)
         found = np.clip(0.5 * (difference / scale) ** 2 + LOWEST, LOWEST, HIGHEST)
         plain = texture < TEXTURED * picture.usual
         found = np.where(known & ~((found < 0) & plain), found, 0.0).astype(np.float32)

@@ -1,6 +1,6 @@
 """Where the object may be, before anything is known of its outline.
 
-B views, N points, H rows, W columns. World frame and unit; pixels count from the first one's centre.
+B views, N points, H rows, W columns. World frame and unit; pixels count from the first one's center.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Sparse points of a scene whose cameras are given, from features that two views share.
 
 B views, N points, M matches, H rows, W columns. World frame and unit; pixels count from the first one's
-centre.
+center.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ LARGEST_ERROR = 1.0
 
 
 def sparse_points(images: list[NDArray[np.uint8]], projections: Array, middle: Array) -> Array:
-    """Triangulates what neighbouring views have in common.
+    """Triangulates what neighboring views have in common.
 
     Wrong matches that happen to lie on each other's epipolar lines stay in: whoever uses the points must bear
     some that are nowhere.
@@ -44,7 +44,7 @@ def sparse_points(images: list[NDArray[np.uint8]], projections: Array, middle: A
     features = [finder.detectAndCompute(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), None) for image in images]
     spots = [np.array([key.pt for key in keys], np.float64).reshape(-1, 2) for keys, _ in features]
     found = [np.zeros((0, 3))]
-    for i, j in neighbour_pairs(projections, middle):
+    for i, j in neighbor_pairs(projections, middle):
         if min(len(spots[i]), len(spots[j])) < 2:
             continue
         matches = cv2.BFMatcher().knnMatch(features[i][1], features[j][1], k=2)
@@ -55,7 +55,7 @@ def sparse_points(images: list[NDArray[np.uint8]], projections: Array, middle: A
     return np.concatenate(found)
 
 
-def neighbour_pairs(projections: Array, middle: Array) -> list[tuple[int, int]]:
+def neighbor_pairs(projections: Array, middle: Array) -> list[tuple[int, int]]:
     """Returns for each view the `PARTNERS` nearest ones that are at least `LEAST_ANGLE` apart from it.
 
     Args:

@@ -60,7 +60,7 @@ def refuse_no_model(pycolmap: Any, database: Path, names: dict[str, str]) -> NoR
     if not overlapping:
         raise InputError(
             f"too few matches: no two of {len(images)} photographs show enough of the same; expected each to "
-            "overlap its neighbours by two thirds: take more photographs between these, of an object that "
+            "overlap its neighbors by two thirds: take more photographs between these, of an object that "
             "does not move on its ground"
         )
     shifts = []

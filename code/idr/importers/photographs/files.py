@@ -21,7 +21,7 @@ SHAPE_TOLERANCE = 1.0
 """Pixels by which the sides may miss a common factor between calibration and image: sizes are rounded."""
 OPAQUE = 255
 BACKDROP = 255.0
-"""Colour where an alpha channel leaves nothing: white, which rendering shows beside the object, too."""
+"""Color where an alpha channel leaves nothing: white, which rendering shows beside the object, too."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def load_picture(view: SourceView, mask_file: Path | None, use_alpha: bool, down
             f"{view.image} has no alpha channel, which was to be the mask; expected RGBA in all images"
         )
     intrinsics, factor = _fitted(view, size)
-    # Colours of transparent pixels mean nothing: they are weighed by alpha through all that follows.
+    # Colors of transparent pixels mean nothing: they are weighed by alpha through all that follows.
     layers = (
         rgb if alpha is None else np.dstack([rgb * (alpha[..., None] / OPAQUE), alpha.astype(np.float32)])
     )
@@ -94,8 +94,8 @@ def load_picture(view: SourceView, mask_file: Path | None, use_alpha: bool, down
         intrinsics = pinhole
     if downscale > 1:
         layers, intrinsics = _reduced(layers, intrinsics, downscale, view.name)
-    colours, inside = _split(layers, alpha is not None, mask_file is not None)
-    return Picture(colours, inside, intrinsics, view.world_to_camera, view.lens is not None, factor)
+    colors, inside = _split(layers, alpha is not None, mask_file is not None)
+    return Picture(colors, inside, intrinsics, view.world_to_camera, view.lens is not None, factor)
 
 
 def _fitted(view: SourceView, size: tuple[int, int]) -> tuple[Array, float]:
@@ -130,14 +130,14 @@ def _reduced(layers: np.ndarray, intrinsics: Array, downscale: int, name: str) -
 def _split(
     layers: np.ndarray, has_alpha: bool, has_mask: bool
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None]:
-    """Takes colours and mask apart again; a pixel is inside where the object covers more than half of it."""
-    colours = layers[..., :3]
+    """Takes colors and mask apart again; a pixel is inside where the object covers more than half of it."""
+    colors = layers[..., :3]
     inside = None
     if has_alpha:
         alpha = layers[..., 3:4]
         weight = np.maximum(alpha, 1e-3) / OPAQUE
-        colours = np.where(alpha > 0.5, colours / weight, BACKDROP)
+        colors = np.where(alpha > 0.5, colors / weight, BACKDROP)
         inside = alpha[..., 0] > OPAQUE / 2
     if has_mask:
         inside = layers[..., -1] > 0.5
-    return np.clip(np.round(colours), 0, 255).astype(np.uint8), inside
+    return np.clip(np.round(colors), 0, 255).astype(np.uint8), inside

@@ -1,6 +1,6 @@
 """Lens distortion, and the pinhole camera that takes its place.
 
-N points, H rows, W columns. Normalised points lie on the plane z = 1 in front of the camera.
+N points, H rows, W columns. Normalized points lie on the plane z = 1 in front of the camera.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class OpenCVLens:
     coefficients: tuple[float, ...]
 
     def __call__(self, points: Array) -> Array:
-        """Distorts (N, 2) normalised points."""
+        """Distorts (N, 2) normalized points."""
         rays = np.column_stack([points, np.ones(len(points))])
         zero = np.zeros(3)
         pixels = cv2.projectPoints(rays, zero, zero, np.eye(3), np.array(self.coefficients))[0]
@@ -49,7 +49,7 @@ class FisheyeLens:
     coefficients: tuple[float, float, float, float]
 
     def __call__(self, points: Array) -> Array:
-        """Distorts (N, 2) normalised points."""
+        """Distorts (N, 2) normalized points."""
         distorted = cv2.fisheye.distortPoints(points[None], np.eye(3), np.array(self.coefficients))
         return np.asarray(distorted, dtype=np.float64)[0]
 
@@ -107,7 +107,7 @@ def pinhole_for(intrinsics: Array, lens: Lens, size: tuple[int, int], whose: str
         raise InputError(
             f"{whose}: its distortion folds the image over or leaves it, even at {NARROWEST:g} times the "
             "focal "
-            "length; expected coefficients for normalised coordinates of this camera model: check their order"
+            "length; expected coefficients for normalized coordinates of this camera model: check their order"
         )
     return best
 

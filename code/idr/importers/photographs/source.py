@@ -31,9 +31,9 @@ LIST = "photographs.json"
 ORIENTATION, MAKE, MODEL, EXIF_BLOCK = 0x0112, 0x010F, 0x0110, 0x8769
 FOCAL_35MM, FOCAL_MM, PLANE_RESOLUTION, PLANE_UNIT, LENS = 0xA405, 0x920A, 0xA20E, 0xA210, 0xA434
 MM_PER_UNIT = {2: 25.4, 3: 10.0, 4: 1.0}
-"""EXIF's units of the resolution in the focal plane: inch, centimetre, millimetre."""
+"""EXIF's units of the resolution in the focal plane: inch, centimetre, millimeter."""
 DIAGONAL_35MM = math.hypot(36.0, 24.0)
-"""Millimetres: the equivalent focal length is defined by the diagonal of this film (CIPA DCG-001)."""
+"""Millimeters: the equivalent focal length is defined by the diagonal of this film (CIPA DCG-001)."""
 READ_AS_IT_IS = ("L", "RGB")
 
 
@@ -229,15 +229,15 @@ def _orientation(value: int) -> tuple[int, bool]:
 
 
 def _focal_pixels(block: dict[int, object], width: int, height: int) -> float | None:
-    """Focal length in pixels: from the equivalent for 35 mm film, or from millimetres and the sensor."""
+    """Focal length in pixels: from the equivalent for 35 mm film, or from millimeters and the sensor."""
     equivalent = _positive(block.get(FOCAL_35MM))
     if equivalent is not None:
         return equivalent * math.hypot(width, height) / DIAGONAL_35MM
-    millimetres, resolution = _positive(block.get(FOCAL_MM)), _positive(block.get(PLANE_RESOLUTION))
+    millimeters, resolution = _positive(block.get(FOCAL_MM)), _positive(block.get(PLANE_RESOLUTION))
     unit = MM_PER_UNIT.get(int(_positive(block.get(PLANE_UNIT)) or 2))
-    if millimetres is None or resolution is None or unit is None:
+    if millimeters is None or resolution is None or unit is None:
         return None
-    return millimetres * resolution / unit
+    return millimeters * resolution / unit
 
 
 def _positive(value: object) -> float | None:

@@ -41,7 +41,7 @@ CAMERA_MODELS = (
 MATCHING = ("auto", "exhaustive", "sequential")
 MOST_EXHAUSTIVE = 80
 """Photographs up to which every pair is matched; 3160 pairs."""
-NEIGHBOURS, KEY_PHOTOGRAPHS = 10, 40
+NEIGHBORS, KEY_PHOTOGRAPHS = 10, 40
 """Sequential matching: each photograph with so many that follow it, and about so many, evenly spaced, with
 one another, which closes an orbit."""
 LONGEST_SIDE = 2000
@@ -217,9 +217,9 @@ def sequential_pairs(count: int) -> list[tuple[int, int]]:
         count: Photographs.
 
     Returns:
-        Pairs (i, j), i < j: each with its neighbours, and evenly spaced ones with one another.
+        Pairs (i, j), i < j: each with its neighbors, and evenly spaced ones with one another.
     """
-    pairs = {(i, j) for i in range(count) for j in range(i + 1, min(count, i + NEIGHBOURS + 1))}
+    pairs = {(i, j) for i in range(count) for j in range(i + 1, min(count, i + NEIGHBORS + 1))}
     keys = range(0, count, max(1, count // KEY_PHOTOGRAPHS))
     return sorted(pairs | {(i, j) for i in keys for j in keys if i < j})
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 class Encoding(nn.Module):
     """A function (N, 3) -> (N, W) whose first three columns are the point itself.
 
-    Geometric initialisation relies on these columns. The function is differentiated twice: the normal of f
+    Geometric initialization relies on these columns. The function is differentiated twice: the normal of f
     is trained through.
 
     Attributes:
@@ -65,7 +65,7 @@ def level_weight(level: int, open_levels: float) -> float:
     return (1 - math.cos(math.pi * min(max(open_levels - level, 0.0), 1.0))) / 2
 
 
-OPEN_LEVELS = {"open_levels": "implicit_network", "open_colour_levels": "rendering_network"}
+OPEN_LEVELS = {"open_levels": "implicit_network", "open_color_levels": "rendering_network"}
 """What a checkpoint calls the open levels of the encoding of points in each of a model's networks."""
 
 

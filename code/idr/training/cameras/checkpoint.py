@@ -1,6 +1,6 @@
 """What a checkpoint keeps of cameras beyond the published files: the part ``CameraState``.
 
-Its keys: ``poses``, the parametrisation; where that is no quaternion ``twists``, ``start``,
+Its keys: ``poses``, the parametrization; where that is no quaternion ``twists``, ``start``,
 ``optimizer_poses`` and, unless it is "each", ``moments`` of the conf; where intrinsics are trained
 ``given_intrinsics`` (B, 4, 4), ``intrinsics`` with a table by key of the conf, and ``optimizer_intrinsics``.
 There is no such part where all is as published.

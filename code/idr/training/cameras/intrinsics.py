@@ -23,15 +23,15 @@ class CamerasConfig:
     """Keys of the block ``train.cameras``; absent, cameras are trained as published. Needs --train_cameras.
 
     Attributes:
-        poses: ``quaternion`` (published: unit quaternion and centre), ``se3`` (`TwistPoses`) or ``orbit``
+        poses: ``quaternion`` (published: unit quaternion and center), ``se3`` (`TwistPoses`) or ``orbit``
             (`OrbitPoses`).
-        orbit_scale: Of ``orbit``: how much shorter steps of centres are than those of rotations.
-        hold_centres: Of ``orbit``: until when the cameras only turn in place, a fraction of the schedule
-            (`idr.training.schedule.config`). Before pictures lie where they should, what moves the centres is
+        orbit_scale: Of ``orbit``: how much shorter steps of centers are than those of rotations.
+        hold_centers: Of ``orbit``: until when the cameras only turn in place, a fraction of the schedule
+            (`idr.training.schedule.config`). Before pictures lie where they should, what moves the centers is
             chance.
         moments: ``each``: SparseAdam, as published; ``matrix``: `RowAdam`, which sees all numbers of a pose
             together, for ``se3`` and ``orbit``. Of the poses; intrinsics keep SparseAdam.
-        betas: The optimisers' decay rates of the means of gradients and of their squares; an image's means
+        betas: The optimizers' decay rates of the means of gradients and of their squares; an image's means
             decay in the steps that it has part in.
         frozen: Poses that stay where they start: ``none``, ``first`` or ``all``. A reconstruction is
             determined only up to a similarity of the whole scene, so that all cameras can drift together with
@@ -44,7 +44,7 @@ class CamerasConfig:
 
     poses: Literal["quaternion", "se3", "orbit"] = "quaternion"
     orbit_scale: float = 1.0
-    hold_centres: float = 0.0
+    hold_centers: float = 0.0
     moments: Literal["each", "matrix"] = "each"
     betas: tuple[float, float] = (0.9, 0.999)
     frozen: Literal["none", "first", "all"] = "none"
@@ -58,19 +58,19 @@ class CamerasConfig:
             raise InputError(f"learning_rate_intrinsics = {rate}: expected a step size above 0")
         if self.orbit_scale <= 0:
             raise InputError(f"orbit_scale = {self.orbit_scale}: expected a factor above 0")
-        if not 0 <= self.hold_centres <= 1:
+        if not 0 <= self.hold_centers <= 1:
             raise InputError(
-                f"hold_centres = {self.hold_centres}: expected a fraction of the schedule, 0 to 1"
+                f"hold_centers = {self.hold_centers}: expected a fraction of the schedule, 0 to 1"
             )
         for name, value, usual in (
             ("orbit_scale", self.orbit_scale, 1),
-            ("hold_centres", self.hold_centres, 0),
+            ("hold_centers", self.hold_centers, 0),
         ):
             if value != usual and self.poses != OrbitPoses.kind:
                 raise InputError(f"{name} = {value}: belongs to poses = orbit, got poses = {self.poses}")
         if self.moments == "matrix" and self.poses == LearnablePoses.kind:
             raise InputError(
-                "moments = matrix: the optimiser of quaternions is saved in the published form, which has no "
+                "moments = matrix: the optimizer of quaternions is saved in the published form, which has no "
                 "place for matrices; expected poses = se3 or orbit"
             )
         if not all(0 <= beta < 1 for beta in self.betas):

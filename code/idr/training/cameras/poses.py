@@ -20,12 +20,12 @@ class LearnablePoses(nn.Embedding):
     """Poses as rows of an embedding with sparse gradients: images outside a batch stay untouched.
 
     A row is the quaternion (w, x, y, z) of the camera-to-world rotation, stored as it is and divided by its
-    norm at each use, inside the graph; then the camera's centre in unit-sphere coordinates.
+    norm at each use, inside the graph; then the camera's center in unit-sphere coordinates.
 
     Args:
         start: (B, 7) where the poses start.
         frozen: Numbers of the images whose poses stay where they start, to the last bit: they get no
-            gradient, so that no optimiser touches them.
+            gradient, so that no optimizer touches them.
 
     Attributes:
         kind: Name in a conf, ``train.cameras.poses``.
@@ -50,7 +50,7 @@ class LearnablePoses(nn.Embedding):
         return self._looked_up(indices)
 
     def vectors(self) -> Tensor:
-        """Returns all poses as (B, 7) quaternions and centres, without gradient."""
+        """Returns all poses as (B, 7) quaternions and centers, without gradient."""
         return self.weight.detach()
 
     def _looked_up(self, indices: Tensor) -> Tensor:
@@ -70,12 +70,12 @@ class TwistPoses(LearnablePoses):
     """Poses as rigid motions from where they start, T = T_start Exp(twist), twists as rows that start at 0.
 
     The motion stands on the right, so that a twist is told in the camera's own axes (x right, y down, z
-    forward): to first order its rotation turns the camera about its own centre and its shift moves that
-    centre. On the left it would turn the camera about the sphere's centre, which swings it a long way.
+    forward): to first order its rotation turns the camera about its own center and its shift moves that
+    center. On the left it would turn the camera about the sphere's center, which swings it a long way.
     Rotation has three numbers, no norm that drifts, and the same unit, radians, in each of them.
 
     Args:
-        start: (B, 7) where the poses start, quaternion and centre.
+        start: (B, 7) where the poses start, quaternion and center.
         frozen: As for `LearnablePoses`.
     """
 
@@ -91,7 +91,7 @@ class TwistPoses(LearnablePoses):
         return self._moved(pose_matrix(self.start[indices]), self._looked_up(indices))
 
     def vectors(self) -> Tensor:
-        """Returns all poses as (B, 7) quaternions and centres; the very start where a row is zero."""
+        """Returns all poses as (B, 7) quaternions and centers; the very start where a row is zero."""
         rows, start = self.weight.detach().double(), self.start.double()
         matrices = self._moved(pose_matrix(start), rows)  # (B, 4, 4)
         moved = torch.cat((rotation_to_quaternion(matrices[:, :3, :3]), matrices[:, :3, 3]), dim=1)
@@ -105,20 +105,20 @@ class TwistPoses(LearnablePoses):
 class OrbitPoses(TwistPoses):
     """Poses as a turn of the camera in place and an orbit about the scene, which move pictures differently.
 
-    A row is (turn, orbit, distance): a rotation vector in the camera's axes about its own centre; a turn,
-    camera and all, about the sphere's centre, in radians about the two axes across the line of sight to it;
-    and the logarithm of the factor on the distance from the sphere's centre. Turning in place shifts the
-    picture. An orbit leaves the sphere's centre where it was in the picture and changes only what is before
+    A row is (turn, orbit, distance): a rotation vector in the camera's axes about its own center; a turn,
+    camera and all, about the sphere's center, in radians about the two axes across the line of sight to it;
+    and the logarithm of the factor on the distance from the sphere's center. Turning in place shifts the
+    picture. An orbit leaves the sphere's center where it was in the picture and changes only what is before
     and behind it. The shift of `TwistPoses` does both, so that a picture which is off by some pixels moves
-    the camera's centre, too, which then has to come back.
+    the camera's center, too, which then has to come back.
 
     Args:
-        start: (B, 7) where the poses start, quaternion and centre.
+        start: (B, 7) where the poses start, quaternion and center.
         frozen: As for `LearnablePoses`.
-        orbit_scale: Factor on the last three numbers, so on the steps that an optimiser makes of them.
+        orbit_scale: Factor on the last three numbers, so on the steps that an optimizer makes of them.
 
     Attributes:
-        centres_held: Whether only the turns in place get a gradient.
+        centers_held: Whether only the turns in place get a gradient.
     """
 
     kind = "orbit"
@@ -126,20 +126,20 @@ class OrbitPoses(TwistPoses):
     def __init__(self, start: Tensor, frozen: Collection[int] = (), orbit_scale: float = 1.0) -> None:
         super().__init__(start, frozen)
         self.orbit_scale = orbit_scale
-        self.centres_held = False
+        self.centers_held = False
 
     def _looked_up(self, indices: Tensor) -> Tensor:
         rows = super()._looked_up(indices)
-        return torch.cat((rows[:, :3], rows[:, 3:].detach()), dim=1) if self.centres_held else rows
+        return torch.cat((rows[:, :3], rows[:, 3:].detach()), dim=1) if self.centers_held else rows
 
     def _moved(self, start: Tensor, rows: Tensor) -> Tensor:
         turn, (across, down, distance) = rows[:, :3], (rows[:, 3:] * self.orbit_scale).unbind(dim=1)
-        rotation, centre = start[:, :3, :3], start[:, :3, 3]
-        sight = functional.normalize(-centre, dim=1)  # (b, 3) towards the sphere's centre
+        rotation, center = start[:, :3, :3], start[:, :3, 3]
+        sight = functional.normalize(-center, dim=1)  # (b, 3) towards the sphere's center
         first = functional.normalize(torch.linalg.cross(rotation[:, :, 1], sight), dim=1)
         second = torch.linalg.cross(sight, first)
         axis = across.unsqueeze(1) * first + down.unsqueeze(1) * second
         orbit = se3_exp(torch.cat((torch.zeros_like(axis), axis), dim=1))  # (b, 4, 4), about the origin
-        further = torch.cat((rotation, (centre * distance.exp().unsqueeze(1)).unsqueeze(2)), dim=2)
+        further = torch.cat((rotation, (center * distance.exp().unsqueeze(1)).unsqueeze(2)), dim=2)
         further = torch.cat((further, start[:, 3:]), dim=1)
         return orbit @ further @ se3_exp(torch.cat((torch.zeros_like(turn), turn), dim=1))

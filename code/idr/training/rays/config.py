@@ -17,16 +17,16 @@ class SamplerConfig:
         silhouette: Share of the rays in the band along the mask's silhouette, uniform there.
         silhouette_pixels: Half the band's width: distance to the nearest pixel on the other side, in pixels
             of the image as it is. At least the two rows of pixels along the silhouette count.
-        inside: Share of the rays on the object, uniform over the mask's pixels; they are all that colours
+        inside: Share of the rays on the object, uniform over the mask's pixels; they are all that colors
             are learned from.
         error: Share of the rays drawn in proportion to the view's error map.
         error_cell: Pixels along the side of a map's cell.
         error_rate: How far a cell's value goes to the mean residual of a step's rays, 0 to 1.
-        mask_error: Residual of a ray that hits outside the mask or misses inside; colours differ by 0 to 1.
+        mask_error: Residual of a ray that hits outside the mask or misses inside; colors differ by 0 to 1.
         far_pixels: Pixels outside the mask and further from it than this many pixels are far; absent, none.
         far: Share of the rays that far pixels keep.
         reweight: False: the loss is the mean over the rays drawn, which is a weighted mean over the image,
-            pixels counting as often as they are drawn; silhouettes then weigh more beside colours, and the
+            pixels counting as often as they are drawn; silhouettes then weigh more beside colors, and the
             minimum may be another one. True: each ray counts 1 / (N p), p its probability, so that the
             expected loss is the published mean over all pixels and only its variance changes. The Eikonal
             term is over the points as they come in either case.

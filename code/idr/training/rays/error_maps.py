@@ -85,13 +85,13 @@ def residuals_of(outputs: Mapping[str, Tensor], rgb: Tensor, mask_error: float) 
 
     Args:
         outputs: What the model returned for R rays.
-        rgb: The photographs' colours in [-1, 1], (B, P, 3).
+        rgb: The photographs' colors in [-1, 1], (B, P, 3).
         mask_error: Residual of a ray that hits outside the mask or misses inside.
 
     Returns:
-        (R,): where the ray hits inside the mask the mean absolute difference of colours, in [0, 1] units.
+        (R,): where the ray hits inside the mask the mean absolute difference of colors, in [0, 1] units.
     """
     hit, inside = outputs["network_object_mask"], outputs["object_mask"]
-    colour = (outputs["rgb_values"].detach() - rgb.reshape(-1, 3)).abs().mean(dim=1) / 2
-    elsewhere = torch.where(hit == inside, torch.zeros_like(colour), torch.full_like(colour, mask_error))
-    return torch.where(hit & inside, colour, elsewhere)
+    color = (outputs["rgb_values"].detach() - rgb.reshape(-1, 3)).abs().mean(dim=1) / 2
+    elsewhere = torch.where(hit == inside, torch.zeros_like(color), torch.full_like(color, mask_error))
+    return torch.where(hit & inside, color, elsewhere)

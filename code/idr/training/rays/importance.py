@@ -132,7 +132,7 @@ class ImportanceSampler:
         Args:
             cells: (B, P) places in the maps.
             outputs: What the model returned for all rays; one read by the host.
-            rgb: (B, P, 3) the photographs' colours in [-1, 1].
+            rgb: (B, P, 3) the photographs' colors in [-1, 1].
         """
         self.maps.take(cells, residuals_of(outputs, rgb, self.config.mask_error).cpu())
 

@@ -1,13 +1,13 @@
 """Images reduced by whole factors, pixel by pixel as they are asked for; none is ever stored.
 
-A reduced pixel stands for a block of f x f pixels. Its ray is that of the block's centre, the mean of the
-pixels' own uv: integer uv are pixels' centres, so that of the block at (0, 0) with f = 2 is (0.5, 0.5).
+A reduced pixel stands for a block of f x f pixels. Its ray is that of the block's center, the mean of the
+pixels' own uv: integer uv are pixels' centers, so that of the block at (0, 0) with f = 2 is (0.5, 0.5).
 Intrinsics stay as they are. Rows and columns that fill no block, at the right and the bottom, are left out.
 
 It lies on the object if at least half of its pixels do: its ray passes where the block's pixels meet, so a
 silhouette that halves the block runs through the ray itself, and either answer is off by half a reduced pixel
-at most. Its colour is the mean over those of its pixels that lie on the object, so that the background does
-not bleed into silhouettes; outside the object, where no loss looks at colours, over all of them.
+at most. Its color is the mean over those of its pixels that lie on the object, so that the background does
+not bleed into silhouettes; outside the object, where no loss looks at colors, over all of them.
 
 P reduced pixels, f factor, H, W image height and width.
 """
@@ -57,7 +57,7 @@ def sample_reduced(dataset: Any, index: int, pixels: Tensor, factor: int) -> Any
         factor: f; 1 for the image as it is.
 
     Returns:
-        The data set's item, of P rays. What else there is a pixel, beside masks and colours, is averaged; of
+        The data set's item, of P rays. What else there is a pixel, beside masks and colors, is averaged; of
         what is true or false the more frequent counts.
     """
     if factor == 1:
@@ -68,8 +68,8 @@ def sample_reduced(dataset: Any, index: int, pixels: Tensor, factor: int) -> Any
     inside = sample["object_mask"].view(blocks.shape)
     sample = {name: _reduced(value, blocks) for name, value in sample.items()}
     counted = inside | ~sample["object_mask"][:, None]  # (P, f f)
-    colours = truth["rgb"].view(*blocks.shape, 3) * counted[:, :, None]
-    rgb = colours.sum(dim=1) / counted.sum(dim=1, keepdim=True)  # (P, 3)
+    colors = truth["rgb"].view(*blocks.shape, 3) * counted[:, :, None]
+    rgb = colors.sum(dim=1) / counted.sum(dim=1, keepdim=True)  # (P, 3)
     return position, sample, {name: _reduced(value, blocks) for name, value in truth.items()} | {"rgb": rgb}
 
 

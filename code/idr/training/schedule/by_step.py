@@ -94,7 +94,7 @@ class StepSchedule:
         Args:
             epoch: The step's epoch.
             step: Its number there.
-            state: Its optimisers and its model are set; what the block says nothing of stays.
+            state: Its optimizers and its model are set; what the block says nothing of stays.
             loss: Its ``alpha`` is set.
             first_alpha: Alpha at the run's start.
         """
@@ -105,7 +105,7 @@ class StepSchedule:
                 group["lr"] = group["initial_lr"] * factor
         self._set_camera_rates(epoch, time, state)
         if isinstance(state.poses, OrbitPoses):
-            state.poses.centres_held = time < self.config.cameras.hold_centres
+            state.poses.centers_held = time < self.config.cameras.hold_centers
         if self.block.alpha is not None:
             loss.alpha = alpha_in(time, first_alpha, self.block.alpha)
         self.open_levels(epoch, step, state.model)
@@ -113,7 +113,7 @@ class StepSchedule:
     def open_levels(self, epoch: int, step: int, model: Any) -> None:
         """Opens the levels of a model's encodings that a step trains."""
         for network, schedule in self.block.openings.items():
-            encoding = levelled_encoding(model, network, schedule)
+            encoding = leveled_encoding(model, network, schedule)
             encoding.open_levels = open_levels_in(self.time(epoch, step), encoding.levels, schedule)
 
     def report(self, epoch: int, step: int, model: Any) -> dict[str, float]:
@@ -145,14 +145,14 @@ def open_levels_of(model: Any, networks: Iterable[str]) -> dict[str, float]:
     return {key: float(encoding.open_levels) for key, encoding in found.items() if encoding is not None}
 
 
-def levelled_encoding(model: Any, network: str, schedule: LevelSchedule) -> Encoding:
+def leveled_encoding(model: Any, network: str, schedule: LevelSchedule) -> Encoding:
     """Returns the encoding of one of a model's networks, which must have the levels that a conf opens.
 
     Raises:
         InputError: It has none, or fewer than are to be open at first.
     """
     encoding = find_encoding(model, network)
-    where = "levels" if network == "implicit_network" else "colour_levels"
+    where = "levels" if network == "implicit_network" else "color_levels"
     if encoding is None or encoding.levels == 0:
         raise InputError(
             f"train.schedule.{where}: the model has no encoding with levels there; set "

@@ -1,7 +1,7 @@
 """What a checkpoint keeps of ``train.sampler`` and ``train.schedule``: the part ``RecipeState``.
 
 Its keys: ``error_maps`` (B, rows, columns) where pixels are drawn by importance; ``open_levels`` and
-``open_colour_levels`` where an encoding's levels open step by step. Else there is no such part.
+``open_color_levels`` where an encoding's levels open step by step. Else there is no such part.
 """
 
 from __future__ import annotations

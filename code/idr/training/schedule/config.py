@@ -65,7 +65,7 @@ class AlphaSchedule:
 
 @dataclass(frozen=True)
 class LevelSchedule:
-    """Keys of ``levels`` and ``colour_levels``: an encoding's levels open from coarse to fine.
+    """Keys of ``levels`` and ``color_levels``: an encoding's levels open from coarse to fine.
 
     The last open one opens smoothly.
 
@@ -143,13 +143,13 @@ class PartsConfig:
 
     Attributes:
         encoding: The encoding of points, ``implicit_network.encoding``.
-        colour_encoding: The encoding of points for colours, ``rendering_network.encoding``.
+        color_encoding: The encoding of points for colors, ``rendering_network.encoding``.
         implicit_network: What else there is of the implicit network.
         rendering_network: What else there is of the rendering network.
     """
 
     encoding: PartConfig | None = None
-    colour_encoding: PartConfig | None = None
+    color_encoding: PartConfig | None = None
     implicit_network: PartConfig | None = None
     rendering_network: PartConfig | None = None
 
@@ -164,13 +164,13 @@ class ScheduleConfig:
     """Keys of the block ``train.schedule``; what is absent stays as published.
 
     Attributes:
-        steps: The schedule's length in optimisation steps; after it all stays as it is in the end. Absent:
+        steps: The schedule's length in optimization steps; after it all stays as it is in the end. Absent:
             all steps of ``--nepoch``, so that a run which goes on with another ``--nepoch`` changes course.
         learning_rate: Factor on the model's step sizes, in place of ``train.sched_milestones``.
         learning_rate_cam: Factor on the cameras' step sizes, beside their milestones.
         alpha: In place of ``train.alpha_milestones``.
         levels: Opens the levels of ``model.implicit_network.encoding``; absent, all are open.
-        colour_levels: Opens those of ``model.rendering_network.encoding`` alike.
+        color_levels: Opens those of ``model.rendering_network.encoding`` alike.
         pyramid: Reduces the images at first.
         parts: Step sizes by part of the model.
     """
@@ -180,19 +180,19 @@ class ScheduleConfig:
     learning_rate_cam: RateSchedule | None = None
     alpha: AlphaSchedule | None = None
     levels: LevelSchedule | None = None
-    colour_levels: LevelSchedule | None = None
+    color_levels: LevelSchedule | None = None
     pyramid: PyramidSchedule | None = None
     parts: PartsConfig = field(default_factory=PartsConfig)
 
     @property
     def openings(self) -> dict[str, LevelSchedule]:
         """The schedules of levels that there are, by the network whose encoding they open."""
-        both = {"implicit_network": self.levels, "rendering_network": self.colour_levels}
+        both = {"implicit_network": self.levels, "rendering_network": self.color_levels}
         return {network: schedule for network, schedule in both.items() if schedule is not None}
 
     def __post_init__(self) -> None:
         if self.steps is not None and self.steps < 1:
-            raise InputError(f"steps = {self.steps}: expected 1 or more optimisation steps")
+            raise InputError(f"steps = {self.steps}: expected 1 or more optimization steps")
 
 
 def _check_span(begin: float, end: float) -> None:

@@ -231,7 +231,7 @@ def test_evaluation_between_steps_changes_no_bit() -> None:
     assert all(torch.equal(a, b) for a, b in zip(*states, strict=True))
 
 
-def test_evaluation_sees_weights_that_an_optimiser_moved() -> None:
+def test_evaluation_sees_weights_that_an_optimizer_moved() -> None:
     network = idr_network()
     optimizer = torch.optim.Adam(network.parameters(), lr=5e-3)
     for k in range(3):

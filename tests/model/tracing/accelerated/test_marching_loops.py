@@ -35,12 +35,12 @@ def grid(levels: int = 2) -> SdfGrid:
 def rays(num: int, camera: tuple[float, float, float] = (0.3, -0.2, -3.0)) -> tuple[Rays, SphereCrossing]:
     """Rays about a camera's view of the sphere; some miss it."""
     generator = torch.Generator().manual_seed(num)
-    centre = torch.tensor([camera])
+    center = torch.tensor([camera])
     targets = 2 * torch.rand(1, num, 3, generator=generator) * RADIUS - RADIUS
-    directions = functional.normalize(targets - centre, dim=2)
-    crossing = ray_sphere_intersection(centre, directions, RADIUS)
+    directions = functional.normalize(targets - center, dim=2)
+    crossing = ray_sphere_intersection(center, directions, RADIUS)
     flat = SphereCrossing(*(getattr(crossing, field.name).reshape(-1) for field in fields(crossing)))
-    return Rays(centre.expand(num, 3), directions[0]), flat
+    return Rays(center.expand(num, 3), directions[0]), flat
 
 
 def by_both(monkeypatch: pytest.MonkeyPatch, look: Any) -> tuple[Any, Any]:

@@ -71,11 +71,11 @@ def sheets() -> dict[str, Scene]:
 
 
 def small_parts() -> dict[str, Scene]:
-    centre = (0.61, -0.33, 0.42)
+    center = (0.61, -0.33, 0.42)
     return {
         f"far ball {radius}": Scene(
-            Union([Ball((-0.2, 0.0, 0.0), 0.3), Ball(centre, radius)]),
-            rays_at(NUM_RAYS, 1, spread=1.5 * radius, target=centre),
+            Union([Ball((-0.2, 0.0, 0.0), 0.3), Ball(center, radius)]),
+            rays_at(NUM_RAYS, 1, spread=1.5 * radius, target=center),
         )
         for radius in (0.1, 0.03, 0.01, 0.005)
     }
@@ -256,7 +256,7 @@ def test_hits_outside_the_mask_go_on_to_the_deepest_point() -> None:
     closest = -(scene.rays.origin * scene.rays.direction).sum(dim=1)
     assert torch.equal(result.hit, hit)
     excess = scene.shape.sdf(scene.rays.at(result.depth)) - scene.shape.sdf(scene.rays.at(closest))
-    # Deep inside the grid is coarse: it rounds the kink at the centre off by half its spacing of 2 / 32.
+    # Deep inside the grid is coarse: it rounds the kink at the center off by half its spacing of 2 / 32.
     assert excess[hit].max() < 1 / 32
 
 

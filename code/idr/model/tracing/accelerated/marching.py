@@ -55,7 +55,7 @@ class March:
 
     @property
     def spacing(self) -> Tensor:
-        """(R,) distance of neighbouring samples."""
+        """(R,) distance of neighboring samples."""
         return self.depths[:, 1] - self.depths[:, 0]
 
     def subset(self, index: Tensor) -> March:
@@ -170,7 +170,7 @@ def smallest(depths: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         values: (R, S), infinite where a sample does not count.
 
     Returns:
-        depth: (R,) the smallest sample's, moved to the vertex of the parabola through it and its neighbours.
+        depth: (R,) the smallest sample's, moved to the vertex of the parabola through it and its neighbors.
         value: (R,) the smallest sample.
     """
     last = values.shape[1] - 1

@@ -84,7 +84,7 @@ def _sample(
 
 @_compiled
 def _vertex(values: Any, s: int) -> Any:
-    """Returns where the parabola through a sample and its neighbours is smallest, in spacings from it."""
+    """Returns where the parabola through a sample and its neighbors is smallest, in spacings from it."""
     if s == 0 or s == values.shape[0] - 1:
         return ZERO
     before, after = values[s - 1], values[s + 1]

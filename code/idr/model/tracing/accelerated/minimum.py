@@ -1,6 +1,6 @@
 """Where f is smallest along rays, for the mask loss: a grid says about where, the network where exactly.
 
-The grid is smallest in a dip of f, or in a neighbour of it that is hardly higher: waves of f are a few cells
+The grid is smallest in a dip of f, or in a neighbor of it that is hardly higher: waves of f are a few cells
 long, and after some steps of training they are no longer where they were when the grid was built.
 
 R rays.

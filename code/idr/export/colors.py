@@ -1,6 +1,6 @@
-"""Colours for points of a mesh, from the network that learned the surface's appearance.
+"""Colors for points of a mesh, from the network that learned the surface's appearance.
 
-N points, B views. Unit-sphere coordinates. A point has one colour in a mesh, but the network gives one for
+N points, B views. Unit-sphere coordinates. A point has one color in a mesh, but the network gives one for
 each direction: either that seen along the normal is taken, or the mean over the training views.
 """
 
@@ -31,11 +31,11 @@ class Shaded(Protocol):
         """(N, 3) unit normals."""
 
     def rgb01(self, directions: Tensor, which: Tensor | None = None) -> Tensor:
-        """(M, 3) colours of the points ``which`` (M,) seen from directions (M, 3)."""
+        """(M, 3) colors of the points ``which`` (M,) seen from directions (M, 3)."""
 
 
 class Shader(Protocol):
-    """A surface that can be asked for its colours."""
+    """A surface that can be asked for its colors."""
 
     device: torch.device
 
@@ -44,46 +44,46 @@ class Shader(Protocol):
 
 
 @dataclass(frozen=True)
-class Colours:
-    """Colours of points.
+class Colors:
+    """Colors of points.
 
     Attributes:
         rgb: (N, 3) in [0, 1], as a photograph has them (sRGB).
-        num_unseen: Points that no view saw and that got the colour seen along their normal.
+        num_unseen: Points that no view saw and that got the color seen along their normal.
     """
 
     rgb: NDArray[np.float32]
     num_unseen: int
 
 
-Colouring = Callable[[NDArray[np.floating], NDArray[np.floating]], Colours]
-"""(N, 3) points of a mesh and their (N, 3) unit normals -> their colours."""
+Coloring = Callable[[NDArray[np.floating], NDArray[np.floating]], Colors]
+"""(N, 3) points of a mesh and their (N, 3) unit normals -> their colors."""
 
 
-def along_normals(shader: Shader, chunk_points: int) -> Colouring:
-    """Returns a colouring by what is seen along each point's normal.
+def along_normals(shader: Shader, chunk_points: int) -> Coloring:
+    """Returns a coloring by what is seen along each point's normal.
 
     Args:
         shader: The surface.
         chunk_points: Points handed to the network at once.
     """
 
-    def colour(points: NDArray[np.floating], normals: NDArray[np.floating]) -> Colours:
+    def color(points: NDArray[np.floating], normals: NDArray[np.floating]) -> Colors:
         pieces = []
         for chunk in _chunks(len(points), chunk_points):
             with torch.no_grad():
                 shaded = shader.at(_tensor(points[chunk], shader.device), REACH)
                 pieces.append(shaded.rgb01(shaded.normals).float().cpu().numpy())
-        return _colours(pieces, 0)
+        return _colors(pieces, 0)
 
-    return colour
+    return color
 
 
-def over_views(shader: Shader, sight: Sight, chunk_points: int) -> Colouring:
-    """Returns a colouring by the mean over the views that see a point, weighted by how squarely they do.
+def over_views(shader: Shader, sight: Sight, chunk_points: int) -> Coloring:
+    """Returns a coloring by the mean over the views that see a point, weighted by how squarely they do.
 
     The weight is the cosine between normal and direction, the share of the point's area in the image. A
-    point that no view sees gets the colour along its normal, and is counted.
+    point that no view sees gets the color along its normal, and is counted.
 
     Args:
         shader: The surface.
@@ -91,7 +91,7 @@ def over_views(shader: Shader, sight: Sight, chunk_points: int) -> Colouring:
         chunk_points: Points handed to the network at once.
     """
 
-    def colour(points: NDArray[np.floating], normals: NDArray[np.floating]) -> Colours:
+    def color(points: NDArray[np.floating], normals: NDArray[np.floating]) -> Colors:
         pieces, num_unseen = [], 0
         for chunk in _chunks(len(points), chunk_points):
             with torch.no_grad():
@@ -99,15 +99,15 @@ def over_views(shader: Shader, sight: Sight, chunk_points: int) -> Colouring:
                 rgb, unseen = _mean_over_views(shaded, sight, points[chunk], normals[chunk])
             pieces.append(rgb)
             num_unseen += unseen
-        return _colours(pieces, num_unseen)
+        return _colors(pieces, num_unseen)
 
-    return colour
+    return color
 
 
 def _mean_over_views(
     shaded: Shaded, sight: Sight, points: NDArray[np.floating], normals: NDArray[np.floating]
 ) -> tuple[NDArray[np.float32], int]:
-    """(N, 3) colours of one chunk, and how many points no view saw."""
+    """(N, 3) colors of one chunk, and how many points no view saw."""
     total = torch.zeros_like(shaded.points)
     weights = torch.zeros_like(shaded.points[:, :1])
     for number, view in enumerate(sight.views):
@@ -115,7 +115,7 @@ def _mean_over_views(
         which = _index(np.flatnonzero(cosines), total.device)
         if len(which) == 0:
             continue
-        towards = _tensor(view.centre, total.device) - shaded.points[which]
+        towards = _tensor(view.center, total.device) - shaded.points[which]
         weight = _tensor(cosines[cosines > 0], total.device)[:, None]
         total[which] += weight * shaded.rgb01(towards, which)
         weights[which] += weight
@@ -138,6 +138,6 @@ def _index(values: NDArray[np.integer], device: torch.device) -> Tensor:
     return torch.from_numpy(np.asarray(values, dtype=np.int64)).to(device)
 
 
-def _colours(pieces: list[NDArray[np.float32]], num_unseen: int) -> Colours:
+def _colors(pieces: list[NDArray[np.float32]], num_unseen: int) -> Colors:
     rgb = np.concatenate(pieces) if pieces else np.zeros((0, 3), np.float32)
-    return Colours(rgb.clip(0.0, 1.0), num_unseen)
+    return Colors(rgb.clip(0.0, 1.0), num_unseen)

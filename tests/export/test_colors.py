@@ -1,4 +1,4 @@
-"""Colours from views against sums written out, on a ball beside a screen."""
+"""Colors from views against sums written out, on a ball beside a screen."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 import trimesh
 
 from idr.errors import MissingInputError
-from idr.export.colours import along_normals, over_views
+from idr.export.colors import along_normals, over_views
 from idr.export.visibility import GRAZING, Sight, view_points
 
 IMG_RES = (40, 60)
@@ -18,7 +18,7 @@ K = np.array([[50.0, 0, 29.5], [0, 50.0, 19.5], [0, 0, 1]])
 
 
 class Ball:
-    """A ball of radius 1 whose colour is (direction + 1) / 2: every direction shows."""
+    """A ball of radius 1 whose color is (direction + 1) / 2: every direction shows."""
 
     device = torch.device("cpu")
 
@@ -34,19 +34,19 @@ class BallPoints:
         return (torch.nn.functional.normalize(directions, dim=-1) + 1) / 2
 
 
-def pose_at(centre):
+def pose_at(center):
     """A camera that looks at the origin."""
-    z = -np.asarray(centre, float) / np.linalg.norm(centre)
+    z = -np.asarray(center, float) / np.linalg.norm(center)
     x = np.cross(z, [0.2, 0.3, 1.0])
     x /= np.linalg.norm(x)
     pose = np.eye(4)
     pose[:3, :3] = np.column_stack((x, np.cross(z, x), z))
-    pose[:3, 3] = centre
+    pose[:3, 3] = center
     return pose
 
 
-CENTRES = np.array([[5.0, 0, 0], [0, 6.0, 0], [3.0, 3.0, 3.0]])
-POSES = np.stack([pose_at(centre) for centre in CENTRES])
+CENTERS = np.array([[5.0, 0, 0], [0, 6.0, 0], [3.0, 3.0, 3.0]])
+POSES = np.stack([pose_at(center) for center in CENTERS])
 VIEWS = view_points(np.tile(K, (3, 1, 1)), POSES, IMG_RES)
 BALL = trimesh.creation.icosphere(4)
 POINTS = np.asarray(BALL.vertices)
@@ -61,7 +61,7 @@ def seen_by(view, blocked=lambda origin, direction: False):
     """Cosine of each point by the definition, point by point."""
     result = []
     for point in POINTS:
-        towards = CENTRES[view] - point
+        towards = CENTERS[view] - point
         towards /= np.linalg.norm(towards)
         cosine = towards @ point
         result.append(cosine if cosine > GRAZING and not blocked(point, towards) else 0.0)
@@ -95,7 +95,7 @@ def test_points_out_of_the_picture_are_not_seen():
         np.diag([400.0, 400, 1])[None] + [[[0, 0, 29.5], [0, 0, 19.5], [0, 0, 0]]], POSES[:1], IMG_RES
     )
     got = Sight(BALL, narrow).cosines(POINTS, POINTS, 0) > 0
-    in_axes = (POINTS - CENTRES[0]) @ POSES[0, :3, :3]
+    in_axes = (POINTS - CENTERS[0]) @ POSES[0, :3, :3]
     u, v = 400 * in_axes[:, 0] / in_axes[:, 2] + 29.5, 400 * in_axes[:, 1] / in_axes[:, 2] + 19.5
     framed = (u >= -0.5) & (u < 59.5) & (v >= -0.5) & (v < 39.5)
     np.testing.assert_array_equal(got, framed & (seen_by(0) > 0))
@@ -104,21 +104,21 @@ def test_points_out_of_the_picture_are_not_seen():
 
 @pytest.mark.parametrize("chunk", [97, 10**6])
 def test_mean_over_views_is_weighted_by_cosine(chunk):
-    colours = over_views(Ball(), Sight(BALL, VIEWS), chunk)(POINTS, POINTS)
+    colors = over_views(Ball(), Sight(BALL, VIEWS), chunk)(POINTS, POINTS)
     weights = np.stack([seen_by(view) for view in range(3)])
-    towards = CENTRES[:, None] - POINTS
+    towards = CENTERS[:, None] - POINTS
     towards /= np.linalg.norm(towards, axis=-1, keepdims=True)
     total = (weights[..., None] * (towards + 1) / 2).sum(axis=0)
     unseen = weights.sum(axis=0) == 0
     expected = np.where(unseen[:, None], (POINTS + 1) / 2, total / weights.sum(axis=0).clip(1e-9)[:, None])
-    np.testing.assert_allclose(colours.rgb, expected, atol=1e-5)  # float32
-    assert colours.num_unseen == unseen.sum() > 0
+    np.testing.assert_allclose(colors.rgb, expected, atol=1e-5)  # float32
+    assert colors.num_unseen == unseen.sum() > 0
 
 
-def test_colour_along_the_normal():
-    colours = along_normals(Ball(), 100)(1.01 * POINTS, POINTS)
-    np.testing.assert_allclose(colours.rgb, (POINTS + 1) / 2, atol=1e-6)
-    assert colours.num_unseen == 0
+def test_color_along_the_normal():
+    colors = along_normals(Ball(), 100)(1.01 * POINTS, POINTS)
+    np.testing.assert_allclose(colors.rgb, (POINTS + 1) / 2, atol=1e-6)
+    assert colors.num_unseen == 0
 
 
 def test_missing_package_is_named(monkeypatch):
