@@ -278,7 +278,7 @@ def parsers() -> dict[str, argparse.ArgumentParser]:
 
 
 def flags_of(parser: argparse.ArgumentParser) -> dict[str, object]:
-    return {action.dest: action.default for action in parser._actions if action.dest != "help"}
+    return {action.dest: action.default for action in parser._actions if action.dest not in ("help", "version")}
 
 
 @pytest.mark.parametrize("command", PUBLISHED)

@@ -36,13 +36,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command.
+    """Runs the command with `argv`, by default the process's own; returns the exit status.
 
-    Args:
-        argv: Arguments; None for the process's own.
-
-    Returns:
-        Exit status: 0 also where something does not fit, 2 after a user's mistake.
+    It is 0 also if views do not fit.
     """
     arguments = parse(_parser(), argv)
     return run(lambda: _check(arguments))

@@ -25,13 +25,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command.
+    """Runs the command with `argv`, by default the process's own; returns the exit status.
 
-    Args:
-        argv: Arguments without the program's name; None for the process's own.
-
-    Returns:
-        The exit status: 0 for a healthy scene, 1 where something was found, 2 for unusable input.
+    It is 0 for a healthy scene, 1 with findings, 2 for unusable input.
     """
     arguments = parse(build_parser(), argv)
     return run(lambda: _examine(arguments))

@@ -140,14 +140,7 @@ def _add_rough(parser: argparse.ArgumentParser) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command.
-
-    Args:
-        argv: Arguments; None for the process's own.
-
-    Returns:
-        Exit status: 0, or 2 after a user's mistake.
-    """
+    """Runs the command with `argv`, by default the process's own, and returns the exit status."""
     arguments = parse(build_parser(), argv)
     return run(lambda: _import(arguments))
 

@@ -93,14 +93,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command.
-
-    Args:
-        argv: Arguments without the program's name; None for the process's own.
-
-    Returns:
-        The exit status.
-    """
+    """Runs the command with `argv`, by default the process's own, and returns the exit status."""
     arguments = parse(build_parser(), argv)
     return run(lambda: _peek(arguments) if arguments.peek else _demo(arguments))
 

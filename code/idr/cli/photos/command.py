@@ -78,13 +78,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command.
+    """Runs the command with `argv`, by default the process's own; returns the exit status.
 
-    Args:
-        argv: Arguments without the program's name; None for the process's own.
-
-    Returns:
-        The exit status: 0 when all is done, 1 where a step stopped the chain, 2 for a mistake in the input.
+    It is 0 if all steps succeeded, 1 if one stopped the chain, 2 for bad input.
     """
     arguments = parse(build_parser(), argv)
     return run(lambda: _chain(arguments))
