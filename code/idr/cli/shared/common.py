@@ -98,9 +98,7 @@ def add_data_root_argument(
     parser: argparse.ArgumentParser, contents: str = "<data_dir>/scan<N>", default: str = "data/ beside code/"
 ) -> None:
     """Adds ``--data_root``; `contents` and `default` are the words of its help text."""
-    parser.add_argument(
-        "--data_root", default=None, help=f"folder that holds {contents}; default: {default}"
-    )
+    parser.add_argument("--data_root", default=None, help=f"folder that holds {contents}; default: {default}")
 
 
 def add_scan_id_argument(parser: argparse.ArgumentParser) -> None:
