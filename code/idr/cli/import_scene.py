@@ -41,9 +41,9 @@ def build_parser() -> argparse.ArgumentParser:
     """Returns the parser of the command."""
     parser = make_parser(
         "Writes a data folder (image/, mask/, cameras.npz) from a scene of nerfstudio, Blender, COLMAP, "
-        "NeuS, IDR or Middlebury, from images with a text file of 3 x 4 projections, or from photographs alone, "
-        "whose cameras structure from motion estimates. Removes lens distortion, computes missing masks on "
-        "request, fits the unit sphere.",
+        "NeuS, IDR or Middlebury, from images with a text file of 3 x 4 projections, or from photographs "
+        "alone, whose cameras structure from motion estimates. Removes lens distortion, computes missing "
+        "masks on request, fits the unit sphere.",
         _EXAMPLES,
     )
     parser.add_argument("source", metavar="SOURCE", help="folder or file of the scene")

@@ -18,8 +18,8 @@ def build_parser() -> argparse.ArgumentParser:
     """Returns the parser of the command."""
     parser = make_parser(
         "Writes photographs of the built-in teapot on a table as a phone takes them (photos/): JPEG with "
-        "EXIF, lens distortion, some in portrait orientation, without masks or cameras. Masks, cameras and surface "
-        "go to truth/.",
+        "EXIF, lens distortion, some in portrait orientation, without masks or cameras. Masks, cameras and "
+        "surface go to truth/.",
         _EXAMPLES,
     )
     parser.add_argument("--out", type=Path, required=True, help="new folder for photos/ and truth/")

@@ -145,8 +145,8 @@ class PhotoTraining:
         if position[0] < trial["nepoch"]:
             say(
                 f"the time limit ended training in epoch {position[0]} of {trial['nepoch']}, before its "
-                "schedules were complete: the surface is rougher than it could be; the same command continues with a "
-                "larger --max_minutes"
+                "schedules were complete: the surface is rougher than it could be; the same command "
+                "continues with a larger --max_minutes"
             )
         latest = checkpoints.path / "ModelParameters" / "latest.pth"
         return {"timestamp": folder.name, "position": position, "checkpoint": str(latest)}

@@ -13,7 +13,6 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-import idr
 from idr.errors import USER_ERRORS, InputError, TrainingStoppedError
 
 if TYPE_CHECKING:
@@ -43,6 +42,8 @@ class _Version(argparse.Action):
     """``--version``; looks the version up only when asked."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        import idr
+
         say(f"idr {idr.__version__}")
         parser.exit()
 
