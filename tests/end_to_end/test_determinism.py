@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,23 +9,6 @@ import torch
 from tests.training import tiny
 
 from idr.cli.train import main
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tiny")
-    tiny.write_scene(folder / "data")
-    tiny.write_conf(folder / "tiny.conf")
-    return folder
-
-
-@pytest.fixture(autouse=True)
-def threads_as_before() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-    torch.set_flush_denormal(False)
 
 
 def trained(root: Path, exps: Path, *flags: object, nepoch: int = 2) -> Path:
@@ -37,12 +19,12 @@ def trained(root: Path, exps: Path, *flags: object, nepoch: int = 2) -> Path:
 
 @pytest.mark.parametrize("flags", [[], ["--train_cameras", "--batch_size", 2]], ids=["fixed", "trained"])
 def test_equal_seeds_give_equal_bits_and_other_seeds_others(
-    root: Path, tmp_path: Path, flags: list[object]
+    scene_root: Path, tmp_path: Path, flags: list[object]
 ) -> None:
-    first = trained(root, tmp_path / "first", *flags)
+    first = trained(scene_root, tmp_path / "first", *flags)
     torch.rand(7)  # earlier draws of the process must not matter
-    second = trained(root, tmp_path / "second", *flags, "--seed", 0)
-    other = trained(root, tmp_path / "other", *flags, "--seed", 1)
+    second = trained(scene_root, tmp_path / "second", *flags, "--seed", 0)
+    other = trained(scene_root, tmp_path / "other", *flags, "--seed", 1)
     for name in ("0", "1", "2", "latest"):
         assert tiny.same(tiny.parts_of(first, name), tiny.parts_of(second, name))
         assert tiny.checkpoint_bytes(first, name) == tiny.checkpoint_bytes(second, name)
@@ -55,23 +37,25 @@ def test_equal_seeds_give_equal_bits_and_other_seeds_others(
     assert manifests[0] == manifests[1]
 
 
-def test_the_seed_decides_image_order_and_pixels(root: Path, tmp_path: Path) -> None:
+def test_the_seed_decides_image_order_and_pixels(scene_root: Path, tmp_path: Path) -> None:
     """From equal weights, another seed gives another run."""
-    run = trained(root, tmp_path / "exps", nepoch=1)
+    run = trained(scene_root, tmp_path / "exps", nepoch=1)
     again = ["--is_continue", "--checkpoint", 0, "--new_run", "--timestamp", run.name]
     trained_again = []
     for seed in (0, 1):
-        assert main(tiny.command(root, *again, "--seed", seed, nepoch=1, exps=str(tmp_path / "exps"))) == 0
+        assert (
+            main(tiny.command(scene_root, *again, "--seed", seed, nepoch=1, exps=str(tmp_path / "exps"))) == 0
+        )
         trained_again.append(max(run.parent.iterdir()))
     same_seed, other_seed = (tiny.checkpoint_bytes(folder)["ModelParameters"] for folder in trained_again)
     assert same_seed == tiny.checkpoint_bytes(run)["ModelParameters"] != other_seed
 
 
-def test_two_threads_are_reproducible_bit_by_bit(root: Path, tmp_path: Path) -> None:
+def test_two_threads_are_reproducible_bit_by_bit(scene_root: Path, tmp_path: Path) -> None:
     """Layers large enough for torch to split (from 32768 elements on), with gradients of cameras."""
     torch.set_num_threads(2)
     conf = tiny.conf_text("num_pixels = 100, checkpoint_freq = 100", dims=(64, 64, 64))
     runs = [tmp_path / "first", tmp_path / "second"]
     for run in runs:
-        assert tiny.make_trainer(root, run, nepoch=2, cameras=True, batch_size=5, conf=conf).train()
+        assert tiny.make_trainer(scene_root, run, nepoch=2, cameras=True, batch_size=5, conf=conf).train()
     assert tiny.checkpoint_bytes(runs[0]) == tiny.checkpoint_bytes(runs[1])
