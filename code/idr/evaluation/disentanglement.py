@@ -48,8 +48,8 @@ def path_keys(
 ) -> PathKeys:
     """Completes a user's path with the published keys.
 
-    If no views are given and the scene lacks the published ones, or another number of keys is given, views spread
-    evenly over the scene replace them, and the last one is the first again.
+    If no views are given and the scene lacks the published ones, or another number of keys is given, views
+    spread evenly over the scene replace them, and the last one is the first again.
 
     Args:
         num_views: B.
@@ -118,7 +118,7 @@ def compose(geometry: Any, appearance: Any, device: torch.device) -> Any:
     except RuntimeError as error:
         expected = getattr(appearance, "feature_vector_size", "another number of")
         raise InputError(
-            f"the geometry's network gives {features.shape[1]} features but the appearance's takes {expected}: "
-            "choose two runs of the same model.feature_vector_size"
+            f"the geometry's network gives {features.shape[1]} features but the appearance's takes "
+            f"{expected}: choose two runs of the same model.feature_vector_size"
         ) from error
     return joined

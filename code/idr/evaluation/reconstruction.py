@@ -80,8 +80,8 @@ def write_renderings(
 ) -> RenderingScores:
     """Renders, writes and scores the views of a split.
 
-    Training views use the trained cameras if the checkpoint has them. Held-out views then use the given cameras,
-    mapped into the network's frame by the inverse of the alignment.
+    Training views use the trained cameras if the checkpoint has them. Held-out views then use the given
+    cameras, mapped into the network's frame by the inverse of the alignment.
 
     Args:
         run: The run.

@@ -20,7 +20,7 @@ from idr.rendering import Forward, RenderedImage, render_image
 
 OUTPUTS = ("color", "depth", "normal", "mask")
 DEEPEST = 65535
-Picture = NDArray[np.uint8] | NDArray[np.uint16]
+FrameImage = NDArray[np.uint8] | NDArray[np.uint16]
 Normals = Callable[[Tensor], Tensor]
 """(N, 3) points on the surface -> (N, 3) unit normals."""
 
@@ -67,7 +67,7 @@ class FramePainter:
         self._near, self._far = depth_range
         self._normals = normals
 
-    def picture(self, kind: str, image: RenderedImage, pose: NDArray[np.float64]) -> Picture:
+    def picture(self, kind: str, image: RenderedImage, pose: NDArray[np.float64]) -> FrameImage:
         """Returns the picture of one output.
 
         Args:
@@ -93,7 +93,7 @@ class FramePainter:
         return levels
 
 
-def film_frame(picture: Picture) -> NDArray[np.uint8]:
+def film_frame(picture: FrameImage) -> NDArray[np.uint8]:
     """Returns a picture as a film wants it: (H, W, 3), 8 bits; depths bright near and dark far."""
     if picture.dtype == np.uint16:
         gray = np.where(picture > 0, 255.0 - picture / DEEPEST * 215.0, 0.0)
@@ -109,7 +109,7 @@ def write_path(
     names: Mapping[str, str],
     painter: FramePainter,
     chunk_pixels: int,
-    on_frame: Callable[[int, dict[str, Picture]], None] = lambda number, pictures: None,
+    on_frame: Callable[[int, dict[str, FrameImage]], None] = lambda number, pictures: None,
 ) -> list[Path]:
     """Renders a path and writes its frames, each file whole or not at all.
 
@@ -141,5 +141,5 @@ def write_path(
     return written
 
 
-def _write_png(picture: Picture, path: Path) -> None:
+def _write_png(picture: FrameImage, path: Path) -> None:
     write_atomic(path, lambda file: iio.imwrite(file, picture, extension=".png"))

@@ -61,12 +61,12 @@ def align_cameras(source_poses: NDArray[np.floating], target_poses: NDArray[np.f
     """Returns the similarity that maps the source cameras onto the target cameras.
 
     The rotation is the orthogonal Procrustes solution over the camera rotations. With it fixed, scale and
-    translation minimize sum_i |C_target_i - (c R C_source_i + t)|. This is a sum of norms, not of squares, so a
-    few bad cameras do not move the others.
+    translation minimize sum_i |C_target_i - (c R C_source_i + t)|. This is a sum of norms, not of squares, so
+    a few bad cameras do not move the others.
 
-    Degenerate cases: if the source centers coincide (or there is one camera), the scale is undetermined and set
-    to 1. With two cameras, every t between the two optima is equally good and the midpoint is returned. If the
-    target centers coincide, the scale is 0.
+    Degenerate cases: if the source centers coincide (or there is one camera), the scale is undetermined and
+    set to 1. With two cameras, every t between the two optima is equally good and the midpoint is returned.
+    If the target centers coincide, the scale is 0.
 
     Args:
         source_poses: (B, 4, 4) camera-to-world poses.

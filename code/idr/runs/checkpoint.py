@@ -117,7 +117,9 @@ def _read_tensor(value: Any, shapes: Sequence[tuple[int | None, ...]], what: str
 
 
 def _matches(shape: tuple[int, ...], pattern: tuple[int | None, ...]) -> bool:
-    return len(shape) == len(pattern) and all(want in (None, size) for size, want in zip(shape, pattern, strict=True))
+    return len(shape) == len(pattern) and all(
+        want in (None, size) for size, want in zip(shape, pattern, strict=True)
+    )
 
 
 def _is_dense(value: Tensor) -> bool:
@@ -130,7 +132,9 @@ def _kind(value: Tensor) -> tuple[bool, bool, bool]:
 
 def _describe(value: Any) -> str:
     if not isinstance(value, Tensor):
-        return f"{value!r} ({type(value).__name__})" if not isinstance(value, str) or len(value) > 60 else value
+        return (
+            f"{value!r} ({type(value).__name__})" if not isinstance(value, str) or len(value) > 60 else value
+        )
     kind = "" if _is_dense(value) else f"{'meta' if value.is_meta else value.layout} "
     return f"a {kind}{value.dtype} tensor of shape {tuple(value.shape)}"
 

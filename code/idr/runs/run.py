@@ -29,15 +29,8 @@ from idr.meshing.sampling import DEFAULT_CHUNK_POINTS, Field
 from idr.model.encodings import restore_open_levels
 from idr.model.weights import load_weights
 from idr.rendering import DEFAULT_CHUNK_PIXELS, RenderedImage, render_image
+from idr.runs import checkpoint as parts
 from idr.runs.camera import Camera
-from idr.runs.checkpoint import (
-    check_weights,
-    read_corrections,
-    read_epoch,
-    read_open_levels,
-    read_poses,
-    read_scale_mat,
-)
 from idr.runs.folders import CHECKPOINTS, RUNCONF, conf_of_run, locate_run
 from idr.runs.intrinsics import IntrinsicsCorrections
 from idr.runs.shading import ShadedPoints, gradient_of
@@ -49,9 +42,9 @@ Points = TypeVar("Points", Tensor, ArrayLike)
 class Run:
     """A trained run at one of its checkpoints; `load_run` finds and opens one.
 
-    The network is loaded at once. The scene is read when something needs it, see `read_scene`. Methods on points
-    accept tensors or numpy arrays of shape (..., 3) and return the same kind, without gradients; use ``model``
-    for gradients.
+    The network is loaded at once. The scene is read when something needs it, see `read_scene`. Methods on
+    points accept tensors or numpy arrays of shape (..., 3) and return the same kind, without gradients; use
+    ``model`` for gradients.
 
     Attributes:
         conf: The conf that the run was trained with.
@@ -104,26 +97,25 @@ class Run:
         self.name = f"checkpoint {checkpoint} of {folder}"
         model = build_model(conf)
 
-        def part(name: str) -> Mapping[str, Any] | None:
-            return checkpoints.load(name, checkpoint) if checkpoints.has(name, checkpoint) else None
+        def part(name: str) -> Mapping[str, Any]:
+            return checkpoints.load(name, checkpoint) if checkpoints.has(name, checkpoint) else {}
 
         saved = checkpoints.load("ModelParameters", checkpoint)
-        weights = saved.get("model_state_dict")
-        check_weights(weights, model, self.name)
-        own_conf = folder / RUNCONF
-        remedy = f"use --conf {own_conf}" if own_conf.is_file() else "use the conf that the run was trained with"
+        weights, own_conf = saved.get("model_state_dict"), folder / RUNCONF
+        remedy = f"use --conf {own_conf}" if own_conf.is_file() else "use the conf of the training"
+        parts.check_weights(weights, model, self.name)
         load_weights(model, weights, self.name, remedy)
-        restore_open_levels(model, read_open_levels(part("RecipeState") or {}, self.name))
+        restore_open_levels(model, parts.read_open_levels(part("RecipeState"), self.name))
         self.model = model.to(self.device).eval().requires_grad_(False)
-        self.epoch = read_epoch(saved, self.name)
+        self.epoch = parts.read_epoch(saved, self.name)
 
-        cameras = part("CamParameters")
-        self.trained_poses = None if cameras is None else read_poses(cameras, self.name)
+        self.trained_poses: Tensor | None = None
         self.corrections: IntrinsicsCorrections | None = None
-        if self.trained_poses is not None:
+        if checkpoints.has("CamParameters", checkpoint):
+            self.trained_poses = parts.read_poses(part("CamParameters"), self.name)
             num_images = len(self.trained_poses)
-            self.corrections = read_corrections(part("CameraState") or {}, num_images, self.name)
-        self._scale_mat = read_scale_mat(part("TrainerState") or {}, self.name)
+            self.corrections = parts.read_corrections(part("CameraState"), num_images, self.name)
+        self._scale_mat = parts.read_scale_mat(part("TrainerState"), self.name)
 
     # ---- the network
 
@@ -137,16 +129,12 @@ class Run:
 
     def sdf(self, x: Points) -> Points:
         """Returns the signed distance, negative inside: (..., 3) points -> (...,) values."""
-        return self._at_points(lambda points: self.field(points), x)
+        return self._at_points(self.field, x)
 
     def normal(self, x: Points) -> Points:
         """Returns the unit gradient of the signed distance, on the surface its outward normal.
 
-        Args:
-            x: (..., 3) points.
-
-        Returns:
-            (..., 3) unit vectors; 0 where the gradient vanishes.
+        (..., 3) points -> (..., 3) unit vectors, or 0 where the gradient vanishes.
         """
         return self._at_points(
             lambda points: functional.normalize(gradient_of(self.model, points), dim=-1), x
@@ -170,14 +158,11 @@ class Run:
         return self._at_points(shade, x, view)
 
     def render(self, camera: Camera | int, chunk_pixels: int = DEFAULT_CHUNK_PIXELS) -> RenderedImage:
-        """Renders a view.
+        """Renders a view; ``rgb01`` of the image are colors in [0, 1].
 
         Args:
             camera: A camera, or the position of a training view, which reads the scene.
             chunk_pixels: Pixels rendered at once; bounds memory.
-
-        Returns:
-            The image; its ``rgb01`` are colors in [0, 1].
 
         Raises:
             InputError: There is no such view.
@@ -206,7 +191,8 @@ class Run:
         Args:
             resolution: Grid samples along the shortest side.
             chunk_points: Points evaluated at once; bounds memory.
-            is_uniform_grid: Sample the axis-aligned cube around the bounding sphere instead of a box along the
+            is_uniform_grid: Sample the axis-aligned cube around the bounding sphere instead of a box along
+            the
                 surface's axes.
             dense: Evaluate every sample of the grid, not only those near the surface.
 
@@ -250,7 +236,7 @@ class Run:
         elif len(self.trained_poses) != len(scene):  # trained cameras bring their own frame
             raise InputError(
                 f"the checkpoint holds {len(self.trained_poses)} trained cameras but the scene has "
-                f"{len(scene)} training images; use the scene and dataset.holdout that the run was trained with"
+                f"{len(scene)} training images; use the scene and dataset.holdout of the training"
             )
         return scene
 

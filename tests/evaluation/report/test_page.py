@@ -20,7 +20,7 @@ from idr.evaluation.report import page
 from idr.evaluation.report.figures import camera_paths, curves_figure, read_metrics
 from idr.evaluation.report.views import compare_view, error_map, reduced_camera, spread
 from idr.geometry.cameras import pixel_rays
-from idr.runs.api import Camera, load_run
+from idr.runs import Camera, load_run
 from idr.runs.folders import CheckpointFolder
 
 METRICS = "epoch,loss,rgb_loss,psnr\n0,2.0,0.5,10\n1,1.0,,20\n"

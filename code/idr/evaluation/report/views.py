@@ -49,9 +49,7 @@ class ComparedView:
     step: int
 
 
-def compare_view(
-    run: Run, index: int, side: int, chunk_pixels: int = DEFAULT_CHUNK_PIXELS
-) -> ComparedView:
+def compare_view(run: Run, index: int, side: int, chunk_pixels: int = DEFAULT_CHUNK_PIXELS) -> ComparedView:
     """Renders a training view at every n-th pixel and compares it with the photograph there.
 
     Nothing is interpolated: diag(1/n, 1/n, 1) K maps the centers of pixels 0, n, 2n, ... to 0, 1, 2, ...
