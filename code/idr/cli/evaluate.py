@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from idr.cli.shared.common import EXIT_OK, EXIT_STOPPED, make_parser, parse, run, say
+from idr.cli.shared.common import EXIT_OK, EXIT_STOPPED, check_at_least, make_parser, parse, run, say
 from idr.cli.shared.runs import (
     add_chunk_arguments,
     add_resolution_argument,
     add_run_arguments,
     add_uniform_grid_argument,
-    check_at_least,
     open_run,
 )
 from idr.errors import InputError

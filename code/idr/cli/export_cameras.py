@@ -10,10 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from idr.cli.shared.common import make_parser, parse, run, say
+from idr.cli.shared.common import add_force_argument, make_parser, parse, run, say
 from idr.cli.shared.runs import (
     add_coordinates_argument,
-    add_force_argument,
     add_out_folder_argument,
     add_run_arguments,
     check_folder,
@@ -58,7 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="also copy images and masks, which makes the folder a complete scene; without it, "
         "transforms.json refers to the originals",
     )
-    add_force_argument(output)
+    add_force_argument(output, "existing files")
     return parser
 
 

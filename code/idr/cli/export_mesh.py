@@ -8,15 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from idr.cli.shared.common import make_parser, parse, run, say
+from idr.cli.shared.common import add_force_argument, check_at_least, make_parser, parse, run, say
 from idr.cli.shared.runs import (
     add_chunk_arguments,
     add_coordinates_argument,
-    add_force_argument,
     add_resolution_argument,
     add_run_arguments,
     add_uniform_grid_argument,
-    check_at_least,
     check_new,
     open_run,
 )
@@ -55,7 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="files to write, .glb, .obj or .ply; default: evals/<expname><suffix>[_<scan>]/mesh_<epoch>.glb",
     )
-    add_force_argument(output)
+    add_force_argument(output, "existing files")
     add_coordinates_argument(output)
     output.add_argument(
         "--lit",

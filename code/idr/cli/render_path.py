@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from idr.cli.shared.common import make_parser, parse, run, say
+from idr.cli.shared.common import add_force_argument, make_parser, parse, run, say
 from idr.cli.shared.runs import (
-    add_force_argument,
     add_frame_arguments,
     add_out_folder_argument,
     add_run_arguments,
@@ -94,7 +93,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="images to write; each also gets a film with --video",
     )
     add_out_folder_argument(output, "path_<path>")
-    add_force_argument(output)
+    add_force_argument(output, "existing files")
     add_frame_arguments(output, fps=25.0)
     return parser
 

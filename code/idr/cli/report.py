@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from idr.cli.shared.common import make_parser, parse, run, say
-from idr.cli.shared.runs import add_resolution_argument, add_run_arguments, check_at_least, open_run
+from idr.cli.shared.common import check_at_least, make_parser, parse, run, say
+from idr.cli.shared.runs import add_resolution_argument, add_run_arguments, open_run
 from idr.errors import USER_ERRORS
 
 if TYPE_CHECKING:

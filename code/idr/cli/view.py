@@ -11,7 +11,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from idr.cli.shared.common import add_device_arguments, choose_device, make_parser, parse, run, say
+from idr.cli.shared.common import add_data_root_argument, (
+    add_device_arguments,
+    check_at_least,
+    choose_device,
+    make_parser,
+    parse,
+    run,
+    say,
+)
 from idr.cli.shared.runs import add_exps_folder_argument, find_exps_folder
 from idr.cli.shared.threads import add_threads_argument
 from idr.errors import InputError
@@ -45,9 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--conf", default=None, help="conf of a run that has none of its own (published pretrained runs)"
     )
     add_exps_folder_argument(parser)
-    parser.add_argument(
-        "--data_root", default=None, help="folder that holds <data_dir>/scan<N>; default: the run's"
-    )
+    add_data_root_argument(parser, default="the run's")
     add_device_arguments(parser)
     add_threads_argument(parser)
     parser.add_argument(
@@ -97,8 +103,7 @@ def open_page(arguments: argparse.Namespace) -> PageServer:
     for flag, least, most in (("resolution", 32, 512), ("side", 64, 1024)):
         if not least <= getattr(arguments, flag) <= most:
             raise InputError(f"--{flag} {getattr(arguments, flag)}: expected {least} to {most}")
-    if arguments.threads is not None and arguments.threads < 1:
-        raise InputError(f"--threads {arguments.threads}: expected 1 or more")
+    check_at_least(arguments, threads=1)
 
     from idr.viewer.server import PageServer, ServeOptions, free_port, require_viser
 

@@ -156,7 +156,11 @@ def test_report_that_fails_after_training_is_a_warning(root, caplog, monkeypatch
 
 @pytest.mark.parametrize(
     "flags, message",
-    [(("--checkpoint", "100"), "100"), (("--scan_id", "9"), "ball_9"), (("--views", "0"), "at least 1")],
+    [
+        (("--checkpoint", "100"), "100"),
+        (("--scan_id", "9"), "ball_9"),
+        (("--views", "0"), "--views 0: expected 1 or more"),
+    ],
 )
 def test_mistakes_give_one_message(root, capsys, flags, message):
     make_run(root)

@@ -7,7 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from idr.cli.shared.common import add_conf_arguments, add_device_arguments, choose_device, say
+from idr.cli.shared.common import (
+    add_conf_arguments,
+    add_device_arguments,
+    add_scan_id_argument,
+    check_at_least,
+    choose_device,
+    say,
+)
 from idr.errors import InputError, MissingInputError
 
 if TYPE_CHECKING:
@@ -30,9 +37,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         "--timestamp", default="latest", help="folder of the run, or the latest with a checkpoint"
     )
     parser.add_argument("--checkpoint", default="latest", help="epoch of the checkpoint, or the latest")
-    parser.add_argument(
-        "--scan_id", type=int, default=-1, help="scan number; -1 uses the conf's dataset.scan_id, if any"
-    )
+    add_scan_id_argument(parser)
 
 
 def add_expname_argument(parser: argparse.ArgumentParser) -> None:
@@ -86,11 +91,6 @@ def add_coordinates_argument(group: Group) -> None:
     )
 
 
-def add_force_argument(group: Group, target: str = "existing files") -> None:
-    """Adds ``--force``, which replaces the `target`."""
-    group.add_argument("--force", action="store_true", help=f"replace {target}")
-
-
 def add_out_folder_argument(group: Group, name: str) -> None:
     """Adds ``--out`` for a folder whose default is `name` in the run's results."""
     group.add_argument(
@@ -118,14 +118,6 @@ def check_frame_arguments(arguments: argparse.Namespace) -> None:
         raise InputError(f"--fps {arguments.fps}: expected a positive number")
     if arguments.img_res and min(arguments.img_res) < 1:
         raise InputError(f"--img_res {arguments.img_res}: expected height and width of at least 1")
-
-
-def check_at_least(arguments: argparse.Namespace, **minima: int) -> None:
-    """Refuses numbers below their minimum, given by flag; a flag that is None is not checked."""
-    for flag, least in minima.items():
-        value = getattr(arguments, flag)
-        if value is not None and value < least:
-            raise InputError(f"--{flag} {value}: expected at least {least}")
 
 
 def check_view(arguments: argparse.Namespace, run: Run) -> None:
