@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from idr.cli.shared.common import add_data_root_argument, (
+from idr.cli.shared.common import (
+    add_data_root_argument,
     add_device_arguments,
     check_at_least,
     choose_device,
