@@ -192,8 +192,7 @@ class Run:
             resolution: Grid samples along the shortest side.
             chunk_points: Points evaluated at once; bounds memory.
             is_uniform_grid: Sample the axis-aligned cube around the bounding sphere instead of a box along
-            the
-                surface's axes.
+                the surface's axes.
             dense: Evaluate every sample of the grid, not only those near the surface.
 
         Returns:
