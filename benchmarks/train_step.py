@@ -35,7 +35,7 @@ from idr.runs.folders import CHECKPOINTS, LATEST, CheckpointFolder  # noqa: E402
 from idr.runs.opened import load_model  # noqa: E402
 from idr.training.config import TrainConfig  # noqa: E402
 from idr.training.optimizers import load_optimizer, make_optimizer  # noqa: E402
-from idr.training.rays.batches import Feed  # noqa: E402
+from idr.training.rays.batches import RayBatches  # noqa: E402
 from idr.training.schedule.by_epoch import alpha_at  # noqa: E402
 
 PUBLISHED_STAGES = {
@@ -211,7 +211,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     dataset = build_dataset(conf, False, scan_id_of(conf, arguments.scan_id), arguments.data_root)
     contenders = [Contender(strategy, arguments) for strategy in arguments.strategies]
     instrument_search(contenders)
-    feed = Feed(dataset, 1, config)
+    feed = RayBatches(dataset, 1, config)
     batches = [(batch for epoch in range(10**6) for batch in feed.batches(0, epoch, 0)) for _ in contenders]
     for number in range(arguments.warmup + arguments.turns):
         for contender, own in zip(contenders, batches, strict=True):

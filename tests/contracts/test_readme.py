@@ -99,7 +99,7 @@ def test_the_recipe_is_read_and_every_key_of_its_table_is_one() -> None:
     (recipe,) = re.findall(r"^```\n(train \{.*?)^```", README, flags=re.M | re.S)
     train = {**load_conf(ROOT / "confs" / "fast.conf")["train"], **load_conf(recipe)["train"]}
     config = read_block(TrainConfig, train, "train")
-    assert config.sampler.type == "importance" and config.schedule.parts.encoding is not None
+    assert config.sampler.type == "importance" and config.schedule.param_groups.encoding is not None
     for owner, names in re.findall(r"^\| `train\.(?:(sampler|schedule)\.)?([^|]+?) \|", README, flags=re.M):
         block = {"sampler": SamplerConfig, "schedule": ScheduleConfig}.get(owner, TrainConfig)
         for name in re.findall(r"\w+", names):

@@ -18,7 +18,7 @@ NUM_STEPS = 20
 
 def step(trainer: Trainer, index: int) -> list[str]:
     """Does one training step; returns the reads in it."""
-    batch = next(iter(trainer.feed.batches(0, index, 0)))
+    batch = next(iter(trainer.rays.batches(0, index, 0)))
     trainer.state.model.train()
     with ReadCounter() as counter:
         trainer._train_step(batch)

@@ -17,9 +17,9 @@ from tests.training import tiny
 
 PUBLISHED_TRACER = tiny.conf_text() + "\nmodel.ray_tracer.strategy = published\n"
 AS_IN_FAST_CONF = """
-train { images_per_step = 2, longest_gradient = 0.5 }
+train { images_per_step = 2, max_grad_norm = 0.5 }
 train.sampler.inside = 0.3
-train.schedule.parts.color_encoding { factor = 5, betas = [0.9, 0.99], eps = 1e-15 }
+train.schedule.param_groups.color_encoding { factor = 5, betas = [0.9, 0.99], eps = 1e-15 }
 model.ray_tracer.strategy = compiled
 model.rendering_network.encoding {
   type = hashgrid, levels = 2, log2_table = 8, base_resolution = 4, finest_resolution = 8
@@ -34,9 +34,9 @@ SETTINGS = {
     "one draw of pixels an epoch": {
         "conf": tiny.conf_text("pixel_sampling = per_epoch, checkpoint_freq = 100")
     },
-    "recipe": {"conf": tiny.conf_text() + tiny.RECIPE, "cameras": True, "batch_size": 2},
+    "recipe": {"conf": tiny.conf_text() + tiny.SCHEDULE, "cameras": True, "batch_size": 2},
     "two images a step": {
-        "conf": tiny.conf_text() + tiny.RECIPE + AS_IN_FAST_CONF,
+        "conf": tiny.conf_text() + tiny.SCHEDULE + AS_IN_FAST_CONF,
         "cameras": True,
         "batch_size": 2,
     },
@@ -78,7 +78,7 @@ def test_continued_equals_uninterrupted(
     whole = whole_runs(setting)
     first = tiny.make_trainer(scene_root, tmp_path, nepoch=3, loss=tiny.interrupted_at(stop), **options)
     assert not first.train()
-    steps = first.feed.steps_per_epoch
+    steps = first.rays.steps_per_epoch
     assert (first.state.epoch, first.state.step) == divmod(stop, steps)
     assert resumed(scene_root, tmp_path, nepoch=3, **options).train()
     assert tiny.same(tiny.parts_of(tmp_path), tiny.parts_of(whole))

@@ -68,7 +68,7 @@ def test_stops_after_the_epoch_that_passes_the_target(scene_root: Path, tmp_path
 
 def test_nothing_seen_reaches_no_target() -> None:
     rule = StopRule(target_psnr=-100.0)
-    rule.take_epoch(math.nan)
+    rule.record_epoch(math.nan)
     assert not rule.is_met
 
 

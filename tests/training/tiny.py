@@ -19,7 +19,7 @@ from idr.conf.build import build_dataset, build_loss, build_model
 from idr.conf.files import load_conf, read_block
 from idr.training.cameras.poses import LearnablePoses
 from idr.training.config import TrainConfig
-from idr.training.trainer import Outputs, Trainer
+from idr.training.trainer import RunWriters, Trainer
 
 HEIGHT, WIDTH, NUM_VIEWS = 12, 16, 5
 RADIUS = 0.5
@@ -118,7 +118,7 @@ model.implicit_network.encoding {
 """
 """Added to a conf: a grid of features in place of sinusoids."""
 
-RECIPE = (
+SCHEDULE = (
     GRID
     + """
 train.sampler {
@@ -131,7 +131,7 @@ train.schedule {
   alpha { final = 300, end = 0.8 }
   levels { start = 1.5, begin = 0.1, end = 0.7 }
   pyramid { factors = [4, 2], until = [0.2, 0.5] }
-  parts { encoding { factor = 3, betas = [0.8, 0.99], eps = 1.0e-12 }, rendering_network { factor = 0.5 } }
+  param_groups { encoding { factor = 3, betas = [0.8, 0.99], eps = 1.0e-12 }, rendering_network { factor = 0.5 } }
 }
 """
 )
@@ -183,7 +183,7 @@ def make_trainer(root: Path, run: Path, *, nepoch: int = 2, cameras: bool = Fals
         num_epochs=nepoch,
         batch_size=options.get("batch_size", 1),
         seed=options.get("seed", 0),
-        outputs=Outputs(run, options.get("plot"), options.get("monitor")),
+        outputs=RunWriters(run, options.get("plot"), options.get("monitor")),
         poses=LearnablePoses(dataset.get_pose_init()) if cameras else None,
         stop=options.get("stop"),
     )

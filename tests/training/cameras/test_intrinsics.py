@@ -16,10 +16,10 @@ from idr.errors import InputError
 from idr.geometry.cameras import pose_matrix
 from idr.training.cameras.intrinsics import CamerasConfig, LearnableIntrinsics, given_intrinsics, make_cameras
 from idr.training.cameras.poses import LearnablePoses, OrbitPoses, TwistPoses
-from idr.training.trainer import Outputs, Trainer
+from idr.training.trainer import RunWriters, Trainer
 
 ALL = CamerasConfig(poses="se3", frozen="first", focal="shared", principal_point="per_image")
-MATRICES = CamerasConfig(poses="se3", moments="matrix")
+MATRICES = CamerasConfig(poses="se3", preconditioner="full")
 
 
 def trainer_of(root: Path, run: Path, cameras: CamerasConfig, nepoch: int = 2, **options: Any) -> Trainer:
@@ -30,7 +30,7 @@ def trainer_of(root: Path, run: Path, cameras: CamerasConfig, nepoch: int = 2, *
     state = plain.state
     return Trainer(
         plain.dataset, state.model, plain.loss, config, num_epochs=nepoch, batch_size=2, seed=0,
-        outputs=Outputs(run), poses=poses, intrinsics=intrinsics,
+        outputs=RunWriters(run), poses=poses, intrinsics=intrinsics,
     )  # fmt: skip
 
 
@@ -87,7 +87,7 @@ def test_published_files_keep_their_form_and_new_state_is_apart(scene_root: Path
     assert weight.shape == (5, 7) and weight.dtype == torch.float32
 
 
-@pytest.mark.parametrize("cameras", [ALL, replace(ALL, poses="orbit", moments="matrix")])
+@pytest.mark.parametrize("cameras", [ALL, replace(ALL, poses="orbit", preconditioner="full")])
 def test_resumed_training_is_the_same_to_the_bit(
     scene_root: Path, tmp_path: Path, cameras: CamerasConfig
 ) -> None:
@@ -102,7 +102,7 @@ def test_resumed_training_is_the_same_to_the_bit(
 
 
 def test_betas_reach_the_optimizer_of_the_poses(scene_root: Path, tmp_path: Path) -> None:
-    optimizer = trainer_of(scene_root, tmp_path, CamerasConfig(betas=(0.8, 0.95))).state.optimizer_cam
+    optimizer = trainer_of(scene_root, tmp_path, CamerasConfig(betas=(0.8, 0.95))).state.cameras.pose_optimizer
     assert optimizer is not None and optimizer.param_groups[0]["betas"] == (0.8, 0.95)
 
 
@@ -112,8 +112,8 @@ def test_betas_reach_the_optimizer_of_the_poses(scene_root: Path, tmp_path: Path
         (CamerasConfig(), CamerasConfig(poses="se3"), "poses trained as quaternion, the conf says se3"),
         (CamerasConfig(poses="se3"), CamerasConfig(), "poses trained as se3, the conf says quaternion"),
         (CamerasConfig(poses="orbit"), CamerasConfig(poses="se3"), "trained as orbit, the conf says se3"),
-        (MATRICES, replace(MATRICES, moments="each"), "with moments = matrix, the conf says each"),
-        (replace(MATRICES, moments="each"), MATRICES, "with moments = each, the conf says matrix"),
+        (MATRICES, replace(MATRICES, preconditioner="diagonal"), "with moments = matrix, the conf says each"),
+        (replace(MATRICES, preconditioner="diagonal"), MATRICES, "with moments = each, the conf says matrix"),
         (CamerasConfig(focal="shared"), CamerasConfig(), "holds trained intrinsics, the conf says"),
         (CamerasConfig(focal="shared"), CamerasConfig(focal="per_image"), r"focal \(1 row\).*\(5 rows\)"),
     ],
@@ -143,9 +143,9 @@ def test_a_conf_that_trains_nothing_is_refused() -> None:
 
 
 def test_centers_are_held_until_their_time(scene_root: Path, tmp_path: Path) -> None:
-    cameras = CamerasConfig(poses="orbit", hold_centers=0.5)
+    cameras = CamerasConfig(poses="orbit", freeze_centers_until=0.5)
     trainer_of(scene_root, tmp_path / "half", cameras, nepoch=2).train()
-    trainer = trainer_of(scene_root, tmp_path / "all", replace(cameras, hold_centers=1.0), nepoch=2)
+    trainer = trainer_of(scene_root, tmp_path / "all", replace(cameras, freeze_centers_until=1.0), nepoch=2)
     trainer.train()
     moved, held = (tiny.parts_of(tmp_path / name)["CameraState"]["twists"] for name in ("half", "all"))
     assert bool((moved != 0).all()) and bool((held[:, :3] != 0).all())
@@ -153,16 +153,16 @@ def test_centers_are_held_until_their_time(scene_root: Path, tmp_path: Path) -> 
 
 
 def test_keys_of_orbits_belong_to_orbits() -> None:
-    with pytest.raises(InputError, match="hold_centers = 0.2: belongs to poses = orbit, got poses = quat"):
-        CamerasConfig(hold_centers=0.2)
-    with pytest.raises(InputError, match="hold_centers = 2: expected a fraction of the schedule, 0 to 1"):
-        CamerasConfig(poses="orbit", hold_centers=2)
+    with pytest.raises(InputError, match="freeze_centers_until = 0.2: belongs to poses = orbit, got poses = quat"):
+        CamerasConfig(freeze_centers_until=0.2)
+    with pytest.raises(InputError, match="freeze_centers_until = 2: expected a fraction of the schedule, 0 to 1"):
+        CamerasConfig(poses="orbit", freeze_centers_until=2)
     with pytest.raises(InputError, match="orbit_scale = 0.3: belongs to poses = orbit, got poses = se3"):
         CamerasConfig(poses="se3", orbit_scale=0.3)
     with pytest.raises(InputError, match="orbit_scale = 0.0: expected a factor above 0"):
         CamerasConfig(poses="orbit", orbit_scale=0.0)
     with pytest.raises(InputError, match="moments = matrix: .*expected poses = se3 or orbit"):
-        CamerasConfig(moments="matrix")
+        CamerasConfig(preconditioner="full")
     with pytest.raises(InputError, match="two numbers from 0 to below 1"):
         CamerasConfig(betas=(0.9, 1.0))
 

@@ -79,7 +79,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     root = tmp_path_factory.mktemp("ranks")
     tiny.write_scene(root / "data")
     tiny.write_conf(root / "tiny.conf")
-    (root / "recipe.conf").write_text(tiny.conf_text() + tiny.RECIPE)
+    (root / "recipe.conf").write_text(tiny.conf_text() + tiny.SCHEDULE)
     assert main(tiny.command(root, *ODD, nepoch=1, exps="grown")) == 0
     plan = [
         ("fixed", 2, ODD, []),

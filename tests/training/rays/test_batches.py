@@ -15,8 +15,8 @@ from torch.overrides import TorchFunctionMode
 
 from idr.datasets.scene_dataset import SceneDataset
 from idr.errors import InputError
-from idr.training.rays.batches import Batch, Feed
-from idr.training.schedule.checks import check_recipe
+from idr.training.rays.batches import Batch, RayBatches
+from idr.training.schedule.checks import check_schedule
 
 TOTAL = 50
 
@@ -68,10 +68,10 @@ class PublishedDataset:
 
 def feed_of(
     dataset: Any, batch_size: int = 2, num_pixels: int = 6, sampling: str = "per_image", images: int = 1
-) -> Feed:
+) -> RayBatches:
     values = config(pixel_sampling=sampling).__dict__
     values |= {"num_pixels": num_pixels, "images_per_step": images}
-    return Feed(dataset, batch_size, type(config())(**values))
+    return RayBatches(dataset, batch_size, type(config())(**values))
 
 
 def asked(dataset_class: type, epochs: Sequence[int], first_step: int = 0, **options: Any) -> list[Any]:
@@ -146,7 +146,7 @@ def test_more_pixels_than_an_image_has_takes_all() -> None:
 def test_images_that_share_a_step(num_images: int, batch_size: int, images: int, seed: int) -> None:
     """As many steps as ever; each image as often as every other; no step takes one twice."""
     together = batch_size * images
-    if together > num_images:  # refused by check_recipe
+    if together > num_images:  # refused by check_schedule
         return
     feed = feed_of(RecordingDataset(num_images), batch_size, 3 * images, images=images)
     batches = list(feed.batches(seed, 1, 0))
@@ -175,8 +175,8 @@ def test_what_images_cannot_share_is_refused() -> None:
         feed_of(RecordingDataset(5), images=0)
     conf = type(config())(**config().__dict__ | {"num_pixels": 6, "images_per_step": 3})
     with pytest.raises(InputError, match=r"images_per_step = 3 with --batch_size 2: .* than there are, 5"):
-        check_recipe(conf, RecordingDataset(5), torch.nn.Module(), None, 2)
-    check_recipe(conf, RecordingDataset(6), torch.nn.Module(), None, 2)
+        check_schedule(conf, RecordingDataset(5), torch.nn.Module(), None, 2)
+    check_schedule(conf, RecordingDataset(6), torch.nn.Module(), None, 2)
 
 
 def test_a_batch_moves_whole() -> None:

@@ -16,12 +16,12 @@ from idr.conf.files import read_block
 from idr.datasets.scene_dataset import SceneDataset
 from idr.errors import InputError
 from idr.training.config import TrainConfig
-from idr.training.rays.batches import Feed
+from idr.training.rays.batches import RayBatches
 from idr.training.rays.config import SamplerConfig
 from idr.training.rays.error_maps import GRAIN, LEAST, ErrorMaps, residuals_of
 from idr.training.rays.importance import ImportanceSampler
 from idr.training.rays.pixel_classes import FAR, INNER_BAND, INSIDE, OUTER_BAND, PLAIN, classify
-from idr.training.schedule.checks import check_recipe
+from idr.training.schedule.checks import check_schedule
 
 HEIGHT, WIDTH = 18, 22  # no multiples of the cell's side
 CONFIG = SamplerConfig(
@@ -243,7 +243,7 @@ def test_a_view_that_does_not_see_the_object_is_drawn_from_all_over() -> None:
 
 def test_the_feed_draws_what_the_sampler_draws_and_tells_it_what_came_of_it() -> None:
     values = config().__dict__ | {"num_pixels": 30, "sampler": dataclasses.replace(CONFIG, reweight=True)}
-    feed = Feed(Disc(), 2, TrainConfig(**values))
+    feed = RayBatches(Disc(), 2, TrainConfig(**values))
     (batch,) = feed.batches(0, 0, 0)
     assert batch.cells is not None and batch.cells.shape == (2, 30)
     assert batch.ground_truth["weights"].shape == (2, 30)
@@ -298,7 +298,7 @@ def test_a_data_set_that_draws_by_itself_is_refused() -> None:
     with pytest.raises(
         InputError, match=r"train\.sampler\.type = importance: Published has no sample_item; expected a data"
     ):
-        check_recipe(TrainConfig(**values), Published(), torch.nn.Module(), None)
+        check_schedule(TrainConfig(**values), Published(), torch.nn.Module(), None)
 
 
 def test_a_loss_that_takes_no_weights_is_refused(scene_root: Any, tmp_path: Any) -> None:

@@ -17,10 +17,10 @@ from idr.datasets.scene_dataset import SceneDataset
 from idr.errors import InputError
 from idr.geometry.cameras import pixel_rays
 from idr.training.config import TrainConfig
-from idr.training.rays.batches import Feed
+from idr.training.rays.batches import RayBatches
 from idr.training.rays.config import SamplerConfig
 from idr.training.rays.pyramid import sample_reduced
-from idr.training.schedule.checks import check_recipe
+from idr.training.schedule.checks import check_schedule
 from idr.training.schedule.config import PyramidSchedule, ScheduleConfig
 
 FACTORS = [2, 3, 4, 5]
@@ -120,7 +120,7 @@ def test_the_feed_follows_the_schedule(scene: SceneDataset, kind: Any) -> None:
     pyramid = PyramidSchedule((4, 2), (0.3, 0.5))
     values = config().__dict__ | {"num_pixels": 30, "schedule": ScheduleConfig(pyramid=pyramid)}
     values["sampler"] = SamplerConfig(type=kind)
-    feed = Feed(scene, 1, TrainConfig(**values), num_epochs=2)
+    feed = RayBatches(scene, 1, TrainConfig(**values), num_epochs=2)
     batches = [*feed.batches(0, 0, 0), *feed.batches(0, 1, 0)]
     remainders = [sorted({float(uv) % 1 for uv in batch.model_input["uv"].reshape(-1)}) for batch in batches]
     assert remainders == [[0.5]] * 5 + [[0.0]] * 5
@@ -163,11 +163,11 @@ def test_what_cannot_be_reduced_is_refused() -> None:
 
     large = ScheduleConfig(pyramid=PyramidSchedule((8, 2), (0.1, 0.5)))
     with pytest.raises(InputError, match=r"factors = \[8, 2\]: images of 6 x 12 pixels hold no block of"):
-        check_recipe(dataclasses.replace(config(), schedule=large), Small(), torch.nn.Module(), None)
+        check_schedule(dataclasses.replace(config(), schedule=large), Small(), torch.nn.Module(), None)
 
     class Published:
         def __len__(self) -> int:
             return 2
 
     with pytest.raises(InputError, match=r"train\.schedule\.pyramid: Published has no sample_item"):
-        check_recipe(dataclasses.replace(config(), schedule=schedule), Published(), torch.nn.Module(), None)
+        check_schedule(dataclasses.replace(config(), schedule=schedule), Published(), torch.nn.Module(), None)

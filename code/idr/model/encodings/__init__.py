@@ -7,8 +7,9 @@ from typing import Any
 
 from idr.conf.blocks import did_you_mean, read_block
 from idr.errors import InputError
-from idr.model.encodings.base import Encoding, find_encoding, restore_open_levels
+from idr.model.encodings.base import Encoding
 from idr.model.encodings.hashgrid import HashGrid, HashGridConfig
+from idr.model.encodings.levels import find_encoding
 from idr.model.encodings.sinusoids import Sinusoids, SinusoidsConfig
 from idr.model.encodings.spherical_harmonics import SphericalHarmonicsConfig
 
@@ -18,7 +19,6 @@ __all__ = [
     "find_encoding",
     "make_encoding",
     "read_view_encoding",
-    "restore_open_levels",
 ]
 
 ENCODINGS: dict[str, tuple[type[Any], Callable[[Any], Encoding]]] = {

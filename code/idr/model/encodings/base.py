@@ -6,9 +6,6 @@ N points, W numbers of a point's encoding.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
-
 from torch import Tensor, nn
 
 
@@ -33,6 +30,10 @@ class Encoding(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.open_levels = 0.0
+
+    def set_open_levels(self, levels: float) -> None:
+        """Opens this many of the levels and closes the others."""
+        self.open_levels = float(levels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Encodes points.
@@ -63,26 +64,3 @@ def level_weight(level: int, open_levels: float) -> float:
         open_levels: How many are open.
     """
     return (1 - math.cos(math.pi * min(max(open_levels - level, 0.0), 1.0))) / 2
-
-
-OPEN_LEVELS = {"open_levels": "implicit_network", "open_color_levels": "rendering_network"}
-"""What a checkpoint calls the open levels of the encoding of points in each of a model's networks."""
-
-
-def find_encoding(model: Any, network: str = "implicit_network") -> Encoding | None:
-    """Returns the encoding of points of one of a model's networks, or None where it has none."""
-    encoding = getattr(getattr(model, network, None), "encoding", None)
-    return encoding if isinstance(encoding, Encoding) else None
-
-
-def restore_open_levels(model: Any, saved: Mapping[str, Any]) -> None:
-    """Opens the levels that were open in training; those that were never trained stay closed.
-
-    Args:
-        model: Its encodings are set.
-        saved: May hold the keys of `OPEN_LEVELS`; what it lacks stays.
-    """
-    for key, network in OPEN_LEVELS.items():
-        encoding = find_encoding(model, network)
-        if encoding is not None and key in saved:
-            encoding.open_levels = float(saved[key])
