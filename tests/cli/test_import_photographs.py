@@ -240,9 +240,9 @@ WRONG = {
     ),
     "work folder taken": (foreign_work_folder, r"reconstruction_scan7 exists and holds no reconstruction"),
     "masks missing": (flags("--masks", "nowhere"), r"no folder .*nowhere"),
-    "pixel center": (flags("--pixel_center", "0"), r"--pixel_center is for cameras that are given"),
+    "pixel center": (flags("--pixel_center", "0"), r"--pixel_center is for sources with cameras"),
     "both rough": (flags("--rough_cameras", "--rough_from", "x"), r"both --rough_cameras and --rough_from"),
-    "no threads": (flags("--threads", "0"), r"--threads 0: expected a whole number of 1 or more"),
+    "no threads": (flags("--threads", "0"), r"--threads 0: expected 1 or more"),
 }
 
 

@@ -47,8 +47,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("idr.cli.train")
 
 DESCRIPTION = (
-    "Trains a surface and its appearance from masked photographs; with --train_cameras also the cameras, from "
-    "rough ones. Runs go to exps/<expname><suffix>[_<scan>]/<time>/ beside code/."
+    "Trains a surface and its appearance from masked photographs; with --train_cameras also the cameras, "
+    "from rough ones. Runs go to exps/<expname><suffix>[_<scan>]/<time>/ beside code/."
 )
 EXAMPLES = """\
   python training/exp_runner.py --conf ./confs/dtu_fixed_cameras.conf --scan_id 65

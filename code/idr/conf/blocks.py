@@ -68,7 +68,7 @@ def read_block(
             values[name] = _convert(entries[name], hints[name], f"{where}.{name}")
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise InputError(
-                f"{where}.{name}: missing; expected {_expected(hints[name])}; add it to the conf"
+                f"{where}.{name}: missing; expected {describe_type(hints[name])}; add it to the conf"
             )
     try:
         return cls(**values)
@@ -131,7 +131,7 @@ def _convert(value: Any, kind: Any, where: str) -> Any:
         if value in arguments:
             return value
         hint = did_you_mean(str(value), map(str, arguments))
-        raise InputError(f"{where}: got {_describe(value)}; expected {_expected(kind)}{hint}")
+        raise InputError(f"{where}: got {_describe(value)}; expected {describe_type(kind)}{hint}")
     if origin in (tuple, list) or kind in (tuple, list):
         return _convert_sequence(value, kind, where)
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
@@ -168,7 +168,7 @@ def _convert_sequence(value: Any, kind: Any, where: str) -> Any:
     if container is list or members[-1] is Ellipsis:
         return container(_convert(item, members[0], f"{where}[{i}]") for i, item in enumerate(value))
     if len(value) != len(members):
-        raise InputError(f"{where}: got {len(value)} values; expected {_expected(kind)}")
+        raise InputError(f"{where}: got {len(value)} values; expected {describe_type(kind)}")
     return tuple(
         _convert(item, member, f"{where}[{i}]")
         for i, (item, member) in enumerate(zip(value, members, strict=True))
@@ -217,18 +217,19 @@ _NAMES = {
 }  # fmt: skip
 
 
-def _expected(kind: Any) -> str:
+def describe_type(kind: Any) -> str:
+    """Returns the words for a type of key, such as `a list of 2: [a number, a number]`."""
     origin, members = typing.get_origin(kind), typing.get_args(kind)
     if kind in _NAMES:
         return _NAMES[kind]
     if origin in (Union, types.UnionType):
-        return " or ".join(_expected(member) for member in members)
+        return " or ".join(describe_type(member) for member in members)
     if origin is Literal:
         return "one of " + ", ".join(map(str, members))
     if origin in (tuple, list) and members:
         if origin is list or members[-1] is Ellipsis:
-            return f"a list [...], each {_expected(members[0])}"
-        return f"a list of {len(members)}: [{', '.join(_expected(member) for member in members)}]"
+            return f"a list [...], each {describe_type(members[0])}"
+        return f"a list of {len(members)}: [{', '.join(describe_type(member) for member in members)}]"
     if origin in (tuple, list) or kind in (tuple, list):
         return "a list [...]"
     return "a block { ... }"
@@ -244,4 +245,4 @@ def _describe(value: Any) -> str:
 
 
 def _mismatch(value: Any, kind: Any, where: str) -> InputError:
-    return InputError(f"{where}: got {_describe(value)}; expected {_expected(kind)}")
+    return InputError(f"{where}: got {_describe(value)}; expected {describe_type(kind)}")

@@ -13,7 +13,6 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-import idr
 from idr.errors import USER_ERRORS, InputError, TrainingStoppedError
 
 if TYPE_CHECKING:
@@ -43,6 +42,8 @@ class _Version(argparse.Action):
     """``--version``; looks the version up only when asked."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        import idr
+
         say(f"idr {idr.__version__}")
         parser.exit()
 
@@ -98,9 +99,7 @@ def add_data_root_argument(
     parser: argparse.ArgumentParser, contents: str = "<data_dir>/scan<N>", default: str = "data/ beside code/"
 ) -> None:
     """Adds ``--data_root``; `contents` and `default` are the words of its help text."""
-    parser.add_argument(
-        "--data_root", default=None, help=f"folder that holds {contents}; default: {default}"
-    )
+    parser.add_argument("--data_root", default=None, help=f"folder that holds {contents}; default: {default}")
 
 
 def add_scan_id_argument(parser: argparse.ArgumentParser) -> None:

@@ -28,8 +28,8 @@ def add_viewer_argument(parser: argparse.ArgumentParser) -> None:
         const=DEFAULT_PORT,
         default=None,
         metavar="PORT",
-        help="show the run at http://localhost:PORT while it trains, in a separate process on the CPU with one "
-        f"thread and low priority (idr[viewer]; default PORT: {DEFAULT_PORT}; 0 for any free one)",
+        help="show the run at http://localhost:PORT while it trains, in a separate process on the CPU with "
+        f"one thread and low priority (idr[viewer]; default PORT: {DEFAULT_PORT}; 0 for any free one)",
     )
 
 
