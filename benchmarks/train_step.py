@@ -135,7 +135,7 @@ class Contender:
             saved = checkpoints.load("OptimizerParameters", LATEST)
             load_optimizer(self.optimizer, saved["optimizer_state_dict"], where)
             if strategy == "accelerated" and checkpoints.has("TracerState", LATEST):
-                self.model.restore_carried_state(checkpoints.load("TracerState", LATEST))
+                self.model.load_tracer_state(checkpoints.load("TracerState", LATEST), LATEST)
             by_step = config.schedule.alpha
             self.loss.alpha = by_step.final if by_step else alpha_at(loaded.epoch, self.loss.alpha, config)
         else:

@@ -33,7 +33,7 @@ def softplus_of_beta_one(patch: Patch) -> None:
 
 
 def relu_for_softplus(patch: Patch) -> None:
-    patch.setattr(implicit_network.functional, "softplus", lambda x, beta: functional.relu(x))
+    patch.setattr(implicit_network.functional, "softplus", lambda x, *rest: functional.relu(x))
 
 
 def skip_not_divided_by_root_two(patch: Patch) -> None:
@@ -75,13 +75,13 @@ class _VAlone(WeightNormLinear):
 
 
 def last_layer_not_weight_normalized(patch: Patch) -> None:
-    forward = ImplicitNetwork._hidden
+    forward = ImplicitNetwork.hidden
 
-    def hidden(self: ImplicitNetwork, x: Tensor, by_parts: bool = False) -> Tensor:
+    def hidden(self: ImplicitNetwork, x: Tensor, activation) -> Tensor:
         self.layer(self.num_layers - 1).__class__ = _VAlone
-        return forward(self, x, by_parts)
+        return forward(self, x, activation)
 
-    patch.setattr(ImplicitNetwork, "_hidden", hidden)
+    patch.setattr(ImplicitNetwork, "hidden", hidden)
 
 
 def weight_normalized_by_one_norm_of_the_matrix(patch: Patch) -> None:

@@ -19,7 +19,7 @@ from idr.conf.files import load_conf
 from idr.errors import InputError, MissingInputError
 from idr.geometry.cameras import pose_matrix
 from idr.geometry.frames import check_frame, frame_of
-from idr.model.encodings import restore_open_levels
+from idr.model.encodings.levels import load_open_levels
 from idr.model.tracing.precision import check_model
 from idr.model.weights import load_weights
 from idr.runs.folders import CHECKPOINTS, RUNCONF, CheckpointFolder, find_run
@@ -104,7 +104,7 @@ def load_model(conf: ConfigTree, run_folder: Path, checkpoint: str, device: torc
     remedy = f"use --conf {own}" if own.is_file() else "use the conf that the run was trained with"
     load_weights(model, saved.get("model_state_dict"), where, remedy)
     if folder.has("RecipeState", name):
-        restore_open_levels(model, folder.load("RecipeState", name))
+        load_open_levels(model, folder.load("RecipeState", name), where=where)
     poses = None
     if folder.has("CamParameters", name):
         vectors = folder.load("CamParameters", name).get("pose_vecs_state_dict", {}).get("weight")

@@ -74,4 +74,4 @@ def test_published_is_not_touched_by_the_grid() -> None:
     counter = Counter(model)
     missing = camera_input(num_pixels=0)
     model(missing)
-    assert counter.points == 0 and model.carried_state() is None
+    assert counter.points == 0 and model.tracer_state() is None

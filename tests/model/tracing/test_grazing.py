@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from tests.model.exact_shapes import crossing_of
-from tests.model.tracing.compiled.test_tracer import bumpy_ball
+from tests.model.tracing.test_compiled import bumpy_ball
 from torch import Tensor
 from torch.nn import functional
 

@@ -104,8 +104,8 @@ def test_training_goes_on_as_in_float32(all_cheap: None) -> None:
             optimizer.step()
         losses.append(float(loss.detach()))
         assert outputs["rgb_values"].dtype == outputs["sdf_output"].dtype == torch.float32
-        assert model.carried_state() is not None  # the grid inside goes into checkpoints as ever
-        model.restore_carried_state(model.carried_state())
+        assert model.tracer_state() is not None  # the grid inside goes into checkpoints as ever
+        model.load_tracer_state(model.tracer_state(), "x")
     assert losses[0] != losses[1]  # the points differ within the threshold
     # Every step's values correct the grid, and the grid says where rays without a hit end.
     assert losses[0] == pytest.approx(losses[1], rel=5e-4)

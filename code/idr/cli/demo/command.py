@@ -136,9 +136,9 @@ def _plans(arguments: argparse.Namespace, device: torch.device) -> list[Plan]:
     Raises:
         InputError: A CPU would have to train hash grids without compiled loops, many times as long.
     """
-    from idr.model.kernels.numba_support import has_numba
+    from idr.model.twins import find_kernel
 
-    if not arguments.published and device.type == "cpu" and not has_numba():
+    if not arguments.published and device.type == "cpu" and find_kernel("hashgrid_numba") is None:
         raise InputError(
             "the hash grids of fast.conf want compiled loops on a CPU: pip install 'idr[fast]' (numba); or "
             "train the publication's networks with --published"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from idr.model.tracing.accelerated.tracer import AcceleratedTracer
 from idr.model.tracing.common import Rays, Tracer, TracerConfig, TraceResult
-from idr.model.tracing.compiled.tracer import CompiledTracer
+from idr.model.tracing.compiled import CompiledTracer
 from idr.model.tracing.precision import CheapTracer
 from idr.model.tracing.published import PublishedTracer
 

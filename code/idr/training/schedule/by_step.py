@@ -6,12 +6,9 @@ The published schedules, which count epochs, stand in `idr.training.schedule.by_
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from idr.errors import InputError
-from idr.model.encodings import Encoding, find_encoding
-from idr.model.encodings.base import OPEN_LEVELS
+from idr.model.encodings.levels import leveled_encoding, open_levels
 from idr.training.cameras.poses import OrbitPoses
 from idr.training.schedule.by_epoch import camera_learning_rate_at, intrinsics_learning_rate_at
 from idr.training.schedule.config import AlphaSchedule, LevelSchedule, PyramidSchedule, RateSchedule
@@ -113,8 +110,8 @@ class StepSchedule:
     def open_levels(self, epoch: int, step: int, model: Any) -> None:
         """Opens the levels of a model's encodings that a step trains."""
         for network, schedule in self.block.openings.items():
-            encoding = leveled_encoding(model, network, schedule)
-            encoding.open_levels = open_levels_in(self.time(epoch, step), encoding.levels, schedule)
+            encoding = leveled_encoding(model, network, schedule.start)
+            encoding.set_open_levels(open_levels_in(self.time(epoch, step), encoding.levels, schedule))
 
     def report(self, epoch: int, step: int, model: Any) -> dict[str, float]:
         """Returns further numbers of an epoch for ``metrics.csv``, those of its last step.
@@ -124,7 +121,7 @@ class StepSchedule:
             step: The step's number there.
             model: Its encodings tell the open levels.
         """
-        numbers: dict[str, float] = open_levels_of(model, self.block.openings)
+        numbers: dict[str, float] = open_levels(model, self.block.openings)
         if self.block.pyramid is not None:
             numbers["image_reduction"] = self.reduction(epoch, step)
         return numbers
@@ -137,30 +134,3 @@ class StepSchedule:
             rate_at = camera_learning_rate_at if is_of_poses else intrinsics_learning_rate_at
             for group in optimizer.param_groups:
                 group["lr"] = rate_at(epoch, self.config) * factor
-
-
-def open_levels_of(model: Any, networks: Iterable[str]) -> dict[str, float]:
-    """Returns the open levels of the encodings of a model's networks, by their names in checkpoints."""
-    found = {key: find_encoding(model, net) for key, net in OPEN_LEVELS.items() if net in set(networks)}
-    return {key: float(encoding.open_levels) for key, encoding in found.items() if encoding is not None}
-
-
-def leveled_encoding(model: Any, network: str, schedule: LevelSchedule) -> Encoding:
-    """Returns the encoding of one of a model's networks, which must have the levels that a conf opens.
-
-    Raises:
-        InputError: It has none, or fewer than are to be open at first.
-    """
-    encoding = find_encoding(model, network)
-    where = "levels" if network == "implicit_network" else "color_levels"
-    if encoding is None or encoding.levels == 0:
-        raise InputError(
-            f"train.schedule.{where}: the model has no encoding with levels there; set "
-            f"model.{network}.encoding.type = hashgrid, or leave the block out"
-        )
-    if schedule.start > encoding.levels:
-        raise InputError(
-            f"train.schedule.{where}.start = {schedule.start}: expected 0 to "
-            f"model.{network}.encoding.levels, {encoding.levels}"
-        )
-    return encoding

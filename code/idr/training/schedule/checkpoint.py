@@ -9,9 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from idr.model.encodings import restore_open_levels
-from idr.model.encodings.base import OPEN_LEVELS
-from idr.training.schedule.by_step import open_levels_of
+from idr.model.encodings.levels import load_open_levels, open_levels
 
 if TYPE_CHECKING:
     from idr.training.state import TrainingState
@@ -22,7 +20,7 @@ def recipe_state(state: TrainingState) -> dict[str, Any]:
     content: dict[str, Any] = {}
     if state.error_maps is not None:
         content["error_maps"] = state.error_maps.maps
-    return content | open_levels_of(state.model, state.opened_networks)
+    return content | open_levels(state.model, state.opened_networks)
 
 
 def load_recipe_state(state: TrainingState, saved: Mapping[str, Any], where: str) -> None:
@@ -35,5 +33,4 @@ def load_recipe_state(state: TrainingState, saved: Mapping[str, Any], where: str
     """
     if state.error_maps is not None:
         state.error_maps.restore(saved.get("error_maps"), where)
-    told = {key for key, network in OPEN_LEVELS.items() if network in state.opened_networks}
-    restore_open_levels(state.model, {key: saved[key] for key in told & saved.keys()})
+    load_open_levels(state.model, saved, state.opened_networks, where)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from idr.errors import InputError
+from idr.model.encodings.levels import leveled_encoding
 from idr.training.optimizers import PREFIXES
-from idr.training.schedule.by_step import leveled_encoding
 
 if TYPE_CHECKING:
     from idr.training.config import TrainConfig
@@ -40,7 +40,7 @@ def check_recipe(config: TrainConfig, dataset: Any, model: Any, loss: Any, batch
             "factors"
         )
     for network, schedule in config.schedule.openings.items():
-        leveled_encoding(model, network, schedule)
+        leveled_encoding(model, network, schedule.start)
     _check_parts(config, model)
     if config.sampler.reweight and not getattr(loss, "takes_weights", False):
         raise InputError(

@@ -247,9 +247,9 @@ def test_loading_weights_forgets_and_nothing_enters_the_state() -> None:
     network = idr_network().train()
     names = list(network.state_dict())
     network(camera_input())
-    assert network.carried_state() is not None and list(network.state_dict()) == names
+    assert network.tracer_state() is not None and list(network.state_dict()) == names
     network.load_state_dict(idr_network(1).state_dict())
-    assert network.carried_state() is None
+    assert network.tracer_state() is None
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
@@ -263,11 +263,11 @@ def test_copies_carry_a_grid_of_their_own(copied) -> None:
         step(network)
     network.zero_grad()
     other = copied(network)
-    before = network.carried_state()["age"]
+    before = network.tracer_state()["age"]
     step(other)
-    assert network.carried_state()["age"] == before
+    assert network.tracer_state()["age"] == before
     step(network)
-    assert torch.equal(network.carried_state()["values"], other.carried_state()["values"])
+    assert torch.equal(network.tracer_state()["values"], other.tracer_state()["values"])
 
 
 def test_another_precision_builds_another_grid() -> None:
@@ -275,7 +275,7 @@ def test_another_precision_builds_another_grid() -> None:
     network(camera_input())
     outputs = network.double()(camera_input(dtype=torch.float64))
     assert outputs["points"].dtype == torch.float64
-    assert network.carried_state()["values"].dtype == torch.float64
+    assert network.tracer_state()["values"].dtype == torch.float64
 
 
 # --- f and its gradient in one pass -------------------------------------------------------------------------
