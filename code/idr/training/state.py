@@ -101,9 +101,9 @@ class TrainingState:
         if self.scale_mat is not None:
             parts["TrainerState"]["scale_mat"] = self.scale_mat
         model: Any = self.model
-        carried = model.carried_state() if hasattr(model, "carried_state") else None
-        if carried is not None:
-            parts["TracerState"] = {"epoch": self.epoch, **carried}
+        tracer = model.tracer_state() if hasattr(model, "tracer_state") else None
+        if tracer is not None:
+            parts["TracerState"] = {"epoch": self.epoch, **tracer}
         recipe = recipe_state(self)
         if recipe:
             parts["RecipeState"] = {"epoch": self.epoch, **recipe}
@@ -146,8 +146,8 @@ class TrainingState:
                 log.warning("%s holds no %sParameters: that part starts anew", where, name)
         self._load_cameras(parts, where)
         model: Any = self.model
-        if "TracerState" in parts and hasattr(model, "restore_carried_state"):
-            model.restore_carried_state(parts["TracerState"])
+        if "TracerState" in parts and hasattr(model, "load_tracer_state"):
+            model.load_tracer_state(parts["TracerState"], where)
         load_recipe_state(self, parts.get("RecipeState", {}), where)
         if "TrainerState" in parts:
             if self.poses is None:

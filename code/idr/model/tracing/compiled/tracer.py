@@ -7,18 +7,15 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Hashable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from idr.errors import InputError
-from idr.geometry.spheres import SphereCrossing
 from idr.model.encodings.hashgrid import HashGrid
 from idr.model.implicit_network import SOFTPLUS_BETA, ImplicitNetwork
 from idr.model.tracing.accelerated.tracer import AcceleratedTracer
-from idr.model.tracing.common import Rays, Sdf, TracerConfig, TraceResult
+from idr.model.tracing.common import TracerConfig, TraceRequest, TraceResult
 
 log = logging.getLogger(__name__)
 
@@ -38,17 +35,9 @@ class CompiledTracer(AcceleratedTracer):
 
     Args:
         config: The block ``model.ray_tracer``.
-
-    Raises:
-        InputError: A precision is asked for that the loops do not compute in.
     """
 
     def __init__(self, config: TracerConfig) -> None:
-        if config.precision != "float32":
-            raise InputError(
-                f"model.ray_tracer.precision = {config.precision}: strategy = compiled computes in float32; "
-                "leave precision out, or take strategy = accelerated"
-            )
         super().__init__(config)
         self._network: ImplicitNetwork | None = None
         self._by_loops = False
@@ -58,19 +47,12 @@ class CompiledTracer(AcceleratedTracer):
         self._network = network
 
     @torch.no_grad()
-    def trace(
-        self,
-        sdf: Sdf,
-        rays: Rays,
-        crossing: SphereCrossing,
-        object_mask: Tensor,
-        smallest_depths: Tensor | None = None,
-        version: Hashable = None,
-    ) -> TraceResult:
+    def trace(self, request: TraceRequest) -> TraceResult:
         """Traces rays, see `Tracer.trace`."""
-        self._by_loops = smallest_depths is not None and self._can_serve(rays.origin)
+        rays, crossing, object_mask = request.rays, request.crossing, request.object_mask
+        self._by_loops = request.training and self._can_serve(rays.origin)
         if not self._by_loops:
-            return super().trace(sdf, rays, crossing, object_mask, smallest_depths, version)
+            return super().trace(request)
         from idr.model.tracing.compiled import loops as compiled_loops
 
         assert self._network is not None
@@ -85,10 +67,10 @@ class CompiledTracer(AcceleratedTracer):
         )
         return TraceResult(depth, hit, num_shaded=int((hit & object_mask).sum()))
 
-    def report(self, *seen: Tensor) -> None:
-        """Hears f at the points of a step, see `Tracer.report`; the loops have no grid to correct."""
+    def observe(self, points: Tensor, value: Tensor, hit: Tensor) -> None:
+        """Receives f at the points of a step, see `Tracer.observe`; the loops have no grid to correct."""
         if not self._by_loops:
-            super().report(*seen)
+            super().observe(points, value, hit)
 
     def _can_serve(self, points: Tensor) -> bool:
         """Whether the loops can take the network; says once if not."""
