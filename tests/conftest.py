@@ -23,4 +23,4 @@ def _process_left_as_it_was() -> Iterator[None]:
 @pytest.fixture
 def reads_cost(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tracers' code for devices on which the host has to wait for a value."""
-    monkeypatch.setattr(common, "FREE_READS", frozenset())
+    monkeypatch.setattr(common, "CPU_TYPES", frozenset())

@@ -255,14 +255,12 @@ def _build(
 ) -> tuple[Any, Any, Any, LearnablePoses | None, LearnableIntrinsics | None]:
     """Builds data set, model, loss and, if asked, poses and intrinsics, the same in every process."""
     from idr.conf.build import build_dataset, build_loss, build_model
-    from idr.model.tracing.precision import check_model
     from idr.training.cameras.intrinsics import make_cameras
     from idr.training.rays.randomness import Stream, seed_everything
 
     seed_everything(seed, Stream.WEIGHTS)
     dataset = build_dataset(conf, arguments.train_cameras, scan_id, arguments.data_root)
     model, loss = build_model(conf).to(device), build_loss(conf)
-    check_model(model, device)
     if not arguments.train_cameras:
         return dataset, model, loss, None, None
     poses, intrinsics = make_cameras(dataset, config.cameras)

@@ -21,8 +21,8 @@ from idr.model.implicit_network import ImplicitNetwork, ImplicitNetworkConfig
 from idr.model.layers import folded_weights
 from idr.model.rendering_network import RenderingNetwork, RenderingNetworkConfig
 from idr.model.sample_network import differentiable_intersection
-from idr.model.tracing import TracerConfig, TraceResult, make_tracer
-from idr.model.tracing.common import Rays, first_set
+from idr.model.tracing import TracerConfig, TraceRequest, TraceResult, make_tracer, read_tracer_config
+from idr.model.tracing.common import Rays, first_true_indices
 
 SHADING_CHUNK = 10_000
 """Points that are shaded at once in evaluation; bounds the memory of the rendering network."""
@@ -108,7 +108,7 @@ class IDRNetwork(nn.Module):
             config.feature_vector_size,
             read_block(RenderingNetworkConfig, config.rendering_network, "model.rendering_network"),
         )
-        self.tracer_config = read_block(TracerConfig, config.ray_tracer, "model.ray_tracer")
+        self.tracer_config = read_tracer_config(config.ray_tracer)
         self.object_bounding_sphere = self.tracer_config.object_bounding_sphere
         self.ray_tracer = make_tracer(self.tracer_config)
         self.ray_tracer.attach(self.implicit_network)
@@ -187,7 +187,7 @@ class IDRNetwork(nn.Module):
         fixed = points.detach()
         all_points = torch.cat((eikonal_points, fixed))  # (E, 3)
         values, grad_theta = self.implicit_network.sdf_and_gradient(all_points)
-        self.ray_tracer.report(all_points, values.detach().squeeze(1), hit)
+        self.ray_tracer.observe(all_points, values.detach().squeeze(1), hit)
         sdf_output = values[eikonal_points.shape[0] :]
         if points.requires_grad:
             normal = grad_theta[eikonal_points.shape[0] :].detach()
@@ -232,10 +232,13 @@ class IDRNetwork(nn.Module):
         crossing = ray_sphere_intersection(centers, directions, self.object_bounding_sphere)
         flat = SphereCrossing(*(x.reshape(-1) for x in (crossing.near, crossing.far, crossing.crosses)))
         rays = Rays(centers.repeat_interleave(directions.shape[1], dim=0), directions.reshape(-1, 3))
-        depths = None if draws is None else draws.depths
         with folded_weights(self.implicit_network):
             sdf = self._sdf(rays.origin)
-            return self.ray_tracer.trace(sdf, rays, flat, object_mask, depths, self._weights_version())
+            if draws is None:
+                request = TraceRequest.for_evaluation(sdf, rays, flat, self._weights_version())
+            else:
+                request = TraceRequest.for_training(sdf, rays, flat, object_mask, draws.depths)
+            return self.ray_tracer.trace(request)
 
     def _sdf(self, like: Tensor) -> Sdf:
         """Returns f with the present weights, at points like these, as the tracer evaluates it."""
@@ -248,7 +251,7 @@ class IDRNetwork(nn.Module):
 
         It is not part of ``state_dict``: checkpoints keep it in a file of its own.
         """
-        return self.ray_tracer.carried()
+        return self.ray_tracer.state()
 
     def load_tracer_state(self, state: Mapping[str, Any], where: str) -> None:
         """Restores what `tracer_state` returned, after the weights were loaded.
@@ -260,7 +263,7 @@ class IDRNetwork(nn.Module):
         Raises:
             InputError: A part is missing or has the wrong type, shape or range.
         """
-        self.ray_tracer.restore(state, next(self.parameters()))
+        self.ray_tracer.load_state(state, next(self.parameters()), where)
 
     def _weights_version(self) -> tuple[Hashable, ...]:
         """Returns a value that changes whenever f does: with its weights, their device or the open levels."""
@@ -273,7 +276,7 @@ class IDRNetwork(nn.Module):
 
 def _indices(flags: Tensor, count: int | None) -> Tensor:
     """Returns the indices of true flags; with a known count, without synchronizing with an accelerator."""
-    return flags.nonzero().squeeze(1) if count is None else first_set(flags, count)
+    return flags.nonzero().squeeze(1) if count is None else first_true_indices(flags, count)
 
 
 def _discard_tracer_state(network: nn.Module, incompatible_keys: Any) -> None:

@@ -20,7 +20,6 @@ from idr.errors import InputError, MissingInputError
 from idr.geometry.cameras import pose_matrix
 from idr.geometry.frames import check_frame, frame_of
 from idr.model.encodings.levels import load_open_levels
-from idr.model.tracing.precision import check_model
 from idr.model.weights import load_weights
 from idr.runs.folders import CHECKPOINTS, RUNCONF, CheckpointFolder, find_run
 from idr.runs.intrinsics import IntrinsicsCorrections, read_corrections
@@ -91,13 +90,11 @@ def load_model(conf: ConfigTree, run_folder: Path, checkpoint: str, device: torc
 
     Raises:
         MissingInputError: There is no such checkpoint.
-        InputError: The checkpoint is damaged, does not fit the network that the conf describes, or the device
-            lacks what the conf asks for.
+        InputError: The checkpoint is damaged or does not fit the network that the conf describes.
     """
     folder = CheckpointFolder(run_folder / CHECKPOINTS)
     name = folder.resolve(checkpoint)
     model = build_model(conf)
-    check_model(model, device)
     saved = folder.load("ModelParameters", name)
     where = f"checkpoint {name} of {run_folder}"
     own = run_folder / RUNCONF

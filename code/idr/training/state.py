@@ -101,9 +101,9 @@ class TrainingState:
         if self.scale_mat is not None:
             parts["TrainerState"]["scale_mat"] = self.scale_mat
         model: Any = self.model
-        carried = model.tracer_state() if hasattr(model, "tracer_state") else None
-        if carried is not None:
-            parts["TracerState"] = {"epoch": self.epoch, **carried}
+        tracer = model.tracer_state() if hasattr(model, "tracer_state") else None
+        if tracer is not None:
+            parts["TracerState"] = {"epoch": self.epoch, **tracer}
         recipe = recipe_state(self)
         if recipe:
             parts["RecipeState"] = {"epoch": self.epoch, **recipe}

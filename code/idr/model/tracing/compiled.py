@@ -7,16 +7,13 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Hashable
 
 import torch
 from torch import Tensor
 
-from idr.errors import InputError
-from idr.geometry.spheres import SphereCrossing
 from idr.model.implicit_network import ImplicitNetwork
 from idr.model.tracing.accelerated.tracer import AcceleratedTracer
-from idr.model.tracing.common import Rays, Sdf, TracerConfig, TraceResult
+from idr.model.tracing.common import TracerConfig, TraceRequest, TraceResult
 
 log = logging.getLogger(__name__)
 
@@ -35,17 +32,9 @@ class CompiledTracer(AcceleratedTracer):
 
     Args:
         config: The block ``model.ray_tracer``.
-
-    Raises:
-        InputError: The loops do not compute in this precision.
     """
 
     def __init__(self, config: TracerConfig) -> None:
-        if config.precision != "float32":
-            raise InputError(
-                f"model.ray_tracer.precision = {config.precision}: strategy = compiled computes in float32; "
-                "leave precision out, or take strategy = accelerated"
-            )
         super().__init__(config)
         self._network: ImplicitNetwork | None = None
         self._used_loops = False
@@ -55,23 +44,16 @@ class CompiledTracer(AcceleratedTracer):
         self._network = network
 
     @torch.no_grad()
-    def trace(
-        self,
-        sdf: Sdf,
-        rays: Rays,
-        crossing: SphereCrossing,
-        object_mask: Tensor,
-        smallest_depths: Tensor | None = None,
-        version: Hashable = None,
-    ) -> TraceResult:
+    def trace(self, request: TraceRequest) -> TraceResult:
         """Traces rays, see `Tracer.trace`."""
-        twin = self._network.twin(rays.origin) if self._network and smallest_depths is not None else None
-        first_hits = twin.first_hits if twin else None
+        rays, crossing, object_mask = request.rays, request.crossing, request.object_mask
+        twin = self._network.twin(rays.origin) if self._network is not None and request.training else None
+        first_hits = None if twin is None else twin.first_hits
         self._used_loops = first_hits is not None
         if first_hits is None:
-            if smallest_depths is not None:
-                self._explain()
-            return super().trace(sdf, rays, crossing, object_mask, smallest_depths, version)
+            if request.training:
+                self._log_reason()
+            return super().trace(request)
         _log_once("compiled loops")
         depth, hit = first_hits(
             (rays.origin, rays.direction),
@@ -83,14 +65,14 @@ class CompiledTracer(AcceleratedTracer):
         )
         return TraceResult(depth, hit, num_shaded=int((hit & object_mask).sum()))
 
-    def report(self, *seen: Tensor) -> None:
+    def observe(self, points: Tensor, value: Tensor, hit: Tensor) -> None:
         """Receives f at the points of a step, see `Tracer.observe`; the loops have no grid to correct."""
         if not self._used_loops:
-            super().report(*seen)
+            super().observe(points, value, hit)
 
-    def _explain(self) -> None:
+    def _log_reason(self) -> None:
         """Logs why there are no loops, unless they only wait for the first level to open."""
-        encoding = self._network.encoding if self._network else None
+        encoding = None if self._network is None else self._network.encoding
         if encoding is None or encoding.levels == 0 or encoding.open_levels > 0:
             _log_once(
                 "strategy accelerated: the loops need an encoding of type hashgrid, no skip layers, numba, "
