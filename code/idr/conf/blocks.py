@@ -60,7 +60,7 @@ def read_block(
             values[name] = _convert(given[name], hints[name], f"{where}.{name}")
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise InputError(
-                f"{where}.{name}: missing; expected {_expected(hints[name])}; add it to the conf"
+                f"{where}.{name}: missing; expected {describe_type(hints[name])}; add it to the conf"
             )
     try:
         return cls(**values)
@@ -107,7 +107,7 @@ def _convert(value: Any, wanted: Any, where: str) -> Any:
         if value in arguments:
             return value
         hint = did_you_mean(str(value), map(str, arguments))
-        raise InputError(f"{where}: got {_describe(value)}; expected {_expected(wanted)}{hint}")
+        raise InputError(f"{where}: got {_describe(value)}; expected {describe_type(wanted)}{hint}")
     if origin in (tuple, list) or wanted in (tuple, list):
         return _convert_sequence(value, wanted, where)
     if isinstance(wanted, type) and dataclasses.is_dataclass(wanted):
@@ -144,7 +144,7 @@ def _convert_sequence(value: Any, wanted: Any, where: str) -> Any:
     if container is list or members[-1] is Ellipsis:
         return container(_convert(item, members[0], f"{where}[{i}]") for i, item in enumerate(value))
     if len(value) != len(members):
-        raise InputError(f"{where}: got {len(value)} values; expected {_expected(wanted)}")
+        raise InputError(f"{where}: got {len(value)} values; expected {describe_type(wanted)}")
     return tuple(
         _convert(item, kind, f"{where}[{i}]")
         for i, (item, kind) in enumerate(zip(value, members, strict=True))
@@ -193,18 +193,19 @@ _NAMES = {
 }  # fmt: skip
 
 
-def _expected(wanted: Any) -> str:
+def describe_type(wanted: Any) -> str:
+    """Words what a key of a type expects, such as `a list of 2: [a number, a number]`."""
     origin, members = typing.get_origin(wanted), typing.get_args(wanted)
     if wanted in _NAMES:
         return _NAMES[wanted]
     if origin in (Union, types.UnionType):
-        return " or ".join(_expected(member) for member in members)
+        return " or ".join(describe_type(member) for member in members)
     if origin is Literal:
         return "one of " + ", ".join(map(str, members))
     if origin in (tuple, list) and members:
         if origin is list or members[-1] is Ellipsis:
-            return f"a list [...], each {_expected(members[0])}"
-        return f"a list of {len(members)}: [{', '.join(_expected(member) for member in members)}]"
+            return f"a list [...], each {describe_type(members[0])}"
+        return f"a list of {len(members)}: [{', '.join(describe_type(member) for member in members)}]"
     if origin in (tuple, list) or wanted in (tuple, list):
         return "a list [...]"
     return "a block { ... }"
@@ -220,4 +221,4 @@ def _describe(value: Any) -> str:
 
 
 def _mismatch(value: Any, wanted: Any, where: str) -> InputError:
-    return InputError(f"{where}: got {_describe(value)}; expected {_expected(wanted)}")
+    return InputError(f"{where}: got {_describe(value)}; expected {describe_type(wanted)}")
