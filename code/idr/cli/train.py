@@ -208,7 +208,6 @@ class TrainingProcess:
     def build(self, settings: Settings) -> Components:
         """Builds data set, model, loss and trained cameras, equal in every process."""
         from idr.conf.build import build_dataset, build_loss, build_model
-        from idr.model.tracing.precision import check_model
         from idr.training.cameras.intrinsics import make_cameras
         from idr.training.rays.randomness import Stream, seed_everything
         from idr.training.schedule.checks import check_schedule
@@ -217,7 +216,6 @@ class TrainingProcess:
         train_cameras = self.arguments.train_cameras
         dataset = build_dataset(settings.conf, train_cameras, settings.scan_id, self.arguments.data_root)
         model, loss = build_model(settings.conf).to(self.device), build_loss(settings.conf)
-        check_model(model, self.device)
         poses = intrinsics = None
         if train_cameras:
             poses, intrinsics = make_cameras(dataset, settings.train.cameras)

@@ -1,4 +1,4 @@
-"""Loads a checkpoint's weights into a model and explains a mismatch."""
+"""Loads a checkpoint's weights into a model, with an explanation when they do not fit."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
 def load_weights(model: nn.Module, weights: Any, where: str, remedy: str) -> None:
-    """Loads weights whose names and shapes must be the model's.
+    """Loads weights, whose names and shapes must be those of the model.
 
     Args:
         model: The model that the conf describes.
@@ -23,7 +23,7 @@ def load_weights(model: nn.Module, weights: Any, where: str, remedy: str) -> Non
         remedy: What to do about another architecture, for messages.
 
     Raises:
-        InputError: Names or shapes differ, or a weight is no dense tensor of finite floating-point numbers.
+        InputError: Names or shapes differ, or a weight is not a dense tensor of finite floating-point numbers.
     """
     if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise InputError(
@@ -54,7 +54,7 @@ def load_weights(model: nn.Module, weights: Any, where: str, remedy: str) -> Non
 
 
 def _fault(value: Tensor, own: Tensor | None) -> str:
-    """Says why a weight cannot be used in place of the model's own; an empty text if it can."""
+    """Says why a weight cannot replace the model's own; an empty text if it can."""
     if value.layout != torch.strided or value.is_meta or value.is_quantized or value.is_nested:
         return "a tensor that is sparse, quantized, nested, or without values"
     if own is not None and not own.is_floating_point():  # a user's own buffer

@@ -20,7 +20,6 @@ from idr.errors import InputError, MissingInputError
 from idr.geometry.cameras import pose_matrix
 from idr.geometry.frames import check_frame, frame_of
 from idr.model.encodings.levels import load_open_levels
-from idr.model.tracing.precision import check_model
 from idr.model.weights import load_weights
 from idr.runs.folders import CHECKPOINTS, RUNCONF, CheckpointFolder, find_run
 from idr.runs.intrinsics import IntrinsicsCorrections, read_corrections
@@ -91,20 +90,18 @@ def load_model(conf: ConfigTree, run_folder: Path, checkpoint: str, device: torc
 
     Raises:
         MissingInputError: There is no such checkpoint.
-        InputError: The checkpoint is damaged, does not fit the network that the conf describes, or the device
-            lacks what the conf asks for.
+        InputError: The checkpoint is damaged or does not fit the network that the conf describes.
     """
     folder = CheckpointFolder(run_folder / CHECKPOINTS)
     name = folder.resolve(checkpoint)
     model = build_model(conf)
-    check_model(model, device)
     saved = folder.load("ModelParameters", name)
     where = f"checkpoint {name} of {run_folder}"
     own = run_folder / RUNCONF
     remedy = f"use --conf {own}" if own.is_file() else "use the conf that the run was trained with"
     load_weights(model, saved.get("model_state_dict"), where, remedy)
     if folder.has("RecipeState", name):
-        load_open_levels(model, folder.load("RecipeState", name))
+        load_open_levels(model, folder.load("RecipeState", name), where=where)
     poses = None
     if folder.has("CamParameters", name):
         vectors = folder.load("CamParameters", name).get("pose_vecs_state_dict", {}).get("weight")

@@ -16,7 +16,7 @@ from tests.training.schedule.test_by_epoch import config
 
 from idr.conf.files import load_conf, read_block
 from idr.errors import InputError
-from idr.model.encodings import find_encoding
+from idr.model.encodings.levels import find_encoding
 from idr.training.config import TrainConfig
 from idr.training.optimizers import clip_gradients
 from idr.training.schedule.by_step import (

@@ -1,4 +1,4 @@
-"""The open levels of the encodings of a model's networks, as schedules set them and checkpoints store them."""
+"""Open levels of the encodings of a model's networks, set by schedules and stored in checkpoints."""
 
 from __future__ import annotations
 

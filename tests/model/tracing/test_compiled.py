@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from idr.errors import InputError
 from idr.geometry.spheres import SphereCrossing, ray_sphere_intersection
 from idr.model.implicit_network import ImplicitNetwork, ImplicitNetworkConfig
-from idr.model.tracing import CompiledTracer, Rays, TracerConfig, TraceResult, make_tracer
+from idr.model.tracing import CompiledTracer, Rays, TracerConfig, TraceRequest, TraceResult, make_tracer
 from idr.model.tracing.compiled import tracer as compiled_module
 
 CONFIG = TracerConfig(1.0, strategy="compiled")
@@ -51,7 +50,8 @@ def traced(network: ImplicitNetwork, inside: Tensor) -> tuple[TraceResult, Rays,
     assert isinstance(tracer, CompiledTracer)
     tracer.attach(network)
     rays, crossing = some_rays()
-    return tracer.trace(network.sdf, rays, crossing, inside, torch.rand(100)), rays, crossing
+    request = TraceRequest.for_training(network.sdf, rays, crossing, inside, torch.rand(100))
+    return tracer.trace(request), rays, crossing
 
 
 @torch.no_grad()
@@ -108,7 +108,8 @@ def test_a_camera_inside_hits_where_it_is() -> None:
     tracer.attach(network)
     rays = Rays(torch.zeros(1, 3), torch.tensor([[0.0, 0.0, 1.0]]))
     crossing = SphereCrossing(torch.zeros(1), torch.ones(1), torch.ones(1, dtype=torch.bool))
-    found = tracer.trace(network.sdf, rays, crossing, torch.ones(1, dtype=torch.bool), torch.rand(5))
+    inside = torch.ones(1, dtype=torch.bool)
+    found = tracer.trace(TraceRequest.for_training(network.sdf, rays, crossing, inside, torch.rand(5)))
     assert found.hit.all() and found.depth.item() == 0.0
 
 
@@ -148,13 +149,9 @@ def test_nothing_is_carried_and_evaluation_has_its_grid() -> None:
     tracer.attach(network)
     rays, crossing = some_rays()
     inside = torch.ones(NUM_RAYS, dtype=torch.bool)
-    trained = tracer.trace(network.sdf, rays, crossing, inside, torch.rand(100))
-    tracer.report(torch.zeros(NUM_RAYS), trained.hit)
-    assert tracer.carried() is None
-    evaluated = tracer.trace(network.sdf, rays, crossing, inside)
+    request = TraceRequest.for_training(network.sdf, rays, crossing, inside, torch.rand(100))
+    trained = tracer.trace(request)
+    tracer.observe(torch.zeros(NUM_RAYS, 3), torch.zeros(NUM_RAYS), trained.hit)
+    assert tracer.state() is None
+    evaluated = tracer.trace(TraceRequest.for_evaluation(network.sdf, rays, crossing))
     assert evaluated.value is not None and torch.equal(evaluated.hit, trained.hit)
-
-
-def test_other_precisions_are_refused() -> None:
-    with pytest.raises(InputError, match=r"precision = bf16: strategy = compiled computes in float32"):
-        make_tracer(TracerConfig(1.0, strategy="compiled", precision="bf16"))
