@@ -97,7 +97,10 @@ def test_missing_key_or_block(project, old, new, says):
         ("train.sampler.silhuette=0.1", ["train.sampler.silhuette", "did you mean silhouette?"]),
         ("train.schedule.level.start=1", ["train.schedule.level", "did you mean levels?"]),
         ("train.schedule.levels.start=1", ["train.schedule.levels: the model has no encoding with levels"]),
-        ("train.schedule.param_groups.encoding.factor=2", ["param_groups.encoding: the model has no parameters implicit"]),
+        (
+            "train.schedule.param_groups.encoding.factor=2",
+            ["param_groups.encoding: the model has no parameters implicit"],
+        ),
         ("plot.resolution=1", ["plot.resolution = 1", "expected at least 2"]),
         ("loss.alpha=0", ["loss.alpha = 0", "expected a sharpness above 0"]),
         ("loss.mask_weight=[1]", ["loss.mask_weight", "got [1] (a list)", "expected a number"]),

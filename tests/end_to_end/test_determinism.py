@@ -43,7 +43,7 @@ def test_same_seed_same_bits_another_seed_others(root: Path, tmp_path: Path, fla
     other = trained(root, tmp_path / "other", *flags, "--seed", 1)
     for name in ("0", "1", "2", "latest"):
         assert tiny.same(tiny.parts_of(first, name), tiny.parts_of(second, name))
-        assert tiny.checkpoint_bytes(first, name) == tiny.checkpoint_bytes(second, name)
+        assert tiny.checkpoint_digests(first, name) == tiny.checkpoint_digests(second, name)
         weights = [tiny.parts_of(run, name)["ModelParameters"]["model_state_dict"] for run in (first, other)]
         lin0 = [
             state["implicit_network.lin0.weight_v"] for state in weights
@@ -61,8 +61,8 @@ def test_a_seed_decides_order_and_pixels_too(root: Path, tmp_path: Path) -> None
     for seed in (0, 1):
         assert main(tiny.command(root, *again, "--seed", seed, nepoch=1, exps=str(tmp_path / "exps"))) == 0
         trained_again.append(max(run.parent.iterdir()))
-    same_seed, other_seed = (tiny.checkpoint_bytes(folder)["ModelParameters"] for folder in trained_again)
-    assert same_seed == tiny.checkpoint_bytes(run)["ModelParameters"] != other_seed
+    same_seed, other_seed = (tiny.checkpoint_digests(folder)["ModelParameters"] for folder in trained_again)
+    assert same_seed == tiny.checkpoint_digests(run)["ModelParameters"] != other_seed
 
 
 def test_two_threads_repeat_to_the_bit(root: Path, tmp_path: Path) -> None:
@@ -72,4 +72,4 @@ def test_two_threads_repeat_to_the_bit(root: Path, tmp_path: Path) -> None:
     runs = [tmp_path / "first", tmp_path / "second"]
     for run in runs:
         assert tiny.make_trainer(root, run, nepoch=2, cameras=True, batch_size=5, conf=conf).train()
-    assert tiny.checkpoint_bytes(runs[0]) == tiny.checkpoint_bytes(runs[1])
+    assert tiny.checkpoint_digests(runs[0]) == tiny.checkpoint_digests(runs[1])

@@ -10,7 +10,7 @@ import torch
 
 from idr import failures
 from idr.cli.train import main
-from idr.training.diagnostics import INSIDE_AT_SPHERE, STUCK_LOSS, share_inside_at_sphere, diagnose
+from idr.training.diagnostics import INSIDE_AT_SPHERE, STUCK_LOSS, diagnose, share_inside_at_sphere
 from tests.training import tiny
 
 

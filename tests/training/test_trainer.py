@@ -80,7 +80,7 @@ def test_checkpoints_at_their_interval_and_after_the_last_epoch(
         assert files == {f"{name}.pth" for name in (*names, "latest")}
         assert [checkpoints.load(part, name)["epoch"] for name in names] == [int(name) for name in names]
         assert checkpoints.load(part, "latest")["epoch"] == nepoch
-    assert tiny.checkpoint_bytes(tmp_path, "latest") == tiny.checkpoint_bytes(tmp_path, str(nepoch))
+    assert tiny.checkpoint_digests(tmp_path, "latest") == tiny.checkpoint_digests(tmp_path, str(nepoch))
 
 
 def test_only_the_newest_checkpoints_are_kept_if_asked(scene_root: Path, tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ def test_plots_change_no_bit(scene_root: Path, tmp_path: Path) -> None:
     conf = tiny.conf_text("plot_freq = 1")
     for name, function in (("with", plot), ("without", None)):
         tiny.make_trainer(scene_root, tmp_path / name, plot=function, conf=conf).train()
-    assert tiny.checkpoint_bytes(tmp_path / "with") == tiny.checkpoint_bytes(tmp_path / "without")
+    assert tiny.checkpoint_digests(tmp_path / "with") == tiny.checkpoint_digests(tmp_path / "without")
 
 
 def test_a_trainer_can_be_stopped_and_go_on_as_an_object(scene_root: Path, tmp_path: Path) -> None:
@@ -176,4 +176,4 @@ def test_a_trainer_can_be_stopped_and_go_on_as_an_object(scene_root: Path, tmp_p
     assert not stopped.train() and (stopped.state.epoch, stopped.state.step) == (1, 2)
     assert stopped.train()
     tiny.make_trainer(scene_root, tmp_path / "whole", nepoch=2).train()
-    assert tiny.checkpoint_bytes(tmp_path / "stopped") == tiny.checkpoint_bytes(tmp_path / "whole")
+    assert tiny.checkpoint_digests(tmp_path / "stopped") == tiny.checkpoint_digests(tmp_path / "whole")

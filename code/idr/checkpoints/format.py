@@ -47,7 +47,9 @@ def write_content(file: BinaryIO, content: Mapping[str, Any]) -> None:
     Raises:
         TypeError: It holds something else, which could not be read again without running code.
     """
-    buffer = io.BytesIO()  # torch writes past a file object, to its descriptor, and reports errors in its own way
+    buffer = (
+        io.BytesIO()
+    )  # torch writes past a file object, to its descriptor, and reports errors in its own way
     torch.save(_plain(content), buffer, _use_new_zipfile_serialization=False)
     file.write(buffer.getvalue())
 

@@ -155,7 +155,9 @@ def describe(value: Any) -> str:
     if isinstance(value, int) and abs(value) > LARGEST_FLOAT:
         return "a huge whole number"  # too long to print
     if not isinstance(value, Tensor):
-        words = repr(value) if isinstance(value, (int, float, str, bool, type(None))) else type(value).__name__
+        words = (
+            repr(value) if isinstance(value, (int, float, str, bool, type(None))) else type(value).__name__
+        )
         return words if len(words) <= 60 else f"{words[:57]}..."
     if not is_dense(value):
         how = "meta" if value.is_meta else "quantized" if value.is_quantized else "sparse or nested"

@@ -23,7 +23,8 @@ def load_weights(model: nn.Module, weights: Any, where: str, remedy: str) -> Non
         remedy: What to do about another architecture, for messages.
 
     Raises:
-        InputError: Names or shapes differ, or a weight is not a dense tensor of finite floating-point numbers.
+        InputError: Names or shapes differ, or a weight is not a dense tensor of finite floating-point
+            numbers.
     """
     if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise InputError(

@@ -35,8 +35,8 @@ class TrainConfig:
         keep_checkpoints: Number of numbered checkpoints to keep; absent for all.
         pixel_sampling: ``per_image`` draws pixels for each image; ``per_epoch`` draws one set of pixels an
             epoch for all images, as the published code does.
-        images_per_step: Images that share the `num_pixels` rays of a step (with ``--batch_size`` B: B times as
-            many images and rays). An epoch keeps its number of steps and uses each image that many times.
+        images_per_step: Images that share the `num_pixels` rays of a step (with ``--batch_size`` B: B times
+            as many images and rays). An epoch keeps its number of steps and uses each image that many times.
         max_grad_norm: Norm of the gradient of all model parameters above which it is clipped; gradients of
             cameras are scaled by the same factor. Absent: never.
         cameras: The block on trained cameras.

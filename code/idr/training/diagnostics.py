@@ -18,15 +18,16 @@ from torch import nn
 from idr.failures import FILLED_SPHERE, MASK_LOSS_STUCK, NO_SURFACE, Finding
 
 INSIDE_AT_SPHERE = "inside_at_sphere"
-"""Column of ``metrics.csv``: share of the bounding sphere that is inside the object; empty unless it exceeds `FILLED`."""
+"""Column of ``metrics.csv``: share of the bounding sphere that is inside the object; empty unless it exceeds
+`FILLED`."""
 NUM_POINTS = 256
 FILLED = 0.5
 """Share of the sphere inside the object above which the surface fills it; in a good run the share is 0."""
 WINDOW = 10
 """Epochs that are averaged and compared with as many before them."""
 STUCK_LOSS = 3e-3
-"""Mask loss that good runs fall below early: about the share of rays whose silhouette is wrong times their distance
-from it, in unit-sphere units."""
+"""Mask loss that good runs fall below early: about the share of rays whose silhouette is wrong times their
+distance from it, in unit-sphere units."""
 HARDLY_FELL = 0.97
 """Ratio of the mean mask losses of two windows above which the loss is not falling."""
 

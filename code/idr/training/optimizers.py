@@ -55,9 +55,9 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Adam:
     if names:
         groups: list[dict[str, Any]] = []
         for name, parameter in model.named_parameters():
-            group = next((g for g in names if name.startswith(PREFIXES[g])), OTHERS)
-            if not groups or groups[-1]["name"] != group:
-                groups.append({"params": [], "name": group, **_group_settings(group, config)})
+            key = next((g for g in names if name.startswith(PREFIXES[g])), OTHERS)
+            if not groups or groups[-1]["name"] != key:
+                groups.append({"params": [], "name": key, **_group_settings(key, config)})
             groups[-1]["params"].append(parameter)
         on_host = all(parameter.device.type == "cpu" for parameter in model.parameters())
         optimizer = torch.optim.Adam(groups, lr=config.learning_rate, fused=on_host or None)
@@ -88,7 +88,7 @@ def set_learning_rates(optimizer: torch.optim.Optimizer, rates: Mapping[str, flo
 
 
 def _group_settings(name: str, config: TrainConfig) -> dict[str, Any]:
-    """Returns the learning rate of a group at the start and, if the conf names the group, Adam's constants."""
+    """Returns a group's initial learning rate and, if the conf names the group, Adam's constants."""
     block = config.schedule.param_groups.named().get(name)
     if block is None:
         return {"lr": config.learning_rate}
@@ -181,7 +181,9 @@ def _is_steps(value: Any) -> bool:
 
 
 _GROUPS = Kind("a list of parameter groups", lambda value: isinstance(value, list) and bool(value))
-_PARAMS = Kind("a list of whole numbers", lambda value: isinstance(value, list) and all(map(whole().fits, value)))
+_PARAMS = Kind(
+    "a list of whole numbers", lambda value: isinstance(value, list) and all(map(whole().fits, value))
+)
 
 
 def _group_schema(own: Mapping[str, Any]) -> dict[str, Kind]:

@@ -266,9 +266,18 @@ BLOCKS = [
         r"levels\.end = 0\.2: expected no time before begin",
     ),
     ({"levels": {"strat": 4}}, r"levels\.strat: unknown key \(did you mean start\?\)"),
-    ({"param_groups": {"encodings": {}}}, r"param_groups\.encodings: unknown key \(did you mean encoding\?\)"),
-    ({"param_groups": {"encoding": {"factor": 0}}}, r"param_groups\.encoding\.factor = 0\.0: expected a factor above 0"),
-    ({"param_groups": {"encoding": {"betas": [0.9, 1]}}}, r"betas = \[0\.9, 1\.0\]: expected two numbers from 0"),
+    (
+        {"param_groups": {"encodings": {}}},
+        r"param_groups\.encodings: unknown key \(did you mean encoding\?\)",
+    ),
+    (
+        {"param_groups": {"encoding": {"factor": 0}}},
+        r"param_groups\.encoding\.factor = 0\.0: expected a factor above 0",
+    ),
+    (
+        {"param_groups": {"encoding": {"betas": [0.9, 1]}}},
+        r"betas = \[0\.9, 1\.0\]: expected two numbers from 0",
+    ),
 ]
 
 
@@ -282,7 +291,10 @@ def test_a_block_that_is_wrong_is_refused(block: dict[str, Any], message: str) -
     ("key", "message"),
     [
         ("levels.start = 1", r"the model has no encoding with levels there; set .*type = hashgrid, or leave"),
-        ("param_groups.encoding.factor = 2", r"param_groups\.encoding: the model has no parameters .*encoding\.\*; leave"),
+        (
+            "param_groups.encoding.factor = 2",
+            r"param_groups\.encoding: the model has no parameters .*encoding\.\*; leave",
+        ),
     ],
 )
 def test_a_model_without_what_the_schedule_names_is_refused(

@@ -13,11 +13,11 @@ from tests.training.schedule.test_by_epoch import config
 from tests.training.test_resume import as_published
 
 from idr.conf.files import load_conf, read_block
-from idr.model.encodings import find_encoding, restore_open_levels
 from idr.model.encodings.hashgrid import HashGrid, HashGridConfig
+from idr.model.encodings.levels import find_encoding, load_open_levels, open_levels
 from idr.runs.opened import load_model
 from idr.training.optimizers import make_optimizer
-from idr.training.schedule.by_step import StepSchedule, open_levels_of
+from idr.training.schedule.by_step import StepSchedule
 from idr.training.schedule.checks import check_schedule
 from idr.training.schedule.config import ScheduleConfig
 from idr.training.trainer import Trainer
@@ -163,12 +163,12 @@ def test_levels_and_step_sizes_of_an_encoding_for_colors() -> None:
     assert sizes["color_encoding"] == (pytest.approx(7e-4), 1) and sizes["others"] == (1e-4, 2)
 
     StepSchedule(recipe, num_epochs=4, steps_per_epoch=5).open_levels(3, 0, model)
-    kept = open_levels_of(model, recipe.schedule.openings)
+    kept = open_levels(model, recipe.schedule.openings)
     assert kept == {"open_levels": 5.0, "open_color_levels": 2.0}
-    restore_open_levels(other, kept)
-    assert open_levels_of(other, recipe.schedule.openings) == kept
-    restore_open_levels(other, {})
-    assert open_levels_of(other, ["rendering_network"]) == {"open_color_levels": 2.0}
+    load_open_levels(other, kept)
+    assert open_levels(other, recipe.schedule.openings) == kept
+    load_open_levels(other, {})
+    assert open_levels(other, ["rendering_network"]) == {"open_color_levels": 2.0}
 
 
 def test_the_sampler_adds_no_read_but_that_of_its_residuals(

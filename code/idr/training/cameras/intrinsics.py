@@ -157,9 +157,9 @@ class LearnableIntrinsics(nn.Module):
         tables, own = saved["intrinsics"], self.weights()
         if {name: table.shape for name, table in tables.items()} != {n: w.shape for n, w in own.items()}:
             raise InputError(
-                f"{where} holds trained intrinsics (CameraState.intrinsics) {_form(tables)}, the conf asks for "
-                f"{_form(own)}; continue with the block train.cameras that the run was trained with, or start "
-                "a new run"
+                f"{where} holds trained intrinsics (CameraState.intrinsics) {_form(tables)}, the conf asks "
+                f"for {_form(own)}; continue with the block train.cameras that the run was trained with, or "
+                "start a new run"
             )
         with torch.no_grad():
             for name, table in tables.items():

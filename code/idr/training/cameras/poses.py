@@ -111,7 +111,7 @@ class TwistPoses(LearnablePoses):
         return self._move(pose_matrix(self.start[indices]), self._look_up(indices))
 
     def vectors(self) -> Tensor:
-        """Returns all poses as (B, 7) quaternions and centers; exactly the initial one where a row is zero."""
+        """Returns all poses as (B, 7) quaternions and centers; the initial bits where a row is zero."""
         rows, start = self.weight.detach().double(), self.start.double()
         matrices = self._move(pose_matrix(start), rows)  # (B, 4, 4)
         moved = torch.cat((rotation_to_quaternion(matrices[:, :3, :3]), matrices[:, :3, 3]), dim=1)

@@ -3,8 +3,8 @@
 A row holds the parameters of one camera, which are strongly coupled: rotating the camera and translating it
 shift the image in almost the same way and differ only in parallax. Most of the gradient, and of its noise, is
 along their common direction. Diagonal Adam normalizes each parameter by itself, so nearly all of its step is
-along that direction, too, and the difference of the two is lost in it. Dividing by the square root of the full
-matrix of second moments makes all directions advance at the same rate.
+along that direction, too, and the difference of the two is lost in it. Dividing by the square root of the
+full matrix of second moments makes all directions advance at the same rate.
 
 C numbers of a row, b rows of a step.
 """

@@ -81,7 +81,7 @@ class TrainedCameras:
             set_learning_rates(self.intrinsics_optimizer, {OTHERS: intrinsics_rate})
 
     def inputs(self, indices: Tensor) -> dict[str, Tensor]:
-        """Returns the model's inputs ``pose``, (b, 7) or (b, 4, 4), and ``intrinsics``, (b, 4, 4), if trained."""
+        """Returns the model's ``pose``, (b, 7) or (b, 4, 4), and ``intrinsics``, (b, 4, 4), if trained."""
         inputs = {"pose": self.poses(indices)}
         if self.intrinsics is not None:
             inputs["intrinsics"] = self.intrinsics(indices)
@@ -157,8 +157,8 @@ class TrainedCameras:
         kind = saved.get("poses", LearnablePoses.kind)
         if kind != self.poses.kind:
             raise InputError(
-                f"{where} holds poses trained as {kind}, the conf says {self.poses.kind} (CameraState.poses); "
-                f"{REMEDY}"
+                f"{where} holds poses trained as {kind}, the conf says {self.poses.kind} "
+                f"(CameraState.poses); {REMEDY}"
             )
         used = PRECONDITIONERS[saved.get("moments", "each")]
         own = "full" if isinstance(self.pose_optimizer, RowAdam) else "diagonal"
@@ -171,9 +171,7 @@ class TrainedCameras:
     def _load_intrinsics(self, saved: Mapping[str, Any], where: str) -> None:
         if self.intrinsics is None or self.intrinsics_optimizer is None:
             if "intrinsics" in saved:
-                raise InputError(
-                    f"{where} holds trained intrinsics, the conf says they are fixed; {REMEDY}"
-                )
+                raise InputError(f"{where} holds trained intrinsics, the conf says they are fixed; {REMEDY}")
         elif not {"intrinsics", "given_intrinsics", "optimizer_intrinsics"} & saved.keys():
             log.warning("%s holds no trained intrinsics: they start from the given ones", where)
         else:

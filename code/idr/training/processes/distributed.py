@@ -21,8 +21,8 @@ from idr.errors import USER_ERRORS, InputError, TrainingStoppedError
 from idr.training.processes.shared_model import Outputs, SharedModel
 
 PATIENCE = timedelta(hours=1)
-"""Time a process waits for another one, which may be plotting and saving. A process that ends is noticed at once by
-its closed connections; the limit is for one that hangs."""
+"""Time a process waits for another one, which may be plotting and saving. A process that ends is noticed at
+once by its closed connections; the limit is for one that hangs."""
 
 T = TypeVar("T")
 
@@ -71,7 +71,7 @@ class OneProcess:
         return flag
 
     def wrap(self, model: nn.Module) -> Callable[[Outputs], Outputs]:
-        """Returns the model as a training step calls it: with the whole batch, for the outputs of all R rays."""
+        """Returns what a step calls with the whole batch for the model's outputs of all R rays."""
         return model
 
     def average_row_gradient(self, table: nn.Embedding, rows: Tensor) -> None:
@@ -138,8 +138,8 @@ class ProcessGroup(OneProcess):
     def average_row_gradient(self, table: nn.Embedding, rows: Tensor) -> None:
         """Averages the batch's rows over processes as a dense tensor.
 
-        Every process has all images of the batch, and so the same rows; `JoinRows` has multiplied the gradient
-        by N. The result is sparse again, so that SparseAdam leaves other images unchanged.
+        Every process has all images of the batch, and so the same rows; `JoinRows` has multiplied the
+        gradient by N. The result is sparse again, so that SparseAdam leaves other images unchanged.
         """
         if len(rows) == 0:  # all are frozen, in every process
             return

@@ -1,8 +1,8 @@
 """A model whose rays are shared by several processes.
 
-Each process traces and renders every N-th pixel of each image. The model's outputs are joined, so every process
-evaluates the loss over all rays. Loss and gradients equal those of one process up to rounding, for any loss and
-however unequal the shares are.
+Each process traces and renders every N-th pixel of each image. The model's outputs are joined, so every
+process evaluates the loss over all rays. Loss and gradients equal those of one process up to rounding, for
+any loss and however unequal the shares are.
 
 N processes, B images of a batch, P pixels an image, R = B P rays of a step, E Eikonal points.
 """
@@ -27,8 +27,8 @@ Outputs = Mapping[str, Any]
 class SharedModel:
     """A model that renders this process's share of the rays and returns the outputs of all rays.
 
-    Eikonal points and depths of the smallest-f search are drawn for the whole step, as in one process, and each
-    process uses its share of the points. A model without `tracer_config` draws by itself.
+    Eikonal points and depths of the smallest-f search are drawn for the whole step, as in one process, and
+    each process uses its share of the points. A model without `tracer_config` draws by itself.
 
     Args:
         model: The seam of `IDRNetwork`; its parameters' gradients become those of the loss over all rays.
@@ -124,8 +124,8 @@ class JoinRows(torch.autograd.Function):
     """Joins the rows of all processes; the backward pass returns the gradient of each process's own rows.
 
     DistributedDataParallel averages gradients over processes, but their sum is needed: the gradient is
-    multiplied by N. A tensor that the loss does not use gets a gradient of zeros, so that all processes average
-    the same parameters.
+    multiplied by N. A tensor that the loss does not use gets a gradient of zeros, so that all processes
+    average the same parameters.
     """
 
     @staticmethod

@@ -21,13 +21,14 @@ class SamplerConfig:
         error: Share of rays drawn in proportion to the view's error map.
         error_cell: Pixels along the side of an error map's cell.
         error_rate: Weight of a step's mean residual in a cell's running mean, 0 to 1.
-        mask_error: Residual of a ray that hits outside the mask or misses inside it; those of colors are 0 to 1.
+        mask_error: Residual of a ray that hits outside the mask or misses inside it; those of colors are 0 to
+            1.
         far_pixels: Distance in pixels from the mask beyond which pixels are far; absent, none are.
         far: Share of rays drawn from far pixels.
         reweight: False: the loss is the mean over the drawn rays, which weights pixels by their probability:
             silhouettes count more than colors, and the minimum may move. True: each ray has the weight
-            1 / (N p), p its probability, so the expected loss is the published mean over all N pixels and only
-            its variance changes. The Eikonal term is over all points in either case.
+            1 / (N p), p its probability, so the expected loss is the published mean over all N pixels and
+            only its variance changes. The Eikonal term is over all points in either case.
     """
 
     type: Literal["uniform", "importance"] = "uniform"

@@ -21,8 +21,8 @@ MIN_RESIDUAL = 1e-3
 UNSEEN = 1.0
 """Value of a cell before any of its rays was trained: the largest, so that it is drawn soon."""
 GRAIN = 1024
-"""Residuals are rounded to 1 / GRAIN. Sums of integers do not depend on their order, so maps depend neither on the
-number of threads nor, but for rare ties, on the number of processes."""
+"""Residuals are rounded to 1 / GRAIN. Sums of integers do not depend on their order, so maps depend neither
+on the number of threads nor, but for rare ties, on the number of processes."""
 
 
 class ErrorMaps:
@@ -74,7 +74,8 @@ class ErrorMaps:
         return {"error_maps": self.maps}
 
     def load_state(self, saved: Mapping[str, Any], where: str) -> None:
-        """Loads what `state` returned; without maps, or with those of other views or cells, warns and starts anew.
+        """Loads what `state` returned; without maps, or with those of other views or cells, warns and starts
+        anew.
 
         Args:
             saved: What `state` returned, and possibly other keys.

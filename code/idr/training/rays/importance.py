@@ -103,7 +103,7 @@ class ImportanceSampler:
         return by_kind[classes.kinds[pixels].long()] + in_cell / self._masses(view, factor).sum()
 
     def shares(self, classes: PixelClasses) -> Tensor:
-        """Returns the shares, (5,) float64, of near, band, object, far and error; 0 for kinds without pixels."""
+        """Returns the shares, (5,) float64, of near, band, object, far, error; 0 for kinds without pixels."""
         configured = (self.config.silhouette, self.config.inside, self.config.far)
         special = [
             share if classes.place(kinds)[1] else 0.0
@@ -115,7 +115,7 @@ class ImportanceSampler:
         return torch.tensor(shares, dtype=torch.float64)
 
     def classes(self, view: int, factor: int) -> PixelClasses:
-        """Returns the classes of a view's pixels; they are cached, 5 bytes a pixel, until the factor changes."""
+        """Returns the classes of a view's pixels, cached (5 bytes a pixel) until the factor changes."""
         if factor != self._classes_factor:
             self._classes, self._classes_factor = {}, factor
         if view not in self._classes:

@@ -78,7 +78,7 @@ def camera_learning_rate_at(epoch: int, config: TrainConfig) -> float:
 
 
 def intrinsics_learning_rate_at(epoch: int, config: TrainConfig) -> float:
-    """Returns the intrinsics' learning rate in an epoch: their own, with the poses' warm-up and milestones."""
+    """Returns the intrinsics' learning rate in an epoch, with the poses' warm-up and milestones."""
     poses = camera_learning_rate_at(epoch, config)
     own = config.cameras.learning_rate_intrinsics
     return poses if own is None or not config.learning_rate_cam else poses * own / config.learning_rate_cam
