@@ -96,7 +96,10 @@ def test_missing_key_or_block(project, old, new, says):
         ("train.sampler.type=importence", ["train.sampler.type", "did you mean importance?"]),
         ("train.sampler.silhuette=0.1", ["train.sampler.silhuette", "did you mean silhouette?"]),
         ("train.schedule.level.start=1", ["train.schedule.level", "did you mean levels?"]),
-        ("train.schedule.levels.start=1", ["train.schedule.levels: the model has no encoding with levels"]),
+        (
+            "train.schedule.levels.start=1",
+            ["train.schedule.levels: model.implicit_network has no encoding with levels"],
+        ),
         (
             "train.schedule.param_groups.encoding.factor=2",
             ["param_groups.encoding: the model has no parameters implicit"],

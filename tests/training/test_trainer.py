@@ -22,13 +22,12 @@ class Diary:
         diary = self
 
         class Loss(tiny.WatchedLoss):
-            alpha = property(lambda self: self.inner.alpha, lambda self, value: diary.write("alpha"))
+            alpha = property(lambda self: self.inner.alpha, lambda self, value: diary.write("settings"))
 
         trainer.loss = Loss(trainer.loss, lambda _: self.write("train"))
         for owner, name, entry in (
             (trainer.checkpoints, "save", "checkpoint"),
             (trainer.dataset, "sample_item", "draw"),
-            (type(trainer.state.scheduler), "step", "scheduler"),
         ):
             monkeypatch.setattr(owner, name, self.noting(entry, getattr(owner, name)))
 
@@ -56,12 +55,9 @@ def test_order_within_an_epoch(scene_root: Path, tmp_path: Path, monkeypatch: py
     diary = Diary(trainer, monkeypatch)
     diary.entries = entries
     trainer.train()
-    steps = ["draw", "train", "draw", "train"]  # five images: a batch of three, then one of two
+    steps = ["draw", "settings", "train"] * 2  # five images: a batch of three, then one of two
     assert [entry for entry, _ in groupby(entries)] == [
-        "alpha", "checkpoint", "plot 0", *steps, "scheduler",
-        "alpha", *steps, "scheduler",
-        "alpha", "checkpoint", "plot 2", *steps, "scheduler",
-        "checkpoint",
+        "checkpoint", "plot 0", *steps, *steps, "checkpoint", "plot 2", *steps, "checkpoint"
     ]  # fmt: skip
 
 

@@ -165,9 +165,9 @@ def load_optimizer(optimizer: torch.optim.Optimizer, saved: Any, where: str, nam
     optimizer.load_state_dict({"state": slots, "param_groups": own})
 
 
-def _form(groups: list[dict[str, Any]]) -> list[tuple[str | None, int]]:
-    """Names and sizes of parameter groups."""
-    return [(group.get("name"), len(group["params"])) for group in groups]
+def _form(groups: list[dict[str, Any]]) -> list[tuple[str, int]]:
+    """Names and sizes of parameter groups; names of earlier versions count as the present ones."""
+    return [(str(group.get("name")).replace("colour", "color"), len(group["params"])) for group in groups]
 
 
 def _is_pair(value: Any) -> bool:

@@ -136,8 +136,8 @@ class TrainingState:
         if step >= steps_per_epoch:
             raise InputError(
                 f"{where}, TrainerState.step: got {step}; expected 0 to {steps_per_epoch - 1}, as an epoch "
-                f"of this scene has {steps_per_epoch} steps; continue with the scene and dataset.holdout of the "
-                "run, or from a checkpoint between epochs"
+                f"of this scene has {steps_per_epoch} steps; continue with the scene and dataset.holdout of "
+                "the run, or from a checkpoint between epochs"
             )
         self.step = step
         if "averages" in saved:

@@ -1,9 +1,16 @@
-"""The rule that ends training before its last epoch: a time limit or a target quality."""
+"""What ends training before its last epoch: a time limit, a target quality, or a signal."""
 
 from __future__ import annotations
 
+import logging
 import math
+import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+log = logging.getLogger(__name__)
 
 
 class StopRule:
@@ -46,3 +53,35 @@ class StopRule:
         if self._reached is not None:
             return f"the last epoch's PSNR, {self._reached:.2f} dB, passed --target_psnr {self.target_psnr:g}"
         return f"--max_minutes {self.max_minutes:g} are over"
+
+
+class StopSignals:
+    """Turns the first Ctrl-C or termination into a request to stop; a second one stops at once.
+
+    Attributes:
+        received: Whether a signal came.
+    """
+
+    received = False
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Handles signals in the context."""
+        self.received = False
+        previous = {}
+        try:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                previous[number] = signal.signal(number, self._receive)
+        except ValueError:  # only the main thread can handle signals
+            pass
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self.received:
+            raise KeyboardInterrupt
+        self.received = True
+        log.warning("stopping after this step; once more to stop without saving")

@@ -7,13 +7,10 @@ from __future__ import annotations
 
 import logging
 import math
-import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -38,7 +35,7 @@ from idr.training.schedule.by_step import make_schedule
 from idr.training.schedule.checks import check_schedule
 from idr.training.schedule.settings import StepSettings
 from idr.training.state import TrainingState
-from idr.training.stopping import StopRule
+from idr.training.stopping import StopRule, StopSignals
 
 log = logging.getLogger(__name__)
 
@@ -125,7 +122,7 @@ class Trainer:
         self._open_levels(self.settings)
         self.checkpoints = CheckpointFolder(outputs.run / "checkpoints")
         self._seconds = 0.0  # spent in training steps, before and after interruptions
-        self._stop_signal: int | None = None
+        self._signals = StopSignals()
         self._saved_at: tuple[int, int] | None = None
 
     def resume(self, source: CheckpointFolder, name: str, keep_seed: bool) -> None:
@@ -176,8 +173,7 @@ class Trainer:
         line = ProgressLine(self.num_epochs, self.rays.steps_per_epoch, self.stop.seconds_left)
         if self.outputs.tensorboard is not None:
             self.outputs.tensorboard.open(self.outputs.run / "tensorboard", state.epoch)
-        self._stop_signal = None
-        with self._signals(), self.group.reporting_lost_processes():
+        with self._signals.watched(), self.group.reporting_lost_processes():
             while state.epoch < self.num_epochs:
                 epoch = state.epoch
                 if state.step == 0:
@@ -191,7 +187,7 @@ class Trainer:
                 if self._must_stop():
                     break
             self.save()
-            self.interrupted = self.group.any(self._stop_signal is not None)
+            self.interrupted = self.group.any(self._signals.received)
         return state.epoch >= self.num_epochs
 
     def _begin_epoch(self, epoch: int) -> None:
@@ -328,26 +324,4 @@ class Trainer:
 
     def _must_stop(self) -> bool:
         """Whether any process got a signal or met the stop rule: all stop after the same step."""
-        return self.group.any(self._stop_signal is not None or self.stop.is_met)
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Turns the first Ctrl-C or termination into a stop after the step; a second one stops at once."""
-
-        def request_stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-            if self._stop_signal is not None:
-                raise KeyboardInterrupt
-            self._stop_signal = number
-            log.warning("stopping after this step; once more to stop without saving")
-
-        previous = {}
-        try:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                previous[number] = signal.signal(number, request_stop)
-        except ValueError:  # not in the main thread, where alone signals can be handled
-            pass
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
+        return self.group.any(self._signals.received or self.stop.is_met)

@@ -20,6 +20,7 @@ from idr.training.config import TrainConfig
 from idr.training.rays.batches import RayBatches
 from idr.training.rays.config import SamplerConfig
 from idr.training.rays.pyramid import sample_reduced
+from idr.training.schedule.by_step import make_schedule
 from idr.training.schedule.checks import check_schedule
 from idr.training.schedule.config import PyramidSchedule, ScheduleConfig
 
@@ -115,13 +116,18 @@ def test_what_else_a_pixel_has_is_reduced_too() -> None:
 
 
 @pytest.mark.parametrize("kind", ["uniform", "importance"])
-def test_the_feed_follows_the_schedule(scene: SceneDataset, kind: Any) -> None:
+def test_batches_are_reduced_as_the_schedule_says(scene: SceneDataset, kind: Any) -> None:
     """Five steps an epoch, two epochs: by 4 for three steps, by 2 for two, then as they are."""
     pyramid = PyramidSchedule((4, 2), (0.3, 0.5))
     values = config().__dict__ | {"num_pixels": 30, "schedule": ScheduleConfig(pyramid=pyramid)}
     values["sampler"] = SamplerConfig(type=kind)
-    feed = RayBatches(scene, 1, TrainConfig(**values), num_epochs=2)
-    batches = [*feed.batches(0, 0, 0), *feed.batches(0, 1, 0)]
+    conf = TrainConfig(**values)
+    rays, schedule = RayBatches(scene, 1, conf), make_schedule(conf, 2, 5, 50.0, None)
+    batches = [
+        batch
+        for epoch in (0, 1)
+        for batch in rays.batches(0, epoch, 0, lambda step, e=epoch: schedule.at(e, step).image_reduction)  # type: ignore[misc]
+    ]
     remainders = [sorted({float(uv) % 1 for uv in batch.model_input["uv"].reshape(-1)}) for batch in batches]
     assert remainders == [[0.5]] * 5 + [[0.0]] * 5
     counts = [batch.model_input["uv"].shape[1] for batch in batches]

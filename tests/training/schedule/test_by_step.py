@@ -19,6 +19,7 @@ from idr.errors import InputError
 from idr.model.encodings.levels import find_encoding
 from idr.training.config import TrainConfig
 from idr.training.optimizers import clip_gradients
+from idr.training.schedule.by_epoch import EpochSchedule
 from idr.training.schedule.by_step import (
     StepSchedule,
     alpha_in,
@@ -86,11 +87,12 @@ def test_reductions_take_turns() -> None:
 
 
 def test_time_runs_over_all_epochs_or_over_the_steps_given() -> None:
-    whole = StepSchedule(config(), num_epochs=4, steps_per_epoch=5)
+    whole = StepSchedule(EpochSchedule(config(), 50.0), num_epochs=4, steps_per_epoch=5)
     assert [whole.time(*place) for place in ((0, 0), (1, 0), (3, 4), (4, 0), (9, 0))] == [
         0, 0.25, 0.95, 1, 1,
     ]  # fmt: skip
-    short = StepSchedule(config(schedule=ScheduleConfig(steps=8)), num_epochs=4, steps_per_epoch=5)
+    milestones = EpochSchedule(config(schedule=ScheduleConfig(steps=8)), 50.0)
+    short = StepSchedule(milestones, num_epochs=4, steps_per_epoch=5)
     assert [short.time(*place) for place in ((0, 4), (1, 3), (2, 0))] == [0.5, 1, 1]
 
 
@@ -258,7 +260,10 @@ BLOCKS = [
     ({"learning_rates": {}}, r"learning_rates: unknown key \(did you mean learning_rate\?\)"),
     ({"learning_rate": {"decay": "cosin"}}, r"learning_rate\.decay: got 'cosin'.*did you mean cosine\?"),
     ({"learning_rate": {"warmup": 2}}, r"learning_rate\.warmup = 2\.0: expected a fraction of the schedule"),
-    ({"learning_rate": {"decay": "exponential", "final": 0}}, r"final = 0: an exponential never gets there"),
+    (
+        {"learning_rate": {"decay": "exponential", "final": 0}},
+        r"final = 0: an exponential decay never reaches it",
+    ),
     ({"alpha": {}}, r"alpha\.final: missing; expected a number"),
     ({"alpha": {"final": 0}}, r"alpha\.final = 0\.0: expected a sharpness above 0"),
     (
@@ -290,7 +295,10 @@ def test_a_block_that_is_wrong_is_refused(block: dict[str, Any], message: str) -
 @pytest.mark.parametrize(
     ("key", "message"),
     [
-        ("levels.start = 1", r"the model has no encoding with levels there; set .*type = hashgrid, or leave"),
+        (
+            "levels.start = 1",
+            r"model\.implicit_network has no encoding with levels; set .*type = hashgrid, or remove",
+        ),
         (
             "param_groups.encoding.factor = 2",
             r"param_groups\.encoding: the model has no parameters .*encoding\.\*; leave",

@@ -17,7 +17,7 @@ from idr.model.encodings.hashgrid import HashGrid, HashGridConfig
 from idr.model.encodings.levels import find_encoding, load_open_levels, open_levels
 from idr.runs.opened import load_model
 from idr.training.optimizers import make_optimizer
-from idr.training.schedule.by_step import StepSchedule
+from idr.training.schedule.by_step import make_schedule
 from idr.training.schedule.checks import check_schedule
 from idr.training.schedule.config import ScheduleConfig
 from idr.training.trainer import Trainer
@@ -80,7 +80,7 @@ def test_a_published_optimizer_is_taken_over_by_parts(scene_root: Path, tmp_path
     first.train()
     parts = as_published(tiny.parts_of(tmp_path / "first"))
     trainer = tiny.make_trainer(scene_root, tmp_path / "next", conf=WITH_RECIPE)
-    trainer.state.load_parts(parts, "theirs", keep_seed=False)
+    trainer.state.load_parts(parts, "theirs")
     before, after = slots(first), slots(trainer)
     assert all(torch.equal(before[name]["exp_avg"], after[name]["exp_avg"]) for name in before)
 
@@ -162,7 +162,9 @@ def test_levels_and_step_sizes_of_an_encoding_for_colors() -> None:
     assert sizes["encoding"] == (pytest.approx(3e-4), 1)
     assert sizes["color_encoding"] == (pytest.approx(7e-4), 1) and sizes["others"] == (1e-4, 2)
 
-    StepSchedule(recipe, num_epochs=4, steps_per_epoch=5).open_levels(3, 0, model)
+    settings = make_schedule(recipe, 4, 5, 50.0, model).at(3, 0)
+    for network, levels in settings.open_levels.items():
+        find_encoding(model, network).set_open_levels(levels)  # type: ignore[union-attr]
     kept = open_levels(model, recipe.schedule.openings)
     assert kept == {"open_levels": 5.0, "open_color_levels": 2.0}
     load_open_levels(other, kept)
@@ -181,7 +183,7 @@ def test_the_sampler_adds_no_read_but_that_of_its_residuals(
     outputs = trainer.model(dict(batch.model_input))
     taken: list[torch.Tensor] = []
     maps = trainer.rays.error_maps
-    monkeypatch.setattr(maps, "take", lambda cells, residuals: taken.append(residuals))
+    monkeypatch.setattr(maps, "update", lambda cells, residuals: taken.append(residuals))
     with ReadCounter() as counter:
         trainer.rays.update_errors(batch, outputs)
     assert counter.places == [] and taken[0].shape == (outputs["points"].shape[0],)

@@ -74,8 +74,7 @@ class ErrorMaps:
         return {"error_maps": self.maps}
 
     def load_state(self, saved: Mapping[str, Any], where: str) -> None:
-        """Loads what `state` returned; without maps, or with those of other views or cells, warns and starts
-        anew.
+        """Loads what `state` returned; maps that are missing or of other views or cells start anew.
 
         Args:
             saved: What `state` returned, and possibly other keys.
