@@ -43,7 +43,11 @@ UNTIMED = "minutes"
 """The column of ``metrics.csv`` that no two runs share."""
 SUFFIX = "_same_bits"
 """Of the runs' names."""
-RENAMED = {"open_colour_levels": "open_color_levels", "colour_encoding": "color_encoding"}
+RENAMED = {
+    "open_colour_levels": "open_color_levels",
+    "colour_encoding": "color_encoding",
+    "camera_centre": "camera_center",
+}
 """Keys and names in checkpoints and columns of ``metrics.csv``, old name to new."""
 
 

@@ -97,8 +97,15 @@ def real(least: float = -math.inf, most: float = math.inf) -> Kind:
     return Kind(f"a number, {_range(least, most)}", fits)
 
 
+def flag() -> Kind:
+    """Returns the kind of a bool, or None for a default."""
+    return Kind("true, false or nothing", lambda value: value is None or isinstance(value, bool))
+
+
 def text(*choices: str) -> Kind:
-    """Returns the kind of a text that is one of several."""
+    """Returns the kind of a text, one of several or any."""
+    if not choices:
+        return Kind("a text", lambda value: isinstance(value, str))
     return Kind(f"one of {', '.join(choices)}", lambda value: isinstance(value, str) and value in choices)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from idr.checkpoints.schema import (
     Kind,
     check,
+    flag,
     is_dense,
     is_number,
     misfit,
@@ -19,6 +20,7 @@ from idr.checkpoints.schema import (
     real,
     table,
     tensor,
+    text,
     whole,
 )
 from idr.errors import InputError
@@ -195,7 +197,9 @@ def _group_schema(own: Mapping[str, Any]) -> dict[str, Kind]:
         if isinstance(value, tuple):
             schema[key] = optional(Kind("two numbers from 0 to 1", _is_pair))
         elif isinstance(value, bool) or value is None:
-            schema[key] = optional(Kind("true, false or nothing", lambda x: x is None or isinstance(x, bool)))
+            schema[key] = optional(flag())
+        elif isinstance(value, str):
+            schema[key] = optional(text())
         elif is_number(value):
             schema[key] = optional(real(0))
     return schema

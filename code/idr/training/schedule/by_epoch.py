@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from idr.checkpoints.schema import Kind, check, optional, real, table, whole
+from idr.checkpoints.schema import Kind, check, flag, optional, real, table, whole
 from idr.training.config import TrainConfig
 from idr.training.optimizers import initial_rates
 from idr.training.schedule.settings import StepSettings
@@ -115,6 +115,8 @@ _SCHEDULER_STATE = {
     "last_epoch": whole(),
     "_step_count": optional(whole()),
     "_last_lr": optional(Kind("a list of numbers of at least 0", _is_rates)),
+    "_is_initial": optional(flag()),
+    "_get_lr_called_within_step": optional(flag()),
 }
 
 
