@@ -41,7 +41,7 @@ TABLE: dict[str, set[str]] = {
     "model": {"conf", "fields", "geometry"},
     "datasets": {"conf", "geometry"},
     "training": {"checkpoints", "geometry", "model"},
-    "model.kernels": {"model"},
+    "model.kernels": {"fields", "geometry", "model"},
     "runs": {"checkpoints", "conf", "geometry", "meshing", "model", "rendering"},
     "pictures": {"geometry", "meshing", "rendering"},
     "evaluation": {"datasets", "geometry", "meshing", "pictures", "rendering", "runs"},

@@ -208,7 +208,7 @@ def test_mask_loss_moves_cameras() -> None:
 def test_a_bound_on_the_slope_changes_derivatives_and_no_value() -> None:
     outputs, gradients = [], []
     for bound in (0.0, 1e-9, 1.0):
-        network = idr_network(smallest_slope=bound).double().train()
+        network = idr_network(min_abs_cos=bound).double().train()
         draws = draw_step(
             40, network.tracer_config, torch.zeros(0).double(), torch.Generator().manual_seed(3)
         )
@@ -219,8 +219,8 @@ def test_a_bound_on_the_slope_changes_derivatives_and_no_value() -> None:
     assert torch.equal(outputs[0], outputs[2])
     assert torch.equal(gradients[0], gradients[1])  # no ray is that near to a tangent
     assert not torch.allclose(gradients[0], gradients[2], rtol=0.01)
-    with pytest.raises(InputError, match="model.smallest_slope = 2.0: expected a cosine, 0 to 1"):
-        idr_network(smallest_slope=2.0)
+    with pytest.raises(InputError, match="model.min_abs_cos = 2.0: expected a cosine, 0 to 1"):
+        idr_network(min_abs_cos=2.0)
 
 
 def test_eikonal_loss_does_not_move_cameras() -> None:

@@ -125,7 +125,7 @@ def test_a_bound_on_the_slope_holds_grazing_rays_and_leaves_the_others() -> None
     slopes = normal[:, 2]  # -0.058 and -0.87
     for bound, expected in ((0.0, slopes), (0.2, torch.stack((-torch.tensor(0.2).double(), slopes[1])))):
         sdf = torch.zeros(2, 1, dtype=DOUBLE, requires_grad=True)
-        points = differentiable_intersection(center, direction, depth, sdf, normal, smallest_slope=bound)
+        points = differentiable_intersection(center, direction, depth, sdf, normal, min_abs_cos=bound)
         (by_sdf,) = torch.autograd.grad(points[:, 2].sum(), sdf)
         assert torch.allclose(by_sdf.squeeze(1), -1 / expected)
 

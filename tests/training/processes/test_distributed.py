@@ -79,7 +79,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     root = tmp_path_factory.mktemp("ranks")
     tiny.write_scene(root / "data")
     tiny.write_conf(root / "tiny.conf")
-    (root / "recipe.conf").write_text(tiny.conf_text() + tiny.RECIPE)
+    (root / "recipe.conf").write_text(tiny.conf_text() + tiny.SCHEDULE)
     assert main(tiny.command(root, *ODD, nepoch=1, exps="grown")) == 0
     plan = [
         ("fixed", 2, ODD, []),
@@ -201,8 +201,8 @@ def test_the_comparison_sees_other_training(ran: Ran, alone: Path) -> None:
 
 
 def test_stopped_and_continued_gives_the_same_bits(ran: Ran) -> None:
-    assert tiny.checkpoint_bytes(ran.run("parts")) == tiny.checkpoint_bytes(ran.run("cameras"))
-    assert len(tiny.checkpoint_bytes(ran.run("parts"))) == 7  # five of the published kinds, and two of ours
+    assert tiny.checkpoint_digests(ran.run("parts")) == tiny.checkpoint_digests(ran.run("cameras"))
+    assert len(tiny.checkpoint_digests(ran.run("parts"))) == 7  # five of the published kinds, and two of ours
 
 
 def test_one_process_goes_on_as_two(ran: Ran, alone: Path) -> None:

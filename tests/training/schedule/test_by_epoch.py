@@ -76,7 +76,10 @@ def trained_rates(
         trainer.loss = tiny.WatchedLoss(
             inner,
             lambda _, inner=inner, state=trainer.state: used.append(  # type: ignore[misc]
-                (inner.alpha, *(o.param_groups[0]["lr"] for o in (state.optimizer, state.optimizer_cam)))
+                (
+                    inner.alpha,
+                    *(o.param_groups[0]["lr"] for o in (state.optimizer, state.cameras.pose_optimizer)),
+                )
             ),
         )
         if trainer.checkpoints.names():

@@ -16,9 +16,10 @@ from tests.training.schedule.test_by_epoch import config
 
 from idr.conf.files import load_conf, read_block
 from idr.errors import InputError
-from idr.model.encodings import find_encoding
+from idr.model.encodings.levels import find_encoding
 from idr.training.config import TrainConfig
-from idr.training.optimizers import shorten_gradients
+from idr.training.optimizers import clip_gradients
+from idr.training.schedule.by_epoch import EpochSchedule
 from idr.training.schedule.by_step import (
     StepSchedule,
     alpha_in,
@@ -86,16 +87,17 @@ def test_reductions_take_turns() -> None:
 
 
 def test_time_runs_over_all_epochs_or_over_the_steps_given() -> None:
-    whole = StepSchedule(config(), num_epochs=4, steps_per_epoch=5)
+    whole = StepSchedule(EpochSchedule(config(), 50.0), num_epochs=4, steps_per_epoch=5)
     assert [whole.time(*place) for place in ((0, 0), (1, 0), (3, 4), (4, 0), (9, 0))] == [
         0, 0.25, 0.95, 1, 1,
     ]  # fmt: skip
-    short = StepSchedule(config(schedule=ScheduleConfig(steps=8)), num_epochs=4, steps_per_epoch=5)
+    milestones = EpochSchedule(config(schedule=ScheduleConfig(steps=8)), 50.0)
+    short = StepSchedule(milestones, num_epochs=4, steps_per_epoch=5)
     assert [short.time(*place) for place in ((0, 4), (1, 3), (2, 0))] == [0.5, 1, 1]
 
 
 def recipe() -> str:
-    return tiny.conf_text("checkpoint_freq = 100, cam_warmup_epochs = 1") + tiny.RECIPE
+    return tiny.conf_text("checkpoint_freq = 100, cam_warmup_epochs = 1") + tiny.SCHEDULE
 
 
 def followed(root: Path, run: Path, stops: tuple[int, ...], nepoch: int) -> list[tuple[Any, ...]]:
@@ -109,7 +111,7 @@ def followed(root: Path, run: Path, stops: tuple[int, ...], nepoch: int) -> list
 
         def look(call: int, inner: Any = inner, state: Any = state, stop: Any = stop) -> None:
             rates = [group["lr"] for group in state.optimizer.param_groups]
-            camera = state.optimizer_cam.param_groups[0]["lr"]
+            camera = state.cameras.pose_optimizer.param_groups[0]["lr"]
             seen.append((inner.alpha, find_encoding(state.model).open_levels, *rates, camera))
             if call == stop:
                 tiny.press_ctrl_c()
@@ -157,7 +159,7 @@ def test_parts_have_adams_constants_of_their_own(scene_root: Path, tmp_path: Pat
 
 
 def test_colors_encoding_is_a_part_of_its_own(scene_root: Path, tmp_path: Path) -> None:
-    conf = tiny.conf_text("schedule.parts { color_encoding.factor = 5, rendering_network.factor = 2 }")
+    conf = tiny.conf_text("schedule.param_groups { color_encoding.factor = 5, rendering_network.factor = 2 }")
     conf += tiny.GRID + "\nmodel.rendering_network.encoding { type = hashgrid, levels = 1, log2_table = 6 }\n"
     trainer = tiny.make_trainer(scene_root, tmp_path, conf=conf)
     names = {id(parameter): name for name, parameter in trainer.state.model.named_parameters()}
@@ -175,7 +177,7 @@ def test_colors_encoding_is_a_part_of_its_own(scene_root: Path, tmp_path: Path) 
 
 def test_fused_adam_takes_the_same_steps(scene_root: Path, tmp_path: Path) -> None:
     """In parts it runs fused; against torch's plain loop over parameters."""
-    conf = tiny.conf_text("schedule.parts.rendering_network.factor = 0.5")
+    conf = tiny.conf_text("schedule.param_groups.rendering_network.factor = 0.5")
     trainer = tiny.make_trainer(scene_root, tmp_path, conf=conf)
     fused = trainer.state.optimizer
     pairs = [
@@ -197,7 +199,7 @@ def test_fused_adam_takes_the_same_steps(scene_root: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("length", [0.5, 7.0])
-def test_longest_gradient(scene_root: Path, tmp_path: Path, length: float) -> None:
+def test_max_grad_norm(scene_root: Path, tmp_path: Path, length: float) -> None:
     """Against a norm and a factor by hand; sparse gradients of cameras follow the model's."""
     trainer = tiny.make_trainer(scene_root, tmp_path, cameras=True)
     model, poses = trainer.state.model, trainer.state.poses
@@ -211,7 +213,7 @@ def test_longest_gradient(scene_root: Path, tmp_path: Path, length: float) -> No
     poses(torch.tensor([1, 3])).sum().backward()
     (table,) = poses.parameters()
     before = [p.grad.clone() for p in model.parameters()]  # type: ignore[union-attr]
-    shorten_gradients(model, [poses], 1.0)
+    clip_gradients(model, [poses], 1.0)
     factor = min(1.0 / length, 1.0)
     for parameter, grad in zip(model.parameters(), before, strict=True):
         assert torch.allclose(parameter.grad, factor * grad, rtol=1e-4)  # type: ignore[arg-type]
@@ -223,7 +225,7 @@ def test_longest_gradient(scene_root: Path, tmp_path: Path, length: float) -> No
 
 def test_a_trainer_shortens_what_the_conf_calls_too_long(scene_root: Path, tmp_path: Path) -> None:
     lengths = []
-    for name, more in (("free", ""), ("short", "longest_gradient = 0.125")):
+    for name, more in (("free", ""), ("short", "max_grad_norm = 0.125")):
         trainer = tiny.make_trainer(scene_root, tmp_path / name, conf=tiny.conf_text(more))
 
         def look(*_: Any, trainer: Any = trainer) -> None:
@@ -237,12 +239,12 @@ def test_a_trainer_shortens_what_the_conf_calls_too_long(scene_root: Path, tmp_p
 
 
 def test_a_length_of_nothing_is_refused() -> None:
-    with pytest.raises(InputError, match=r"longest_gradient = 0\.0: expected a norm above 0"):
-        read_block(TrainConfig, {**load_conf(tiny.conf_text())["train"], "longest_gradient": 0}, "train")
+    with pytest.raises(InputError, match=r"max_grad_norm = 0\.0: expected a norm above 0"):
+        read_block(TrainConfig, {**load_conf(tiny.conf_text())["train"], "max_grad_norm": 0}, "train")
 
 
 def test_milestones_lower_the_step_size_of_each_part(scene_root: Path, tmp_path: Path) -> None:
-    conf = tiny.conf_text("sched_milestones = [1], schedule.parts.rendering_network.factor = 0.5")
+    conf = tiny.conf_text("sched_milestones = [1], schedule.param_groups.rendering_network.factor = 0.5")
     rates = []
     for nepoch in (1, 2):
         trainer = tiny.make_trainer(scene_root, tmp_path, nepoch=nepoch, conf=conf)
@@ -258,7 +260,10 @@ BLOCKS = [
     ({"learning_rates": {}}, r"learning_rates: unknown key \(did you mean learning_rate\?\)"),
     ({"learning_rate": {"decay": "cosin"}}, r"learning_rate\.decay: got 'cosin'.*did you mean cosine\?"),
     ({"learning_rate": {"warmup": 2}}, r"learning_rate\.warmup = 2\.0: expected a fraction of the schedule"),
-    ({"learning_rate": {"decay": "exponential", "final": 0}}, r"final = 0: an exponential never gets there"),
+    (
+        {"learning_rate": {"decay": "exponential", "final": 0}},
+        r"final = 0: an exponential decay never reaches it",
+    ),
     ({"alpha": {}}, r"alpha\.final: missing; expected a number"),
     ({"alpha": {"final": 0}}, r"alpha\.final = 0\.0: expected a sharpness above 0"),
     (
@@ -266,9 +271,18 @@ BLOCKS = [
         r"levels\.end = 0\.2: expected no time before begin",
     ),
     ({"levels": {"strat": 4}}, r"levels\.strat: unknown key \(did you mean start\?\)"),
-    ({"parts": {"encodings": {}}}, r"parts\.encodings: unknown key \(did you mean encoding\?\)"),
-    ({"parts": {"encoding": {"factor": 0}}}, r"parts\.encoding\.factor = 0\.0: expected a factor above 0"),
-    ({"parts": {"encoding": {"betas": [0.9, 1]}}}, r"betas = \[0\.9, 1\.0\]: expected two numbers from 0"),
+    (
+        {"param_groups": {"encodings": {}}},
+        r"param_groups\.encodings: unknown key \(did you mean encoding\?\)",
+    ),
+    (
+        {"param_groups": {"encoding": {"factor": 0}}},
+        r"param_groups\.encoding\.factor = 0\.0: expected a factor above 0",
+    ),
+    (
+        {"param_groups": {"encoding": {"betas": [0.9, 1]}}},
+        r"betas = \[0\.9, 1\.0\]: expected two numbers from 0",
+    ),
 ]
 
 
@@ -281,8 +295,14 @@ def test_a_block_that_is_wrong_is_refused(block: dict[str, Any], message: str) -
 @pytest.mark.parametrize(
     ("key", "message"),
     [
-        ("levels.start = 1", r"the model has no encoding with levels there; set .*type = hashgrid, or leave"),
-        ("parts.encoding.factor = 2", r"parts\.encoding: the model has no parameters .*encoding\.\*; leave"),
+        (
+            "levels.start = 1",
+            r"model\.implicit_network has no encoding with levels; set .*type = hashgrid, or remove",
+        ),
+        (
+            "param_groups.encoding.factor = 2",
+            r"param_groups\.encoding: the model has no parameters .*encoding\.\*; leave",
+        ),
     ],
 )
 def test_a_model_without_what_the_schedule_names_is_refused(

@@ -13,17 +13,17 @@ from tests.training.schedule.test_by_epoch import config
 from tests.training.test_resume import as_published
 
 from idr.conf.files import load_conf, read_block
-from idr.model.encodings import find_encoding, restore_open_levels
 from idr.model.encodings.hashgrid import HashGrid, HashGridConfig
+from idr.model.encodings.levels import find_encoding, load_open_levels, open_levels
 from idr.runs import Run
 from idr.training.optimizers import make_optimizer
-from idr.training.schedule.by_step import StepSchedule, open_levels_of
-from idr.training.schedule.checks import check_recipe
+from idr.training.schedule.by_step import make_schedule
+from idr.training.schedule.checks import check_schedule
 from idr.training.schedule.config import ScheduleConfig
 from idr.training.trainer import Trainer
 
 PLAIN = tiny.conf_text() + tiny.GRID
-WITH_RECIPE = tiny.conf_text() + tiny.RECIPE
+WITH_RECIPE = tiny.conf_text() + tiny.SCHEDULE
 
 
 def gone_on(root: Path, run: Path, conf: str, nepoch: int = 2) -> Trainer:
@@ -57,7 +57,7 @@ def test_a_run_goes_on_with_parts_and_without(
     first = tiny.make_trainer(scene_root, tmp_path, nepoch=1, conf=PLAIN)
     first.train()
     parts = gone_on(scene_root, tmp_path, WITH_RECIPE)
-    assert "Adam's parts are now those of the conf's train.schedule.parts" in caplog.text
+    assert "Adam's parameter groups are now those of train.schedule.param_groups" in caplog.text
     assert "holds no error maps: those of train.sampler start anew" in caplog.text
     before, after = slots(first), slots(parts)
     assert list(before) == list(after)
@@ -80,14 +80,14 @@ def test_a_published_optimizer_is_taken_over_by_parts(scene_root: Path, tmp_path
     first.train()
     parts = as_published(tiny.parts_of(tmp_path / "first"))
     trainer = tiny.make_trainer(scene_root, tmp_path / "next", conf=WITH_RECIPE)
-    trainer.state.load_parts(parts, "theirs", keep_seed=False)
+    trainer.state.load_parts(parts, "theirs")
     before, after = slots(first), slots(trainer)
     assert all(torch.equal(before[name]["exp_avg"], after[name]["exp_avg"]) for name in before)
 
 
 def test_changed_constants_are_the_confs(scene_root: Path, tmp_path: Path) -> None:
     tiny.make_trainer(scene_root, tmp_path, nepoch=1, conf=WITH_RECIPE).train()
-    changed = WITH_RECIPE + "\ntrain.schedule.parts.encoding { factor = 2, betas = [0.7, 0.9] }\n"
+    changed = WITH_RECIPE + "\ntrain.schedule.param_groups.encoding { factor = 2, betas = [0.7, 0.9] }\n"
     group = gone_on(scene_root, tmp_path, changed).state.optimizer.param_groups[0]
     assert (group["betas"], group["eps"], group["initial_lr"]) == ((0.7, 0.9), 1e-12, 2e-3)
 
@@ -95,7 +95,7 @@ def test_changed_constants_are_the_confs(scene_root: Path, tmp_path: Path) -> No
 def test_groups_of_one_size_and_another_name_are_the_confs(scene_root: Path, tmp_path: Path) -> None:
     """The three groups are as long as before, and mean others."""
     tiny.make_trainer(scene_root, tmp_path, nepoch=1, conf=WITH_RECIPE).train()
-    parts = "schedule.parts { encoding.factor = 3, implicit_network.factor = 2 }"
+    parts = "schedule.param_groups { encoding.factor = 3, implicit_network.factor = 2 }"
     changed = tiny.conf_text(parts) + tiny.GRID
     groups = gone_on(scene_root, tmp_path, changed).state.optimizer.param_groups
     assert [(g["name"], g["betas"], g["lr"]) for g in groups] == [
@@ -153,22 +153,24 @@ def test_levels_and_step_sizes_of_an_encoding_for_colors() -> None:
     block = {
         "levels": {"start": 2, "end": 1},
         "color_levels": {"start": 0, "begin": 0.5, "end": 1},
-        "parts": {"encoding": {"factor": 3}, "color_encoding": {"factor": 7}},
+        "param_groups": {"encoding": {"factor": 3}, "color_encoding": {"factor": 7}},
     }
     recipe = config(schedule=read_block(ScheduleConfig, block, "train.schedule"))
-    check_recipe(recipe, None, model, None)
+    check_schedule(recipe, None, model, None)
     optimizer = make_optimizer(model, recipe)
     sizes = {group["name"]: (group["lr"], len(group["params"])) for group in optimizer.param_groups}
     assert sizes["encoding"] == (pytest.approx(3e-4), 1)
     assert sizes["color_encoding"] == (pytest.approx(7e-4), 1) and sizes["others"] == (1e-4, 2)
 
-    StepSchedule(recipe, num_epochs=4, steps_per_epoch=5).open_levels(3, 0, model)
-    kept = open_levels_of(model, recipe.schedule.openings)
+    settings = make_schedule(recipe, 4, 5, 50.0, model).at(3, 0)
+    for network, levels in settings.open_levels.items():
+        find_encoding(model, network).set_open_levels(levels)  # type: ignore[union-attr]
+    kept = open_levels(model, recipe.schedule.openings)
     assert kept == {"open_levels": 5.0, "open_color_levels": 2.0}
-    restore_open_levels(other, kept)
-    assert open_levels_of(other, recipe.schedule.openings) == kept
-    restore_open_levels(other, {})
-    assert open_levels_of(other, ["rendering_network"]) == {"open_color_levels": 2.0}
+    load_open_levels(other, kept)
+    assert open_levels(other, recipe.schedule.openings) == kept
+    load_open_levels(other, {})
+    assert open_levels(other, ["rendering_network"]) == {"open_color_levels": 2.0}
 
 
 def test_the_sampler_adds_no_read_but_that_of_its_residuals(
@@ -176,12 +178,12 @@ def test_the_sampler_adds_no_read_but_that_of_its_residuals(
 ) -> None:
     """All else of it runs on the host, on the host's own tensors."""
     trainer = tiny.make_trainer(scene_root, tmp_path, conf=WITH_RECIPE)
-    batch = next(iter(trainer.feed.batches(0, 0, 0)))
+    batch = next(iter(trainer.rays.batches(0, 0, 0)))
     trainer.state.model.train()
-    outputs = trainer.render(dict(batch.model_input))
+    outputs = trainer.model(dict(batch.model_input))
     taken: list[torch.Tensor] = []
-    maps = trainer.feed.error_maps
-    monkeypatch.setattr(maps, "take", lambda cells, residuals: taken.append(residuals))
+    maps = trainer.rays.error_maps
+    monkeypatch.setattr(maps, "update", lambda cells, residuals: taken.append(residuals))
     with ReadCounter() as counter:
-        trainer.feed.learn(batch, outputs)
+        trainer.rays.update_errors(batch, outputs)
     assert counter.places == [] and taken[0].shape == (outputs["points"].shape[0],)
