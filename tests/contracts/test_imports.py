@@ -53,7 +53,7 @@ TABLE: dict[str, set[str]] = {
     "demo": {"evaluation", "geometry", "rendering", "runs"},
     "cli": {
         "checkpoints", "conf", "datasets", "demo", "evaluation", "export", "geometry", "importers",
-        "many_scenes", "meshing", "model", "model.kernels", "pictures", "preprocess", "runs", "training",
+        "many_scenes", "meshing", "model", "pictures", "preprocess", "runs", "training",
         "viewer",
     },
     "__init__": {"runs"},

@@ -171,7 +171,7 @@ def test_no_points_and_no_numbers(backend: str) -> None:
 def test_backend_is_chosen_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
     from idr.model.encodings import hashgrid
 
-    hashgrid._announce.cache_clear()
+    hashgrid._log_once.cache_clear()
     encoding = grid("auto")
     with caplog.at_level("INFO", logger="idr"):
         encoding(points(3))
@@ -186,7 +186,7 @@ def test_backend_is_chosen_and_said_once(caplog: pytest.LogCaptureFixture) -> No
 def test_without_numba(monkeypatch: pytest.MonkeyPatch) -> None:
     from idr.model.encodings import hashgrid
 
-    monkeypatch.setattr(hashgrid, "has_numba", lambda: False)
+    monkeypatch.setattr(hashgrid, "find_kernel", lambda name: None)
     assert torch.equal(grid("auto")(points(9)), grid("torch")(points(9)))
     with pytest.raises(
         ValueError, match=r"backend = numba: numba is not installed, or .*; pip install 'idr\[fast\]'"

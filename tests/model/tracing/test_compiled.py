@@ -12,7 +12,7 @@ from torch.nn import functional
 from idr.geometry.spheres import SphereCrossing, ray_sphere_intersection
 from idr.model.implicit_network import ImplicitNetwork, ImplicitNetworkConfig
 from idr.model.tracing import CompiledTracer, Rays, TracerConfig, TraceRequest, TraceResult, make_tracer
-from idr.model.tracing.compiled import tracer as compiled_module
+from idr.model.tracing import compiled as compiled_module
 
 CONFIG = TracerConfig(1.0, strategy="compiled")
 NUM_RAYS, SAMPLES = 400, 4000
@@ -129,15 +129,15 @@ def test_any_number_of_threads_gives_the_same_bits() -> None:
 def test_where_the_loops_cannot_serve_it_is_the_accelerated_tracer(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    compiled_module._announce.cache_clear()
+    compiled_module._log_once.cache_clear()
     inside = torch.ones(NUM_RAYS, dtype=torch.bool)
     with caplog.at_level(logging.INFO, logger="idr"):
         plain = traced(bumpy_ball("torch"), inside)[0]
         loops = traced(bumpy_ball("numba"), inside)[0]
     said = [record.message for record in caplog.records if "strategy" in record.message]
     assert said == [
-        "strategy = compiled: training rays are traced by strategy accelerated: the loops need numba, a CPU "
-        "and float32",
+        "strategy = compiled: training rays are traced by strategy accelerated: the loops need an encoding "
+        "of type hashgrid, no skip layers, numba, a CPU and float32",
         "strategy = compiled: training rays are traced by compiled loops",
     ]
     assert torch.equal(plain.hit, loops.hit)

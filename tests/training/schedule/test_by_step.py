@@ -281,7 +281,7 @@ def test_a_block_that_is_wrong_is_refused(block: dict[str, Any], message: str) -
 @pytest.mark.parametrize(
     ("key", "message"),
     [
-        ("levels.start = 1", r"the model has no encoding with levels there; set .*type = hashgrid, or leave"),
+        ("levels.start = 1", r"has no encoding with levels; set .*type = hashgrid, or remove"),
         ("parts.encoding.factor = 2", r"parts\.encoding: the model has no parameters .*encoding\.\*; leave"),
     ],
 )
