@@ -58,7 +58,7 @@ def test_weight_rows_by_hand() -> None:
         assert ours.weight[row].tolist() == pytest.approx(expected, rel=1e-12)
 
 
-def test_gradcheck_of_all_derivatives_that_training_takes() -> None:
+def test_gradcheck_of_all_derivatives_of_training() -> None:
     torch.manual_seed(1)
     x = torch.randn(3, 4, dtype=DOUBLE, requires_grad=True)
     layer = WeightNormLinear(4, 2).double()
@@ -68,7 +68,7 @@ def test_gradcheck_of_all_derivatives_that_training_takes() -> None:
         named = dict(zip(("bias", "weight_g", "weight_v"), parameters, strict=True))
         return torch.func.functional_call(layer, named, x)
 
-    def normal(x, *parameters):  # a gradient by x, as the Eikonal term and the appearance network see one
+    def normal(x, *parameters):  # a gradient by x, as in the Eikonal term and the normals
         return torch.autograd.grad(apply(x, *parameters).square().sum(), x, create_graph=True)[0]
 
     assert torch.autograd.gradcheck(apply, (x, *parameters))
@@ -115,7 +115,7 @@ def test_set_linear_refuses_other_layers() -> None:
         set_linear(nn.Bilinear(2, 2, 2), torch.zeros(2, 2), torch.zeros(2))
 
 
-def test_scale_of_v_plays_no_part() -> None:
+def test_scale_of_v_has_no_effect() -> None:
     ours, _ = pair()
     x = torch.randn(6, 7, dtype=DOUBLE)
     before = ours(x)
@@ -132,7 +132,7 @@ def test_copies_and_pickles() -> None:
         assert torch.equal(other(x), ours(x))
 
 
-def test_folded_weights_are_the_same_to_the_last_bit_and_leave_no_trace() -> None:
+def test_folded_weights_are_bit_equal_and_restored_afterwards() -> None:
     ours, _ = pair()
     network = nn.Sequential(ours, nn.ReLU(), nn.Linear(5, 2).double())
     x = torch.randn(6, 7, dtype=DOUBLE)
