@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from idr.checkpoints import schema
-from idr.checkpoints.parts import check_quaternions
+from idr.checkpoints.parts import check_intrinsics, pose_vectors
 from idr.geometry.cameras import pose_matrix
 from idr.runs.intrinsics import IntrinsicsCorrections
 
@@ -28,11 +28,7 @@ def read_epoch(part: Mapping[str, Any], where: str) -> int:
 
 def read_poses(part: Mapping[str, Any], where: str) -> Tensor:
     """Returns the trained poses of ``CamParameters``, (B, 4, 4) camera-to-world on the CPU."""
-    table = schema.table({"weight": schema.tensor(None, 7)})
-    schema.check(part, {"pose_vecs_state_dict": table}, where, "CamParameters")
-    vectors = part["pose_vecs_state_dict"]["weight"]
-    check_quaternions(vectors, where, "CamParameters.pose_vecs_state_dict.weight")
-    return pose_matrix(vectors.detach().float().cpu())
+    return pose_matrix(pose_vectors(part, where).detach().float().cpu())
 
 
 def read_scale_mat(part: Mapping[str, Any], where: str) -> Tensor | None:
@@ -53,15 +49,15 @@ def read_corrections(part: Mapping[str, Any], num_images: int, where: str) -> In
     """
     if part.get("intrinsics") is None:
         return None
-    widths = {"focal": 1, "principal_point": 2}
-    tables = schema.table({name: schema.optional(schema.tensor(None, w)) for name, w in widths.items()})
-    content = {"intrinsics": tables, "given_intrinsics": schema.tensor(num_images, 4, 4)}
-    schema.check(part, content, where, "CameraState")
-    values = []
-    for name, width in widths.items():
-        table = part["intrinsics"].get(name, torch.zeros(1, width))
-        if len(table) not in (1, num_images):
-            expected = f"1 row, or one for each of {num_images} images"
-            raise schema.misfit(where, f"CameraState.intrinsics.{name}", table, expected)
-        values.append(table.detach().float().cpu().expand(num_images, width))
-    return IntrinsicsCorrections(*values)
+    check_intrinsics(part, where)
+    if len(part["given_intrinsics"]) != num_images:
+        expected = f"intrinsics of {num_images} images, as many as poses"
+        raise schema.misfit(where, "CameraState.given_intrinsics", part["given_intrinsics"], expected)
+    tables = [part["intrinsics"].get(name) for name in ("focal", "principal_point")]
+    focal, principal_point = (
+        torch.zeros(num_images, width)
+        if table is None
+        else table.detach().float().cpu().expand(num_images, width)
+        for table, width in zip(tables, (1, 2), strict=True)
+    )
+    return IntrinsicsCorrections(focal, principal_point)
