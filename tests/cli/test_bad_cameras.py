@@ -1,4 +1,4 @@
-"""Training refuses camera files that do not fit, and takes unusual cameras that are right."""
+"""Training refuses invalid camera files and accepts unusual valid cameras."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _change(**entries: object) -> Callable[[Path], None]:
 
 
 def _moved(position: list[float]) -> Callable[[Path], None]:
-    """Camera 4 elsewhere."""
+    """Moves camera 4."""
     matrices = camera_matrices([look_at_origin(position)])
     return _change(world_mat_4=matrices["world_mat_0"])
 
@@ -43,14 +43,14 @@ def _looking_away(scene: Path) -> None:
 
 
 def _opengl(scene: Path) -> None:
-    """A pose in OpenGL's axes: y up, z backward."""
+    """Returns a pose with OpenGL axes: y up, z backward."""
     pose = look_at_origin(positions_around()[4])
     pose[:3, 1:3] *= -1
     rewrite_npz(scene / CAMERAS, world_mat_4=camera_matrices([pose])["world_mat_0"])
 
 
 def _corrupt(scene: Path) -> None:
-    """A byte of the compressed numbers flipped."""
+    """Flips a byte of the compressed numbers."""
     with np.load(scene / CAMERAS) as archive:
         entries = {key: archive[key] for key in archive.files}
     np.savez_compressed(scene / CAMERAS, **entries)
@@ -74,7 +74,7 @@ def _object_array(scene: Path) -> None:
 
 
 class Trap:
-    """Makes a folder when unpickled."""
+    """Makes a folder on unpickling."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -192,14 +192,14 @@ UNREADABLE = [CAMERAS, "cannot be read as an npz", "fetch it again"]
         ),
     ],
 )
-def test_spoilt_cameras_are_refused(project, spoil, says):
+def test_invalid_cameras_are_refused(project, spoil, says):
     spoil(project.scene)
     project.refuses_to_train(says=says)
     assert not (project.scene.parent / "ran").exists()
 
 
 def test_mirrored_matrix_is_refused(project):
-    """P with one axis of the image's plane turned over: det < 0, and with -P the sphere is behind."""
+    """P with one image axis mirrored: det < 0, and for -P the sphere is behind the camera."""
     with np.load(project.scene / CAMERAS) as archive:
         world_mat = archive["world_mat_4"].copy()
     world_mat[:3] = np.diag([-1.0, 1.0, 1.0]) @ world_mat[:3]
@@ -220,7 +220,7 @@ def test_negated_matrix_is_the_same_camera(project):
     torch.testing.assert_close(after.intrinsics, before.intrinsics)
 
 
-def test_inverse_matrices_beside_are_ignored(project):
+def test_inverse_matrices_in_the_file_are_ignored(project):
     rewrite_npz(
         project.scene / CAMERAS, world_mat_inv_0=NOT_FINITE, scale_mat_inv_7=np.eye(3), camera_mat_0=np.eye(2)
     )
@@ -233,11 +233,11 @@ class TestTrainedCameras:
         says = ["no camera file", "cameras_linear_init.npz", "npz files there: cameras.npz"]
         project.refuses_to_train("--train_cameras", says=says)
 
-    def test_noisy_file_that_does_not_fit(self, project):
+    def test_noisy_file_with_other_views(self, project):
         rewrite_npz(project.scene / "cameras_linear_init.npz", world_mat_5=None)
         says = ["cameras_linear_init.npz lacks world_mat_5", "5 world_mat matrices for 6 images"]
         project.refuses_to_train("--train_cameras", says=says)
-        assert project.train("--nepoch", "0").status == 0  # nobody reads it without the flag
+        assert project.train("--nepoch", "0").status == 0  # not read without the flag
 
     def test_noisy_camera_inside_the_sphere(self, project):
         matrices = camera_matrices([look_at_origin([0.0, 0.3, 0.1])])
@@ -253,7 +253,7 @@ class TestTrainedCameras:
         )
 
 
-# ---- unusual and right
+# ---- unusual but valid
 
 
 def _dataset(root: Path, **options: object) -> SceneDataset:
@@ -262,7 +262,7 @@ def _dataset(root: Path, **options: object) -> SceneDataset:
 
 
 def _slow_rays(projection: np.ndarray, uv: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rays through pixels by linear algebra alone, one by one: P's null space, and where P x ~ (u, v, 1)."""
+    """Returns rays by linear algebra alone, one by one: null space of P, and points with P x ~ (u, v, 1)."""
     homogeneous = np.linalg.svd(projection)[2][-1]
     center = homogeneous[:3] / homogeneous[3]
     directions = np.empty((len(uv), 3))
@@ -295,8 +295,8 @@ def test_non_square_pixels_and_skew(project):
     _assert_rays_are_right(project.root, (12, 16))
 
 
-def test_principal_point_off_the_image_and_tall_pictures(project):
-    """The picture is a piece cut out of a larger one."""
+def test_principal_point_outside_a_portrait_image(project):
+    """The image is a crop of a larger one."""
     cut_out = INTRINSICS + np.array([[0.0, 0.0, -9.0], [0.0, 0.0, 5.0], [0.0, 0.0, 0.0]])
     write_scene(project.scene, intrinsics=cut_out, size=(20, 10))
     outcome = project.train("--set", "dataset.img_res=[20,10]")

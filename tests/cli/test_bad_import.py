@@ -1,4 +1,4 @@
-"""Ways in which a scene to import can be wrong: one message each, exit status 2, nothing on disk."""
+"""Invalid sources of the importer: one message each, exit status 2, nothing on disk."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Spoil = Callable[[Path], list[str]]
 
 
 def transforms(change: Callable[[dict[str, Any]], object]) -> Spoil:
-    """A nerfstudio scene whose JSON was changed."""
+    """Changes the JSON of a nerfstudio scene."""
 
     def spoil(folder: Path) -> list[str]:
         writers.write_nerfstudio(folder, folder.parent / "masks")
@@ -34,12 +34,12 @@ def transforms(change: Callable[[dict[str, Any]], object]) -> Spoil:
 
 
 def frame(**values: Any) -> Spoil:
-    """A nerfstudio scene with other values in its third frame."""
+    """Changes the third frame of a nerfstudio scene."""
     return transforms(lambda content: content["frames"][2].update(values))
 
 
 def scaled_matrix(factors: tuple[float, float, float]) -> Spoil:
-    """A third frame whose axes are scaled."""
+    """Scales the axes of the third frame."""
 
     def change(content: dict[str, Any]) -> None:
         matrix = np.array(content["frames"][2]["transform_matrix"])
@@ -50,7 +50,7 @@ def scaled_matrix(factors: tuple[float, float, float]) -> Spoil:
 
 
 def images(change: Callable[[Path], object], *more: str) -> Spoil:
-    """A nerfstudio scene with its folder changed."""
+    """Changes the folder of a nerfstudio scene."""
 
     def spoil(folder: Path) -> list[str]:
         arguments = transforms(lambda content: None)(folder)
@@ -65,13 +65,13 @@ def other_size(folder: Path, shape: tuple[int, int]) -> None:
 
 
 def half_size(folder: Path) -> None:
-    """One photograph and its mask at half their size: the camera follows, but training needs one size."""
+    """Halves one photograph and its mask: the camera is rescaled, but training needs equal sizes."""
     for path in (folder / "images" / "frame_3.png", folder.parent / "masks" / "frame_3.png"):
         other_size(path, (48, 64))
 
 
 def looking_away(content: dict[str, Any]) -> None:
-    """OpenCV's matrices in a file whose axes are OpenGL's."""
+    """Writes OpenCV poses into a file with OpenGL axes."""
     for entry in content["frames"]:
         entry["transform_matrix"] = (np.array(entry["transform_matrix"]) @ np.diag([1, -1, -1, 1])).tolist()
 
@@ -81,7 +81,7 @@ def masks(change: Callable[[Path], object]) -> Spoil:
 
 
 def no_masks(*more: str) -> Spoil:
-    """A nerfstudio scene without masks."""
+    """Removes the masks of a nerfstudio scene."""
 
     def spoil(folder: Path) -> list[str]:
         writers.write_nerfstudio(folder)
@@ -100,7 +100,7 @@ def mask_program(text: str) -> Spoil:
 
 
 def par(change: Callable[[str], str]) -> Spoil:
-    """A Middlebury scene whose text was changed."""
+    """Changes the text of a Middlebury scene."""
 
     def spoil(folder: Path) -> list[str]:
         writers.write_middlebury(folder, folder.parent / "masks")
@@ -112,7 +112,7 @@ def par(change: Callable[[str], str]) -> Spoil:
 
 
 def npz(change: Callable[[dict[str, np.ndarray]], object], file: str = "cameras_sphere.npz") -> Spoil:
-    """A NeuS scene whose matrices were changed."""
+    """Changes the matrices of a NeuS scene."""
 
     def spoil(folder: Path) -> list[str]:
         writers.write_npz(folder, file=file)
@@ -125,7 +125,7 @@ def npz(change: Callable[[dict[str, np.ndarray]], object], file: str = "cameras_
 
 
 def colmap(change: Callable[[Path], object], *more: str) -> Spoil:
-    """A COLMAP scene with its folder changed."""
+    """Changes the folder of a COLMAP scene."""
 
     def spoil(folder: Path) -> list[str]:
         pytest.importorskip("pycolmap", reason="COLMAP models are read by pycolmap, which is not installed")
@@ -312,7 +312,7 @@ WRONG: dict[str, tuple[Spoil, str]] = {
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_is_refused_with_one_message_and_writes_nothing(what: str, tmp_path: Path, capsys) -> None:
+def test_invalid_source_gives_one_message_and_writes_nothing(what: str, tmp_path: Path, capsys) -> None:
     spoil, message = WRONG[what]
     arguments = spoil(tmp_path / "source")
     out = tmp_path / "data" / "mine" / "scan0"
@@ -334,7 +334,7 @@ def test_out_must_be_a_scan(out: str, message: str, tmp_path: Path, capsys) -> N
     assert message in capsys.readouterr().err
 
 
-def test_out_is_a_folder_of_somebody_else(tmp_path: Path, capsys) -> None:
+def test_out_is_a_foreign_folder(tmp_path: Path, capsys) -> None:
     writers.write_npz(tmp_path / "source")
     out = tmp_path / "scan1"
     out.mkdir()
@@ -351,7 +351,7 @@ def test_out_is_a_file(tmp_path: Path, capsys) -> None:
     assert "is a file" in capsys.readouterr().err
 
 
-def test_pycolmap_is_asked_for_by_name(tmp_path: Path, monkeypatch, capsys) -> None:
+def test_missing_pycolmap_is_named(tmp_path: Path, monkeypatch, capsys) -> None:
     colmap_writer.write_colmap(tmp_path / "source")
     monkeypatch.setitem(sys.modules, "pycolmap", None)
     assert main([str(tmp_path / "source"), "--out", str(tmp_path / "scan1")]) == 2

@@ -1,4 +1,4 @@
-"""What becomes a scene: preprocessing, its check and the built-in scene refuse what they cannot use."""
+"""Invalid input of preprocess_cameras.py, check_scene.py and make_demo_scene.py."""
 
 from __future__ import annotations
 
@@ -76,9 +76,9 @@ def _camera(**entries: object) -> Callable[[Path], None]:
         (_camera(world_mat_3=np.zeros((4, 4))), ["world_mat_3 (003.png)", "singular", "export"]),
         (_camera(world_mat_3=np.eye(3)), ["world_mat_3 has shape (3, 3)", "expected (4, 4)"]),
     ],
-    ids=lambda value: value[-1] if isinstance(value, list) else "",  # the same in every test process
+    ids=lambda value: value[-1] if isinstance(value, list) else "",  # equal in every test process
 )
-def test_spoilt_scene_is_refused(project, main, spoil, says):
+def test_invalid_scene_is_refused(project, main, spoil, says):
     spoil(project.scene)
     project.refuses(main, "--source_dir", project.scene, says=says)
 
@@ -91,7 +91,7 @@ class TestPreprocess:
         write_scene(project.scene, positions=positions_around()[:1])
         self.refuses(project, says=["1 view", "cannot tell how far away", "expected two or more views"])
 
-    def test_views_from_one_place(self, project):
+    def test_views_from_one_position(self, project):
         write_scene(project.scene, positions=positions_around()[:1] * 3)
         self.refuses(project, says=["3 views see the object from one place", "add views from other sides"])
 
@@ -126,7 +126,7 @@ class TestPreprocess:
     def test_one_of_two_flags(self, project, flags, got):
         project.refuses(preprocess, *flags, says=[f"got {got} --source_dir and --dtu", "--source_dir FOLDER"])
 
-    def test_dtu_that_is_not_there(self, project):
+    def test_missing_dtu(self, project):
         says = ["no scenes", "data/DTU/scan*", "download_data.sh", "--data_root"]
         project.refuses(preprocess, "--dtu", says=says)
 
@@ -145,7 +145,7 @@ class TestPreprocess:
 
     @pytest.mark.parametrize("positions", [positions_around(), positions_on_ring()], ids=["around", "ring"])
     def test_writes_the_file_that_training_reads(self, project, positions):
-        """A scale_mat that training refuses is mended; cameras in one plane are as good as others."""
+        """Replaces a scale_mat that training refuses; cameras in one plane are accepted."""
         write_scene(project.scene, positions=positions)
         small = np.diag([4 * SCALE, 4 * SCALE, 4 * SCALE, 1.0])
         small[:3, 3] = OFFSET
@@ -158,7 +158,7 @@ class TestPreprocess:
         assert project.train("--nepoch", "0").status == 0
         with np.load(project.scene / CAMERAS) as archive:
             scale_mat = archive["scale_mat_0"]
-        # Published rule: 9/4 of a ball's radius. Pixels of 1/7 radius and six views make the hull larger.
+        # Published rule: 9/4 of the radius of a ball. Pixels of 1/7 radius and six views enlarge the hull.
         assert 2.0 < scale_mat[0, 0] / (RADIUS * SCALE) < 3.5
         np.testing.assert_allclose(scale_mat[:3, 3], OFFSET, atol=0.2 * RADIUS * SCALE)
 
@@ -169,7 +169,7 @@ class TestCheck:
         says = ["5 images but 6 masks and cameras", "each image needs one of each"]
         project.refuses(check_scene, "--source_dir", project.scene, says=says)
 
-    def test_what_can_be_drawn_is_drawn_and_named(self, project):
+    def test_drawable_views_are_drawn_and_problems_named(self, project):
         write_scene(project.scene, positions=positions_around()[:1])
         outcome = project.run(check_scene, "--source_dir", project.scene)
         assert outcome.status == 0, outcome.err

@@ -1,4 +1,4 @@
-"""Training refuses folders, images and masks that do not fit, and takes those of any usual kind."""
+"""Training refuses invalid folders, images and masks, and accepts common image formats."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def _to_float(scene: Path) -> None:
         ),
     ],
 )
-def test_spoilt_scene_is_refused(project, spoil, says):
+def test_invalid_scene_is_refused(project, spoil, says):
     spoil(project.scene)
     project.refuses_to_train(says=says)
 
@@ -146,7 +146,7 @@ class TestPlaces:
         shutil.rmtree(project.root / "data")
         project.refuses_to_train(says=["no data folder", "data/balls", "download_data.sh", "--data_root"])
 
-    def test_no_such_data_set_lists_those_there_are(self, project):
+    def test_unknown_data_set_lists_the_existing_ones(self, project):
         write_scene(project.root / "data" / "cubes" / "scan1")
         says = [
             "no data folder",
@@ -162,7 +162,7 @@ class TestPlaces:
             "--data_root", "elsewhere", says=["no data folder elsewhere/balls", "--data_root"]
         )
 
-    def test_wrong_scan_lists_those_there_are(self, project):
+    def test_unknown_scan_lists_the_existing_ones(self, project):
         for number in (24, 110):
             (project.scene.parent / f"scan{number}").mkdir()
         says = ["no scene", "data/balls/scan65", "holds scan3, scan24, scan110", "--scan_id"]
@@ -172,7 +172,7 @@ class TestPlaces:
         shutil.rmtree(project.scene)
         project.refuses_to_train(says=["no scene", "data/balls/scan3", "holds no scan folders", "--scan_id"])
 
-    def test_no_scan_id_anywhere_means_scan0(self, project):
+    def test_default_scan_is_scan0(self, project):
         conf = project.conf.read_text().replace(", scan_id = 3", "")
         project.conf.write_text(conf)
         project.refuses_to_train(says=["no scene", "data/balls/scan0", "holds scan3"])
@@ -189,11 +189,11 @@ class TestPlaces:
         ("[0,1,2,3,4,5]", ["every image is held out", "none is left to train on", "6 images"]),
     ],
 )
-def test_holdout_that_does_not_fit(project, holdout, says):
+def test_invalid_holdout(project, holdout, says):
     project.refuses_to_train("--set", f"dataset.holdout={holdout}", says=says)
 
 
-# ---- legal by conversion: that the pixels are right is shown in tests/datasets/test_images.py
+# ---- formats that are converted; tests/datasets/test_images.py compares the pixels
 
 
 def _each(scene: Path, kind: str, convert: Callable[[np.ndarray], np.ndarray], ending: str = ".png") -> None:
@@ -225,8 +225,8 @@ def _rgba(pixels: np.ndarray) -> np.ndarray:
         pytest.param(lambda scene: _each(scene, "mask", lambda p: p, ".jpg"), id="jpeg-masks"),
     ],
 )
-def test_other_kinds_of_images_are_taken(project, convert):
-    """Training gets as far as the run's folder: everything that could be refused has been."""
+def test_other_image_formats_are_accepted(project, convert):
+    """Training opens the run, which it does only after all checks."""
     convert(project.scene)
     outcome = project.train("--nepoch", "0")
     assert outcome.status == 0, outcome.err

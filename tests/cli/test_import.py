@@ -1,4 +1,4 @@
-"""The importer as a user meets it: masks of every origin, sizes, what is replaced and what is not."""
+"""import_scene.py through its command line: masks of every origin, sizes, replaced folders."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CODE = Path(__file__).parents[2] / "code"
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """A nerfstudio scene of six views, its masks in a folder beside it."""
+    """A nerfstudio scene of six views, with its masks in a second folder."""
     writers.write_nerfstudio(tmp_path / "source", tmp_path / "masks")
     return tmp_path / "source"
 
@@ -82,7 +82,7 @@ def test_as_a_process(source: Path) -> None:
     assert (scene_of(source) / "cameras.npz").is_file()
 
 
-def test_the_printed_training_command_is_understood(source: Path, capsys) -> None:
+def test_the_printed_training_command_is_valid(source: Path, capsys) -> None:
     from idr.cli.train import build_parser
 
     assert call(source, *with_masks(source)) == 0
@@ -91,7 +91,7 @@ def test_the_printed_training_command_is_understood(source: Path, capsys) -> Non
     assert arguments.scan_id == 7 and arguments.data_root == str(scene_of(source).parents[1])
 
 
-def test_alpha_is_the_mask_and_its_colors_do_not_bleed(tmp_path: Path) -> None:
+def test_alpha_is_the_mask_and_transparent_colors_do_not_bleed(tmp_path: Path) -> None:
     projectors = writers.write_blender(tmp_path / "source")
     for k, projector in enumerate(projectors):
         path = tmp_path / "source" / "train" / f"r_{k}.png"
@@ -104,12 +104,12 @@ def test_alpha_is_the_mask_and_its_colors_do_not_bleed(tmp_path: Path) -> None:
         image = cv2.imread(str(scene / "image" / f"{k:04d}.png"))
         mask = cv2.imread(str(scene / "mask" / f"{k:04d}.png"), 0)
         assert image.shape == (32, 42, 3) and set(np.unique(mask)) == {0, 255}
-        assert (image[mask > 0] == 200).all()  # no black of transparent pixels at the edge
+        assert (image[mask > 0] == 200).all()  # no black from transparent pixels at the edge
         whole = spots.silhouette(projector)[:96, :126].reshape(32, 3, 42, 3).mean(axis=(1, 3))
         assert (mask[whole > 130] == 255).all() and (mask[whole < 125] == 0).all()
 
 
-def test_masks_lose_their_distortion_as_images_do(tmp_path: Path) -> None:
+def test_masks_are_undistorted_like_images(tmp_path: Path) -> None:
     writers.write_lens(
         tmp_path / "source", tmp_path / "masks", "OPENCV", {"k1": -0.3, "k2": 0.05, "p1": 0, "p2": 0}
     )
@@ -156,7 +156,7 @@ def test_spheres(tmp_path: Path) -> None:
     writers.write_npz(source)
     assert call(source) == 0
     cameras = read_cameras(scene_of(source) / "cameras.npz", 6)
-    assert np.allclose(cameras.scale_mats, np.diag([1.5, 1.5, 1.5, 1]))  # NeuS's own is kept
+    assert np.allclose(cameras.scale_mats, np.diag([1.5, 1.5, 1.5, 1]))  # that of NeuS is kept
     assert call(source, "--force", "--sphere", "hull") == 0
     hull = read_cameras(scene_of(source) / "cameras.npz", 6).scale_mats[0]
     assert np.abs(hull[:3, 3]).max() < 0.1 and 1.8 < hull[0, 0] < 2.3  # 3 * 3/4 * 0.9 for a ball: 2.03
@@ -178,7 +178,7 @@ def test_nothing_is_replaced_without_force(source: Path, capsys) -> None:
     assert cv2.imread(str(scene_of(source) / "image" / "0000.png")).shape == (48, 64, 3)
 
 
-def test_force_deletes_nothing_foreign(source: Path, capsys) -> None:
+def test_force_deletes_no_foreign_files(source: Path, capsys) -> None:
     assert call(source, *with_masks(source)) == 0
     (scene_of(source) / "notes.txt").write_text("mine")
     assert call(source, *with_masks(source), "--force") == 2
@@ -187,7 +187,9 @@ def test_force_deletes_nothing_foreign(source: Path, capsys) -> None:
 
 
 @pytest.mark.parametrize("force", [False, True])
-def test_a_stopped_import_leaves_no_scene_and_harms_none(source: Path, force: bool, monkeypatch) -> None:
+def test_an_interrupted_import_leaves_no_scene_and_changes_none(
+    source: Path, force: bool, monkeypatch
+) -> None:
     from idr.importers import scene_folder
 
     if force:
@@ -197,7 +199,7 @@ def test_a_stopped_import_leaves_no_scene_and_harms_none(source: Path, force: bo
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(scene_folder, "draw_sheet", stop)  # at the very end: all else is written
+    monkeypatch.setattr(scene_folder, "draw_sheet", stop)  # the last step
     assert call(source, *with_masks(source), "--force") == 130
     parent = scene_of(source).parent
     assert (content(parent) if parent.exists() else {}) == before

@@ -1,4 +1,4 @@
-"""Photographs alone: cameras found, work files gone on with, rough cameras, and what is refused."""
+"""Photographs alone: estimated cameras, reuse of work files, rough cameras, invalid input."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from tests.importers import textured
 
 from idr.cli.import_scene import main
 from idr.datasets.camera_files import read_cameras
-from idr.evaluation.camera_error import align_cameras, camera_errors
+from idr.evaluation.camera_error import camera_errors
+from idr.geometry.alignment import align_cameras
 from idr.importers.photographs import structure_from_motion as reconstruction
 
 pytest.importorskip("pycolmap", reason="needs the extra `colmap`")
@@ -24,12 +25,12 @@ VIEWS = 8
 
 @pytest.fixture(scope="module")
 def imported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eight photographs, one of them stored lying on its side, imported with rough cameras."""
+    """Eight photographs, one of them rotated by its EXIF entry, imported with rough cameras."""
     root = tmp_path_factory.mktemp("photographs")
     files = textured.write(root / "photos", textured.poses(VIEWS))
     turned = Image.open(files[2]).transpose(Image.Transpose.ROTATE_90)
     exif = turned.getexif()
-    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    exif[0x0112] = 6  # rotate by 90 degrees clockwise
     turned.save(files[2], exif=exif)
     assert call(root, "--rough_cameras", "--rough_degrees", "2") == 0
     return root
@@ -48,7 +49,7 @@ def found_poses(root: Path, name: str = "cameras.npz") -> np.ndarray:
     return read_cameras(scene_of(root) / name, VIEWS).decompose(False)[1]
 
 
-def test_cameras_are_found(imported: Path) -> None:
+def test_cameras_are_estimated(imported: Path) -> None:
     found, truth = found_poses(imported), textured.poses(VIEWS)
     errors = camera_errors(found, truth, align_cameras(found, truth))
     assert errors.rotation_degrees.max() < 1.0  # measured: see README; 240 x 320 pixels, focal length unknown
@@ -61,7 +62,7 @@ def test_cameras_are_found(imported: Path) -> None:
     assert "1 photograph turned upright" in notes and "lens distortion removed from 8" in notes
 
 
-def test_a_photograph_is_turned_as_exif_says(imported: Path) -> None:
+def test_a_photograph_is_rotated_by_its_exif_entry(imported: Path) -> None:
     images = [cv2.imread(str(path)) for path in sorted((scene_of(imported) / "image").iterdir())]
     assert {image.shape for image in images} == {(240, 320, 3)}
     expected = textured.photograph(textured.poses(VIEWS)[2])[..., ::-1].astype(float)
@@ -69,7 +70,7 @@ def test_a_photograph_is_turned_as_exif_says(imported: Path) -> None:
     assert off < 0.5 * np.abs(images[2][::-1, ::-1] - expected)[60:180, 80:240].mean()
 
 
-def test_rough_cameras_are_off_by_what_was_asked_for(imported: Path) -> None:
+def test_rough_cameras_have_the_given_errors(imported: Path) -> None:
     exact, rough = found_poses(imported), found_poses(imported, "cameras_linear_init.npz")
     cosines = (np.einsum("bij,bij->b", exact[:, :3, :3], rough[:, :3, :3]) - 1) / 2
     angles = np.degrees(np.arccos(np.clip(cosines, -1, 1)))
@@ -84,7 +85,7 @@ def test_rough_cameras_are_off_by_what_was_asked_for(imported: Path) -> None:
     assert (share > 0.0149).all() and (share < 0.0451).all()
 
 
-def test_a_second_call_goes_on_and_gives_the_same(imported: Path, tmp_path: Path, capsys) -> None:
+def test_a_second_call_continues_and_gives_the_same(imported: Path, tmp_path: Path, capsys) -> None:
     root = tmp_path / "again"
     shutil.copytree(imported, root, symlinks=True)
     before = (scene_of(root) / "cameras.npz").read_bytes()
@@ -92,16 +93,16 @@ def test_a_second_call_goes_on_and_gives_the_same(imported: Path, tmp_path: Path
     assert "after its model" in capsys.readouterr().out
     assert (scene_of(root) / "cameras.npz").read_bytes() == before
     work = root / "data" / "mine" / "reconstruction_scan7"
-    shutil.rmtree(work / "model")  # as if it had been stopped while placing
+    shutil.rmtree(work / "model")  # as after an interruption of the mapping
     (work / ".model.abc.tmp").mkdir()
     (work / ".model.abc.tmp" / "images.bin").write_bytes(b"half")
     assert call(root, "--force", "--masks", "auto") == 0
     assert "after its matches" in capsys.readouterr().out
     assert not (work / ".model.abc.tmp").exists()
-    assert (scene_of(root) / "cameras.npz").read_bytes() == before  # one thread: the same, bit by bit
+    assert (scene_of(root) / "cameras.npz").read_bytes() == before  # one thread: bit-identical
 
 
-def test_a_stop_while_placing_leaves_no_model(imported: Path, tmp_path: Path, monkeypatch) -> None:
+def test_an_interrupted_mapping_leaves_no_model(imported: Path, tmp_path: Path, monkeypatch) -> None:
     import pycolmap
 
     root = tmp_path / "stopped"
@@ -127,10 +128,10 @@ def test_rough_cameras_from_the_reconstruction_itself(imported: Path, tmp_path: 
         read_cameras(out / name, VIEWS).decompose(False)[1]
         for name in ("cameras.npz", "cameras_linear_init.npz")
     )
-    assert np.allclose(exact, rough, atol=1e-6)  # one and the same cameras, paired in natural order
+    assert np.allclose(exact, rough, atol=1e-6)  # the same cameras, paired in natural order
 
 
-def test_views_that_the_rough_source_lacks_are_seen_before_masks_are_made(
+def test_views_missing_in_the_rough_source_are_reported_before_masks_are_computed(
     imported: Path, tmp_path: Path, monkeypatch, capsys
 ) -> None:
     from idr.importers import scene_folder
@@ -240,14 +241,14 @@ WRONG = {
     ),
     "work folder taken": (foreign_work_folder, r"reconstruction_scan7 exists and holds no reconstruction"),
     "masks missing": (flags("--masks", "nowhere"), r"no folder .*nowhere"),
-    "pixel center": (flags("--pixel_center", "0"), r"--pixel_center is for cameras that are given"),
+    "pixel center": (flags("--pixel_center", "0"), r"--pixel_center is for sources with cameras"),
     "both rough": (flags("--rough_cameras", "--rough_from", "x"), r"both --rough_cameras and --rough_from"),
-    "no threads": (flags("--threads", "0"), r"--threads 0: expected a whole number of 1 or more"),
+    "no threads": (flags("--threads", "0"), r"--threads 0: expected 1 or more"),
 }
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_is_refused_by_name_and_writes_no_scene(what: str, tmp_path: Path, capsys) -> None:
+def test_invalid_photographs_give_one_message_and_no_scene(what: str, tmp_path: Path, capsys) -> None:
     import re
 
     spoil, message = WRONG[what]
@@ -260,7 +261,9 @@ def test_is_refused_by_name_and_writes_no_scene(what: str, tmp_path: Path, capsy
         assert (tmp_path / "data/mine/reconstruction_scan7/thesis.txt").read_text() == "mine"
 
 
-def test_flags_of_the_reconstruction_are_refused_for_given_cameras(imported: Path, tmp_path: Path, capsys):
+def test_flags_of_the_reconstruction_are_refused_for_sources_with_cameras(
+    imported: Path, tmp_path: Path, capsys
+):
     out = str(tmp_path / "data" / "mine" / "scan1")
     assert main([str(scene_of(imported)), "--out", out, "--camera_model", "OPENCV"]) == 2
     assert "--camera_model is for photographs alone" in capsys.readouterr().err

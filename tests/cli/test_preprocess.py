@@ -26,7 +26,7 @@ def coarse_hulls(monkeypatch):
 
 
 def write_scene(folder, count=VIEWS, matrices=None):
-    """An ellipsoid with unpadded image numbers, whose natural order is not that of their letters."""
+    """An ellipsoid with unpadded image numbers, whose natural order differs from the alphabetical one."""
     (folder / "image").mkdir(parents=True)
     (folder / "mask").mkdir()
     matrices = world_mats(ring_centers(count, 300.0, 0.3)) if matrices is None else matrices
@@ -49,7 +49,7 @@ def scene(tmp_path):
 
 
 def tree_hash(folder):
-    """Every name and content below a folder."""
+    """Returns names and contents of all files below a folder."""
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
         digest.update(str(path.relative_to(folder)).encode() + (path.read_bytes() if path.is_file() else b""))
@@ -57,7 +57,7 @@ def tree_hash(folder):
 
 
 def refused(capsys, main, argv, message, folder):
-    """Checks status 2, one message without a traceback, and that nothing was changed."""
+    """Asserts exit status 2, one message without a traceback, and unchanged files."""
     before = tree_hash(folder)
     assert main(argv) == 2
     error = capsys.readouterr().err
@@ -100,7 +100,7 @@ def test_dry_run_changes_nothing(scene, capsys):
     assert tree_hash(scene) == before
 
 
-def test_dtu_takes_every_scan_and_reports_failures(scene, tmp_path, capsys):
+def test_dtu_processes_every_scan_and_reports_failures(scene, tmp_path, capsys):
     good = write_scene(tmp_path / "DTU" / "scan10", 6)
     bad = write_scene(tmp_path / "DTU" / "scan9", 5)
     next((bad / "mask").iterdir()).unlink()
@@ -187,7 +187,7 @@ class TestRefusals:
         )
 
     def test_read_only_folder(self, scene, capsys, monkeypatch):
-        """A refusal of the system; permissions do not bind a test that runs as root."""
+        """A failing system call, since permissions do not bind tests that run as root."""
 
         def refuse(*args, **kwargs):
             raise PermissionError(13, "Permission denied")
@@ -201,7 +201,7 @@ class TestRefusals:
 
 
 class TestCheckScene:
-    """Pictures and warnings."""
+    """Images and warnings."""
 
     def test_a_good_scene(self, scene, capsys):
         preprocess_cameras.main(["--source_dir", str(scene)])
@@ -218,7 +218,7 @@ class TestCheckScene:
         for color in ((64, 220, 64), (255, 210, 0), (255, 40, 200)):  # mask, sphere, hull, RGB
             assert (
                 np.abs(picture[..., ::-1].astype(int) - color).max(axis=-1) < 70
-            ).any()  # lines are smoothed
+            ).any()  # lines are anti-aliased
 
     @pytest.mark.parametrize(
         ("center", "radius", "message"),
@@ -268,7 +268,7 @@ class TestCheckScene:
 
 @pytest.mark.parametrize("script", ["preprocess_cameras.py", "check_scene.py"])
 def test_scripts_as_processes(script, tmp_path):
-    """From code/, uninstalled: help names every flag, a mistake gives status 2 and one line."""
+    """From code/, uninstalled: the help lists every flag; a mistake gives exit status 2 and one line."""
     shown = subprocess.run(
         [sys.executable, f"preprocess/{script}", "-h"], cwd=CODE, capture_output=True, text=True
     )

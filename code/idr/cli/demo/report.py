@@ -1,4 +1,4 @@
-"""The demo's table and overview page."""
+"""The table and the overview page of the demo."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ SHOWN_VIEWS = 3
 
 @dataclass(frozen=True)
 class Scores:
-    """What was measured of one run.
+    """Scores of one run.
 
     Attributes:
-        views: Scores of the training views and of the held-out ones.
+        views: Scores of the training and of the held-out views.
         chamfer: Distances to the exact surface, or None without a surface.
-        cameras: Mean rotation (degrees) and center (world units) errors before and after, or None.
-        minutes: Time spent training.
+        cameras: Mean errors of rotations (degrees) and centers (world units) before and after training, or
+            None without trained cameras.
+        minutes: Training time.
         mesh: The surface in world coordinates, or None.
-        folder: Where mesh and renderings are.
+        folder: Folder of mesh and renderings.
     """
 
     views: tuple[RenderingScores, RenderingScores]
@@ -39,7 +40,7 @@ class Scores:
 
 
 def score_table(scores: dict[str, Scores], ceiling: Sequence[RenderingScores] | None) -> Table:
-    """Puts the runs beside each other and beside what exact surface and colors reach."""
+    """Returns a table with a column per run and one for the exact surface and colors."""
     from idr.pictures.page import Table
 
     none = "-"
@@ -75,9 +76,9 @@ def score_table(scores: dict[str, Scores], ceiling: Sequence[RenderingScores] | 
 
 
 def write_demo_overview(path: Path, table: Table, scores: dict[str, Scores], scene: Path) -> None:
-    """Writes the page with table, photographs beside renderings, and surfaces."""
+    """Writes the page with the table, photographs next to renderings, and surfaces."""
     from idr.evaluation.report.overview import write_overview
-    from idr.pictures.page import Picture
+    from idr.pictures.page import CaptionedImage
 
     first = next(iter(scores.values()))
     numbers = [v.number for split in first.views for v in split.views[:SHOWN_VIEWS]]
@@ -85,10 +86,10 @@ def write_demo_overview(path: Path, table: Table, scores: dict[str, Scores], sce
     rows = []
     for number in numbers:
         kind = "held-out view" if number in held_out else "view"
-        row = [Picture(scene / "image" / f"{number:03d}.png", f"photograph, {kind} {number}")]
+        row = [CaptionedImage(scene / "image" / f"{number:03d}.png", f"photograph, {kind} {number}")]
         for title, score in scores.items():
             stem = "heldout" if number in held_out else "eval"
-            row.append(Picture(score.folder / "rendering" / f"{stem}_{number:03d}.png", title))
+            row.append(CaptionedImage(score.folder / "rendering" / f"{stem}_{number:03d}.png", title))
         rows.append(row)
     surfaces = {title: score.mesh for title, score in scores.items() if score.mesh is not None}
     write_overview(path, "IDR on the built-in scene", table, rows, surfaces)
