@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -77,7 +76,7 @@ def load_open_levels(
         if encoding is None or name not in saved:
             continue
         value = saved[name]
-        is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if not is_number or not 0 <= value <= encoding.levels:
             raise InputError(
                 f"{where}: {name} = {value!r}: expected a number of open levels from 0 to {encoding.levels}; "
