@@ -1,7 +1,7 @@
-"""What a trained run takes from the parts of its checkpoint, each value checked.
+"""Reads and checks the values of a checkpoint that a trained run needs.
 
-A file can be readable and still hold text, NaN or tensors of another shape. Every such value is an
-`InputError` that names the checkpoint, the value found and the value expected.
+A readable file can still hold text, NaN or tensors of another shape. Such a value raises an `InputError` that
+names the checkpoint, the value found and the value expected.
 
 B training images.
 """
@@ -104,8 +104,8 @@ def read_corrections(part: Mapping[str, Any], num_images: int, where: str) -> In
 
 def _read_tensor(value: Any, shapes: Sequence[tuple[int | None, ...]], what: str, where: str) -> Tensor:
     """Returns a finite tensor of one of the shapes as float32 on the CPU; None matches any positive size."""
-    wanted = " or ".join(str(shape).replace("None", "B") for shape in shapes)
-    expected = f"a tensor of finite floating-point numbers of shape {wanted}"
+    pattern = " or ".join(str(shape).replace("None", "B") for shape in shapes)
+    expected = f"a tensor of finite floating-point numbers of shape {pattern}"
     if not isinstance(value, Tensor) or not _is_dense(value) or not value.is_floating_point():
         _refuse(where, what, value, expected)
     if value.numel() == 0 or not any(_matches(tuple(value.shape), shape) for shape in shapes):
