@@ -256,7 +256,7 @@ class Run:
             return None
         alignment = align_cameras(self.trained_poses.double().numpy(), given_world_poses(self.scene))
         if alignment.scale == 0:
-            raise InputError("the given cameras all stand in one place: they give trained cameras no frame")
+            raise InputError("the given cameras coincide: trained cameras cannot be aligned with them")
         return alignment
 
     def read_scene(self) -> None:
