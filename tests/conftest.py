@@ -1,8 +1,9 @@
-"""Set before anything else: one torch thread a test process, since tests run side by side on few cores."""
+"""Fixtures of all tests. One torch thread per test process, since tests run in parallel on few cores."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,9 +16,20 @@ torch.set_num_threads(1)
 
 @pytest.fixture(autouse=True)
 def _process_left_as_it_was() -> Iterator[None]:
-    """Tests call commands in-process; none may find what another left."""
+    """Undoes what a command that a test runs in this process changes in it."""
     with process_left_as_it_was():
         yield
+
+
+@pytest.fixture(scope="session")
+def scene_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny scene in ``data`` and its conf ``tiny.conf``; read only."""
+    from tests.training import tiny
+
+    root = tmp_path_factory.mktemp("tiny")
+    tiny.write_scene(root / "data")
+    tiny.write_conf(root / "tiny.conf")
+    return root
 
 
 @pytest.fixture

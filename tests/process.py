@@ -1,4 +1,4 @@
-"""What a command changes in the process it runs in, undone."""
+"""The state that a command changes in its process."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from contextlib import contextmanager
 
 @contextmanager
 def process_left_as_it_was() -> Iterator[None]:
-    """Undoes what a command does to its process: logging, and torch's treatment of denormal numbers."""
+    """Restores, on exit, the package's log, torch's number of threads and its treatment of denormals."""
     import torch
 
     log = logging.getLogger("idr")
     before = log.handlers[:], log.level, log.propagate
+    num_threads = torch.get_num_threads()
     try:
         yield
     finally:
         log.handlers[:], log.level, log.propagate = before
+        torch.set_num_threads(num_threads)
         torch.set_flush_denormal(False)

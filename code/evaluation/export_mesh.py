@@ -1,6 +1,4 @@
-"""Exports a colored mesh; all it does is in ``idr.cli.export_mesh``."""
-
-from __future__ import annotations
+"""Runs ``idr.cli.export_mesh``; ``-h`` lists the options."""
 
 import sys
 from pathlib import Path
@@ -10,4 +8,4 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from idr.cli.export_mesh import main  # noqa: E402
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -1,8 +1,7 @@
-"""The mistakes a user can make, as exceptions whose text is the whole message.
+"""Exceptions for mistakes of the user, whose text is the complete message: got, expected, remedy.
 
-Every message says what was got, what was expected and how to mend it. The command line turns these
-exceptions, and no others, into one line on stderr and exit status 2; anything else is a bug of ours and
-keeps its traceback.
+The commands print `USER_ERRORS` as one line on stderr and exit with status 2. Any other exception is a bug of
+this package and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -13,15 +12,15 @@ class InputError(ValueError):
 
 
 class MissingInputError(FileNotFoundError):
-    """A file or folder that should be there and is not."""
+    """A file or folder that does not exist."""
 
 
 class OutputError(OSError):
-    """A result that could not be written (no space, no permission)."""
+    """A result that cannot be written (no space, no permission)."""
 
 
 class TrainingStoppedError(RuntimeError):
-    """Training that must not go on; the message says where and why, and what was kept."""
+    """Training that cannot continue; the message says where, why, and what was saved."""
 
 
 USER_ERRORS = (InputError, MissingInputError, OutputError)

@@ -1,4 +1,4 @@
-"""The names of usual failures; docs/troubleshooting.md has an entry for each with what to do."""
+"""Names of common failures; docs/troubleshooting.md has an entry with the remedy of each."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ NAMES = (
 
 @dataclass(frozen=True)
 class Finding:
-    """A failure that was found.
+    """A detected failure.
 
     Attributes:
         name: One of `NAMES`.
-        text: What was seen, and what to do.
+        text: Observation and remedy.
     """
 
     name: str

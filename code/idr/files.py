@@ -1,7 +1,7 @@
-"""Writing files so that a reader finds the old content or the new one, never half of either.
+"""Atomic writing: a reader finds the old content or the new one, never a part of either.
 
-A file is written under a temporary name in its own folder, flushed to the disk, and renamed over the old
-one; the rename is one step for the file system, whenever the process or the machine stops.
+A file is written under a temporary name in its own folder, flushed to the disk and renamed over the old one.
+The rename is atomic, whenever the process or the machine stops.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import BinaryIO, cast
 from idr.errors import USER_ERRORS, OutputError
 
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
-"""Names of temporary files: hidden, and recognizable, so that what a killed process left can be swept."""
+"""Names of temporary files: hidden, and recognizable for the removal of those of killed processes."""
 
 _REMEDIES = {
     errno.ENOSPC: "free some space there, or write to another disk",
@@ -38,14 +38,14 @@ _REMEDIES = {
 
 @contextmanager
 def output_errors(target: Path, kept: str = "") -> Iterator[None]:
-    """Turns the system's refusals to write into `OutputError`.
+    """Turns errors of the operating system into `OutputError`.
 
     Args:
-        target: What is being written, for the message.
-        kept: What is still there unharmed, for the message.
+        target: File or folder being written, for the message.
+        kept: What is unchanged, for the message.
 
     Raises:
-        OutputError: The body raised an OSError that is not one of our own messages already.
+        OutputError: The body raised an OSError other than `USER_ERRORS`.
     """
     try:
         yield
@@ -59,17 +59,14 @@ def output_errors(target: Path, kept: str = "") -> Iterator[None]:
 
 
 def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Writes a file in one step: whoever reads `path` finds its old content or all of the new.
-
-    Missing parent folders are made. When this returns, the content and the name are on the disk.
+    """Writes a file atomically and makes missing parent folders; content and name are on the disk on return.
 
     Args:
         path: File to write or replace.
-        write: Called once with the open binary file (seekable), writes the content.
+        write: Writes the content; called once with the open binary file (seekable).
 
     Raises:
-        OutputError: The system refuses (no space, no permission, read-only). The old file is untouched
-            and nothing is left beside it.
+        OutputError: The file cannot be written. The old file is unchanged and no temporary file is left.
     """
     path = Path(path)
     kept = "the file that was there is unchanged" if path.is_file() else ""
@@ -90,26 +87,15 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 def write_text_atomic(path: Path, text: str) -> None:
-    """Writes UTF-8 text in one step, as `write_atomic` does.
-
-    Args:
-        path: File to write or replace.
-        text: The whole content.
-
-    Raises:
-        OutputError: The system refuses; the old file is untouched.
-    """
+    """Writes UTF-8 text with `write_atomic`."""
     write_atomic(path, lambda file: file.write(text.encode("utf-8")))
 
 
 def make_folder(path: Path) -> None:
-    """Makes a folder and its missing parents, and sees each new name onto the disk.
-
-    Args:
-        path: Folder; may exist.
+    """Makes a folder, unless it exists, and its missing parents, and flushes their names to the disk.
 
     Raises:
-        OutputError: The system refuses.
+        OutputError: The folder cannot be made.
     """
     path = Path(path)
     if path.is_dir():
@@ -126,29 +112,21 @@ def make_folder(path: Path) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Sees the names in a folder (new, renamed, removed) onto the disk.
-
-    Args:
-        path: Existing folder.
-    """
+    """Flushes the names in an existing folder (new, renamed, removed) to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems know no such call
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # not supported by some network file systems
             raise
     finally:
         os.close(descriptor)
 
 
 def temporary_files(folder: Path) -> list[Path]:
-    """Lists what writers that were killed left in a folder.
+    """Returns the temporary files of `write_atomic` in a folder, in name order.
 
-    Args:
-        folder: Folder to look in, not its subfolders; may be missing.
-
-    Returns:
-        Temporary files of `write_atomic`, in name order; those of a writer still at work included.
+    Includes those of active writers, but none in subfolders. The folder may be missing.
     """
     if not folder.is_dir():
         return []
@@ -159,27 +137,24 @@ def _remove_quietly(path: Path) -> None:
     try:
         os.unlink(path)
     except OSError:
-        pass  # the error on its way says more than this one could
+        pass  # the exception being raised is more informative
 
 
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
-    """Gives a hidden folder to write in, which takes the place of `folder` if the body succeeds.
+    """Yields an empty temporary folder, which replaces `folder` if the body succeeds and is removed if not.
 
     Args:
         folder: The folder to make or replace; missing parents are made.
 
-    Yields:
-        An empty folder beside it, removed if the body fails.
-
     Raises:
-        OutputError: The system refuses to write; what was there is unchanged.
+        OutputError: The folder cannot be written; an old one is unchanged.
     """
     with output_errors(folder, "what was there is unchanged"):
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
         try:
-            temporary.chmod(0o755)  # mkdtemp's folders are private
+            temporary.chmod(0o755)  # mkdtemp makes private folders
             yield temporary
             _swap_in(temporary, folder)
         finally:
@@ -187,12 +162,12 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 
 
 def _swap_in(new: Path, folder: Path) -> None:
-    """Puts a finished folder in the place of an old one, which returns if that fails."""
+    """Replaces an old folder by a finished one; restores the old one if that fails."""
     if not folder.exists():
         os.rename(new, folder)
         return
     old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".old", dir=folder.parent))
-    os.rename(folder, old)  # onto the empty folder just made
+    os.rename(folder, old)  # replaces the new empty folder
     try:
         os.rename(new, folder)
     except OSError:

@@ -1,6 +1,4 @@
-"""Writes the built-in scene; see ``--help``."""
-
-from __future__ import annotations
+"""Runs ``idr.cli.demo.make_scene``; ``-h`` lists the options."""
 
 import sys
 from pathlib import Path

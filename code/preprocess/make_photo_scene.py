@@ -1,6 +1,4 @@
-"""Writes photographs with their truth kept aside: ``python preprocess/make_photo_scene.py --out F``."""
-
-from __future__ import annotations
+"""Runs ``idr.cli.demo.make_photo_scene``; ``-h`` lists the options."""
 
 import sys
 from pathlib import Path

@@ -1,6 +1,4 @@
-"""From photographs to a colored mesh and a report: ``python preprocess/photos.py FOLDER``."""
-
-from __future__ import annotations
+"""Runs ``idr.cli.photos.command``; ``-h`` lists the options."""
 
 import sys
 from pathlib import Path

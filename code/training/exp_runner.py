@@ -1,4 +1,4 @@
-"""Trains one scene: ``python training/exp_runner.py --conf ... --scan_id N``; ``-h`` lists the options."""
+"""Runs ``idr.cli.train``; ``-h`` lists the options."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Trains many scenes: ``python training/run_scenes.py --scans 24 37 ...``; ``-h`` lists the options."""
+"""Runs ``idr.cli.run_scenes``; ``-h`` lists the options."""
 
 import sys
 from pathlib import Path

@@ -191,7 +191,7 @@ def test_wrong_size_of_a_network(project, override, key):
             ["found neither as idr.nowhere.to.be.Found", "must be importable"],
         ),
         ("loss", "IDRLoss", ["`IDRLoss`", "expected module.Class", "model.loss.IDRLoss"]),
-        ("loss", "own_part.function", ["own_part.function", "no class but a function"]),
+        ("loss", "own_part.function", ["own_part.function", "is a function, not a class"]),
         ("loss", "own_part.Greedy", ["loss: the block's keys do not fit own_part.Greedy", "'gold'"]),
         ("dataset", "needy_part.Anything", ["module needy_part needs surely_not_installed", "not installed"]),
     ],

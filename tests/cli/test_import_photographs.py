@@ -246,13 +246,13 @@ WRONG = {
     "mask folder missing": (flags("--masks", "nowhere"), r"no folder .*nowhere"),
     "--pixel_center for photographs": (
         flags("--pixel_center", "0"),
-        r"--pixel_center is for cameras that are given",
+        r"--pixel_center is for sources with cameras",
     ),
     "two sources of rough cameras": (
         flags("--rough_cameras", "--rough_from", "x"),
         r"both --rough_cameras and --rough_from",
     ),
-    "invalid --threads": (flags("--threads", "0"), r"--threads 0: expected a whole number of 1 or more"),
+    "invalid --threads": (flags("--threads", "0"), r"--threads 0: expected 1 or more"),
 }
 
 

@@ -253,7 +253,7 @@ def test_own_class_beside_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert resolve_class("model.mine.Net").__name__ == "Net"
     for path, message in [
         ("model.mine.Nett", r"did you mean model\.mine\.Net\?"),
-        ("model.mine.value", r"no class but a int"),
+        ("model.mine.value", r"is a int, not a class"),
         ("needs.Net", r"needs not_there_at_all, which is not installed"),
         ("halfway.Net", r"halfway cannot be imported: .*not_there"),
     ]:
@@ -272,7 +272,7 @@ def test_own_class_beside_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         ),
         ("IDRLoss", r"expected module\.Class, such as model\.loss\.IDRLoss"),
         ("model..IDRLoss", r"expected module\.Class"),
-        ("no.such.Thing", r"its module must be importable"),
+        ("no.such.Thing", r"the module of your own class must be importable"),
     ],
 )
 def test_wrong_class_paths_say_so(path: str, message: str) -> None:

@@ -1,4 +1,4 @@
-"""docs/troubleshooting.md lists every way in which the tests spoil a scene, with the message."""
+"""docs/troubleshooting.md lists every fault that the tests plant into a scene, with its message."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def rows(heading: str) -> dict[str, str]:
     return {name: message.replace("\\|", "|") for name, message in found.items()}
 
 
-def test_the_list_is_that_of_the_tests() -> None:
+def test_documented_faults_are_those_of_the_tests() -> None:
     for heading, wrong in (
         ("With cameras", test_bad_import.WRONG),
         ("Photographs alone", test_import_photographs.WRONG),
@@ -28,5 +28,5 @@ def test_the_list_is_that_of_the_tests() -> None:
             assert re.search(message, listed[name]), name
 
 
-def test_there_are_thirty_and_more() -> None:
+def test_at_least_thirty_faults_are_documented() -> None:
     assert len(rows("With cameras")) >= 30

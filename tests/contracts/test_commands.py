@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -26,9 +31,10 @@ from idr.cli import (
 from idr.cli.demo import make_photo_scene, make_scene
 from idr.cli.photos import command as photos
 
+ROOT = Path(__file__).parents[2]
 CONF = "./confs/dtu_fixed_cameras.conf"
 
-# Flag, and what it is when absent.
+# Default of each flag.
 PUBLISHED = {
     "exp_runner": {
         "batch_size": 1,
@@ -278,7 +284,9 @@ def parsers() -> dict[str, argparse.ArgumentParser]:
 
 
 def flags_of(parser: argparse.ArgumentParser) -> dict[str, object]:
-    return {action.dest: action.default for action in parser._actions if action.dest != "help"}
+    return {
+        action.dest: action.default for action in parser._actions if action.dest not in ("help", "version")
+    }
 
 
 @pytest.mark.parametrize("command", PUBLISHED)
@@ -293,7 +301,7 @@ def test_published_flags_and_defaults(command):
 
 
 @pytest.mark.parametrize("command", ADDED)
-def test_no_flag_comes_or_goes_unnoticed(command):
+def test_flags_and_defaults_are_the_listed_ones(command):
     assert flags_of(parsers()[command]) == PUBLISHED.get(command, {}) | ADDED[command]
 
 
@@ -340,7 +348,7 @@ def test_no_flag_comes_or_goes_unnoticed(command):
         ("preprocess_cameras", "--dtu --use_linear_init", {"dtu": True, "use_linear_init": True}),
     ],
 )
-def test_published_command_lines_are_understood(command, line, values):
+def test_published_command_lines_are_parsed(command, line, values):
     arguments = vars(parsers()[command].parse_args(line.split()))
     assert {flag: arguments[flag] for flag in values} == values
 
@@ -349,3 +357,27 @@ def test_published_command_lines_are_understood(command, line, values):
 def test_every_flag_is_explained(command):
     for action in parsers()[command]._actions:
         assert action.help and len(action.help) > 5, action.dest
+
+
+@pytest.mark.parametrize("command", [*ADDED])
+def test_version_is_that_of_pyproject(command, capsys):
+    with pytest.raises(SystemExit) as end:
+        parsers()[command].parse_args(["--version"])
+    line = re.search(r"^version = .*$", (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    assert end.value.code == 0 and line is not None
+    assert line[0] == f'version = "{capsys.readouterr().out.removeprefix("idr ").rstrip()}"'
+
+
+def test_version_of_an_installed_package_is_that_of_its_metadata(tmp_path):
+    """A copy without a pyproject.toml, next to the metadata that pip writes."""
+    site = tmp_path / "lib" / "site"
+    shutil.copytree(ROOT / "code" / "idr", site / "idr", ignore=shutil.ignore_patterns("__pycache__"))
+    (site / "idr-7.8.9.dist-info").mkdir()
+    (site / "idr-7.8.9.dist-info" / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: idr\nVersion: 7.8.9\n"
+    )
+    command = [sys.executable, "-m", "idr.cli.train", "--version"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env={"PYTHONPATH": str(site)}, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "idr 7.8.9\n", "")

@@ -1,4 +1,4 @@
-"""The confs that ship: they hold what the publication had, and everything in them is understood."""
+"""The confs in confs/: published values, no unknown keys, and models that can be built."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import torch
 
+from idr.cli import train
+from idr.conf.build import scan_id_of
 from idr.conf.files import load_conf, read_block, resolve_class
 from idr.errors import InputError
 from idr.model.implicit_differentiable_renderer import ModelConfig
@@ -18,6 +20,7 @@ from idr.model.loss import LossConfig
 from idr.model.rendering_network import RenderingNetworkConfig
 from idr.model.tracing.common import TracerConfig
 from idr.pictures.plots import PlotConfig
+from idr.runs.folders import run_name
 from idr.training.config import TrainConfig
 
 CONFS = Path(__file__).parents[2] / "confs"
@@ -39,7 +42,7 @@ PUBLISHED = {
     },
     "plot": {"plot_nimgs": 1, "max_depth": 3.0, "resolution": 100},
     "loss": {"eikonal_weight": 0.1, "mask_weight": 100.0, "alpha": 50.0},
-    "dataset": {"data_dir": "DTU", "img_res": [1200, 1600]},
+    "dataset": {"data_dir": "DTU", "img_res": [1200, 1600], "scan_id": 65},
     "model": {
         "feature_vector_size": 256,
         "implicit_network": {
@@ -84,13 +87,13 @@ def test_published_confs_hold_the_published_values(name: str) -> None:
     assert load_conf(CONFS / f"{name}.conf") == expected
 
 
-def test_the_published_confs_are_there() -> None:
+def test_the_published_confs_exist() -> None:
     names = {str(path.relative_to(CONFS).with_suffix("")) for path in ALL}
     assert set(CHANGES) | {"demo"} <= names
 
 
 @pytest.mark.parametrize("path", ALL + GOLDEN, ids=lambda path: "/".join(path.parts[-2:]))
-def test_every_key_is_understood(path: Path) -> None:
+def test_every_key_is_known(path: Path) -> None:
     conf = load_conf(path)
     assert set(conf) == {"train", "plot", "loss", "dataset", "model"}
     read_block(TrainConfig, conf["train"], "train")
@@ -114,12 +117,12 @@ def test_every_model_is_built(path: Path) -> None:
         network = resolve_class(conf["train"]["model_class"])(conf=conf["model"])
     feature, rendering = conf["model"]["feature_vector_size"], conf["model"]["rendering_network"]
     encoded = 6 * rendering.get("multires_view", 0)
-    if "encoding_view" in rendering:  # in place of the direction's own three numbers
+    if "encoding_view" in rendering:  # replaces the three components of the direction
         view = rendering["encoding_view"]
         encoded = view["degree"] ** 2 * (2 if view.get("direction", "view") == "both" else 1) - 3
-    if "view_dims" in rendering:  # the direction has a branch of its own
+    if "view_dims" in rendering:  # a separate branch for the direction
         encoded = -3
-    if "encoding" in rendering:  # beside the point itself
+    if "encoding" in rendering:  # in addition to the point
         encoded += rendering["encoding"]["levels"] * rendering["encoding"]["features"]
     first = next(
         value
@@ -161,3 +164,11 @@ def test_defaults_are_the_published_ones() -> None:
     train = {field.name: field.default for field in fields(TrainConfig)}
     assert (train["alpha_milestones"], train["sched_milestones"]) == ((), ())
     assert (train["alpha_factor"], train["sched_factor"], train["learning_rate_cam"]) == (0.0, 0.0, None)
+
+
+@pytest.mark.parametrize("name", ["dtu_fixed_cameras", "dtu_trained_cameras"])
+def test_commands_without_scan_id_use_the_published_scan(name: str) -> None:
+    conf = load_conf(CONFS / f"{name}.conf")
+    scan_id = scan_id_of(conf, train.build_parser().parse_args([]).scan_id)
+    assert scan_id == 65 and run_name(conf["train"]["expname"], "", scan_id) == f"{name}_65"
+    assert scan_id_of(conf, train.build_parser().parse_args(["--scan_id", "24"]).scan_id) == 24

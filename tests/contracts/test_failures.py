@@ -1,8 +1,9 @@
-"""Each named failure is provoked by a test and has an entry that says what to do."""
+"""Each named failure is provoked by a test and documented with its remedy."""
 
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from pathlib import Path
 
@@ -19,8 +20,9 @@ CONSTANTS = {
 }
 
 
+@functools.cache
 def names_in_asserts() -> set[str]:
-    """Names of failures, and of their constants, that stand in assertions of tests other than this one."""
+    """Returns the names of failures and of their constants in the assertions of all other tests."""
     found: set[str] = set()
     for path in (ROOT / "tests").rglob("test_*.py"):
         if path == Path(__file__):
@@ -28,7 +30,7 @@ def names_in_asserts() -> set[str]:
         tree = ast.parse(path.read_text(encoding="utf-8"))
         tests = (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))
         for test in tests:
-            # What a test is given by a decorator, it may assert by a parameter's name.
+            # A test may assert a name that its decorator parametrizes.
             for node in [*test.decorator_list, *(n for n in ast.walk(test) if isinstance(n, ast.Assert))]:
                 for part in ast.walk(node):
                     if isinstance(part, ast.Attribute):
@@ -48,7 +50,7 @@ def test_a_test_provokes_it(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", failures.NAMES)
-def test_an_entry_says_what_to_do(name: str) -> None:
+def test_an_entry_names_a_remedy(name: str) -> None:
     entries = dict(re.findall(r"^## (\S+)\n(.+?)(?=^## |\Z)", DOCS, flags=re.M | re.S))
     remedy = r"\b(run|negate|flip|import|scale|must|lower|start|look|check)\b"
     assert re.search(remedy, entries[name], flags=re.I), f"{name}: the entry has no remedy"

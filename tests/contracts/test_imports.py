@@ -54,7 +54,7 @@ TABLE: dict[str, set[str]] = {
     "cli": {
         "checkpoints", "conf", "datasets", "demo", "evaluation", "export", "geometry", "importers",
         "many_scenes", "meshing", "model", "model.kernels", "pictures", "preprocess", "runs", "training",
-        "viewer",
+        "viewer", "__init__",
     },
     "__init__": {"runs"},
 }  # fmt: skip

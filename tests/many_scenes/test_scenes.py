@@ -96,7 +96,7 @@ def test_ctrl_c_is_passed_on_once(root: Path) -> None:
     (run,) = runs_of(root, 1)
     epoch, step = CheckpointFolder(run / "checkpoints").position_of()
     assert epoch + step > 0 and rows[1]["epochs"] == str(epoch)
-    assert "to go on with what is unfinished: the same command" in output and "Traceback" not in errors
+    assert "to continue unfinished scenes: the same command" in output and "Traceback" not in errors
     assert "the state is saved" in (root / "exps" / "tiny_scenes" / "scan1.log").read_text()
 
 

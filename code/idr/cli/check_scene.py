@@ -1,4 +1,4 @@
-"""Draws bounding sphere, visual hull and masks over a scene's photographs and lists what does not fit."""
+"""``check_scene.py``: draws bounding sphere, visual hull and masks over the photographs of a scene."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from idr.cli.shared.common import make_parser, parse, run, say
+from idr.cli.shared.common import add_linear_init_argument, make_parser, parse, run, say
 
 if TYPE_CHECKING:
     from idr.preprocess.scene_check import SceneCheck
@@ -19,30 +19,20 @@ _EXAMPLES = """  python preprocess/check_scene.py --source_dir ../data/DTU/scan6
 def _parser() -> argparse.ArgumentParser:
     parser = make_parser(
         "Draws the projected unit sphere, the visual hull and the masks over every image of a scene, and "
-        "lists views where they do not fit. In a good scene every mask lies within the sphere and the hull "
-        "follows the masks.",
+        "lists the views in which they disagree. In a good scene every mask lies inside the sphere, and the "
+        "hull follows the masks.",
         _EXAMPLES,
     )
-    parser.add_argument(
-        "--source_dir", type=str, required=True, help="scene folder: image/, mask/, cameras.npz"
-    )
-    parser.add_argument(
-        "--out", type=str, default=None, help="folder for the pictures; default: <source_dir>/check"
-    )
-    parser.add_argument(
-        "--use_linear_init", action="store_true", help="check cameras_linear_init.npz instead of cameras.npz"
-    )
+    parser.add_argument("--source_dir", required=True, help="scene folder: image/, mask/, cameras.npz")
+    parser.add_argument("--out", default=None, help="folder for the images; default: <source_dir>/check")
+    add_linear_init_argument(parser)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command.
+    """Runs the command with `argv`, by default the process's own; returns the exit status.
 
-    Args:
-        argv: Arguments; None for the process's own.
-
-    Returns:
-        Exit status: 0 also where something does not fit, 2 after a user's mistake.
+    It is 0 also if views do not fit.
     """
     arguments = parse(_parser(), argv)
     return run(lambda: _check(arguments))
@@ -61,12 +51,12 @@ def _check(arguments: argparse.Namespace) -> None:
     sheet = draw_scene(check, out)
     scene = scene_dir.resolve()
     write_scene_report(check, out / REPORT, f"{scene.parent.name}/{scene.name}")
-    say(f"pictures: {sheet} and one check_<image>.png a view beside it")
+    say(f"pictures: {sheet} and, in the same folder, one check_<image>.png per view")
     say(f"report: open {out / REPORT}")
 
 
 def _say_findings(check: SceneCheck) -> None:
-    """Prints one line a view and the warnings."""
+    """Prints one line per view and the warnings."""
     center = ", ".join(f"{value:.6g}" for value in check.center)
     say(f"unit sphere: center ({center}), radius {check.radius:.6g} in world units")
     say("view  mask             reaches (of radius)  IoU hull/mask  camera at (radii)  warnings")

@@ -1,4 +1,4 @@
-"""``doctor.py``: what is wrong with a scene, by name, before anyone trains on it."""
+"""``doctor.py``: names what is wrong with a scene before training."""
 
 from __future__ import annotations
 
@@ -6,9 +6,17 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from idr.cli.shared.common import EXIT_OK, EXIT_STOPPED, make_parser, parse, run, say
+from idr.cli.shared.common import (
+    EXIT_OK,
+    EXIT_STOPPED,
+    add_linear_init_argument,
+    make_parser,
+    parse,
+    run,
+    say,
+)
 
-DESCRIPTION = "Examines a scene before training and names what is wrong with it, each with what to do."
+DESCRIPTION = "Examines a scene before training; names each problem and its remedy."
 EXAMPLES = """\
   python preprocess/doctor.py ../data/DTU/scan65
   python preprocess/doctor.py ../data/DTU/scan65 --use_linear_init"""
@@ -18,20 +26,14 @@ def build_parser() -> argparse.ArgumentParser:
     """Returns the parser of the command."""
     parser = make_parser(DESCRIPTION, EXAMPLES)
     parser.add_argument("data", help="scene folder: image/, mask/, cameras.npz")
-    parser.add_argument(
-        "--use_linear_init", action="store_true", help="examine cameras_linear_init.npz, not cameras.npz"
-    )
+    add_linear_init_argument(parser)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command.
+    """Runs the command with `argv`, by default the process's own; returns the exit status.
 
-    Args:
-        argv: Arguments without the program's name; None for the process's own.
-
-    Returns:
-        The exit status: 0 for a healthy scene, 1 where something was found, 2 for unusable input.
+    It is 0 for a healthy scene, 1 with findings, 2 for unusable input.
     """
     arguments = parse(build_parser(), argv)
     return run(lambda: _examine(arguments))
@@ -42,12 +44,12 @@ def _examine(arguments: argparse.Namespace) -> int:
     from idr.preprocess.scene_views import EXACT_CAMERAS, NOISY_CAMERAS
 
     folder = Path(arguments.data).expanduser()
-    found = diagnose_scene(folder, NOISY_CAMERAS if arguments.use_linear_init else EXACT_CAMERAS)
-    for finding in found:
+    findings = diagnose_scene(folder, NOISY_CAMERAS if arguments.use_linear_init else EXACT_CAMERAS)
+    for finding in findings:
         say(str(finding))
-    if not found:
+    if not findings:
         say(f"{folder}: masks, cameras and unit sphere fit together")
-    return EXIT_STOPPED if found else EXIT_OK
+    return EXIT_STOPPED if findings else EXIT_OK
 
 
 if __name__ == "__main__":

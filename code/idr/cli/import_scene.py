@@ -1,4 +1,4 @@
-"""Imports a scene of another program as a data folder."""
+"""``import_scene.py``: imports a scene of another program, or photographs alone, as a data folder."""
 
 from __future__ import annotations
 
@@ -9,7 +9,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from idr.cli.shared.common import make_parser, parse, run, say
+from idr.cli.shared.common import (
+    add_force_argument,
+    add_seed_argument,
+    check_at_least,
+    make_parser,
+    parse,
+    run,
+    say,
+)
 from idr.errors import InputError
 
 if TYPE_CHECKING:
@@ -30,41 +38,36 @@ _EXAMPLES = """  python preprocess/import_scene.py ~/photos/mug --out ../data/mi
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Returns the command's parser."""
+    """Returns the parser of the command."""
     parser = make_parser(
         "Writes a data folder (image/, mask/, cameras.npz) from a scene of nerfstudio, Blender, COLMAP, "
-        "NeuS, IDR, Middlebury, or with a text file of a 3 x 4 projection for each image; or from "
-        "photographs alone, whose cameras are found by structure from motion. Lens distortion is removed, "
-        "missing masks can be made, the unit sphere is found.",
+        "NeuS, IDR or Middlebury, from images with a text file of 3 x 4 projections, or from photographs "
+        "alone, whose cameras structure from motion estimates. Removes lens distortion, computes missing "
+        "masks on request, fits the unit sphere.",
         _EXAMPLES,
     )
-    parser.add_argument("source", type=str, metavar="SOURCE", help="folder (or file) of the scene")
-    parser.add_argument("--out", type=str, required=True, help="folder to write: data/<dir>/scan<N>")
-    parser.add_argument("--kind", choices=KINDS, default=None, help="what SOURCE is; default: recognized")
-    parser.add_argument(
-        "--images", type=str, default=None, help="folder of the images, if not found by itself"
-    )
+    parser.add_argument("source", metavar="SOURCE", help="folder or file of the scene")
+    parser.add_argument("--out", required=True, help="folder to write: data/<dir>/scan<N>")
+    parser.add_argument("--kind", choices=KINDS, default=None, help="type of SOURCE; default: recognized")
+    parser.add_argument("--images", default=None, help="folder of the images, if SOURCE does not name it")
     parser.add_argument(
         "--masks",
-        type=str,
         default=None,
-        help="folder of masks for the photographs as they are, alpha (their alpha channel), or auto (made "
+        help="folder of masks for the original photographs, alpha (their alpha channel), or auto (segmented "
         "from photographs and cameras); default: the source's masks, else its alpha channel, else auto for "
         "photographs alone",
     )
     parser.add_argument(
         "--mask_command",
-        type=str,
         default=None,
         metavar="COMMAND",
-        help="program that makes a mask: 'prog {image} {mask}', called for each image",
+        help="program that writes the mask of an image: 'prog {image} {mask}', called once per image",
     )
     parser.add_argument(
         "--points",
-        type=str,
         default=None,
-        help="sparse points on the object (ply, npz, npy, txt): where --masks auto begins (default: where "
-        "the cameras look), and for --sphere points (default: the source's)",
+        help="sparse points on the object (ply, npz, npy, txt): seeds of --masks auto (default: where the "
+        "cameras look), and input of --sphere points (default: the source's)",
     )
     parser.add_argument(
         "--sphere",
@@ -73,29 +76,25 @@ def build_parser() -> argparse.ArgumentParser:
         help="unit sphere from the visual hull of the masks, from sparse points, or the source's own; "
         "auto = the source's own if it has one, else hull",
     )
-    parser.add_argument("--downscale", type=int, default=1, help="factor by which images shrink")
+    parser.add_argument("--downscale", type=int, default=1, help="integer factor by which images are reduced")
     parser.add_argument(
         "--pixel_center",
         "--pixel_centre",
         type=float,
         choices=(0.0, 0.5),
         default=None,
-        help="where SOURCE has the center of the first pixel; default: its kind's convention",
+        help="coordinate of the first pixel's center in SOURCE; default: the convention of its type",
     )
-    parser.add_argument(
-        "--force", action="store_true", help="replace a scene that was imported to --out before"
-    )
+    add_force_argument(parser, "a scene that was imported to --out before")
     _add_reconstruction(parser)
     _add_rough(parser)
-    parser.add_argument(
-        "--seed", type=int, default=0, help="of the reconstruction and of the noise of --rough_cameras"
-    )
+    add_seed_argument(parser, "the reconstruction and of the noise of --rough_cameras")
     return parser
 
 
 def _add_reconstruction(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
-        "photographs alone", "pip install -e '.[colmap]'; work files in reconstruction_scan<N> beside --out"
+        "photographs alone", "needs idr[colmap]; work files in reconstruction_scan<N> next to --out"
     )
     group.add_argument(
         "--camera_model", choices=CAMERA_MODELS, default=None, help="COLMAP's model; default: SIMPLE_RADIAL"
@@ -104,50 +103,42 @@ def _add_reconstruction(parser: argparse.ArgumentParser) -> None:
         "--matching",
         choices=("auto", "exhaustive", "sequential"),
         default=None,
-        help="pairs that are compared: all, or neighbors in name order; default: auto, all up to 80 "
+        help="pairs of photographs to match: all, or neighbors in name order; default: auto, all up to 80 "
         "photographs",
     )
     group.add_argument(
         "--min_registered",
         type=int,
         default=None,
-        help="photographs that must find their place; default: half of them",
+        help="photographs that must be registered; default: half of them",
     )
     group.add_argument(
         "--threads",
         type=int,
         default=None,
-        help="of the reconstruction; 1: the same cameras each time; default: one a core",
+        help="threads of the reconstruction; 1: reproducible cameras; default: one per core",
     )
 
 
 def _add_rough(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("rough cameras", "cameras_linear_init.npz, for --train_cameras")
     group.add_argument(
-        "--rough_cameras", action="store_true", help="write them, by disturbing the exact ones"
+        "--rough_cameras", action="store_true", help="write perturbed copies of the exact ones"
     )
-    group.add_argument("--rough_degrees", type=float, default=1.5, help="mean angle of the disturbance")
+    group.add_argument("--rough_degrees", type=float, default=1.5, help="mean angle of the perturbation")
     group.add_argument(
-        "--rough_fraction", type=float, default=0.03, help="mean move of a camera, over its distance"
+        "--rough_fraction", type=float, default=0.03, help="mean shift of a camera, relative to its distance"
     )
     group.add_argument(
         "--rough_from",
-        type=str,
         default=None,
         metavar="SOURCE2",
-        help="write those of another source of the same photographs, brought to the frame of SOURCE",
+        help="write those of another source of the same photographs, aligned with SOURCE",
     )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command.
-
-    Args:
-        argv: Arguments; None for the process's own.
-
-    Returns:
-        Exit status: 0, or 2 after a user's mistake.
-    """
+    """Runs the command with `argv`, by default the process's own, and returns the exit status."""
     arguments = parse(build_parser(), argv)
     return run(lambda: _import(arguments))
 
@@ -182,13 +173,10 @@ def _import(arguments: argparse.Namespace) -> None:
 
 
 def _check(arguments: argparse.Namespace, out: Path) -> None:
-    """Refuses what can be seen to be wrong before anything is computed."""
+    """Checks the flags before anything is computed."""
     if not re.fullmatch(r"scan\d+", out.name):
         raise InputError(f"--out {arguments.out}: expected a folder named scan<N>, such as data/mine/scan0")
-    for flag, smallest in (("downscale", 1), ("threads", 1), ("min_registered", 3), ("seed", 0)):
-        value = getattr(arguments, flag)
-        if value is not None and value < smallest:
-            raise InputError(f"--{flag} {value}: expected a whole number of {smallest} or more")
+    check_at_least(arguments, downscale=1, threads=1, min_registered=3, seed=0)
     if arguments.rough_cameras and arguments.rough_from:
         raise InputError("got both --rough_cameras and --rough_from; expected one of them")
     from idr.datasets.images import list_images
@@ -201,7 +189,7 @@ def _check(arguments: argparse.Namespace, out: Path) -> None:
 
 
 def _read(path: Path, kind: str | None, out: Path, arguments: argparse.Namespace) -> Source:
-    """Reads a scene with cameras, or finds those of photographs."""
+    """Reads a scene with cameras, or estimates those of photographs."""
     from idr.importers.recognize import read_source, recognize
 
     images = Path(arguments.images).expanduser() if arguments.images else None
@@ -210,7 +198,7 @@ def _read(path: Path, kind: str | None, out: Path, arguments: argparse.Namespace
         _refuse_flags(arguments, kind, path)
         return read_source(path, kind, images, arguments.pixel_center)
     if arguments.pixel_center is not None:
-        raise InputError(f"--pixel_center is for cameras that are given; {path} holds photographs alone")
+        raise InputError(f"--pixel_center is for sources with cameras; {path} holds photographs alone")
     from idr.importers.photographs.structure_from_motion import ReconstructionSettings, reconstruct
 
     settings = ReconstructionSettings(
@@ -220,32 +208,32 @@ def _read(path: Path, kind: str | None, out: Path, arguments: argparse.Namespace
         arguments.seed,
         arguments.threads or ReconstructionSettings.threads,
     )
-    say(f"{path}: photographs alone; their cameras are found, which takes a while")
+    say(f"{path}: photographs alone; estimating their cameras takes a while")
     return reconstruct(images or path, out.parent / f"reconstruction_{out.name}", settings, say)
 
 
 def _refuse_flags(arguments: argparse.Namespace, kind: str, path: Path) -> None:
-    """Refuses flags of the reconstruction where nothing is reconstructed."""
+    """Refuses flags of the reconstruction for a source with cameras."""
     for flag in ("camera_model", "matching", "min_registered", "threads"):
         if getattr(arguments, flag) is not None:
             raise InputError(
-                f"--{flag} is for photographs alone, but {path} has cameras ({kind}); leave it out, or add "
-                f"--kind {PHOTOGRAPHS} to throw these cameras away"
+                f"--{flag} is for photographs alone, but {path} has cameras ({kind}); leave it out, or "
+                f"ignore these cameras with --kind {PHOTOGRAPHS}"
             )
 
 
 def _mask_choice(arguments: argparse.Namespace, source: Source) -> str | None:
-    """What was asked for; masks are made of photographs alone where there are none."""
+    """Returns --masks, by default automatic masks for photographs alone without an alpha channel."""
     from idr.importers.masks.sources import AUTO, has_alpha_masks
 
     if source.kind != PHOTOGRAPHS or arguments.masks or arguments.mask_command or has_alpha_masks(source):
         return arguments.masks
-    say("no masks given, no alpha channel: masks are made")
+    say("no masks given, no alpha channel: computing masks")
     return AUTO
 
 
 def _roughen(arguments: argparse.Namespace, source: Source, out: Path) -> Roughen | None:
-    """How rough cameras are made, None for not at all."""
+    """Returns the function that computes the rough cameras, or None without any."""
     from idr.importers.rough_cameras import disturbed_poses, paired_views, poses_from
 
     if arguments.rough_cameras:
@@ -259,18 +247,18 @@ def _roughen(arguments: argparse.Namespace, source: Source, out: Path) -> Roughe
     path = Path(arguments.rough_from).expanduser()
     plain = argparse.Namespace(**vars(arguments) | {"images": None, "pixel_center": None})
     second = _read(path, None, out, plain)
-    # Before masks are made, which takes long.
+    # Checked before masks are computed, which takes long.
     paired = paired_views(second, [view.name for view in source.views], str(path))
 
     def align(rough: Array, exact: Array) -> tuple[float, Array, Array]:
-        found = align_cameras(rough, exact)
-        return found.scale, found.rotation, found.translation
+        alignment = align_cameras(rough, exact)
+        return alignment.scale, alignment.rotation, alignment.translation
 
     return lambda poses, center: poses_from(paired, poses, align)
 
 
 def _say_done(done: ImportedScene, seconds: float) -> None:
-    """Prints what was written and what to type next."""
+    """Prints the result and the commands to run next."""
     from idr.conf.files import project_root
 
     height, width = done.size

@@ -1,4 +1,4 @@
-"""Finds the object's bounding sphere from masks and cameras and writes it as the scene's scale_mat."""
+"""``preprocess_cameras.py``: fits the object's bounding sphere and writes it as the scene's scale_mat."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from idr.cli.shared.common import make_parser, parse, run, say
+from idr.cli.shared.common import (
+    add_data_root_argument,
+    add_linear_init_argument,
+    make_parser,
+    parse,
+    run,
+    say,
+)
 from idr.errors import USER_ERRORS, InputError, MissingInputError
 
 if TYPE_CHECKING:
@@ -22,39 +29,21 @@ _EXAMPLES = """  python preprocess/preprocess_cameras.py --source_dir ../data/DT
 
 def _parser() -> argparse.ArgumentParser:
     parser = make_parser(
-        "Finds center and radius of the object from mask/ and the world_mats of cameras.npz, and writes "
-        "them as one scale_mat for all views into that file, which training reads. The first original is "
-        "kept as cameras_backup.npz. Look at the result with check_scene.py.",
+        "Fits a sphere around the object from mask/ and the world_mats of cameras.npz, and writes it into "
+        "that file as the scale_mat of all views, which training reads. The original file is kept as "
+        "cameras_backup.npz. check_scene.py draws the result.",
         _EXAMPLES,
     )
-    parser.add_argument(
-        "--source_dir", type=str, default="", help="scene folder that holds mask/ and cameras.npz"
-    )
+    parser.add_argument("--source_dir", default="", help="scene folder that holds mask/ and cameras.npz")
     parser.add_argument("--dtu", action="store_true", help="all scenes <data_root>/DTU/scan* instead of one")
-    parser.add_argument(
-        "--use_linear_init",
-        action="store_true",
-        help="work on the noisy cameras_linear_init.npz (original kept as cameras_linear_init_backup.npz)",
-    )
-    parser.add_argument(
-        "--data_root",
-        type=str,
-        default=None,
-        help="folder that holds DTU/ for --dtu; default: data/ beside code/",
-    )
+    add_linear_init_argument(parser)
+    add_data_root_argument(parser, "DTU/ for --dtu")
     parser.add_argument("--dry_run", action="store_true", help="print the result and write nothing")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command.
-
-    Args:
-        argv: Arguments; None for the process's own.
-
-    Returns:
-        Exit status: 0, or 2 after a user's mistake.
-    """
+    """Runs the command with `argv`, by default the process's own, and returns the exit status."""
     arguments = parse(_parser(), argv)
     return run(lambda: _preprocess(arguments))
 
@@ -85,7 +74,7 @@ def _preprocess(arguments: argparse.Namespace) -> None:
 
 
 def _dtu_scenes(data_root: str | None) -> list[Path]:
-    """All scene folders of data/DTU, in natural name order."""
+    """Returns all scene folders of data/DTU, in natural name order."""
     from idr.conf.files import project_root
     from idr.datasets.images import natural_sorted
 
@@ -127,7 +116,7 @@ def _preprocess_scene(scene_dir: Path, use_linear_init: bool, dry_run: bool) -> 
 
 
 def _say_fit(scene_dir: Path, views: SceneViews, fit: SphereFit) -> None:
-    """Prints the sphere, the hull, one line a view and the warnings."""
+    """Prints the sphere, the hull, one line per view and the warnings."""
     center = ", ".join(f"{value:.6g}" for value in fit.center)
     say(f"{scene_dir.name}: {len(views)} views: center = ({center}) ; radius = {fit.radius:.6g}")
     hull = fit.hull

@@ -1,4 +1,4 @@
-"""``run_scenes.py``: trains a list of scenes, a few at a time, and keeps one table of them."""
+"""``run_scenes.py``: trains a list of scenes, several at a time, and keeps a table of them."""
 
 from __future__ import annotations
 
@@ -8,16 +8,25 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from idr.cli.shared.common import EXIT_INTERRUPTED, EXIT_OK, EXIT_STOPPED, make_parser, parse, run, say
-from idr.cli.train import add_train_arguments
+from idr.cli.shared.common import (
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_STOPPED,
+    check_at_least,
+    make_parser,
+    parse,
+    run,
+    say,
+)
+from idr.cli.shared.train_flags import add_train_arguments
 from idr.errors import InputError
 
 if TYPE_CHECKING:
     from idr.many_scenes.scenes import Launcher
 
 DESCRIPTION = (
-    "Trains a list of scenes, each in a process of its own, and continues what is unfinished. All options of "
-    "exp_runner.py are passed on. Table and logs go to exps/<expname><suffix>_scenes/."
+    "Trains a list of scenes, each in its own process, and continues unfinished ones. Accepts all options of "
+    "exp_runner.py. Table and logs go to exps/<expname><suffix>_scenes/."
 )
 EXAMPLES = """\
   python training/run_scenes.py --scans 24 37 40 --jobs 2 --conf ./confs/dtu_quick_fixed_cameras.conf --nepoch 100
@@ -26,7 +35,7 @@ EXAMPLES = """\
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Returns the parser of the command, options of ``exp_runner.py`` included."""
+    """Returns the parser of the command, which includes the options of ``exp_runner.py``."""
     parser = make_parser(DESCRIPTION, EXAMPLES)
     _add_own_arguments(parser)
     add_train_arguments(parser)
@@ -39,16 +48,16 @@ def _add_own_arguments(parser: argparse.ArgumentParser) -> None:
         "--jobs",
         type=int,
         default=None,
-        help="scenes at a time (default: one a GPU of --gpus, all on a cluster, else 1)",
+        help="scenes at a time; default: one per GPU of --gpus, all on a cluster, else 1",
     )
     parser.add_argument(
-        "--gpus", type=int, nargs="+", default=[], metavar="G", help="GPUs that the scenes take turns on"
+        "--gpus", type=int, nargs="+", default=[], metavar="G", help="GPUs to distribute the scenes over"
     )
     parser.add_argument(
         "--cluster",
         choices=("slurm", "local"),
         default=None,
-        help="submit the scenes through submitit (idr[cluster]); local tries it on this machine",
+        help="submit the scenes through submitit (idr[cluster]); local: to this machine, as a trial",
     )
     parser.add_argument(
         "--cluster_set",
@@ -60,14 +69,7 @@ def _add_own_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command.
-
-    Args:
-        argv: Arguments without the program's name; None for the process's own.
-
-    Returns:
-        The exit status.
-    """
+    """Runs the command with `argv`, by default the process's own, and returns the exit status."""
     words = sys.argv[1:] if argv is None else list(argv)
     arguments = parse(build_parser(), words)
     own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
@@ -108,12 +110,12 @@ def _train_all(arguments: argparse.Namespace, passed_on: list[str]) -> int:
     say(f"table: {folder / 'summary.csv'}, {folder / 'summary.md'}")
     if ended_well(list(table.rows.values())):
         return EXIT_OK
-    say("to go on with what is unfinished: the same command")
+    say("to continue unfinished scenes: the same command")
     return EXIT_INTERRUPTED if stopped else EXIT_STOPPED
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    """Checks what the command itself uses; returns the number of scenes at a time."""
+    """Checks the command's own flags and returns the number of scenes at a time."""
     repeated = sorted({scan for scan in arguments.scans if arguments.scans.count(scan) > 1})
     if repeated:
         raise InputError(
@@ -123,13 +125,12 @@ def _check(arguments: argparse.Namespace) -> int:
         raise InputError(f"--scans {min(arguments.scans)}: expected the numbers of scenes, 0 or more")
     if arguments.gpus and (arguments.cluster is not None or arguments.gpu != "auto"):
         raise InputError(
-            "--gpus chooses among the GPUs of this machine; leave out --gpu, and on a cluster ask for "
-            "them with --cluster_set gpus_per_node=1"
+            "--gpus chooses among the GPUs of this machine; leave out --gpu, and on a cluster request GPUs "
+            "with --cluster_set gpus_per_node=1"
         )
     if arguments.cluster_set and arguments.cluster is None:
         raise InputError("--cluster_set is for a cluster; add --cluster slurm or --cluster local")
-    if arguments.jobs is not None and arguments.jobs < 1:
-        raise InputError(f"--jobs {arguments.jobs}: expected 1 or more")
+    check_at_least(arguments, jobs=1)
     all_at_once = len(arguments.scans) if arguments.cluster is not None else 1
     return min(arguments.jobs or len(arguments.gpus) or all_at_once, len(arguments.scans))
 

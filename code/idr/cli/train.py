@@ -1,11 +1,13 @@
-"""``exp_runner.py``: trains geometry, appearance and, if asked, cameras of one scene."""
+"""``exp_runner.py``: trains geometry, appearance and, with ``--train_cameras``, the cameras of one scene."""
 
 from __future__ import annotations
 
 import argparse
+import functools
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,17 +15,18 @@ from idr.cli.report import report_after_training
 from idr.cli.shared.common import (
     EXIT_INTERRUPTED,
     EXIT_OK,
-    add_conf_arguments,
-    add_device_arguments,
+    add_scan_id_argument,
+    check_at_least,
     make_parser,
     parse,
     run,
     say,
 )
-from idr.cli.shared.processes import among_ranks
-from idr.cli.shared.stopping import add_stop_arguments, stop_rule
-from idr.cli.shared.threads import add_threads_argument, choose_threads, threads_restored
-from idr.cli.shared.train_viewer import add_viewer_argument, check_viewer, viewer_beside
+from idr.cli.shared.processes import run_in_group
+from idr.cli.shared.stopping import stop_rule
+from idr.cli.shared.threads import choose_threads, threads_restored
+from idr.cli.shared.train_flags import LATEST, add_train_arguments
+from idr.cli.shared.train_viewer import add_viewer_argument, check_viewer, viewer_process
 from idr.cli.shared.train_watching import camera_monitor, draw_plots
 from idr.errors import InputError, MissingInputError
 
@@ -37,15 +40,15 @@ if TYPE_CHECKING:
     from idr.training.cameras.poses import LearnablePoses
     from idr.training.config import TrainConfig
     from idr.training.processes.distributed import OneProcess
+    from idr.training.progress import TensorBoardLog
     from idr.training.stopping import StopRule
     from idr.training.trainer import Trainer
 
 log = logging.getLogger("idr.cli.train")
 
-LATEST = "latest"
 DESCRIPTION = (
-    "Trains a surface and its appearance from masked photographs; with --train_cameras from rough cameras. "
-    "Runs go to exps/<expname><suffix>[_<scan>]/<time>/ beside code/."
+    "Trains a surface and its appearance from masked photographs; with --train_cameras also the cameras, "
+    "from rough ones. Runs go to exps/<expname><suffix>[_<scan>]/<time>/ beside code/."
 )
 EXAMPLES = """\
   python training/exp_runner.py --conf ./confs/dtu_fixed_cameras.conf --scan_id 65
@@ -58,285 +61,286 @@ def build_parser() -> argparse.ArgumentParser:
     parser = make_parser(DESCRIPTION, EXAMPLES)
     add_train_arguments(parser)
     parser.add_argument(
-        "--timestamp", default=LATEST, help="with --is_continue: the run's folder, or the latest"
+        "--timestamp", default=LATEST, help="with --is_continue: folder of the run, or the latest"
     )
     parser.add_argument(
         "--checkpoint", default=LATEST, help="with --is_continue: epoch of the checkpoint, or the latest"
     )
-    parser.add_argument(
-        "--scan_id", type=int, default=-1, help="scene; -1 takes the conf's dataset.scan_id, if any"
-    )
+    add_scan_id_argument(parser)
     add_viewer_argument(parser)
     return parser
 
 
-def add_train_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options that do not choose a scene or a run."""
-    add_conf_arguments(parser)
-    parser.add_argument("--batch_size", type=int, default=1, help="images a step")
-    parser.add_argument(
-        "--nepoch", type=int, default=2000, help="passes over the images, counted from the run's start"
-    )
-    parser.add_argument("--expname", default="", help="suffix to the conf's train.expname")
-    parser.add_argument(
-        "--exps_folder",
-        default="exps",
-        help="folder of all runs: absolute, or relative to the one that holds code/",
-    )
-    add_device_arguments(parser)
-    add_threads_argument(parser)
-    parser.add_argument(
-        "--is_continue", action="store_true", help="continue a run from its checkpoint, in its folder"
-    )
-    parser.add_argument(
-        "--new_run",
-        action="store_true",
-        help="with --is_continue: go on in a new folder and leave the old one as it is",
-    )
-    parser.add_argument(
-        "--train_cameras", action="store_true", help="train cameras too, from cameras_linear_init.npz"
-    )
-    parser.add_argument(
-        "--seed", type=int, default=None, help="root of all random numbers (default: 0, or the run's)"
-    )
-    parser.add_argument(
-        "--tensorboard", action="store_true", help="also write TensorBoard events (idr[tensorboard])"
-    )
-    add_stop_arguments(parser)
-    parser.add_argument(
-        "--report", action="store_true", help="write report.html into the run's folder when training ends"
-    )
-
-
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command.
-
-    Args:
-        argv: Arguments without the program's name; None for the process's own.
-
-    Returns:
-        The exit status.
-    """
+    """Runs the command with `argv`, by default the process's own, and returns the exit status."""
     began = time.monotonic()
     arguments = parse(build_parser(), argv)
-
-    def body() -> int:
-        _check_numbers(arguments)
-        check_viewer(arguments.viewer)
-        stop = stop_rule(arguments, began)
-
-        def train(device: torch.device, ranks: OneProcess) -> int:
-            with threads_restored():
-                return _train(arguments, device, ranks, stop)
-
-        return among_ranks(arguments.gpu, arguments.device, train)
-
-    return run(body)
+    return run(lambda: _start(arguments, began))
 
 
-def _train(arguments: argparse.Namespace, device: torch.device, ranks: OneProcess, stop: StopRule) -> int:
-    """Builds everything, so that bad input leaves no trace, then opens the run's folder and trains."""
-    import torch
-
-    from idr.conf.build import scan_id_of
-    from idr.conf.files import project_root, save_conf
-    from idr.runs.folders import RUNCONF, create_run, run_name
-    from idr.training.progress import TensorBoardLog
-    from idr.training.schedule.checks import check_recipe
-    from idr.training.trainer import Outputs, Trainer
-
-    conf, config, plot_config = ranks.together(lambda: _read_conf(arguments))
-    scan_id = scan_id_of(conf, arguments.scan_id)
-    tensorboard = ranks.together(
-        lambda: TensorBoardLog() if arguments.tensorboard and ranks.is_first else None
-    )
-    torch.set_flush_denormal(True)
-
-    exps = project_root() / Path(arguments.exps_folder).expanduser()
-    name = run_name(config.expname, arguments.expname, scan_id)
-    source = None
-    if arguments.is_continue:
-        source = ranks.from_first(lambda: _find_checkpoint(arguments, exps, name))
-    seed = arguments.seed or 0
-    dataset, model, loss, poses, intrinsics = ranks.together(
-        lambda: _build(arguments, conf, config, scan_id, seed, device)
-    )
-    ranks.together(lambda: check_recipe(config, dataset, model, loss))
-    _check_counts(arguments, config, dataset, ranks)
-    threads = choose_threads(arguments.threads, model, device)
-
-    def trainer_in(folder: Path) -> Trainer:
-        outputs = Outputs(
-            run=folder,
-            plot=(lambda trainer, epoch: draw_plots(trainer, epoch, plot_config)) if ranks.is_first else None,
-            monitor=camera_monitor(dataset) if poses is not None and ranks.is_first else None,
-            tensorboard=tensorboard,
-        )
-        return Trainer(
-            dataset, model, loss, config,
-            num_epochs=arguments.nepoch, batch_size=arguments.batch_size, seed=seed,
-            outputs=outputs, poses=poses, intrinsics=intrinsics, ranks=ranks, stop=stop,
-        )  # fmt: skip
-
-    resolved = _resolved(conf, scan_id, arguments.data_root)
-    if source is None:
-        folder = ranks.from_first(lambda: create_run(exps, name))
-        trainer = trainer_in(folder)
-    else:
-        checkpoints, checkpoint = source
-        # The checkpoint is read before anything is written: one that does not fit leaves no trace.
-        trainer = trainer_in(checkpoints.path.parent)
-        ranks.together(lambda: trainer.resume(checkpoints, checkpoint, keep_seed=arguments.seed is not None))
-        if trainer.state.epoch >= arguments.nepoch:
-            say(f"run: {trainer.outputs.run}")
-            say(f"nothing to do: {trainer.state.epoch} epochs are done, --nepoch is {arguments.nepoch}")
-            return EXIT_OK
-        if arguments.new_run:
-            trainer.move_to(ranks.from_first(lambda: create_run(exps, name)))
-        folder = trainer.outputs.run
-        ranks.from_first(lambda: _note_changed_conf(resolved, folder, trainer.state.epoch))
-    ranks.from_first(lambda: save_conf(resolved, folder / RUNCONF))
-    say(f"run: {folder}")
-    among = f", {ranks.size} processes" if ranks.size > 1 else ""
-    parameters = sum(p.numel() for p in model.parameters())
-    say(f"{len(dataset)} images, {parameters:,} parameters, on {device}{threads}{among}")
-    if source is not None:
-        say(
-            f"continuing from checkpoint {source[1]} (epoch {trainer.state.epoch}, step {trainer.state.step})"
-        )
-    with viewer_beside(arguments.viewer if ranks.is_first else None, folder):
-        all_done = trainer.train()
-    return _outcome(arguments, trainer, all_done, device)
-
-
-def _outcome(arguments: argparse.Namespace, trainer: Trainer, all_done: bool, device: torch.device) -> int:
-    """Says how training ended, writes the report where one is due, and returns the exit status."""
-    folder, state = trainer.outputs.run, trainer.state
-    if all_done:
-        say(f"done: {arguments.nepoch} epochs; last checkpoint in {trainer.checkpoints.path}")
-    else:
-        cause = "" if trainer.interrupted else f": {trainer.stop.reason}"
-        say(
-            f"stopped in epoch {state.epoch}, step {state.step}{cause}; the state is saved in "
-            f"{trainer.checkpoints.path}\nto go on: the same command with --is_continue --timestamp "
-            f"{folder.name}"
-        )
-    if trainer.interrupted:
-        return EXIT_INTERRUPTED
-    if arguments.report:
-        trainer.ranks.from_first(lambda: report_after_training(folder, device))
-    return EXIT_OK
-
-
-def _read_conf(arguments: argparse.Namespace) -> tuple[ConfigTree, TrainConfig, PlotConfig]:
-    """Reads the conf and checks the blocks that the command itself uses."""
-    from idr.conf.build import conf_value
-    from idr.conf.files import load_conf, read_block
-    from idr.pictures.plots import PlotConfig
-    from idr.training.cameras.intrinsics import CamerasConfig
-    from idr.training.config import TrainConfig
-
-    conf = load_conf(arguments.conf, arguments.overrides)
-    config = read_block(TrainConfig, conf_value(conf, "train"), "train", unknown="warn")
-    if arguments.train_cameras and config.learning_rate_cam is None:
-        raise InputError("--train_cameras needs train.learning_rate_cam in the conf (published: 1.0e-4)")
-    if not arguments.train_cameras and config.cameras != CamerasConfig():
-        log.warning("train.cameras has no effect without --train_cameras")
-    return conf, config, read_block(PlotConfig, conf.get("plot", {}), "plot")
-
-
-def _build(
-    arguments: argparse.Namespace,
-    conf: ConfigTree,
-    config: TrainConfig,
-    scan_id: int | None,
-    seed: int,
-    device: torch.device,
-) -> tuple[Any, Any, Any, LearnablePoses | None, LearnableIntrinsics | None]:
-    """Builds data set, model, loss and, if asked, poses and intrinsics, the same in every process."""
-    from idr.conf.build import build_dataset, build_loss, build_model
-    from idr.model.tracing.precision import check_model
-    from idr.training.cameras.intrinsics import make_cameras
-    from idr.training.rays.randomness import Stream, seed_everything
-
-    seed_everything(seed, Stream.WEIGHTS)
-    dataset = build_dataset(conf, arguments.train_cameras, scan_id, arguments.data_root)
-    model, loss = build_model(conf).to(device), build_loss(conf)
-    check_model(model, device)
-    if not arguments.train_cameras:
-        return dataset, model, loss, None, None
-    poses, intrinsics = make_cameras(dataset, config.cameras)
-    return dataset, model, loss, poses.to(device), None if intrinsics is None else intrinsics.to(device)
-
-
-def _check_counts(
-    arguments: argparse.Namespace, config: TrainConfig, dataset: Any, ranks: OneProcess
-) -> None:
-    """Says what a batch cannot be, and stops where its pixels are too few for all processes."""
-    if arguments.batch_size > len(dataset):
-        log.warning(
-            "--batch_size %d is more than the %d images: one step an epoch",
-            arguments.batch_size,
-            len(dataset),
-        )
-    if config.num_pixels > dataset.total_pixels:
-        log.warning(
-            "train.num_pixels %d is more than an image has (%d)", config.num_pixels, dataset.total_pixels
-        )
-    fewest = dataset.total_pixels // max((1, *config.reductions)) ** 2
-    ranks.check_pixels(min(config.num_pixels, fewest))
-
-
-def _check_numbers(arguments: argparse.Namespace) -> None:
-    for flag, least in (("batch_size", 1), ("nepoch", 0)):
-        if getattr(arguments, flag) < least:
-            raise InputError(f"--{flag} {getattr(arguments, flag)}: expected {least} or more")
-    if arguments.threads is not None and arguments.threads < 1:
-        raise InputError(f"--threads {arguments.threads}: expected 1 or more")
-    if arguments.seed is not None and arguments.seed < 0:
-        raise InputError(f"--seed {arguments.seed}: expected 0 or more")
+def _start(arguments: argparse.Namespace, began: float) -> int:
+    check_at_least(arguments, batch_size=1, nepoch=0, threads=1, seed=0)
     if not arguments.is_continue and (arguments.timestamp != LATEST or arguments.checkpoint != LATEST):
         raise InputError("--timestamp and --checkpoint choose what to continue from; add --is_continue")
+    check_viewer(arguments.viewer)
+    stop = stop_rule(arguments, began)
+    return run_in_group(
+        arguments.gpu,
+        arguments.device,
+        lambda device, group: TrainingProcess(arguments, device, group, stop).run(),
+    )
 
 
-def _find_checkpoint(
-    arguments: argparse.Namespace, exps: Path, name: str
-) -> tuple[CheckpointFolder, str] | None:
-    """Finds what to continue from; without a checkpoint training starts from scratch, and says so."""
+@dataclass(frozen=True)
+class Settings:
+    """What conf and flags say.
+
+    Attributes:
+        conf: The conf, with the scene that the flags choose.
+        train: Its block ``train``.
+        plot: Its block ``plot``.
+        scan_id: The scene, or None for the data set's only one.
+        seed: Seed of a new run.
+        exps: Folder of all runs.
+        name: Name of the run's folder in `exps`.
+        tensorboard: Writer of TensorBoard events, or None without one.
+    """
+
+    conf: ConfigTree
+    train: TrainConfig
+    plot: PlotConfig
+    scan_id: int | None
+    seed: int
+    exps: Path
+    name: str
+    tensorboard: TensorBoardLog | None
+
+
+@dataclass(frozen=True)
+class Components:
+    """What is trained and on what: the conf's data set, model and loss, and the trained cameras, if any."""
+
+    dataset: Any
+    model: torch.nn.Module
+    loss: Any
+    poses: LearnablePoses | None = None
+    intrinsics: LearnableIntrinsics | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """A checkpoint to continue from."""
+
+    folder: CheckpointFolder
+    name: str
+
+
+@dataclass(frozen=True)
+class TrainingProcess:
+    """The command in one process of its group: reads, builds, opens the run's folder, trains.
+
+    Everything that bad input can break is read and built before anything is written.
+
+    Attributes:
+        arguments: The command's.
+        device: Device of this process.
+        group: The processes that train together.
+        stop: What ends training before ``--nepoch``.
+    """
+
+    arguments: argparse.Namespace
+    device: torch.device
+    group: OneProcess
+    stop: StopRule
+
+    def run(self) -> int:
+        """Trains and returns the exit status."""
+        import torch
+
+        with threads_restored():
+            settings = self.group.on_all(self.read)
+            torch.set_flush_denormal(True)
+            source = None
+            if self.arguments.is_continue:
+                source = self.group.on_first(lambda: _find_checkpoint(self.arguments, settings))
+            components = self.group.on_all(lambda: self.build(settings))
+            self.check_counts(settings.train, components.dataset)
+            threads = choose_threads(self.arguments.threads, components.model, self.device)
+            trainer = self.open(settings, components, source)
+            if trainer is None:
+                return EXIT_OK
+            self.say_start(trainer, source, threads)
+            viewer_port = self.arguments.viewer if self.group.is_first else None
+            with viewer_process(viewer_port, trainer.outputs.run):
+                all_done = trainer.train()
+            return self.finish(trainer, all_done)
+
+    def read(self) -> Settings:
+        """Reads the conf and checks the blocks that the command itself uses."""
+        from idr.conf.build import conf_value, scan_id_of
+        from idr.conf.files import load_conf, project_root, read_block
+        from idr.pictures.plots import PlotConfig
+        from idr.runs.folders import run_name
+        from idr.training.cameras.intrinsics import CamerasConfig
+        from idr.training.config import TrainConfig
+        from idr.training.progress import TensorBoardLog
+
+        arguments = self.arguments
+        conf = load_conf(arguments.conf, arguments.overrides)
+        train = read_block(TrainConfig, conf_value(conf, "train"), "train", unknown="warn")
+        if arguments.train_cameras and train.learning_rate_cam is None:
+            raise InputError("--train_cameras needs train.learning_rate_cam in the conf (published: 1.0e-4)")
+        if not arguments.train_cameras and train.cameras != CamerasConfig():
+            log.warning("train.cameras has no effect without --train_cameras")
+        plot = read_block(PlotConfig, conf.get("plot", {}), "plot")
+        scan_id = scan_id_of(conf, arguments.scan_id)
+        if scan_id is not None:
+            conf.put("dataset.scan_id", scan_id)
+        if arguments.data_root is not None:
+            conf.put("dataset.data_root", str(Path(arguments.data_root).expanduser().resolve()))
+        return Settings(
+            conf, train, plot, scan_id, arguments.seed or 0,
+            exps=project_root() / Path(arguments.exps_folder).expanduser(),
+            name=run_name(train.expname, arguments.expname, scan_id),
+            tensorboard=TensorBoardLog() if arguments.tensorboard and self.group.is_first else None,
+        )  # fmt: skip
+
+    def build(self, settings: Settings) -> Components:
+        """Builds data set, model, loss and trained cameras, equal in every process."""
+        from idr.conf.build import build_dataset, build_loss, build_model
+        from idr.model.tracing.precision import check_model
+        from idr.training.cameras.intrinsics import make_cameras
+        from idr.training.rays.randomness import Stream, seed_everything
+        from idr.training.schedule.checks import check_recipe
+
+        seed_everything(settings.seed, Stream.WEIGHTS)
+        train_cameras = self.arguments.train_cameras
+        dataset = build_dataset(settings.conf, train_cameras, settings.scan_id, self.arguments.data_root)
+        model, loss = build_model(settings.conf).to(self.device), build_loss(settings.conf)
+        check_model(model, self.device)
+        poses = intrinsics = None
+        if train_cameras:
+            poses, intrinsics = make_cameras(dataset, settings.train.cameras)
+            poses = poses.to(self.device)
+            intrinsics = None if intrinsics is None else intrinsics.to(self.device)
+        check_recipe(settings.train, dataset, model, loss)
+        return Components(dataset, model, loss, poses, intrinsics)
+
+    def check_counts(self, config: TrainConfig, dataset: Any) -> None:
+        """Warns of batches larger than the data set; refuses fewer pixels than processes."""
+        batch_size, pixels = self.arguments.batch_size, dataset.total_pixels
+        if batch_size > len(dataset):
+            log.warning(
+                "--batch_size %d is more than the %d images: one step per epoch", batch_size, len(dataset)
+            )
+        if config.num_pixels > pixels:
+            log.warning("train.num_pixels %d is more than an image has (%d)", config.num_pixels, pixels)
+        fewest = pixels // max((1, *config.reductions)) ** 2
+        self.group.check_pixels(min(config.num_pixels, fewest))
+
+    def open(self, settings: Settings, components: Components, source: Source | None) -> Trainer | None:
+        """Opens a new run, or the continued one, and saves the conf there.
+
+        Returns:
+            The trainer, or None where the continued run has all its epochs.
+        """
+        from idr.conf.files import save_conf
+        from idr.runs.folders import RUNCONF, create_run
+
+        group, arguments = self.group, self.arguments
+        if source is None:
+            folder = group.on_first(lambda: create_run(settings.exps, settings.name))
+            trainer = self.make_trainer(settings, components, folder)
+        else:
+            # The checkpoint is read before anything is written: one that does not fit leaves no trace.
+            trainer = self.make_trainer(settings, components, source.folder.path.parent)
+            keep_seed = arguments.seed is not None
+            group.on_all(lambda: trainer.resume(source.folder, source.name, keep_seed=keep_seed))
+            if trainer.state.epoch >= arguments.nepoch:
+                say(f"run: {trainer.outputs.run}")
+                say(f"nothing to do: {trainer.state.epoch} epochs are done, --nepoch is {arguments.nepoch}")
+                return None
+            if arguments.new_run:
+                trainer.move_to(group.on_first(lambda: create_run(settings.exps, settings.name)))
+            folder = trainer.outputs.run
+            group.on_first(lambda: _keep_changed_conf(settings.conf, folder, trainer.state.epoch))
+        group.on_first(lambda: save_conf(settings.conf, folder / RUNCONF))
+        return trainer
+
+    def make_trainer(self, settings: Settings, components: Components, folder: Path) -> Trainer:
+        """Returns the trainer of a run; the first process of the group writes its files."""
+        from idr.training.trainer import Outputs, Trainer
+
+        watches_cameras = components.poses is not None and self.group.is_first
+        outputs = Outputs(
+            run=folder,
+            plot=functools.partial(draw_plots, config=settings.plot) if self.group.is_first else None,
+            monitor=camera_monitor(components.dataset) if watches_cameras else None,
+            tensorboard=settings.tensorboard,
+        )
+        return Trainer(
+            components.dataset, components.model, components.loss, settings.train,
+            num_epochs=self.arguments.nepoch, batch_size=self.arguments.batch_size, seed=settings.seed,
+            outputs=outputs, poses=components.poses, intrinsics=components.intrinsics,
+            ranks=self.group, stop=self.stop,
+        )  # fmt: skip
+
+    def say_start(self, trainer: Trainer, source: Source | None, threads: str) -> None:
+        """Prints the run's folder, its size and, if it is continued, the checkpoint."""
+        state, size = trainer.state, self.group.size
+        say(f"run: {trainer.outputs.run}")
+        processes = f", {size} processes" if size > 1 else ""
+        parameters = sum(p.numel() for p in state.model.parameters())
+        say(f"{len(trainer.dataset)} images, {parameters:,} parameters, on {self.device}{threads}{processes}")
+        if source is not None:
+            say(f"continuing from checkpoint {source.name} (epoch {state.epoch}, step {state.step})")
+
+    def finish(self, trainer: Trainer, all_done: bool) -> int:
+        """Prints how training ended, writes the report of ``--report``, and returns the exit status."""
+        folder, state = trainer.outputs.run, trainer.state
+        if all_done:
+            say(f"done: {self.arguments.nepoch} epochs; last checkpoint in {trainer.checkpoints.path}")
+        else:
+            cause = "" if trainer.interrupted else f": {trainer.stop.reason}"
+            say(
+                f"stopped in epoch {state.epoch}, step {state.step}{cause}; the state is saved in "
+                f"{trainer.checkpoints.path}\nto go on: the same command with --is_continue --timestamp "
+                f"{folder.name}"
+            )
+        if trainer.interrupted:
+            return EXIT_INTERRUPTED
+        if self.arguments.report:
+            self.group.on_first(lambda: report_after_training(folder, self.device))
+        return EXIT_OK
+
+
+def _find_checkpoint(arguments: argparse.Namespace, settings: Settings) -> Source | None:
+    """Finds the checkpoint to continue from; without one, says that training starts from scratch."""
     from idr.runs.folders import CHECKPOINTS, CheckpointFolder, find_run
 
     try:
-        folder = find_run(exps, name, arguments.timestamp, arguments.checkpoint)
+        folder = find_run(settings.exps, settings.name, arguments.timestamp, arguments.checkpoint)
     except MissingInputError as error:
         if arguments.timestamp != LATEST or arguments.checkpoint != LATEST:
             raise
         say(f"nothing to continue from, starting from scratch ({error})")
         return None
     checkpoints = CheckpointFolder(folder / CHECKPOINTS)
-    return checkpoints, checkpoints.resolve(arguments.checkpoint)
+    return Source(checkpoints, checkpoints.resolve(arguments.checkpoint))
 
 
-def _resolved(conf: Any, scan_id: int | None, data_root: str | None) -> Any:
-    """Returns the conf with what the command line decided in it."""
-    if scan_id is not None:
-        conf.put("dataset.scan_id", scan_id)
-    if data_root is not None:
-        conf.put("dataset.data_root", str(Path(data_root).expanduser().resolve()))
-    return conf
-
-
-def _note_changed_conf(resolved: Any, folder: Path, epoch: int) -> None:
-    """Keeps the conf that a run had so far where it goes on with another one."""
+def _keep_changed_conf(conf: ConfigTree, folder: Path, epoch: int) -> None:
+    """Keeps the conf of a run's earlier epochs in a file of its own where the run continues with another."""
     from idr.conf.files import load_conf, save_conf
     from idr.runs.folders import RUNCONF
 
     if not (folder / RUNCONF).is_file():
         return
     before = load_conf(folder / RUNCONF)
-    if before != resolved:
+    if before != conf:
         kept = folder / f"runconf_until_{epoch}.conf"
         save_conf(before, kept)
-        log.warning("the conf differs from the run's so far, which is kept as %s", kept.name)
+        log.warning("the conf differs from the run's earlier one, which is kept as %s", kept.name)
 
 
 if __name__ == "__main__":

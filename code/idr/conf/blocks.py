@@ -1,4 +1,13 @@
-"""One block of a conf into one frozen dataclass: types checked, unknown keys refused, defaults filled in."""
+"""Reads a block of a conf into a frozen dataclass: checks types, refuses unknown keys, fills in defaults.
+
+A dataclass declares the keys that it had in earlier versions as class variables::
+
+    RENAMED_KEYS: ClassVar[dict[str, str]] = {"old_key": "new_key"}
+    RENAMED_VALUES: ClassVar[dict[str, dict[str, str]]] = {"new_key": {"old value": "new value"}}
+    REMOVED_KEYS: ClassVar[dict[str, str]] = {"key": "why it is gone and what to do"}
+
+Old keys and values keep working with a warning; removed keys are refused.
+"""
 
 from __future__ import annotations
 
@@ -27,40 +36,39 @@ def read_block(
 ) -> Block:
     """Fills a frozen dataclass from a block of a conf.
 
-    Field names are the keys. Field types: int, float, bool, str, Path, Literal, tuple and list of these,
-    `X | None`, another dataclass (a block within the block), Mapping or Any (handed over as they are).
-    An int serves where a float is asked for, a whole float (`2e3`) where an int is, a list where a tuple is.
-    The dataclass may check ranges in `__post_init__` and raise ValueError with a message that begins with
-    the key's name.
+    Field names are the keys. Fields may be int, float, bool, str, Path, Literal, tuples and lists of these,
+    `X | None`, another dataclass (a nested block), Mapping or Any (passed on unread). An int is accepted for
+    a float, a whole float (`2e3`) for an int, and a list for a tuple. The dataclass may check ranges in
+    `__post_init__` and raise ValueError with a message that begins with the key's name.
 
     Args:
         cls: The dataclass.
-        block: The block; None stands for an empty one.
-        where: The block's full name, for messages, such as `model.ray_tracer`.
-        unknown: What a key without a field does: refuse, warn (it is logged), or ignore.
+        block: The block; None for an empty one.
+        where: Full name of the block for messages, such as `model.ray_tracer`.
+        unknown: Whether a key without a field is refused, logged as a warning, or ignored.
 
     Returns:
-        The dataclass, filled.
+        The dataclass.
 
     Raises:
-        InputError: A key unknown, missing, of a wrong type or out of range; it is named in full.
+        InputError: A key is unknown, removed, missing, of a wrong type or out of range.
     """
     block = {} if block is None else plain_value(block)
     if not isinstance(block, Mapping):
         raise InputError(f"{where}: expected a block {{ ... }}, got {_describe(block)}")
     fields = {field.name: field for field in dataclasses.fields(typing.cast(Any, cls)) if field.init}
     hints = typing.get_type_hints(cls)
-    given = {str(key).strip('"'): value for key, value in block.items()}
-    for key in given:
+    entries = _with_current_names(cls, {str(key).strip('"'): value for key, value in block.items()}, where)
+    for key in entries:
         if key not in fields:
-            _meet_unknown(key, [*fields], where, unknown)
+            _handle_unknown(key, [*fields], where, unknown)
     values: dict[str, Any] = {}
     for name, field in fields.items():
-        if name in given:
-            values[name] = _convert(given[name], hints[name], f"{where}.{name}")
+        if name in entries:
+            values[name] = _convert(entries[name], hints[name], f"{where}.{name}")
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise InputError(
-                f"{where}.{name}: missing; expected {_expected(hints[name])}; add it to the conf"
+                f"{where}.{name}: missing; expected {describe_type(hints[name])}; add it to the conf"
             )
     try:
         return cls(**values)
@@ -69,58 +77,74 @@ def read_block(
         raise InputError(text if text.startswith(f"{where}.") else f"{where}.{text}") from error
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Words the nearest match of a mistyped name.
-
-    Args:
-        name: What was given.
-        known: The names there are.
-
-    Returns:
-        ` (did you mean X?)`, or nothing where none is near.
-    """
-    matches = difflib.get_close_matches(name, list(known), n=1)
+def did_you_mean(name: str, candidates: Iterable[str]) -> str:
+    """Returns ` (did you mean X?)` for the candidate nearest to a mistyped name, or an empty string."""
+    matches = difflib.get_close_matches(name, list(candidates), n=1)
     return f" (did you mean {matches[0]}?)" if matches else ""
 
 
 def plain_value(value: Any) -> Any:
-    """Replaces the HOCON parser's own null by None; everything else stays."""
+    """Returns None for the HOCON parser's null, any other value unchanged."""
     return None if isinstance(value, NoneValue) else value
 
 
-def _meet_unknown(key: str, known: list[str], where: str, unknown: Unknown) -> None:
-    hint = did_you_mean(key, known)
+def _with_current_names(cls: type, block: dict[str, Any], where: str) -> dict[str, Any]:
+    """Returns the block with renamed keys and values replaced, one warning for each."""
+    removed: Mapping[str, str] = getattr(cls, "REMOVED_KEYS", {})
+    new_keys: Mapping[str, str] = getattr(cls, "RENAMED_KEYS", {})
+    new_values: Mapping[str, Mapping[str, str]] = getattr(cls, "RENAMED_VALUES", {})
+    renamed: dict[str, Any] = {}
+    for key, value in block.items():
+        if key in removed:
+            raise InputError(f"{where}.{key}: this key was removed: {removed[key]}")
+        new_key = new_keys.get(key, key)
+        if new_key in renamed or (new_key != key and new_key in block):
+            raise InputError(
+                f"{where}.{new_key}: got it twice, also under its old name {where}.{key}; remove the old one"
+            )
+        new_value = new_values.get(new_key, {}).get(value, value) if isinstance(value, str) else value
+        if new_value != value:
+            old, new = f"{where}.{key} = {value}", f"{where}.{new_key} = {new_value}"
+            log.warning("conf: `%s` is now `%s`; the old form still works", old, new)
+        elif new_key != key:
+            log.warning("conf: %s.%s is now %s.%s; the old name still works", where, key, where, new_key)
+        renamed[new_key] = new_value
+    return renamed
+
+
+def _handle_unknown(key: str, fields: list[str], where: str, unknown: Unknown) -> None:
+    hint = did_you_mean(key, fields)
     if unknown == "refuse":
-        raise InputError(f"{where}.{key}: unknown key{hint}; keys of `{where}`: {', '.join(known)}")
+        raise InputError(f"{where}.{key}: unknown key{hint}; keys of `{where}`: {', '.join(fields)}")
     if unknown == "warn":
         log.warning("conf: %s.%s is unknown%s and has no effect", where, key, hint)
 
 
-def _convert(value: Any, wanted: Any, where: str) -> Any:
+def _convert(value: Any, kind: Any, where: str) -> Any:
     value = plain_value(value)
-    origin, arguments = typing.get_origin(wanted), typing.get_args(wanted)
-    if wanted is Any:
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if kind is Any:
         return value
     if origin in (Union, types.UnionType):
-        return _convert_union(value, wanted, where)
+        return _convert_union(value, kind, where)
     if origin is Literal:
         if value in arguments:
             return value
         hint = did_you_mean(str(value), map(str, arguments))
-        raise InputError(f"{where}: got {_describe(value)}; expected {_expected(wanted)}{hint}")
-    if origin in (tuple, list) or wanted in (tuple, list):
-        return _convert_sequence(value, wanted, where)
-    if isinstance(wanted, type) and dataclasses.is_dataclass(wanted):
-        return read_block(wanted, value, where)
-    if wanted in _SCALARS:
-        return _SCALARS[wanted](value, wanted, where)
-    if isinstance(value, Mapping):  # Mapping, dict: a block that someone else reads
+        raise InputError(f"{where}: got {_describe(value)}; expected {describe_type(kind)}{hint}")
+    if origin in (tuple, list) or kind in (tuple, list):
+        return _convert_sequence(value, kind, where)
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+        return read_block(kind, value, where)
+    if kind in _SCALARS:
+        return _SCALARS[kind](value, kind, where)
+    if isinstance(value, Mapping):  # field type Mapping or dict: a block that its owner reads
         return value
-    raise _mismatch(value, wanted, where)
+    raise _mismatch(value, kind, where)
 
 
-def _convert_union(value: Any, wanted: Any, where: str) -> Any:
-    members = typing.get_args(wanted)
+def _convert_union(value: Any, kind: Any, where: str) -> Any:
+    members = typing.get_args(kind)
     if value is None and type(None) in members:
         return None
     for member in members:
@@ -130,59 +154,59 @@ def _convert_union(value: Any, wanted: Any, where: str) -> Any:
             return _convert(value, member, where)
         except InputError:
             if len([m for m in members if m is not type(None)]) == 1:
-                raise  # the only candidate: its own message says most
-    raise _mismatch(value, wanted, where)
+                raise  # the only candidate, whose message is the most specific
+    raise _mismatch(value, kind, where)
 
 
-def _convert_sequence(value: Any, wanted: Any, where: str) -> Any:
+def _convert_sequence(value: Any, kind: Any, where: str) -> Any:
     if not isinstance(value, (list, tuple)):
-        raise _mismatch(value, wanted, where)
-    container = typing.get_origin(wanted) or wanted
-    members = typing.get_args(wanted)
+        raise _mismatch(value, kind, where)
+    container = typing.get_origin(kind) or kind
+    members = typing.get_args(kind)
     if not members:
         return container(value)
     if container is list or members[-1] is Ellipsis:
         return container(_convert(item, members[0], f"{where}[{i}]") for i, item in enumerate(value))
     if len(value) != len(members):
-        raise InputError(f"{where}: got {len(value)} values; expected {_expected(wanted)}")
+        raise InputError(f"{where}: got {len(value)} values; expected {describe_type(kind)}")
     return tuple(
-        _convert(item, kind, f"{where}[{i}]")
-        for i, (item, kind) in enumerate(zip(value, members, strict=True))
+        _convert(item, member, f"{where}[{i}]")
+        for i, (item, member) in enumerate(zip(value, members, strict=True))
     )
 
 
-def _to_int(value: Any, wanted: Any, where: str) -> int:
-    number = _to_float(value, wanted, where)
+def _to_int(value: Any, kind: Any, where: str) -> int:
+    number = _to_float(value, kind, where)
     if number != int(number):
-        raise _mismatch(value, wanted, where)
+        raise _mismatch(value, kind, where)
     return int(value) if isinstance(value, (int, str)) and float(int(number)) == number else int(number)
 
 
-def _to_float(value: Any, wanted: Any, where: str) -> float:
+def _to_float(value: Any, kind: Any, where: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        raise _mismatch(value, wanted, where)
+        raise _mismatch(value, kind, where)
     try:
         number = float(value)
     except (ValueError, OverflowError):
-        raise _mismatch(value, wanted, where) from None
+        raise _mismatch(value, kind, where) from None
     if not math.isfinite(number):
-        raise _mismatch(value, wanted, where)
+        raise _mismatch(value, kind, where)
     return number
 
 
-def _to_bool(value: Any, wanted: Any, where: str) -> bool:
+def _to_bool(value: Any, kind: Any, where: str) -> bool:
     words = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
     if isinstance(value, str) and value.lower() in words:
         return words[value.lower()]
     if not isinstance(value, bool):
-        raise _mismatch(value, wanted, where)
+        raise _mismatch(value, kind, where)
     return value
 
 
-def _to_str(value: Any, wanted: Any, where: str) -> Any:
+def _to_str(value: Any, kind: Any, where: str) -> Any:
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-        raise _mismatch(value, wanted, where)
-    return wanted(str(value))
+        raise _mismatch(value, kind, where)
+    return kind(str(value))
 
 
 _SCALARS: dict[Any, Any] = {int: _to_int, float: _to_float, bool: _to_bool, str: _to_str, Path: _to_str}
@@ -193,19 +217,20 @@ _NAMES = {
 }  # fmt: skip
 
 
-def _expected(wanted: Any) -> str:
-    origin, members = typing.get_origin(wanted), typing.get_args(wanted)
-    if wanted in _NAMES:
-        return _NAMES[wanted]
+def describe_type(kind: Any) -> str:
+    """Returns the words for a type of key, such as `a list of 2: [a number, a number]`."""
+    origin, members = typing.get_origin(kind), typing.get_args(kind)
+    if kind in _NAMES:
+        return _NAMES[kind]
     if origin in (Union, types.UnionType):
-        return " or ".join(_expected(member) for member in members)
+        return " or ".join(describe_type(member) for member in members)
     if origin is Literal:
         return "one of " + ", ".join(map(str, members))
     if origin in (tuple, list) and members:
         if origin is list or members[-1] is Ellipsis:
-            return f"a list [...], each {_expected(members[0])}"
-        return f"a list of {len(members)}: [{', '.join(_expected(member) for member in members)}]"
-    if origin in (tuple, list) or wanted in (tuple, list):
+            return f"a list [...], each {describe_type(members[0])}"
+        return f"a list of {len(members)}: [{', '.join(describe_type(member) for member in members)}]"
+    if origin in (tuple, list) or kind in (tuple, list):
         return "a list [...]"
     return "a block { ... }"
 
@@ -219,5 +244,5 @@ def _describe(value: Any) -> str:
     return "null" if value is None else f"{value!r}" + (f" ({kind})" if kind else "")
 
 
-def _mismatch(value: Any, wanted: Any, where: str) -> InputError:
-    return InputError(f"{where}: got {_describe(value)}; expected {_expected(wanted)}")
+def _mismatch(value: Any, kind: Any, where: str) -> InputError:
+    return InputError(f"{where}: got {_describe(value)}; expected {describe_type(kind)}")

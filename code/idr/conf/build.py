@@ -1,7 +1,7 @@
-"""Builds what a conf names by class path: data set, model and loss, ours or a user's own.
+"""Builds the classes that a conf names: data set, model and loss, of this package or of the user.
 
-A class that has a `config_class` gets its block checked against that dataclass; any other takes what its
-constructor likes.
+The block of a class with a `config_class` is checked against that dataclass; any other class gets its block
+as keyword arguments.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ NO_SCAN = -1
 
 
 def conf_value(conf: ConfigTree, key: str) -> Any:
-    """Returns a value of a conf that must be there.
+    """Returns the value of a required key.
 
     Args:
         conf: The whole conf.
         key: Full name, for example ``train.expname``.
 
     Raises:
-        InputError: The conf does not have it.
+        InputError: The key is missing.
     """
     value = conf.get(key, None)
     if value is None:
@@ -36,14 +36,14 @@ def conf_value(conf: ConfigTree, key: str) -> Any:
     return value
 
 
-def scan_id_of(conf: ConfigTree, given: int = NO_SCAN) -> int | None:
-    """Returns the scan id: the one given on the command line, else the conf's, else None.
+def scan_id_of(conf: ConfigTree, scan_id: int = NO_SCAN) -> int | None:
+    """Returns the scene number of ``--scan_id``, else that of the conf, else None.
 
     Raises:
-        InputError: The conf's is no number.
+        InputError: ``dataset.scan_id`` is not a whole number.
     """
-    if given != NO_SCAN:
-        return given
+    if scan_id != NO_SCAN:
+        return scan_id
     found = conf.get("dataset.scan_id", None)
     if found is None:
         return None
@@ -53,15 +53,15 @@ def scan_id_of(conf: ConfigTree, given: int = NO_SCAN) -> int | None:
 
 
 def block_arguments(cls: type, block: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Returns the keyword arguments that a block gives to a class.
+    """Returns the keyword arguments of a class from its block.
 
     Args:
         cls: The class.
         block: The block.
-        where: Its name, for messages.
+        where: Full name of the block, for messages.
 
     Raises:
-        InputError: A key that the class does not take, or a value of a wrong type.
+        InputError: A key that the class does not have, or a value of a wrong type.
     """
     config_class = getattr(cls, "config_class", None)
     if config_class is None:
@@ -71,7 +71,7 @@ def block_arguments(cls: type, block: Mapping[str, Any], where: str) -> dict[str
 
 
 def _call(cls: type, where: str, *positional: Any, **arguments: Any) -> Any:
-    """Constructs an object, naming the block where its arguments do not fit the constructor."""
+    """Constructs an object; an `InputError` names the block if its keys do not fit the constructor."""
     try:
         inspect.signature(cls).bind(*positional, **arguments)
     except TypeError as error:
@@ -89,17 +89,14 @@ def build_dataset(
     data_root: str | None = None,
     split: str = "train",
 ) -> Any:
-    """Opens the scene that a conf names.
+    """Returns the data set that a conf names.
 
     Args:
-        conf: The whole conf; its ``train.dataset_class`` and ``dataset`` block are used.
-        train_cameras: Leave the poses to the trainer.
-        scan_id: Scene; None for the conf's or the class's default.
+        conf: The whole conf, with ``train.dataset_class`` and the block ``dataset``.
+        train_cameras: Whether the trainer owns the poses.
+        scan_id: Scene number; None for the default of the conf or the class.
         data_root: Folder of all data sets; None for the default.
-        split: ``train``, or ``holdout`` for the views that are never trained on.
-
-    Returns:
-        The data set.
+        split: ``train``, or ``holdout`` for the held-out views.
     """
     block = dict(plain_value(conf_value(conf, "dataset")))
     extra = {"scan_id": scan_id, "data_root": data_root, "split": None if split == "train" else split}
@@ -111,12 +108,12 @@ def build_dataset(
 
 
 def build_model(conf: ConfigTree) -> Any:
-    """Builds the model that a conf names, with its initial weights, on the CPU."""
+    """Returns the model that a conf names, with initial weights, on the CPU."""
     cls = resolve_class(str(conf_value(conf, "train.model_class")))
     return _call(cls, "model", conf=conf_value(conf, "model"))
 
 
 def build_loss(conf: ConfigTree) -> Any:
-    """Builds the loss that a conf names."""
+    """Returns the loss that a conf names."""
     cls = resolve_class(str(conf_value(conf, "train.loss_class")))
     return _call(cls, "loss", **block_arguments(cls, conf_value(conf, "loss"), "loss"))

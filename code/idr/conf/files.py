@@ -1,8 +1,7 @@
-"""Confs: found, read, overridden, checked and saved; and the classes that they name.
+"""Conf files: finding, reading, overriding and saving them, and resolving the classes that they name.
 
-A conf is HOCON with the blocks `train`, `plot`, `loss`, `dataset` and `model`. Each component owns a frozen
-dataclass with the block's keys as field names; `config_blocks.read_block` fills it. Nothing else of the
-package sees the tree.
+A conf is HOCON with the blocks `train`, `plot`, `loss`, `dataset` and `model`. Each component has a frozen
+dataclass with the keys of its block as fields, which `blocks.read_block` fills.
 """
 
 from __future__ import annotations
@@ -32,10 +31,10 @@ log = logging.getLogger(__name__)
 _KEY = re.compile(r"[\w-]+")
 
 BLOCKS = ("train", "plot", "loss", "dataset", "model")
-"""The blocks of a conf; others are legal (a user's class may read them) and warned about."""
+"""The blocks of a conf; others are allowed, since a class of the user may read them, with a warning."""
 
 _ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
-"""Escapes that the HOCON parser undoes, the backslash first; it knows no \\u."""
+"""Escapes that the HOCON parser decodes, the backslash first; it does not decode \\u."""
 
 _PUBLISHED_CLASSES = (
     "datasets.scene_dataset.SceneDataset",
@@ -45,10 +44,9 @@ _PUBLISHED_CLASSES = (
 
 
 def project_root() -> Path:
-    """Finds the folder beside whose `code/` the published layout keeps `confs/`, `data/`, `exps/`, `evals/`.
+    """Returns the folder of `confs/`, `data/`, `exps/` and `evals/`.
 
-    Returns:
-        The checkout this package runs from; the working directory where it is installed without one.
+    It is the checkout from which this package runs, or the working directory of an installed package.
     """
     checkout = Path(__file__).resolve().parents[3]
     if (checkout / "code" / "idr").is_dir() and (checkout / "confs").is_dir():
@@ -57,34 +55,31 @@ def project_root() -> Path:
 
 
 def find_conf(path: str | Path) -> Path:
-    """Finds a conf in the working directory, then in the checkout.
+    """Returns the absolute path of a conf, from the working directory or else from the checkout.
 
     Args:
-        path: As given to `--conf`; `~` is understood.
-
-    Returns:
-        The absolute path of the file.
+        path: The value of `--conf`; `~` is expanded.
 
     Raises:
-        MissingInputError: It is in neither; the message lists both places and the confs there are.
+        MissingInputError: It is in neither; the message lists both places and the existing confs.
     """
-    wanted = Path(path).expanduser()
-    candidates = [Path.cwd() / wanted] + ([] if wanted.is_absolute() else [project_root() / wanted])
+    path = Path(path).expanduser()
+    candidates = [Path.cwd() / path] + ([] if path.is_absolute() else [project_root() / path])
     places: list[Path] = []
     for candidate in (candidate.resolve() for candidate in candidates):
         if candidate.is_file():
             return candidate
         if candidate not in places:
             places.append(candidate)
-    known = _known_confs()
-    listing = f"there are {', '.join(known)}" if known else "there is no folder confs/ to list"
-    hint = did_you_mean(wanted.name, [Path(name).name for name in known])
+    existing = _existing_confs()
+    listing = f"there are {', '.join(existing)}" if existing else "there is no folder confs/ to list"
+    hint = did_you_mean(path.name, [Path(name).name for name in existing])
     raise MissingInputError(
         f"no conf at {' or '.join(map(str, places))}{hint}; {listing}; give --conf one of these or a path"
     )
 
 
-def _known_confs() -> list[str]:
+def _existing_confs() -> list[str]:
     names: dict[str, None] = {}
     for root in (Path.cwd(), project_root()):
         for conf in sorted((root / "confs").glob("**/*.conf")):
@@ -93,18 +88,18 @@ def _known_confs() -> list[str]:
 
 
 def load_conf(path_or_text: str | Path, overrides: Sequence[str] = ()) -> ConfigTree:
-    """Reads a conf and puts the overrides of `--set` into it.
+    """Reads a conf and applies the overrides of `--set`.
 
     Args:
-        path_or_text: File, looked up by `find_conf`; a string with a brace or a line break is HOCON itself.
-        overrides: `key=value` each, the key with dots (`train.num_pixels=512`), the value in HOCON.
+        path_or_text: File, found by `find_conf`; a string with a brace or a line break is HOCON text.
+        overrides: `key=value` each, with the full key (`train.num_pixels=512`) and the value in HOCON.
 
     Returns:
-        The tree, substitutions resolved.
+        The tree, with substitutions resolved.
 
     Raises:
         MissingInputError: No such file.
-        InputError: Not HOCON (file and line are named), or an override that is malformed or names no block.
+        InputError: Not HOCON (the message names file and line), or a malformed override.
     """
     if isinstance(path_or_text, str) and ("\n" in path_or_text or "{" in path_or_text):
         conf = _parse(path_or_text, "conf", None)
@@ -123,9 +118,7 @@ def load_conf(path_or_text: str | Path, overrides: Sequence[str] = ()) -> Config
         _put_override(conf, override)
     for block in conf:
         if block not in BLOCKS:
-            log.warning(
-                "conf: block `%s` is none of ours%s; it is ignored", block, did_you_mean(block, BLOCKS)
-            )
+            log.warning("conf: unknown block `%s`%s; it is ignored", block, did_you_mean(block, BLOCKS))
     return conf
 
 
@@ -140,7 +133,7 @@ def _parse(text: str, source: str, folder: Path | None) -> ConfigTree:
             "missing brace, bracket, quote or `=`"
         ) from error
     except (ConfigException, ValueError, OSError, RecursionError) as error:
-        raise InputError(f"{source}: {error}; mend the conf") from error
+        raise InputError(f"{source}: {error}; correct the conf") from error
     if not isinstance(conf, ConfigTree):
         raise InputError(f"{source}: is a list; expected blocks such as `train {{ ... }}`")
     return conf
@@ -196,16 +189,13 @@ def _leaf_keys(tree: Mapping[str, Any], prefix: str = "") -> Iterable[str]:
 
 
 def resolve_class(dotted: str) -> type:
-    """Finds the class that a conf names: `idr.<path>` first, then the path as it is (a user's own class).
+    """Returns the class that a conf names, from `idr.<path>` or else from the path itself (the user's class).
 
     Args:
-        dotted: Such as `model.loss.IDRLoss`.
-
-    Returns:
-        The class.
+        dotted: Class path such as `model.loss.IDRLoss`.
 
     Raises:
-        InputError: No such module or class, a module that cannot be imported, or something not a class.
+        InputError: No such module or class, a module that cannot be imported, or a name that is not a class.
     """
     module_path, dot, name = str(dotted).rpartition(".")
     if not dot or not all(part.isidentifier() for part in str(dotted).split(".")):
@@ -219,12 +209,12 @@ def resolve_class(dotted: str) -> type:
         if inspect.isclass(found):
             return found
         if found is not None:
-            raise InputError(f"class path `{dotted}`: {full}.{name} is no class but a {type(found).__name__}")
+            raise InputError(f"class path `{dotted}`: {full}.{name} is a {type(found).__name__}, not a class")
         near += [f"{module_path}.{cls}" for cls, _ in inspect.getmembers(module, inspect.isclass)]
     hint = did_you_mean(dotted, [*near, *_PUBLISHED_CLASSES])
     raise InputError(
-        f"class path `{dotted}`: found neither as idr.{dotted} nor as {dotted}{hint}; for a class of your "
-        "own, its module must be importable (in code/, or on PYTHONPATH)"
+        f"class path `{dotted}`: found neither as idr.{dotted} nor as {dotted}{hint}; the module "
+        "of your own class must be importable (in code/, or on PYTHONPATH)"
     )
 
 
@@ -233,7 +223,7 @@ def _import_if_there(module: str, dotted: str) -> Any:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name is not None and (module == error.name or module.startswith(error.name + ".")):
-            return None  # the path itself is not there; anything else is missing inside a module that is
+            return None  # this module; any other is missing inside an existing module
         raise InputError(
             f"class path `{dotted}`: module {module} needs {error.name}, which is not installed"
         ) from error
@@ -242,15 +232,15 @@ def _import_if_there(module: str, dotted: str) -> Any:
 
 
 def save_conf(conf: Mapping[str, Any], path: Path) -> None:
-    """Writes a conf as HOCON, resolved, in one step; `load_conf` reads an equal tree back.
+    """Writes a conf atomically as HOCON, from which `load_conf` reads an equal tree.
 
     Args:
-        conf: The tree.
+        conf: The tree, with substitutions resolved.
         path: File to write or replace.
 
     Raises:
-        InputError: A value that HOCON cannot hold.
-        OutputError: The system refuses; an old file is untouched.
+        InputError: A value that HOCON cannot represent.
+        OutputError: The file cannot be written; an old one is unchanged.
     """
     write_text_atomic(path, "".join(_lines(conf, "", "")))
 
@@ -275,7 +265,7 @@ def _value_text(value: Any, where: str) -> str:
         return _quoted(value)
     if isinstance(value, (list, tuple)):
         if "" in value:
-            # the parser would drop it
+            # the parser drops it
             raise InputError(f"{where}: an empty text in a list cannot be written to a conf")
         return "[" + ", ".join(_value_text(plain_value(item), where) for item in value) + "]"
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""How `SceneQueue` starts trainings: as processes of this machine, or through submitit on a cluster."""
+"""Launchers of `SceneQueue`: processes on this machine, or jobs of submitit on a cluster."""
 
 from __future__ import annotations
 
@@ -14,26 +14,23 @@ from idr.errors import InputError
 from idr.files import make_folder, output_errors
 
 TIMEOUT_MINUTES = 24 * 60
-"""Of a cluster's job, unless told; one that is not done by then is queued again, and goes on."""
+"""Default time limit of a cluster job; an unfinished training is queued again and continues."""
 
 
 def num_cores() -> int:
-    """Counts the cores that this process may use."""
+    """Returns the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def start_process(command: Sequence[str], log: Path, variables: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    """Starts a command of ours in a session of its own, which a terminal's Ctrl-C does not reach.
+    """Starts a command in its own session, which Ctrl-C of the terminal does not reach.
 
     Args:
         command: Program and arguments.
-        log: File that its output is added to.
-        variables: Added to the environment.
-
-    Returns:
-        The process.
+        log: File to which its output is appended.
+        variables: Additional environment variables.
 
     Raises:
         OutputError: The log cannot be written.
@@ -47,33 +44,33 @@ def start_process(command: Sequence[str], log: Path, variables: Mapping[str, str
 
 
 def _python_path() -> str:
-    """Returns where a Python that we start finds this package, installed or not."""
+    """Returns the PYTHONPATH with which a child process finds this package, installed or not."""
     code = str(Path(str(idr.__file__)).parents[1])
     before = os.environ.get("PYTHONPATH", "")
     return before if code in before.split(os.pathsep) else os.pathsep.join(filter(None, (code, before)))
 
 
 class ProcessJob:
-    """A process of this machine."""
+    """A process on this machine."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self.process = process
 
     def poll(self) -> int | None:
-        """Returns its exit status, or None while it runs."""
+        """Returns the exit status, or None while the process runs."""
         return self.process.poll()
 
     def interrupt(self) -> None:
-        """Presses its Ctrl-C."""
+        """Sends SIGINT."""
         self.process.send_signal(signal.SIGINT)
 
 
 class ProcessLauncher:
-    """Starts processes on this machine, whose cores they divide.
+    """Starts processes that share the cores of this machine.
 
     Args:
-        jobs: How many run at once.
-        gpus: Numbers of GPUs that the jobs take turns on, or none to leave the choice to the command.
+        jobs: Number of simultaneous processes.
+        gpus: Numbers of the GPUs to distribute them over; empty to leave the choice to the command.
     """
 
     def __init__(self, jobs: int, gpus: Sequence[int] = ()) -> None:
@@ -89,11 +86,11 @@ class ProcessLauncher:
 
 
 class SceneTask:
-    """What runs on a cluster's node: the command, queued again with its state saved when time is up.
+    """A job on a cluster node: runs the command; saves and is queued again at the time limit.
 
     Args:
-        command: Program and arguments; continues what it finds.
-        log: File that its output is added to.
+        command: Program and arguments; continues the run that it finds.
+        log: File to which its output is appended.
     """
 
     def __init__(self, command: Sequence[str], log: Path) -> None:
@@ -101,17 +98,17 @@ class SceneTask:
         self.process: subprocess.Popen[bytes] | None = None
 
     def __call__(self) -> int:
-        """Runs the command to its end; returns its exit status."""
+        """Runs the command and returns its exit status."""
         self.process = start_process(self.command, self.log, {})
         try:
             return self.process.wait()
-        except BaseException:  # canceled: it saves, even if nobody waits for it any more
+        except BaseException:  # canceled: the command saves its state
             self.process.send_signal(signal.SIGINT)
             self.process.wait()
             raise
 
     def checkpoint(self) -> Any:
-        """Called by submitit before the job's time is up or its node is taken: saves, and asks for more."""
+        """Saves and requests another job; submitit calls it before a time limit or a preemption."""
         from submitit.helpers import DelayedSubmission
 
         if self.process is not None:
@@ -121,20 +118,20 @@ class SceneTask:
 
 
 class ClusterJob:
-    """A job of submitit's."""
+    """A job of submitit."""
 
     def __init__(self, job: Any) -> None:
         self.job = job
 
     def poll(self) -> int | str | None:
-        """Returns the command's exit status, None while it waits or runs, or what became of the job."""
+        """Returns the exit status, None while the job waits or runs, or the state of a failed job."""
         if not self.job.done():
             return None
         error = self.job.exception()
         return self.job.result() if error is None else f"job {self.job.job_id}: {self.job.state}"
 
     def interrupt(self) -> None:
-        """Cancels the job; its command is told to save and stop."""
+        """Cancels the job, which saves its state."""
         self.job.cancel()
 
 
@@ -142,12 +139,12 @@ class ClusterLauncher:
     """Starts jobs through submitit.
 
     Args:
-        cluster: ``slurm``, or ``local`` for processes of this machine.
-        folder: For submitit's own files; all nodes must see it.
-        parameters: For submitit's executor, such as ``slurm_partition`` or ``gpus_per_node``.
+        cluster: ``slurm``, or ``local`` for processes on this machine.
+        folder: Folder of submitit's files; all nodes must see it.
+        parameters: Parameters of submitit's executor, such as ``slurm_partition`` or ``gpus_per_node``.
 
     Raises:
-        InputError: submitit is not installed, finds no such cluster, or knows no such parameter.
+        InputError: submitit is not installed, or refuses the cluster or a parameter.
     """
 
     def __init__(self, cluster: str, folder: Path, parameters: Mapping[str, int | str]) -> None:

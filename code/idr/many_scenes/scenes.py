@@ -1,4 +1,4 @@
-"""Training of many scenes: what is to be done, a few at a time, with a table of how far each is."""
+"""Training of many scenes: a queue that trains several at a time, and a table of their progress."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.2
 WAITING, RUNNING, DONE, DONE_BEFORE, STOPPED = "waiting", "running", "done", "done before", "stopped"
-EXIT_INTERRUPTED = 130  # of a training that Ctrl-C ended, its state saved
+EXIT_INTERRUPTED = 130  # exit status of a training that saved its state after Ctrl-C
 
 
 @dataclass(frozen=True)
 class Scene:
-    """One training to be done.
+    """A scene to train.
 
     Attributes:
-        scan: The scene's number.
-        name: Its folder of runs, from `run_name`.
-        command: What trains it, or goes on training it.
-        log: Where the command's output goes.
+        scan: Number of the scene.
+        name: Name of the folder of its runs, from `run_name`.
+        command: Command that begins or continues its training.
+        log: File to which the command's output is appended.
     """
 
     scan: int
@@ -48,15 +48,15 @@ class Scene:
 
 @dataclass(frozen=True)
 class Row:
-    """A scene in the table.
+    """A row of the table.
 
     Attributes:
-        scan: The scene's number.
+        scan: Number of the scene.
         status: ``waiting``, ``running``, ``done``, ``done before``, ``stopped`` or ``failed (...)``.
-        epochs: Passes over the images done, as saved.
-        minutes: Time spent in training steps, interruptions included.
-        psnr: Of the last epoch, over the shaded rays of the training views, dB.
-        run: The run's folder.
+        epochs: Number of epochs of the last checkpoint.
+        minutes: Training time, over all calls.
+        psnr: PSNR of the last epoch over the shaded rays of the training views, dB.
+        run: Folder of the run.
     """
 
     scan: int
@@ -68,38 +68,35 @@ class Row:
 
 
 class Job(Protocol):
-    """A command that was started."""
+    """A started command."""
 
     def poll(self) -> int | str | None:
-        """Returns None while it runs, else its exit status, or in words how else it failed."""
+        """Returns None while it runs, then its exit status, or a description of its failure."""
 
     def interrupt(self) -> None:
-        """Asks it to save and stop; a second time, to stop."""
+        """Asks it to save and stop; the second call, to stop at once."""
 
 
 class Launcher(Protocol):
-    """Starts commands: on this machine, or on a cluster."""
+    """Starts commands on this machine or on a cluster."""
 
     def start(self, command: Sequence[str], log: Path, slot: int) -> Job:
         """Starts a command.
 
         Args:
             command: Program and arguments.
-            log: File that its output is added to.
-            slot: Which of the jobs that run at once this is, counted from 0.
+            log: File to which its output is appended.
+            slot: Index of the job among the simultaneous ones, from 0.
         """
 
 
 def look_up(exps: Path, scene: Scene, status: str) -> Row:
-    """Reads from its files how far a scene is.
+    """Returns the table row of a scene from the files of its run; 0 epochs without a checkpoint.
 
     Args:
         exps: Folder of all runs.
         scene: The scene.
-        status: What to say of it.
-
-    Returns:
-        Its row of the table; zero epochs where nothing is saved yet.
+        status: Status to put into the row.
     """
     try:
         run = find_run(exps, scene.name)
@@ -113,11 +110,11 @@ def look_up(exps: Path, scene: Scene, status: str) -> Row:
 
 
 class SummaryTable:
-    """``summary.csv`` and ``summary.md``: one row a scene, whole at every instant.
+    """``summary.csv`` and ``summary.md``: one row per scene, written atomically.
 
     Args:
-        folder: Where they go.
-        num_epochs: Where training ends, for the reader.
+        folder: Folder of both files.
+        num_epochs: Epochs of a complete training.
     """
 
     def __init__(self, folder: Path, num_epochs: int) -> None:
@@ -135,7 +132,7 @@ class SummaryTable:
         write_text_atomic(self.folder / "summary.md", self.to_markdown())
 
     def to_markdown(self) -> str:
-        """Returns the table for people."""
+        """Returns the table in Markdown."""
         lines = ["| scan | status | epochs | minutes | PSNR in training | run |", "|---|---|---|---|---|---|"]
         for row in self.rows.values():
             short = _rounded(row)
@@ -147,7 +144,7 @@ class SummaryTable:
 
 
 def _rounded(row: Row) -> dict[str, str]:
-    """Returns minutes and PSNR as they are written."""
+    """Returns minutes and PSNR as text."""
     return {
         "minutes": "" if row.minutes is None else f"{row.minutes:.1f}",
         "psnr": "" if row.psnr is None else f"{row.psnr:.2f}",
@@ -155,14 +152,14 @@ def _rounded(row: Row) -> dict[str, str]:
 
 
 class SceneQueue:
-    """Trains scenes, a number of them at a time; one that fails stops no other.
+    """Trains scenes, several at a time; a failed one does not stop the others.
 
     Args:
-        scenes: The scenes, in the order in which they start.
+        scenes: The scenes in their order of start.
         exps: Folder of all runs.
-        launcher: Starts them.
-        jobs: How many run at once.
-        table: Told of every change.
+        launcher: Starts the commands.
+        jobs: Number of simultaneous trainings.
+        table: Updated with every change.
     """
 
     def __init__(
@@ -172,54 +169,50 @@ class SceneQueue:
         table.put(*(look_up(exps, scene, WAITING) for scene in scenes))
         done = [scene for scene in scenes if table.rows[scene.scan].epochs >= table.num_epochs]
         for scene in done:
-            self._tell(scene, DONE_BEFORE)
+            self._update(scene, DONE_BEFORE)
         self.waiting = deque(scene for scene in scenes if scene not in done)
         self._running: dict[int, tuple[Scene, Job]] = {}  # by slot
-        self._stops_asked = self._stops_passed_on = 0
+        self._stops_requested = self._stops_forwarded = 0
 
     def run(self) -> bool:
-        """Trains until all have ended or Ctrl-C stopped them.
-
-        Returns:
-            Whether Ctrl-C or a termination stopped it.
-        """
+        """Trains all scenes; returns whether SIGINT or SIGTERM stopped it."""
         with self._signals():
             try:
-                while self._running or (self.waiting and not self._stops_asked):
-                    if self._stops_asked > self._stops_passed_on:
-                        self._stops_passed_on = self._stops_asked
+                while self._running or (self.waiting and not self._stops_requested):
+                    if self._stops_requested > self._stops_forwarded:
+                        self._stops_forwarded = self._stops_requested
                         self._interrupt()
-                    elif not self._stops_asked:
+                    elif not self._stops_requested:
                         self._start()
                     self._collect()
                     time.sleep(POLL_SECONDS)
-            except BaseException:  # such as a full disk: what runs is not left behind
+            except BaseException:  # such as a full disk: leave no running process behind
                 self._interrupt()
                 raise
-        return self._stops_asked > 0
+        return self._stops_requested > 0
 
     def _interrupt(self) -> None:
         for _, job in self._running.values():
             job.interrupt()
 
     def _collect(self) -> None:
-        """Empties the slots of scenes that have ended."""
+        """Frees the slots of finished scenes."""
         for slot, (scene, job) in list(self._running.items()):
             status = job.poll()
             if status is not None:
                 del self._running[slot]
-                self._tell(scene, _in_words(status))
+                self._update(scene, _status_text(status))
 
     def _start(self) -> None:
-        """Fills the free slots."""
+        """Starts waiting scenes in the free slots."""
         for slot in range(self.jobs):
             if slot not in self._running and self.waiting:
                 scene = self.waiting.popleft()
                 self._running[slot] = scene, self.launcher.start(scene.command, scene.log, slot)
-                self._tell(scene, RUNNING)
+                self._update(scene, RUNNING)
 
-    def _tell(self, scene: Scene, status: str) -> None:
-        """Brings a scene's row up to date and logs what is new."""
+    def _update(self, scene: Scene, status: str) -> None:
+        """Updates the row of a scene and logs its status."""
         row = look_up(self.exps, scene, status)
         self.table.put(row)
         if status == RUNNING:
@@ -228,19 +221,19 @@ class SceneQueue:
         psnr = "" if row.psnr is None else f", PSNR in training {row.psnr:.2f} dB"
         message = f"scan {scene.scan}: {status}, {row.epochs} of {self.table.num_epochs} epochs{psnr}"
         if status.startswith("failed"):
-            log.warning("%s: %s", message, _last_words(scene.log))
+            log.warning("%s: %s", message, _last_line(scene.log))
         else:
             log.info("%s", message)
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
-        """Notes Ctrl-C and termination, to be passed on."""
+        """Counts SIGINT and SIGTERM, to pass them on."""
 
-        def ask(number: int, frame: FrameType | None) -> None:
-            self._stops_asked += 1
-            log.warning("stopping: each scene saves; once more to stop without saving")
+        def request_stop(number: int, frame: FrameType | None) -> None:
+            self._stops_requested += 1
+            log.warning("stopping: each scene saves its state; interrupt again to stop without saving")
 
-        previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        previous = {number: signal.signal(number, request_stop) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
         finally:
@@ -248,8 +241,8 @@ class SceneQueue:
                 signal.signal(number, handler)
 
 
-def _in_words(status: int | str) -> str:
-    """Returns how a training ended, for the table."""
+def _status_text(status: int | str) -> str:
+    """Returns the status of a finished training."""
     if isinstance(status, str):
         return f"failed ({status})"
     if status < 0:
@@ -257,12 +250,12 @@ def _in_words(status: int | str) -> str:
     return {0: DONE, EXIT_INTERRUPTED: STOPPED}.get(status, f"failed (exit status {status})")
 
 
-def _last_words(path: Path) -> str:
-    """Returns the last line of a log that is not empty."""
+def _last_line(path: Path) -> str:
+    """Returns the last non-empty line of a log."""
     lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
-    return next((line for line in reversed(lines) if line.strip()), "it said nothing")
+    return next((line for line in reversed(lines) if line.strip()), "no output")
 
 
 def ended_well(rows: Sequence[Row]) -> bool:
-    """Whether all scenes are trained to the end."""
+    """Returns whether all scenes are trained to the end."""
     return all(row.status in (DONE, DONE_BEFORE) for row in rows)

@@ -1,4 +1,4 @@
-"""``idr-photos``: what it refuses, and which steps it does again."""
+"""``idr-photos``: refused input, and steps that are repeated."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def with_flags(*flags: str) -> Callable[[Path], list[str]]:
 WRONG = {
     "folder missing": (missing, r"no folder .*nowhere; expected photographs"),
     "no photographs": (empty, r"photos is no scene that can be imported; .*photographs alone"),
-    "results among photographs": (inside, r"lies in .*expected another folder"),
+    "results among photographs": (inside, r"lies in .*expected a folder outside"),
     "no time": (with_flags("--max_minutes", "0"), r"--max_minutes 0: expected a number of minutes above 0"),
     "no epochs": (with_flags("--nepoch", "0"), r"--nepoch 0: expected 1 or more"),
     "no such finding": (with_flags("--despite", "x"), r"--despite x: expected one of .*wrong-axes"),
@@ -45,7 +45,9 @@ WRONG = {
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_is_refused_and_leaves_nothing(what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_input_is_refused_and_leaves_nothing(
+    what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     make, message = WRONG[what]
     arguments = make(tmp_path)
     if "--out" not in arguments:
@@ -56,7 +58,7 @@ def test_is_refused_and_leaves_nothing(what: str, tmp_path: Path, capsys: pytest
     assert not list(tmp_path.rglob("steps"))
 
 
-def test_a_step_is_done_only_with_the_same_inputs_and_its_outputs(tmp_path: Path) -> None:
+def test_a_result_counts_only_with_equal_inputs_and_existing_outputs(tmp_path: Path) -> None:
     journal, made = Journal(tmp_path, STEPS), tmp_path / "mesh.glb"
     made.write_bytes(b"1")
     journal.finish("mesh", fingerprint("a"), {"x": 1})
@@ -66,7 +68,7 @@ def test_a_step_is_done_only_with_the_same_inputs_and_its_outputs(tmp_path: Path
     assert journal.result("mesh", fingerprint("a"), [made]) is None
 
 
-def test_a_step_is_forgotten_with_all_after_it(tmp_path: Path) -> None:
+def test_a_step_is_forgotten_with_all_later_ones(tmp_path: Path) -> None:
     journal = Journal(tmp_path, STEPS)
     for step in STEPS:
         journal.finish(step, "i", {})
@@ -74,15 +76,15 @@ def test_a_step_is_forgotten_with_all_after_it(tmp_path: Path) -> None:
     assert [step for step in STEPS if journal.result(step, "i") is not None] == [
         "import",
         "doctor",
-        "pace",
+        "speed_trial",
     ]
 
 
-def test_a_half_written_marker_counts_for_nothing(tmp_path: Path) -> None:
+def test_a_truncated_record_is_ignored(tmp_path: Path) -> None:
     journal = Journal(tmp_path, STEPS)
     journal.finish("train", "i", {})
-    marker = next(tmp_path.rglob("train.json"))
-    marker.write_text(marker.read_text()[:10])
+    record = next(tmp_path.rglob("train.json"))
+    record.write_text(record.read_text()[:10])
     assert journal.result("train", "i") is None
 
 

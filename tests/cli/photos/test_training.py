@@ -1,4 +1,4 @@
-"""``idr-photos``: how many epochs it trains, when it goes on, why it stops; mesh and report are left out."""
+"""``idr-photos``: number of epochs, continued runs, reasons to stop; mesh and report are left out."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from idr.cli.photos import training as photos_training
 from idr.cli.photos.command import Chain, build_parser, main
 from idr.cli.photos.training import USED_SHARE, PhotoTraining
 
-EPOCH = 1.0  # minutes an epoch of the trial took, far more than those of the training do
+EPOCH = 1.0  # minutes per epoch of the trial, far more than the training needs
 TRIAL = [20.0 + EPOCH * k for k in range(5)]
-"""Minutes after each epoch of the trial; the first one takes longer."""
+"""Minutes elapsed after each epoch of the trial; the first epoch takes longer."""
 
 
 class Photos:
-    """A folder to reconstruct, and the command that does."""
+    """A folder of images and the command that reconstructs it."""
 
     def __init__(self, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
         self.root, self.out, self.capsys = root, root / "out", capsys
@@ -32,13 +32,13 @@ class Photos:
         self.conf.write_text(tiny.conf_text() + tiny.GRID + schedule)
 
     def run(self, *options: str, status: int = 0) -> str:
-        """Runs the command, which must end with a status; returns what it said."""
+        """Runs the command, checks its exit status and returns its standard output."""
         argv = [str(self.source), "--out", str(self.out), "--conf", str(self.conf), "--device", "cpu"]
         assert main([*argv, *options]) == status
         return self.capsys.readouterr().out
 
     def step(self, name: str) -> dict[str, Any]:
-        """What a step left behind."""
+        """Returns the recorded result of a step."""
         return dict(json.loads((self.out / "steps" / f"{name}.json").read_text())["result"])
 
     @property
@@ -59,7 +59,7 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
 
 @pytest.fixture
 def trials(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Replaces the trial's clock; grows by one with each trial."""
+    """Replaces the trial by recorded times; the list grows by one with each trial."""
     made: list[int] = []
 
     def trial(training: PhotoTraining) -> list[float]:
@@ -71,14 +71,14 @@ def trials(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def minutes_for(epochs: int) -> float:
-    """--max_minutes that so many epochs fill, by the trial."""
+    """Returns the --max_minutes that allow this number of epochs, according to the trial."""
     return TRIAL[-1] + (epochs + 0.5) * EPOCH / USED_SHARE
 
 
-def test_the_epochs_fill_the_minutes_and_the_choice_stays(photos: Photos, trials: list[int]) -> None:
+def test_the_epochs_use_the_time_limit_and_are_chosen_once(photos: Photos, trials: list[int]) -> None:
     options = ["--max_minutes", f"{minutes_for(6):.6f}", "--set", "train.expname=fit"]
     assert "6 epochs for --max_minutes" in photos.run(*options)
-    assert photos.step("pace")["nepoch"] == 6 and photos.step("train")["position"] == [6, 0]
+    assert photos.step("speed_trial")["nepoch"] == 6 and photos.step("train")["position"] == [6, 0]
     rates = [float(row["learning_rate"]) for row in tiny.metrics_rows(photos.runs[0])]
     assert len(rates) == 6 and rates[-1] < 0.25 * rates[0]  # the schedule ran to its end
     said = photos.run(*options)
@@ -86,16 +86,16 @@ def test_the_epochs_fill_the_minutes_and_the_choice_stays(photos: Photos, trials
     assert said.count("done already") == 6
 
 
-def test_more_minutes_go_on_in_the_same_run(photos: Photos, trials: list[int]) -> None:
+def test_more_minutes_continue_the_same_run(photos: Photos, trials: list[int]) -> None:
     photos.run("--max_minutes", f"{minutes_for(4):.6f}")
     said = photos.run("--max_minutes", f"{minutes_for(7):.6f}")
     assert "continuing from checkpoint 4 (epoch 4, step 0)" in said
     assert len(trials) == 2 and len(photos.runs) == 1
-    # By the trial 7 more epochs fill what is left of the minutes, of which the first 4 took next to none.
-    assert photos.step("train")["position"] == [11, 0] and photos.step("pace")["nepoch"] == 11
+    # According to the trial, 7 more epochs use the remaining minutes, as the first 4 took almost no time.
+    assert photos.step("train")["position"] == [11, 0] and photos.step("speed_trial")["nepoch"] == 11
 
 
-def test_a_number_of_epochs_needs_no_trial_and_another_one_is_another_run(
+def test_nepoch_needs_no_trial_and_another_nepoch_begins_another_run(
     photos: Photos, trials: list[int]
 ) -> None:
     photos.run("--nepoch", "3")
@@ -110,32 +110,43 @@ def test_from_a_step_before_training_begins_a_new_run(photos: Photos, trials: li
     assert len(photos.runs) == 3
 
 
-def test_minutes_that_end_early_are_said_and_the_chain_goes_on(photos: Photos) -> None:
+@pytest.mark.parametrize("step", ["speed_trial", "pace"])
+def test_the_speed_trial_is_repeated_by_either_of_its_names(
+    photos: Photos, trials: list[int], step: str
+) -> None:
+    options = ["--max_minutes", f"{minutes_for(2):.6f}"]
+    photos.run(*options)
+    said = photos.run(*options, "--from", step)
+    assert "== doctor: done already\n\n== speed_trial\n" in said and said.count("done already") == 2
+    assert len(trials) == 2
+
+
+def test_training_cut_by_the_time_limit_is_reported_and_the_chain_continues(photos: Photos) -> None:
     said = photos.run("--nepoch", "100000", "--max_minutes", "0.02")
     assert re.search(r"--max_minutes 0.02\d* are over", said)
-    assert re.search(r"the minutes ended in epoch \d+ of 100000, before the schedules did", said)
+    assert re.search(r"the time limit ended training in epoch \d+ of 100000, before its", said)
     assert photos.out.joinpath("report.html").exists()
 
 
-def test_a_real_trial_tells_the_pace(photos: Photos, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_real_trial_measures_speed(photos: Photos, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(photos_training, "TRIAL_STEPS", 15)
     photos.run("--nepoch", "1")
-    given = build_parser().parse_args([str(photos.source), "--conf", str(photos.conf), "--device", "cpu"])
-    training = PhotoTraining(given, photos.out / "data" / "photos" / "scan0", photos.out, "_new")
-    pace = training.pace()
+    arguments = build_parser().parse_args([str(photos.source), "--conf", str(photos.conf), "--device", "cpu"])
+    training = PhotoTraining(arguments, photos.out / "data" / "photos" / "scan0", photos.out, "_new")
+    trial = training.choose_epochs()
     found = re.search(r"an epoch takes ([\d.]+) s", photos.capsys.readouterr().out)
-    assert found and not (photos.out / "pace").exists()
-    fills = USED_SHARE * (30 - pace["minutes"])
-    assert pace["nepoch"] * float(found[1]) / 60 == pytest.approx(fills, rel=0.2)  # seconds are rounded
+    assert found and not (photos.out / "speed_trial").exists()
+    fills = USED_SHARE * (30 - trial["minutes"])
+    assert trial["nepoch"] * float(found[1]) / 60 == pytest.approx(fills, rel=0.2)  # seconds are rounded
 
 
 def test_too_few_minutes_have_a_name(photos: Photos, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PhotoTraining, "_trial", lambda training: TRIAL[:1])
     said = photos.run("--max_minutes", "1", status=1)
-    assert "stopped at pace: too-few-minutes: " in said and "give more minutes, or --nepoch" in said
+    assert "stopped at speed_trial: too-few-minutes: " in said and "give more minutes, or --nepoch" in said
 
 
-def test_a_finding_stops_the_chain_by_name_unless_it_is_allowed(photos: Photos) -> None:
+def test_a_finding_stops_the_chain_unless_it_is_allowed(photos: Photos) -> None:
     with np.load(photos.source / "cameras.npz") as file:
         arrays = dict(file)
     for key in arrays:
@@ -151,12 +162,12 @@ def test_a_finding_stops_the_chain_by_name_unless_it_is_allowed(photos: Photos) 
 
 def test_a_failed_training_stops_the_chain(photos: Photos) -> None:
     said = photos.run("--nepoch", "1", "--set", "train.learning_rate=-1", status=1)
-    assert "stopped at train: training-stopped: the message above says what to do" in said
+    assert "stopped at train: training-stopped: see the message above" in said
 
 
 @pytest.mark.parametrize(
     ("status", "ends", "reason"),
-    [(130, 130, "interrupted: what was whole is kept"), (2, 1, "import-failed: the message above")],
+    [(130, 130, "interrupted: finished steps are kept"), (2, 1, "import-failed: see the message above")],
 )
 def test_an_interruption_is_no_failure(
     photos: Photos, monkeypatch: pytest.MonkeyPatch, status: int, ends: int, reason: str

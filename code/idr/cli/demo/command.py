@@ -1,4 +1,4 @@
-"""``make demo`` and ``make peek``: the whole job on the built-in scene, without any data from elsewhere."""
+"""``make demo`` and ``make peek``: a complete reconstruction of the built-in scene."""
 
 from __future__ import annotations
 
@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from idr.cli.demo.report import SHOWN_VIEWS, Scores, score_table, write_demo_overview
-from idr.cli.shared.common import add_device_arguments, choose_device, make_parser, parse, run, say
+from idr.cli.shared.common import (
+    add_device_arguments,
+    add_seed_argument,
+    check_at_least,
+    choose_device,
+    make_parser,
+    parse,
+    run,
+    say,
+)
 from idr.errors import InputError
 
 if TYPE_CHECKING:
@@ -22,13 +31,13 @@ if TYPE_CHECKING:
 log = logging.getLogger("idr.cli.demo.command")
 
 DESCRIPTION = (
-    "Reconstructs the built-in scene: writes it, trains once with exact cameras and once from noisy ones, "
-    "meshes, renders, measures. What is done already is not done again."
+    "Reconstructs the built-in scene: writes it, trains with exact cameras and from noisy ones, extracts "
+    "meshes, renders and evaluates. Skips what is already done."
 )
 SCAN_ID = 1
 PEEK_RUN = "trained_models"
 RESOLUTION = 160
-PEEK_RESOLUTION = 96  # coarser than the demo's: done within a minute
+PEEK_RESOLUTION = 96  # coarse enough for one minute
 
 
 @dataclass(frozen=True)
@@ -39,8 +48,8 @@ class Plan:
         title: Column of the table.
         conf: Its conf.
         num_epochs: Passes over the images.
-        batch_size: Images a step.
-        train_cameras: Start from the noisy cameras and correct them.
+        batch_size: Images per step.
+        train_cameras: Whether to train the cameras, from the noisy ones.
     """
 
     title: str
@@ -59,48 +68,43 @@ PUBLISHED = (
     Plan(EXACT, "./confs/demo.conf", 101, 1, False),
     Plan(NOISY, "./confs/demo_trained_cameras.conf", 200, 4, True),
 )
-"""Both runs by confs with hash grids, and by the publication's networks, made small."""
+"""Both runs with hash grids (`FAST`), and with small networks of the published form (`PUBLISHED`)."""
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Returns the parser of the command."""
     parser = make_parser(DESCRIPTION)
     parser.add_argument(
-        "--peek", action="store_true", help="train nothing: mesh and render the checkpoint that ships"
+        "--peek", action="store_true", help="evaluate the checkpoint in trained_models/ without training"
     )
     parser.add_argument(
         "--out", default=None, help="folder for data/, exps/ and evals/; default: the one with code/"
     )
     parser.add_argument(
-        "--published", action="store_true", help="train the publication's networks, made small: demo.conf"
+        "--published", action="store_true", help="train small networks of the published form: demo.conf"
     )
     parser.add_argument(
-        "--nepoch", type=int, help="passes over the images with exact cameras; default: 113, published 101"
+        "--nepoch",
+        type=int,
+        help="passes over the images with exact cameras; default: 113, with --published 101",
     )
     parser.add_argument(
         "--nepoch_cameras",
         type=int,
-        help="passes over the images from noisy cameras; default: 120, published 200",
+        help="passes over the images from noisy cameras; default: 120, with --published 200",
     )
     parser.add_argument(
         "--resolution",
         type=int,
         help="grid samples along the mesh's shortest side; default: 160, with --peek 96",
     )
-    parser.add_argument("--seed", type=int, default=0, help="root of all random numbers")
+    add_seed_argument(parser, "all random numbers")
     add_device_arguments(parser)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command.
-
-    Args:
-        argv: Arguments without the program's name; None for the process's own.
-
-    Returns:
-        The exit status.
-    """
+    """Runs the command with `argv`, by default the process's own, and returns the exit status."""
     arguments = parse(build_parser(), argv)
     return run(lambda: _peek(arguments) if arguments.peek else _demo(arguments))
 
@@ -131,17 +135,17 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 
 def _plans(arguments: argparse.Namespace, device: torch.device) -> list[Plan]:
-    """Returns what to train, of the lengths that the command line gives.
+    """Returns the training runs, with the numbers of epochs of the command line.
 
     Raises:
-        InputError: A CPU would have to train hash grids without compiled loops, many times as long.
+        InputError: Hash grids on a CPU without the compiled kernels, which would take many times as long.
     """
     from idr.model.kernels.numba_support import has_numba
 
     if not arguments.published and device.type == "cpu" and not has_numba():
         raise InputError(
-            "the hash grids of fast.conf want compiled loops on a CPU: pip install 'idr[fast]' (numba); or "
-            "train the publication's networks with --published"
+            "the hash grids of fast.conf need compiled kernels on a CPU: pip install 'idr[fast]' (numba), or "
+            "train networks of the published form with --published"
         )
     lengths = (arguments.nepoch, arguments.nepoch_cameras)
     plans = zip(PUBLISHED if arguments.published else FAST, lengths, strict=True)
@@ -176,16 +180,12 @@ def _peek(arguments: argparse.Namespace) -> int:
 def _root(arguments: argparse.Namespace) -> Path:
     from idr.conf.files import project_root
 
-    lengths = [length for length in (arguments.nepoch, arguments.nepoch_cameras) if length is not None]
-    if min(lengths, default=1) < 1 or (arguments.resolution is not None and arguments.resolution < 16):
-        raise InputError(
-            "expected --nepoch and --nepoch_cameras of at least 1 and --resolution of at least 16"
-        )
+    check_at_least(arguments, nepoch=1, nepoch_cameras=1, resolution=16)
     return Path(arguments.out).expanduser().resolve() if arguments.out else project_root()
 
 
 def _make_scene(root: Path) -> Path:
-    """Writes the built-in scene unless it is there; returns its folder."""
+    """Writes the built-in scene unless it exists; returns its folder."""
     from idr.cli.demo import make_scene
     from idr.demo.folder import SETTINGS_FILE
 
@@ -196,26 +196,26 @@ def _make_scene(root: Path) -> Path:
 
 
 def _scene_overrides(root: Path) -> list[str]:
-    """Returns the keys that fit a conf to the scene that is there, whatever size it was written in."""
+    """Returns the overrides that adapt a conf to the size and the held-out views of the existing scene."""
     import json
 
     from idr.demo.folder import SETTINGS_FILE
 
-    about = json.loads((root / "data" / "demo" / f"scan{SCAN_ID}" / SETTINGS_FILE).read_text())
-    height, width = about["img_res"]
-    holdout = ",".join(str(index) for index in about["holdout"])
+    settings = json.loads((root / "data" / "demo" / f"scan{SCAN_ID}" / SETTINGS_FILE).read_text())
+    height, width = settings["img_res"]
+    holdout = ",".join(str(index) for index in settings["holdout"])
     return [f"dataset.img_res=[{height},{width}]", f"dataset.holdout=[{holdout}]"]
 
 
 def _conf(conf: str, root: Path) -> Any:
-    """Loads a conf for the scene that is there."""
+    """Loads a conf for the existing scene."""
     from idr.conf.files import load_conf
 
     return load_conf(conf, [*_scene_overrides(root), f"dataset.data_root={root / 'data'}"])
 
 
 def _train(plan: Plan, root: Path, arguments: argparse.Namespace) -> int:
-    """Trains, or continues what was begun; returns the exit status."""
+    """Trains, or continues an unfinished run; returns the exit status."""
     from idr.cli import train
 
     argv = [
@@ -232,7 +232,7 @@ def _train(plan: Plan, root: Path, arguments: argparse.Namespace) -> int:
 
 
 def _measure(plan: Plan, root: Path, scene: Path, device: torch.device, resolution: int) -> Scores:
-    """Meshes, renders and measures a trained run."""
+    """Extracts the mesh of a trained run, renders its views and evaluates both."""
     from idr.evaluation.reconstruction import open_reconstruction
     from idr.runs.folders import find_run, run_name
 
@@ -290,7 +290,7 @@ def _score(
 
 
 def _start_errors(root: Path) -> tuple[float, float]:
-    """Returns the mean errors of the noisy cameras that training starts from: degrees, world units."""
+    """Returns the mean errors of the initial, noisy cameras: degrees, world units."""
     from idr.conf.build import build_dataset
     from idr.evaluation.camera_error import mean_camera_errors
     from idr.geometry.cameras import pose_matrix
@@ -301,7 +301,7 @@ def _start_errors(root: Path) -> tuple[float, float]:
 
 
 def _ceiling(root: Path) -> list[RenderingScores]:
-    """Scores the exact surface and colors on training and held-out views."""
+    """Returns the scores of the exact surface and colors on training and held-out views."""
     from idr.conf.build import build_dataset
     from idr.demo.exact_scores import ceiling_scores
 

@@ -1,4 +1,4 @@
-"""``make_photo_scene.py``: photographs as people take them, with the truth kept aside for scoring."""
+"""``make_photo_scene.py``: renders realistic photographs, with the ground truth apart for scoring."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from idr.cli.shared.common import make_parser, parse, run, say
+from idr.cli.demo.make_scene import add_render_arguments, extract_exact
+from idr.cli.shared.common import add_seed_argument, make_parser, parse, run, say
 
 _EXAMPLES = """  python preprocess/make_photo_scene.py --out /tmp/teapot
   python preprocess/make_photo_scene.py --out /tmp/teapot --views 24 --img_res 360 480"""
@@ -16,39 +17,25 @@ _EXAMPLES = """  python preprocess/make_photo_scene.py --out /tmp/teapot
 def build_parser() -> argparse.ArgumentParser:
     """Returns the parser of the command."""
     parser = make_parser(
-        "Writes photographs of the built-in teapot on a table, as a phone would take them: JPEG with EXIF, "
-        "lens distortion, some held sideways, without masks or cameras (photos/). These and the surface go "
-        "to truth/.",
+        "Writes photographs of the built-in teapot on a table as a phone takes them (photos/): JPEG with "
+        "EXIF, lens distortion, some in portrait orientation, without masks or cameras. Masks, cameras and "
+        "surface go to truth/.",
         _EXAMPLES,
     )
-    parser.add_argument("--out", type=Path, required=True, help="new folder, for photos/ and truth/")
-    parser.add_argument("--seed", type=int, default=0, help="decides prints, cameras and noise")
-    parser.add_argument("--views", type=int, default=32, help="photographs")
-    parser.add_argument(
-        "--img_res", type=int, nargs=2, default=[480, 640], metavar=("HEIGHT", "WIDTH"), help="their size"
-    )
-    parser.add_argument("--supersampling", type=int, default=2, help="samples along each side of a pixel")
-    parser.add_argument(
-        "--mesh_resolution", type=int, default=192, help="samples along each side for the exact surface"
-    )
+    parser.add_argument("--out", type=Path, required=True, help="new folder for photos/ and truth/")
+    add_seed_argument(parser, "textures, cameras and noise")
+    parser.add_argument("--views", type=int, default=32, help="number of photographs")
+    add_render_arguments(parser, img_res=(480, 640), supersampling=2)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command.
-
-    Args:
-        argv: Arguments; None for the process's own.
-
-    Returns:
-        Exit status: 0, or 2 after a user's mistake.
-    """
+    """Runs the command with `argv`, by default the process's own, and returns the exit status."""
     arguments = parse(build_parser(), argv)
     return run(lambda: _make(arguments))
 
 
 def _make(arguments: argparse.Namespace) -> None:
-    from idr.cli.demo.make_scene import extract_exact
     from idr.demo.photo_scene import PHOTOS, TRUTH, PhotoSettings, write_photos
 
     settings = PhotoSettings(

@@ -1,4 +1,4 @@
-"""Writes the built-in scene: pictures, masks, exact and noisy cameras, and the exact surface."""
+"""``make_demo_scene.py``: writes the built-in scene, with exact and noisy cameras and the exact surface."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from idr.cli.shared.common import make_parser, parse, run, say
+from idr.cli.shared.common import add_force_argument, add_seed_argument, make_parser, parse, run, say
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,22 +28,10 @@ def _parser() -> argparse.ArgumentParser:
         "cameras_linear_init.npz and exact_surface.ply (world coordinates).",
         _EXAMPLES,
     )
-    parser.add_argument(
-        "--out", type=str, default=None, help="folder to write; default: data/demo/scan1 beside code/"
-    )
-    parser.add_argument(
-        "--seed", type=int, default=0, help="decides where cameras stand and how they are disturbed"
-    )
-    parser.add_argument(
-        "--img_res",
-        type=int,
-        nargs=2,
-        default=[128, 160],
-        metavar=("HEIGHT", "WIDTH"),
-        help="size of the pictures",
-    )
-    parser.add_argument("--views", type=int, default=24, help="views to train on")
-    parser.add_argument("--holdout", type=int, default=6, help="further views, to be held out of training")
+    parser.add_argument("--out", default=None, help="folder to write; default: data/demo/scan1 beside code/")
+    add_seed_argument(parser, "camera positions and of their noise")
+    parser.add_argument("--views", type=int, default=24, help="training views")
+    parser.add_argument("--holdout", type=int, default=6, help="additional held-out views")
     parser.add_argument("--noise_degrees", type=float, default=1.5, help="mean error of the noisy rotations")
     parser.add_argument(
         "--noise_center",
@@ -52,23 +40,33 @@ def _parser() -> argparse.ArgumentParser:
         default=0.03,
         help="mean error of the noisy camera centers, in unit-sphere units",
     )
-    parser.add_argument("--supersampling", type=int, default=4, help="samples along each side of a pixel")
-    parser.add_argument(
-        "--mesh_resolution", type=int, default=192, help="samples along each side for the exact surface"
-    )
-    parser.add_argument("--force", action="store_true", help="replace a scene that this command wrote")
+    add_render_arguments(parser, img_res=(128, 160), supersampling=4)
+    add_force_argument(parser, "a scene that this command wrote")
     return parser
 
 
+def add_render_arguments(
+    parser: argparse.ArgumentParser, img_res: tuple[int, int], supersampling: int
+) -> None:
+    """Adds ``--img_res`` and ``--supersampling`` with their defaults, and ``--mesh_resolution``."""
+    parser.add_argument(
+        "--img_res",
+        type=int,
+        nargs=2,
+        default=[*img_res],
+        metavar=("HEIGHT", "WIDTH"),
+        help="size of the images, pixels",
+    )
+    parser.add_argument(
+        "--supersampling", type=int, default=supersampling, help="samples along each side of a pixel"
+    )
+    parser.add_argument(
+        "--mesh_resolution", type=int, default=192, help="grid samples along each side for the exact surface"
+    )
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command.
-
-    Args:
-        argv: Arguments; None for the process's own.
-
-    Returns:
-        Exit status: 0, or 2 after a user's mistake.
-    """
+    """Runs the command with `argv`, by default the process's own, and returns the exit status."""
     arguments = parse(_parser(), argv)
     return run(lambda: _make_scene(arguments))
 
@@ -108,7 +106,7 @@ def _summary(settings: SceneSettings) -> str:
 def extract_exact(
     sdf: Callable[[Array], Array], half_side: float, resolution: int
 ) -> tuple[Array, NDArray[np.integer]]:
-    """The project's marching cubes behind the numpy interface of `idr.demo.scene.exact_mesh`."""
+    """Returns vertices (V, 3) and faces (F, 3) of the zero set of `sdf` in a cube, by marching cubes."""
     import numpy as np
     import torch
 

@@ -1,4 +1,4 @@
-"""The demo's table and overview page."""
+"""The table and the overview page of the demo."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ SHOWN_VIEWS = 3
 
 @dataclass(frozen=True)
 class Scores:
-    """What was measured of one run.
+    """Scores of one run.
 
     Attributes:
-        views: Scores of the training views and of the held-out ones.
+        views: Scores of the training and of the held-out views.
         chamfer: Distances to the exact surface, or None without a surface.
-        cameras: Mean rotation (degrees) and center (world units) errors before and after, or None.
-        minutes: Time spent training.
+        cameras: Mean errors of rotations (degrees) and centers (world units) before and after training, or
+            None without trained cameras.
+        minutes: Training time.
         mesh: The surface in world coordinates, or None.
-        folder: Where mesh and renderings are.
+        folder: Folder of mesh and renderings.
     """
 
     views: tuple[RenderingScores, RenderingScores]
@@ -39,7 +40,7 @@ class Scores:
 
 
 def score_table(scores: dict[str, Scores], ceiling: Sequence[RenderingScores] | None) -> Table:
-    """Puts the runs beside each other and beside what exact surface and colors reach."""
+    """Returns a table with a column per run and one for the exact surface and colors."""
     from idr.pictures.page import Table
 
     none = "-"
@@ -75,7 +76,7 @@ def score_table(scores: dict[str, Scores], ceiling: Sequence[RenderingScores] | 
 
 
 def write_demo_overview(path: Path, table: Table, scores: dict[str, Scores], scene: Path) -> None:
-    """Writes the page with table, photographs beside renderings, and surfaces."""
+    """Writes the page with the table, photographs next to renderings, and surfaces."""
     from idr.evaluation.report.overview import write_overview
     from idr.pictures.page import Picture
 

@@ -1,4 +1,4 @@
-"""``idr-photos``: from a folder of photographs to a colored mesh and a report, step by step."""
+"""``idr-photos``: from a folder of photographs to a colored mesh and a report, in six steps."""
 
 from __future__ import annotations
 
@@ -11,56 +11,59 @@ from pathlib import Path
 from typing import Any
 
 from idr.cli.photos.steps import StoppedError, require_success
-from idr.cli.photos.training import DATA_DIR, SCAN, PhotoTraining
-from idr.cli.shared.common import EXIT_OK, add_device_arguments, make_parser, parse, run, say
+from idr.cli.photos.training import DATA_DIR, SCAN, SPEED_TRIAL, PhotoTraining
+from idr.cli.shared.common import (
+    EXIT_OK,
+    add_conf_arguments,
+    add_device_arguments,
+    check_at_least,
+    make_parser,
+    parse,
+    run,
+    say,
+)
 from idr.errors import InputError, MissingInputError
 
 DESCRIPTION = (
-    "Takes photographs of an object (or whatever else import_scene.py reads) all the "
-    "way: import, check, training, colored GLB, report. Called again it goes on where it was cut off, and "
-    "does again what changed inputs make stale."
+    "Reconstructs an object from photographs, or from any other source of import_scene.py: import, check, "
+    "speed trial, training, colored GLB, report. A second call continues where the first stopped and repeats "
+    "the steps whose inputs changed."
 )
 EXAMPLES = """\
   python preprocess/photos.py ~/photos/mug
   python preprocess/photos.py ~/photos/mug --max_minutes 60 --out ~/mug
   python preprocess/photos.py ~/photos/mug --out ~/mug --from mesh --resolution 400"""
 LONGEST_SIDE = 1280
-"""Photographs are reduced to this many pixels along the longer side, unless --downscale says otherwise."""
+"""Largest side of the reduced photographs, pixels, without --downscale."""
 KINDS_WITH_MASKS = ("transforms", "neus", "idr")
 MASK_FOLDERS = ("mask", "masks")
-STEPS = ("import", "doctor", "pace", "train", "mesh", "report")
+STEPS = ("import", "doctor", SPEED_TRIAL, "train", "mesh", "report")
+STEP_ALIASES = {"pace": SPEED_TRIAL}
+"""Former names of steps, which --from still accepts."""
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Returns the parser of the command."""
     parser = make_parser(DESCRIPTION, EXAMPLES)
-    parser.add_argument("source", type=Path, metavar="FOLDER", help="photographs, or any scene to import")
+    parser.add_argument(
+        "source", type=Path, metavar="FOLDER", help="photographs, or any source of import_scene.py"
+    )
     parser.add_argument(
         "--out", type=Path, help="folder for all results; default: evals/photos/<name of FOLDER>"
     )
     parser.add_argument(
-        "--max_minutes", type=float, default=30.0, metavar="M", help="time for training, all calls together"
+        "--max_minutes", type=float, default=30.0, metavar="M", help="training time in minutes over all calls"
     )
-    parser.add_argument("--conf", default="./confs/photos.conf", help="HOCON configuration file")
-    parser.add_argument(
-        "--set",
-        dest="overrides",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="replace a key of it",
-    )
+    add_conf_arguments(parser, "./confs/photos.conf", data_root=False)
     parser.add_argument(
         "--nepoch",
         type=int,
         metavar="N",
-        help="passes over the images, over which the schedules stretch; default: as many as fill the minutes",
+        help="passes over the images, the length of all schedules; default: as many as --max_minutes allows",
     )
+    parser.add_argument("--masks", help="as for import_scene.py; default: auto for sources without masks")
     parser.add_argument(
-        "--masks", help="as import_scene.py's; default: auto where the source is of a kind without masks"
-    )
-    parser.add_argument(
-        "--downscale", type=int, help=f"as import_scene.py's; default: to {LONGEST_SIDE} pixels at most"
+        "--downscale", type=int, help=f"as for import_scene.py; default: to at most {LONGEST_SIDE} pixels"
     )
     parser.add_argument(
         "--resolution", type=int, default=256, help="grid samples along the mesh's shortest side"
@@ -70,21 +73,23 @@ def build_parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="NAME",
-        help="go on although the check found NAME (docs/troubleshooting.md); may be given several times",
+        help="continue despite the finding NAME (docs/troubleshooting.md); may be given several times",
     )
-    parser.add_argument("--from", dest="from_step", choices=STEPS, help="do this step and all after it again")
+    parser.add_argument(
+        "--from",
+        dest="from_step",
+        type=lambda name: STEP_ALIASES.get(name, name),
+        choices=STEPS,
+        help="repeat this step and all later ones",
+    )
     add_device_arguments(parser)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command.
+    """Runs the command with `argv`, by default the process's own; returns the exit status.
 
-    Args:
-        argv: Arguments without the program's name; None for the process's own.
-
-    Returns:
-        The exit status: 0 when all is done, 1 where a step stopped the chain, 2 for a mistake in the input.
+    It is 0 if all steps succeeded, 1 if one stopped the chain, 2 for bad input.
     """
     arguments = parse(build_parser(), argv)
     return run(lambda: _chain(arguments))
@@ -102,27 +107,26 @@ def _chain(arguments: argparse.Namespace) -> int:
         raise MissingInputError(f"no folder {source}; expected photographs, or a scene to import")
     if not 0 < arguments.max_minutes < math.inf:
         raise InputError(f"--max_minutes {arguments.max_minutes:g}: expected a number of minutes above 0")
-    if arguments.nepoch is not None and arguments.nepoch < 1:
-        raise InputError(f"--nepoch {arguments.nepoch}: expected 1 or more")
+    check_at_least(arguments, nepoch=1)
     default = project_root() / "evals" / "photos" / source.stem
     out = arguments.out.expanduser().resolve() if arguments.out else default
     if out == source or source in out.parents:
-        raise InputError(f"--out {out} lies in {source}; expected another folder: results are no photographs")
+        raise InputError(f"--out {out} lies in {source}; expected a folder outside the photographs")
     chain = Chain(arguments, source, out)
     try:
         chain.run()
     except StoppedError as stop:
-        say(f"{stop}\nto go on from there: the same command")
+        say(f"{stop}\nto continue from there: the same command")
         return stop.status
     return EXIT_OK
 
 
 class Chain:
-    """The steps, each with what it depends on.
+    """The steps, each with the inputs on which it depends.
 
     Args:
         arguments: The command's.
-        source: What to import.
+        source: Folder or file to import.
         out: The working folder.
     """
 
@@ -136,32 +140,33 @@ class Chain:
         self.results: list[Any] = []
 
     def run(self) -> None:
-        """Does what is not done."""
+        """Runs the steps that are not done."""
         from idr.cli.photos.journal import files_state, fingerprint
         from idr.conf.files import load_conf
 
-        given = self.arguments
-        if given.from_step:
-            self.journal.forget_from(given.from_step)
-        imported = [str(self.source), files_state(self.source), given.masks, given.downscale]
+        arguments = self.arguments
+        if arguments.from_step:
+            self.journal.forget_from(arguments.from_step)
+        imported = [str(self.source), files_state(self.source), arguments.masks, arguments.downscale]
         self._step("import", imported, [self.scan / "cameras.npz"], self._import)
-        self._step("doctor", sorted(given.despite), [], self._doctor)
-        conf = load_conf(given.conf, given.overrides).as_plain_ordered_dict()
-        # More minutes go on in the same run; another conf, scene or number of epochs begins a new one.
-        suffix = "_" + fingerprint(conf, given.nepoch, self.results)[:8]
-        anew = given.from_step is not None and STEPS.index(given.from_step) <= STEPS.index("train")
-        training = PhotoTraining(given, self.scan, self.out, suffix, anew)
-        pace = self._step("pace", [conf, given.nepoch, given.max_minutes], [], training.pace)
-        trained = self._step("train", suffix, [], lambda: training.train(pace))
+        self._step("doctor", sorted(arguments.despite), [], self._doctor)
+        conf = load_conf(arguments.conf, arguments.overrides).as_plain_ordered_dict()
+        # With more minutes the same run continues; another conf, scene or number of epochs begins a new run.
+        suffix = "_" + fingerprint(conf, arguments.nepoch, self.results)[:8]
+        anew = arguments.from_step is not None and STEPS.index(arguments.from_step) <= STEPS.index("train")
+        training = PhotoTraining(arguments, self.scan, self.out, suffix, anew)
+        inputs = [conf, arguments.nepoch, arguments.max_minutes]
+        trial = self._step(SPEED_TRIAL, inputs, [], training.choose_epochs)
+        trained = self._step("train", suffix, [], lambda: training.train(trial))
         self.run_flags = [*training.flags(), "--timestamp", trained["timestamp"], "--expname", suffix]
-        self._step("mesh", given.resolution, [self.mesh], self._mesh)
+        self._step("mesh", arguments.resolution, [self.mesh], self._mesh)
         self._step("report", [], [self.report], self._report)
         say(f"\nmesh: {self.mesh}\nreport: {self.report}\ncheckpoint: {trained['checkpoint']}")
 
     def _step(
         self, step: str, inputs: Any, outputs: list[Path], work: Callable[[], dict[str, Any]]
     ) -> dict[str, Any]:
-        """Does a step unless it was done with the same inputs, those of all steps before it included."""
+        """Runs a step unless it was done with the same inputs, including those of all earlier steps."""
         from idr.cli.photos.journal import fingerprint
 
         self.inputs = fingerprint(step, inputs, self.results)
@@ -184,7 +189,7 @@ class Chain:
         masks = self.arguments.masks or _masks_for(self.source)
         argv += ["--masks", masks] if masks else []
         argv += ["--force"] if self.scan.exists() else []
-        require_success("import", import_scene.main(argv), "import-failed: the message above says what to do")
+        require_success("import", import_scene.main(argv), "import-failed: see the message above")
         return {"downscale": downscale, "masks": masks}
 
     def _doctor(self) -> dict[str, Any]:
@@ -198,7 +203,7 @@ class Chain:
         if stopping:
             despite = " ".join(f"--despite {name}" for name in stopping)
             masks = self.scan / "masks.png"
-            reason = f"{', '.join(stopping)}: mend it as said above (look at {masks}), or add {despite}"
+            reason = f"{', '.join(stopping)}: fix it as described above (see {masks}), or add {despite}"
             raise StoppedError("doctor", reason)
         if not findings:
             say("masks, cameras and unit sphere fit together")
@@ -210,14 +215,14 @@ class Chain:
         colors = "views"
         if importlib.util.find_spec("embreex") is None:
             colors = "normal"
-            say("colors as seen along normals: those of the views need pip install 'idr[mesh]'")
+            say("colors are evaluated along the normals: colors from the views need pip install 'idr[mesh]'")
         argv = [*self.run_flags, "--out", str(self.mesh), "--force", "--colors", colors]
         status = export_mesh.main([*argv, "--resolution", str(self.arguments.resolution)])
         require_success(
             "mesh",
             status,
-            "mesh-failed: the message above says why; where there is no surface yet, train longer "
-            "(--max_minutes) or look at the masks",
+            "mesh-failed: see the message above; if there is no surface yet, train longer (--max_minutes) or "
+            "check the masks",
         )
         return {}
 
@@ -225,19 +230,19 @@ class Chain:
         from idr.cli import report
 
         status = report.main([*self.run_flags, "--out", str(self.report)])
-        require_success("report", status, "report-failed: the message above says what to do")
+        require_success("report", status, "report-failed: see the message above")
         return {}
 
 
 def _sweep(scan: Path) -> None:
-    """Removes the hidden folders that imports left beside a scene when they were killed."""
+    """Removes the temporary folders of killed imports next to a scene."""
     for path in scan.parent.glob(f".{scan.name}.*"):
         if path.suffix in (".tmp", ".old"):
             shutil.rmtree(path)
 
 
 def _downscale_for(source: Path) -> int:
-    """Returns the least factor that brings the first photograph below `LONGEST_SIDE`."""
+    """Returns the smallest factor that reduces the first photograph to `LONGEST_SIDE` pixels at most."""
     from PIL import Image
 
     from idr.datasets.images import IMAGE_ENDINGS
@@ -251,7 +256,7 @@ def _downscale_for(source: Path) -> int:
 
 
 def _masks_for(source: Path) -> str | None:
-    """Returns --masks for a source: auto where its kind, and its folder, have none."""
+    """Returns --masks for a source: auto if neither its type nor its folder has masks."""
     from idr.importers.recognize import recognize
 
     if recognize(source) in KINDS_WITH_MASKS or any((source / name).is_dir() for name in MASK_FOLDERS):

@@ -1,4 +1,4 @@
-"""What a chain of steps remembers between calls: which steps are done, and with which inputs."""
+"""Record of a chain of steps between calls: which steps are done, and with which inputs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from idr.files import write_text_atomic
 
 FOLDER = "steps"
 FORMAT = 1
-"""Goes up whenever a step's outputs change with the same inputs."""
+"""Version of the steps; increase it when a step gives other outputs for equal inputs."""
 
 
 def fingerprint(*inputs: Any) -> str:
@@ -22,13 +22,10 @@ def fingerprint(*inputs: Any) -> str:
 
 
 def files_state(source: Path) -> list[tuple[str, int, int]]:
-    """Lists what a file or folder holds: relative name, bytes, and time of change of each file.
+    """Returns relative name, size in bytes and modification time in ns of all files, in name order.
 
     Args:
-        source: File or folder.
-
-    Returns:
-        In name order; hidden files and folders left out.
+        source: File or folder; hidden files and folders in it are left out.
     """
     files = [source] if source.is_file() else sorted(path for path in source.rglob("*") if path.is_file())
     states = []
@@ -41,46 +38,43 @@ def files_state(source: Path) -> list[tuple[str, int, int]]:
 
 
 class Journal:
-    """The markers of a working folder: ``steps/<step>.json``, each written in one go when its step is done.
+    """The files ``steps/<step>.json`` of a working folder, each written atomically when its step is done.
 
     Args:
         folder: The working folder.
-        steps: Names of the steps, in their order.
+        steps: Names of the steps in order.
     """
 
     def __init__(self, folder: Path, steps: Sequence[str]) -> None:
         self.folder, self.steps = folder / FOLDER, tuple(steps)
 
     def result(self, step: str, inputs: str, outputs: Sequence[Path] = ()) -> dict[str, Any] | None:
-        """Returns what a step left behind, if it was done with these inputs and its outputs are there.
+        """Returns the result of a step, or None if it has to be run.
 
         Args:
-            step: Its name.
-            inputs: `fingerprint` of all it depends on.
+            step: Name of the step.
+            inputs: `fingerprint` of all its inputs; another one makes the result stale.
             outputs: Files that must exist.
-
-        Returns:
-            What `finish` was given, or None where the step is to be done.
         """
         try:
             marker = json.loads((self.folder / f"{step}.json").read_text())
             fits = marker["inputs"] == inputs and all(path.exists() for path in outputs)
             return dict(marker["result"]) if fits else None
-        except (OSError, ValueError, KeyError, TypeError):  # none, or of another version: done anew
+        except (OSError, ValueError, KeyError, TypeError):  # missing, or of another version
             return None
 
     def finish(self, step: str, inputs: str, result: Mapping[str, Any]) -> None:
-        """Notes that a step is done.
+        """Records that a step is done.
 
         Args:
-            step: Its name.
-            inputs: `fingerprint` of all it depended on.
-            result: What later steps depend on.
+            step: Name of the step.
+            inputs: `fingerprint` of all its inputs.
+            result: JSON-like values on which later steps depend.
         """
         text = json.dumps({"inputs": inputs, "result": dict(result)}, indent=2)
         write_text_atomic(self.folder / f"{step}.json", text + "\n")
 
     def forget_from(self, step: str) -> None:
-        """Forgets a step and all after it."""
+        """Removes the results of a step and of all later ones."""
         for name in self.steps[self.steps.index(step) :]:
             (self.folder / f"{name}.json").unlink(missing_ok=True)

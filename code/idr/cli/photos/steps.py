@@ -1,4 +1,4 @@
-"""How a chain of commands ends at one of its steps."""
+"""Errors that end a chain of commands at one of its steps."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ class StoppedError(Exception):
 
     Args:
         step: The step.
-        reason: The reason's name, and what to do.
+        reason: Name of the reason, and the remedy.
         status: Exit status.
     """
 
@@ -20,17 +20,17 @@ class StoppedError(Exception):
 
 
 def require_success(step: str, status: int, reason: str) -> None:
-    """Ends the chain unless a command of it ended well.
+    """Ends the chain unless a command succeeded.
 
     Args:
         step: The step that called the command.
-        status: Its exit status.
-        reason: Why the chain ends where it was no signal: a name, and what to do.
+        status: Exit status of the command.
+        reason: Name of the reason and the remedy, unless the command was interrupted.
 
     Raises:
-        StoppedError: The status is not 0; its own is that of an interruption, or 1.
+        StoppedError: The status is not 0.
     """
     if status == EXIT_INTERRUPTED:
-        raise StoppedError(step, "interrupted: what was whole is kept", EXIT_INTERRUPTED)
+        raise StoppedError(step, "interrupted: finished steps are kept", EXIT_INTERRUPTED)
     if status:
         raise StoppedError(step, reason)

@@ -1,4 +1,4 @@
-"""The training of ``idr-photos``: how many epochs fill its minutes, and the run that goes on."""
+"""The training of ``idr-photos``: the speed trial, and one run that continues over several calls."""
 
 from __future__ import annotations
 
@@ -12,23 +12,24 @@ from idr.cli.shared.common import say
 from idr.errors import MissingInputError
 
 DATA_DIR, SCAN = "photos", 0
+SPEED_TRIAL = "speed_trial"
 TRIAL_STEPS = 240
-"""Steps of the trial, about; all schedules run through in them, as in the training that they stand for."""
+"""Approximate number of steps of the trial; its schedules run from begin to end, as in the training."""
 TRIAL_SHARE, TRIAL_MINUTES = 1 / 3, 2.0
-"""The trial ends after this share of the minutes, but not before these, as loops may be compiled first."""
+"""Share of ``--max_minutes`` after which the trial stops, and minimum in minutes for compiling kernels."""
 USED_SHARE = 0.9
-"""Share of the minutes that the epochs are to fill: the pace changes, and checkpoints take time, too."""
+"""Share of ``--max_minutes`` that the epochs use; the rest is for checkpoints and changes of speed."""
 
 
 class PhotoTraining:
-    """Trains one imported scene within a number of minutes, over as many calls as it takes.
+    """Trains one imported scene within ``--max_minutes``, over as many calls as needed.
 
     Args:
         arguments: Those of ``idr-photos``.
-        scan: The scene's folder.
-        out: The working folder; runs go to ``exps/``, the trial to ``pace/``.
-        suffix: Of the run's name; with the same one training goes on in the same run.
-        anew: Begin a new run in any case.
+        scan: Folder of the scene.
+        out: Working folder; runs go to ``exps/``, the trial to ``speed_trial/``.
+        suffix: Suffix of the run's name; with the same suffix training continues the same run.
+        anew: Whether to begin a new run in any case.
     """
 
     def __init__(
@@ -38,7 +39,7 @@ class PhotoTraining:
         self.suffix, self.anew = suffix, anew
 
     def flags(self) -> list[str]:
-        """Returns the options by which every command finds conf, scene and runs."""
+        """Returns the flags that choose conf, scene, runs and device for every command."""
         from idr.datasets.images import list_images, load_rgb
 
         height, width = load_rgb(list_images(self.scan / "image")[0]).shape[:2]
@@ -56,37 +57,34 @@ class PhotoTraining:
 
     @property
     def exps(self) -> Path:
-        """The folder of all runs."""
+        """Folder of all runs."""
         return self.out / "exps"
 
     @property
     def name(self) -> str:
-        """The run's name."""
+        """Name of the run."""
         from idr.conf.files import load_conf
         from idr.runs.folders import run_name
 
         conf = load_conf(self.arguments.conf, self.arguments.overrides)
         return run_name(str(conf["train.expname"]), self.suffix, SCAN)
 
-    def pace(self) -> dict[str, Any]:
-        """Chooses the number of epochs: the one that was asked for, or as many more as fill the minutes left.
-
-        Returns:
-            ``nepoch``, and the ``minutes`` that it took to find out.
+    def choose_epochs(self) -> dict[str, Any]:
+        """Returns ``nepoch``, from ``--nepoch`` or a speed trial, and the ``minutes`` of the trial.
 
         Raises:
-            StoppedError: The trial failed, or the minutes are too few for two epochs of it.
+            StoppedError: The trial failed, or its time limit is too short for two epochs.
         """
         if self.arguments.nepoch is not None:
             return {"nepoch": self.arguments.nepoch, "minutes": 0.0}
         minutes = self._trial()
         if len(minutes) < 2:
             raise StoppedError(
-                "pace",
+                SPEED_TRIAL,
                 f"too-few-minutes: two epochs take longer than {self._trial_ends():g} of --max_minutes "
                 f"{self.arguments.max_minutes:g}; give more minutes, or --nepoch",
             )
-        epoch = (minutes[-1] - minutes[0]) / (len(minutes) - 1)  # the first one compiles and warms up
+        epoch = (minutes[-1] - minutes[0]) / (len(minutes) - 1)  # the first epoch compiles and warms up
         done, spent = self._so_far()
         most = self.arguments.max_minutes
         nepoch = max(1, done + max(0, int(USED_SHARE * (most - spent - minutes[-1]) / epoch)))
@@ -94,66 +92,67 @@ class PhotoTraining:
         return {"nepoch": nepoch, "minutes": minutes[-1]}
 
     def _trial_ends(self) -> float:
-        """Minutes after which the trial ends, wherever it is."""
+        """Time limit of the trial, minutes."""
         most = self.arguments.max_minutes
         return float(min(most, max(TRIAL_SHARE * most, TRIAL_MINUTES)))
 
     def _trial(self) -> list[float]:
-        """Trains a little, and returns the minutes that were over after each epoch."""
+        """Trains a few epochs and returns the minutes elapsed after each."""
         from idr.cli import train
         from idr.datasets.images import list_images
         from idr.runs.folders import find_run
         from idr.training.progress import MetricsFile
 
-        folder = self.out / "pace"
+        folder = self.out / SPEED_TRIAL
         shutil.rmtree(folder, ignore_errors=True)
         images = len(list_images(self.scan / "image"))
         epochs = 1 + -(-TRIAL_STEPS // images)
-        say(f"{epochs} epochs on trial, to learn the pace")
+        say(f"speed trial: {epochs} epochs")
         argv = [*self.flags(), "--exps_folder", str(folder), "--nepoch", str(epochs)]
         argv += ["--max_minutes", f"{self._trial_ends():.4f}"]
         status = train.main(argv)
-        require_success("pace", status, "training-stopped: the message above says what to do")
+        require_success(SPEED_TRIAL, status, "training-stopped: see the message above")
         (runs,) = folder.iterdir()
         rows = MetricsFile(find_run(folder, runs.name) / "metrics.csv", epochs).rows
         shutil.rmtree(folder)
         return [float(row["minutes"]) for row in rows]
 
-    def train(self, pace: dict[str, Any]) -> dict[str, Any]:
-        """Trains, or goes on with what was cut off.
+    def train(self, trial: dict[str, Any]) -> dict[str, Any]:
+        """Trains, or continues an interrupted run.
 
         Args:
-            pace: What `pace` returned.
+            trial: The result of `choose_epochs`.
 
         Returns:
             ``timestamp``, ``position`` (epoch and step) and ``checkpoint`` of the run.
 
         Raises:
-            StoppedError: It was interrupted, or failed.
+            StoppedError: Training was interrupted or failed.
         """
         from idr.runs.folders import CHECKPOINTS, CheckpointFolder, find_run
 
-        argv = [*self.flags(), "--expname", self.suffix, "--nepoch", str(pace["nepoch"])]
+        argv = [*self.flags(), "--expname", self.suffix, "--nepoch", str(trial["nepoch"])]
         if not self.anew and (self.exps / self.name).is_dir():
             argv.append("--is_continue")
-        left = self.arguments.max_minutes - pace["minutes"] - self._so_far()[1]
+        left = self.arguments.max_minutes - trial["minutes"] - self._so_far()[1]
         if left > 0:
             self._run([*argv, "--max_minutes", f"{left:.4f}"])
         else:
-            say(f"--max_minutes {self.arguments.max_minutes:g} were spent before")
+            say(f"--max_minutes {self.arguments.max_minutes:g} were used up by earlier calls")
         folder = find_run(self.exps, self.name)
         checkpoints = CheckpointFolder(folder / CHECKPOINTS)
         position = checkpoints.position_of()
-        if position[0] < pace["nepoch"]:
+        if position[0] < trial["nepoch"]:
             say(
-                f"the minutes ended in epoch {position[0]} of {pace['nepoch']}, before the schedules did: "
-                "the surface is rougher than it could be; with more minutes the same command goes on"
+                f"the time limit ended training in epoch {position[0]} of {trial['nepoch']}, before its "
+                "schedules were complete: the surface is rougher than it could be; the same command "
+                "continues with a larger --max_minutes"
             )
         latest = checkpoints.path / "ModelParameters" / "latest.pth"
         return {"timestamp": folder.name, "position": position, "checkpoint": str(latest)}
 
     def _so_far(self) -> tuple[int, float]:
-        """Epochs and minutes of the run that would go on; none where there is no checkpoint yet."""
+        """Returns epochs and minutes of the run to continue, zeros without a checkpoint."""
         from idr.runs.folders import CHECKPOINTS, CheckpointFolder, find_run
         from idr.training.progress import MetricsFile
 
@@ -170,4 +169,4 @@ class PhotoTraining:
         from idr.cli import train
 
         status = train.main(argv)
-        require_success("train", status, "training-stopped: the message above says what to do")
+        require_success("train", status, "training-stopped: see the message above")

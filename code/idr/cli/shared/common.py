@@ -1,6 +1,6 @@
-"""What all commands share: logging, the device, user errors turned into exit status 2.
+"""What all commands share: parsers and common flags, logging, the device, errors turned into exit statuses.
 
-Only the standard library is imported here, so that ``-h`` and argument errors answer at once.
+Only the standard library is imported here, so that ``-h`` and argument errors are answered at once.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from idr.errors import USER_ERRORS, InputError, TrainingStoppedError
 
@@ -26,8 +26,8 @@ EXIT_INTERRUPTED = 130
 log = logging.getLogger("idr")
 
 
-class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows defaults that say something and wraps at a readable width."""
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Shows informative defaults only, keeps the line breaks of the examples, wraps at 100 columns."""
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=32, width=100)
@@ -38,48 +38,51 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
         return super()._get_help_string(action)
 
 
+class _Version(argparse.Action):
+    """``--version``; looks the version up only when asked."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        import idr
+
+        say(f"idr {idr.__version__}")
+        parser.exit()
+
+
 def make_parser(description: str, examples: str = "") -> argparse.ArgumentParser:
-    """Builds a parser in the house's look.
+    """Builds a parser with ``-h`` and ``--version``, which refuses abbreviated flags.
 
     Args:
         description: One or two sentences.
-        examples: Example command lines, one a line, shown after the options.
-
-    Returns:
-        The parser, without options yet; abbreviations of flags are refused.
+        examples: Example command lines, shown after the options.
     """
-
-    class _Formatter(HelpFormatter, argparse.RawDescriptionHelpFormatter):
-        pass
-
     epilog = f"examples:\n{examples}" if examples else None
-    return argparse.ArgumentParser(
-        description=description, epilog=epilog, formatter_class=_Formatter, allow_abbrev=False
+    parser = argparse.ArgumentParser(
+        description=description, epilog=epilog, formatter_class=HelpFormatter, allow_abbrev=False
     )
+    parser.add_argument(
+        "--version", action=_Version, nargs=0, default=argparse.SUPPRESS, help="print the version and exit"
+    )
+    return parser
 
 
 def add_device_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds ``--gpu`` (published meaning) and ``--device``."""
     parser.add_argument(
         "--gpu",
-        type=str,
         default="auto",
         help="GPU to use: auto = the least used one, if any; ignore = leave the environment as it is; "
         "a number = value for CUDA_VISIBLE_DEVICES",
     )
     parser.add_argument(
-        "--device",
-        type=str,
-        default=None,
-        help="cpu, cuda, cuda:N or mps; default: cuda if there is one, else cpu",
+        "--device", default=None, help="cpu, cuda, cuda:N or mps; default: cuda if available, else cpu"
     )
 
 
-def add_conf_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds ``--conf``, ``--set`` and ``--data_root``."""
-    parser.add_argument(
-        "--conf", type=str, default="./confs/dtu_fixed_cameras.conf", help="HOCON configuration file"
-    )
+def add_conf_arguments(
+    parser: argparse.ArgumentParser, conf: str = "./confs/dtu_fixed_cameras.conf", data_root: bool = True
+) -> None:
+    """Adds ``--conf`` with a default, ``--set`` and, unless the command chooses it, ``--data_root``."""
+    parser.add_argument("--conf", default=conf, help="HOCON configuration file")
     parser.add_argument(
         "--set",
         dest="overrides",
@@ -88,21 +91,62 @@ def add_conf_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="replace a key of the conf, for example train.num_pixels=512; may be given several times",
     )
+    if data_root:
+        add_data_root_argument(parser)
+
+
+def add_data_root_argument(
+    parser: argparse.ArgumentParser, contents: str = "<data_dir>/scan<N>", default: str = "data/ beside code/"
+) -> None:
+    """Adds ``--data_root``; `contents` and `default` are the words of its help text."""
+    parser.add_argument("--data_root", default=None, help=f"folder that holds {contents}; default: {default}")
+
+
+def add_scan_id_argument(parser: argparse.ArgumentParser) -> None:
+    """Adds the published ``--scan_id``."""
     parser.add_argument(
-        "--data_root",
-        type=str,
-        default=None,
-        help="folder that holds <data_dir>/scan<N>; default: data/ beside code/",
+        "--scan_id", type=int, default=-1, help="scene number; -1 for the conf's dataset.scan_id, if any"
     )
 
 
+def add_seed_argument(parser: argparse.ArgumentParser, use: str, default: int | None = 0) -> None:
+    """Adds ``--seed``; `use` says of what."""
+    parser.add_argument("--seed", type=int, default=default, help=f"seed of {use}")
+
+
+def add_force_argument(parser: argparse._ActionsContainer, target: str) -> None:
+    """Adds ``--force``, which replaces the existing `target`."""
+    parser.add_argument("--force", action="store_true", help=f"replace {target}")
+
+
+def add_linear_init_argument(parser: argparse.ArgumentParser) -> None:
+    """Adds the published ``--use_linear_init``."""
+    parser.add_argument(
+        "--use_linear_init",
+        action="store_true",
+        help="use the noisy cameras_linear_init.npz instead of cameras.npz",
+    )
+
+
+def check_at_least(arguments: argparse.Namespace, **smallest: int) -> None:
+    """Refuses values of flags, unless absent (None), below their smallest legal value.
+
+    Raises:
+        InputError: The first such value.
+    """
+    for flag, least in smallest.items():
+        value = getattr(arguments, flag)
+        if value is not None and value < least:
+            raise InputError(f"--{flag} {value}: expected {least} or more")
+
+
 def say(text: str) -> None:
-    """Prints one result line to standard output, at once."""
+    """Prints a result line to standard output and flushes it."""
     print(text, flush=True)  # noqa: T201
 
 
 def setup_logging(verbose: bool = False) -> None:
-    """Sends the package's log to standard error as plain lines, warnings marked."""
+    """Sends the package's log to standard error as plain lines, with the level before warnings and errors."""
 
     class _Format(logging.Formatter):
         def format(self, record: logging.LogRecord) -> str:
@@ -117,7 +161,7 @@ def setup_logging(verbose: bool = False) -> None:
 
 
 def _least_used_gpu() -> str | None:
-    """Index of the GPU with most free memory according to the driver, or None without one."""
+    """Returns the index of the GPU with the most free memory according to the driver, None without a GPU."""
     query = ["nvidia-smi", "--query-gpu=index,memory.free", "--format=csv,noheader,nounits"]
     try:
         listing = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout
@@ -131,17 +175,14 @@ def _least_used_gpu() -> str | None:
 
 
 def choose_device(gpu: str, device: str | None) -> torch.device:
-    """Chooses the device from ``--gpu`` and ``--device``; to be called before torch touches a GPU.
+    """Returns the device that ``--gpu`` and ``--device`` choose; call it before torch initializes a GPU.
 
     Args:
         gpu: ``auto``, ``ignore`` or a value for CUDA_VISIBLE_DEVICES.
-        device: ``cpu``, ``cuda``, ``cuda:N``, ``mps`` or None for the best there is.
-
-    Returns:
-        The device.
+        device: ``cpu``, ``cuda``, ``cuda:N``, ``mps`` or None for the best available.
 
     Raises:
-        InputError: A device was named that this machine does not have.
+        InputError: This machine does not have the device.
     """
     if gpu == "auto":
         if device is None and "CUDA_VISIBLE_DEVICES" not in os.environ:
@@ -168,13 +209,10 @@ def choose_device(gpu: str, device: str | None) -> torch.device:
 
 
 def run(function: Callable[[], int | None]) -> int:
-    """Runs a command's body; a user's mistake becomes one message and status 2.
+    """Runs a command's body and returns the exit status; a user's mistake becomes one message and status 2.
 
     Args:
-        function: The body; returns an exit status or None for success.
-
-    Returns:
-        The exit status.
+        function: The body; returns an exit status, or None for success.
     """
     setup_logging()
     try:
@@ -199,5 +237,5 @@ def run(function: Callable[[], int | None]) -> int:
 
 
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
-    """Parses arguments; argparse itself exits with status 2 on a wrong one."""
+    """Parses arguments; argparse exits with status 2 on a wrong one."""
     return parser.parse_args(argv)

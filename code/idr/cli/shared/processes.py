@@ -1,4 +1,4 @@
-"""A command as one of several processes that torchrun started."""
+"""Runs a command as one process of a group that torchrun started."""
 
 from __future__ import annotations
 
@@ -21,19 +21,21 @@ if TYPE_CHECKING:
 BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl"}
 
 
-def among_ranks(gpu: str, device: str | None, body: Body) -> int:
-    """Runs a command's body, under torchrun as one of its processes, of which only the first speaks.
+def run_in_group(gpu: str, device: str | None, body: Body) -> int:
+    """Runs a command's body in this process, under torchrun as a member of a process group.
+
+    Only the first process of a group prints and logs.
 
     Args:
         gpu: ``--gpu``.
         device: ``--device``.
-        body: Called with the device and the process's place among all.
+        body: Called with the device and the process group; returns the exit status.
 
     Returns:
         The exit status.
 
     Raises:
-        InputError: The device is not there, or not for several processes.
+        InputError: The device is missing, or several processes cannot use it.
     """
     size = int(os.environ.get("WORLD_SIZE", 1))
     if size == 1:
@@ -41,20 +43,20 @@ def among_ranks(gpu: str, device: str | None, body: Body) -> int:
 
         return body(choose_device(gpu, device), OneProcess())
 
-    # Before torch is loaded: it warns in every process that a step may leave no parameter unused.
+    # Set before torch is loaded, which otherwise warns in every process about unused parameters.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     from idr.training.processes.distributed import LostProcessError, joined
 
     chosen = _device_of_rank(gpu, device, int(os.environ["LOCAL_RANK"]))
-    with joined(int(os.environ["RANK"]), size, BACKENDS[chosen.type]) as ranks:
-        if ranks.is_first:
-            return body(chosen, ranks)
+    with joined(int(os.environ["RANK"]), size, BACKENDS[chosen.type]) as group:
+        if group.is_first:
+            return body(chosen, group)
         logging.getLogger("idr").setLevel(logging.CRITICAL)
         with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
             try:
-                return body(chosen, ranks)
+                return body(chosen, group)
             except LostProcessError:
-                raise  # the first process may be the one that was lost
+                raise  # the lost process may be the first one
             except USER_ERRORS:
                 return EXIT_USER_ERROR
             except TrainingStoppedError:
@@ -62,7 +64,7 @@ def among_ranks(gpu: str, device: str | None, body: Body) -> int:
 
 
 def _device_of_rank(gpu: str, device: str | None, local_rank: int) -> torch.device:
-    """Chooses the CPU for all, or for each process of a machine a GPU of its own."""
+    """Returns the CPU, or a GPU for each process of this machine."""
     chosen = choose_device("ignore" if gpu == "auto" else gpu, device)
     if chosen.type not in BACKENDS:
         raise InputError(
@@ -75,7 +77,7 @@ def _device_of_rank(gpu: str, device: str | None, local_rank: int) -> torch.devi
     import torch
 
     if chosen.index is not None:
-        raise InputError(f"--device {chosen}: each process takes a GPU of its own; give --device cuda")
+        raise InputError(f"--device {chosen}: each process uses its own GPU; give --device cuda")
     if local_rank >= torch.cuda.device_count():
         raise InputError(
             f"process {local_rank} of this machine has no GPU: there are {torch.cuda.device_count()}; start "

@@ -1,4 +1,4 @@
-"""The options that end a training before its last epoch."""
+"""The flags that end training before its last epoch."""
 
 from __future__ import annotations
 
@@ -18,22 +18,25 @@ def add_stop_arguments(parser: argparse.ArgumentParser) -> None:
         "--max_minutes",
         type=float,
         metavar="M",
-        help="stop after the step in which M minutes of this process are over",
+        help="stop after the step in which this process has run for M minutes",
     )
     parser.add_argument(
-        "--target_psnr", type=float, metavar="DB", help="stop after the epoch whose training PSNR passes DB"
+        "--target_psnr",
+        type=float,
+        metavar="DB",
+        help="stop after the epoch whose training PSNR exceeds DB decibels",
     )
 
 
 def stop_rule(arguments: argparse.Namespace, began: float) -> StopRule:
-    """Returns the rule that the command line gives.
+    """Returns the rule that ``--max_minutes`` and ``--target_psnr`` define.
 
     Args:
-        arguments: Parsed, with what `add_stop_arguments` added.
-        began: When the process began, by `time.monotonic()`.
+        arguments: The parsed command line.
+        began: Start of the process on the clock of `time.monotonic()`.
 
     Raises:
-        InputError: A time or a quality that no training can reach.
+        InputError: A time that is not positive, or a PSNR that is not finite.
     """
     from idr.training.stopping import StopRule
 

@@ -1,4 +1,4 @@
-"""How many CPU threads a training gets."""
+"""The number of CPU threads of training."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-NARROW = 96  # units a layer
+NARROW = 96
+"""Units per layer up to which a network runs on one thread by default."""
 
 
 def add_threads_argument(parser: argparse.ArgumentParser) -> None:
@@ -19,14 +20,14 @@ def add_threads_argument(parser: argparse.ArgumentParser) -> None:
         "--threads",
         type=int,
         default=None,
-        help="CPU threads (default: as torch and OMP_NUM_THREADS say, but one for networks of up to "
-        f"{NARROW} units a layer)",
+        help="CPU threads; default: torch's choice, see OMP_NUM_THREADS, but one for networks of at most "
+        f"{NARROW} units per layer",
     )
 
 
 @contextmanager
 def threads_restored() -> Iterator[None]:
-    """Leaves torch's number of threads to the caller as it was; the demo renders after it trained."""
+    """Restores torch's number of threads on exit: the demo renders in the process that trained."""
     import torch
 
     num_threads = torch.get_num_threads()
@@ -36,26 +37,26 @@ def threads_restored() -> Iterator[None]:
         torch.set_num_threads(num_threads)
 
 
-def choose_threads(asked: int | None, model: torch.nn.Module, device: torch.device) -> str:
-    """Chooses the number of CPU threads; a narrow network gets one.
+def choose_threads(num_threads: int | None, model: torch.nn.Module, device: torch.device) -> str:
+    """Sets the number of CPU threads; a narrow network gets one.
 
-    More would wait for one another longer than they compute, and starve beside another busy process. The
-    choice depends on the network, not on the machine's load, so the same seed still gives the same bits.
+    Its threads would wait for each other longer than they compute, above all on a shared machine. The choice
+    depends on the network and not on the load, so that equal seeds give equal bits.
 
     Args:
-        asked: The number given with ``--threads``, or None.
+        num_threads: From ``--threads``; None to choose.
         model: The network.
-        device: Where it is.
+        device: Its device.
 
     Returns:
-        The number of threads in words; nothing on a device that does not compute with them.
+        The number in words, such as `` (2 threads)``; empty on a GPU.
     """
     import torch
 
     if device.type != "cpu":
         return ""
     widest = max((min(p.shape) for p in model.parameters() if p.ndim == 2), default=0)
-    if asked is not None or widest <= NARROW:
-        torch.set_num_threads(asked or 1)
+    if num_threads is not None or widest <= NARROW:
+        torch.set_num_threads(num_threads or 1)
     count = torch.get_num_threads()
     return f" ({count} thread{'s' if count > 1 else ''})"

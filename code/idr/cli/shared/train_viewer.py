@@ -1,4 +1,4 @@
-"""``exp_runner.py --viewer``: the viewer as a process of its own, for which training never waits."""
+"""``exp_runner.py --viewer``: starts the viewer in a separate process; training never waits for it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ log = logging.getLogger("idr.cli.train")
 DEFAULT_PORT = 8080
 HOST = "127.0.0.1"
 END_SECONDS = 10.0
-"""Given to the viewer to end by itself."""
+"""Seconds for the viewer to end by itself before it is killed."""
 
 
 def add_viewer_argument(parser: argparse.ArgumentParser) -> None:
@@ -28,16 +28,16 @@ def add_viewer_argument(parser: argparse.ArgumentParser) -> None:
         const=DEFAULT_PORT,
         default=None,
         metavar="PORT",
-        help="show the run at http://localhost:PORT while it trains: a process of its own, on the CPU, one "
-        f"thread, low priority (idr[viewer]; PORT is {DEFAULT_PORT} unless given, 0 any free one)",
+        help="show the run at http://localhost:PORT while it trains, in a separate process on the CPU with "
+        f"one thread and low priority (idr[viewer]; default PORT: {DEFAULT_PORT}; 0 for any free one)",
     )
 
 
 def check_viewer(port: int | None) -> None:
-    """Refuses before anything is trained what the viewer could not be started with.
+    """Checks, before anything is trained, that the viewer can start.
 
     Args:
-        port: From ``--viewer``; None without it.
+        port: From ``--viewer``; None for no viewer.
 
     Raises:
         MissingInputError: viser is not installed.
@@ -51,21 +51,21 @@ def check_viewer(port: int | None) -> None:
 
 
 @contextmanager
-def viewer_beside(port: int | None, run: Path) -> Iterator[None]:
-    """Runs the viewer beside what is done inside; it only reads the run's files.
+def viewer_process(port: int | None, run: Path) -> Iterator[None]:
+    """Runs the viewer of a run while the body runs; it only reads the run's files.
 
-    The viewer ends when its standard input closes, so that it outlives no training, however that ends.
+    The viewer ends when its standard input closes, so it never outlives training, however that ends.
 
     Args:
-        port: Where; None for no viewer.
-        run: The run.
+        port: Port of the viewer; None for no viewer.
+        run: Folder of the run.
     """
     if port is None:
         yield
         return
     command = [sys.executable, "-m", "idr.cli.view", "--beside_training", "--run", str(run)]
     command += ["--host", HOST, "--port", str(port), "--gpu", "ignore", "--device", "cpu"]
-    paths = os.pathsep.join(path or os.getcwd() for path in sys.path)  # a user's own classes are found there
+    paths = os.pathsep.join(path or os.getcwd() for path in sys.path)  # for classes of the user
     environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     viewer = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment, start_new_session=True)
     assert viewer.stdin is not None

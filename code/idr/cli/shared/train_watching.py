@@ -1,4 +1,4 @@
-"""What the training command draws and measures while it runs."""
+"""The plots and camera errors of training."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def draw_plots(trainer: Trainer, epoch: int, config: Any) -> None:
-    """Draws the plots of an epoch with the cameras as they are now."""
+    """Draws the plots of an epoch with the current cameras."""
     import torch
 
     from idr.pictures.plots import PlotView, choose_views, write_plots
@@ -43,9 +43,10 @@ def draw_plots(trainer: Trainer, epoch: int, config: Any) -> None:
 
 
 def camera_monitor(dataset: Any) -> Any:
-    """Returns what measures trained cameras against the given ones after each epoch.
+    """Returns the function that measures trained cameras against the scene's exact ones after each epoch.
 
-    Beside the errors of the poses it tells by what factor focal lengths differ from the given, on average.
+    Its numbers are the mean errors of the poses (degrees, world units) and, with trained intrinsics, the mean
+    ratio of trained to initial focal lengths.
     """
     from idr.evaluation.camera_error import mean_camera_errors
     from idr.geometry.cameras import pose_matrix

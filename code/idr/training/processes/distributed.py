@@ -50,7 +50,7 @@ class OneProcess:
     def check_pixels(self, num_pixels: int) -> None:
         """Raises `InputError` where an image's pixels are too few for each process to have one."""
 
-    def together(self, work: Callable[[], T]) -> T:
+    def on_all(self, work: Callable[[], T]) -> T:
         """Does what a user's mistake may end, in all processes or in none.
 
         Args:
@@ -64,7 +64,7 @@ class OneProcess:
         """
         return work()
 
-    def from_first(self, work: Callable[[], T]) -> T:
+    def on_first(self, work: Callable[[], T]) -> T:
         """Returns what a function returns in the first process, the only one that calls it.
 
         Args:
@@ -122,7 +122,7 @@ class Ranks(OneProcess):
                 "train.num_pixels or start fewer processes"
             )
 
-    def together(self, work: Callable[[], T]) -> T:  # noqa: D102
+    def on_all(self, work: Callable[[], T]) -> T:  # noqa: D102
         result, mistake = None, None
         try:
             result = work()
@@ -136,8 +136,8 @@ class Ranks(OneProcess):
                 raise first
         return result  # type: ignore[return-value]
 
-    def from_first(self, work: Callable[[], T]) -> T:  # noqa: D102
-        box = [self.together(lambda: work() if self.is_first else None)]
+    def on_first(self, work: Callable[[], T]) -> T:  # noqa: D102
+        box = [self.on_all(lambda: work() if self.is_first else None)]
         with self.losing_none():
             distributed.broadcast_object_list(box, src=0)
         return box[0]  # type: ignore[return-value]
