@@ -46,11 +46,11 @@ from idr.errors import InputError  # noqa: E402
 from idr.evaluation.point_to_mesh import point_to_mesh_distance  # noqa: E402
 from idr.evaluation.reconstruction import (  # noqa: E402
     measure_cameras,
-    open_reconstruction,
     write_renderings,
     write_surface,
 )
 from idr.files import write_text_atomic  # noqa: E402
+from idr.runs import Run  # noqa: E402
 from idr.runs.folders import CHECKPOINTS, CheckpointFolder, find_run, run_name  # noqa: E402
 
 CHUNK_POINTS, CHUNK_PIXELS = 100_000, 20_000
@@ -166,30 +166,30 @@ def saved_at(checkpoints: CheckpointFolder, name: str) -> float:
     return max(file.stat().st_mtime for file in files)
 
 
-def score(opened: Any, folder: Path, arguments: argparse.Namespace) -> dict[str, float]:
+def score(run: Run, folder: Path, arguments: argparse.Namespace) -> dict[str, float]:
     """Measures one checkpoint; a figure that cannot be had is left out."""
     row: dict[str, float] = {}
-    surface = write_surface(opened, folder, arguments.resolution, False, CHUNK_POINTS)
+    surface = write_surface(run, folder, arguments.resolution, False, CHUNK_POINTS)
     if surface is not None:
         row["smaller_components"] = surface.dropped_area
-        scene = Path(opened.dataset.instance_dir)
+        scene = Path(run.scene.instance_dir)
         if (scene / SETTINGS_FILE).is_file():
             to_unit = np.linalg.inv(UNIT_TO_WORLD)
             found = chamfer_to_exact(surface.mesh.vertices, surface.mesh.faces, to_unit, scene)
             row["chamfer"] = found.chamfer
         if arguments.points:
-            points = points_inside_masks(Path(arguments.points), opened)
+            points = points_inside_masks(Path(arguments.points), run)
             distance = point_to_mesh_distance(points, surface.mesh.vertices, surface.mesh.faces)
             row["points_median"] = float(np.median(distance))
             row["points_p90"] = float(np.percentile(distance, 90))
     for split, held_out in (("holdout", True), ("train", False)):
-        if held_out and opened.held_out is None:
+        if held_out and run.held_out is None:
             continue
         limit = None if held_out else arguments.views
-        scores = write_renderings(opened, folder / "rendering", CHUNK_PIXELS, held_out, limit)
+        scores = write_renderings(run, folder / "rendering", CHUNK_PIXELS, held_out, limit)
         row[f"psnr_{split}"], row[f"iou_{split}"] = scores.psnr_mean, scores.iou_mean
-    if opened.loaded.trained_poses is not None:
-        errors = measure_cameras(opened)
+    if run.trained_poses is not None:
+        errors = measure_cameras(run)
         row["rotation_degrees"] = float(errors.rotation_degrees.mean())
         row["center"] = float(errors.translation.mean())
     return row
@@ -203,16 +203,17 @@ def curve(entry: Entry, arguments: argparse.Namespace, out: Path) -> dict[str, A
     scan_id = scan_id_of(conf, arguments.scan_id)
     trained = train(entry, arguments, out / "exps")
     an_epoch = trained["processor_seconds"] / 60 / entry.epochs
-    run = find_run(out / "exps", run_name(conf["train.expname"], "", scan_id))
-    checkpoints = CheckpointFolder(run / CHECKPOINTS)
+    folder = find_run(out / "exps", run_name(conf["train.expname"], "", scan_id))
+    checkpoints = CheckpointFolder(folder / CHECKPOINTS)
     names = [name for name in checkpoints.names() if name != "0"]
     rows = []
     for name in names[-1:] if arguments.last else names:
-        opened = open_reconstruction(conf, run, name, scan_id, arguments.data_root, torch.device("cpu"))
+        device = torch.device("cpu")
+        run = Run(conf, folder, name, device, scan_id=scan_id, data_root=arguments.data_root)
         minutes = (saved_at(checkpoints, name) - trained["began"]) / 60
-        epoch = opened.loaded.epoch
+        epoch = run.epoch
         row = {"minutes": minutes, "processor_minutes": an_epoch * epoch, "epoch": epoch}
-        rows.append({**row, **score(opened, out, arguments)})
+        rows.append({**row, **score(run, out, arguments)})
         say("  ".join(f"{key} {value:.4g}" for key, value in rows[-1].items()))
     return {**trained, "epochs": entry.epochs, "rows": rows}
 

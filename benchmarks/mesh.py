@@ -30,7 +30,8 @@ from idr.cli.shared.common import add_conf_arguments, make_parser, say  # noqa: 
 from idr.conf.build import build_model  # noqa: E402
 from idr.conf.files import load_conf  # noqa: E402
 from idr.meshing import SampleGrid, component_areas, extract_mesh, surface_frame  # noqa: E402
-from idr.runs.opened import conf_of_run, load_model, locate_run  # noqa: E402
+from idr.runs import Run  # noqa: E402
+from idr.runs.folders import conf_of_run, locate_run  # noqa: E402
 
 SHARE_TIMED = 0.01
 """Share of the dense mode's chunks that is timed where all would take too long."""
@@ -73,8 +74,8 @@ def open_network(arguments: argparse.Namespace) -> tuple[CountedField, float, st
     if arguments.run:
         folder = locate_run(arguments.run, "latest")
         conf = conf_of_run(folder, arguments.conf, arguments.overrides)
-        loaded = load_model(conf, folder, "latest", torch.device("cpu"))
-        sdf, weights = loaded.sdf, f"weights of {folder.parent.name}, epoch {loaded.epoch}"
+        run = Run(conf, folder, device=torch.device("cpu"))
+        sdf, weights = run.field, f"weights of {folder.parent.name}, epoch {run.epoch}"
     else:
         overrides = list(arguments.overrides)
         if arguments.dims:

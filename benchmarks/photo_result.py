@@ -32,7 +32,8 @@ from idr.demo.cameras import UNIT_TO_WORLD  # noqa: E402
 from idr.demo.exact_scores import chamfer_to_exact  # noqa: E402
 from idr.demo.scene import read_exact_mesh  # noqa: E402
 from idr.errors import InputError, MissingInputError  # noqa: E402
-from idr.evaluation.camera_error import Alignment, align_cameras, camera_errors  # noqa: E402
+from idr.evaluation.camera_error import camera_errors  # noqa: E402
+from idr.geometry.alignment import Alignment, align_cameras  # noqa: E402
 from idr.geometry.cameras import decompose_projection  # noqa: E402
 
 Array = NDArray[np.float64]

@@ -33,9 +33,10 @@ from idr.cli.shared.common import make_parser, run, say  # noqa: E402
 from idr.datasets.images import load_alpha  # noqa: E402
 from idr.demo.photo_render import Room  # noqa: E402
 from idr.errors import InputError  # noqa: E402
-from idr.evaluation.camera_error import align_cameras, camera_errors  # noqa: E402
+from idr.evaluation.camera_error import camera_errors  # noqa: E402
 from idr.evaluation.metrics import mask_iou  # noqa: E402
 from idr.files import write_text_atomic  # noqa: E402
+from idr.geometry.alignment import align_cameras  # noqa: E402
 from idr.importers.masks.automatic import make_masks  # noqa: E402
 from idr.importers.masks.sources import has_alpha_masks, mask_files  # noqa: E402
 from idr.importers.photographs.files import PreparedView, prepare_view  # noqa: E402

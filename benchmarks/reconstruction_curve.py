@@ -31,18 +31,18 @@ from idr.conf.files import load_conf  # noqa: E402
 from idr.evaluation.point_to_mesh import point_to_mesh_distance  # noqa: E402
 from idr.evaluation.reconstruction import (  # noqa: E402
     measure_cameras,
-    open_reconstruction,
     write_renderings,
     write_surface,
 )
 from idr.geometry.cameras import project_points  # noqa: E402
+from idr.runs import Run  # noqa: E402
 from idr.runs.folders import CHECKPOINTS, CheckpointFolder  # noqa: E402
 
 PICTURE_SIZE = 512
 SPLATS = 3_000_000  # surface samples of one picture: several a pixel, so that no hole shows
 
 
-def points_inside_masks(path: Path, opened: Any) -> np.ndarray:
+def points_inside_masks(path: Path, run: Run) -> np.ndarray:
     """Loads (N, 3) surface points in world coordinates that lie inside the masks.
 
     A point counts if it projects inside the mask, give or take a pixel, in every view that shows it.
@@ -50,23 +50,23 @@ def points_inside_masks(path: Path, opened: Any) -> np.ndarray:
     with np.load(path) as archive:
         points = np.asarray(archive["points_world"], dtype=np.float64)
     inside = np.ones(len(points), dtype=bool)
-    height, width = opened.dataset.img_res
-    for i in range(len(opened.dataset)):
-        pose = np.linalg.inv(opened.dataset.get_gt_pose(scaled=False)[i].double().numpy())
-        projection = opened.dataset.intrinsics[i, :3, :3].double().numpy() @ pose[:3]
+    height, width = run.scene.img_res
+    for i in range(len(run.scene)):
+        pose = np.linalg.inv(run.scene.get_gt_pose(scaled=False)[i].double().numpy())
+        projection = run.scene.intrinsics[i, :3, :3].double().numpy() @ pose[:3]
         column, row = np.rint(project_points(points, projection)[0]).astype(int).T
         seen = (column >= 0) & (column < width) & (row >= 0) & (row < height)
-        mask = binary_dilation(opened.dataset.masks[i].numpy().reshape(height, width), np.ones((3, 3)))
+        mask = binary_dilation(run.scene.masks[i].numpy().reshape(height, width), np.ones((3, 3)))
         inside[seen] &= mask[row[seen], column[seen]]
     return points[inside]
 
 
 def score(
-    opened: Any, folder: Path, points: np.ndarray | None, resolution: int, views: int | None
+    run: Run, folder: Path, points: np.ndarray | None, resolution: int, views: int | None
 ) -> dict[str, Any]:
     """Measures one checkpoint."""
-    row: dict[str, Any] = {"epoch": opened.loaded.epoch}
-    surface = write_surface(opened, folder, resolution, False, 100_000)
+    row: dict[str, Any] = {"epoch": run.epoch}
+    surface = write_surface(run, folder, resolution, False, 100_000)
     if surface is not None:
         row["smaller_components_area"] = surface.dropped_area
         row["mesh"] = str(surface.path)
@@ -75,10 +75,10 @@ def score(
             row["points_median"] = float(np.median(distance))
             row["points_p90"] = float(np.percentile(distance, 90))
     if views != 0:
-        scores = write_renderings(opened, folder / "rendering", 10_000, max_views=views)
+        scores = write_renderings(run, folder / "rendering", 10_000, max_views=views)
         row["psnr"], row["psnr_std"], row["mask_iou"] = scores.psnr_mean, scores.psnr_std, scores.iou_mean
-    if opened.loaded.trained_poses is not None:
-        errors = measure_cameras(opened)
+    if run.trained_poses is not None:
+        errors = measure_cameras(run)
         row["rotation_degrees"] = float(errors.rotation_degrees.mean())
         row["center"] = float(errors.translation.mean())
     return row
@@ -119,20 +119,15 @@ def body(arguments: argparse.Namespace) -> None:
     minutes = minutes_by_epoch(run_folder)
     rows, points = [], None
     for name in names:
-        opened = open_reconstruction(
-            conf,
-            run_folder,
-            name,
-            scan_id_of(conf, arguments.scan_id),
-            arguments.data_root,
-            torch.device("cpu"),
-        )
+        scan_id = scan_id_of(conf, arguments.scan_id)
+        device = torch.device("cpu")
+        run = Run(conf, run_folder, name, device, scan_id=scan_id, data_root=arguments.data_root)
         if arguments.points and points is None:
-            points = points_inside_masks(Path(arguments.points), opened)
+            points = points_inside_masks(Path(arguments.points), run)
             say(f"{len(points)} given points lie inside every mask")
         row = {
-            "minutes": minutes.get(opened.loaded.epoch),
-            **score(opened, out, points, arguments.resolution, arguments.views),
+            "minutes": minutes.get(run.epoch),
+            **score(run, out, points, arguments.resolution, arguments.views),
         }
         rows.append(row)
         say(

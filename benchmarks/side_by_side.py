@@ -43,8 +43,8 @@ from idr.cli.shared.common import make_parser, say  # noqa: E402
 from idr.errors import InputError  # noqa: E402
 from idr.evaluation.metrics import mask_iou, masked_psnr  # noqa: E402
 from idr.rendering import RenderedImage, render_image, write_image  # noqa: E402
-from idr.runs.api import Camera, LoadedRun, load_run  # noqa: E402
-from idr.runs.opened import View, image_numbers, read_view  # noqa: E402
+from idr.runs import Camera, Run, load_run  # noqa: E402
+from idr.runs.views import View, image_numbers, read_view  # noqa: E402
 
 CHUNK_PIXELS = 20_000
 GAP = 4
@@ -119,22 +119,21 @@ class Place:
     degrees: float
 
 
-def find_view(run: LoadedRun, number: int) -> Place:
+def find_view(run: Run, number: int) -> Place:
     """Finds a view by its number, held out or not.
 
     Raises:
         InputError: The scene has no such view.
     """
-    scene = run.scene
-    height, width = (int(side) for side in scene.dataset.img_res)
-    for dataset, held_out in ((scene.dataset, False), (scene.held_out, True)):
+    height, width = (int(side) for side in run.scene.img_res)
+    for dataset, held_out in ((run.scene, False), (run.held_out, True)):
         if dataset is None or number not in image_numbers(dataset):
             continue
         index = image_numbers(dataset).index(number)
-        pose = (scene.held_out_poses if held_out else scene.training_poses)[index]
-        intrinsics = (scene.held_out_intrinsics if held_out else scene.training_intrinsics)[index]
-        others = [k for k in range(len(scene.dataset)) if held_out or k != index]
-        degrees = nearest_degrees(pose[:3, 3], scene.training_poses[others, :3, 3])
+        pose = (run.held_out_poses if held_out else run.training_poses)[index]
+        intrinsics = (run.held_out_intrinsics if held_out else run.training_intrinsics)[index]
+        others = [k for k in range(len(run.scene)) if held_out or k != index]
+        degrees = nearest_degrees(pose[:3, 3], run.training_poses[others, :3, 3])
         return Place(Camera(intrinsics, pose, (height, width)), read_view(dataset, index), held_out, degrees)
     raise InputError(f"--views {number}: {run.folder} has no such view in its scene")
 
@@ -167,7 +166,7 @@ def thin_and_gaps(mask: Tensor, side: int) -> tuple[Tensor, Tensor]:
     return mask & ~torch.from_numpy(opened).bool(), torch.from_numpy(closed).bool() & ~mask
 
 
-def render(run: LoadedRun, place: Place, rays: str) -> RenderedImage:
+def render(run: Run, place: Place, rays: str) -> RenderedImage:
     """Renders a view by one of the tracers of `RAYS`."""
     intrinsics, pose = place.camera.tensors(run.device)
     run.model.train(rays == "training")
@@ -178,7 +177,7 @@ def render(run: LoadedRun, place: Place, rays: str) -> RenderedImage:
         run.model.eval()
 
 
-def tile(run: LoadedRun, place: Place, image: RenderedImage, shown: str) -> Tensor:
+def tile(run: Run, place: Place, image: RenderedImage, shown: str) -> Tensor:
     """Paints a rendering.
 
     Returns:
@@ -223,7 +222,7 @@ def sheet(rows: Sequence[Sequence[Tensor]], zoom: int) -> Tensor:
     return whole
 
 
-def check_alike(runs: Sequence[LoadedRun]) -> None:
+def check_alike(runs: Sequence[Run]) -> None:
     """Refuses runs whose figures cannot stand beside one another.
 
     Raises:
@@ -232,7 +231,7 @@ def check_alike(runs: Sequence[LoadedRun]) -> None:
     first = runs[0].scene
     for run in runs[1:]:
         for what in ("instance_dir", "img_res", "indices"):
-            ours, theirs = (getattr(scene.dataset, what) for scene in (first, run.scene))
+            ours, theirs = (getattr(scene, what) for scene in (first, run.scene))
             if ours != theirs:
                 raise InputError(
                     f"{run.folder} and {runs[0].folder} differ in {what}: {theirs} and {ours}; expected runs "
@@ -241,7 +240,7 @@ def check_alike(runs: Sequence[LoadedRun]) -> None:
 
 
 def compare(
-    runs: dict[str, LoadedRun], wanted: Wanted, thin: int, shown: str, rays: str
+    runs: dict[str, Run], wanted: Wanted, thin: int, shown: str, rays: str
 ) -> tuple[dict[str, Any], list[Tensor]]:
     """Renders a view by every run.
 
@@ -286,7 +285,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         run = load_run(path, device="cpu", conf=arguments.conf, data_root=arguments.data_root)
         runs[f"{len(runs)} {run.conf['train.expname']}"] = run
     check_alike(list(runs.values()))
-    held_out = next(iter(runs.values())).scene.held_out
+    held_out = next(iter(runs.values())).held_out
     if not asked and held_out is None:
         raise InputError("the runs hold out no views; expected --views NUMBER ...")
     rows, tiles = [], []

@@ -39,7 +39,7 @@ from idr.demo.render import RenderedView, camera_rays, subpixel_offsets  # noqa:
 from idr.demo.scene import SceneSettings, scene_poses  # noqa: E402
 from idr.errors import InputError  # noqa: E402
 from idr.files import whole_folder  # noqa: E402
-from idr.runs.api import LoadedRun, load_run  # noqa: E402
+from idr.runs import Run, load_run  # noqa: E402
 
 Array = NDArray[np.float64]
 
@@ -168,7 +168,7 @@ def write(folder: Path) -> None:
         (unfinished / "rods.json").write_text(json.dumps(record, indent=2) + "\n")
 
 
-def cut_rod(run: LoadedRun, rod: Array) -> dict[str, float | None]:
+def cut_rod(run: Run, rod: Array) -> dict[str, float | None]:
     """Measures a rod in a trained run.
 
     Args:

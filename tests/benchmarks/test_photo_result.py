@@ -11,7 +11,8 @@ import pytest
 import trimesh
 from scipy.spatial.transform import Rotation
 
-from idr.evaluation.camera_error import align_cameras, camera_errors
+from idr.evaluation.camera_error import camera_errors
+from idr.geometry.alignment import align_cameras
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 

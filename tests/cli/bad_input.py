@@ -24,7 +24,7 @@ import idr.runs.folders
 
 HEIGHT, WIDTH = 12, 16
 NUM_VIEWS = 6
-RADIUS = 0.5  # of the ball, in units of the bounding sphere
+RADIUS = 0.5  # radius of the ball in unit-sphere units
 SCALE, OFFSET = 120.0, np.array([30.0, -50.0, 600.0])
 INTRINSICS = np.array([[20.0, 0.0, 7.4], [0.0, 21.0, 5.8], [0.0, 0.0, 1.0]])
 SCENE = "data/balls/scan3"
@@ -60,7 +60,7 @@ Main = Callable[[Sequence[str]], int]
 
 
 def look_at_origin(position: Sequence[float]) -> np.ndarray:
-    """(4, 4) camera-to-world pose at a position, in units of the bounding sphere, OpenCV axes."""
+    """Returns the (4, 4) camera-to-world pose at a position in the unit-sphere frame, OpenCV axes."""
     center = np.asarray(position, dtype=float)
     forward = -center / np.linalg.norm(center)
     right = np.cross(forward, [0.1, 0.2, 1.0])
@@ -80,7 +80,7 @@ def positions_around(count: int = NUM_VIEWS, distance: float = 3.0) -> list[np.n
 
 
 def positions_on_ring(count: int = NUM_VIEWS, distance: float = 3.0) -> list[np.ndarray]:
-    """Camera centers in one plane."""
+    """Returns camera centers in one plane."""
     turn = np.linspace(0, 2 * np.pi, count, endpoint=False)
     return list(distance * np.column_stack((np.cos(turn), np.sin(turn), np.zeros(count))))
 
@@ -98,7 +98,7 @@ def silhouette(pose: np.ndarray, intrinsics: np.ndarray, size: tuple[int, int]) 
 def camera_matrices(
     poses: Sequence[np.ndarray], intrinsics: np.ndarray = INTRINSICS
 ) -> dict[str, np.ndarray]:
-    """The entries of an npz: world_mat_i and scale_mat_i."""
+    """Returns the entries world_mat_i and scale_mat_i of an npz."""
     scale_mat = np.diag([SCALE, SCALE, SCALE, 1.0])
     scale_mat[:3, 3] = OFFSET
     matrices = {}
@@ -204,7 +204,7 @@ class Project:
 
     @property
     def scene(self) -> Path:
-        """The scene's folder."""
+        """Folder of the scene."""
         return self.root / SCENE
 
     @property
@@ -239,7 +239,7 @@ class Project:
         return outcome
 
     def refuses_to_train(self, *argv: str | Path, says: Sequence[str]) -> Outcome:
-        """`refuses` for a training of one epoch."""
+        """`refuses` for training one epoch."""
         from idr.cli.train import main
 
         return self.refuses(main, *TRAIN, *argv, says=says)

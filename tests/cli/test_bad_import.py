@@ -81,7 +81,7 @@ def masks(change: Callable[[Path], object]) -> Spoil:
 
 
 def no_masks(*more: str) -> Spoil:
-    """A nerfstudio scene without masks."""
+    """Removes the masks of a nerfstudio scene."""
 
     def spoil(folder: Path) -> list[str]:
         writers.write_nerfstudio(folder)

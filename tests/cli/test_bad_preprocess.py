@@ -96,7 +96,7 @@ class TestPreprocess:
             project, says=["1 view", "determines neither distance nor depth", "expected two or more"]
         )
 
-    def test_views_from_one_place(self, project):
+    def test_views_from_one_position(self, project):
         write_scene(project.scene, positions=positions_around()[:1] * 3)
         self.refuses(project, says=["3 views see the object from one place", "add views from other sides"])
 

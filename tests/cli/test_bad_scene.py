@@ -176,7 +176,7 @@ class TestPlaces:
         shutil.rmtree(project.scene)
         project.refuses_to_train(says=["no scene", "data/balls/scan3", "has no scan folders", "--scan_id"])
 
-    def test_no_scan_id_anywhere_means_scan0(self, project):
+    def test_default_scan_is_scan0(self, project):
         conf = project.conf.read_text().replace(", scan_id = 3", "")
         project.conf.write_text(conf)
         project.refuses_to_train(says=["no scene", "data/balls/scan0", "has scan3"])

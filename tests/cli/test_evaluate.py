@@ -17,7 +17,8 @@ from tests.evaluation.test_reconstruction import drifted_poses
 
 import idr.conf.files
 import idr.runs.folders
-from idr.cli.evaluate import build_parser, find_exps_folder, main
+from idr.cli.evaluate import build_parser, main
+from idr.cli.shared.runs import find_exps_folder
 from idr.errors import MissingInputError
 from idr.runs.folders import CheckpointFolder
 
@@ -183,12 +184,17 @@ def test_exps_folder_is_sought_beside_code_then_here(root, monkeypatch):
     assert find_exps_folder(str(root / "sub" / "exps")) == root / "sub" / "exps"
 
 
-@pytest.mark.parametrize("flags", [("--resolution", "1"), ("--chunk_pixels", "0"), ("--chunk_points", "x")])
-def test_numbers_out_of_range_are_argument_errors(flags, capsys):
+@pytest.mark.parametrize("flags", [("--resolution", "1"), ("--chunk_pixels", "0"), ("--chunk_points", "0")])
+def test_numbers_out_of_range_are_refused(flags, capsys):
+    assert main(list(flags)) == 2
+    assert re.search(rf"error: {' '.join(flags)}: expected \d or more", capsys.readouterr().err)
+
+
+def test_words_for_numbers_are_argument_errors(capsys):
     with pytest.raises(SystemExit) as stop:
-        main(list(flags))
+        main(["--chunk_points", "x"])
     assert stop.value.code == 2
-    assert flags[0] in capsys.readouterr().err
+    assert "--chunk_points" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("script", ["eval.py", "eval_disentanglement.py"])

@@ -141,7 +141,7 @@ def test_mesh_of_trained_cameras_is_aligned(root):
         (("--out", "data"), "expected a name ending"),
         (("--texture", "8"), "--texture 8: expected 16 to"),
         (("--texture", "64", "--colors", "none"), "expected colors to bake"),
-        (("--faces", "3"), "--faces 3: expected at least 4"),
+        (("--faces", "3"), "--faces 3: expected 4 or more"),
         (("--resolution", "1"), "--resolution 1"),
         (("--chunk_points", "0"), "--chunk_points 0"),
         (("--checkpoint", "100"), "100"),

@@ -15,7 +15,8 @@ from tests.importers import textured
 
 from idr.cli.import_scene import main
 from idr.datasets.camera_files import read_cameras
-from idr.evaluation.camera_error import align_cameras, camera_errors
+from idr.evaluation.camera_error import camera_errors
+from idr.geometry.alignment import align_cameras
 from idr.importers.photographs import structure_from_motion as reconstruction
 
 pytest.importorskip("pycolmap", reason="needs the extra `colmap`")

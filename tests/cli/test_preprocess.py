@@ -100,7 +100,7 @@ def test_dry_run_changes_nothing(scene, capsys):
     assert tree_hash(scene) == before
 
 
-def test_dtu_takes_every_scan_and_reports_failures(scene, tmp_path, capsys):
+def test_dtu_processes_every_scan_and_reports_failures(scene, tmp_path, capsys):
     good = write_scene(tmp_path / "DTU" / "scan10", 6)
     bad = write_scene(tmp_path / "DTU" / "scan9", 5)
     next((bad / "mask").iterdir()).unlink()

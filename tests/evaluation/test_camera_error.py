@@ -11,7 +11,8 @@ from scipy.optimize import minimize
 from scipy.spatial.transform import Rotation
 
 from idr.errors import InputError
-from idr.evaluation.camera_error import CameraErrors, align_cameras, camera_errors, format_camera_errors
+from idr.evaluation.camera_error import CameraErrors, camera_errors, format_camera_errors
+from idr.geometry.alignment import align_cameras
 from idr.geometry.cameras import decompose_projection
 
 SCAN65 = Path(__file__).resolve().parents[3] / "shared" / "scenes" / "DTU" / "scan65"

@@ -17,7 +17,6 @@ from idr.evaluation.disentanglement import (
     compose,
     path_keys,
 )
-from idr.runs.opened import LoadedModel
 
 CPU = torch.device("cpu")
 
@@ -55,20 +54,19 @@ def test_keys_that_do_not_fit_are_named(given, message):
         path_keys(49, **given)
 
 
-def loaded(num_features):
-    model = ball.BallModel({"feature_vector_size": num_features}).eval()
-    return LoadedModel(model, 0, None, 1.0, CPU)
+def network(num_features):
+    return ball.BallModel({"feature_vector_size": num_features}).eval()
 
 
 def test_composition_takes_each_part_from_its_model():
-    geometry, appearance = loaded(4), loaded(4)
+    geometry, appearance = network(4), network(4)
     with torch.no_grad():
-        geometry.model.implicit_network.radius.fill_(0.3)
-        appearance.model.rendering_network.rgb.fill_(0.25)
-    joined = compose(geometry, appearance)
-    assert joined.implicit_network is geometry.model.implicit_network
-    assert joined.rendering_network is appearance.model.rendering_network
-    assert geometry.model.rendering_network is not appearance.model.rendering_network, "the parts stay whole"
+        geometry.implicit_network.radius.fill_(0.3)
+        appearance.rendering_network.rgb.fill_(0.25)
+    joined = compose(geometry, appearance, CPU)
+    assert joined.implicit_network is geometry.implicit_network
+    assert joined.rendering_network is appearance.rendering_network
+    assert geometry.rendering_network is not appearance.rendering_network, "the inputs are unchanged"
     intrinsics = torch.eye(4)
     intrinsics[:3, :3] = torch.tensor(ball.INTRINSICS)
     inputs = {
@@ -87,7 +85,7 @@ def test_feature_sizes_that_differ_are_named():
     with pytest.raises(
         InputError, match="gives 4 features but the appearance's takes 2.*feature_vector_size"
     ):
-        compose(loaded(4), loaded(2))
+        compose(network(4), network(2), CPU)
 
 
 def frames(count=5, size=(11, 13)):

@@ -13,15 +13,13 @@ from tests.evaluation import ball
 
 from idr.conf.files import load_conf
 from idr.errors import InputError
-from idr.evaluation.camera_error import Alignment
 from idr.evaluation.reconstruction import (
     measure_cameras,
-    open_reconstruction,
-    poses_to_model_frame,
     write_renderings,
     write_surface,
 )
 from idr.evaluation.results import RenderingScores, ViewScore, results_record, write_results
+from idr.runs import Run
 
 CPU = torch.device("cpu")
 DRIFT = Rotation.from_rotvec([0.3, -0.5, 0.2]).as_matrix()
@@ -31,7 +29,10 @@ DRIFT_SCALE, DRIFT_SHIFT = 0.8, np.array([0.1, 0.05, -0.2])
 def open_ball(tmp_path, holdout=(), extra_mask_pixels=0, **run):
     data_root = ball.write_scene(tmp_path, extra_mask_pixels)
     folder = ball.write_run(tmp_path / "exps", **run)
-    return open_reconstruction(load_conf(ball.conf_text(holdout)), folder, "latest", 3, str(data_root), CPU)
+    conf = load_conf(ball.conf_text(holdout))
+    opened = Run(conf, folder, device=CPU, scan_id=3, data_root=str(data_root))
+    opened.read_scene()
+    return opened
 
 
 def drifted_poses(holdout=()):
@@ -125,15 +126,6 @@ def test_camera_report_needs_trained_cameras(tmp_path):
 def test_cameras_of_another_scene_are_refused(tmp_path):
     with pytest.raises(InputError, match="6 trained cameras but the scene has 5 training images"):
         open_ball(tmp_path, holdout=(0,), poses=drifted_poses())
-
-
-def test_poses_to_model_frame_inverts_the_alignment():
-    alignment = Alignment(2.5, DRIFT, np.array([1.0, 2.0, 3.0]))
-    poses = ball.unit_poses()
-    world = poses.copy()
-    world[:, :3, :3] = DRIFT @ poses[:, :3, :3]
-    world[:, :3, 3] = [alignment.matrix[:3, :3] @ c + alignment.translation for c in poses[:, :3, 3]]
-    np.testing.assert_allclose(poses_to_model_frame(world, alignment), poses, atol=1e-12)
 
 
 def test_lines_keep_the_published_wording():

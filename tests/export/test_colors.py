@@ -30,7 +30,7 @@ class BallPoints:
     def __init__(self, points):
         self.points = self.normals = points
 
-    def rgb01(self, directions, which=None):
+    def rgb01(self, directions, indices=None):
         return (torch.nn.functional.normalize(directions, dim=-1) + 1) / 2
 
 

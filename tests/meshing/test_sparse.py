@@ -198,7 +198,7 @@ def test_wrong_sign_in_skipped_cells_is_seen(monkeypatch):
 
     grid = uniform_grid(1.0, 100)
     samples = samples_of(sphere(0.7), grid)
-    monkeypatch.setattr(blocks, "fill_unknown", fill_with_outside)
+    monkeypatch.setattr(blocks, "fill_missing", fill_with_outside)
     with pytest.raises(blocks.InconsistentSigns):
         blocks.mesh_blocks(samples, grid, 48)
 

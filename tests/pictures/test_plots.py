@@ -1,4 +1,4 @@
-"""Pictures of training, of a closed-form ball."""
+"""Plots during training, of a closed-form ball."""
 
 from __future__ import annotations
 
@@ -101,13 +101,13 @@ def test_figure_holds_surface_cameras_and_hits(model):
     image = render_image(model, view.intrinsics, view.pose, SIZE)
     camera = CameraView.of(view.pose, image, generator())
     pose = ball.unit_poses()[0]
-    np.testing.assert_allclose(camera.center, pose[:3, 3], atol=1e-5)
-    np.testing.assert_allclose(camera.direction, pose[:3, 2], atol=1e-5)
+    np.testing.assert_allclose(camera.pose, pose, atol=1e-5)
     assert len(camera.hits) == image.hit.sum()
     figure = surface_figure(mesh, [camera], "epoch 1")
     kinds = [trace.type for trace in figure.data]
-    assert kinds == ["mesh3d", "scatter3d", "scatter3d"]
-    surface, line, hits = figure.data
+    assert kinds == ["mesh3d", "scatter3d", "scatter3d", "scatter3d"]
+    surface, center, line, hits = figure.data
+    np.testing.assert_allclose([*center.x, *center.y, *center.z], pose[:3, 3], atol=1e-5)
     assert len(surface.x) == len(mesh.vertices) and len(surface.i) == len(mesh.faces)
     towards = np.array([line.x[1] - line.x[0], line.y[1] - line.y[0], line.z[1] - line.z[0]])
     np.testing.assert_allclose(towards / np.linalg.norm(towards), pose[:3, 2], atol=1e-5)

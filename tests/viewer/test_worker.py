@@ -108,7 +108,7 @@ def test_failures_are_told_and_the_worker_goes_on(worker, told, caplog):
     finish(worker)
     assert told == [
         ("a", "checkpoint 7 is damaged"),
-        ("b", "a fault of the viewer; the terminal shows where"),
+        ("b", "an internal error of the viewer; see the terminal"),
     ]
 
 

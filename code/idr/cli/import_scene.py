@@ -242,7 +242,7 @@ def _roughen(arguments: argparse.Namespace, source: Source, out: Path) -> Roughe
         )
     if not arguments.rough_from:
         return None
-    from idr.evaluation.camera_error import align_cameras
+    from idr.geometry.alignment import align_cameras
 
     path = Path(arguments.rough_from).expanduser()
     plain = argparse.Namespace(**vars(arguments) | {"images": None, "pixel_center": None})

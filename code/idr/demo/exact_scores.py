@@ -16,7 +16,7 @@ from idr.evaluation.chamfer import ChamferResult, chamfer, distance_to_zero_set
 from idr.evaluation.metrics import mask_iou, masked_psnr
 from idr.evaluation.results import RenderingScores, ViewScore
 from idr.rendering import render_image
-from idr.runs.opened import read_view
+from idr.runs.views import read_view
 
 CHAMFER_SAMPLES = 30_000  # the mean's standard error is below 1 %
 

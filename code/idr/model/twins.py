@@ -1,7 +1,7 @@
 """The door to `idr.model.kernels`: faster twins of parts of the method, which may be missing.
 
-The method computes everything in plain torch. Where a twin can serve, it returns the same values up to rounding
-in less time. Nothing in the method imports the kernels; it asks here.
+The method computes everything in plain torch. Where a twin can serve, it returns the same values up to
+rounding in less time. Nothing in the method imports the kernels; it asks here.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from idr.failures import Finding
 from idr.files import write_text_atomic
 from idr.meshing.marching import triangulate
-from idr.pictures.page import Page, Picture, Table
+from idr.pictures.page import CaptionedImage, Page, Table
 from idr.pictures.space import camera_traces, mesh_trace, polyline, space_figure
 from idr.preprocess.doctor import diagnose_views
 from idr.preprocess.scene_check import SceneCheck, ViewCheck
@@ -186,7 +186,7 @@ def _views_html(check: SceneCheck) -> str:
     for k, view in enumerate(check.checks):
         image = cv2.cvtColor(draw_small(check, k, border, width), cv2.COLOR_RGB2BGR)
         jpeg = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
-        figures.append(Picture(jpeg, _caption(k, check.images[k].name, view)).as_html())
+        figures.append(CaptionedImage(jpeg, _caption(k, check.images[k].name, view)).as_html())
     return f"<h2>Views</h2><p>{html.escape(LEGEND)}</p><div>{''.join(figures)}</div>"
 
 

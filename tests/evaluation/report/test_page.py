@@ -20,7 +20,7 @@ from idr.evaluation.report import page
 from idr.evaluation.report.figures import camera_paths, curves_figure, read_metrics
 from idr.evaluation.report.views import compare_view, error_map, reduced_camera, spread
 from idr.geometry.cameras import pixel_rays
-from idr.runs.api import Camera, load_run
+from idr.runs import Camera, load_run
 from idr.runs.folders import CheckpointFolder
 
 METRICS = "epoch,loss,rgb_loss,psnr\n0,2.0,0.5,10\n1,1.0,,20\n"
@@ -156,7 +156,11 @@ def test_report_that_fails_after_training_is_a_warning(root, caplog, monkeypatch
 
 @pytest.mark.parametrize(
     "flags, message",
-    [(("--checkpoint", "100"), "100"), (("--scan_id", "9"), "ball_9"), (("--views", "0"), "at least 1")],
+    [
+        (("--checkpoint", "100"), "100"),
+        (("--scan_id", "9"), "ball_9"),
+        (("--views", "0"), "--views 0: expected 1 or more"),
+    ],
 )
 def test_mistakes_give_one_message(root, capsys, flags, message):
     make_run(root)

@@ -11,7 +11,7 @@ from idr.conf.build import build_model
 from idr.conf.files import load_conf
 from idr.errors import InputError
 from idr.model.rendering_network import RenderingNetwork, RenderingNetworkConfig
-from idr.runs.opened import load_model
+from idr.runs import Run
 from tests.model.networks import central_differences, implicit_network
 from tests.training import tiny
 
@@ -123,6 +123,6 @@ def test_trains_and_comes_back_from_a_checkpoint(tmp_path: Path, gradient: str) 
     moved = (network.encoding.table - before).abs().amax(dim=1)
     assert (moved > 1e-4).float().mean() > 0.1 and network.lin0.weight_v[:, 3:].any()
 
-    loaded = load_model(conf, tmp_path / "run", "latest", torch.device("cpu")).model
+    loaded = Run(conf, tmp_path / "run", device=torch.device("cpu")).model
     x = 2 * torch.rand(100, 3) - 1
     assert torch.equal(loaded.implicit_network(x), network(x))
