@@ -1,6 +1,6 @@
-"""A tiny project to spoil, and the one way in which every command is to refuse what is spoilt.
+"""A tiny project to corrupt, and the assertion that a command refuses it properly.
 
-The scene is a ball in closed form, written with numpy alone. B views, H rows, W columns.
+The scene is a ball in closed form, written only with numpy. B views, H rows, W columns.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def look_at_origin(position: Sequence[float]) -> np.ndarray:
 
 
 def positions_around(count: int = NUM_VIEWS, distance: float = 3.0) -> list[np.ndarray]:
-    """Returns camera centers on all sides."""
+    """Camera centers spread over a sphere."""
     k = np.arange(count) + 0.5
     z, turn = 1 - 2 * k / count, np.pi * (1 + 5**0.5) * k
     flat = np.sqrt(1 - z**2)
@@ -86,7 +86,7 @@ def positions_on_ring(count: int = NUM_VIEWS, distance: float = 3.0) -> list[np.
 
 
 def silhouette(pose: np.ndarray, intrinsics: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Returns the (H, W) bool mask of pixels whose rays hit the ball."""
+    """(H, W) bool: pixels whose rays hit the ball."""
     rows, columns = np.mgrid[: size[0], : size[1]]
     pixels = np.stack((columns, rows, np.ones(size)), axis=-1)
     rays = pixels @ np.linalg.inv(intrinsics).T @ pose[:3, :3].T
@@ -120,7 +120,7 @@ def write_scene(
     """Writes images, masks, exact and noisy cameras.
 
     Args:
-        folder: The scene's folder; made anew.
+        folder: The scene's folder; replaced if it exists.
         positions: B camera centers in units of the bounding sphere.
         intrinsics: (3, 3) K.
         size: H and W.
@@ -166,7 +166,7 @@ def cut_short(path: Path, share: float = 0.5) -> None:
 
 @contextmanager
 def project_at(root: Path) -> Iterator[pytest.MonkeyPatch]:
-    """Makes a folder the project root: the folder of confs, data, runs and results."""
+    """Uses a folder as project root, in place of the checkout, for confs, data, runs and results."""
     with pytest.MonkeyPatch.context() as patch, process_left_as_it_was():
         for module in (idr.conf.files, idr.runs.folders, idr.datasets.scene_dataset):
             patch.setattr(module, "project_root", lambda: root)
@@ -176,14 +176,14 @@ def project_at(root: Path) -> Iterator[pytest.MonkeyPatch]:
 
 
 def snapshot(root: Path) -> dict[str, str]:
-    """Returns a digest of each file below a folder by name, with an entry for each folder and link."""
-    found = {}
+    """Hashes of all files below a folder, by name; also lists folders and links."""
+    entries = {}
     for path in sorted(root.rglob("*")):
-        what = f"-> {path.readlink()}" if path.is_symlink() else "folder"
+        entry = f"-> {path.readlink()}" if path.is_symlink() else "folder"
         if path.is_file() and not path.is_symlink():
-            what = hashlib.sha256(path.read_bytes()).hexdigest()
-        found[str(path.relative_to(root))] = what
-    return found
+            entry = hashlib.sha256(path.read_bytes()).hexdigest()
+        entries[str(path.relative_to(root))] = entry
+    return entries
 
 
 @dataclass(frozen=True)
@@ -226,7 +226,7 @@ class Project:
         return self.run(main, *TRAIN, *argv)
 
     def refuses(self, main: Main, *argv: str | Path, says: Sequence[str]) -> Outcome:
-        """Asserts that a command fails: one message with these words, exit status 2, no file changed."""
+        """Asserts exit status 2, one message with all texts in `says`, and unchanged files."""
         before = snapshot(self.root)
         outcome = self.run(main, *argv)
         assert outcome.status == 2, outcome
@@ -260,13 +260,13 @@ EVALUATE = (
 
 
 def only_run(root: Path, name: str = "tiny_3") -> Path:
-    """Returns the only run of a name."""
+    """The only run with this name."""
     (folder,) = (root / "exps" / name).iterdir()
     return folder
 
 
 def save_files(run: Path, parts: Mapping[str, Any], name: str = "5") -> None:
-    """Writes checkpoint files as the published code does: torch.save, no manifests."""
+    """Writes checkpoint files like the published code: torch.save, without manifests."""
     import torch
 
     for part, content in parts.items():
