@@ -96,15 +96,17 @@ def test_time_runs_over_all_epochs_or_over_the_steps_given() -> None:
     assert [short.time(*place) for place in ((0, 4), (1, 3), (2, 0))] == [0.5, 1, 1]
 
 
-def recipe() -> str:
+def scheduled_conf() -> str:
     return tiny.conf_text("checkpoint_freq = 100, cam_warmup_epochs = 1") + tiny.SCHEDULE
 
 
 def followed(root: Path, run: Path, stops: tuple[int, ...], nepoch: int) -> list[tuple[Any, ...]]:
-    """Trains in parts that end at the given calls; returns alpha, levels and step sizes of each step."""
+    """Trains in parts that end at the given calls; returns alpha, levels and learning rates of each step."""
     seen: list[tuple[Any, ...]] = []
     for stop in (*stops, None):
-        trainer = tiny.make_trainer(root, run, nepoch=nepoch, cameras=True, batch_size=2, conf=recipe())
+        trainer = tiny.make_trainer(
+            root, run, nepoch=nepoch, cameras=True, batch_size=2, conf=scheduled_conf()
+        )
         inner, state = trainer.loss, trainer.state
         if trainer.checkpoints.names():
             trainer.resume(trainer.checkpoints, "latest", keep_seed=False)
@@ -143,7 +145,7 @@ def test_a_trainer_follows_its_schedule_step_by_step_and_resumed(scene_root: Pat
 
 
 def test_parts_have_adams_constants_of_their_own(scene_root: Path, tmp_path: Path) -> None:
-    trainer = tiny.make_trainer(scene_root, tmp_path, conf=recipe())
+    trainer = tiny.make_trainer(scene_root, tmp_path, conf=scheduled_conf())
     names = {id(parameter): name for name, parameter in trainer.state.model.named_parameters()}
     groups = trainer.state.optimizer.param_groups
     assert [(g["name"], g["betas"], g["eps"]) for g in groups] == [
@@ -313,7 +315,7 @@ def test_a_model_without_what_the_schedule_names_is_refused(
 
 
 def test_more_levels_at_first_than_there_are_are_refused(scene_root: Path, tmp_path: Path) -> None:
-    conf = recipe() + "\ntrain.schedule.levels.start = 4\n"
+    conf = scheduled_conf() + "\ntrain.schedule.levels.start = 4\n"
     with pytest.raises(InputError, match=r"levels\.start = 4\.0: expected 0 to .*levels, 3"):
         tiny.make_trainer(scene_root, tmp_path, conf=conf)
 
