@@ -34,7 +34,7 @@ SETTINGS = {
     "one draw of pixels an epoch": {
         "conf": tiny.conf_text("pixel_sampling = per_epoch, checkpoint_freq = 100")
     },
-    "recipe": {"conf": tiny.conf_text() + tiny.SCHEDULE, "cameras": True, "batch_size": 2},
+    "scheduled": {"conf": tiny.conf_text() + tiny.SCHEDULE, "cameras": True, "batch_size": 2},
     "two images a step": {
         "conf": tiny.conf_text() + tiny.SCHEDULE + AS_IN_FAST_CONF,
         "cameras": True,
@@ -47,9 +47,9 @@ STOPS = [  # steps; the second of each is an epoch's last
     ("trained cameras, short last batch", 4),
     ("trained cameras, short last batch", 6),
     ("one draw of pixels an epoch", 8),
-    ("recipe", 1),
-    ("recipe", 4),
-    ("recipe", 6),
+    ("scheduled", 1),
+    ("scheduled", 4),
+    ("scheduled", 6),
     ("two images a step", 5),
 ]
 

@@ -68,7 +68,7 @@ def test_camera_rate_is_constant_unless_the_conf_asks_for_more() -> None:
 def trained_rates(
     root: Path, run: Path, stops: tuple[int, ...], conf: str
 ) -> list[tuple[float, float, float]]:
-    """Trains up to each epoch of `stops` in turn, continuing; returns alpha and learning rates of each step."""
+    """Trains up to each epoch of `stops` in turn; returns alpha and learning rates of each step."""
     used: list[tuple[float, float, float]] = []
     for stop in stops:
         trainer = tiny.make_trainer(root, run, nepoch=stop, cameras=True, batch_size=5, conf=conf)
