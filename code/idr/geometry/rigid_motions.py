@@ -51,9 +51,7 @@ def _coefficients(squared: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Returns sin a / a, (1 - cos a) / a^2 and (a - sin a) / a^3 of squared angles a^2."""
     is_small = squared < SERIES_BELOW
     near = torch.where(is_small, squared, torch.zeros_like(squared))
-    far = torch.where(
-        is_small, torch.ones_like(squared), squared
-    )  # the gradient of a square root at 0 is infinite
+    far = torch.where(is_small, torch.ones_like(squared), squared)  # sqrt has no gradient at 0
     angle = far.sqrt()
     half = torch.sin(0.5 * angle)
     closed = (angle.sin() / angle, 2.0 * half * half / far, (angle - angle.sin()) / (far * angle))
