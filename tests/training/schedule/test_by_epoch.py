@@ -109,7 +109,7 @@ def test_trainer_follows_the_schedules_one_step_an_epoch_and_resumed(
     ]  # six digits
 
 
-def test_poses_are_held_to_the_bit_during_warm_up(scene_root: Path, tmp_path: Path) -> None:
+def test_poses_keep_their_bits_during_warm_up(scene_root: Path, tmp_path: Path) -> None:
     conf = tiny.conf_text("cam_warmup_epochs = 1")
     trainer = tiny.make_trainer(scene_root, tmp_path, nepoch=2, cameras=True, conf=conf)
     start = trainer.dataset.get_pose_init()
