@@ -108,7 +108,7 @@ def test_same_field_gives_the_same_bits():
 def test_bounds_are_above_the_slopes_of_the_field():
     # 3 + 1 within the shell, of which the coarsest cells see half.
     least, most = extract_sparse(fields.steep_at_surface, uniform_grid(1.0, 128)).slope_bounds
-    assert most > 4.0 and least >= most * refinement.LEAST_SHARE * (1 - 1e-6) / refinement.SAFETY
+    assert most > 4.0 and least >= most * refinement.MIN_SHARE * (1 - 1e-6) / refinement.SAFETY
     assert extract_sparse(torus(0.6, 0.2, 2.0), uniform_grid(1.0, 100)).slope_bounds[1] > 2.0
 
 

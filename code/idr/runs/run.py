@@ -26,7 +26,7 @@ from idr.geometry.alignment import Alignment, align_cameras
 from idr.geometry.frames import check_frame, frame_of
 from idr.meshing import SampleGrid, extract_mesh, largest_component, surface_frame, uniform_grid
 from idr.meshing.sampling import DEFAULT_CHUNK_POINTS, Field
-from idr.model.encodings import restore_open_levels
+from idr.model.encodings.levels import load_open_levels
 from idr.model.weights import load_weights
 from idr.rendering import DEFAULT_CHUNK_PIXELS, RenderedImage, render_image
 from idr.runs import checkpoint as parts
@@ -103,9 +103,8 @@ class Run:
         saved = checkpoints.load("ModelParameters", checkpoint)
         weights, own_conf = saved.get("model_state_dict"), folder / RUNCONF
         remedy = f"use --conf {own_conf}" if own_conf.is_file() else "use the conf of the training"
-        parts.check_weights(weights, model, self.name)
         load_weights(model, weights, self.name, remedy)
-        restore_open_levels(model, parts.read_open_levels(part("RecipeState"), self.name))
+        load_open_levels(model, part("RecipeState"), where=self.name)
         self.model = model.to(self.device).eval().requires_grad_(False)
         self.epoch = parts.read_epoch(saved, self.name)
 
@@ -192,8 +191,7 @@ class Run:
             resolution: Grid samples along the shortest side.
             chunk_points: Points evaluated at once; bounds memory.
             is_uniform_grid: Sample the axis-aligned cube around the bounding sphere instead of a box along
-            the
-                surface's axes.
+                the surface's axes.
             dense: Evaluate every sample of the grid, not only those near the surface.
 
         Returns:
