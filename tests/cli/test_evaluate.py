@@ -28,17 +28,12 @@ CODE = Path(idr.conf.files.__file__).parents[2]
 @pytest.fixture
 def root(tmp_path, monkeypatch):
     """A project folder with a scene, a conf and a run; results land in it."""
-    for module in (idr.conf.files, idr.runs.folders):
-        monkeypatch.setattr(module, "project_root", lambda: tmp_path)
-    monkeypatch.chdir(tmp_path)
-    ball.write_scene(tmp_path)
-    (tmp_path / "ball.conf").write_text(ball.conf_text(holdout=(4,)))
+    ball.enter_project(tmp_path, monkeypatch)
     return tmp_path
 
 
 def evaluate(root, *flags):
-    fixed = ["--conf", "ball.conf", "--scan_id", "3", "--data_root", str(root / "data"), "--device", "cpu"]
-    return main([*fixed, "--gpu", "ignore", "--resolution", "24", *flags])
+    return main([*ball.COMMAND, "--data_root", str(root / "data"), "--resolution", "24", *flags])
 
 
 def test_published_flags_and_defaults():
@@ -125,10 +120,6 @@ def test_without_a_surface_rendering_continues(root, capsys):
     assert not list((root / "evals").rglob("*.ply"))
 
 
-def files_of(root):
-    return {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
-
-
 @pytest.mark.parametrize(
     "flags, message",
     [
@@ -145,12 +136,12 @@ def files_of(root):
 )
 def test_mistakes_give_one_message_and_change_nothing(root, capsys, flags, message):
     ball.write_run(root / "exps")
-    before = files_of(root)
+    before = ball.files_of(root)
     assert evaluate(root, *flags) == 2
     captured = capsys.readouterr()
     assert message in captured.err and captured.err.count("error:") == 1
     assert "Traceback" not in captured.err
-    assert files_of(root) == before
+    assert ball.files_of(root) == before
 
 
 def test_checkpoint_of_another_architecture_names_the_runs_own_conf(root, capsys):

@@ -29,25 +29,16 @@ DRIFTED_BALL = {"radius": DRIFT_SCALE * ball.RADIUS, "center": DRIFT_SHIFT.tolis
 @pytest.fixture
 def root(tmp_path, monkeypatch):
     """A project folder with the ball's scene and conf; one view is held out."""
-    for module in (idr.conf.files, idr.runs.folders):
-        monkeypatch.setattr(module, "project_root", lambda: tmp_path)
-    monkeypatch.chdir(tmp_path)
-    ball.write_scene(tmp_path)
-    (tmp_path / "ball.conf").write_text(ball.conf_text(holdout=(4,)))
+    ball.enter_project(tmp_path, monkeypatch)
     return tmp_path
 
 
 def call(command, root, *flags):
-    fixed = ["--conf", "ball.conf", "--scan_id", "3", "--data_root", str(root / "data"), "--device", "cpu"]
-    return command.main([*fixed, "--gpu", "ignore", *flags])
+    return command.main([*ball.COMMAND, "--data_root", str(root / "data"), *flags])
 
 
 def mesh(root, *flags):
     return call(export_mesh, root, "--resolution", "24", *flags)
-
-
-def files_of(root):
-    return {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
 # ---- meshes
@@ -151,11 +142,11 @@ def test_mesh_of_trained_cameras_is_aligned(root):
 )
 def test_mesh_mistakes_give_one_message_and_change_nothing(root, capsys, flags, message):
     ball.write_run(root / "exps")
-    before = files_of(root)
+    before = ball.files_of(root)
     assert mesh(root, *flags) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("error:") == 1 and "Traceback" not in error
-    assert files_of(root) == before
+    assert ball.files_of(root) == before
 
 
 def test_no_surface_is_reported(root, capsys):
@@ -243,11 +234,11 @@ def test_trained_cameras_are_aligned_and_held_out_cameras_stay_given(root, capsy
 )
 def test_camera_mistakes_give_one_message_and_change_nothing(root, capsys, flags, message):
     ball.write_run(root / "exps")
-    before = files_of(root)
+    before = ball.files_of(root)
     assert call(export_cameras, root, *flags) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("error:") == 1 and "Traceback" not in error
-    assert files_of(root) == before
+    assert ball.files_of(root) == before
 
 
 # ---- paths
@@ -344,11 +335,11 @@ def test_appearance_of_another_run(root, capsys):
 )
 def test_path_mistakes_give_one_message_and_no_results(root, capsys, flags, message):
     ball.write_run(root / "exps")
-    before = files_of(root)
+    before = ball.files_of(root)
     assert paths(root, *flags) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("error:") == 1 and "Traceback" not in error
-    assert files_of(root) == before
+    assert ball.files_of(root) == before
 
 
 # ---- real processes

@@ -11,8 +11,6 @@ import torch
 from tests.evaluation import ball
 from tests.evaluation.test_reconstruction import drifted_poses
 
-import idr.conf.files
-import idr.runs.folders
 from idr.cli import report as command
 from idr.cli.report import main, report_after_training
 from idr.errors import InputError
@@ -29,11 +27,7 @@ METRICS = "epoch,loss,rgb_loss,psnr\n0,2.0,0.5,10\n1,1.0,,20\n"
 @pytest.fixture
 def root(tmp_path, monkeypatch):
     """A project folder with a scene and a conf."""
-    for module in (idr.conf.files, idr.runs.folders):
-        monkeypatch.setattr(module, "project_root", lambda: tmp_path)
-    monkeypatch.chdir(tmp_path)
-    ball.write_scene(tmp_path)
-    (tmp_path / "ball.conf").write_text(ball.conf_text(holdout=(4,)))
+    ball.enter_project(tmp_path, monkeypatch)
     return tmp_path
 
 
@@ -45,8 +39,7 @@ def make_run(root, **options):
 
 
 def report(root, *flags):
-    fixed = ["--conf", "ball.conf", "--scan_id", "3", "--data_root", str(root / "data"), "--device", "cpu"]
-    return main([*fixed, "--gpu", "ignore", "--resolution", "16", *flags])
+    return main([*ball.COMMAND, "--data_root", str(root / "data"), "--resolution", "16", *flags])
 
 
 def test_page_is_complete_and_needs_no_network(root, capsys):
