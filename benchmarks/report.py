@@ -96,8 +96,8 @@ def limit_section(result: dict[str, Any]) -> str:
     left = ", ".join(f"{name} {seconds:.3f} s" for name, seconds in result["remaining"])
     return (
         f"## Throughput of the gradient part of a step, {result['rays']} rays\n\n{machine_line(result)}\n\n"
-        f"{result['achieved_gflops']:.1f} GFLOP/s of the {result['machine_gflops']:.1f} GFLOP/s that the same "
-        f"matrix products reach alone ({result['seconds']:.3f} s; products "
+        f"{result['achieved_gflops']:.1f} GFLOP/s of the {result['machine_gflops']:.1f} GFLOP/s that the "
+        f"same matrix products reach alone ({result['seconds']:.3f} s; products "
         f"{result['seconds_of_products']:.3f} s). Remaining time: {left}.\n"
     )
 
