@@ -1,11 +1,11 @@
-"""Rendering a view with the published and with the accelerated tracer, side by side in one run.
+"""Time and SDF evaluations of rendering a view, published and accelerated tracer side by side.
 
     python benchmarks/render.py --run exps/dtu_quick_fixed_cameras_65 --views 0 20 40
 
-Renders views of a trained run in turns: by the published tracer, by the accelerated one with its grid
-built from nothing, and with the grid at hand, as fine as it becomes for many views. Prints seconds,
-evaluations of the SDF to trace and in all, and how far the two pictures are apart: PSNR over pixels hit in
-both, IoU of the hits. With ``--json`` the same goes to a file.
+Renders views of a trained run in turns: with the published tracer, with the accelerated one including the
+build of its grid, and with the final, refined grid of many views. Prints seconds, SDF evaluations of tracing
+and in total, and the difference of the two images: PSNR over pixels hit in both, IoU of the hits. ``--json``
+writes them to a file.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from shared import count_evaluations, machine, run_benchmark  # noqa: E402
 
 from idr.cli.shared.common import make_parser, say  # noqa: E402
 from idr.conf.build import build_dataset, scan_id_of  # noqa: E402
-from idr.model.tracing.accelerated.tracer import FINER_AFTER  # noqa: E402
+from idr.model.tracing.accelerated.tracer import REFINE_AFTER  # noqa: E402
 from idr.rendering import RenderedImage, render_image  # noqa: E402
 from idr.runs import Run  # noqa: E402
 from idr.runs.folders import conf_of_run, locate_run  # noqa: E402
 
-WAYS = ("published", "accelerated, grid built", "accelerated, grid at hand")
+WAYS = ("published", "accelerated, grid built", "accelerated, grid kept")
 
 
 class Renderer:
-    """A run's model with one strategy, which counts what it evaluates.
+    """A run's model with one tracer; counts its evaluations.
 
     Args:
-        strategy: Of the tracer.
+        strategy: The tracer's.
         folder: The run's folder.
         arguments: The command line's.
     """
@@ -55,10 +55,10 @@ class Renderer:
             self.all += num_points
             self.traced += num_points * self._tracing
 
-        def tracing(*given: Any) -> Any:
+        def tracing(request: Any) -> Any:
             self._tracing = True
             try:
-                return trace(*given)
+                return trace(request)
             finally:
                 self._tracing = False
 
@@ -77,7 +77,7 @@ class Renderer:
 
 
 def difference(first: RenderedImage, second: RenderedImage) -> dict[str, float]:
-    """Returns PSNR over pixels hit in both pictures and IoU of the hits."""
+    """Returns PSNR over pixels hit in both images and IoU of the hits."""
     both, either = first.hit & second.hit, first.hit | second.hit
     error = float(((first.rgb - second.rgb)[both] / 2).square().mean()) if both.any() else 0.0
     psnr = -10 * math.log10(error) if error > 0 else math.inf
@@ -85,7 +85,7 @@ def difference(first: RenderedImage, second: RenderedImage) -> dict[str, float]:
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Renders the views in turns and returns the figures."""
+    """Renders the views in turns; returns the figures."""
     folder = locate_run(arguments.run, arguments.checkpoint)
     published, accelerated = (Renderer(name, folder, arguments) for name in ("published", "accelerated"))
     scan_id = scan_id_of(published.conf, arguments.scan_id)
@@ -102,7 +102,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
             for way in WAYS[1:]:
                 if way == WAYS[2]:
                     served = 0
-                    while served <= FINER_AFTER:  # then the grid is as fine as it becomes
+                    while served <= REFINE_AFTER:  # then the grid is refined
                         image, _ = accelerated.render(sample, dataset.img_res)
                         served += image.hit.numel()
                 image, seen = accelerated.render(sample, dataset.img_res)
@@ -140,10 +140,10 @@ def report(result: dict[str, Any]) -> None:
 
 def main() -> int:
     """Runs the benchmark."""
-    parser = make_parser("Measures rendering by tracer.")
-    parser.add_argument("--run", required=True, help="folder of a scene's runs; the latest is taken")
+    parser = make_parser("Measures time and SDF evaluations of rendering by tracer.")
+    parser.add_argument("--run", required=True, help="folder of a scene's runs; the latest run is used")
     parser.add_argument("--checkpoint", default="latest", help="epoch of the checkpoint, or the latest")
-    parser.add_argument("--scan_id", type=int, default=-1, help="scene; -1 takes the conf's")
+    parser.add_argument("--scan_id", type=int, default=-1, help="scene; -1: the conf's")
     parser.add_argument("--data_root", default=None, help="folder of all data sets")
     parser.add_argument("--set", dest="overrides", action="append", default=[], help="key=value of the conf")
     parser.add_argument("--views", type=int, nargs="+", default=[0], help="numbers of the views")

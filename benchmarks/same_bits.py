@@ -43,8 +43,12 @@ UNTIMED = "minutes"
 """The column of ``metrics.csv`` that no two runs share."""
 SUFFIX = "_same_bits"
 """Of the runs' names."""
-RENAMED = {"open_colour_levels": "open_color_levels"}
-"""Keys of checkpoints and columns of ``metrics.csv``, old name to new."""
+RENAMED = {
+    "open_colour_levels": "open_color_levels",
+    "colour_encoding": "color_encoding",
+    "camera_centre": "camera_center",
+}
+"""Keys and names in checkpoints and columns of ``metrics.csv``, old name to new."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +152,7 @@ def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         for index, item in enumerate(value):
             yield from leaves(item, f"{path}/{index}")
     else:
-        yield path, value
+        yield path, RENAMED.get(value, value) if isinstance(value, str) else value
 
 
 def difference(one: Any, two: Any) -> float:

@@ -1,10 +1,10 @@
-"""Trains the built-in scene with several seeds by each tracer: is the faster one's result as good?
+"""Trains the built-in scene with several seeds and each tracer, and compares the results.
 
     python benchmarks/seeds.py --out results/seeds --seeds 0 1 2 3 4
 
-Trains, meshes and renders each pair of tracer and seed that ``seeds.json`` of the folder does not hold yet,
-4 to 7 minutes each. It may be stopped and called again. Two processes share the work by ``--strategies`` and
-a folder each; ``--merge`` then reads the figures of the other.
+Trains, meshes and renders each pair of tracer and seed that is missing in ``seeds.json`` of the folder, 4 to
+7 minutes each; it can be interrupted and called again. Two processes share the work with ``--strategies``
+and a folder each; ``--merge`` then reads the figures of the other one.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ CONF = "./confs/demo.conf"
 STRATEGIES = ("published", "accelerated")
 SCAN_ID = 1
 RESOLUTION = 160
-MEASURES = {  # key of a row: title, and whether more is better
+MEASURES = {  # key of a row: title, whether more is better
     "psnr": ("PSNR, training views (dB)", True),
     "psnr_held_out": ("PSNR, held-out views (dB)", True),
     "chamfer": ("Chamfer (unit sphere)", False),
@@ -46,19 +46,19 @@ Row = dict[str, Any]
 
 
 def reconstruct(out: Path, strategy: str, seed: int, num_epochs: int) -> Row:
-    """Trains one run, or continues it, and measures it.
+    """Trains a run, or continues it, and measures it.
 
     Args:
         out: Folder of scene, runs and results.
-        strategy: The tracer of training; measured by the same one.
+        strategy: The tracer of training and evaluation.
         seed: Root of all random numbers.
         num_epochs: Passes over the images.
 
     Returns:
-        Tracer, seed, and the figures named in ``MEASURES``; Chamfer is NaN where there is no surface.
+        Tracer, seed, and the figures named in ``MEASURES``; Chamfer is NaN without a surface.
 
     Raises:
-        InputError: Scene or run could not be made; the reason is in the log.
+        InputError: Scene or run could not be created; the reason is in the log.
     """
     scene = out / "data" / "demo" / f"scan{SCAN_ID}"
     if not (scene / "cameras.npz").is_file() and make_scene.main(["--out", str(scene)]):
@@ -102,8 +102,8 @@ def compare(rows: list[Row]) -> dict[str, dict[str, Any]]:
 
     Returns:
         Measure to the tracers' means, the mean of the paired differences (accelerated - published), its
-        standard error, and whether accelerated is at most two standard errors worse. Empty with fewer than
-        two common seeds.
+        standard error, and whether accelerated is worse by at most two standard errors. Empty with fewer
+        than two common seeds.
     """
     by_run = {(row["strategy"], row["seed"]): row for row in rows}
     seeds = sorted({seed for _, seed in by_run if all((name, seed) in by_run for name in STRATEGIES)})
@@ -127,7 +127,7 @@ def compare(rows: list[Row]) -> dict[str, dict[str, Any]]:
 
 
 def report(rows: list[Row]) -> None:
-    """Prints all runs, and the comparison."""
+    """Prints all runs and the comparison."""
     say("| tracer | seed | " + " | ".join(title for title, _ in MEASURES.values()) + " |")
     say("|---|---|---|---|---|")
     for row in sorted(rows, key=lambda row: (row["strategy"], row["seed"])):
@@ -143,13 +143,13 @@ def report(rows: list[Row]) -> None:
 
 
 def read(file: Path) -> list[Row]:
-    """Returns the runs that a figures file holds; none where there is no such file."""
+    """Returns the runs in a figures file; none if there is no such file."""
     return list(json.loads(file.read_text())["runs"]) if file.is_file() else []
 
 
 def body(arguments: argparse.Namespace) -> None:
-    """Trains and measures what is missing, and reports."""
-    torch.set_num_threads(1)  # networks this narrow train no faster with more
+    """Trains and measures the missing runs, and prints the comparison."""
+    torch.set_num_threads(1)  # networks this narrow are no faster with more
     torch.set_flush_denormal(True)
     out = Path(arguments.out).resolve()
     rows = read(out / "seeds.json")
@@ -167,14 +167,16 @@ def body(arguments: argparse.Namespace) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the benchmark."""
-    parser = make_parser("Trains the built-in scene with several seeds by each tracer, and compares.")
+    parser = make_parser(
+        "Trains the built-in scene with several seeds and each tracer, and compares the results."
+    )
     parser.add_argument("--out", required=True, help="folder for scene, runs, results and seeds.json")
     parser.add_argument(
         "--seeds", type=int, nargs="*", default=list(range(5)), help="seeds (default: 0 to 4)"
     )
     parser.add_argument("--strategies", nargs="+", choices=STRATEGIES, default=STRATEGIES, help="tracers")
     parser.add_argument("--nepoch", type=int, default=101, help="passes over the images")
-    parser.add_argument("--merge", nargs="*", default=[], help="other --out folders whose figures count, too")
+    parser.add_argument("--merge", nargs="*", default=[], help="other --out folders whose figures to include")
     arguments = parser.parse_args(argv)
     return run(lambda: body(arguments))
 

@@ -1,13 +1,12 @@
-"""Where a training step's time and SDF evaluations go, by tracer, side by side in one run.
+"""Time and SDF evaluations of a training step by stage, for several tracers side by side.
 
     python benchmarks/train_step.py --scan_id 65 --set dataset.img_res=[300,400]
     python benchmarks/train_step.py --conf ./confs/fast.conf --strategies compiled --threads 2
 
-Trains copies of a model, one a strategy of the tracer, from the same weights on the same rays, in turns: a
-few steps of one, a few of the other. Starts at the initial weights, or where a run is: with its weights, its
-Adam's moments and step size, its alpha (that of a ``train.schedule`` in the end) and the tracer's grid.
-Prints seconds and evaluations a ray by stage, the grid's upkeep included: medians over the turns. With
-``--json`` the same goes to a file.
+Trains copies of a model, one per tracer strategy, from the same weights on the same rays, taking turns of a
+few steps. Starts at the initial weights or at a run's latest checkpoint, with its weights, Adam moments,
+learning rate, alpha (the final one of a ``train.schedule``) and the tracer's grid. Prints the medians over
+the turns of seconds and evaluations a ray by stage, grid tracking included. ``--json`` writes them to a file.
 """
 
 from __future__ import annotations
@@ -29,44 +28,44 @@ from shared import count_evaluations, machine, run_benchmark  # noqa: E402
 from idr.cli.shared.common import add_conf_arguments, make_parser, say  # noqa: E402
 from idr.conf.build import build_dataset, build_loss, build_model, scan_id_of  # noqa: E402
 from idr.conf.files import load_conf, read_block  # noqa: E402
-from idr.model.tracing.accelerated.minimum import LowestSearch  # noqa: E402
+from idr.model.tracing.accelerated.minimum import MinimumSearch  # noqa: E402
 from idr.model.tracing.accelerated.network_search import NetworkSearch  # noqa: E402
 from idr.runs import Run  # noqa: E402
 from idr.runs.folders import CHECKPOINTS, LATEST, CheckpointFolder  # noqa: E402
 from idr.training.config import TrainConfig  # noqa: E402
 from idr.training.optimizers import load_optimizer, make_optimizer  # noqa: E402
-from idr.training.rays.batches import Feed  # noqa: E402
+from idr.training.rays.batches import RayBatches  # noqa: E402
 from idr.training.schedule.by_epoch import alpha_at  # noqa: E402
 
 PUBLISHED_STAGES = {
     "_trace_from_both_ends": "sphere tracing",
     "_sample": "sampler",
     "_regula_falsi": "refinement",
-    "_smallest": "smallest-f search",
+    "_minimum": "minimum search",
 }
 SEARCH_STAGES = {
     (NetworkSearch, "approach"): "approach",
     (NetworkSearch, "search"): "search",
     (NetworkSearch, "_corrected"): "search",
-    (LowestSearch, "into_dips"): "smallest f",
-    (LowestSearch, "behind"): "smallest f",
+    (MinimumSearch, "of_misses"): "minimum search",
+    (MinimumSearch, "behind_hits"): "minimum search",
 }
 TRACING = {
     "published": (*PUBLISHED_STAGES.values(), "rest of tracing"),
-    "accelerated": ("grid upkeep", "approach", "search", "smallest f", "rest of tracing"),
+    "accelerated": ("grid tracking", "approach", "search", "minimum search", "rest of tracing"),
     "compiled": ("tracing",),
 }
 OTHERS = ("drawing rays", "values and gradients", "colors", "backward", "optimizer")
 STEPS_IN_TURN = {"published": 1, "accelerated": 12, "compiled": 12}
-"""An accelerated turn is long enough to hold its share of the grid's builds."""
+"""A turn of the accelerated tracer is long enough to contain grid builds."""
 
 
 class Meter:
-    """Times and counts the innermost stage that is running.
+    """Measures time and evaluations of the innermost running stage.
 
     Attributes:
-        seconds: By stage, of the present step.
-        evaluations: SDF evaluations by stage, of the present step.
+        seconds: By stage, since they were last cleared.
+        evaluations: SDF evaluations by stage, likewise.
     """
 
     def __init__(self) -> None:
@@ -82,7 +81,7 @@ class Meter:
         self._since = now
 
     def timed(self, stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Returns a function whose own time, less that of stages inside it, is charged to a stage."""
+        """Wraps a function: its time, without that of stages inside it, counts for a stage."""
 
         def wrapped(*args: Any, **kwargs: Any) -> Any:
             self._charge()
@@ -96,13 +95,13 @@ class Meter:
         return wrapped
 
     def watch(self, model: Any) -> None:
-        """Instruments a model's tracer and its SDF network."""
+        """Instruments a model's tracer and SDF network."""
         tracer = model.ray_tracer
         published = getattr(tracer, "_published", tracer)
         for method, stage in PUBLISHED_STAGES.items():
             setattr(published, method, self.timed(stage, getattr(published, method)))
         if tracer is not published:
-            tracer._upkeep.follow = self.timed("grid upkeep", tracer._upkeep.follow)
+            tracer._tracker.follow = self.timed("grid tracking", tracer._tracker.follow)
         rest = "tracing" if model.tracer_config.strategy == "compiled" else "rest of tracing"
         tracer.trace = self.timed(rest, tracer.trace)
 
@@ -114,10 +113,10 @@ class Meter:
 
 
 class Contender:
-    """A model in training with one strategy.
+    """A model in training with one tracer.
 
     Args:
-        strategy: Its tracer.
+        strategy: The tracer's.
         arguments: The command line's.
     """
 
@@ -135,7 +134,7 @@ class Contender:
             saved = checkpoints.load("OptimizerParameters", LATEST)
             load_optimizer(self.optimizer, saved["optimizer_state_dict"], where)
             if strategy == "accelerated" and checkpoints.has("TracerState", LATEST):
-                self.model.restore_carried_state(checkpoints.load("TracerState", LATEST))
+                self.model.load_tracer_state(checkpoints.load("TracerState", LATEST), where)
             by_step = config.schedule.alpha
             self.loss.alpha = by_step.final if by_step else alpha_at(run.epoch, self.loss.alpha, config)
         else:
@@ -150,14 +149,14 @@ class Contender:
         self.counts: list[dict[str, float]] = []
 
     def step(self, batch: Any) -> None:
-        """Trains on a batch."""
+        """Does one training step."""
         losses = self.loss(self.forward(batch.model_input), batch.ground_truth)
         self.optimizer.zero_grad()
         self.meter.timed("backward", losses["loss"].backward)()
         self.meter.timed("optimizer", self.optimizer.step)()
 
     def turn(self, batches: Any) -> None:
-        """Takes a turn and notes its mean seconds and evaluations a step, by stage."""
+        """Takes a turn; records its mean seconds and evaluations a step, by stage."""
         count = STEPS_IN_TURN[self.strategy]
         self.meter.seconds.clear()
         self.meter.evaluations.clear()
@@ -172,12 +171,12 @@ class Contender:
         """Returns medians over the turns."""
         stages = (*TRACING[self.strategy], *OTHERS)
         seconds = {s: statistics.median(t.get(s, 0.0) for t in self.turns) for s in (*stages, "whole step")}
-        # Builds of the grid fall into some turns and not into others: their mean counts.
+        # Some turns contain a grid build and others do not, hence means.
         evaluations = {s: statistics.mean(c.get(s, 0.0) for c in self.counts) / num_rays for s in stages}
         if self.strategy == "accelerated":
-            mean = statistics.mean(t.get("grid upkeep", 0.0) for t in self.turns)
-            seconds["whole step"] += mean - seconds["grid upkeep"]
-            seconds["grid upkeep"] = mean
+            mean = statistics.mean(t.get("grid tracking", 0.0) for t in self.turns)
+            seconds["whole step"] += mean - seconds["grid tracking"]
+            seconds["grid tracking"] = mean
         tracing = TRACING[self.strategy]
         return {
             "turns": len(self.turns),
@@ -190,19 +189,19 @@ class Contender:
 
 
 def instrument_search(contenders: list[Contender]) -> None:
-    """Charges the stages of the accelerated searches, which are made anew each step, to whoever is at it."""
+    """Measures the stages of the search objects, which the accelerated tracer creates in each step."""
     meters = [contender.meter for contender in contenders if contender.strategy == "accelerated"]
     for (search, method), stage in SEARCH_STAGES.items():
         original = getattr(search, method)
 
-        def charged(self: Any, *given: Any, _original: Any = original, _stage: str = stage) -> Any:
-            return meters[0].timed(_stage, _original)(self, *given)
+        def timed(self: Any, *args: Any, _original: Any = original, _stage: str = stage, **more: Any) -> Any:
+            return meters[0].timed(_stage, _original)(self, *args, **more)
 
-        setattr(search, method, charged)
+        setattr(search, method, timed)
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Runs the turns and returns the figures by strategy."""
+    """Takes the turns; returns the figures by strategy."""
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)
     torch.set_flush_denormal(True)
@@ -211,7 +210,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     dataset = build_dataset(conf, False, scan_id_of(conf, arguments.scan_id), arguments.data_root)
     contenders = [Contender(strategy, arguments) for strategy in arguments.strategies]
     instrument_search(contenders)
-    feed = Feed(dataset, 1, config)
+    feed = RayBatches(dataset, 1, config)
     batches = [(batch for epoch in range(10**6) for batch in feed.batches(0, epoch, 0)) for _ in contenders]
     for number in range(arguments.warmup + arguments.turns):
         for contender, own in zip(contenders, batches, strict=True):
@@ -229,7 +228,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def report(result: dict[str, Any]) -> None:
-    """Prints the tables; of a compiled tracer's evaluations nothing is known."""
+    """Prints the tables; a compiled tracer's evaluations are not counted."""
     say(f"{result['conf']}: {result['parameters']:,} parameters, {result['rays']} rays")
     say(f"{result['threads']} threads, torch {result['torch']}; medians over turns")
     for strategy, figures in result["strategies"].items():
@@ -253,15 +252,19 @@ def report(result: dict[str, Any]) -> None:
 
 def main() -> int:
     """Runs the benchmark."""
-    parser = make_parser("Measures where a training step's time and SDF evaluations go.")
+    parser = make_parser("Measures time and SDF evaluations of a training step by stage.")
     add_conf_arguments(parser)
     parser.add_argument("--threads", type=int, default=None, help="CPU threads; default: torch's")
-    parser.add_argument("--scan_id", type=int, default=-1, help="scene; -1 takes the conf's")
-    parser.add_argument("--run", default=None, help="run whose latest checkpoint is the start; default: none")
+    parser.add_argument("--scan_id", type=int, default=-1, help="scene; -1: the conf's")
+    parser.add_argument(
+        "--run", default=None, help="run whose latest checkpoint to start from; default: none"
+    )
     parser.add_argument("--strategies", nargs="+", default=["published", "accelerated"], help="tracers")
-    parser.add_argument("--learning_rate", type=float, default=None, help="for the conf's or the run's")
-    parser.add_argument("--turns", type=int, default=5, help="turns of each strategy that are measured")
-    parser.add_argument("--warmup", type=int, default=0, help="turns before them")
+    parser.add_argument(
+        "--learning_rate", type=float, default=None, help="instead of the conf's or the run's"
+    )
+    parser.add_argument("--turns", type=int, default=5, help="measured turns of each strategy")
+    parser.add_argument("--warmup", type=int, default=0, help="turns before these")
     return run_benchmark(parser, measure, report)
 
 

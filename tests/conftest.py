@@ -35,4 +35,4 @@ def scene_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def reads_cost(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tracers' code for devices on which the host has to wait for a value."""
-    monkeypatch.setattr(common, "FREE_READS", frozenset())
+    monkeypatch.setattr(common, "CPU_TYPES", frozenset())

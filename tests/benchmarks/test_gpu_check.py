@@ -82,13 +82,13 @@ def test_reads_do_not_grow_with_unresolved_rays(
     monkeypatch: pytest.MonkeyPatch,
     strategy: str,
 ) -> None:
-    look = network_search.NetworkSearch.look
+    trace = network_search.NetworkSearch.trace
 
     def leaves_all_open(*given):
-        found = look(*given)
-        return replace(found, settled=torch.zeros_like(found.settled))
+        found = trace(*given)
+        return replace(found, resolved=torch.zeros_like(found.resolved))
 
-    monkeypatch.setattr(network_search.NetworkSearch, "look", leaves_all_open)
+    monkeypatch.setattr(network_search.NetworkSearch, "trace", leaves_all_open)
     arguments.rays = 2048
     steps = gpu_check.Steps(strategy, arguments, CPU)
     steps.optimizer = torch.optim.SGD(steps.model.parameters(), lr=0.0)  # the grid stays valid

@@ -45,7 +45,7 @@ def test_goes_on_where_the_run_stopped(train_step, tmp_path: Path) -> None:
     moments = [[group[key] for key in ("exp_avg", "exp_avg_sq")] for group in saved.optimizer.state.values()]
     mine = [[group[key] for key in ("exp_avg", "exp_avg_sq")] for group in late.optimizer.state.values()]
     assert moments and tiny.same(mine, moments)
-    assert tiny.same(late.model.carried_state(), saved.model.carried_state())
+    assert tiny.same(late.model.tracer_state(), saved.model.tracer_state())
 
     other_rate = train_step.Contender("accelerated", arguments(conf, run=str(run), learning_rate=1e-5))
     assert other_rate.optimizer.param_groups[0]["lr"] == 1e-5

@@ -68,7 +68,7 @@ def test_everything_at_once(root, capsys):
     assert (folder / "rendering" / "eval_005.png").is_file()
 
 
-def test_ssim_stands_beside_psnr_for_both_kinds_of_views(root, capsys):
+def test_ssim_is_scored_for_training_and_held_out_views(root, capsys):
     ball.write_run(root / "exps")
     assert evaluate(root, "--eval_rendering") == 0
     out = capsys.readouterr().out
@@ -81,7 +81,7 @@ def test_ssim_stands_beside_psnr_for_both_kinds_of_views(root, capsys):
     assert "lpips_error" not in record
 
 
-def test_lpips_without_weights_is_seen_everywhere(root, capsys, monkeypatch):
+def test_missing_lpips_weights_show_in_output_results_and_status(root, capsys, monkeypatch):
     def no_network(*arguments, **keywords):
         raise OSError("no route to host")
 
@@ -107,7 +107,7 @@ def test_lpips_needs_its_package_and_renderings(root, capsys, monkeypatch):
     assert not (root / "evals").exists()
 
 
-def test_camera_line_and_suffix_and_named_run(root, capsys):
+def test_camera_errors_of_a_run_chosen_by_suffix_and_timestamp(root, capsys):
     run = ball.write_run(root / "exps", "ballSUFFIX_3", poses=drifted_poses((4,)))
     run.rename(run.with_name("2020"))
     flags = ("--expname", "SUFFIX", "--timestamp", "2020", "--checkpoint", "7", "--eval_cameras")
@@ -117,7 +117,7 @@ def test_camera_line_and_suffix_and_named_run(root, capsys):
     assert "cameras" in json.loads((root / "evals" / "ballSUFFIX_3" / "results.json").read_text())
 
 
-def test_no_surface_is_said_and_rendering_goes_on(root, capsys):
+def test_without_a_surface_rendering_continues(root, capsys):
     ball.write_run(root / "exps", radius=-1.0)
     assert evaluate(root, "--eval_rendering", "--is_uniform_grid") == 0
     out = capsys.readouterr().out
@@ -173,7 +173,7 @@ def test_damaged_checkpoint_is_named(root, capsys):
     assert "damaged" in capsys.readouterr().err
 
 
-def test_exps_folder_is_sought_beside_code_then_here(root, monkeypatch):
+def test_exps_folder_is_looked_up_at_the_root_then_in_the_working_directory(root, monkeypatch):
     with pytest.raises(MissingInputError, match="no folder of runs"):
         find_exps_folder("exps")
     (root / "sub" / "exps").mkdir(parents=True)
@@ -190,7 +190,7 @@ def test_numbers_out_of_range_are_refused(flags, capsys):
     assert re.search(rf"error: {' '.join(flags)}: expected \d or more", capsys.readouterr().err)
 
 
-def test_words_for_numbers_are_argument_errors(capsys):
+def test_text_for_a_number_is_an_argument_error(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["--chunk_points", "x"])
     assert stop.value.code == 2
@@ -198,7 +198,7 @@ def test_words_for_numbers_are_argument_errors(capsys):
 
 
 @pytest.mark.parametrize("script", ["eval.py", "eval_disentanglement.py"])
-def test_help_through_a_real_process_is_quick(script):
+def test_help_in_a_real_process_is_quick(script):
     environment = {**os.environ, "PYTHONPATH": ""}
     started = time.monotonic()
     done = subprocess.run(
@@ -209,7 +209,7 @@ def test_help_through_a_real_process_is_quick(script):
     assert re.search(r"--conf CONF", done.stdout) and "--gpu" in done.stdout
 
 
-def test_mistake_through_a_real_process():
+def test_mistake_in_a_real_process():
     done = subprocess.run(
         [sys.executable, "evaluation/eval.py", "--conf", "./confs/absent.conf", "--gpu", "ignore"],
         cwd=CODE, env={**os.environ, "PYTHONPATH": ""}, capture_output=True, text=True,

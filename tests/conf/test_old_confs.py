@@ -1,4 +1,4 @@
-"""Confs with keys of earlier versions (tests/conf/old) equal the current confs; each old name gives a warning."""
+"""Confs with earlier keys (tests/conf/old) read as the current confs, with a warning per old name."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ TABLE: dict[str, set[str]] = {
     "model": {"conf", "fields", "geometry"},
     "datasets": {"conf", "geometry"},
     "training": {"checkpoints", "geometry", "model"},
-    "model.kernels": {"model"},
+    "model.kernels": {"fields", "geometry", "model"},
     "runs": {"checkpoints", "conf", "geometry", "meshing", "model", "rendering"},
     "pictures": {"geometry", "meshing", "rendering"},
     "evaluation": {"datasets", "geometry", "meshing", "pictures", "rendering", "runs"},
@@ -53,8 +53,7 @@ TABLE: dict[str, set[str]] = {
     "demo": {"evaluation", "geometry", "rendering", "runs"},
     "cli": {
         "checkpoints", "conf", "datasets", "demo", "evaluation", "export", "geometry", "importers",
-        "many_scenes", "meshing", "model", "model.kernels", "pictures", "preprocess", "runs", "training",
-        "viewer", "__init__",
+        "many_scenes", "meshing", "model", "pictures", "preprocess", "runs", "training", "viewer", "__init__",
     },
     "__init__": {"runs"},
 }  # fmt: skip

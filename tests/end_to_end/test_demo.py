@@ -98,12 +98,15 @@ def test_published_flag_chooses_the_published_networks() -> None:
 
 
 def test_without_numba(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("idr.model.kernels.numba_support.has_numba", lambda: False)
-    with pytest.raises(ValueError, match=r"pip install 'idr\[fast\]' \(numba\); or .* with --published"):
+    monkeypatch.setattr("idr.model.twins.find_kernel", lambda name: None)
+    with pytest.raises(ValueError, match=r"pip install 'idr\[fast\]' \(numba\), or .* with --published"):
         plans()
     assert len(plans("--published")) == 2
 
 
-def test_wrong_numbers(capsys: pytest.CaptureFixture[str]) -> None:
-    assert demo.main(["--nepoch", "0"]) == 2
-    assert "expected --nepoch" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    "flag, value, least", [("nepoch", 0, 1), ("nepoch_cameras", 0, 1), ("resolution", 15, 16)]
+)
+def test_wrong_numbers(flag: str, value: int, least: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert demo.main([f"--{flag}", str(value)]) == 2
+    assert capsys.readouterr().err == f"error: --{flag} {value}: expected {least} or more\n"

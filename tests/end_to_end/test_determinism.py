@@ -27,7 +27,7 @@ def test_equal_seeds_give_equal_bits_and_other_seeds_others(
     other = trained(scene_root, tmp_path / "other", *flags, "--seed", 1)
     for name in ("0", "1", "2", "latest"):
         assert tiny.same(tiny.parts_of(first, name), tiny.parts_of(second, name))
-        assert tiny.checkpoint_bytes(first, name) == tiny.checkpoint_bytes(second, name)
+        assert tiny.checkpoint_digests(first, name) == tiny.checkpoint_digests(second, name)
         weights = [tiny.parts_of(run, name)["ModelParameters"]["model_state_dict"] for run in (first, other)]
         lin0 = [
             state["implicit_network.lin0.weight_v"] for state in weights
@@ -47,8 +47,8 @@ def test_the_seed_decides_image_order_and_pixels(scene_root: Path, tmp_path: Pat
             main(tiny.command(scene_root, *again, "--seed", seed, nepoch=1, exps=str(tmp_path / "exps"))) == 0
         )
         trained_again.append(max(run.parent.iterdir()))
-    same_seed, other_seed = (tiny.checkpoint_bytes(folder)["ModelParameters"] for folder in trained_again)
-    assert same_seed == tiny.checkpoint_bytes(run)["ModelParameters"] != other_seed
+    same_seed, other_seed = (tiny.checkpoint_digests(folder)["ModelParameters"] for folder in trained_again)
+    assert same_seed == tiny.checkpoint_digests(run)["ModelParameters"] != other_seed
 
 
 def test_two_threads_are_reproducible_bit_by_bit(scene_root: Path, tmp_path: Path) -> None:
@@ -58,4 +58,4 @@ def test_two_threads_are_reproducible_bit_by_bit(scene_root: Path, tmp_path: Pat
     runs = [tmp_path / "first", tmp_path / "second"]
     for run in runs:
         assert tiny.make_trainer(scene_root, run, nepoch=2, cameras=True, batch_size=5, conf=conf).train()
-    assert tiny.checkpoint_bytes(runs[0]) == tiny.checkpoint_bytes(runs[1])
+    assert tiny.checkpoint_digests(runs[0]) == tiny.checkpoint_digests(runs[1])

@@ -33,7 +33,7 @@ NUM_EPOCHS = 16
 LONGEST_LIFE = 10.0  # durations of an epoch before the kill; the plots of epoch 0 take several
 SETTINGS: dict[str, dict[str, Any]] = {
     "fixed cameras": {"flags": [], "conf": "", "kills": 10},
-    "recipe": {"flags": [], "conf": "", "added": tiny.RECIPE, "kills": 6},
+    "recipe": {"flags": [], "conf": "", "added": tiny.SCHEDULE, "kills": 6},
     "trained cameras": {
         "flags": ["--train_cameras", "--batch_size", "2"],  # of three images: the last batch is short
         "conf": "plot_freq = 4, keep_checkpoints = 3",
@@ -174,7 +174,7 @@ def test_ctrl_c_in_a_terminal(tmp_path: Path) -> None:
     finally:
         torch.set_num_threads(threads)
         torch.set_flush_denormal(False)
-    assert tiny.checkpoint_bytes(run) == tiny.checkpoint_bytes(tiny.only_run(tmp_path / "whole"))
+    assert tiny.checkpoint_digests(run) == tiny.checkpoint_digests(tiny.only_run(tmp_path / "whole"))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""A scene and a network whose every number is known: one ball of one color, in closed form.
+"""A scene and a network in closed form: one ball of one color.
 
-The network is a class of the tests' own, named in the conf as a user would name his.
+The network is a class of the tests, named in the conf as a user's own class would be.
 """
 
 from __future__ import annotations

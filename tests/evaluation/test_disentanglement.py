@@ -1,4 +1,4 @@
-"""The published path's keys, mixed models against their parts, and films."""
+"""Keys of the published path, composed models, films."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_fewer_views_are_spread_over_the_scene(num_views, expected):
     assert path_keys(num_views).views == expected
 
 
-def test_given_keys_are_completed():
+def test_partial_keys_are_completed():
     keys = path_keys(10, views=[1, 5, 1])
     assert keys.times == (0.0, 1.0, 2.0) and keys.distances == (4.2, 4.2, 4.2)
     assert path_keys(12, times=[0, 5, 6, 7]).views == (0, 4, 8, 0)
@@ -49,7 +49,7 @@ def test_given_keys_are_completed():
         ({"distances": [4, -1, 4]}, "positive"),
     ],
 )
-def test_keys_that_do_not_fit_are_named(given, message):
+def test_inconsistent_keys_are_refused(given, message):
     with pytest.raises(InputError, match=message):
         path_keys(49, **given)
 
@@ -58,7 +58,7 @@ def network(num_features):
     return ball.BallModel({"feature_vector_size": num_features}).eval()
 
 
-def test_composition_takes_each_part_from_its_model():
+def test_composition_joins_the_parts_of_two_models():
     geometry, appearance = network(4), network(4)
     with torch.no_grad():
         geometry.implicit_network.radius.fill_(0.3)
@@ -81,7 +81,7 @@ def test_composition_takes_each_part_from_its_model():
     assert (out["rgb_values"] == 0.25).all()
 
 
-def test_feature_sizes_that_differ_are_named():
+def test_different_feature_sizes_are_refused():
     with pytest.raises(
         InputError, match="gives 4 features but the appearance's takes 2.*feature_vector_size"
     ):
@@ -106,7 +106,7 @@ def test_mp4_holds_every_frame(tmp_path):
     assert len(iio.imread(tmp_path / "turn.mp4", index=None)) == 5
 
 
-def test_video_that_cannot_be_written_is_said_before_rendering(monkeypatch, tmp_path):
+def test_invalid_video_paths_are_refused_before_rendering(monkeypatch, tmp_path):
     with pytest.raises(InputError, match="ending in .gif or .mp4"):
         video.check_video_path(tmp_path / "turn.avi")
     monkeypatch.setattr(video.importlib.util, "find_spec", lambda name: None)

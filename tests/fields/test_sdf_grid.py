@@ -1,4 +1,4 @@
-"""The sparse grid of f: nodes, the stated bound of the error, what is never excluded, what it costs."""
+"""The sparse grid of f: its nodes, its error bound, surfaces that it must not exclude, its cost."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from idr.fields.sdf_grid import COARSEST_CELLS, LEAST_ERROR, SdfGrid, build_sdf_grid, lipschitz_bound
+from idr.fields.sdf_grid import GRID, SdfGrid, build_sdf_grid, lipschitz_bound
 from tests.model.exact_shapes import DOUBLE, Ball, Box, Rod, Union, rotation
 
 LIKE = torch.zeros(0, dtype=DOUBLE)
-FINEST_CELL = 2 / (COARSEST_CELLS * 4)
+FINEST_CELL = 2 / (GRID.coarsest_cells * 4)
 
 
 class Counted:
@@ -30,8 +30,8 @@ def torus(x: Tensor) -> Tensor:
     return torch.hypot(torch.hypot(x[:, 0], x[:, 1]) - 0.55, x[:, 2]) - 0.2
 
 
-def build(sdf, half_side: float = 1.0, levels: int = 2, slack: float = 0.0) -> SdfGrid:
-    return build_sdf_grid(sdf, half_side, levels, slack, LIKE)
+def build(sdf, half_side: float = 1.0, levels: int = 2, margin: float = 0.0) -> SdfGrid:
+    return build_sdf_grid(sdf, half_side, levels, margin, LIKE)
 
 
 def random_points(num: int, half_side: float = 1.0, seed: int = 0) -> Tensor:
@@ -45,9 +45,9 @@ def node_positions(grid: SdfGrid) -> Tensor:
 
 
 def excluded_zeros(grid: SdfGrid, on_surface: Tensor) -> int:
-    """Counts surface points at which the grid says that there is none."""
+    """Counts points on the surface at which the grid excludes one."""
     values, errors = grid.at(on_surface)
-    # 1e-9: f of a point that was put on the surface in float64.
+    # 1e-9: f of a point on the surface in float64.
     return int((values.abs() > errors + 1e-9).sum())
 
 
@@ -65,7 +65,7 @@ def test_nodes_near_the_surface_hold_f(levels: int, half_side: float) -> None:
 
     grid = build(sdf, half_side, levels)
     assert grid.values.dtype == grid.errors.dtype == DOUBLE and grid.half_side == half_side
-    assert grid.values.shape == grid.errors.shape == (COARSEST_CELLS * 2**levels + 1,) * 3
+    assert grid.values.shape == grid.errors.shape == (GRID.coarsest_cells * 2**levels + 1,) * 3
     nodes, known = node_positions(grid), grid.values.reshape(-1)
     near = known.abs() < grid.spacing / 2
     assert near.sum() > 100 or levels == 0
@@ -80,7 +80,7 @@ def test_the_first_index_runs_along_x() -> None:
     assert values.item() == pytest.approx(0.3 + 0.2 - 0.7, abs=1e-9)  # linear: interpolation is exact
 
 
-def test_outside_the_cube_the_nearest_point_counts() -> None:
+def test_points_outside_are_clamped_to_the_cube() -> None:
     grid = build(torus)
     outside, border = torch.tensor([[2.0, 0.3, -5.0]]).double(), torch.tensor([[1.0, 0.3, -1.0]]).double()
     assert torch.equal(grid.at(outside)[0], grid.at(border)[0])
@@ -96,20 +96,20 @@ def test_smooth_fields_stay_within_the_bound(name: str, levels: int) -> None:
     grid, points = build(SMOOTH[name], levels=levels), random_points(40_000 * 2**levels)
     values, errors = grid.at(points)
     exact = SMOOTH[name](points)
-    valid = values.abs() <= errors  # where the grid leaves a surface possible, the bound is claimed
+    valid = values.abs() <= errors  # the bound is claimed where a surface is possible
     assert valid.sum() > 50
     assert ((exact - values).abs() <= errors)[valid].all()
     assert (exact[~valid].sign() == values[~valid].sign()).all()
 
 
 def test_the_bound_of_a_smooth_field_is_narrow() -> None:
-    """Bounds that excluded nothing would hold as well."""
+    """A bound that excluded nothing would hold as well."""
     grid = build(Ball(radius=0.5).sdf)
     shell = random_points(4000)
     shell = 0.5 * shell / shell.norm(dim=1, keepdim=True)
     _, errors = grid.at(shell)
-    # h^2 / 8 / r per curved axis, of which the last correction shows four times as much, and the least bound.
-    assert errors.max() < 2 * 4 * FINEST_CELL**2 / 8 / 0.5 * 1.2 + LEAST_ERROR
+    # h^2 / 8 / r per curved axis, four times as much in the latest correction, and the smallest bound.
+    assert errors.max() < 2 * 4 * FINEST_CELL**2 / 8 / 0.5 * 1.2 + GRID.min_error
     assert errors.max() < grid.widest_error / 5
 
 
@@ -155,14 +155,14 @@ def test_balls_that_nearly_touch(gap: float) -> None:
 
 @pytest.mark.parametrize("levels", [1, 2])
 def test_cells_that_are_not_split_hold_no_surface(levels: int) -> None:
-    """A ball of a radius of 1e-6 anywhere: only L sees it."""
+    """A ball of radius 1e-6 anywhere: only L reveals it."""
     for seed in range(20):
         center = random_points(1, 0.95, seed)
         ball = Counted(Ball(tuple(center[0].tolist()), 1e-6).sdf)
         grid = build(ball, levels=levels)
         _, errors = grid.at(center)
         values, _ = grid.at(center)
-        assert values.item() <= grid.widest_error, seed  # it was split down to the last cell
+        assert values.item() <= grid.widest_error, seed  # its cell was split at every level
         index = ((center[0] + 1) / grid.spacing).floor().long()
         cell = tuple(slice(i, i + 2) for i in index.tolist())
         corners = node_positions(grid).reshape(*grid.values.shape, 3)[cell].reshape(-1, 3)
@@ -174,9 +174,9 @@ def test_cells_that_are_not_split_hold_no_surface(levels: int) -> None:
 
 
 @pytest.mark.parametrize(("slope", "expected"), [(0.5, 1.0), (1.0, 1.0), (2.0, 2.0)])
-def test_slope_is_seen_and_never_below_one(slope: float, expected: float) -> None:
+def test_the_slope_is_estimated_and_never_below_one(slope: float, expected: float) -> None:
     grid = build(lambda x: slope * Ball(radius=0.5).sdf(x))
-    # Nodes lie along axes; those on them see the whole slope.
+    # On the axes, the slope between nodes is the whole slope.
     assert expected * 0.99 <= grid.lipschitz <= expected * (1 + 1e-9)
     assert grid.widest_error == pytest.approx(grid.lipschitz * FINEST_CELL * math.sqrt(3) / 2)
 
@@ -187,12 +187,12 @@ def test_other_slopes_keep_the_bound(slope: float) -> None:
         grid, points = build(lambda x, sdf=sdf: slope * sdf(x)), random_points(40_000)
         values, errors = grid.at(points)
         exact = slope * sdf(points)
-        # Excluded points have no surface at them, and lie on the side that the grid says.
+        # Excluded points are on the side of the surface that the grid says.
         outside, inside = values > errors, values < -errors
         assert (exact[outside] > 0).all() and (exact[inside] < 0).all() and outside.sum() > 10_000
 
 
-def test_lipschitz_bound_looks_near_the_surface_only() -> None:
+def test_lipschitz_bound_uses_slopes_near_the_surface_only() -> None:
     axis = torch.linspace(-1, 1, 33, dtype=DOUBLE)
     ramp = torch.where(axis < 0.4, axis, 0.4 + 5 * (axis - 0.4))[:, None, None].expand(33, 33, 33)
     assert lipschitz_bound(ramp, 1 / 16) == pytest.approx(1.0)
@@ -204,7 +204,7 @@ def test_lipschitz_bound_looks_near_the_surface_only() -> None:
 
 @pytest.mark.parametrize("half_side", [0.5, 1.0])
 @pytest.mark.parametrize("levels", [0, 1, 2])
-def test_evaluations_are_counted_and_none_is_repeated(levels: int, half_side: float) -> None:
+def test_evaluations_are_counted_and_not_repeated(levels: int, half_side: float) -> None:
     seen: list[Tensor] = []
 
     def sdf(x: Tensor) -> Tensor:
@@ -223,14 +223,14 @@ def test_evaluations_are_counted_and_none_is_repeated(levels: int, half_side: fl
 @pytest.mark.parametrize("value", [5.0, -5.0])
 def test_without_a_zero_only_the_coarsest_level_is_evaluated(value: float) -> None:
     grid = build(lambda x: torch.full_like(x[:, 0], value))
-    assert grid.num_evaluations == (COARSEST_CELLS + 1) ** 3 and grid.lipschitz == 1.0
+    assert grid.num_evaluations == (GRID.coarsest_cells + 1) ** 3 and grid.lipschitz == 1.0
     values, errors = grid.at(random_points(100))
     assert (values - value).abs().max() < 1e-12 and (errors < abs(value)).all()
 
 
-def test_slack_splits_more() -> None:
-    tight, loose = build(torus), build(torus, slack=0.05)
+def test_a_margin_splits_more_cells() -> None:
+    tight, loose = build(torus), build(torus, margin=0.05)
     assert loose.num_evaluations > tight.num_evaluations
     nodes, known = node_positions(loose), loose.values.reshape(-1)
-    within = torus(nodes).abs() <= 0.05  # everything that may come to lie on the surface was evaluated
+    within = torus(nodes).abs() <= 0.05  # these were evaluated
     assert (torus(nodes)[within] - known[within]).abs().max() < 1e-12

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from idr.geometry.spheres import SphereCrossing, ray_sphere_intersection
-from idr.model.tracing import Rays
+from idr.model.tracing import Rays, TraceRequest
 
 DOUBLE = torch.float64
 Interval = tuple[Tensor, Tensor]  # depths (R,) where rays enter and leave; infinity and its negative for none
@@ -180,3 +180,12 @@ def rays_at(num: int, seed: int, distance: float = 2.2, spread: float = 0.8, tar
     cube = 2 * torch.rand(num, 3, generator=generator, dtype=DOUBLE) - 1
     direction = torch.tensor(target, dtype=DOUBLE) + spread * cube - origin
     return Rays(origin, direction / direction.norm(dim=1, keepdim=True))
+
+
+def trace_request(
+    sdf, rays: Rays, crossing: SphereCrossing, object_mask: Tensor, fractions: Tensor | None, version=None
+) -> TraceRequest:
+    """A request of training with the fractions of the minimum search, or of evaluation without."""
+    if fractions is None:
+        return TraceRequest.for_evaluation(sdf, rays, crossing, version)
+    return TraceRequest.for_training(sdf, rays, crossing, object_mask, fractions)

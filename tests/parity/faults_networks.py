@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from idr.geometry import cameras
-from idr.geometry.spheres import SphereCrossing
 from idr.model import implicit_differentiable_renderer as renderer
 from idr.model import implicit_network, rendering_network
 from idr.model.encodings import sinusoids
@@ -20,6 +19,7 @@ from idr.model.implicit_differentiable_renderer import IDRNetwork
 from idr.model.implicit_network import ImplicitNetwork
 from idr.model.layers import WeightNormLinear
 from idr.model.rendering_network import RenderingNetwork
+from idr.model.tracing.common import TraceRequest
 from idr.model.tracing.published import PublishedTracer
 
 Patch = pytest.MonkeyPatch
@@ -33,7 +33,7 @@ def softplus_of_beta_one(patch: Patch) -> None:
 
 
 def relu_for_softplus(patch: Patch) -> None:
-    patch.setattr(implicit_network.functional, "softplus", lambda x, beta: functional.relu(x))
+    patch.setattr(implicit_network.functional, "softplus", lambda x, *rest: functional.relu(x))
 
 
 def skip_not_divided_by_root_two(patch: Patch) -> None:
@@ -75,13 +75,13 @@ class _VAlone(WeightNormLinear):
 
 
 def last_layer_not_weight_normalized(patch: Patch) -> None:
-    forward = ImplicitNetwork._hidden
+    forward = ImplicitNetwork.hidden
 
-    def hidden(self: ImplicitNetwork, x: Tensor, by_parts: bool = False) -> Tensor:
+    def hidden(self: ImplicitNetwork, x: Tensor, activation) -> Tensor:
         self.layer(self.num_layers - 1).__class__ = _VAlone
-        return forward(self, x, by_parts)
+        return forward(self, x, activation)
 
-    patch.setattr(ImplicitNetwork, "_hidden", hidden)
+    patch.setattr(ImplicitNetwork, "hidden", hidden)
 
 
 def weight_normalized_by_one_norm_of_the_matrix(patch: Patch) -> None:
@@ -177,9 +177,9 @@ def end_sample_left_out(patch: Patch) -> None:
 def sampler_over_the_whole_chord(patch: Patch) -> None:
     trace = PublishedTracer.trace
 
-    def remember(self: PublishedTracer, sdf, rays, crossing: SphereCrossing, *rest):
-        self.chord = crossing
-        return trace(self, sdf, rays, crossing, *rest)
+    def remember(self: PublishedTracer, request: TraceRequest):
+        self.chord = request.crossing
+        return trace(self, request)
 
     both_ends = PublishedTracer._trace_from_both_ends
 
@@ -194,26 +194,26 @@ def sampler_over_the_whole_chord(patch: Patch) -> None:
 
 
 def smallest_magnitude_for_smallest_f(patch: Patch) -> None:
-    smallest = PublishedTracer._smallest
+    smallest = PublishedTracer._minimum
     patch.setattr(
-        PublishedTracer, "_smallest", lambda self, sdf, *rest: smallest(self, lambda x: sdf(x).abs(), *rest)
+        PublishedTracer, "_minimum", lambda self, sdf, *rest: smallest(self, lambda x: sdf(x).abs(), *rest)
     )
 
 
 def smallest_f_from_the_sphere_for_hits_too(patch: Patch) -> None:
-    smallest = PublishedTracer._smallest
+    smallest = PublishedTracer._minimum
 
     def from_the_sphere(self, sdf, rays, near, far, fractions) -> Tensor:
         middle = -(rays.origin * rays.direction).sum(dim=1)
         return smallest(self, sdf, rays, (2 * middle - far).clamp_min(0), far, fractions)
 
-    patch.setattr(PublishedTracer, "_smallest", from_the_sphere)
+    patch.setattr(PublishedTracer, "_minimum", from_the_sphere)
 
 
 def closest_to_origin_for_smallest_f(patch: Patch) -> None:
     patch.setattr(
         PublishedTracer,
-        "_smallest",
+        "_minimum",
         lambda self, sdf, rays, near, far, fractions: -(rays.origin * rays.direction).sum(dim=1),
     )
 

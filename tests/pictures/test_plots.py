@@ -48,7 +48,7 @@ def write(model, folder, **changes):
     return write_plots(folder, 100, model, sdf, views(), config, 1.0, generator())
 
 
-def test_all_files_are_there_and_right(model, tmp_path):
+def test_all_files_are_written_with_the_right_content(model, tmp_path):
     assert write(model, tmp_path)
     names = {p.name for p in tmp_path.iterdir()}
     assert names == {
@@ -131,7 +131,7 @@ def test_hits_are_at_most_2048_and_drawn_from_the_generator(model):
     assert len(np.unique(first.hits, axis=0)) == MAX_HITS
 
 
-def test_without_a_surface_the_log_says_so(model, tmp_path, caplog):
+def test_a_missing_surface_is_logged(model, tmp_path, caplog):
     with torch.no_grad():
         model.implicit_network.radius.fill_(-1.0)
     with caplog.at_level(logging.INFO, logger="idr.pictures.plots"):

@@ -10,13 +10,13 @@ import torch
 
 from idr import failures
 from idr.cli.train import main
-from idr.training.diagnostics import INSIDE_AT_SPHERE, STUCK_LOSS, share_inside_at_sphere, symptoms
+from idr.training.diagnostics import INSIDE_AT_SPHERE, STUCK_LOSS, diagnose, share_inside_at_sphere
 from tests.training import tiny
 
 
 def said_in(rows: list[dict[str, object]]) -> list[int]:
     """Epochs in which something is said."""
-    return [k for k in range(len(rows)) if symptoms(rows[: k + 1])]
+    return [k for k in range(len(rows)) if diagnose(rows[: k + 1])]
 
 
 def rows_of(count: int, **values: object) -> list[dict[str, object]]:
@@ -31,7 +31,7 @@ def test_sound_rows_say_nothing() -> None:
 def test_no_surface_repeats_at_powers_of_two_and_begins_anew(nan: object) -> None:
     rows = rows_of(20, psnr=nan)
     assert said_in(rows) == [0, 1, 3, 7, 15]
-    (found,) = symptoms(rows[:4])
+    (found,) = diagnose(rows[:4])
     assert found.name == failures.NO_SURFACE and "in epoch 3, for 4 epochs in a row" in found.text
     assert said_in([*rows[:3], *rows_of(2), *rows[:2]]) == [0, 1, 5, 6]
 
@@ -42,14 +42,14 @@ def test_an_empty_cell_is_no_symptom() -> None:
 
 def test_a_surface_that_fills_the_sphere() -> None:
     rows = rows_of(4, **{INSIDE_AT_SPHERE: 0.9})
-    assert said_in(rows) == [0, 1, 3] and symptoms(rows[:1])[0].name == failures.FILLED_SPHERE
+    assert said_in(rows) == [0, 1, 3] and diagnose(rows[:1])[0].name == failures.FILLED_SPHERE
     assert said_in(rows_of(4, **{INSIDE_AT_SPHERE: 0.1})) == []
 
 
 def test_a_mask_loss_that_stays_high() -> None:
     rows = rows_of(40, mask_loss=str(4 * STUCK_LOSS))
     assert said_in(rows) == [19, 20, 22, 26, 34]  # 2 x 10 epochs are compared
-    assert symptoms(rows[:20])[0].name == failures.MASK_LOSS_STUCK
+    assert diagnose(rows[:20])[0].name == failures.MASK_LOSS_STUCK
 
 
 def test_a_mask_loss_that_falls_or_is_low_is_sound() -> None:

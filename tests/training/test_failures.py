@@ -168,7 +168,7 @@ def test_a_disk_that_refuses_keeps_the_last_good_checkpoint(
     assert CheckpointFolder(run / "checkpoints").resolve() == kept
     assert not list(run.rglob("*.tmp"))
     assert main(tiny.command(scene_root, "--is_continue", nepoch=2, exps=exps)) == 0
-    assert tiny.checkpoint_bytes(run) == tiny.checkpoint_bytes(uninterrupted)
+    assert tiny.checkpoint_digests(run) == tiny.checkpoint_digests(uninterrupted)
     assert [row["epoch"] for row in tiny.metrics_rows(run)] == ["0", "1"]
 
 
@@ -218,7 +218,7 @@ def test_a_stop_saves_and_says_how_to_go_on(
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
     assert main(tiny.command(scene_root, "--is_continue", "--timestamp", run.name, nepoch=2, exps=exps)) == 0
     assert "continuing from checkpoint 1_2 (epoch 1, step 2)" in capsys.readouterr().out
-    assert tiny.checkpoint_bytes(run) == tiny.checkpoint_bytes(uninterrupted)
+    assert tiny.checkpoint_digests(run) == tiny.checkpoint_digests(uninterrupted)
 
 
 def test_a_second_ctrl_c_acts_at_once(

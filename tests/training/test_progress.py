@@ -146,3 +146,10 @@ def test_tensorboard_has_what_the_csv_has_and_the_pictures(scene_root: Path, tmp
             ]
     assert sorted(events_of(run).Tags()["images"]) == ["depth", "rendering"]
     assert [image.step for image in events_of(run).Images("depth")] == [0, 2]
+
+
+def test_columns_of_earlier_versions_get_their_present_names(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    path.write_text("epoch,camera_centre,open_colour_levels\n0,0.5,2\n")
+    MetricsFile(path, 1).add({"epoch": 1, "camera_center": 0.25, "open_color_levels": 3})
+    assert path.read_text() == "epoch,camera_center,open_color_levels\n0,0.5,2\n1,0.25,3\n"

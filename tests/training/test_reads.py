@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ NUM_STEPS = 20
 
 def step(trainer: Trainer, index: int) -> list[str]:
     """Does one training step; returns the reads in it."""
-    batch = next(iter(trainer.feed.batches(0, index, 0)))
+    batch = next(iter(trainer.rays.batches(0, index, 0)))
     trainer.state.model.train()
     with ReadCounter() as counter:
         trainer._train_step(batch)
@@ -29,15 +30,16 @@ def step(trainer: Trainer, index: int) -> list[str]:
 def test_a_step_reads_at_most_four_times(
     scene_root: Path, tmp_path: Path, reads_cost: None, cameras: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(network_search, "SEARCHED_SHARE", 0.02)  # the published tracer gets what is beyond
+    few = replace(network_search.SEARCH, searched_share=0.02)
+    monkeypatch.setattr(network_search, "SEARCH", few)  # the published tracer gets what is beyond
     trainer = tiny.make_trainer(scene_root, tmp_path, cameras=cameras)
     tracer, steps, builds, fallbacks = trainer.state.model.ray_tracer, [], 0, []
     trace = tracer._published.trace
-    monkeypatch.setattr(tracer._published, "trace", lambda *rays: fallbacks.append(1) or trace(*rays))
+    monkeypatch.setattr(tracer._published, "trace", lambda request: fallbacks.append(1) or trace(request))
     for index in range(NUM_STEPS):
-        grid = tracer._upkeep._grid
+        grid = tracer._tracker._grid
         places = step(trainer, index)
-        carried_on = grid is not None and tracer._upkeep._age > 0
+        carried_on = grid is not None and tracer._tracker._age > 0
         builds += not carried_on
         if carried_on:
             steps.append(places)

@@ -17,9 +17,9 @@ from tests.training import tiny
 
 PUBLISHED_TRACER = tiny.conf_text() + "\nmodel.ray_tracer.strategy = published\n"
 AS_IN_FAST_CONF = """
-train { images_per_step = 2, longest_gradient = 0.5 }
+train { images_per_step = 2, max_grad_norm = 0.5 }
 train.sampler.inside = 0.3
-train.schedule.parts.color_encoding { factor = 5, betas = [0.9, 0.99], eps = 1e-15 }
+train.schedule.param_groups.color_encoding { factor = 5, betas = [0.9, 0.99], eps = 1e-15 }
 model.ray_tracer.strategy = compiled
 model.rendering_network.encoding {
   type = hashgrid, levels = 2, log2_table = 8, base_resolution = 4, finest_resolution = 8
@@ -34,9 +34,9 @@ SETTINGS = {
     "one draw of pixels an epoch": {
         "conf": tiny.conf_text("pixel_sampling = per_epoch, checkpoint_freq = 100")
     },
-    "recipe": {"conf": tiny.conf_text() + tiny.RECIPE, "cameras": True, "batch_size": 2},
+    "recipe": {"conf": tiny.conf_text() + tiny.SCHEDULE, "cameras": True, "batch_size": 2},
     "two images a step": {
-        "conf": tiny.conf_text() + tiny.RECIPE + AS_IN_FAST_CONF,
+        "conf": tiny.conf_text() + tiny.SCHEDULE + AS_IN_FAST_CONF,
         "cameras": True,
         "batch_size": 2,
     },
@@ -78,11 +78,11 @@ def test_continued_equals_uninterrupted(
     whole = whole_runs(setting)
     first = tiny.make_trainer(scene_root, tmp_path, nepoch=3, loss=tiny.interrupted_at(stop), **options)
     assert not first.train()
-    steps = first.feed.steps_per_epoch
+    steps = first.rays.steps_per_epoch
     assert (first.state.epoch, first.state.step) == divmod(stop, steps)
     assert resumed(scene_root, tmp_path, nepoch=3, **options).train()
     assert tiny.same(tiny.parts_of(tmp_path), tiny.parts_of(whole))
-    assert tiny.checkpoint_bytes(tmp_path) == tiny.checkpoint_bytes(whole)
+    assert tiny.checkpoint_digests(tmp_path) == tiny.checkpoint_digests(whole)
     assert_same_rows(tmp_path, whole)
 
 
@@ -109,7 +109,7 @@ def test_nepoch_is_counted_from_the_runs_start(scene_root: Path, tmp_path: Path,
         trainer.train()
     whole = whole_runs("trained cameras, short last batch")
     for name in ("0", "1", "2", "3"):
-        assert tiny.checkpoint_bytes(tmp_path, name) == tiny.checkpoint_bytes(whole, name)
+        assert tiny.checkpoint_digests(tmp_path, name) == tiny.checkpoint_digests(whole, name)
     assert_same_rows(tmp_path, whole)
 
 
@@ -127,12 +127,12 @@ def test_seed_goes_on_unless_another_is_asked_for(scene_root: Path, tmp_path: Pa
     shutil.copytree(tmp_path / "a", tmp_path / "b")
     tiny.make_trainer(scene_root, tmp_path / "whole", nepoch=2, seed=5).train()
     assert resumed(scene_root, tmp_path / "a", seed=0).train()
-    assert tiny.checkpoint_bytes(tmp_path / "a") == tiny.checkpoint_bytes(tmp_path / "whole")
+    assert tiny.checkpoint_digests(tmp_path / "a") == tiny.checkpoint_digests(tmp_path / "whole")
     other = tiny.make_trainer(scene_root, tmp_path / "b", seed=6)
     other.resume(other.checkpoints, "latest", keep_seed=True)
     other.train()
     assert tiny.parts_of(tmp_path / "b")["TrainerState"]["seed"] == 6
-    assert tiny.checkpoint_bytes(tmp_path / "b") != tiny.checkpoint_bytes(tmp_path / "whole")
+    assert tiny.checkpoint_digests(tmp_path / "b") != tiny.checkpoint_digests(tmp_path / "whole")
 
 
 def test_going_on_in_a_new_folder_leaves_the_old_one(scene_root: Path, tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_going_on_in_a_new_folder_leaves_the_old_one(scene_root: Path, tmp_path:
     (new,) = [run for run in old.parent.iterdir() if run != old]
     assert CheckpointFolder(new / "checkpoints").names() == ["1", "2"]
     assert main(tiny.command(scene_root, "--is_continue", "--timestamp", old.name, **arguments)) == 0
-    assert tiny.checkpoint_bytes(old, "2") == tiny.checkpoint_bytes(new, "2")
+    assert tiny.checkpoint_digests(old, "2") == tiny.checkpoint_digests(new, "2")
 
 
 def as_published(parts: dict[str, Any]) -> dict[str, Any]:
@@ -193,7 +193,7 @@ def test_a_published_run_goes_on_in_its_folder(
 ) -> None:
     options, whole = SETTINGS[setting], whole_runs(setting)
     write_published(tmp_path, tiny.parts_of(whole, "2"), ("2", "latest"))
-    before = tiny.checkpoint_bytes(tmp_path, "2")
+    before = tiny.checkpoint_digests(tmp_path, "2")
     assert resumed(scene_root, tmp_path, nepoch=3, **options).train()
     # The published files carry no random state: ours is a function of seed and epoch, so it goes on alike.
     after, expected = tiny.parts_of(tmp_path), tiny.parts_of(whole)
@@ -210,7 +210,7 @@ def test_a_published_run_goes_on_in_its_folder(
     for key in ("milestones", "gamma", "base_lrs", "last_epoch"):
         assert schedules[0][key] == schedules[1][key]
     assert CheckpointFolder(tmp_path / "checkpoints").names() == ["2", "3"]
-    assert before.keys() <= tiny.checkpoint_bytes(tmp_path, "2").keys()
+    assert before.keys() <= tiny.checkpoint_digests(tmp_path, "2").keys()
 
 
 def test_a_published_pretrained_run_goes_on_where_the_schedules_are(

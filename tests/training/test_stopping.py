@@ -45,7 +45,7 @@ def test_stops_after_the_step_that_spends_the_time(scene_root: Path, tmp_path: P
     again.resume(trainer.checkpoints, "latest", keep_seed=False)
     assert again.train()
     tiny.make_trainer(scene_root, tmp_path / "whole", nepoch=2).train()
-    assert tiny.checkpoint_bytes(tmp_path / "cut") == tiny.checkpoint_bytes(tmp_path / "whole")
+    assert tiny.checkpoint_digests(tmp_path / "cut") == tiny.checkpoint_digests(tmp_path / "whole")
 
 
 def test_the_clock_runs_from_the_time_given(clock: Clock) -> None:
@@ -68,7 +68,7 @@ def test_stops_after_the_epoch_that_passes_the_target(scene_root: Path, tmp_path
 
 def test_nothing_seen_reaches_no_target() -> None:
     rule = StopRule(target_psnr=-100.0)
-    rule.take_epoch(math.nan)
+    rule.record_epoch(math.nan)
     assert not rule.is_met
 
 

@@ -22,13 +22,12 @@ class Diary:
         diary = self
 
         class Loss(tiny.WatchedLoss):
-            alpha = property(lambda self: self.inner.alpha, lambda self, value: diary.write("alpha"))
+            alpha = property(lambda self: self.inner.alpha, lambda self, value: diary.write("settings"))
 
         trainer.loss = Loss(trainer.loss, lambda _: self.write("train"))
         for owner, name, entry in (
             (trainer.checkpoints, "save", "checkpoint"),
             (trainer.dataset, "sample_item", "draw"),
-            (type(trainer.state.scheduler), "step", "scheduler"),
         ):
             monkeypatch.setattr(owner, name, self.noting(entry, getattr(owner, name)))
 
@@ -56,12 +55,9 @@ def test_order_within_an_epoch(scene_root: Path, tmp_path: Path, monkeypatch: py
     diary = Diary(trainer, monkeypatch)
     diary.entries = entries
     trainer.train()
-    steps = ["draw", "train", "draw", "train"]  # five images: a batch of three, then one of two
+    steps = ["draw", "settings", "train"] * 2  # five images: a batch of three, then one of two
     assert [entry for entry, _ in groupby(entries)] == [
-        "alpha", "checkpoint", "plot 0", *steps, "scheduler",
-        "alpha", *steps, "scheduler",
-        "alpha", "checkpoint", "plot 2", *steps, "scheduler",
-        "checkpoint",
+        "checkpoint", "plot 0", *steps, *steps, "checkpoint", "plot 2", *steps, "checkpoint"
     ]  # fmt: skip
 
 
@@ -80,7 +76,7 @@ def test_checkpoints_at_their_interval_and_after_the_last_epoch(
         assert files == {f"{name}.pth" for name in (*names, "latest")}
         assert [checkpoints.load(part, name)["epoch"] for name in names] == [int(name) for name in names]
         assert checkpoints.load(part, "latest")["epoch"] == nepoch
-    assert tiny.checkpoint_bytes(tmp_path, "latest") == tiny.checkpoint_bytes(tmp_path, str(nepoch))
+    assert tiny.checkpoint_digests(tmp_path, "latest") == tiny.checkpoint_digests(tmp_path, str(nepoch))
 
 
 def test_only_the_newest_checkpoints_are_kept_if_asked(scene_root: Path, tmp_path: Path) -> None:
@@ -168,7 +164,7 @@ def test_plots_change_no_bit(scene_root: Path, tmp_path: Path) -> None:
     conf = tiny.conf_text("plot_freq = 1")
     for name, function in (("with", plot), ("without", None)):
         tiny.make_trainer(scene_root, tmp_path / name, plot=function, conf=conf).train()
-    assert tiny.checkpoint_bytes(tmp_path / "with") == tiny.checkpoint_bytes(tmp_path / "without")
+    assert tiny.checkpoint_digests(tmp_path / "with") == tiny.checkpoint_digests(tmp_path / "without")
 
 
 def test_a_trainer_can_be_stopped_and_go_on_as_an_object(scene_root: Path, tmp_path: Path) -> None:
@@ -176,4 +172,4 @@ def test_a_trainer_can_be_stopped_and_go_on_as_an_object(scene_root: Path, tmp_p
     assert not stopped.train() and (stopped.state.epoch, stopped.state.step) == (1, 2)
     assert stopped.train()
     tiny.make_trainer(scene_root, tmp_path / "whole", nepoch=2).train()
-    assert tiny.checkpoint_bytes(tmp_path / "stopped") == tiny.checkpoint_bytes(tmp_path / "whole")
+    assert tiny.checkpoint_digests(tmp_path / "stopped") == tiny.checkpoint_digests(tmp_path / "whole")

@@ -15,11 +15,12 @@ import numpy as np
 import torch
 
 from idr.checkpoints.folder import PARTS, CheckpointFolder
+from idr.checkpoints.format import read_content
 from idr.conf.build import build_dataset, build_loss, build_model
 from idr.conf.files import load_conf, read_block
-from idr.training.cameras.poses import LearnablePoses
+from idr.training.cameras.intrinsics import make_cameras
 from idr.training.config import TrainConfig
-from idr.training.trainer import Outputs, Trainer
+from idr.training.trainer import RunWriters, Trainer
 
 HEIGHT, WIDTH, NUM_VIEWS = 12, 16, 5
 RADIUS = 0.5
@@ -118,7 +119,7 @@ model.implicit_network.encoding {
 """
 """Added to a conf: a grid of features in place of sinusoids."""
 
-RECIPE = (
+SCHEDULE = (
     GRID
     + """
 train.sampler {
@@ -131,7 +132,10 @@ train.schedule {
   alpha { final = 300, end = 0.8 }
   levels { start = 1.5, begin = 0.1, end = 0.7 }
   pyramid { factors = [4, 2], until = [0.2, 0.5] }
-  parts { encoding { factor = 3, betas = [0.8, 0.99], eps = 1.0e-12 }, rendering_network { factor = 0.5 } }
+  param_groups {
+    encoding { factor = 3, betas = [0.8, 0.99], eps = 1.0e-12 }
+    rendering_network { factor = 0.5 }
+  }
 }
 """
 )
@@ -175,16 +179,19 @@ def make_trainer(root: Path, run: Path, *, nepoch: int = 2, cameras: bool = Fals
     torch.manual_seed(options.get("seed", 0))
     dataset = build_dataset(conf, cameras, None, str(root / "data"))
     model, loss = build_model(conf), build_loss(conf)
+    config = read_block(TrainConfig, conf["train"], "train")
+    poses, intrinsics = make_cameras(dataset, config.cameras) if cameras else (None, None)
     return Trainer(
         dataset,
         model,
         options.get("loss", lambda same: same)(loss),
-        read_block(TrainConfig, conf["train"], "train"),
+        config,
         num_epochs=nepoch,
         batch_size=options.get("batch_size", 1),
         seed=options.get("seed", 0),
-        outputs=Outputs(run, options.get("plot"), options.get("monitor")),
-        poses=LearnablePoses(dataset.get_pose_init()) if cameras else None,
+        outputs=RunWriters(run, options.get("plot"), options.get("monitor")),
+        poses=poses,
+        intrinsics=intrinsics,
         stop=options.get("stop"),
     )
 
@@ -248,12 +255,34 @@ def same(left: Any, right: Any) -> bool:
     return type(left) is type(right) and left == right
 
 
-def checkpoint_bytes(run: Path, name: str = "latest") -> dict[str, str]:
-    """Digest of each file of a checkpoint."""
+def checkpoint_digests(run: Path, name: str = "latest") -> dict[str, str]:
+    """Digest of the content of each file of a checkpoint: keys, types, bits of numbers and tensors."""
     files = {part: run / "checkpoints" / part / f"{name}.pth" for part in PARTS}
-    return {
-        part: hashlib.sha256(path.read_bytes()).hexdigest() for part, path in files.items() if path.is_file()
-    }
+    return {part: content_digest(read_content(path)) for part, path in files.items() if path.is_file()}
+
+
+def content_digest(content: Any) -> str:
+    """Digest of nested content."""
+    digest = hashlib.sha256()
+
+    def add(value: Any) -> None:
+        digest.update(type(value).__name__.encode())
+        if isinstance(value, torch.Tensor):
+            digest.update(repr((value.dtype, tuple(value.shape))).encode())
+            digest.update(value.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        elif isinstance(value, Mapping):
+            for key, item in value.items():
+                add(key)
+                add(item)
+        elif isinstance(value, (list, tuple)):
+            digest.update(str(len(value)).encode())
+            for item in value:
+                add(item)
+        else:
+            digest.update(repr(value).encode())
+
+    add(content)
+    return digest.hexdigest()
 
 
 def tree_digest(folder: Path) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""A run on its page: checkpoints that come and go, what a browser sees, ports that are taken."""
+"""The viewer's page: changing checkpoints, browser cameras, ports."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def until(condition):
         time.sleep(0.01)
 
 
-def test_checkpoints_come_in_the_order_of_saving(folder, reader):
+def test_checkpoints_are_listed_in_the_order_of_saving(folder, reader):
     save_again(folder, 9, 0.3)
     save_again(folder, 8, 0.4)  # somebody went back
     assert [c.epoch for c in reader.checkpoints()] == [7, 9, 8]
@@ -74,7 +74,7 @@ def test_a_name_saved_again_is_another_checkpoint(folder, reader):
     assert float(reader.open(after, lambda: None).sdf(np.zeros(3))) == pytest.approx(-0.3)
 
 
-def test_vanished_and_damaged_checkpoints_are_told_in_words(folder, reader):
+def test_missing_and_damaged_checkpoints_give_a_message(folder, reader):
     (checkpoint,) = reader.checkpoints()
     file = folder / "checkpoints" / "ModelParameters" / "7.pth"
     whole = file.read_bytes()
@@ -132,7 +132,7 @@ def test_no_surface_is_none(folder, reader):
     assert surface_of(run, 24, PLAIN, lambda: None) is None
 
 
-def test_page_follows_training_and_answers_while_it_computes(folder, reader):
+def test_page_follows_training_and_stays_responsive(folder, reader):
     page = PageServer(reader, ServeOptions(port=0, resolution=32, side=64))
     words = lambda: page._session._panel.status.content  # noqa: E731
     serving = threading.Thread(target=page.serve)
@@ -170,7 +170,7 @@ def test_page_waits_for_the_first_checkpoint(folder, reader):
         page.close()
 
 
-def test_taken_port_is_one_message():
+def test_port_in_use_gives_one_message():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -211,7 +211,7 @@ def test_mistakes_give_one_message(folder, capsys, flags, message):
     assert message in capsys.readouterr().err
 
 
-def test_missing_viser_is_told(monkeypatch, capsys):
+def test_missing_viser_is_reported(monkeypatch, capsys):
     monkeypatch.setitem(__import__("sys").modules, "viser", None)
     assert command.main([]) == 2
     assert "pip install -e '.[viewer]'" in capsys.readouterr().err

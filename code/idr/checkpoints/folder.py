@@ -29,6 +29,7 @@ from idr.checkpoints.manifests import (
     read_manifest,
     record_file,
 )
+from idr.checkpoints.schema import check, whole
 from idr.errors import InputError, MissingInputError
 
 __all__ = ["LATEST", "PARTS", "STATE_KEYS", "CheckpointFolder", "checkpoint_name"]
@@ -169,6 +170,7 @@ class CheckpointFolder:
             or (key is not None and key not in content)
         ):
             raise InputError(f"{path}: is no {part} file; expected a dictionary with epoch and {key}")
+        check(content, {"epoch": whole()}, f"checkpoint {resolved} in {self.path}", part)
         return content
 
     def load_all(

@@ -138,7 +138,7 @@ def _add_rough(parser: argparse.ArgumentParser) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command with `argv`, by default the process's own, and returns the exit status."""
+    """Runs the command on `argv`, None for the process's arguments, and returns the exit status."""
     arguments = parse(build_parser(), argv)
     return run(lambda: _import(arguments))
 

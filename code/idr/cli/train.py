@@ -72,7 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command with `argv`, by default the process's own, and returns the exit status."""
+    """Runs the command on `argv`, None for the process's arguments, and returns the exit status."""
     began = time.monotonic()
     arguments = parse(build_parser(), argv)
     return run(lambda: _start(arguments, began))
@@ -208,22 +208,20 @@ class TrainingProcess:
     def build(self, settings: Settings) -> Components:
         """Builds data set, model, loss and trained cameras, equal in every process."""
         from idr.conf.build import build_dataset, build_loss, build_model
-        from idr.model.tracing.precision import check_model
         from idr.training.cameras.intrinsics import make_cameras
         from idr.training.rays.randomness import Stream, seed_everything
-        from idr.training.schedule.checks import check_recipe
+        from idr.training.schedule.checks import check_schedule
 
         seed_everything(settings.seed, Stream.WEIGHTS)
         train_cameras = self.arguments.train_cameras
         dataset = build_dataset(settings.conf, train_cameras, settings.scan_id, self.arguments.data_root)
         model, loss = build_model(settings.conf).to(self.device), build_loss(settings.conf)
-        check_model(model, self.device)
         poses = intrinsics = None
         if train_cameras:
             poses, intrinsics = make_cameras(dataset, settings.train.cameras)
             poses = poses.to(self.device)
             intrinsics = None if intrinsics is None else intrinsics.to(self.device)
-        check_recipe(settings.train, dataset, model, loss)
+        check_schedule(settings.train, dataset, model, loss)
         return Components(dataset, model, loss, poses, intrinsics)
 
     def check_counts(self, config: TrainConfig, dataset: Any) -> None:
@@ -269,10 +267,10 @@ class TrainingProcess:
 
     def make_trainer(self, settings: Settings, components: Components, folder: Path) -> Trainer:
         """Returns the trainer of a run; the first process of the group writes its files."""
-        from idr.training.trainer import Outputs, Trainer
+        from idr.training.trainer import RunWriters, Trainer
 
         watches_cameras = components.poses is not None and self.group.is_first
-        outputs = Outputs(
+        outputs = RunWriters(
             run=folder,
             plot=functools.partial(draw_plots, config=settings.plot) if self.group.is_first else None,
             monitor=camera_monitor(components.dataset) if watches_cameras else None,
@@ -282,7 +280,7 @@ class TrainingProcess:
             components.dataset, components.model, components.loss, settings.train,
             num_epochs=self.arguments.nepoch, batch_size=self.arguments.batch_size, seed=settings.seed,
             outputs=outputs, poses=components.poses, intrinsics=components.intrinsics,
-            ranks=self.group, stop=self.stop,
+            group=self.group, stop=self.stop,
         )  # fmt: skip
 
     def say_start(self, trainer: Trainer, source: Source | None, threads: str) -> None:

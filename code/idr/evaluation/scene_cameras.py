@@ -58,7 +58,7 @@ def trained_cameras(run: Run) -> CameraSet:
         )
     if alignment.scale <= 0:
         raise InputError(
-            "the trained cameras fit the given ones only mirrored: they have diverged; train anew from "
+            "the trained cameras fit the given ones only mirrored: they have diverged; train again from "
             "better ones"
         )
     given = given_cameras(run.scene)

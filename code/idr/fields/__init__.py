@@ -1,5 +1,4 @@
-"""Signed distances sampled where their surface may be, with stated bounds on what lies between samples.
+"""Sampled signed distance fields with error bounds, for tracing (`sdf_grid`) and meshing (`refinement`).
 
-Grids for tracing (`sdf_grid`), and the refinement that meshing uses (`refinement`). Fields are plain
-functions: nothing here knows networks.
+Fields are plain functions of points; nothing here depends on networks.
 """

@@ -1,4 +1,4 @@
-"""Coarse to fine on a lattice: how fast a field changes, and what its values at a cell's corners rule out.
+"""Coarse-to-fine refinement of a lattice: slope bounds of a field, and cells that its values rule out.
 
 M cells, N nodes. A lattice has integer coordinates; its level of stride s has the nodes at multiples of s and
 at the upper ends, so that the last cells of an axis may be narrower. A cell is named by its lowest corner.
@@ -14,30 +14,30 @@ from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter
 
 CORNERS = np.array(list(itertools.product((0, 1), repeat=3)), dtype=np.int32)
-"""(8, 3) corners of a cell in units of its width; also its octants, by the corner that each holds."""
+"""(8, 3) corners of a cell in units of its width; also its octants, each named by its corner."""
 
 SAFETY = 1.25
-"""The bound over the largest slope seen. Two corners of a cell lie within 28 degrees of any direction, so
-where the field is linear the largest slope seen is at least 0.88 of the true one; the rest is for what bends
-between two nodes."""
+"""Slope bound over the largest measured slope. Some pair of a cell's corners lies within 28 degrees of any
+direction, so that for a linear field the measured slope is at least 0.88 of the true one; the rest is for
+bends between nodes."""
 
-LEAST_SHARE = 0.5
-"""No region's bound is below this share of the largest one: a region may be flat where it was looked at."""
+MIN_SHARE = 0.5
+"""Smallest bound of a region over the largest bound: the field may be flat where it was sampled."""
 
 _PAIRS = np.array(list(itertools.combinations(range(8), 2)))  # (28, 2)
 _ALONG = (CORNERS[_PAIRS[:, 0]] != CORNERS[_PAIRS[:, 1]]).astype(np.float32)  # (28, 3): axes they differ in
 
-# From corner i to the farthest point of octant o, in cell widths: half a width along the axes in which the
-# octant lies on the corner's side, a whole one along the others.
+# Distance from corner i to the farthest point of octant o, in cell widths: half a width along the axes in
+# which the octant lies on the corner's side, a whole one along the others.
 _TO_OCTANT = np.sqrt(np.where(CORNERS[:, None] == CORNERS[None], 0.25, 1.0).sum(axis=2)).astype(np.float32)
 
 
 class SlopeBounds:
-    """A bound for each region of a lattice on how fast a field changes there, learnt from its values.
+    """Bounds of the slope of a field in each region of a lattice, learned from its values.
 
-    A region's bound is `SAFETY` times the largest slope seen in it and the regions around it, a slope being
-    the difference of the values at two corners of a cell over their distance. Bounds never fall. A node of
-    value v within a convex region of bound L is at least |v| / L from the zeros in that region.
+    A region's bound is `SAFETY` times the largest slope measured in it and in the regions around it; a slope
+    is the difference of the values at two corners of a cell over their distance. Bounds never decrease. A
+    node of value v in a convex region of bound L is at least |v| / L from the zeros in that region.
 
     Args:
         shape: Number of regions along the axes.
@@ -50,10 +50,10 @@ class SlopeBounds:
     def observe(
         self, regions: NDArray[np.int32], values: NDArray[np.float32], widths: NDArray[np.floating]
     ) -> None:
-        """Takes note of the slopes in cells.
+        """Measures the slopes in cells.
 
         Args:
-            regions: (M, 3) indices of the regions that the cells lie in.
+            regions: (M, 3) indices of the cells' regions.
             values: (M, 8) values at `CORNERS`.
             widths: (M, 3) sides of the cells, in the unit of the field's points.
         """
@@ -63,55 +63,48 @@ class SlopeBounds:
         np.maximum.at(self._largest, tuple(regions.T), slopes)
 
     def settle(self) -> NDArray[np.bool_]:
-        """Raises the bounds that are below a slope seen.
-
-        Returns:
-            True for the regions whose bound was raised.
-        """
-        needed = np.maximum(maximum_filter(self._largest, size=3), LEAST_SHARE * self._largest.max())
+        """Raises the bounds that are below a measured slope; returns True for the regions raised."""
+        needed = np.maximum(maximum_filter(self._largest, size=3), MIN_SHARE * self._largest.max())
         raised = needed > self._bounds
         self._bounds[raised] = SAFETY * needed[raised]
         return raised
 
     def widen(self, regions: NDArray[np.bool_]) -> None:
-        """Raises bounds by `SAFETY`, since values contradicted them.
-
-        Args:
-            regions: True for the regions.
-        """
+        """Raises the bounds of the regions marked True by `SAFETY`, after values contradicted them."""
         self._bounds[regions] *= SAFETY
 
     @property
     def extremes(self) -> tuple[float, float]:
-        """The least and the largest of the bounds."""
+        """The smallest and the largest bound."""
         return float(self._bounds.min()), float(self._bounds.max())
 
     def radii(self, regions: NDArray[np.int32], values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Returns how far the corners of cells are from zeros at least.
+        """Bounds the distance from the corners of cells to zeros.
 
         Args:
-            regions: (M, 3) indices of the regions that the cells lie in.
+            regions: (M, 3) indices of the cells' regions.
             values: (M, 8) values at the corners.
 
         Returns:
-            (M, 8) radii, in the unit of the field's points, within which no point of the cell is a zero.
+            (M, 8) radii around the corners, in the unit of the field's points, within which the cell has no
+            zero.
         """
         bounds = self._bounds[tuple(regions.T)][:, None]
-        with np.errstate(divide="ignore", invalid="ignore"):  # a field that does not change
+        with np.errstate(divide="ignore", invalid="ignore"):  # constant fields
             return np.where(values == 0, np.float32(0), np.abs(values) / bounds)
 
 
 def uncertain_octants(radii: NDArray[np.float32], width: float) -> NDArray[np.bool_]:
-    """Finds the octants of cells that may hold a zero.
+    """Finds the octants of cells that may contain a zero.
 
-    An octant is free of zeros if it lies whole within the radius of one of the cell's corners.
+    An octant has no zero if it lies entirely within the radius of one of the cell's corners.
 
     Args:
-        radii: (M, 8) radii around the corners that no zero enters.
+        radii: (M, 8) radii around the corners without zeros.
         width: Largest side of the cells, in the radii's unit.
 
     Returns:
-        (M, 8) True where an octant is not known to be free of zeros.
+        (M, 8) True where an octant may contain a zero.
     """
     far = _TO_OCTANT * np.float32(width)
     uncertain = np.empty(radii.shape, dtype=bool)
@@ -121,7 +114,7 @@ def uncertain_octants(radii: NDArray[np.float32], width: float) -> NDArray[np.bo
 
 
 class PagedValues:
-    """Values at some nodes of a lattice, in pages of 8^3 that exist where something was set.
+    """Values at some nodes of a lattice, in pages of 8^3 that are allocated when written to.
 
     Args:
         shape: Number of nodes along the axes.
@@ -130,28 +123,16 @@ class PagedValues:
     def __init__(self, shape: tuple[int, int, int]) -> None:
         self.shape = shape
         self._table = np.zeros([-(-count // 8) for count in shape], dtype=np.int32)
-        self._pages = np.full((1, 512), np.nan, dtype=np.float32)  # page 0: where nothing was set
+        self._pages = np.full((1, 512), np.nan, dtype=np.float32)  # page 0 stands for unallocated ones
         self._used = 1
 
     def get(self, indices: NDArray[np.int32]) -> NDArray[np.float32]:
-        """Reads values.
-
-        Args:
-            indices: (..., 3) node indices within the shape.
-
-        Returns:
-            (...) values, nan where none was set.
-        """
+        """Returns (...) the values at (..., 3) node indices within the shape; NaN where none was set."""
         pages, places = self._find(indices)
         return self._pages.ravel()[pages.astype(np.int64) * 512 + places]
 
     def set(self, indices: NDArray[np.int32], values: NDArray[np.float32]) -> None:
-        """Writes values.
-
-        Args:
-            indices: (N, 3) node indices within the shape.
-            values: (N,) finite values.
-        """
+        """Writes (N,) finite values at (N, 3) node indices within the shape."""
         pages, places = self._find(indices)
         missing = np.unique(np.ravel_multi_index(tuple((indices[pages == 0] >> 3).T), self._table.shape))
         if len(missing):
@@ -169,7 +150,7 @@ class PagedValues:
             size: (3,) number of nodes along the axes.
 
         Returns:
-            A new array of that size, nan where no value was set.
+            A new array of that size, NaN where no value was set.
         """
         first, last = start >> 3, (start + size - 1) >> 3
         table = self._table[tuple(slice(a, b + 1) for a, b in zip(first, last, strict=True))]

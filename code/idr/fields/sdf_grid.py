@@ -1,18 +1,17 @@
-"""A sparse grid of signed distances: coarse far away, fine near the surface, with a bound of its error.
+"""A sparse grid of signed distances, fine near the surface, with a bound of its error.
 
-N points, n nodes along a side of the finest level. Let f have the Lipschitz constant L, and nodes be h
-apart. Between nodes f differs from its trilinear interpolation by L h sqrt(3) / 2 at most, since the
-weights sum to one and no point of a cell is further than that from its nodes on weighted average. That
-bound holds whatever f does in a cell. Where f is smooth it is far too wide: there the error falls to a
-quarter with each halving of the cells, so that the last correction, which new nodes made to the
-interpolation between old ones, bounds what is left. A part of the surface that is thinner than a cell shows
-in both: f has a kink there, which new nodes see as a correction of the order of h, and the first bound
-takes over.
+N points, n nodes along a side of the finest level. Let f have the Lipschitz constant L and let nodes be h
+apart. Between nodes, f differs from its trilinear interpolation by at most L h sqrt(3) / 2: the weights sum
+to one, and the weighted mean distance from a point of a cell to its nodes is at most h sqrt(3) / 2.
 
-Where f is smooth, cubics through four nodes of a line are nearer to it than straight lines, and tell where it
-is smallest. So the nodes of a next level, and of the 64 cells along a side that are looked at, are put
-between the known ones by cubics; only between those is the grid trilinear. The bounds are the larger of what
-new nodes correct in either.
+That bound holds for any f. Where f is smooth it is far too wide: each halving of the cells divides the error
+by four, so that the latest correction, by which new nodes differ from the interpolation between old ones,
+bounds the rest. A part of the surface thinner than a cell shows up in both: f has a kink there, which new
+nodes see as a correction of the order of h, and the first bound applies.
+
+Where f is smooth, cubics through four nodes of a line are closer to it than straight lines, and locate its
+minima. New nodes are therefore interpolated by cubics, up to 64 cells along a side; between those the grid is
+trilinear. The bounds are the larger of the corrections to either interpolation.
 """
 
 from __future__ import annotations
@@ -29,28 +28,36 @@ from torch.nn import functional
 Sdf = Callable[[Tensor], Tensor]
 """Maps (N, 3) points in the unit-sphere frame to (N,) signed distances."""
 
-COARSEST_CELLS = 16
-"""Cells along a side of the level that is evaluated everywhere."""
-
 INTERPOLATION = math.sqrt(3) / 2
 """Bound of the interpolation error in units of L h."""
 
 
-RESOLVED_NODES = 2
-"""Where a node that is as near, counted in nodes, lies inside the object, the grid resolves the surface: the
-last correction bounds the error. It is four times what is left where f is smooth."""
+@dataclass(frozen=True)
+class GridConstants:
+    """Tuned on trained networks and on the shapes of ``tests/fields`` and ``tests/model/tracing``.
 
-KINK_SAFETY = 2.0
-"""Elsewhere a sheet thinner than a cell may pass: of its kink, twice the correction can be left."""
+    Attributes:
+        coarsest_cells: Cells along a side of the level that is evaluated everywhere.
+        resolved_nodes: A surface is resolved if a node at most this many nodes away lies inside the object.
+            There the latest correction bounds the error; where f is smooth, it is four times the error.
+        kink_safety: Error bound over the latest correction elsewhere, where a sheet thinner than a cell may
+            lie: up to twice the correction of its kink can remain.
+        trilinear_nodes: Nodes along a side from which interpolation is trilinear; coarser grids are refined
+            by cubics.
+        min_error: Smallest error bound, in units of half the cube's side.
+        min_error_of_spacing: The same in units of h; the smaller of the two counts, this one beyond 64 cells
+            along a side.
+    """
 
-SHOWN_NODES = 65
-"""Nodes along a side from which trilinear interpolation is taken; coarser grids are refined by cubics."""
+    coarsest_cells: int = 16
+    resolved_nodes: int = 2
+    kink_safety: float = 2.0
+    trilinear_nodes: int = 65
+    min_error: float = 0.002
+    min_error_of_spacing: float = 0.064
 
-LEAST_ERROR = 0.002
-"""Least bound of the error, in units of half the cube's side."""
 
-LEAST_ERROR_OF_SPACING = 0.064
-"""The same in units of the nodes' distance, where that is less: beyond 64 cells along a side."""
+GRID = GridConstants()
 
 
 @dataclass(frozen=True)
@@ -59,11 +66,11 @@ class SdfGrid:
 
     Attributes:
         values: (n, n, n) f at the finest level's nodes, the first index along x; interpolated from a coarser
-            level where that level shows that f has no zero within its cells.
-        errors: (n, n, n) bound of |f - interpolation| around the nodes, valid where the interpolation is
-            below it.
+            level where that level shows that f has no zero in its cells.
+        errors: (n, n, n) bound of |f - interpolation| around the nodes, valid where |interpolation| is at
+            most this bound.
         half_side: Half the cube's side, unit-sphere frame.
-        lipschitz: L, the bound that the sparsity relies on.
+        lipschitz: L.
         num_evaluations: Evaluations of f that the grid took.
     """
 
@@ -75,43 +82,43 @@ class SdfGrid:
 
     @functools.cached_property
     def _volumes(self) -> Tensor:
-        """(1, 2, m, m, m): values and errors on nodes that are close enough for trilinear interpolation."""
+        """(1, 2, m, m, m): values and errors on nodes dense enough for trilinear interpolation."""
         values, errors = self.values, self.errors
-        while values.shape[0] < SHOWN_NODES:
+        while values.shape[0] < GRID.trilinear_nodes:
             values, errors = halve_cubic(values), halve_linear(errors)
         return torch.stack((values, errors))[None]
 
     @functools.cached_property
     def nodes(self) -> Tensor:
-        """(m, m, m, 2): the same side by side, the first index along x, for compiled loops."""
+        """(m, m, m, 2): value and error of each of these nodes, the first index along x."""
         return self._volumes[0].movedim(0, 3).contiguous()
 
     @property
     def spacing(self) -> float:
-        """h, distance of neighboring nodes of the finest level."""
+        """h, distance between neighboring nodes of the finest level."""
         return 2 * self.half_side / (self.values.shape[0] - 1)
 
     @property
     def widest_error(self) -> float:
-        """The bound of |f - interpolation| that relies on L alone."""
+        """The bound of |f - interpolation| from L alone."""
         return self.lipschitz * self.spacing * INTERPOLATION
 
     def at(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Interpolates f, and the bound of its error: by cubics to finer nodes, between these trilinearly.
+        """Interpolates f and the bound of its error.
 
         Args:
-            points: (..., 3) in the unit-sphere frame; outside the cube the nearest point of it counts.
+            points: (..., 3) in the unit-sphere frame, clamped to the cube.
 
         Returns:
             values: (...) interpolated f.
-            errors: (...) bound of what f differs from it.
+            errors: (...) bound of |f - values|.
         """
         where = points.reshape(1, -1, 3).flip(-1) / self.half_side
-        values, errors = _sample_along(self._volumes, where)
+        values, errors = _interpolate(self._volumes, where)
         return values.reshape(points.shape[:-1]), errors.reshape(points.shape[:-1])
 
     def along(self, origin: Tensor, direction: Tensor, depths: Tensor) -> tuple[Tensor, Tensor]:
-        """Interpolates f, and the bound of its error, along rays, to the last bit as `at` does.
+        """Interpolates along rays; the results are bit-equal to those of `at`.
 
         Args:
             origin: (R, 3) in the unit-sphere frame.
@@ -120,27 +127,27 @@ class SdfGrid:
 
         Returns:
             values: (R, S) interpolated f.
-            errors: (R, S) bound of what f differs from it.
+            errors: (R, S) bound of |f - values|.
         """
         start, step = (x.flip(-1).T.unsqueeze(2) for x in (origin, direction))  # (3, R, 1)
-        where = (start + depths.unsqueeze(0) * step) / self.half_side  # (3, R, S): long rows are quick
-        values, errors = _sample_along(self._volumes, where.permute(1, 2, 0))
+        where = (start + depths.unsqueeze(0) * step) / self.half_side  # (3, R, S): long rows are fast
+        values, errors = _interpolate(self._volumes, where.permute(1, 2, 0))
         return values, errors
 
 
-def _sample_along(volumes: Tensor, where: Tensor) -> tuple[Tensor, ...]:
+def _interpolate(volumes: Tensor, where: Tensor) -> tuple[Tensor, ...]:
     """Interpolates volumes on a cube trilinearly.
 
     Args:
         volumes: (1, C, m, m, m).
-        where: (R, S, 3) positions between -1 and 1, the volumes' last axis first: grid_sample counts them so,
-            and flipping positions is cheaper than volumes.
+        where: (R, S, 3) positions in [-1, 1], the volumes' last axis first, as grid_sample has them: flipping
+            positions is cheaper than flipping volumes.
 
     Returns:
         C tensors (R, S).
     """
     num_rays, num_samples, _ = where.shape
-    if where.device.type == "cpu":  # there threads share the batches, not the points of one
+    if where.device.type == "cpu":  # there, threads divide the batch, not the points of one element
         volumes = volumes.expand(num_rays, -1, -1, -1, -1)
         where = where.reshape(num_rays, 1, 1, num_samples, 3)
     else:
@@ -153,9 +160,9 @@ def _sample_along(volumes: Tensor, where: Tensor) -> tuple[Tensor, ...]:
 
 @functools.cache
 def _halving(side: int, cubic: bool, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Returns the (2 side - 1, side) weights that put a node between each two neighbors of a line.
+    """Returns the (2 side - 1, side) weights that put a node between neighbors of a line.
 
-    They are kept: a copy to an accelerator would make the host wait.
+    Cached, since a copy to an accelerator synchronizes.
     """
     weights = torch.zeros(2 * side - 1, side, dtype=torch.float64)
     for node in range(side):
@@ -164,7 +171,7 @@ def _halving(side: int, cubic: bool, dtype: torch.dtype, device: torch.device) -
         if not cubic or side < 4:
             weights[2 * node + 1, node] = weights[2 * node + 1, node + 1] = 0.5
             continue
-        first = min(max(node - 1, 0), side - 4)  # of the four nodes of the cubic
+        first = min(max(node - 1, 0), side - 4)  # of the cubic's four nodes
         at = node + 0.5 - first
         for k in range(4):
             others = [j for j in range(4) if j != k]
@@ -180,7 +187,7 @@ def _along_each_axis(values: Tensor, cubic: bool) -> Tensor:
 
 
 def halve_cubic(values: Tensor) -> Tensor:
-    """Halves the spacing of (n, n, n) nodes by cubics through four nodes of a line; the old ones are kept."""
+    """Halves the spacing of (n, n, n) nodes by cubics along the axes; old nodes keep their values."""
     halved = _along_each_axis(values, cubic=True)
     halved[::2, ::2, ::2] = values  # products round
     return halved
@@ -193,47 +200,47 @@ def halve_linear(values: Tensor) -> Tensor:
 
 @torch.no_grad()
 def build_sdf_grid(
-    sdf: Sdf, half_side: float, levels: int, slack: float, like: Tensor, whole_levels: int = 0
+    sdf: Sdf, half_side: float, levels: int, margin: float, like: Tensor, full_levels: int = 0
 ) -> SdfGrid:
-    """Evaluates f on a cube, finer and finer where its surface may be.
+    """Evaluates f on a cube, with ever smaller cells where its surface may be.
 
     Args:
         sdf: f.
         half_side: Half the cube's side.
-        levels: Times that cells are halved, from 16 along a side.
-        slack: How far from zero f must stay in cells that are not split.
-        like: A tensor that gives device and dtype.
-        whole_levels: So many of the levels are evaluated in all of the ball within the cube, for f far from
-            its surface.
+        levels: Number of times that cells are halved, from 16 along a side.
+        margin: Distance from zero that f keeps in cells which are not split.
+        like: A tensor with the device and dtype to use.
+        full_levels: Number of levels that are evaluated in the whole ball inscribed in the cube.
 
     Returns:
         The grid.
     """
-    side = COARSEST_CELLS + 1
+    cells = GRID.coarsest_cells
+    side = cells + 1
     axis = torch.linspace(-half_side, half_side, side, dtype=like.dtype, device=like.device)
     nodes = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), dim=-1).reshape(-1, 3)
     values = sdf(nodes).reshape((side,) * 3)
-    lipschitz = lipschitz_bound(values, 2 * half_side / COARSEST_CELLS)
+    lipschitz = lipschitz_bound(values, 2 * half_side / cells)
     grid = SdfGrid(values, torch.zeros_like(values), half_side, lipschitz, nodes.shape[0])
     grid = replace(grid, errors=torch.full_like(values, grid.widest_error))
     for level in range(levels):
-        grid = refine_sdf_grid(sdf, grid, slack, whole=level < whole_levels)
+        grid = refine_sdf_grid(sdf, grid, margin, whole_ball=level < full_levels)
     return grid
 
 
 @torch.no_grad()
-def refine_sdf_grid(sdf: Sdf, grid: SdfGrid, slack: float, whole: bool = False) -> SdfGrid:
+def refine_sdf_grid(sdf: Sdf, grid: SdfGrid, margin: float, whole_ball: bool = False) -> SdfGrid:
     """Halves a grid's cells where a surface may be.
 
-    A cell is split when |f| at one of its nodes is at most L h sqrt(3) / 2 + slack: where all are above, no
-    point of the cell comes nearer to zero than the slack, whatever the surface looks like between nodes.
-    L is estimated by `lipschitz_bound` from the nodes of every level before it is split.
+    A cell is split if |f| at one of its nodes is at most L h sqrt(3) / 2 + margin. If all are above, no point
+    of the cell comes closer to zero than the margin, whatever the surface between the nodes. L is estimated
+    by `lipschitz_bound` from the nodes of every level before it is split.
 
     Args:
         sdf: f.
         grid: The grid of the same f.
-        slack: How far from zero f must stay in cells that are not split.
-        whole: Split all cells of the ball within the cube.
+        margin: Distance from zero that f keeps in cells which are not split.
+        whole_ball: Split all cells of the ball inscribed in the cube.
 
     Returns:
         The grid with half the spacing.
@@ -241,42 +248,42 @@ def refine_sdf_grid(sdf: Sdf, grid: SdfGrid, slack: float, whole: bool = False) 
     half_side, known = grid.half_side, grid.values
     cells = 2 * (known.shape[0] - 1)
     spacing = 2 * half_side / cells
-    split = cells_near_zero(known, grid.widest_error + slack)
+    split = cells_near_zero(known, grid.widest_error + margin)
     values = halve_cubic(known)
     corrected = nodes_of_cells(split)
-    if whole:
+    if whole_ball:
         corrected |= _in_ball(cells, half_side, values)
-    wanted = corrected.clone()
-    wanted[::2, ::2, ::2] = False
-    index = wanted.nonzero()  # (N, 3)
+    is_new = corrected.clone()
+    is_new[::2, ::2, ::2] = False
+    index = is_new.nonzero()  # (N, 3)
     new = sdf(index.to(values.dtype) * spacing - half_side)
     errors = torch.zeros_like(values)
-    by_lines = halve_linear(known)[wanted]  # what the bound is known to hold for
-    errors[wanted] = torch.maximum((new - values[wanted]).abs(), (new - by_lines).abs())
-    values[wanted] = new
+    linear = halve_linear(known)[is_new]  # the interpolation for which the bound is proved
+    errors[is_new] = torch.maximum((new - values[is_new]).abs(), (new - linear).abs())
+    values[is_new] = new
     lipschitz = max(grid.lipschitz, lipschitz_bound(values, spacing))
-    resolved = _largest_around(-values, RESOLVED_NODES) > 0
-    errors = torch.where(resolved, _largest_around(errors, 1), KINK_SAFETY * _largest_around(errors, 2))
-    errors = errors + min(LEAST_ERROR * half_side, LEAST_ERROR_OF_SPACING * spacing)
+    resolved = _largest_around(-values, GRID.resolved_nodes) > 0
+    errors = torch.where(resolved, _largest_around(errors, 1), GRID.kink_safety * _largest_around(errors, 2))
+    errors = errors + min(GRID.min_error * half_side, GRID.min_error_of_spacing * spacing)
     finer = SdfGrid(values, errors, half_side, lipschitz, grid.num_evaluations + index.shape[0])
     errors = torch.where(corrected, errors.clamp_max(finer.widest_error), finer.widest_error)
     return replace(finer, errors=errors)
 
 
 def _in_ball(cells: int, half_side: float, like: Tensor) -> Tensor:
-    """Returns the nodes (cells + 1, ...) of the cells that the ball within the cube meets."""
+    """Returns (cells + 1, ...) bool: the nodes of the cells that the ball inscribed in the cube meets."""
     axis = torch.linspace(-half_side, half_side, cells + 1, dtype=like.dtype, device=like.device)
     distance = (axis.view(-1, 1, 1) ** 2 + axis.view(-1, 1) ** 2 + axis**2).sqrt()
-    return distance <= half_side * (1 + 2 * math.sqrt(3) / cells)  # a cell's diagonal beyond
+    return distance <= half_side * (1 + 2 * math.sqrt(3) / cells)  # plus a cell's diagonal
 
 
 def _largest_around(values: Tensor, nodes: int) -> Tensor:
-    """Returns the largest of (n, n, n) values among the nodes up to a distance along each axis."""
+    """Returns the largest of (n, n, n) values up to a number of nodes away along each axis."""
     for _ in range(3):  # each turn moves the first axis to the end
         side = values.shape[0]
         padded = functional.pad(values.movedim(0, 2), (nodes, nodes), value=-torch.inf)
         values = padded[..., :side]
-        for shift in range(1, 2 * nodes + 1):  # a third of the time of max_pool3d, or less
+        for shift in range(1, 2 * nodes + 1):  # at most a third of the time of max_pool3d
             values = torch.maximum(values, padded[..., shift : shift + side])
     return values
 
@@ -284,13 +291,13 @@ def _largest_around(values: Tensor, nodes: int) -> Tensor:
 def lipschitz_bound(values: Tensor, spacing: float) -> float:
     """Estimates the Lipschitz constant of f near its surface.
 
-    It is the 99.9th percentile of the differences between neighboring nodes of which one is within two
-    spacings of zero, and at least 1. f is trained towards 1; single spots are steeper (up to 2.7 was seen),
-    but there f is far from zero for its distance, which errs on the safe side.
+    It is the 99.9th percentile of the slopes between neighboring nodes of which one is within two spacings of
+    zero, and at least 1. f is trained towards 1; single spots are steeper (up to 2.7 was measured), but there
+    f is far from zero for its distance, which is the safe side.
 
     Args:
         values: (n, n, n) f at nodes.
-        spacing: Distance of neighboring nodes.
+        spacing: Distance between neighboring nodes.
 
     Returns:
         The estimate.
@@ -307,28 +314,13 @@ def lipschitz_bound(values: Tensor, spacing: float) -> float:
     return max(1.0, float(steepest[round(0.999 * (steepest.numel() - 1))]))
 
 
-def cells_near_zero(values: Tensor, reach: float) -> Tensor:
-    """Returns the cells with a node where |f| is at most ``reach``.
-
-    Args:
-        values: (n, n, n) f at nodes.
-        reach: The bound.
-
-    Returns:
-        (n - 1, n - 1, n - 1) bool.
-    """
-    return -functional.max_pool3d(-values.abs()[None, None], kernel_size=2, stride=1)[0, 0] <= reach
+def cells_near_zero(values: Tensor, bound: float) -> Tensor:
+    """Returns (n - 1, n - 1, n - 1) bool: cells with |f| at most a bound at one of (n, n, n) nodes."""
+    return -functional.max_pool3d(-values.abs()[None, None], kernel_size=2, stride=1)[0, 0] <= bound
 
 
 def nodes_of_cells(cells: Tensor) -> Tensor:
-    """Returns the nodes, at half the cells' spacing, in and on marked cells.
-
-    Args:
-        cells: (m, m, m) bool.
-
-    Returns:
-        (2 m + 1, 2 m + 1, 2 m + 1) bool.
-    """
+    """Returns (2 m + 1, ...) bool: the nodes at half the spacing in and on marked (m, m, m) cells."""
     m = cells.shape[0]
     at_centers = torch.zeros((2 * m + 1,) * 3, device=cells.device)
     at_centers[1::2, 1::2, 1::2] = cells.to(at_centers.dtype)

@@ -26,6 +26,10 @@ class SphereCrossing:
     far: Tensor
     crosses: Tensor
 
+    def subset(self, index: Tensor | slice) -> SphereCrossing:
+        """Returns the crossings of the rays at an index, a mask or a slice of the first dimension."""
+        return SphereCrossing(self.near[index], self.far[index], self.crosses[index])
+
 
 def ray_sphere_intersection(centers: Tensor, directions: Tensor, radius: float) -> SphereCrossing:
     """Intersects rays with the sphere of a given radius around the origin.

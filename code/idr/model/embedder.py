@@ -1,4 +1,4 @@
-"""Positional encoding by sinusoids of octaves (paper, section 4; Mildenhall et al. 2020)."""
+"""Positional encoding (paper, section 4; Mildenhall et al. 2020)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def encoded_width(dimensions: int, octaves: int) -> int:
-    """Returns the width of the encoding of a vector; no octaves leave it as it is."""
+    """Returns the width of an encoded vector; 0 octaves leave the vector as it is."""
     return dimensions * (1 + 2 * octaves)
 
 
@@ -15,11 +15,11 @@ def positional_encoding(x: Tensor, octaves: int) -> Tensor:
     """Encodes vectors as [x, sin(2^0 x), cos(2^0 x), ..., sin(2^(L-1) x), cos(2^(L-1) x)].
 
     Args:
-        x: (N, D), in the unit-sphere frame or a unit direction.
+        x: (N, D), points in the unit-sphere frame or unit directions.
         octaves: L; 0 returns x.
 
     Returns:
-        (N, D (1 + 2 L)); laid out as x, rows or columns in one piece: columns are many times as quick.
+        (N, D (1 + 2 L)), in the memory layout of x: contiguous columns are many times faster than rows.
     """
     parts = [x]
     for k in range(octaves):

@@ -1,13 +1,13 @@
-"""IDRNetwork: from rays to points, colors and what the losses need (paper, Figure 2).
+"""IDRNetwork: from rays to points, colors and the inputs of the losses (paper, Figure 2).
 
-B images, P pixels an image, R = B P rays, N rays that are shaded, F features, E Eikonal points.
+B images, P pixels an image, R = B P rays, N shaded rays, F features, E points of the Eikonal term.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,11 +21,11 @@ from idr.model.implicit_network import ImplicitNetwork, ImplicitNetworkConfig
 from idr.model.layers import folded_weights
 from idr.model.rendering_network import RenderingNetwork, RenderingNetworkConfig
 from idr.model.sample_network import differentiable_intersection
-from idr.model.tracing import TracerConfig, TraceResult, make_tracer
-from idr.model.tracing.common import Rays, first_set
+from idr.model.tracing import TracerConfig, TraceRequest, TraceResult, make_tracer, read_tracer_config
+from idr.model.tracing.common import Rays, first_true_indices
 
-SHADED_AT_ONCE = 10_000
-"""Points of a picture that are shaded together: layers of colors keep no more in memory."""
+SHADING_CHUNK = 10_000
+"""Points that are shaded at once in evaluation; bounds the memory of the rendering network."""
 
 
 @dataclass(frozen=True)
@@ -33,24 +33,26 @@ class ModelConfig:
     """Keys of the block ``model``.
 
     Attributes:
-        feature_vector_size: F, numbers that the implicit network hands to the rendering network.
+        feature_vector_size: F, number of features that the implicit network passes to the rendering network.
         implicit_network: Its block.
         rendering_network: Its block.
         ray_tracer: Its block.
-        smallest_slope: See `differentiable_intersection`; 0 is published.
+        min_abs_cos: Lower bound of |n . v| in `differentiable_intersection`; 0 is published.
     """
 
     feature_vector_size: int
     implicit_network: Mapping[str, Any]
     rendering_network: Mapping[str, Any]
     ray_tracer: Mapping[str, Any]
-    smallest_slope: float = 0.0
+    min_abs_cos: float = 0.0
+
+    RENAMED_KEYS: ClassVar[dict[str, str]] = {"smallest_slope": "min_abs_cos"}
 
     def __post_init__(self) -> None:
         if self.feature_vector_size < 0:
             raise InputError(f"model.feature_vector_size = {self.feature_vector_size}: expected 0 or more")
-        if not 0 <= self.smallest_slope <= 1:
-            raise InputError(f"model.smallest_slope = {self.smallest_slope}: expected a cosine, 0 to 1")
+        if not 0 <= self.min_abs_cos <= 1:
+            raise InputError(f"model.min_abs_cos = {self.min_abs_cos}: expected a cosine, 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class StepDraws:
     """The random numbers of one training step.
 
     Attributes:
-        depths: (S,) U(0, 1), where the smallest-f search samples each chord.
+        depths: (S,) U(0, 1), the fractions of each chord at which the minimum of f is searched.
         eikonal_points: (floor(R / 2), 3) uniform in the cube around the bounding sphere.
     """
 
@@ -73,12 +75,9 @@ def draw_step(
 
     Args:
         num_rays: R.
-        config: Gives the number of samples and the cube's half side.
+        config: Gives the number of samples and half the side of the cube.
         like: A tensor that gives device and dtype.
-        generator: Source of the numbers, on the same device; None for torch's default one.
-
-    Returns:
-        The numbers.
+        generator: Source of the numbers, on the same device; None for torch's default.
     """
     radius = config.object_bounding_sphere
     depths = torch.rand(config.n_steps, generator=generator, dtype=like.dtype, device=like.device)
@@ -93,14 +92,14 @@ class IDRNetwork(nn.Module):
         conf: The block ``model``.
 
     Raises:
-        InputError: A key is missing, misspelt or does not fit.
+        InputError: A key is missing or misspelled, or a value does not fit.
     """
 
     def __init__(self, conf: Mapping[str, Any]) -> None:
         super().__init__()
         config = read_block(ModelConfig, conf, "model", unknown="warn")
         self.feature_vector_size = config.feature_vector_size
-        self.smallest_slope = config.smallest_slope
+        self.min_abs_cos = config.min_abs_cos
         self.implicit_network = ImplicitNetwork(
             config.feature_vector_size,
             read_block(ImplicitNetworkConfig, config.implicit_network, "model.implicit_network"),
@@ -109,11 +108,11 @@ class IDRNetwork(nn.Module):
             config.feature_vector_size,
             read_block(RenderingNetworkConfig, config.rendering_network, "model.rendering_network"),
         )
-        self.tracer_config = read_block(TracerConfig, config.ray_tracer, "model.ray_tracer")
+        self.tracer_config = read_tracer_config(config.ray_tracer)
         self.object_bounding_sphere = self.tracer_config.object_bounding_sphere
         self.ray_tracer = make_tracer(self.tracer_config)
         self.ray_tracer.attach(self.implicit_network)
-        self.register_load_state_dict_post_hook(_discard_grid)
+        self.register_load_state_dict_post_hook(_discard_tracer_state)
 
     def forward(self, model_input: Mapping[str, Any]) -> dict[str, Tensor | None]:
         """Traces and renders rays.
@@ -121,13 +120,13 @@ class IDRNetwork(nn.Module):
         Args:
             model_input: ``intrinsics`` (B, 4, 4); ``uv`` (B, P, 2) pixels (column, row); ``pose`` (B, 4, 4)
                 or (B, 7), camera-to-world in the unit-sphere frame; ``object_mask`` (B, P) bool. In training
-                also, if wanted, ``draws``, a `StepDraws` in place of own draws.
+                optionally ``draws``, a `StepDraws`, or ``generator``, from which the draws are made.
 
         Returns:
-            ``points`` (R, 3); ``rgb_values`` (R, 3) in [-1, 1], 1 where nothing is shaded; ``sdf_output``
-            (R, 1) at the points; ``network_object_mask`` (R,) the ray hits; ``object_mask`` (R,) as given;
-            ``grad_theta`` (E, 3) gradients of f at the cube's points, then at all R points, or None in
-            evaluation.
+            ``points`` (R, 3); ``rgb_values`` (R, 3) in [-1, 1], 1 for rays that are not shaded;
+            ``sdf_output`` (R, 1) at the points; ``network_object_mask`` (R,) whether the ray hits;
+            ``object_mask`` (R,) of the input; ``grad_theta`` (E, 3) gradients of f at the points of the cube,
+            then at all R points, or None in evaluation.
         """
         directions, centers = pixel_rays(model_input["uv"], model_input["pose"], model_input["intrinsics"])
         object_mask = model_input["object_mask"].reshape(-1)  # (R,)
@@ -142,22 +141,22 @@ class IDRNetwork(nn.Module):
 
         traced = self._trace(centers, directions, object_mask, draws)
         depth = traced.depth.unsqueeze(1)  # (R, 1)
-        points = center + depth * direction  # with gradient to the cameras, depth constant
+        points = center + depth * direction  # with gradients to the cameras; the depth is constant
         if draws is None:
-            shaded = _numbers(traced.hit, traced.num_shaded)  # (N,)
-            surface, grad_theta = points[shaded], None
+            shaded = _indices(traced.hit, traced.num_shaded)  # (N,)
+            grad_theta = None
+            colors, sdf_at_shaded = self._shade_in_chunks(
+                points[shaded], -direction[shaded]
+            )  # (N, 3), (N, 1)
+            sdf_output = self._sdf_in_evaluation(points, traced, shaded, sdf_at_shaded)
         else:
-            shaded = _numbers(traced.hit & object_mask, traced.num_shaded)  # (N,)
-            sdf_output, grad_theta = self._fields(points, draws.eikonal_points, traced.hit)
+            shaded = _indices(traced.hit & object_mask, traced.num_shaded)  # (N,)
+            sdf_output, grad_theta = self._sdf_in_training(points, draws.eikonal_points, traced.hit)
             normal = grad_theta[draws.eikonal_points.shape[0] :]  # (R, 3), at the traced points
             surface = differentiable_intersection(
                 center[shaded], direction[shaded], depth[shaded], sdf_output[shaded], normal[shaded],
-                smallest_slope=self.smallest_slope,
+                min_abs_cos=self.min_abs_cos,
             )  # fmt: skip
-        if draws is None:
-            colors, sdf_at_shaded = self._shade_in_parts(surface, -direction[shaded])  # (N, 3), (N, 1)
-            sdf_output = self._values(points, traced, shaded, sdf_at_shaded)
-        else:
             colors, _ = self.shade(surface, -direction[shaded])
         return {
             "points": points,
@@ -168,41 +167,43 @@ class IDRNetwork(nn.Module):
             "grad_theta": grad_theta,
         }
 
-    def _fields(self, points: Tensor, eikonal_points: Tensor, hit: Tensor) -> tuple[Tensor, Tensor]:
-        """Evaluates f and its gradient, for the mask and the Eikonal loss, in one pass; the tracer hears f.
+    def _sdf_in_training(self, points: Tensor, eikonal_points: Tensor, hit: Tensor) -> tuple[Tensor, Tensor]:
+        """Evaluates f and its gradient in one pass for the mask and the Eikonal loss; the tracer observes f.
 
-        The Eikonal loss takes its points as constants, the mask loss moves the cameras through them. So the
-        pass is made at constant points, and f gets its dependence on them from the gradient that the pass
-        returns: the same first derivatives as if f were evaluated at the points themselves, by differences
-        (``gradient = numerical``) up to their error.
+        In the Eikonal loss the points are constants; the mask loss moves the cameras through them. The pass
+        is made at constant points, and f gets its dependence on the points from the gradient of that pass.
+        The first derivatives are those of f evaluated at the points themselves; with ``gradient = numerical``
+        up to the error of the differences.
 
         Args:
             points: (R, 3) traced points, may carry a gradient to the cameras.
             eikonal_points: (E - R, 3) points of the cube.
-            hit: (R,) the rays' hit flags.
+            hit: (R,) hit flags of the rays.
 
         Returns:
             sdf_output: (R, 1) f at the traced points.
-            grad_theta: (E, 3) gradients at the cube's points, then at the traced points.
+            grad_theta: (E, 3) gradients at the points of the cube, then at the traced points.
         """
         fixed = points.detach()
         all_points = torch.cat((eikonal_points, fixed))  # (E, 3)
         values, grad_theta = self.implicit_network.sdf_and_gradient(all_points)
-        self.ray_tracer.report(all_points, values.detach().squeeze(1), hit)
+        self.ray_tracer.observe(all_points, values.detach().squeeze(1), hit)
         sdf_output = values[eikonal_points.shape[0] :]
         if points.requires_grad:
             normal = grad_theta[eikonal_points.shape[0] :].detach()
             sdf_output = sdf_output + (normal * (points - fixed)).sum(dim=1, keepdim=True)
         return sdf_output, grad_theta
 
-    def _values(self, points: Tensor, traced: TraceResult, shaded: Tensor, at_shaded: Tensor) -> Tensor:
-        """Returns f (R, 1) in evaluation: what is known from tracing and shading, else evaluated."""
+    def _sdf_in_evaluation(
+        self, points: Tensor, traced: TraceResult, shaded: Tensor, at_shaded: Tensor
+    ) -> Tensor:
+        """Returns f (R, 1), from tracing and shading if the tracer returns values, else evaluated."""
         if traced.value is None:
             return self.implicit_network(points)[:, :1]
         return traced.value.unsqueeze(1).index_put((shaded,), at_shaded)
 
     def shade(self, points: Tensor, view_dirs: Tensor) -> tuple[Tensor, Tensor]:
-        """Renders points on the surface; feature and normal are computed anew there, nothing detached.
+        """Renders points on the surface, with features and normals evaluated there; nothing is detached.
 
         Args:
             points: (N, 3), unit-sphere frame; N may be 0.
@@ -210,16 +211,16 @@ class IDRNetwork(nn.Module):
 
         Returns:
             colors: (N, 3) RGB in [-1, 1].
-            sdf: (N, 1) f at the points, which is known on the way.
+            sdf: (N, 1) f at the points.
         """
         output, normals = self.implicit_network.value_and_gradient(points)
         return self.rendering_network(points, normals, view_dirs, output[:, 1:]), output[:, :1]
 
-    def _shade_in_parts(self, points: Tensor, view_dirs: Tensor) -> tuple[Tensor, Tensor]:
-        """Does what `shade` does, with memory for a bounded number of points."""
-        if points.shape[0] <= SHADED_AT_ONCE:
+    def _shade_in_chunks(self, points: Tensor, view_dirs: Tensor) -> tuple[Tensor, Tensor]:
+        """Calls `shade` for a bounded number of points at once."""
+        if points.shape[0] <= SHADING_CHUNK:
             return self.shade(points, view_dirs)
-        pairs = zip(points.split(SHADED_AT_ONCE), view_dirs.split(SHADED_AT_ONCE), strict=True)
+        pairs = zip(points.split(SHADING_CHUNK), view_dirs.split(SHADING_CHUNK), strict=True)
         colors, sdf = zip(*(self.shade(*pair) for pair in pairs), strict=True)
         return torch.cat(colors), torch.cat(sdf)
 
@@ -227,34 +228,45 @@ class IDRNetwork(nn.Module):
     def _trace(
         self, centers: Tensor, directions: Tensor, object_mask: Tensor, draws: StepDraws | None
     ) -> TraceResult:
-        """Finds depth and hit flag of every ray; (B, 3), (B, P, 3) and (R,) in, (R,) out."""
+        """Traces the rays from centers (B, 3) along directions (B, P, 3); the result has fields (R,)."""
         crossing = ray_sphere_intersection(centers, directions, self.object_bounding_sphere)
         flat = SphereCrossing(*(x.reshape(-1) for x in (crossing.near, crossing.far, crossing.crosses)))
         rays = Rays(centers.repeat_interleave(directions.shape[1], dim=0), directions.reshape(-1, 3))
-        depths = None if draws is None else draws.depths
         with folded_weights(self.implicit_network):
             sdf = self._sdf(rays.origin)
-            return self.ray_tracer.trace(sdf, rays, flat, object_mask, depths, self._weights_version())
+            if draws is None:
+                request = TraceRequest.for_evaluation(sdf, rays, flat, self._weights_version())
+            else:
+                request = TraceRequest.for_training(sdf, rays, flat, object_mask, draws.depths)
+            return self.ray_tracer.trace(request)
 
     def _sdf(self, like: Tensor) -> Sdf:
-        """Returns f as the tracer evaluates it while weights stay, at points like these."""
-        if self.tracer_config.strategy == "published":  # to the last bit of the published numbers
+        """Returns f with the present weights, at points like these, as the tracer evaluates it."""
+        if self.tracer_config.strategy == "published":  # bit-equal to the published numbers
             return lambda x: self.implicit_network(x)[:, 0]
         return self.implicit_network.sdf_of_fixed_weights(like)
 
-    def carried_state(self) -> dict[str, Any] | None:
-        """Returns what the tracer carries from one training step to the next, tensors and plain values.
+    def tracer_state(self) -> dict[str, Any] | None:
+        """Returns the tracer's state between training steps, tensors and plain values; None if there is none.
 
-        It is no part of ``state_dict``: checkpoints keep it in a file of its own. None if there is nothing.
+        It is not part of ``state_dict``: checkpoints keep it in a file of its own.
         """
-        return self.ray_tracer.carried()
+        return self.ray_tracer.state()
 
-    def restore_carried_state(self, carried: Mapping[str, Any]) -> None:
-        """Goes on from what `carried_state` returned, after the weights were loaded."""
-        self.ray_tracer.restore(carried, next(self.parameters()))
+    def load_tracer_state(self, state: Mapping[str, Any], where: str) -> None:
+        """Restores what `tracer_state` returned, after the weights were loaded.
+
+        Args:
+            state: What `tracer_state` returned.
+            where: The checkpoint's name, for messages.
+
+        Raises:
+            InputError: A part is missing or has the wrong type, shape or range.
+        """
+        self.ray_tracer.load_state(state, next(self.parameters()), where)
 
     def _weights_version(self) -> tuple[Hashable, ...]:
-        """Returns what changes when f does: by an optimizer, a move to another device, a level opened."""
+        """Returns a value that changes whenever f does: with its weights, their device or the open levels."""
         parameters = self.implicit_network.parameters()
         return (
             self.implicit_network.encoding.open_levels,
@@ -262,11 +274,11 @@ class IDRNetwork(nn.Module):
         )
 
 
-def _numbers(flags: Tensor, count: int | None) -> Tensor:
-    """Returns the numbers of set flags; an accelerator does not stop for it where their count is known."""
-    return flags.nonzero().squeeze(1) if count is None else first_set(flags, count)
+def _indices(flags: Tensor, count: int | None) -> Tensor:
+    """Returns the indices of true flags; with a known count, without synchronizing with an accelerator."""
+    return flags.nonzero().squeeze(1) if count is None else first_true_indices(flags, count)
 
 
-def _discard_grid(network: nn.Module, incompatible_keys: Any) -> None:
-    """Makes the tracer forget the weights that were replaced."""
+def _discard_tracer_state(network: nn.Module, incompatible_keys: Any) -> None:
+    """Discards what the tracer knows of weights that were replaced."""
     cast(IDRNetwork, network).ray_tracer.discard()

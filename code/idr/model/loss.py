@@ -22,7 +22,7 @@ class LossConfig:
     Attributes:
         eikonal_weight: Weight of the Eikonal term.
         mask_weight: Weight of the mask term.
-        alpha: Sharpness of the mask term's sigmoid at the start.
+        alpha: Initial sharpness of the mask term's sigmoid.
     """
 
     eikonal_weight: float
@@ -37,7 +37,7 @@ class LossConfig:
 class IDRLoss(nn.Module):
     """RGB + eikonal_weight Eikonal + mask_weight mask loss.
 
-    The three weights are plain attributes, read at each call: the trainer raises `alpha` by schedule.
+    The three weights are plain attributes that are read at each call; the training schedule raises `alpha`.
 
     Args:
         eikonal_weight: Weight of the Eikonal term.
@@ -57,11 +57,11 @@ class IDRLoss(nn.Module):
     def rgb_loss(
         self, rgb_values: Tensor, rgb: Tensor, shaded: Tensor, weights: Tensor | None = None
     ) -> Tensor:
-        """Returns the L1 distance of colors over shaded rays, divided by all rays (section 3.4).
+        """Returns the L1 distance of colors, summed over shaded rays and divided by all (section 3.4).
 
         Args:
             rgb_values: (R, 3) rendered colors in [-1, 1].
-            rgb: (R, 3) the photographs' colors in [-1, 1].
+            rgb: (R, 3) colors of the photographs in [-1, 1].
             shaded: (R,) rays that hit the surface and lie in the mask.
             weights: (R,) factors of the rays, or None.
 
@@ -77,12 +77,14 @@ class IDRLoss(nn.Module):
     def mask_loss(
         self, sdf_output: Tensor, shaded: Tensor, object_mask: Tensor, weights: Tensor | None = None
     ) -> Tensor:
-        """Returns the cross-entropy of the soft mask over the other rays, divided by all (sections 3.3, 3.4).
+        """Returns the cross-entropy of the soft mask over rays that are not shaded (sections 3.3, 3.4).
+
+        It is summed and divided by alpha and by the number of all rays.
 
         Args:
             sdf_output: (R, 1) signed distance at the rays' points.
-            shaded: (R,) rays left to the RGB term.
-            object_mask: (R,) the photographs' mask.
+            shaded: (R,) rays of the RGB term.
+            object_mask: (R,) mask of the photographs.
             weights: (R,) factors of the rays, or None.
 
         Returns:
@@ -99,7 +101,7 @@ class IDRLoss(nn.Module):
         """Returns the mean squared deviation of the gradient's norm from one (section 3.4).
 
         Args:
-            grad_theta: (E, 3) gradients, or None or empty for a loss of zero.
+            grad_theta: (E, 3) gradients; the loss is zero without any.
             like: A tensor that gives device and dtype.
 
         Returns:
@@ -113,16 +115,16 @@ class IDRLoss(nn.Module):
         """Evaluates all terms.
 
         Args:
-            outputs: What `IDRNetwork.forward` returns.
-            ground_truth: ``rgb`` (B, P, 3) in [-1, 1]; may hold ``weights`` (B, P), factors of the rays in
-                color and mask loss.
+            outputs: The result of `IDRNetwork.forward`.
+            ground_truth: ``rgb`` (B, P, 3) in [-1, 1]; optionally ``weights`` (B, P), factors of the rays in
+                the RGB and the mask loss.
 
         Returns:
             Scalars ``loss``, ``rgb_loss``, ``eikonal_loss``, ``mask_loss``.
         """
         shaded = outputs["network_object_mask"] & outputs["object_mask"]
         rgb = ground_truth["rgb"].reshape(-1, 3)
-        # Handed on where there are any, so that a subclass whose terms know no weights goes on working.
+        # Passed on only if present, so that subclasses whose terms have no argument for weights still work.
         weights = (ground_truth["weights"].reshape(-1),) if "weights" in ground_truth else ()
         rgb_loss = self.rgb_loss(outputs["rgb_values"], rgb, shaded, *weights)
         mask_loss = self.mask_loss(outputs["sdf_output"], shaded, outputs["object_mask"], *weights)

@@ -15,13 +15,13 @@ def differentiable_intersection(
     depth: Tensor,
     sdf: Tensor,
     normal: Tensor,
-    smallest_slope: float = 0.0,
+    min_abs_cos: float = 0.0,
 ) -> Tensor:
     """Returns the intersection as a differentiable function of geometry and camera.
 
     x = c + t v with t = t0 - (f(c + t0 v; theta) - f0) / (n0 . v0) (Eq. 3). Its value is the traced point;
-    its first derivatives with respect to theta, c and v are those of the true intersection. Constants, marked
-    0: the traced depth, f's value, f's gradient and the direction in the quotient.
+    its first derivatives by theta, c and v are those of the true intersection. The index 0 marks constants:
+    the traced depth, f's value, f's gradient and the direction in the quotient.
 
     Differs: a ray exactly tangential to the surface, where the published formula divides by zero, gets the
     traced depth without a derivative along the ray.
@@ -30,17 +30,17 @@ def differentiable_intersection(
         center: (N, 3) camera centers, unit-sphere frame, may carry a gradient.
         direction: (N, 3) unit ray directions, may carry a gradient.
         depth: (N, 1) traced depths t0.
-        sdf: (N, 1) f at c + t0 v, with its graph to theta and, where cameras are trained, to c and v.
+        sdf: (N, 1) f at c + t0 v, with its graph to theta and, when cameras are trained, to c and v.
         normal: (N, 3) gradient of f at the traced points.
-        smallest_slope: Size that n0 . v0 has at least. Differs: the published formula has no such bound, and
-            a ray that grazes the surface has a derivative that is larger than all others together; with one,
-            depths of rays nearer to a tangent than it change less than the true ones.
+        min_abs_cos: Lower bound of |n0 . v0|. Differs: the published formula has no bound, so one grazing ray
+            can dominate the gradient. With a bound, the depths of rays closer to a tangent change less than
+            the true ones.
 
     Returns:
         (N, 3) points.
     """
     slope = (normal.detach() * direction.detach()).sum(dim=1, keepdim=True)  # n0 . v0
     slope = torch.where(slope == 0, torch.full_like(slope, torch.inf), slope)
-    slope = slope.sign() * slope.abs().clamp(min=smallest_slope)
+    slope = slope.sign() * slope.abs().clamp(min=min_abs_cos)
     depth_of_theta = depth.detach() - (sdf - sdf.detach()) / slope  # (N, 1)
     return center + depth_of_theta * direction

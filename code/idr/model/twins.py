@@ -9,24 +9,46 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
 from types import ModuleType
+
+from torch import Tensor
 
 PACKAGE = "idr.model.kernels"
 
 
 @functools.cache
 def find_kernel(name: str) -> ModuleType | None:
-    """Returns the module ``idr.model.kernels.<name>`` if it is there and can run here.
+    """Returns the module ``idr.model.kernels.<name>`` if it exists and can run here.
 
-    A kernel that needs a library says so with a function ``is_available() -> bool``.
+    A kernel that needs a library defines a function ``is_available() -> bool``.
 
     Args:
         name: The module's name.
 
     Returns:
-        The module; None without the kernels' folder, and where ``is_available`` is False.
+        The module; None without the kernels' folder, and where ``is_available`` returns False.
     """
     if importlib.util.find_spec(PACKAGE) is None:
         return None
     module = importlib.import_module(f"{PACKAGE}.{name}")
     return module if getattr(module, "is_available", lambda: True)() else None
+
+
+@dataclass(frozen=True)
+class FieldTwin:
+    """Faster functions of one `ImplicitNetwork` with its present weights, from `idr.model.kernels.fields`.
+
+    A function that is None has no twin: plain torch computes it. N points, R rays.
+
+    Attributes:
+        sdf: (N, 3) points -> (N,) signed distance.
+        output_and_gradient: (N, 3) points and the number of outputs, None for all -> (N, outputs) and (N, 3)
+            df/dx.
+        first_hits: Traces training rays -> depth (R,) and hit flag (R,), see `kernels.tracing_loops.trace`.
+    """
+
+    sdf: Callable[[Tensor], Tensor] | None = None
+    output_and_gradient: Callable[[Tensor, int | None], tuple[Tensor, Tensor]] | None = None
+    first_hits: Callable[..., tuple[Tensor, Tensor]] | None = None

@@ -26,7 +26,7 @@ from idr.geometry.alignment import Alignment, align_cameras
 from idr.geometry.frames import check_frame, frame_of
 from idr.meshing import SampleGrid, extract_mesh, largest_component, surface_frame, uniform_grid
 from idr.meshing.sampling import DEFAULT_CHUNK_POINTS, Field
-from idr.model.encodings import restore_open_levels
+from idr.model.encodings.levels import load_open_levels
 from idr.model.weights import load_weights
 from idr.rendering import DEFAULT_CHUNK_PIXELS, RenderedImage, render_image
 from idr.runs import checkpoint as parts
@@ -103,9 +103,8 @@ class Run:
         saved = checkpoints.load("ModelParameters", checkpoint)
         weights, own_conf = saved.get("model_state_dict"), folder / RUNCONF
         remedy = f"use --conf {own_conf}" if own_conf.is_file() else "use the conf of the training"
-        parts.check_weights(weights, model, self.name)
         load_weights(model, weights, self.name, remedy)
-        restore_open_levels(model, parts.read_open_levels(part("RecipeState"), self.name))
+        load_open_levels(model, part("RecipeState"), where=self.name)
         self.model = model.to(self.device).eval().requires_grad_(False)
         self.epoch = parts.read_epoch(saved, self.name)
 
@@ -257,7 +256,7 @@ class Run:
             return None
         alignment = align_cameras(self.trained_poses.double().numpy(), given_world_poses(self.scene))
         if alignment.scale == 0:
-            raise InputError("the given cameras all stand in one place: they give trained cameras no frame")
+            raise InputError("the given cameras coincide: trained cameras cannot be aligned with them")
         return alignment
 
     def read_scene(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from idr.errors import InputError
 from idr.training.cameras.intrinsics import CamerasConfig
@@ -20,29 +20,31 @@ class TrainConfig:
         dataset_class: Class path of the data set.
         model_class: Class path of the model.
         loss_class: Class path of the loss.
-        learning_rate: Adam's step size.
-        num_pixels: Rays an image and step.
+        learning_rate: Adam's learning rate.
+        num_pixels: Rays per image and step.
         plot_freq: Epochs between plots.
-        alpha_milestones: Epochs from which the mask loss's alpha has grown by `alpha_factor` once more.
+        alpha_milestones: Epochs at which the mask loss's alpha is multiplied by `alpha_factor`.
         alpha_factor: That factor.
-        sched_milestones: Epochs from which the learning rate has shrunk by `sched_factor` once more.
+        sched_milestones: Epochs at which the learning rate is multiplied by `sched_factor`.
         sched_factor: That factor.
-        learning_rate_cam: SparseAdam's step size for camera poses; needed to train cameras.
-        cam_warmup_epochs: Epochs at the start in which poses are held.
-        cam_sched_milestones: Epochs from which the poses' step size has changed by `cam_sched_factor` again.
+        learning_rate_cam: SparseAdam's learning rate for camera poses; required to train cameras.
+        cam_warmup_epochs: First epochs in which cameras are frozen.
+        cam_sched_milestones: Epochs at which the cameras' learning rate is multiplied by `cam_sched_factor`.
         cam_sched_factor: That factor.
         checkpoint_freq: Epochs between checkpoints.
-        keep_checkpoints: Numbered checkpoints to keep; absent for all.
-        pixel_sampling: ``per_image`` draws pixels anew for each image; ``per_epoch`` draws one set an epoch
-            for all images, as the published code does.
-        images_per_step: Images that share a step's `num_pixels` rays (of ``--batch_size`` B: B as many images
-            and rays). An epoch keeps its number of steps, and shows each image as many times.
-        longest_gradient: Norm, over all of the model's parameters, to which longer gradients are shortened,
-            those of cameras by the same factor; absent for never.
-        cameras: What of the cameras is trained beyond the published, a block of its own.
-        sampler: Which pixels are drawn more often, a block of its own.
-        schedule: What changes from step to step, a block of its own.
+        keep_checkpoints: Number of numbered checkpoints to keep; absent for all.
+        pixel_sampling: ``per_image`` draws pixels for each image; ``per_epoch`` draws one set of pixels an
+            epoch for all images, as the published code does.
+        images_per_step: Images that share the `num_pixels` rays of a step (with ``--batch_size`` B: B times
+            as many images and rays). An epoch keeps its number of steps and uses each image that many times.
+        max_grad_norm: Norm of the gradient of all model parameters above which it is clipped; gradients of
+            cameras are scaled by the same factor. Absent: never.
+        cameras: The block on trained cameras.
+        sampler: The block on importance sampling of pixels.
+        schedule: The block on settings that change from step to step.
     """
+
+    RENAMED_KEYS: ClassVar[dict[str, str]] = {"longest_gradient": "max_grad_norm"}
 
     expname: str
     dataset_class: str
@@ -63,7 +65,7 @@ class TrainConfig:
     keep_checkpoints: int | None = None
     pixel_sampling: Literal["per_image", "per_epoch"] = "per_image"
     images_per_step: int = 1
-    longest_gradient: float | None = None
+    max_grad_norm: float | None = None
     cameras: CamerasConfig = field(default_factory=CamerasConfig)
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
@@ -73,12 +75,12 @@ class TrainConfig:
             if getattr(self, name) < 1:
                 raise InputError(f"train.{name} = {getattr(self, name)}: expected 1 or more")
         if self.learning_rate <= 0:
-            raise InputError(f"train.learning_rate = {self.learning_rate}: expected a step size above 0")
-        if self.longest_gradient is not None and self.longest_gradient <= 0:
-            raise InputError(f"train.longest_gradient = {self.longest_gradient}: expected a norm above 0")
+            raise InputError(f"train.learning_rate = {self.learning_rate}: expected a learning rate above 0")
+        if self.max_grad_norm is not None and self.max_grad_norm <= 0:
+            raise InputError(f"train.max_grad_norm = {self.max_grad_norm}: expected a norm above 0")
         if self.learning_rate_cam is not None and self.learning_rate_cam <= 0:
             raise InputError(
-                f"train.learning_rate_cam = {self.learning_rate_cam}: expected a step size above 0"
+                f"train.learning_rate_cam = {self.learning_rate_cam}: expected a learning rate above 0"
             )
         if self.keep_checkpoints is not None and self.keep_checkpoints < 1:
             raise InputError(
@@ -88,11 +90,11 @@ class TrainConfig:
 
     @property
     def reductions(self) -> tuple[int, ...]:
-        """Factors by which images are reduced at times, none for never."""
+        """Factors by which images are reduced in early steps."""
         return () if self.schedule.pyramid is None else self.schedule.pyramid.factors
 
     def _check_pixels(self) -> None:
-        """Checks that what chooses pixels fits together."""
+        """Checks that the keys that choose pixels are consistent."""
         if self.num_pixels % self.images_per_step:
             raise InputError(
                 f"train.images_per_step = {self.images_per_step}: expected a divisor of train.num_pixels, "

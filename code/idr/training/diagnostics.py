@@ -1,8 +1,7 @@
-"""What an ailing training looks like from its numbers, by name.
+"""Diagnostics: failures of a training that its metrics show.
 
-Every finding is said in the first epoch of its ailment, in the second, the fourth, the eighth and so on:
-often enough to be seen, too seldom to hide all else. All is read from the rows of ``metrics.csv``, so that a
-run that goes on knows what it said.
+A failure is reported in its first epoch, then in its second, fourth, eighth and so on. Everything is derived
+from the rows of ``metrics.csv``, so a continued run keeps the count.
 
 N points.
 """
@@ -19,23 +18,24 @@ from torch import nn
 from idr.failures import FILLED_SPHERE, MASK_LOSS_STUCK, NO_SURFACE, Finding
 
 INSIDE_AT_SPHERE = "inside_at_sphere"
-"""Column of ``metrics.csv``: share of points on the bounding sphere that the network takes for inside the
-object; only in epochs in which it is more than `FILLED`."""
+"""Column of ``metrics.csv``: share of the bounding sphere that is inside the object; empty unless it exceeds
+`FILLED`."""
 NUM_POINTS = 256
 FILLED = 0.5
-"""Share of those points from which on the surface is said to fill the sphere; a sound one leaves it alone."""
+"""Share of the sphere inside the object above which the surface fills it; in a good run the share is 0."""
 WINDOW = 10
-"""Epochs that are averaged, and compared with as many before them."""
+"""Epochs that are averaged and compared with as many before them."""
 STUCK_LOSS = 3e-3
-"""The mask loss is about the share of rays that the silhouette gets wrong times how far off it is for them,
-in unit-sphere units; sound runs fall below this early."""
+"""Mask loss that good runs fall below early: about the share of rays whose silhouette is wrong times their
+distance from it, in unit-sphere units."""
 HARDLY_FELL = 0.97
+"""Ratio of the mean mask losses of two windows above which the loss is not falling."""
 
 Row = Mapping[str, Any]
 
 
 def share_inside_at_sphere(model: nn.Module) -> float:
-    """Returns the share of points on the bounding sphere where the network is negative: inside the object.
+    """Returns the share of points on the bounding sphere where f is negative, inside the object.
 
     Args:
         model: The seam of `IDRNetwork`; 0 for one without an implicit network.
@@ -53,38 +53,35 @@ def share_inside_at_sphere(model: nn.Module) -> float:
         return float((sdf(points.to(like))[:, 0] < 0).double().mean())
 
 
-def symptoms(rows: Sequence[Row]) -> tuple[Finding, ...]:
-    """Names what ails a training, where it is time to say so.
+def diagnose(rows: Sequence[Row]) -> tuple[Finding, ...]:
+    """Returns the failures that the last row shows and that are due to be reported.
 
     Args:
-        rows: Rows of ``metrics.csv``, oldest first, one an epoch; numbers or their texts.
-
-    Returns:
-        Findings about the last row.
+        rows: Rows of ``metrics.csv``, oldest first, one for each epoch; numbers or their texts.
     """
     found = []
-    for name, shows, words in _KNOWN:
-        lasting = _lasting(rows, shows)
-        if lasting and lasting & (lasting - 1) == 0:  # a power of two
-            since = "" if lasting == 1 else f", for {lasting} epochs in a row"
+    for name, is_shown, words in _FAILURES:
+        count = _epochs_in_a_row(rows, is_shown)
+        if count and count & (count - 1) == 0:  # a power of two
+            since = "" if count == 1 else f", for {count} epochs in a row"
             found.append(Finding(name, f"in epoch {rows[-1]['epoch']}{since}, {words}"))
     return tuple(found)
 
 
-def _lasting(rows: Sequence[Row], shows: Callable[[Sequence[Row]], bool]) -> int:
-    """In how many epochs up to the last one something showed without a break."""
+def _epochs_in_a_row(rows: Sequence[Row], is_shown: Callable[[Sequence[Row]], bool]) -> int:
+    """Counts the last epochs in a row that show a failure."""
     count = 0
-    while count < len(rows) and shows(rows[: len(rows) - count]):
+    while count < len(rows) and is_shown(rows[: len(rows) - count]):
         count += 1
     return count
 
 
-def _number(row: Row, column: str, otherwise: float) -> float:
+def _number(row: Row, column: str, default: float) -> float:
     value = row.get(column)
-    return otherwise if value is None or value == "" else float(value)
+    return default if value is None or value == "" else float(value)
 
 
-def _meets_nothing(rows: Sequence[Row]) -> bool:
+def _hits_nothing(rows: Sequence[Row]) -> bool:
     return math.isnan(_number(rows[-1], "psnr", 0.0))
 
 
@@ -100,10 +97,10 @@ def _mask_loss_is_stuck(rows: Sequence[Row]) -> bool:
     return now > STUCK_LOSS and now > HARDLY_FELL * before
 
 
-_KNOWN = (
+_FAILURES = (
     (
         NO_SURFACE,
-        _meets_nothing,
+        _hits_nothing,
         "no ray within a mask met the surface; normal at first, see what to do if it lasts",
     ),
     (

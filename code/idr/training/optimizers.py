@@ -1,20 +1,32 @@
-"""Adam over the model's parts; states of optimizers and schedules, to and from checkpoints."""
+"""Adam over the model, the optimizers of cameras, and their states in checkpoints."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from idr.checkpoints.schema import (
+    Kind,
+    check,
+    flag,
+    is_dense,
+    is_number,
+    misfit,
+    optional,
+    real,
+    table,
+    tensor,
+    text,
+    whole,
+)
 from idr.errors import InputError
 from idr.training.cameras.poses import LearnablePoses
 from idr.training.cameras.row_adam import RowAdam
-
-if TYPE_CHECKING:
-    from idr.training.config import TrainConfig
+from idr.training.config import TrainConfig
 
 log = logging.getLogger(__name__)
 
@@ -24,120 +36,187 @@ PREFIXES = {
     "implicit_network": "implicit_network.",
     "rendering_network": "rendering_network.",
 }
-"""Beginnings of the names of each part's parameters; the first that fits counts."""
+"""Prefixes of the parameter names of each group; the first match counts."""
 OTHERS = "others"
 CLIP_EPS = 1e-6  # torch's, in clip_grad_norm_
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Adam:
-    """Makes Adam over a model, in one group as published, or in one for each part that the conf treats apart.
+    """Makes Adam over a model, in one group as published, or in the groups of the conf.
 
     Args:
         model: Its parameters.
-        config: Gives the step size, and ``schedule.parts``.
+        config: Learning rate and ``schedule.param_groups``.
 
     Returns:
-        The optimizer. Groups of parts have a ``name``; their parameters follow one another as in the model,
-        so that a saved state means the same parameters with and without groups. With parts it runs fused on
-        a CPU: one pass over the tables of encodings, which are most of the parameters.
+        The optimizer. Its groups have a ``name``. Parameters keep the model's order, so that a saved state
+        means the same parameters with and without groups. With groups Adam runs fused on a CPU, in one pass
+        over the tables of encodings, which are most of the parameters.
     """
-    parts = config.schedule.parts.given()
-    if not parts:
-        return torch.optim.Adam(model.parameters(), lr=config.learning_rate)
-    groups: list[dict[str, Any]] = []
-    for name, parameter in model.named_parameters():
-        part = next((p for p in parts if name.startswith(PREFIXES[p])), OTHERS)
-        if not groups or groups[-1]["name"] != part:
-            groups.append({"params": [], "name": part, **settings_of(part, config)})
-        groups[-1]["params"].append(parameter)
-    on_host = all(parameter.device.type == "cpu" for parameter in model.parameters())
-    return torch.optim.Adam(groups, lr=config.learning_rate, fused=on_host or None)
+    names = config.schedule.param_groups.named()
+    if names:
+        groups: list[dict[str, Any]] = []
+        for name, parameter in model.named_parameters():
+            key = next((g for g in names if name.startswith(PREFIXES[g])), OTHERS)
+            if not groups or groups[-1]["name"] != key:
+                groups.append({"params": [], "name": key, **_group_settings(key, config)})
+            groups[-1]["params"].append(parameter)
+        on_host = all(parameter.device.type == "cpu" for parameter in model.parameters())
+        optimizer = torch.optim.Adam(groups, lr=config.learning_rate, fused=on_host or None)
+    else:
+        optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
+    for group in optimizer.param_groups:
+        group["initial_lr"] = group["lr"]  # the published scheduler continues from it
+    return optimizer
 
 
 def make_camera_optimizer(cameras: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """Makes the optimizer of poses or of intrinsics; its step size is set step by step.
-
-    Args:
-        cameras: Tables with sparse gradients.
-        config: Gives ``cameras``.
-    """
-    by_matrix = isinstance(cameras, LearnablePoses) and config.cameras.moments == "matrix"
-    kind = RowAdam if by_matrix else torch.optim.SparseAdam
+    """Makes the optimizer of poses or of intrinsics, embeddings with sparse gradients."""
+    full = isinstance(cameras, LearnablePoses) and config.cameras.preconditioner == "full"
+    kind = RowAdam if full else torch.optim.SparseAdam
     rate = config.learning_rate_cam or 0.0
     return kind(list(cameras.parameters()), lr=rate, betas=config.cameras.betas)
 
 
-def settings_of(part: str | None, config: TrainConfig) -> dict[str, Any]:
-    """Returns what the conf says of a group: its step size at the start and, of a part, Adam's constants."""
-    block = config.schedule.parts.given().get(part or OTHERS)
+def initial_rates(config: TrainConfig) -> dict[str, float]:
+    """Returns Adam's learning rate at the start by parameter group; a model without groups has `OTHERS`."""
+    return {name: _group_settings(name, config)["lr"] for name in (OTHERS, *PREFIXES)}
+
+
+def set_learning_rates(optimizer: torch.optim.Optimizer, rates: Mapping[str, float]) -> None:
+    """Sets the learning rate of each parameter group by its name, the only place that does."""
+    for group in optimizer.param_groups:
+        group["lr"] = rates[group.get("name", OTHERS)]
+
+
+def _group_settings(name: str, config: TrainConfig) -> dict[str, Any]:
+    """Returns a group's initial learning rate and, if the conf names the group, Adam's constants."""
+    block = config.schedule.param_groups.named().get(name)
     if block is None:
         return {"lr": config.learning_rate}
     return {"lr": config.learning_rate * block.factor, "betas": block.betas, "eps": block.eps}
 
 
-def shorten_gradients(model: nn.Module, cameras: Sequence[nn.Module], longest: float) -> None:
-    """Shortens the gradient of a step that is an outlier; nothing is read by the host.
+def clip_gradients(model: nn.Module, cameras: Sequence[nn.Module], max_norm: float) -> None:
+    """Clips the gradient of a step that is an outlier, without a read by the host.
 
-    Where a ray grazes the surface, the derivative of its intersection (paper, Eq. 3) divides by almost
-    nothing. Adam would follow one such gradient for tens of steps, and then hardly move for a thousand, as
-    it remembers its square.
+    Where a ray grazes the surface, the derivative of its intersection (paper, Eq. 3) divides by almost zero.
+    Adam would follow such a gradient for tens of steps and, as it remembers its square, hardly move for the
+    next thousand.
 
     Args:
-        model: Its gradients' common norm counts.
-        cameras: Their gradients, sparse ones too, are scaled by the same factor.
-        longest: The norm.
+        model: The norm is that of all its gradients.
+        cameras: Their gradients, also sparse ones, are scaled by the same factor.
+        max_norm: The norm to which longer gradients are clipped.
     """
-    norm = nn.utils.clip_grad_norm_(model.parameters(), longest)
-    factor = (longest / (norm + CLIP_EPS)).clamp(max=1.0)  # as torch scales the model's
-    for table in cameras:
-        for parameter in table.parameters():
+    norm = nn.utils.clip_grad_norm_(model.parameters(), max_norm)
+    factor = (max_norm / (norm + CLIP_EPS)).clamp(max=1.0)  # as torch scales the model's
+    for module in cameras:
+        for parameter in module.parameters():
             if parameter.grad is not None:
                 parameter.grad.mul_(factor)
 
 
-def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any], where: str) -> None:
-    """Loads the state of an optimizer over the model, also of one whose parameters were grouped otherwise.
-
-    Args:
-        optimizer: Its groups stay as they are.
-        state: What was saved; parameters are told by their place.
-        where: The checkpoint's name, for messages.
-
-    Raises:
-        InputError: It is that of other parameters.
-    """
-    own, saved = optimizer.state_dict()["param_groups"], state.get("param_groups", [])
-    if _form(own) != _form(saved):
-        keys = [key for group in saved for key in group["params"]]
-        if len(keys) == sum(len(group["params"]) for group in own):
-            log.warning("%s: Adam's parts are now those of the conf's train.schedule.parts", where)
-            state = {
-                "state": {keys.index(key): slot for key, slot in state["state"].items()},
-                "param_groups": own,
-            }
-    load_into(optimizer, state, where)
-
-
-def _form(groups: list[dict[str, Any]]) -> list[tuple[str | None, int]]:
-    """Names and sizes of groups of parameters."""
-    return [(group.get("name"), len(group["params"])) for group in groups]
-
-
-def load_into(target: Any, state: Mapping[str, Any], where: str) -> None:
-    """Loads an optimizer's or a schedule's state."""
-    try:
-        target.load_state_dict(dict(state))
-    except (ValueError, KeyError, RuntimeError) as error:
-        raise InputError(
-            f"{where}: the saved state of {type(target).__name__} does not fit ({error}); "
-            "use the conf that the checkpoint was trained with"
-        ) from error
-
-
-def with_plain_steps(state: dict[str, Any]) -> dict[str, Any]:
-    """Returns an optimizer's state with step counts as integers, as the published code's torch keeps them."""
+def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Returns an optimizer's state with step counts as integers, as the published code's torch has them."""
+    state = optimizer.state_dict()
     slots = {
         key: {name: int(value) if name == "step" else value for name, value in slot.items()}
         for key, slot in state["state"].items()
     }
     return {**state, "state": slots}
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, saved: Any, where: str, name: str) -> None:
+    """Loads the moments of an optimizer, also of one with other parameter groups.
+
+    Constants such as betas are the conf's. The learning rates are the saved ones until a schedule sets them.
+
+    Args:
+        optimizer: Its groups stay as they are.
+        saved: What `optimizer_state` returned, or the published code's.
+        where: The checkpoint's name, for messages.
+        name: Part and key that hold it, for messages.
+
+    Raises:
+        InputError: It is not the state of such an optimizer, or that of other parameters.
+    """
+    own = optimizer.state_dict()["param_groups"]
+    check(saved, {"state": table({}), "param_groups": _GROUPS}, where, name)
+    for number, group in enumerate(saved["param_groups"]):
+        check(group, _group_schema(own[0]), where, f"{name}.param_groups.{number}")
+    keys = [key for group in saved["param_groups"] for key in group["params"]]
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    if len(keys) != len(parameters) or len(set(keys)) != len(keys):
+        raise InputError(
+            f"{where}, {name}.param_groups: got {len(keys)} parameters; expected {len(parameters)}; use the "
+            "conf that the checkpoint was trained with"
+        )
+    slots = {}
+    for key, slot in saved["state"].items():
+        if key not in keys:
+            raise misfit(where, f"{name}.state", key, "parameters of param_groups as keys")
+        number = keys.index(key)
+        check(slot, _slot_schema(optimizer, parameters[number]), where, f"{name}.state.{key}")
+        slots[number] = slot
+    if _form(own) == _form(saved["param_groups"]):
+        rates = [group["lr"] for group in saved["param_groups"]]
+        own = [{**group, "lr": rate} for group, rate in zip(own, rates, strict=True)]
+    else:
+        log.warning("%s: Adam's parameter groups are now those of train.schedule.param_groups", where)
+    optimizer.load_state_dict({"state": slots, "param_groups": own})
+
+
+def _form(groups: list[dict[str, Any]]) -> list[tuple[str, int]]:
+    """Names and sizes of parameter groups; names of earlier versions count as the present ones."""
+    return [(str(group.get("name")).replace("colour", "color"), len(group["params"])) for group in groups]
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, (tuple, list)) and len(value) == 2 and all(map(real(0, 1).fits, value))
+
+
+def _is_steps(value: Any) -> bool:
+    if is_dense(value) and value.dim() == 0:
+        value = value.item()
+    return is_number(value) and whole().fits(value)
+
+
+_GROUPS = Kind("a list of parameter groups", lambda value: isinstance(value, list) and bool(value))
+_PARAMS = Kind(
+    "a list of whole numbers", lambda value: isinstance(value, list) and all(map(whole().fits, value))
+)
+
+
+def _group_schema(own: Mapping[str, Any]) -> dict[str, Kind]:
+    """Returns the schema of a saved parameter group from an own one."""
+    schema = {"params": _PARAMS, "lr": real(0)}
+    for key, value in own.items():
+        if key in schema:
+            continue
+        if isinstance(value, tuple):
+            schema[key] = optional(Kind("two numbers from 0 to 1", _is_pair))
+        elif isinstance(value, bool) or value is None:
+            schema[key] = optional(flag())
+        elif isinstance(value, str):
+            schema[key] = optional(text())
+        elif is_number(value):
+            schema[key] = optional(real(0))
+    return schema
+
+
+def _slot_schema(optimizer: torch.optim.Optimizer, parameter: Tensor) -> dict[str, Kind]:
+    """Returns the schema of what an optimizer keeps for a parameter."""
+    shape = tuple(parameter.shape)
+    if isinstance(optimizer, RowAdam):
+        rows, columns = shape
+        return {
+            "counts": tensor(rows, least=0),
+            "mean": tensor(*shape),
+            "moments": tensor(rows, columns, columns),
+        }
+    return {
+        "step": Kind("a whole number, 0 or more", _is_steps),
+        "exp_avg": tensor(*shape),
+        "exp_avg_sq": tensor(*shape, least=0),
+    }

@@ -1,4 +1,4 @@
-"""What training tells: a progress line, a CSV file, TensorBoard if wanted."""
+"""Reports of training: a progress line, ``metrics.csv``, TensorBoard."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ from idr.files import output_errors, write_text_atomic
 
 log = logging.getLogger(__name__)
 
-LINE_SECONDS = 10.0  # between two progress lines
+LINE_SECONDS = 10.0  # between progress lines
+RENAMED = {"camera_centre": "camera_center", "open_colour_levels": "open_color_levels"}
+"""Columns of ``metrics.csv`` in earlier versions, and their present names."""
 LOSS_NAMES = ("loss", "rgb_loss", "eikonal_loss", "mask_loss")
 
 
@@ -33,14 +35,14 @@ def minutes_and_seconds(seconds: float) -> str:
 
 
 def squared_error(outputs: Mapping[str, Any], rgb: Tensor) -> Tensor:
-    """Sums the squared color error, in [0, 1] units, over rays that hit inside the mask.
+    """Returns the sum of the squared color error, in [0, 1] units, over rays that hit inside the mask.
 
     Args:
         outputs: What the model returned for R rays.
         rgb: The photographs' colors in [-1, 1], (B, P, 3).
 
     Returns:
-        (2,): the sum, and the number of values in it. Nothing is read by the host.
+        (2,): the sum and its number of terms. The host reads nothing.
     """
     shaded = (outputs["network_object_mask"] & outputs["object_mask"]).unsqueeze(1)
     error = (outputs["rgb_values"].detach() - rgb.reshape(-1, 3)) / 2
@@ -51,11 +53,11 @@ def squared_error(outputs: Mapping[str, Any], rgb: Tensor) -> Tensor:
 
 @dataclass
 class Averages:
-    """Sums of one stretch of steps, kept on the device until they are read.
+    """Sums over some steps, kept on the device until they are read.
 
     Attributes:
-        losses: Sum by loss.
-        error: (2,) sums of `squared_error`, or None before the first step.
+        losses: Sum of each loss.
+        error: (2,) sum of `squared_error`, or None before the first step.
         steps: Number of steps.
     """
 
@@ -71,16 +73,16 @@ class Averages:
         self.steps += 1
 
     def to_plain(self) -> dict[str, Any]:
-        """Returns tensors and plain values, for a checkpoint."""
+        """Returns the sums as tensors and plain values for a checkpoint."""
         return {"steps": self.steps, "losses": dict(self.losses), "error": self.error}
 
     @classmethod
     def from_plain(cls, content: Mapping[str, Any]) -> Averages:
-        """Returns what `to_plain` was made from."""
+        """Returns the averages of which `to_plain` returned the content."""
         return cls(dict(content["losses"]), content["error"], int(content["steps"]))
 
     def read(self) -> dict[str, float]:
-        """Returns the mean losses and the PSNR of what was shaded; here the host waits for the device."""
+        """Returns the mean losses and the PSNR of shaded rays; the host waits for the device."""
         if not self.steps or self.error is None:
             return {}
         values = {name: float(total) / self.steps for name, total in self.losses.items()}
@@ -90,12 +92,12 @@ class Averages:
 
 
 class ProgressLine:
-    """Logs how training goes, at most every few seconds.
+    """Logs the progress of training, at most every `LINE_SECONDS`.
 
     Args:
-        num_epochs: Where training ends.
-        steps_per_epoch: Steps of a whole pass.
-        seconds_left: Time after which training ends, if it is not done before; None for no such limit.
+        num_epochs: Epochs of the run.
+        steps_per_epoch: Steps of an epoch.
+        seconds_left: Returns the time until training must end; None for no such limit.
     """
 
     def __init__(
@@ -109,14 +111,14 @@ class ProgressLine:
         self._rays = 0
 
     def step(self, epoch: int, step: int, losses: Mapping[str, Tensor], error: Tensor, rays: int) -> None:
-        """Takes in one step and logs a line when it is time to.
+        """Adds one step, and logs a line if one is due.
 
         Args:
-            epoch: Passes done.
-            step: Steps of this pass done.
+            epoch: Epochs done.
+            step: Steps done in the present epoch.
             losses: The step's losses.
             error: The step's `squared_error`.
-            rays: The step's rays.
+            rays: The step's number of rays.
         """
         self.averages.add(losses, error)
         self._rays += rays
@@ -139,7 +141,7 @@ class ProgressLine:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Leaves out the time that something else than training takes."""
+        """Excludes the time spent in the context, which is not training."""
         started = time.monotonic()
         try:
             yield
@@ -148,10 +150,11 @@ class ProgressLine:
 
 
 class MetricsFile:
-    """``metrics.csv`` of a run: one row an epoch.
+    """``metrics.csv`` of a run, with one row for each epoch.
 
     Args:
-        path: The file; rows of epochs that will be trained again are dropped.
+        path: The file. Rows of epochs that will be trained again are dropped, and columns of earlier versions
+            get their present names.
         first_epoch: The first epoch that will be written.
     """
 
@@ -160,19 +163,16 @@ class MetricsFile:
         self.rows: list[dict[str, str]] = []
         if path.is_file():
             with path.open(newline="") as stream:
-                self.rows = [row for row in csv.DictReader(stream) if _is_before(row, first_epoch)]
+                rows = [row for row in csv.DictReader(stream) if _is_before(row, first_epoch)]
+            self.rows = [{RENAMED.get(name, name): value for name, value in row.items()} for row in rows]
 
     @property
     def minutes_so_far(self) -> float:
-        """Training time of the rows that are there."""
+        """Training time up to the last row."""
         return float(self.rows[-1].get("minutes") or 0.0) if self.rows else 0.0
 
     def add(self, values: Mapping[str, float | int]) -> None:
-        """Adds one epoch's row; the file is whole at every instant.
-
-        Args:
-            values: Numbers by column; the first is ``epoch``.
-        """
+        """Adds one epoch's row and writes the file atomically; the first column is ``epoch``."""
         self.rows.append(
             {key: f"{value:.6g}" if isinstance(value, float) else str(value) for key, value in values.items()}
         )
@@ -185,13 +185,13 @@ class MetricsFile:
 
 
 def _is_before(row: Mapping[str, Any], epoch: int) -> bool:
-    """Whether a row is whole and of an earlier epoch."""
+    """Whether a row is complete and of an earlier epoch."""
     number = row.get("epoch") or ""
     return number.isdigit() and int(number) < epoch and None not in row.values()
 
 
 class TensorBoardLog:
-    """Scalars and images for TensorBoard, behind an extra.
+    """Writes scalars and images for TensorBoard, an optional dependency.
 
     Raises:
         InputError: TensorBoard is not installed.
@@ -207,12 +207,7 @@ class TensorBoardLog:
         self._make_writer = SummaryWriter
 
     def open(self, folder: Path, first_epoch: int) -> None:
-        """Opens a file of events.
-
-        Args:
-            folder: Where it goes.
-            first_epoch: The first epoch that will be written; older events of it and later ones are hidden.
-        """
+        """Opens an event file in a folder; older events of `first_epoch` and later epochs are hidden."""
         self.folder = folder
         with output_errors(folder):
             self.writer = self._make_writer(str(folder), purge_step=first_epoch)
@@ -226,7 +221,7 @@ class TensorBoardLog:
             self.writer.flush()
 
     def images(self, folder: Path, epoch: int) -> None:
-        """Writes the epoch's pictures that lie in the folder of plots."""
+        """Writes the epoch's images in the folder of plots."""
         import imageio.v3 as iio
 
         with output_errors(self.folder):

@@ -1,20 +1,27 @@
-"""When training ends before its last epoch: a time that is spent, a quality that is reached."""
+"""What ends training before its last epoch: a time limit, a target quality, or a signal."""
 
 from __future__ import annotations
 
+import logging
 import math
+import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+log = logging.getLogger(__name__)
 
 
 class StopRule:
-    """Says when training has had enough; both limits are optional.
+    """Ends training by wall time or by PSNR; both limits are optional.
 
-    The clock is this process's own: a run that goes on counts anew.
+    The time is that of this process: a continued run starts at zero again.
 
     Args:
-        max_minutes: Time from `began` on, in minutes.
-        target_psnr: PSNR in dB that an epoch's training rays must pass.
-        began: When the clock started, by `time.monotonic()`; None for now.
+        max_minutes: Time limit in minutes, counted from `began`.
+        target_psnr: PSNR in dB that the training rays of an epoch must exceed.
+        began: Start of the time by `time.monotonic()`; None for now.
     """
 
     def __init__(
@@ -27,22 +34,54 @@ class StopRule:
         self._reached: float | None = None
 
     def seconds_left(self) -> float:
-        """Time until the clock ends training; infinite without `max_minutes`."""
+        """Returns the time left, infinite without `max_minutes`."""
         return self._ends - time.monotonic()
 
-    def take_epoch(self, psnr: float) -> None:
-        """Takes in the PSNR of a whole epoch; NaN, where nothing was hit, reaches nothing."""
+    def record_epoch(self, psnr: float) -> None:
+        """Compares the PSNR of an epoch with the target; NaN, when no ray hit, does not reach it."""
         if self.target_psnr is not None and psnr > self.target_psnr:
             self._reached = psnr
 
     @property
     def is_met(self) -> bool:
-        """Whether training is to stop after the step just done."""
+        """Whether training has to stop after the present step."""
         return self._reached is not None or self.seconds_left() <= 0
 
     @property
     def reason(self) -> str:
-        """Why training stopped, where it was this rule that stopped it."""
+        """Why this rule stopped training."""
         if self._reached is not None:
             return f"the last epoch's PSNR, {self._reached:.2f} dB, passed --target_psnr {self.target_psnr:g}"
         return f"--max_minutes {self.max_minutes:g} are over"
+
+
+class StopSignals:
+    """Turns the first Ctrl-C or termination into a request to stop; a second one stops at once.
+
+    Attributes:
+        received: Whether a signal came.
+    """
+
+    received = False
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Handles signals in the context."""
+        self.received = False
+        previous = {}
+        try:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                previous[number] = signal.signal(number, self._receive)
+        except ValueError:  # only the main thread can handle signals
+            pass
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self.received:
+            raise KeyboardInterrupt
+        self.received = True
+        log.warning("stopping after this step; once more to stop without saving")

@@ -99,7 +99,7 @@ class Panel:
             self.side = gui.add_slider(
                 "Pixels", MIN_SIDE, MAX_SIDE, SIDE_STEP, start.side, hint="Along the longer side"
             )
-            self.go = gui.add_button("Stand where this camera does")
+            self.go = gui.add_button("Move to this camera")
             self.scores = gui.add_markdown("")
             empty = np.full((3, 4, 3), 255, dtype=np.uint8)
             self.photo = gui.add_image(empty, label="photograph", format="png", visible=False)
@@ -110,7 +110,7 @@ class Panel:
                 "Show", (PHOTOS, RENDERINGS, ERRORS, NONE), hint="Images on the cameras in space"
             )
             self.table = gui.add_markdown("", visible=False)
-        with gui.add_folder("From where you stand"):
+        with gui.add_folder("Your view"):
             self.novel = gui.add_checkbox(
                 "Rendered by the network", False, hint="In place of the mesh; again whenever you move"
             )

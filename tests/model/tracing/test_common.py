@@ -1,14 +1,25 @@
-"""What all tracers share: evaluating f at some rays, and the settings."""
+"""What all tracers share: evaluating f for some of the rays, requests, and settings."""
 
 from __future__ import annotations
+
+import logging
 
 import pytest
 import torch
 
 from idr.errors import InputError
-from idr.model.tracing import AcceleratedTracer, PublishedTracer, TracerConfig, make_tracer
+from idr.geometry.spheres import SphereCrossing
+from idr.model.tracing import (
+    AcceleratedTracer,
+    PublishedTracer,
+    Rays,
+    TracerConfig,
+    TraceRequest,
+    make_tracer,
+    read_tracer_config,
+)
 from idr.model.tracing import common as tracing_common
-from idr.model.tracing.common import evaluate_in_chunks, evaluate_where
+from idr.model.tracing.common import evaluate_in_chunks, evaluate_where, first_true_indices
 
 DOUBLE = torch.float64
 
@@ -17,23 +28,25 @@ def ball(x: torch.Tensor) -> torch.Tensor:
     return x.norm(dim=1) - 0.5
 
 
-# --- evaluating f at some rays ------------------------------------------------------------------------------
+# --- evaluating f for some of the rays ----------------------------------------------------------------------
 
 
-class Elsewhere(torch.Tensor):
-    """A tensor that claims to lie on an accelerator, to see the path taken there."""
+class OnAccelerator(torch.Tensor):
+    """A tensor that claims to be on an accelerator, to run the code for one."""
 
     device = property(lambda self: torch.device("meta"))
 
 
 @pytest.mark.parametrize("active", [[True, False, True], [False, False, False], [True, True, True]])
-def test_evaluating_some_rays_on_either_path(active: list[bool]) -> None:
+def test_cpu_and_accelerator_evaluate_active_rays(active: list[bool]) -> None:
     points = torch.randn(3, 3, dtype=DOUBLE, generator=torch.Generator().manual_seed(0))
-    chosen = torch.tensor(active)
-    here = evaluate_where(ball, points, chosen)
-    there = evaluate_where(lambda x: ball(x.as_subclass(torch.Tensor)), points.as_subclass(Elsewhere), chosen)
+    flags = torch.tensor(active)
+    on_cpu = evaluate_where(ball, points, flags)
+    elsewhere = evaluate_where(
+        lambda x: ball(x.as_subclass(torch.Tensor)), points.as_subclass(OnAccelerator), flags
+    )
     expected = [ball(points[k : k + 1]).item() if active[k] else 0.0 for k in range(3)]
-    assert here.tolist() == there.as_subclass(torch.Tensor).tolist() == expected
+    assert on_cpu.tolist() == elsewhere.as_subclass(torch.Tensor).tolist() == expected
 
 
 def test_chunks_bound_one_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,6 +60,28 @@ def test_chunks_bound_one_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
     points = torch.randn(10, 3, dtype=DOUBLE)
     assert torch.equal(evaluate_in_chunks(counted, points), ball(points))
     assert sizes == [4, 4, 2]
+
+
+@pytest.mark.parametrize(("count", "expected"), [(0, []), (2, [1, 4]), (3, [1, 4, 5]), (5, [1, 4, 5, 6, 6])])
+def test_first_true_indices_are_padded(count: int, expected: list[int]) -> None:
+    flags = torch.tensor([False, True, False, False, True, True])
+    assert first_true_indices(flags, count).tolist() == expected
+
+
+# --- requests -----------------------------------------------------------------------------------------------
+
+
+def test_requests_name_their_mode_and_have_subsets() -> None:
+    rays = Rays(torch.arange(12.0).reshape(4, 3), torch.eye(4)[:, :3])
+    crossing = SphereCrossing(torch.arange(4.0), torch.arange(4.0) + 1, torch.tensor([1, 1, 0, 1]) > 0)
+    mask = torch.tensor([True, False, False, True])
+    trained = TraceRequest.for_training(ball, rays, crossing, mask, torch.tensor([0.25, 0.75]))
+    rendered = TraceRequest.for_evaluation(ball, rays, crossing, version="weights")
+    assert trained.training and not rendered.training and rendered.version == "weights"
+    part = trained.subset(torch.tensor([3, 1]))
+    assert part.training and torch.equal(part.search_fractions, trained.search_fractions)
+    assert torch.equal(part.rays.origin, rays.origin[[3, 1]])
+    assert part.crossing.far.tolist() == [4, 2] and part.object_mask.tolist() == [True, False]
 
 
 # --- configuration ------------------------------------------------------------------------------------------
@@ -63,11 +98,27 @@ def test_chunks_bound_one_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"n_steps": 1}, "n_steps = 1: expected at least 2 samples a ray"),
         ({"line_step_iters": -1}, "line_step_iters = -1: expected 0 or more"),
         ({"n_secant_steps": -1}, "n_secant_steps = -1: expected 0 or more"),
+        (
+            {"precision": "bf16"},
+            "precision = bf16: the key was removed, since no measurement showed a benefit",
+        ),
+        ({"precision": "tf32"}, "precision = tf32: .* remove the key"),
     ],
 )
 def test_settings_out_of_range_are_refused(keys: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        TracerConfig(**({"object_bounding_sphere": 1.0} | keys))
+        read_tracer_config({"object_bounding_sphere": 1.0} | keys)
+
+
+def test_the_removed_precision_is_ignored_with_a_warning_if_it_is_float32(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with caplog.at_level(logging.WARNING, logger="idr"):
+        config = read_tracer_config({"object_bounding_sphere": 1.0, "precision": "float32"})
+        assert config == TracerConfig(1.0)
+        read_tracer_config({"object_bounding_sphere": 1.0})
+    (message,) = (record.message for record in caplog.records)
+    assert "model.ray_tracer.precision was removed" in message and message.endswith("remove the key")
 
 
 def test_published_defaults() -> None:

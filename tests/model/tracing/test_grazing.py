@@ -1,4 +1,4 @@
-"""Rays that graze the surface: their hits have the slope of f's zero, by which the intersection divides."""
+"""Grazing rays must end with the slope of f at its zero: the differentiable intersection divides by it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from tests.model.exact_shapes import crossing_of
-from tests.model.tracing.compiled.test_tracer import bumpy_ball
+from tests.model.exact_shapes import crossing_of, trace_request
+from tests.model.tracing.test_compiled import bumpy_ball
 from torch import Tensor
 from torch.nn import functional
 
@@ -18,11 +18,11 @@ from idr.model.tracing.accelerated.false_position import refine
 
 NUM_RAYS, SAMPLES = 3000, 801
 BEFORE, AROUND = 2.0, 0.04
-"""Where a ray starts before its point of contact, and how far f is known around that."""
+"""Distance from a ray's start to its point of contact, and half the length on which f is sampled there."""
 
 
 def smooth_ball() -> ImplicitNetwork:
-    """A ball without the grid's features, whose cells are no kinks then."""
+    """A ball without hash-grid features, whose cells would be kinks."""
     network = bumpy_ball("torch")
     with torch.no_grad():
         network.encoding.get_parameter("table").zero_()
@@ -30,22 +30,22 @@ def smooth_ball() -> ImplicitNetwork:
 
 
 def bisect(
-    goes_on: Callable[[Tensor], Tensor], low: Tensor, high: Tensor, rounds: int
+    holds: Callable[[Tensor], Tensor], low: Tensor, high: Tensor, rounds: int
 ) -> tuple[Tensor, Tensor]:
-    """Halves intervals (R,) towards where what goes on at their low ends stops."""
+    """Bisects intervals (R,) for the end of a condition that holds at their low ends."""
     for _ in range(rounds):
         middle = (low + high) / 2
-        on = goes_on(middle)
-        low, high = torch.where(on, middle, low), torch.where(on, high, middle)
+        yes = holds(middle)
+        low, high = torch.where(yes, middle, low), torch.where(yes, high, middle)
     return low, high
 
 
 def grazing_rays(network: torch.nn.Module) -> Rays:
-    """Rays whose lowest f lies up to 3e-4 below zero, most of them by less than the tracers' threshold."""
+    """Rays whose minimum of f is down to -3e-4, for most of them within the tracers' threshold of zero."""
     generator = torch.Generator().manual_seed(1)
     towards = functional.normalize(torch.randn(NUM_RAYS, 3, generator=generator), dim=1)
     low, high = torch.full((NUM_RAYS,), 0.2), torch.full((NUM_RAYS,), 0.9)
-    with torch.no_grad():  # along rays from the middle
+    with torch.no_grad():  # along rays from the center
         low, _ = bisect(lambda middle: network.sdf(towards * middle[:, None]) < 0, low, high, rounds=30)
     points = towards * low[:, None]
     normal = functional.normalize(network.sdf_and_gradient(points)[1].detach(), dim=1)
@@ -55,8 +55,8 @@ def grazing_rays(network: torch.nn.Module) -> Rays:
 
 
 def slopes_at_zero(network: torch.nn.Module, rays: Rays) -> tuple[Tensor, Tensor]:
-    """Samples f in float64: its slope (R,) where it first falls to zero near the contact, and whether
-    it falls and rises once there, deep enough for float32 to tell."""
+    """Samples f in float64 around the contact; returns its slope (R,) at the first zero, and whether it
+    crosses zero exactly twice, deep enough for float32."""
     t = torch.linspace(BEFORE - AROUND, BEFORE + AROUND, SAMPLES, dtype=torch.float64)
     exact = copy.deepcopy(network).double()
     origin, direction = rays.origin.double(), rays.direction.double()
@@ -76,25 +76,24 @@ def test_grazing_rays_end_with_the_slope_of_the_zero(strategy: str) -> None:
     tracer = make_tracer(TracerConfig(1.0, strategy=strategy))
     draws = torch.rand(100, generator=torch.Generator().manual_seed(2))
     inside = torch.ones(NUM_RAYS, dtype=torch.bool)
-    found = tracer.trace(network.sdf, rays, crossing_of(rays, 1.0), inside, draws)
-    expected, plain = slopes_at_zero(network, rays)
-    there = found.hit & plain & ((found.depth - BEFORE).abs() < AROUND)
+    found = tracer.trace(trace_request(network.sdf, rays, crossing_of(rays, 1.0), inside, draws))
+    expected, regular = slopes_at_zero(network, rays)
+    there = found.hit & regular & ((found.depth - BEFORE).abs() < AROUND)
     normal = network.sdf_and_gradient(rays.at(found.depth))[1].detach()
     share = ((normal * rays.direction).sum(dim=1) / expected).abs()[there]
-    assert there.sum() > 0.9 * plain.sum() > 1000
+    assert there.sum() > 0.9 * regular.sum() > 1000
     assert (there & (expected.abs() < 0.01)).sum() > 500  # a few in a million rays of a training
     assert (share < 0.5).float().mean() < 1e-3
 
 
 def test_a_refinement_does_not_end_where_f_is_level() -> None:
-    """f falls through zero, is all but level within the threshold below it, and falls on.
+    """f falls through zero, is almost level just below it, within the threshold, and falls further.
 
-    From a secant of ordinary slope one ray in a hundred ended on the level stretch; the published tracer
-    ends none there.
+    The published tracer ends no ray on the level stretch; a test of |f| and one secant alone ends 1 % there.
     """
     count = 20_000
     x, y, z, w = torch.rand(4, count, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    level, below = 0.002 + 0.01 * x, 2e-6 + 4.8e-5 * y  # slopes, and f, where f is most level
+    level, below = 0.002 + 0.01 * x, 2e-6 + 4.8e-5 * y  # slope and -f where f is most level
 
     def sdf(points: Tensor) -> Tensor:
         ray, t = points[:, 0].long(), points[:, 2]

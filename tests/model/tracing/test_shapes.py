@@ -1,4 +1,4 @@
-"""The published tracer at shapes whose intersection is known in closed form, and at its edges."""
+"""The published tracer on shapes with closed-form intersections, and in edge cases."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import math
 import numpy as np
 import pytest
 import torch
+from tests.model.exact_shapes import trace_request
 
 from idr.geometry.spheres import SphereCrossing, ray_sphere_intersection
-from idr.model.tracing import PublishedTracer, TracerConfig, TraceResult
-from idr.model.tracing.published import Rays
+from idr.model.tracing import PublishedTracer, Rays, TracerConfig, TraceRequest, TraceResult
 
 DOUBLE = torch.float64
 CONFIG = TracerConfig(1.0, line_step_iters=3)
-# A traced end stops where f <= 5e-5, which is 5e-5 / cos away along a ray that meets the surface under that
-# angle; a sampled one is refined by eight steps of false position, to less than that.
+# A traced end stops at f <= 5e-5, at most 5e-5 / cos along the ray before the surface, for an angle to the
+# normal of that cosine; eight steps of false position refine a sampled one further.
 MIN_COSINE = 0.25
-TOLERANCE = 5e-5 / MIN_COSINE * 1.5  # 1.5: the surface bends away while the end approaches
+TOLERANCE = 5e-5 / MIN_COSINE * 1.5  # 1.5: the surface bends away from the ray
 
 
 def sphere(x: torch.Tensor, center=(0.0, 0.0, 0.0), radius: float = 0.5) -> torch.Tensor:
@@ -88,8 +88,15 @@ def crossing_of(
 
 
 def evaluate(sdf, rays: Rays, crossing: SphereCrossing, config: TracerConfig = CONFIG) -> TraceResult:
-    everywhere = torch.ones(rays.origin.shape[0], dtype=torch.bool)
-    return PublishedTracer(config).trace(sdf, rays, crossing, everywhere)
+    return PublishedTracer(config).trace(TraceRequest.for_evaluation(sdf, rays, crossing))
+
+
+def train(sdf, rays: Rays, crossing: SphereCrossing, mask: bool, *fractions: float) -> TraceResult:
+    """Traces one ray in training, with the fractions of the minimum search."""
+    request = TraceRequest.for_training(
+        sdf, rays, crossing, torch.tensor([mask]), torch.tensor(fractions, dtype=DOUBLE)
+    )
+    return PublishedTracer(CONFIG).trace(request)
 
 
 def ray(origin, direction) -> tuple[Rays, SphereCrossing]:
@@ -117,11 +124,11 @@ def test_depth_equals_the_exact_intersection(name: str, distance: float) -> None
     for k, (c, v) in enumerate(zip(rays.origin.numpy(), rays.direction.numpy(), strict=True)):
         exact = exact_depth(c, v)
         if exact is None:
-            # A miss by more than the threshold is a miss; closer than that, the surface counts as reached.
+            # Closer than the threshold, the surface counts as reached.
             closest = sdf(
                 rays.origin[k] + torch.linspace(0, 4, 2000, dtype=DOUBLE)[:, None] * rays.direction[k]
             ).min()
-            assert not result.hit[k] or closest < 2e-3  # the samples here are 2e-3 apart
+            assert not result.hit[k] or closest < 2e-3  # these samples are 2e-3 apart
             continue
         point = (rays.origin[k] + exact * rays.direction[k]).unsqueeze(0).requires_grad_(True)
         (normal,) = torch.autograd.grad(sdf(point).sum(), point)
@@ -129,7 +136,7 @@ def test_depth_equals_the_exact_intersection(name: str, distance: float) -> None
             assert result.hit[k], (k, exact)
             assert abs(result.depth[k].item() - exact) < TOLERANCE, k
             compared += 1
-    assert compared > 30  # the shapes fill a part of the sphere
+    assert compared > 30  # the shapes fill part of the sphere
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -138,7 +145,7 @@ def test_hits_lie_on_the_surface(name: str) -> None:
     rays, crossing = rays_towards(250, seed=2)
     result = evaluate(sdf, rays, crossing)
     values = sdf(rays.at(result.depth))[result.hit]
-    # Either traced, f <= 5e-5, or refined; false position on a graze may end a little further in.
+    # Traced to f <= 5e-5, or refined; on grazing rays false position may end slightly deeper.
     assert values.abs().max() < 1e-3 and values.abs().median() < 5e-5
     assert (result.depth >= crossing.near)[result.hit].all() and (result.depth <= crossing.far)[
         result.hit
@@ -157,7 +164,7 @@ def test_camera_inside_the_bounding_sphere() -> None:
     assert result.hit and abs(result.depth.item() - 0.3) < TOLERANCE
 
 
-def test_camera_inside_the_object_hits_where_it_stands() -> None:
+def test_camera_inside_the_object_hits_at_depth_zero() -> None:
     rays, crossing = ray((0.0, 0.0, 0.1), (0.0, 0.0, 1.0))
     result = evaluate(sphere, rays, crossing)
     assert result.hit and result.depth.item() == 0
@@ -166,25 +173,21 @@ def test_camera_inside_the_object_hits_where_it_stands() -> None:
 @pytest.mark.parametrize("in_mask", [True, False])
 def test_sphere_missed(in_mask: bool) -> None:
     rays, crossing = ray((2.0, 0.0, -3.0), (0.0, 0.0, 1.0))
-    mask = torch.tensor([in_mask])
-    result = PublishedTracer(CONFIG).trace(sphere, rays, crossing, mask)
+    result = evaluate(sphere, rays, crossing)
     assert not result.hit and result.depth.item() == 0
-    trained = PublishedTracer(CONFIG).trace(sphere, rays, crossing, mask, torch.tensor([0.5], dtype=DOUBLE))
+    trained = train(sphere, rays, crossing, in_mask, 0.5)
     assert not trained.hit and trained.depth.item() == 3  # closest to the origin
     rays, crossing = ray((2.0, 0.0, 3.0), (0.0, 0.0, 1.0))
-    behind = PublishedTracer(CONFIG).trace(sphere, rays, crossing, mask, torch.tensor([0.5], dtype=DOUBLE))
+    behind = train(sphere, rays, crossing, in_mask, 0.5)
     assert behind.depth.item() == -3  # may be negative
 
 
 def test_sphere_behind_the_camera() -> None:
     rays, crossing = ray((0.0, 0.0, 3.0), (0.0, 0.0, 1.0))
     assert crossing.crosses
-    mask = torch.tensor([False])
-    result = PublishedTracer(CONFIG).trace(sphere, rays, crossing, mask)
-    assert not result.hit and result.depth.item() == 2.5  # where the near end stopped: after one step of f
-    trained = PublishedTracer(CONFIG).trace(
-        sphere, rays, crossing, mask, torch.tensor([0.2, 0.9], dtype=DOUBLE)
-    )
+    result = evaluate(sphere, rays, crossing)
+    assert not result.hit and result.depth.item() == 2.5  # the near end after one step of f
+    trained = train(sphere, rays, crossing, False, 0.2, 0.9)
     assert not trained.hit and trained.depth.item() == 0  # a chord of length 0
 
 
@@ -194,23 +197,20 @@ def test_sphere_behind_the_camera() -> None:
 def test_sampler_alone_with_and_without_refinement() -> None:
     rays, crossing = ray((0.0, 0.0, -3.0), (0.0, 0.0, 1.0))
 
-    def wall(
-        x: torch.Tensor,
-    ) -> torch.Tensor:  # too flat to be traced, curved so that one chord is not enough
+    def wall(x: torch.Tensor) -> torch.Tensor:
+        """Too flat for sphere tracing, and curved: one chord is not enough."""
         return 1e-3 * torch.expm1(-(x[:, 2] - 0.1234))
 
     near, far = crossing.near, crossing.far
     refined = PublishedTracer(CONFIG)._sample(wall, rays, near, far, torch.tensor([True]))
     assert refined.hit and abs(refined.depth.item() - 3.1234) < 1e-9
-    crude = PublishedTracer(TracerConfig(1.0, n_secant_steps=0))._sample(
+    unrefined = PublishedTracer(TracerConfig(1.0, n_secant_steps=0))._sample(
         wall, rays, near, far, torch.tensor([True])
     )
     # One chord across a cell of h = 2 / 99 errs by at most h^2 / 8 times f'' / f' = 1 there.
-    assert 1e-9 < abs(crude.depth.item() - 3.1234) < (2 / 99) ** 2 / 8 * 1.05
-    smallest = PublishedTracer(CONFIG)._sample(wall, rays, near, far, torch.tensor([False]))
-    assert (
-        smallest.hit and smallest.depth.item() == far.item()
-    )  # the sample of smallest f: the last, ends included
+    assert 1e-9 < abs(unrefined.depth.item() - 3.1234) < (2 / 99) ** 2 / 8 * 1.05
+    outside = PublishedTracer(CONFIG)._sample(wall, rays, near, far, torch.tensor([False]))
+    assert outside.hit and outside.depth.item() == far.item()  # the smallest sample: the last one
 
 
 def test_two_samples_are_the_ends() -> None:
@@ -232,18 +232,18 @@ def test_a_sample_of_exactly_zero_is_no_sign_change() -> None:
     rays, crossing = ray((0.0, 0.0, -3.0), (0.0, 0.0, 1.0))
     tracer = PublishedTracer(TracerConfig(1.0, n_steps=3))  # samples at z = -1, 0, 1
     touched = tracer._sample(lambda x: x[:, 2].abs(), rays, crossing.near, crossing.far, torch.tensor([True]))
-    assert not touched.hit and touched.depth.item() == 3  # but it is the smallest
+    assert not touched.hit and touched.depth.item() == 3  # but the smallest
 
 
 def test_first_sample_inside_is_returned_unrefined() -> None:
     rays, crossing = ray((0.0, 0.0, -3.0), (0.0, 0.0, 1.0))
     num_samples = CONFIG.n_steps
 
-    def changes_its_mind(x: torch.Tensor) -> torch.Tensor:
-        """Just above the threshold while traced, negative in the sampler: rounding at its worst."""
+    def inconsistent(x: torch.Tensor) -> torch.Tensor:
+        """Just above the threshold in sphere tracing, negative when sampled: worst-case rounding."""
         return torch.full_like(x[:, 0], -1e-6 if x.shape[0] == num_samples else 1e-4)
 
-    result = evaluate(changes_its_mind, rays, crossing)
+    result = evaluate(inconsistent, rays, crossing)
     stopped = 2 + CONFIG.sphere_tracing_iters * 1e-4
     assert result.hit and result.depth.item() == pytest.approx(stopped, abs=1e-12)
     assert math.isfinite(result.depth.item())
@@ -257,7 +257,7 @@ def test_without_correction_an_overshot_end_stays_inside() -> None:
 
     left = evaluate(steep, rays, crossing, TracerConfig(1.0, line_step_iters=0))
     assert left.hit and left.depth.item() == pytest.approx(2.75, abs=1e-12)
-    # One correction takes half of the step back: 2.375, outside, and goes on from there.
+    # One correction halves the step, to 2.375, which is outside; tracing continues there.
     corrected = evaluate(steep, rays, crossing, TracerConfig(1.0, line_step_iters=3))
     assert corrected.hit and abs(corrected.depth.item() - 2.5) < 1e-4
 
@@ -265,15 +265,15 @@ def test_without_correction_an_overshot_end_stays_inside() -> None:
 @pytest.mark.parametrize(
     ("corrections", "depth"), [(0, 9.5), (1, 5.75), (2, 3.875), (3, 2.9375), (4, 2.9375)]
 )
-def test_corrections_take_back_a_half_a_quarter_and_an_eighth(corrections: int, depth: float) -> None:
+def test_corrections_undo_a_half_a_quarter_and_an_eighth(corrections: int, depth: float) -> None:
     rays, crossing = ray((0.0, 0.0, -3.0), (0.0, 0.0, 1.0))
 
     def wall(x: torch.Tensor) -> torch.Tensor:
-        return 5 * (0.5 - x[:, 2])  # from depth 2, the first step of 7.5 should have been one of 1.5
+        return 5 * (0.5 - x[:, 2])  # at depth 2, f is 7.5 where the distance is 1.5
 
     config = TracerConfig(1.0, line_step_iters=corrections, sphere_tracing_iters=1)
     ends = PublishedTracer(config)._trace_from_both_ends(wall, rays, crossing)
-    assert ends.near.item() == depth and ends.far.item() == 4  # all of them exact in binary
+    assert ends.near.item() == depth and ends.far.item() == 4  # exact in binary
     assert ends.near_unfinished.item() == (corrections > 2)
 
 
@@ -287,7 +287,7 @@ def test_everything_inside_and_everything_outside() -> None:
 
 
 @pytest.mark.parametrize("value", [0.0, CONFIG.sdf_threshold, -1.0])
-def test_at_most_the_threshold_is_reached_at_the_very_start(value: float) -> None:
+def test_f_up_to_the_threshold_at_the_start_is_a_hit(value: float) -> None:
     rays, crossing = ray((0.0, 0.0, -3.0), (0.0, 0.0, 1.0))
     result = evaluate(lambda x: torch.full_like(x[:, 0], value), rays, crossing)
     assert result.hit and result.depth.item() == 2
@@ -295,17 +295,16 @@ def test_at_most_the_threshold_is_reached_at_the_very_start(value: float) -> Non
 
 def test_ends_that_meet_exactly_stop_without_a_hit() -> None:
     rays, crossing = ray((0.0, 0.0, -3.0), (0.0, 0.0, 1.0))
-    result = evaluate(
-        lambda x: torch.full_like(x[:, 0], 0.25), rays, crossing
-    )  # from 2 and 4, four steps each
+    result = evaluate(lambda x: torch.full_like(x[:, 0], 0.25), rays, crossing)  # four steps from 2 and 4
     assert not result.hit and result.depth.item() == 3
 
 
 @pytest.mark.parametrize("training", [False, True])
 def test_no_rays(training: bool) -> None:
     rays, crossing = crossing_of(torch.zeros(0, 3), torch.zeros(0, 3))
-    draws = torch.rand(5) if training else None
-    result = PublishedTracer(CONFIG).trace(sphere, rays, crossing, torch.zeros(0, dtype=torch.bool), draws)
+    mask = torch.zeros(0, dtype=torch.bool)
+    request = trace_request(sphere, rays, crossing, mask, torch.rand(5) if training else None)
+    result = PublishedTracer(CONFIG).trace(request)
     assert result.depth.shape == result.hit.shape == (0,) and result.hit.dtype == torch.bool
 
 

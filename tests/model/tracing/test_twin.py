@@ -1,6 +1,6 @@
-"""The published tracer against its slow twin, ray by ray: decisions, depths, number of evaluations.
+"""The published tracer against a slow reference, ray by ray: decisions, depths, number of evaluations.
 
-float64: both sides take the same decisions unless f comes within 1e-15 of a bound, which fixed seeds do not.
+In float64 both decide alike unless f comes within 1e-15 of a bound, which does not happen with these seeds.
 """
 
 from __future__ import annotations
@@ -10,22 +10,22 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from tests.model.exact_shapes import trace_request
 from tests.model.networks import implicit_network, roughen
 from tests.model.slow_tracer import SlowTracer
 
 from idr.geometry.spheres import SphereCrossing, ray_sphere_intersection
 from idr.model.implicit_network import ImplicitNetwork
-from idr.model.tracing import PublishedTracer, TracerConfig
-from idr.model.tracing.published import Rays
+from idr.model.tracing import PublishedTracer, Rays, TracerConfig
 
 DOUBLE = torch.float64
-# Depths differ by rounding, which each of up to 18 dependent steps amplifies a little.
+# Rounding, amplified by up to 18 dependent steps.
 DEPTH_TOLERANCE = 1e-9
-SCENES = ((0, 1.0), (1, 2.6), (3, 6.0), (2, 0.6))  # seed and stretch: steps right, too long, too short
+SCENES = ((0, 1.0), (1, 2.6), (3, 6.0), (2, 0.6))  # seed and scale of f: steps right, too long, too short
 
 
-def wavy_network(seed: int, stretch: float) -> ImplicitNetwork:
-    """A network whose zero set is a lumpy blob; its values are stretched, so that steps overshoot."""
+def lumpy_network(seed: int, stretch: float) -> ImplicitNetwork:
+    """A network whose zero set is a lumpy blob; its values are scaled, so that steps overshoot."""
     network = implicit_network(seed, features=0, dims=(20, 20), multires=1, bias=0.5)
     roughen(network, 0.25, seed)
     with torch.no_grad():
@@ -35,7 +35,7 @@ def wavy_network(seed: int, stretch: float) -> ImplicitNetwork:
 
 
 def numpy_f(network: ImplicitNetwork):
-    """The same network at one point, in numpy, as a plain function."""
+    """The same network in numpy, as a function of one point."""
     layers = [
         (layer.weight.detach().numpy(), layer.bias.detach().numpy())
         for layer in (network.layer(index) for index in range(network.num_layers))
@@ -55,7 +55,7 @@ def numpy_f(network: ImplicitNetwork):
 
 
 def scene_rays(num: int, seed: int, distance: float = 2.5):
-    """Rays from three cameras: towards the sphere, past it, and a few looking away."""
+    """Rays from three cameras: towards the sphere, past it, and a few away from it."""
     generator = torch.Generator().manual_seed(seed)
     centers = (
         torch.nn.functional.normalize(torch.randn(3, 3, generator=generator, dtype=DOUBLE), dim=1) * distance
@@ -84,10 +84,10 @@ class CountingSdf:
 
 
 def compare(network, config: TracerConfig, rays, crossing, object_mask, draws) -> tuple[Counter, SlowTracer]:
-    """Compares every ray; returns how many took which path, and the twin with its counts."""
+    """Compares every ray; returns the number of rays by path, and the reference with its counts."""
     sdf = CountingSdf(network)
-    result = PublishedTracer(config).trace(sdf, rays, crossing, object_mask, draws)
-    twin = SlowTracer(
+    result = PublishedTracer(config).trace(trace_request(sdf, rays, crossing, object_mask, draws))
+    reference = SlowTracer(
         numpy_f(network),
         config.object_bounding_sphere,
         config.sdf_threshold,
@@ -100,14 +100,14 @@ def compare(network, config: TracerConfig, rays, crossing, object_mask, draws) -
     )
     paths: Counter = Counter()
     for k in range(rays.origin.shape[0]):
-        expected = twin.trace(rays.origin[k].tolist(), rays.direction[k].tolist(), bool(object_mask[k]))
+        expected = reference.trace(rays.origin[k].tolist(), rays.direction[k].tolist(), bool(object_mask[k]))
         depth, hit, path = expected
         paths[path] += 1
         assert result.hit[k].item() == hit, (k, path)
         assert result.depth[k].item() == pytest.approx(depth, abs=DEPTH_TOLERANCE), (k, path)
     assert result.depth.dtype == DOUBLE and result.hit.dtype == torch.bool
-    assert sdf.points == sum(twin.evaluations.values())  # not one evaluation more than the method asks for
-    return paths, twin
+    assert sdf.points == sum(reference.evaluations.values())  # not one more than the method needs
+    return paths, reference
 
 
 CONFIGS = {
@@ -124,7 +124,7 @@ CONFIGS = {
 
 @pytest.mark.parametrize("mode", ["evaluation", "training"])
 @pytest.mark.parametrize("name", CONFIGS)
-def test_tracer_equals_its_slow_twin(name: str, mode: str) -> None:
+def test_tracer_equals_the_slow_reference(name: str, mode: str) -> None:
     for seed, stretch in SCENES:
         rays, crossing, object_mask, draws = scene_rays(42, seed)
         config = CONFIGS[name]
@@ -134,7 +134,7 @@ def test_tracer_equals_its_slow_twin(name: str, mode: str) -> None:
             )
             crossing = SphereCrossing(far_apart.near[:, 0], far_apart.far[:, 0], far_apart.crosses[:, 0])
         compare(
-            wavy_network(seed, stretch),
+            lumpy_network(seed, stretch),
             config,
             rays,
             crossing,
@@ -144,21 +144,21 @@ def test_tracer_equals_its_slow_twin(name: str, mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["evaluation", "training"])
-def test_every_path_is_met(mode: str) -> None:
-    """Without this the comparison above could agree on nothing but misses."""
+def test_every_path_occurs(mode: str) -> None:
+    """Otherwise the comparison above might see nothing but misses."""
     paths: Counter = Counter()
     for seed, stretch in SCENES:
         rays, crossing, object_mask, draws = scene_rays(90, seed)
         config = TracerConfig(1.0, line_step_iters=3, n_steps=40)
-        met, _ = compare(
-            wavy_network(seed, stretch),
+        paths_of_scene, _ = compare(
+            lumpy_network(seed, stretch),
             config,
             rays,
             crossing,
             object_mask,
             draws if mode == "training" else None,
         )
-        paths += met
+        paths += paths_of_scene
     expected = {"missed", "traced hit", "corrected hit", "sampled hit", "sampled miss"}
     if mode == "training":
         expected |= {
@@ -173,43 +173,41 @@ def test_every_path_is_met(mode: str) -> None:
 
 
 def test_camera_inside_the_bounding_sphere() -> None:
-    network = wavy_network(3, 1.2)
+    network = lumpy_network(3, 1.2)
     for distance in (0.85, 0.1):  # outside and inside the object
         rays, crossing, object_mask, draws = scene_rays(45, 3, distance)
         assert (crossing.near == 0).all() and crossing.crosses.all()
-        for given in (None, draws):
-            compare(
-                network, TracerConfig(1.0, line_step_iters=3, n_steps=30), rays, crossing, object_mask, given
-            )
+        for fractions in (None, draws):
+            config = TracerConfig(1.0, line_step_iters=3, n_steps=30)
+            compare(network, config, rays, crossing, object_mask, fractions)
 
 
-def test_evaluations_a_stage_stay_within_their_bounds() -> None:
+def test_evaluations_by_stage_stay_within_their_bounds() -> None:
     rays, crossing, object_mask, draws = scene_rays(90, 5)
     config = TracerConfig(1.0, line_step_iters=3, n_steps=40)
-    paths, twin = compare(wavy_network(2, 0.6), config, rays, crossing, object_mask, draws)
+    paths, reference = compare(lumpy_network(2, 0.6), config, rays, crossing, object_mask, draws)
     num_crossing = int(crossing.crosses.sum())
     sampled = sum(count for path, count in paths.items() if path.startswith("sampled"))
     searched = sum(count for path, count in paths.items() if path.startswith("searched"))
     most_a_step = 1 + config.line_step_iters
-    assert 2 * num_crossing <= twin.evaluations["tracing"]
-    assert twin.evaluations["tracing"] <= 2 * num_crossing * (1 + config.sphere_tracing_iters * most_a_step)
-    assert twin.evaluations["sampler"] == sampled * config.n_steps
-    assert twin.evaluations["secant"] == paths["sampled hit"] * config.n_secant_steps
-    assert twin.evaluations["smallest"] == searched * len(draws)
+    assert 2 * num_crossing <= reference.evaluations["tracing"]
+    assert reference.evaluations["tracing"] <= 2 * num_crossing * (
+        1 + config.sphere_tracing_iters * most_a_step
+    )
+    assert reference.evaluations["sampler"] == sampled * config.n_steps
+    assert reference.evaluations["secant"] == paths["sampled hit"] * config.n_secant_steps
+    assert reference.evaluations["smallest"] == searched * len(draws)
 
 
 def test_results_do_not_depend_on_the_batch() -> None:
     rays, crossing, object_mask, draws = scene_rays(45, 6)
-    network, tracer = wavy_network(2, 0.6), PublishedTracer(TracerConfig(1.0, n_steps=30))
+    network, tracer = lumpy_network(2, 0.6), PublishedTracer(TracerConfig(1.0, n_steps=30))
 
-    def trace(chosen: torch.Tensor):
-        part = SphereCrossing(crossing.near[chosen], crossing.far[chosen], crossing.crosses[chosen])
-        return tracer.trace(lambda x: network(x)[:, 0], rays.subset(chosen), part, object_mask[chosen], draws)
-
-    together = trace(torch.arange(45))
+    request = trace_request(lambda x: network(x)[:, 0], rays, crossing, object_mask, draws)
+    whole = tracer.trace(request)
     order = torch.randperm(45, generator=torch.Generator().manual_seed(0))
-    shuffled = trace(order)
-    assert torch.equal(shuffled.hit, together.hit[order])
-    assert (shuffled.depth - together.depth[order]).abs().max() < DEPTH_TOLERANCE
-    single = trace(torch.tensor([7]))
-    assert abs(single.depth.item() - together.depth[7].item()) < DEPTH_TOLERANCE
+    shuffled = tracer.trace(request.subset(order))
+    assert torch.equal(shuffled.hit, whole.hit[order])
+    assert (shuffled.depth - whole.depth[order]).abs().max() < DEPTH_TOLERANCE
+    single = tracer.trace(request.subset(torch.tensor([7])))
+    assert abs(single.depth.item() - whole.depth[7].item()) < DEPTH_TOLERANCE

@@ -15,8 +15,8 @@ from torch.overrides import TorchFunctionMode
 
 from idr.datasets.scene_dataset import SceneDataset
 from idr.errors import InputError
-from idr.training.rays.batches import Batch, Feed
-from idr.training.schedule.checks import check_recipe
+from idr.training.rays.batches import Batch, RayBatches
+from idr.training.schedule.checks import check_schedule
 
 TOTAL = 50
 
@@ -66,19 +66,19 @@ class PublishedDataset:
         return item(index, self.pixels)
 
 
-def feed_of(
+def batches_of(
     dataset: Any, batch_size: int = 2, num_pixels: int = 6, sampling: str = "per_image", images: int = 1
-) -> Feed:
+) -> RayBatches:
     values = config(pixel_sampling=sampling).__dict__
     values |= {"num_pixels": num_pixels, "images_per_step": images}
-    return Feed(dataset, batch_size, type(config())(**values))
+    return RayBatches(dataset, batch_size, type(config())(**values))
 
 
 def asked(dataset_class: type, epochs: Sequence[int], first_step: int = 0, **options: Any) -> list[Any]:
     dataset = dataset_class(5)
-    feed = feed_of(dataset, **options)
+    rays = batches_of(dataset, **options)
     for epoch in epochs:
-        list(feed.batches(3, epoch, first_step))
+        list(rays.batches(3, epoch, first_step))
     return dataset.asked
 
 
@@ -88,10 +88,10 @@ def test_an_epoch_takes_each_image_once_and_keeps_the_short_last_batch(
     num_images: int, batch_size: int, num_pixels: int
 ) -> None:
     dataset = RecordingDataset(num_images)
-    feed = feed_of(dataset, batch_size, num_pixels)
-    batches = list(feed.batches(0, 4, 0))
+    rays = batches_of(dataset, batch_size, num_pixels)
+    batches = list(rays.batches(0, 4, 0))
     sizes = [len(batch.indices) for batch in batches]
-    assert len(sizes) == feed.steps_per_epoch
+    assert len(sizes) == rays.steps_per_epoch
     assert all(size == batch_size for size in sizes[:-1]) and 1 <= sizes[-1] <= batch_size
     assert sorted(torch.cat([batch.indices for batch in batches]).tolist()) == list(range(num_images))
     for batch in batches:
@@ -125,14 +125,14 @@ def test_what_a_step_draws_depends_on_no_earlier_step() -> None:
     draws = []
     for disturb in (False, True):
         dataset = PublishedDataset(5)
-        for _ in feed_of(dataset).batches(1, 1, 0):
+        for _ in batches_of(dataset).batches(1, 1, 0):
             draws.append((dataset.asked[-1], torch.rand(1).item(), np.random.rand()))
             torch.rand(17 * disturb)
     assert draws[:3] == draws[3:]
 
 
 def test_more_pixels_than_an_image_has_takes_all() -> None:
-    (batch, *_) = feed_of(RecordingDataset(1), num_pixels=1000).batches(0, 0, 0)
+    (batch, *_) = batches_of(RecordingDataset(1), num_pixels=1000).batches(0, 0, 0)
     assert sorted(batch.model_input["uv"][0, :, 0].tolist()) == list(range(TOTAL))
 
 
@@ -146,11 +146,11 @@ def test_more_pixels_than_an_image_has_takes_all() -> None:
 def test_images_that_share_a_step(num_images: int, batch_size: int, images: int, seed: int) -> None:
     """As many steps as ever; each image as often as every other; no step takes one twice."""
     together = batch_size * images
-    if together > num_images:  # refused by check_recipe
+    if together > num_images:  # refused by check_schedule
         return
-    feed = feed_of(RecordingDataset(num_images), batch_size, 3 * images, images=images)
-    batches = list(feed.batches(seed, 1, 0))
-    assert len(batches) == feed.steps_per_epoch == -(-num_images // batch_size)
+    rays = batches_of(RecordingDataset(num_images), batch_size, 3 * images, images=images)
+    batches = list(rays.batches(seed, 1, 0))
+    assert len(batches) == rays.steps_per_epoch == -(-num_images // batch_size)
     for number, batch in enumerate(batches):
         views = batch.indices.tolist()
         assert len(set(views)) == len(views)
@@ -158,29 +158,29 @@ def test_images_that_share_a_step(num_images: int, batch_size: int, images: int,
         assert batch.model_input["uv"].shape == (len(views), 3, 2)
     seen = torch.bincount(torch.cat([batch.indices for batch in batches]), minlength=num_images)
     assert seen.tolist() == [images] * num_images
-    again = list(feed.batches(seed, 1, 1))  # steps do not depend on those before
+    again = list(rays.batches(seed, 1, 1))  # steps do not depend on those before
     assert [b.indices.tolist() for b in again] == [b.indices.tolist() for b in batches[1:]]
 
 
 def test_groups_of_images_change_from_round_to_round() -> None:
-    feed = feed_of(RecordingDataset(12), 1, 4, images=4)
-    groups = {frozenset(batch.indices.tolist()) for batch in feed.batches(0, 0, 0)}
+    rays = batches_of(RecordingDataset(12), 1, 4, images=4)
+    groups = {frozenset(batch.indices.tolist()) for batch in rays.batches(0, 0, 0)}
     assert len(groups) > 6  # of 12 steps; the same three groups of four would make 3
 
 
 def test_what_images_cannot_share_is_refused() -> None:
     with pytest.raises(InputError, match=r"images_per_step = 4: expected a divisor of train\.num_pixels, 6"):
-        feed_of(RecordingDataset(5), images=4)
+        batches_of(RecordingDataset(5), images=4)
     with pytest.raises(InputError, match=r"train\.images_per_step = 0: expected 1 or more"):
-        feed_of(RecordingDataset(5), images=0)
+        batches_of(RecordingDataset(5), images=0)
     conf = type(config())(**config().__dict__ | {"num_pixels": 6, "images_per_step": 3})
     with pytest.raises(InputError, match=r"images_per_step = 3 with --batch_size 2: .* than there are, 5"):
-        check_recipe(conf, RecordingDataset(5), torch.nn.Module(), None, 2)
-    check_recipe(conf, RecordingDataset(6), torch.nn.Module(), None, 2)
+        check_schedule(conf, RecordingDataset(5), torch.nn.Module(), None, 2)
+    check_schedule(conf, RecordingDataset(6), torch.nn.Module(), None, 2)
 
 
 def test_a_batch_moves_whole() -> None:
-    (batch, *_) = feed_of(RecordingDataset(2)).batches(0, 0, 0)
+    (batch, *_) = batches_of(RecordingDataset(2)).batches(0, 0, 0)
     moved = batch.to(torch.device("meta"))
     assert isinstance(moved, Batch) and moved.indices.is_meta
     assert all(value.is_meta for value in (*moved.model_input.values(), *moved.ground_truth.values()))
@@ -217,9 +217,9 @@ def big_scene(num_images: int, height: int, width: int) -> SceneDataset:
 def test_large_images_are_sampled_without_any_grid_of_their_pixels(sampling: str) -> None:
     """64 images of 1600 x 1200 stay bytes; `benchmarks/memory.py` trains on as many and measures."""
     scene = big_scene(64, 1200, 1600)
-    feed = feed_of(scene, batch_size=2, num_pixels=2048, sampling=sampling)
+    rays = batches_of(scene, batch_size=2, num_pixels=2048, sampling=sampling)
     with LargestAllocation([scene.images, scene.masks, scene.intrinsics]) as largest:
-        for batch in feed.batches(0, 0, 28):
+        for batch in rays.batches(0, 0, 28):
             assert batch.ground_truth["rgb"].shape == (2, 2048, 3)
     # The largest tensors that are needed: 2 x 2048 candidates and, batched, 2 x 2048 colors and pixels.
     assert 0 < largest.bytes <= 2 * 2048 * 3 * 8

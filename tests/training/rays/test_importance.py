@@ -16,12 +16,12 @@ from idr.conf.files import read_block
 from idr.datasets.scene_dataset import SceneDataset
 from idr.errors import InputError
 from idr.training.config import TrainConfig
-from idr.training.rays.batches import Feed
+from idr.training.rays.batches import RayBatches
 from idr.training.rays.config import SamplerConfig
-from idr.training.rays.error_maps import GRAIN, LEAST, ErrorMaps, residuals_of
+from idr.training.rays.error_maps import GRAIN, MIN_RESIDUAL, ErrorMaps, residuals_of
 from idr.training.rays.importance import ImportanceSampler
 from idr.training.rays.pixel_classes import FAR, INNER_BAND, INSIDE, OUTER_BAND, PLAIN, classify
-from idr.training.schedule.checks import check_recipe
+from idr.training.schedule.checks import check_schedule
 
 HEIGHT, WIDTH = 18, 22  # no multiples of the cell's side
 CONFIG = SamplerConfig(
@@ -166,7 +166,7 @@ def test_a_draw_is_a_function_of_generator_and_maps() -> None:
 
 def test_where_residuals_are_high_more_is_drawn() -> None:
     sampler = sampler_of()
-    sampler.maps.maps.fill_(LEAST)
+    sampler.maps.maps.fill_(MIN_RESIDUAL)
     sampler.maps.maps[0, 3, 2] = 1.0
     cells = torch.cat([sampler.draw(0, 1, 60, seeded(n)).cells for n in range(50)])
     share = float((cells == 3 * 6 + 2).double().mean())
@@ -208,8 +208,8 @@ def test_error_maps_against_a_slow_loop_in_any_order() -> None:
             expected[view][cell] += 0.25 * (np.mean(values) - 1)
     shuffled = ErrorMaps(2, (9, 10), cell=4, rate=0.25)
     order = torch.from_numpy(dice.permutation(80))
-    maps.take(cells, residuals)
-    shuffled.take(cells.reshape(-1)[order], residuals[order])
+    maps.update(cells, residuals)
+    shuffled.update(cells.reshape(-1)[order], residuals[order])
     assert maps.maps.numpy() == pytest.approx(expected, abs=0.5 / GRAIN)  # residuals are rounded
     assert torch.equal(maps.maps, shuffled.maps)
 
@@ -241,20 +241,20 @@ def test_a_view_that_does_not_see_the_object_is_drawn_from_all_over() -> None:
     assert len(drawn.unique()) > 0.9 * HEIGHT * WIDTH
 
 
-def test_the_feed_draws_what_the_sampler_draws_and_tells_it_what_came_of_it() -> None:
+def test_batches_use_the_sampler_and_update_its_error_maps() -> None:
     values = config().__dict__ | {"num_pixels": 30, "sampler": dataclasses.replace(CONFIG, reweight=True)}
-    feed = Feed(Disc(), 2, TrainConfig(**values))
-    (batch,) = feed.batches(0, 0, 0)
+    rays = RayBatches(Disc(), 2, TrainConfig(**values))
+    (batch,) = rays.batches(0, 0, 0)
     assert batch.cells is not None and batch.cells.shape == (2, 30)
     assert batch.ground_truth["weights"].shape == (2, 30)
     wrong = torch.zeros(60, dtype=torch.bool)
-    before = feed.error_maps.maps.clone()  # type: ignore[union-attr]
+    before = rays.error_maps.maps.clone()  # type: ignore[union-attr]
     outputs = {"network_object_mask": wrong, "object_mask": wrong, "rgb_values": torch.zeros(60, 3)}
-    feed.learn(batch, outputs)
-    after = feed.error_maps.maps  # type: ignore[union-attr]
+    rays.update_errors(batch, outputs)
+    after = rays.error_maps.maps  # type: ignore[union-attr]
     fallen = (after < before).reshape(-1).nonzero().squeeze(1)
     assert fallen.tolist() == batch.cells.unique().tolist()
-    again = next(iter(feed.batches(0, 0, 0)))
+    again = next(iter(rays.batches(0, 0, 0)))
     assert not torch.equal(again.cells, batch.cells)  # of the same seed and step, but of other maps
 
 
@@ -298,7 +298,7 @@ def test_a_data_set_that_draws_by_itself_is_refused() -> None:
     with pytest.raises(
         InputError, match=r"train\.sampler\.type = importance: Published has no sample_item; expected a data"
     ):
-        check_recipe(TrainConfig(**values), Published(), torch.nn.Module(), None)
+        check_schedule(TrainConfig(**values), Published(), torch.nn.Module(), None)
 
 
 def test_a_loss_that_takes_no_weights_is_refused(scene_root: Any, tmp_path: Any) -> None:

@@ -17,10 +17,11 @@ from idr.datasets.scene_dataset import SceneDataset
 from idr.errors import InputError
 from idr.geometry.cameras import pixel_rays
 from idr.training.config import TrainConfig
-from idr.training.rays.batches import Feed
+from idr.training.rays.batches import RayBatches
 from idr.training.rays.config import SamplerConfig
 from idr.training.rays.pyramid import sample_reduced
-from idr.training.schedule.checks import check_recipe
+from idr.training.schedule.by_step import make_schedule
+from idr.training.schedule.checks import check_schedule
 from idr.training.schedule.config import PyramidSchedule, ScheduleConfig
 
 FACTORS = [2, 3, 4, 5]
@@ -115,13 +116,18 @@ def test_what_else_a_pixel_has_is_reduced_too() -> None:
 
 
 @pytest.mark.parametrize("kind", ["uniform", "importance"])
-def test_the_feed_follows_the_schedule(scene: SceneDataset, kind: Any) -> None:
+def test_batches_are_reduced_as_the_schedule_says(scene: SceneDataset, kind: Any) -> None:
     """Five steps an epoch, two epochs: by 4 for three steps, by 2 for two, then as they are."""
     pyramid = PyramidSchedule((4, 2), (0.3, 0.5))
     values = config().__dict__ | {"num_pixels": 30, "schedule": ScheduleConfig(pyramid=pyramid)}
     values["sampler"] = SamplerConfig(type=kind)
-    feed = Feed(scene, 1, TrainConfig(**values), num_epochs=2)
-    batches = [*feed.batches(0, 0, 0), *feed.batches(0, 1, 0)]
+    conf = TrainConfig(**values)
+    rays, schedule = RayBatches(scene, 1, conf), make_schedule(conf, 2, 5, 50.0, None)
+    batches = [
+        batch
+        for epoch in (0, 1)
+        for batch in rays.batches(0, epoch, 0, lambda step, e=epoch: schedule.at(e, step).image_reduction)  # type: ignore[misc]
+    ]
     remainders = [sorted({float(uv) % 1 for uv in batch.model_input["uv"].reshape(-1)}) for batch in batches]
     assert remainders == [[0.5]] * 5 + [[0.0]] * 5
     counts = [batch.model_input["uv"].shape[1] for batch in batches]
@@ -163,11 +169,11 @@ def test_what_cannot_be_reduced_is_refused() -> None:
 
     large = ScheduleConfig(pyramid=PyramidSchedule((8, 2), (0.1, 0.5)))
     with pytest.raises(InputError, match=r"factors = \[8, 2\]: images of 6 x 12 pixels hold no block of"):
-        check_recipe(dataclasses.replace(config(), schedule=large), Small(), torch.nn.Module(), None)
+        check_schedule(dataclasses.replace(config(), schedule=large), Small(), torch.nn.Module(), None)
 
     class Published:
         def __len__(self) -> int:
             return 2
 
     with pytest.raises(InputError, match=r"train\.schedule\.pyramid: Published has no sample_item"):
-        check_recipe(dataclasses.replace(config(), schedule=schedule), Published(), torch.nn.Module(), None)
+        check_schedule(dataclasses.replace(config(), schedule=schedule), Published(), torch.nn.Module(), None)

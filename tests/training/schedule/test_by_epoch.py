@@ -68,7 +68,7 @@ def test_camera_rate_is_constant_unless_the_conf_asks_for_more() -> None:
 def trained_rates(
     root: Path, run: Path, stops: tuple[int, ...], conf: str
 ) -> list[tuple[float, float, float]]:
-    """Trains up to each epoch of `stops` in turn, continuing; returns alpha and step sizes of each step."""
+    """Trains up to each epoch of `stops` in turn, continuing; returns alpha and learning rates of each step."""
     used: list[tuple[float, float, float]] = []
     for stop in stops:
         trainer = tiny.make_trainer(root, run, nepoch=stop, cameras=True, batch_size=5, conf=conf)
@@ -76,7 +76,10 @@ def trained_rates(
         trainer.loss = tiny.WatchedLoss(
             inner,
             lambda _, inner=inner, state=trainer.state: used.append(  # type: ignore[misc]
-                (inner.alpha, *(o.param_groups[0]["lr"] for o in (state.optimizer, state.optimizer_cam)))
+                (
+                    inner.alpha,
+                    *(o.param_groups[0]["lr"] for o in (state.optimizer, state.cameras.pose_optimizer)),
+                )
             ),
         )
         if trainer.checkpoints.names():

@@ -16,9 +16,10 @@ from tests.training.schedule.test_by_epoch import config
 
 from idr.conf.files import load_conf, read_block
 from idr.errors import InputError
-from idr.model.encodings import find_encoding
+from idr.model.encodings.levels import find_encoding
 from idr.training.config import TrainConfig
-from idr.training.optimizers import shorten_gradients
+from idr.training.optimizers import clip_gradients
+from idr.training.schedule.by_epoch import EpochSchedule
 from idr.training.schedule.by_step import (
     StepSchedule,
     alpha_in,
@@ -86,30 +87,33 @@ def test_reductions_take_turns() -> None:
 
 
 def test_time_runs_over_all_epochs_or_over_the_steps_given() -> None:
-    whole = StepSchedule(config(), num_epochs=4, steps_per_epoch=5)
+    whole = StepSchedule(EpochSchedule(config(), 50.0), num_epochs=4, steps_per_epoch=5)
     assert [whole.time(*place) for place in ((0, 0), (1, 0), (3, 4), (4, 0), (9, 0))] == [
         0, 0.25, 0.95, 1, 1,
     ]  # fmt: skip
-    short = StepSchedule(config(schedule=ScheduleConfig(steps=8)), num_epochs=4, steps_per_epoch=5)
+    milestones = EpochSchedule(config(schedule=ScheduleConfig(steps=8)), 50.0)
+    short = StepSchedule(milestones, num_epochs=4, steps_per_epoch=5)
     assert [short.time(*place) for place in ((0, 4), (1, 3), (2, 0))] == [0.5, 1, 1]
 
 
-def recipe() -> str:
-    return tiny.conf_text("checkpoint_freq = 100, cam_warmup_epochs = 1") + tiny.RECIPE
+def scheduled_conf() -> str:
+    return tiny.conf_text("checkpoint_freq = 100, cam_warmup_epochs = 1") + tiny.SCHEDULE
 
 
 def followed(root: Path, run: Path, stops: tuple[int, ...], nepoch: int) -> list[tuple[Any, ...]]:
-    """Trains in parts that end at the given calls; returns alpha, levels and step sizes of each step."""
+    """Trains in parts that end at the given calls; returns alpha, levels and learning rates of each step."""
     seen: list[tuple[Any, ...]] = []
     for stop in (*stops, None):
-        trainer = tiny.make_trainer(root, run, nepoch=nepoch, cameras=True, batch_size=2, conf=recipe())
+        trainer = tiny.make_trainer(
+            root, run, nepoch=nepoch, cameras=True, batch_size=2, conf=scheduled_conf()
+        )
         inner, state = trainer.loss, trainer.state
         if trainer.checkpoints.names():
             trainer.resume(trainer.checkpoints, "latest", keep_seed=False)
 
         def look(call: int, inner: Any = inner, state: Any = state, stop: Any = stop) -> None:
             rates = [group["lr"] for group in state.optimizer.param_groups]
-            camera = state.optimizer_cam.param_groups[0]["lr"]
+            camera = state.cameras.pose_optimizer.param_groups[0]["lr"]
             seen.append((inner.alpha, find_encoding(state.model).open_levels, *rates, camera))
             if call == stop:
                 tiny.press_ctrl_c()
@@ -141,7 +145,7 @@ def test_a_trainer_follows_its_schedule_step_by_step_and_resumed(scene_root: Pat
 
 
 def test_parts_have_adams_constants_of_their_own(scene_root: Path, tmp_path: Path) -> None:
-    trainer = tiny.make_trainer(scene_root, tmp_path, conf=recipe())
+    trainer = tiny.make_trainer(scene_root, tmp_path, conf=scheduled_conf())
     names = {id(parameter): name for name, parameter in trainer.state.model.named_parameters()}
     groups = trainer.state.optimizer.param_groups
     assert [(g["name"], g["betas"], g["eps"]) for g in groups] == [
@@ -157,7 +161,7 @@ def test_parts_have_adams_constants_of_their_own(scene_root: Path, tmp_path: Pat
 
 
 def test_colors_encoding_is_a_part_of_its_own(scene_root: Path, tmp_path: Path) -> None:
-    conf = tiny.conf_text("schedule.parts { color_encoding.factor = 5, rendering_network.factor = 2 }")
+    conf = tiny.conf_text("schedule.param_groups { color_encoding.factor = 5, rendering_network.factor = 2 }")
     conf += tiny.GRID + "\nmodel.rendering_network.encoding { type = hashgrid, levels = 1, log2_table = 6 }\n"
     trainer = tiny.make_trainer(scene_root, tmp_path, conf=conf)
     names = {id(parameter): name for name, parameter in trainer.state.model.named_parameters()}
@@ -175,7 +179,7 @@ def test_colors_encoding_is_a_part_of_its_own(scene_root: Path, tmp_path: Path) 
 
 def test_fused_adam_takes_the_same_steps(scene_root: Path, tmp_path: Path) -> None:
     """In parts it runs fused; against torch's plain loop over parameters."""
-    conf = tiny.conf_text("schedule.parts.rendering_network.factor = 0.5")
+    conf = tiny.conf_text("schedule.param_groups.rendering_network.factor = 0.5")
     trainer = tiny.make_trainer(scene_root, tmp_path, conf=conf)
     fused = trainer.state.optimizer
     pairs = [
@@ -197,7 +201,7 @@ def test_fused_adam_takes_the_same_steps(scene_root: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("length", [0.5, 7.0])
-def test_longest_gradient(scene_root: Path, tmp_path: Path, length: float) -> None:
+def test_max_grad_norm(scene_root: Path, tmp_path: Path, length: float) -> None:
     """Against a norm and a factor by hand; sparse gradients of cameras follow the model's."""
     trainer = tiny.make_trainer(scene_root, tmp_path, cameras=True)
     model, poses = trainer.state.model, trainer.state.poses
@@ -211,7 +215,7 @@ def test_longest_gradient(scene_root: Path, tmp_path: Path, length: float) -> No
     poses(torch.tensor([1, 3])).sum().backward()
     (table,) = poses.parameters()
     before = [p.grad.clone() for p in model.parameters()]  # type: ignore[union-attr]
-    shorten_gradients(model, [poses], 1.0)
+    clip_gradients(model, [poses], 1.0)
     factor = min(1.0 / length, 1.0)
     for parameter, grad in zip(model.parameters(), before, strict=True):
         assert torch.allclose(parameter.grad, factor * grad, rtol=1e-4)  # type: ignore[arg-type]
@@ -223,7 +227,7 @@ def test_longest_gradient(scene_root: Path, tmp_path: Path, length: float) -> No
 
 def test_a_trainer_shortens_what_the_conf_calls_too_long(scene_root: Path, tmp_path: Path) -> None:
     lengths = []
-    for name, more in (("free", ""), ("short", "longest_gradient = 0.125")):
+    for name, more in (("free", ""), ("short", "max_grad_norm = 0.125")):
         trainer = tiny.make_trainer(scene_root, tmp_path / name, conf=tiny.conf_text(more))
 
         def look(*_: Any, trainer: Any = trainer) -> None:
@@ -237,12 +241,12 @@ def test_a_trainer_shortens_what_the_conf_calls_too_long(scene_root: Path, tmp_p
 
 
 def test_a_length_of_nothing_is_refused() -> None:
-    with pytest.raises(InputError, match=r"longest_gradient = 0\.0: expected a norm above 0"):
-        read_block(TrainConfig, {**load_conf(tiny.conf_text())["train"], "longest_gradient": 0}, "train")
+    with pytest.raises(InputError, match=r"max_grad_norm = 0\.0: expected a norm above 0"):
+        read_block(TrainConfig, {**load_conf(tiny.conf_text())["train"], "max_grad_norm": 0}, "train")
 
 
 def test_milestones_lower_the_step_size_of_each_part(scene_root: Path, tmp_path: Path) -> None:
-    conf = tiny.conf_text("sched_milestones = [1], schedule.parts.rendering_network.factor = 0.5")
+    conf = tiny.conf_text("sched_milestones = [1], schedule.param_groups.rendering_network.factor = 0.5")
     rates = []
     for nepoch in (1, 2):
         trainer = tiny.make_trainer(scene_root, tmp_path, nepoch=nepoch, conf=conf)
@@ -258,7 +262,10 @@ BLOCKS = [
     ({"learning_rates": {}}, r"learning_rates: unknown key \(did you mean learning_rate\?\)"),
     ({"learning_rate": {"decay": "cosin"}}, r"learning_rate\.decay: got 'cosin'.*did you mean cosine\?"),
     ({"learning_rate": {"warmup": 2}}, r"learning_rate\.warmup = 2\.0: expected a fraction of the schedule"),
-    ({"learning_rate": {"decay": "exponential", "final": 0}}, r"final = 0: an exponential never gets there"),
+    (
+        {"learning_rate": {"decay": "exponential", "final": 0}},
+        r"final = 0: an exponential decay never reaches it",
+    ),
     ({"alpha": {}}, r"alpha\.final: missing; expected a number"),
     ({"alpha": {"final": 0}}, r"alpha\.final = 0\.0: expected a sharpness above 0"),
     (
@@ -266,9 +273,18 @@ BLOCKS = [
         r"levels\.end = 0\.2: expected no time before begin",
     ),
     ({"levels": {"strat": 4}}, r"levels\.strat: unknown key \(did you mean start\?\)"),
-    ({"parts": {"encodings": {}}}, r"parts\.encodings: unknown key \(did you mean encoding\?\)"),
-    ({"parts": {"encoding": {"factor": 0}}}, r"parts\.encoding\.factor = 0\.0: expected a factor above 0"),
-    ({"parts": {"encoding": {"betas": [0.9, 1]}}}, r"betas = \[0\.9, 1\.0\]: expected two numbers from 0"),
+    (
+        {"param_groups": {"encodings": {}}},
+        r"param_groups\.encodings: unknown key \(did you mean encoding\?\)",
+    ),
+    (
+        {"param_groups": {"encoding": {"factor": 0}}},
+        r"param_groups\.encoding\.factor = 0\.0: expected a factor above 0",
+    ),
+    (
+        {"param_groups": {"encoding": {"betas": [0.9, 1]}}},
+        r"betas = \[0\.9, 1\.0\]: expected two numbers from 0",
+    ),
 ]
 
 
@@ -281,8 +297,14 @@ def test_a_block_that_is_wrong_is_refused(block: dict[str, Any], message: str) -
 @pytest.mark.parametrize(
     ("key", "message"),
     [
-        ("levels.start = 1", r"the model has no encoding with levels there; set .*type = hashgrid, or leave"),
-        ("parts.encoding.factor = 2", r"parts\.encoding: the model has no parameters .*encoding\.\*; leave"),
+        (
+            "levels.start = 1",
+            r"model\.implicit_network has no encoding with levels; set .*type = hashgrid, or remove",
+        ),
+        (
+            "param_groups.encoding.factor = 2",
+            r"param_groups\.encoding: the model has no parameters .*encoding\.\*; leave",
+        ),
     ],
 )
 def test_a_model_without_what_the_schedule_names_is_refused(
@@ -293,7 +315,7 @@ def test_a_model_without_what_the_schedule_names_is_refused(
 
 
 def test_more_levels_at_first_than_there_are_are_refused(scene_root: Path, tmp_path: Path) -> None:
-    conf = recipe() + "\ntrain.schedule.levels.start = 4\n"
+    conf = scheduled_conf() + "\ntrain.schedule.levels.start = 4\n"
     with pytest.raises(InputError, match=r"levels\.start = 4\.0: expected 0 to .*levels, 3"):
         tiny.make_trainer(scene_root, tmp_path, conf=conf)
 

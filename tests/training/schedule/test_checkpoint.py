@@ -1,4 +1,4 @@
-"""What checkpoints keep of a recipe, and runs that change it on the way."""
+"""What checkpoints keep of samplers and schedules, and runs that change them on the way."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from tests.training.schedule.test_by_epoch import config
 from tests.training.test_resume import as_published
 
 from idr.conf.files import load_conf, read_block
-from idr.model.encodings import find_encoding, restore_open_levels
 from idr.model.encodings.hashgrid import HashGrid, HashGridConfig
+from idr.model.encodings.levels import find_encoding, load_open_levels, open_levels
 from idr.runs import Run
 from idr.training.optimizers import make_optimizer
-from idr.training.schedule.by_step import StepSchedule, open_levels_of
-from idr.training.schedule.checks import check_recipe
+from idr.training.schedule.by_step import make_schedule
+from idr.training.schedule.checks import check_schedule
 from idr.training.schedule.config import ScheduleConfig
 from idr.training.trainer import Trainer
 
 PLAIN = tiny.conf_text() + tiny.GRID
-WITH_RECIPE = tiny.conf_text() + tiny.RECIPE
+WITH_SCHEDULE = tiny.conf_text() + tiny.SCHEDULE
 
 
 def gone_on(root: Path, run: Path, conf: str, nepoch: int = 2) -> Trainer:
@@ -40,8 +40,8 @@ def slots(trainer: Trainer) -> dict[str, dict[str, Any]]:
 
 
 def test_the_part_is_there_where_something_is_carried(scene_root: Path, tmp_path: Path) -> None:
-    tiny.make_trainer(scene_root, tmp_path / "recipe", nepoch=2, conf=WITH_RECIPE).train()
-    kept = tiny.parts_of(tmp_path / "recipe", "1")["RecipeState"]
+    tiny.make_trainer(scene_root, tmp_path / "scheduled", nepoch=2, conf=WITH_SCHEDULE).train()
+    kept = tiny.parts_of(tmp_path / "scheduled", "1")["RecipeState"]
     assert set(kept) == {"epoch", "error_maps", "open_levels"}
     assert kept["error_maps"].shape == (5, 3, 4)  # 12 x 16 pixels in cells of 4
     assert bool((kept["error_maps"] < 1).reshape(5, -1).any(dim=1).all())  # every view was learnt from
@@ -53,11 +53,11 @@ def test_the_part_is_there_where_something_is_carried(scene_root: Path, tmp_path
 def test_a_run_goes_on_with_parts_and_without(
     scene_root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Adam's means stay with their parameters, its constants and step sizes are the conf's."""
+    """Adam's means stay with their parameters, its constants and learning rates are the conf's."""
     first = tiny.make_trainer(scene_root, tmp_path, nepoch=1, conf=PLAIN)
     first.train()
-    parts = gone_on(scene_root, tmp_path, WITH_RECIPE)
-    assert "Adam's parts are now those of the conf's train.schedule.parts" in caplog.text
+    parts = gone_on(scene_root, tmp_path, WITH_SCHEDULE)
+    assert "Adam's parameter groups are now those of train.schedule.param_groups" in caplog.text
     assert "holds no error maps: those of train.sampler start anew" in caplog.text
     before, after = slots(first), slots(parts)
     assert list(before) == list(after)
@@ -79,23 +79,23 @@ def test_a_published_optimizer_is_taken_over_by_parts(scene_root: Path, tmp_path
     first = tiny.make_trainer(scene_root, tmp_path / "first", nepoch=1, conf=PLAIN)
     first.train()
     parts = as_published(tiny.parts_of(tmp_path / "first"))
-    trainer = tiny.make_trainer(scene_root, tmp_path / "next", conf=WITH_RECIPE)
-    trainer.state.load_parts(parts, "theirs", keep_seed=False)
+    trainer = tiny.make_trainer(scene_root, tmp_path / "next", conf=WITH_SCHEDULE)
+    trainer.state.load_parts(parts, "theirs")
     before, after = slots(first), slots(trainer)
     assert all(torch.equal(before[name]["exp_avg"], after[name]["exp_avg"]) for name in before)
 
 
 def test_changed_constants_are_the_confs(scene_root: Path, tmp_path: Path) -> None:
-    tiny.make_trainer(scene_root, tmp_path, nepoch=1, conf=WITH_RECIPE).train()
-    changed = WITH_RECIPE + "\ntrain.schedule.parts.encoding { factor = 2, betas = [0.7, 0.9] }\n"
+    tiny.make_trainer(scene_root, tmp_path, nepoch=1, conf=WITH_SCHEDULE).train()
+    changed = WITH_SCHEDULE + "\ntrain.schedule.param_groups.encoding { factor = 2, betas = [0.7, 0.9] }\n"
     group = gone_on(scene_root, tmp_path, changed).state.optimizer.param_groups[0]
     assert (group["betas"], group["eps"], group["initial_lr"]) == ((0.7, 0.9), 1e-12, 2e-3)
 
 
 def test_groups_of_one_size_and_another_name_are_the_confs(scene_root: Path, tmp_path: Path) -> None:
     """The three groups are as long as before, and mean others."""
-    tiny.make_trainer(scene_root, tmp_path, nepoch=1, conf=WITH_RECIPE).train()
-    parts = "schedule.parts { encoding.factor = 3, implicit_network.factor = 2 }"
+    tiny.make_trainer(scene_root, tmp_path, nepoch=1, conf=WITH_SCHEDULE).train()
+    parts = "schedule.param_groups { encoding.factor = 3, implicit_network.factor = 2 }"
     changed = tiny.conf_text(parts) + tiny.GRID
     groups = gone_on(scene_root, tmp_path, changed).state.optimizer.param_groups
     assert [(g["name"], g["betas"], g["lr"]) for g in groups] == [
@@ -115,24 +115,24 @@ def test_levels_follow_the_step_where_the_checkpoint_does_not_tell(scene_root: P
 def test_maps_of_other_cells_start_anew(
     scene_root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    tiny.make_trainer(scene_root, tmp_path, nepoch=1, conf=WITH_RECIPE).train()
-    trainer = gone_on(scene_root, tmp_path, WITH_RECIPE + "\ntrain.sampler.error_cell = 8\n")
+    tiny.make_trainer(scene_root, tmp_path, nepoch=1, conf=WITH_SCHEDULE).train()
+    trainer = gone_on(scene_root, tmp_path, WITH_SCHEDULE + "\ntrain.sampler.error_cell = 8\n")
     assert "holds other views' or cells' error maps: those of train.sampler start anew" in caplog.text
     assert bool((trainer.state.error_maps.maps == 1).all())  # type: ignore[union-attr]
 
 
 def test_levels_that_were_closed_stay_closed_in_evaluation(scene_root: Path, tmp_path: Path) -> None:
-    trainer = tiny.make_trainer(scene_root, tmp_path, nepoch=2, conf=WITH_RECIPE)
+    trainer = tiny.make_trainer(scene_root, tmp_path, nepoch=2, conf=WITH_SCHEDULE)
     trainer.train()
     points = torch.rand(50, 3, generator=torch.Generator().manual_seed(0)) - 0.5
-    loaded = Run(load_conf(WITH_RECIPE), tmp_path, "1", torch.device("cpu")).model
+    loaded = Run(load_conf(WITH_SCHEDULE), tmp_path, "1", torch.device("cpu")).model
     kept = tiny.parts_of(tmp_path, "1")["RecipeState"]["open_levels"]
     assert find_encoding(loaded).open_levels == kept < 3  # type: ignore[union-attr]
-    trainer = gone_on(scene_root, tmp_path, WITH_RECIPE)
+    trainer = gone_on(scene_root, tmp_path, WITH_SCHEDULE)
     trainer.resume(trainer.checkpoints, "1", keep_seed=False)
     with torch.no_grad():
         assert torch.equal(trainer.state.model.implicit_network(points), loaded.implicit_network(points))
-    last = Run(load_conf(WITH_RECIPE), tmp_path, "2", torch.device("cpu")).model
+    last = Run(load_conf(WITH_SCHEDULE), tmp_path, "2", torch.device("cpu")).model
     assert 2.9 < find_encoding(last).open_levels <= 3  # type: ignore[union-attr]
 
 
@@ -153,35 +153,37 @@ def test_levels_and_step_sizes_of_an_encoding_for_colors() -> None:
     block = {
         "levels": {"start": 2, "end": 1},
         "color_levels": {"start": 0, "begin": 0.5, "end": 1},
-        "parts": {"encoding": {"factor": 3}, "color_encoding": {"factor": 7}},
+        "param_groups": {"encoding": {"factor": 3}, "color_encoding": {"factor": 7}},
     }
-    recipe = config(schedule=read_block(ScheduleConfig, block, "train.schedule"))
-    check_recipe(recipe, None, model, None)
-    optimizer = make_optimizer(model, recipe)
+    train = config(schedule=read_block(ScheduleConfig, block, "train.schedule"))
+    check_schedule(train, None, model, None)
+    optimizer = make_optimizer(model, train)
     sizes = {group["name"]: (group["lr"], len(group["params"])) for group in optimizer.param_groups}
     assert sizes["encoding"] == (pytest.approx(3e-4), 1)
     assert sizes["color_encoding"] == (pytest.approx(7e-4), 1) and sizes["others"] == (1e-4, 2)
 
-    StepSchedule(recipe, num_epochs=4, steps_per_epoch=5).open_levels(3, 0, model)
-    kept = open_levels_of(model, recipe.schedule.openings)
+    settings = make_schedule(train, 4, 5, 50.0, model).at(3, 0)
+    for network, levels in settings.open_levels.items():
+        find_encoding(model, network).set_open_levels(levels)  # type: ignore[union-attr]
+    kept = open_levels(model, train.schedule.openings)
     assert kept == {"open_levels": 5.0, "open_color_levels": 2.0}
-    restore_open_levels(other, kept)
-    assert open_levels_of(other, recipe.schedule.openings) == kept
-    restore_open_levels(other, {})
-    assert open_levels_of(other, ["rendering_network"]) == {"open_color_levels": 2.0}
+    load_open_levels(other, kept)
+    assert open_levels(other, train.schedule.openings) == kept
+    load_open_levels(other, {})
+    assert open_levels(other, ["rendering_network"]) == {"open_color_levels": 2.0}
 
 
 def test_the_sampler_adds_no_read_but_that_of_its_residuals(
     scene_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All else of it runs on the host, on the host's own tensors."""
-    trainer = tiny.make_trainer(scene_root, tmp_path, conf=WITH_RECIPE)
-    batch = next(iter(trainer.feed.batches(0, 0, 0)))
+    trainer = tiny.make_trainer(scene_root, tmp_path, conf=WITH_SCHEDULE)
+    batch = next(iter(trainer.rays.batches(0, 0, 0)))
     trainer.state.model.train()
-    outputs = trainer.render(dict(batch.model_input))
+    outputs = trainer.model(dict(batch.model_input))
     taken: list[torch.Tensor] = []
-    maps = trainer.feed.error_maps
-    monkeypatch.setattr(maps, "take", lambda cells, residuals: taken.append(residuals))
+    maps = trainer.rays.error_maps
+    monkeypatch.setattr(maps, "update", lambda cells, residuals: taken.append(residuals))
     with ReadCounter() as counter:
-        trainer.feed.learn(batch, outputs)
+        trainer.rays.update_errors(batch, outputs)
     assert counter.places == [] and taken[0].shape == (outputs["points"].shape[0],)

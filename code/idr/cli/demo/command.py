@@ -104,7 +104,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command with `argv`, by default the process's own, and returns the exit status."""
+    """Runs the command on `argv`, None for the process's arguments, and returns the exit status."""
     arguments = parse(build_parser(), argv)
     return run(lambda: _peek(arguments) if arguments.peek else _demo(arguments))
 
@@ -140,9 +140,9 @@ def _plans(arguments: argparse.Namespace, device: torch.device) -> list[Plan]:
     Raises:
         InputError: Hash grids on a CPU without the compiled kernels, which would take many times as long.
     """
-    from idr.model.kernels.numba_support import has_numba
+    from idr.model.twins import find_kernel
 
-    if not arguments.published and device.type == "cpu" and not has_numba():
+    if not arguments.published and device.type == "cpu" and find_kernel("hashgrid_numba") is None:
         raise InputError(
             "the hash grids of fast.conf need compiled kernels on a CPU: pip install 'idr[fast]' (numba), or "
             "train networks of the published form with --published"

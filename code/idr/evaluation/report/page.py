@@ -107,7 +107,7 @@ def _summary(
     rows = [["run", str(run.folder)], ["epoch", str(run.epoch)]]
     if compared:
         step = compared[0].step
-        which = f"{len(compared)} training views" + (f", every {step}th pixel" if step > 1 else "")
+        which = f"{len(compared)} training views" + (f", one pixel in {step} each way" if step > 1 else "")
         psnr = [view.psnr for view in compared if math.isfinite(view.psnr)]
         if psnr:
             rows.append([f"PSNR, {which} (dB)", f"{sum(psnr) / len(psnr):.2f}"])

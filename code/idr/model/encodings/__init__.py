@@ -1,62 +1,64 @@
-"""Encodings of what goes into the networks: one file each, named by a conf's ``type``."""
+"""Encodings of the networks' inputs, one file each: a conf's ``type`` is the name of the file.
+
+A file that offers an encoding of points defines ``ENCODING``, one of view directions ``VIEW_ENCODING``: the
+dataclass of the block's keys, and the class of the encoding, which is made from it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import importlib
+import pkgutil
+from collections.abc import Mapping
 from typing import Any
 
 from idr.conf.blocks import did_you_mean, read_block
 from idr.errors import InputError
-from idr.model.encodings.base import Encoding, find_encoding, restore_open_levels
-from idr.model.encodings.hashgrid import HashGrid, HashGridConfig
-from idr.model.encodings.sinusoids import Sinusoids, SinusoidsConfig
-from idr.model.encodings.spherical_harmonics import SphericalHarmonicsConfig
+from idr.model.encodings.base import Encoding, ViewEncoding
 
-__all__ = [
-    "ENCODINGS",
-    "Encoding",
-    "find_encoding",
-    "make_encoding",
-    "read_view_encoding",
-    "restore_open_levels",
-]
+__all__ = ["ENCODINGS", "VIEW_ENCODINGS", "Encoding", "ViewEncoding", "make_encoding", "make_view_encoding"]
 
-ENCODINGS: dict[str, tuple[type[Any], Callable[[Any], Encoding]]] = {
-    "sinusoids": (SinusoidsConfig, Sinusoids),
-    "hashgrid": (HashGridConfig, HashGrid),
-}
-"""By name: the dataclass of the block's keys, and the encoding of points that is made of it."""
 
-VIEW_ENCODINGS = {"spherical_harmonics": SphericalHarmonicsConfig}
+def _offers(name: str) -> dict[str, Any]:
+    """Collects a variable of this folder's files by the files' names."""
+    modules = {
+        file.name: importlib.import_module(f"{__name__}.{file.name}")
+        for file in pkgutil.iter_modules(__path__)
+    }
+    return {file: getattr(module, name) for file, module in modules.items() if hasattr(module, name)}
+
+
+ENCODINGS = _offers("ENCODING")
+VIEW_ENCODINGS = _offers("VIEW_ENCODING")
 
 
 def make_encoding(block: Mapping[str, Any], where: str) -> Encoding:
     """Makes the encoding of points that a block describes.
 
     Args:
-        block: Its ``type`` names one of `ENCODINGS`.
+        block: Its ``type`` is one of `ENCODINGS`.
         where: The block's full name, for messages.
 
     Returns:
         The encoding.
 
     Raises:
-        InputError: The type is none of ours, or a key unknown, of a wrong type or out of range.
+        InputError: The type or a key is unknown, or a value has the wrong type or range.
     """
-    config, make = ENCODINGS[_type_of(block, list(ENCODINGS), where)]
-    return make(read_block(config, block, where))
+    encoding: Encoding = _make(block, ENCODINGS, where)
+    return encoding
 
 
-def read_view_encoding(block: Mapping[str, Any], where: str) -> SphericalHarmonicsConfig:
-    """Reads the block of an encoding of view directions; see `make_encoding`."""
-    return read_block(VIEW_ENCODINGS[_type_of(block, list(VIEW_ENCODINGS), where)], block, where)
+def make_view_encoding(block: Mapping[str, Any], where: str) -> ViewEncoding:
+    """Makes the encoding of view directions that a block describes; see `make_encoding`."""
+    encoding: ViewEncoding = _make(block, VIEW_ENCODINGS, where)
+    return encoding
 
 
-def _type_of(block: Mapping[str, Any], known: list[str], where: str) -> str:
-    """Returns a block's ``type``, which must be known."""
+def _make(block: Mapping[str, Any], offered: Mapping[str, Any], where: str) -> Any:
     name = str(block.get("type", "none given"))
-    if name not in known:
+    if name not in offered:
         raise InputError(
-            f"{where}.type = {name}: expected one of {', '.join(known)}{did_you_mean(name, known)}"
+            f"{where}.type = {name}: expected one of {', '.join(offered)}{did_you_mean(name, offered)}"
         )
-    return name
+    config, make = offered[name]
+    return make(read_block(config, block, where))

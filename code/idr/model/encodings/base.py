@@ -1,29 +1,28 @@
-"""What every encoding of points offers to the implicit network.
+"""What encodings offer to the networks.
 
-N points, W numbers of a point's encoding.
+N points, W numbers of an encoded point.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
 from torch import Tensor, nn
 
 
 class Encoding(nn.Module):
-    """A function (N, 3) -> (N, W) whose first three columns are the point itself.
+    """An encoding of points (N, 3) -> (N, W) whose first three columns are the point itself.
 
-    Geometric initialization relies on these columns. The function is differentiated twice: the normal of f
-    is trained through.
+    Geometric initialization relies on these columns. The function must be differentiable twice, because
+    training differentiates through the normal of f.
 
     Attributes:
         width: W.
-        starts_near_zero: All but the point is learnt, and starts near zero.
-        levels: Levels from coarse to fine that can be opened one by one; 0 for an encoding without any.
-        open_levels: How many of them are open, 0 to ``levels``, set from outside; the last one is partly open
-            where it is no whole number. It is no part of ``state_dict``: it follows from the step.
+        starts_near_zero: All columns but the point are learned and start near zero.
+        levels: Number of levels, coarse to fine, that can be opened one by one; 0 for an encoding without
+            levels.
+        open_levels: How many levels are open, 0 to ``levels``; of a fractional number, the last level is
+            partly open. Not part of ``state_dict``, because it follows from the training step.
     """
 
     width: int
@@ -34,6 +33,10 @@ class Encoding(nn.Module):
         super().__init__()
         self.open_levels = 0.0
 
+    def set_open_levels(self, levels: float) -> None:
+        """Opens this many of the levels and closes the others."""
+        self.open_levels = float(levels)
+
     def forward(self, x: Tensor) -> Tensor:
         """Encodes points.
 
@@ -41,48 +44,49 @@ class Encoding(nn.Module):
             x: (N, 3), unit-sphere frame.
 
         Returns:
-            (N, W), the points first.
+            (N, W), the point itself first.
         """
         raise NotImplementedError
 
     def spacing(self) -> float | None:
-        """Returns the side of the finest open cells, unit-sphere frame; None without levels.
+        """Returns the cell size of the finest open level, unit-sphere frame; None without levels.
 
-        As a level opens, it goes from the side of the level before to its own.
+        While a level opens, the cell size goes from that of the level before to its own.
         """
         return None
 
 
-def level_weight(level: int, open_levels: float) -> float:
-    """Returns the weight of a level, from 0 (closed) over a cosine's arc to 1 (open).
+class ViewEncoding:
+    """An encoding of view directions; it has no parameters.
 
-    Lin et al. 2021 (BARF), Eq. 14, with levels for octaves.
+    Attributes:
+        width: Numbers of an encoded direction.
+        needs_normals: Whether the encoding depends on the normal.
+    """
+
+    width: int
+    needs_normals: bool = False
+
+    def __call__(self, view_dirs: Tensor, normals: Tensor) -> Tensor:
+        """Encodes directions.
+
+        Args:
+            view_dirs: (N, 3) unit vectors from the point to the camera.
+            normals: (N, 3) of any length.
+
+        Returns:
+            (N, width).
+        """
+        raise NotImplementedError
+
+
+def level_weight(level: int, open_levels: float) -> float:
+    """Returns the weight of a level, from 0 (closed) along a cosine to 1 (open).
+
+    Lin et al. 2021 (BARF), Eq. 14, with levels in place of octaves.
 
     Args:
         level: Number of the level, from 0 for the coarsest.
-        open_levels: How many are open.
+        open_levels: How many levels are open.
     """
     return (1 - math.cos(math.pi * min(max(open_levels - level, 0.0), 1.0))) / 2
-
-
-OPEN_LEVELS = {"open_levels": "implicit_network", "open_color_levels": "rendering_network"}
-"""What a checkpoint calls the open levels of the encoding of points in each of a model's networks."""
-
-
-def find_encoding(model: Any, network: str = "implicit_network") -> Encoding | None:
-    """Returns the encoding of points of one of a model's networks, or None where it has none."""
-    encoding = getattr(getattr(model, network, None), "encoding", None)
-    return encoding if isinstance(encoding, Encoding) else None
-
-
-def restore_open_levels(model: Any, saved: Mapping[str, Any]) -> None:
-    """Opens the levels that were open in training; those that were never trained stay closed.
-
-    Args:
-        model: Its encodings are set.
-        saved: May hold the keys of `OPEN_LEVELS`; what it lacks stays.
-    """
-    for key, network in OPEN_LEVELS.items():
-        encoding = find_encoding(model, network)
-        if encoding is not None and key in saved:
-            encoding.open_levels = float(saved[key])

@@ -1,4 +1,4 @@
-"""Features on grids of vertices from coarse to fine, the fine ones hashed (Mueller et al. 2022).
+"""Features on grids of vertices, coarse to fine, the fine ones hashed (Mueller et al. 2022).
 
 N points, L levels, F features of a vertex and level.
 """
@@ -8,8 +8,8 @@ from __future__ import annotations
 import functools
 import logging
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Literal
 
 import torch
@@ -20,14 +20,14 @@ from idr.errors import InputError
 from idr.model.encodings import hashgrid_torch
 from idr.model.encodings.base import Encoding, level_weight
 from idr.model.encodings.hashgrid_torch import Level, LevelTensors
-from idr.model.kernels.numba_support import has_numba
+from idr.model.twins import find_kernel
 
 log = logging.getLogger(__name__)
 
 MAX_LEVELS = 32
 MAX_FEATURES = 16
 LOG2_TABLE = (4, 24)
-"""Range of log2_table: 2^24 rows of two float32 numbers a level are 128 MiB, three times that in Adam."""
+"""Range of log2_table: 2^24 rows of two float32 numbers are 128 MiB a level, and three times that in Adam."""
 MAX_RESOLUTION = 2**16
 START = 1e-4
 """Features start uniform in [-1e-4, 1e-4] (Mueller et al. 2022, section 4)."""
@@ -38,16 +38,16 @@ class HashGridConfig:
     """Keys of the block ``encoding`` with ``type = hashgrid``.
 
     Attributes:
-        type: The encoding's name.
+        type: Name of the encoding.
         levels: L.
         features: F.
         log2_table: A level has at most two to this power rows.
         base_resolution: Cells along a side of the coarsest level.
-        finest_resolution: Cells along a side of the finest level; between them sides grow geometrically.
-        bound: Half the side of the cube that the grids cover, unit-sphere frame; at least the radius of
+        finest_resolution: Cells along a side of the finest level; resolutions in between grow geometrically.
+        bound: Half the side of the cube that the grids cover, unit-sphere frame; at least the radius
             ``model.ray_tracer.object_bounding_sphere``.
         backend: ``numba`` for compiled loops (CPU, float32; ``pip install 'idr[fast]'``), ``torch`` for plain
-            torch, ``auto`` for numba where it can serve, else torch.
+            torch, ``auto`` for numba where possible, else torch.
     """
 
     type: str = "hashgrid"
@@ -77,17 +77,20 @@ class HashGridConfig:
                 f"({self.base_resolution}) to {MAX_RESOLUTION} cells a side"
             )
         if self.bound <= 0:
-            raise InputError(f"bound = {self.bound}: expected half a cube's side, above 0")
-        if self.backend == "numba" and not has_numba():
+            raise InputError(f"bound = {self.bound}: expected half the side of a cube, above 0")
+        if self.backend == "numba" and _compiled_twin() is None:
             raise InputError(
                 "backend = numba: numba is not installed, or does not work here; pip install 'idr[fast]'"
             )
 
 
+def _compiled_twin() -> ModuleType | None:
+    return find_kernel("hashgrid_numba")
+
+
 @functools.cache
-def _announce(backend: str, why: str) -> None:
-    """Says once which of the two computes."""
-    log.info("hash grid: computed by %s (%s)", backend, why)
+def _log_once(backend: str, reason: str) -> None:
+    log.info("hash grid: computed by %s (%s)", backend, reason)
 
 
 def grid_levels(config: HashGridConfig) -> tuple[Level, ...]:
@@ -114,18 +117,19 @@ def grid_levels(config: HashGridConfig) -> tuple[Level, ...]:
 
 
 class HashGrid(Encoding):
-    """The point, then each level's features, trilinear between vertices.
+    """The point, then the features of each level, interpolated trilinearly between vertices.
 
-    Closed levels (see `Encoding`) give zeros and get no gradient. All are open at first.
+    Closed levels (see `Encoding`) give zeros and get no gradient. All levels are open at first.
 
     Args:
         config: The block's values.
     """
 
+    starts_near_zero = True
+
     def __init__(self, config: HashGridConfig) -> None:
         super().__init__()
         self.config = config
-        self.starts_near_zero = True
         self.levels = config.levels
         self.open_levels = float(config.levels)
         self.width = 3 + config.levels * config.features
@@ -137,18 +141,24 @@ class HashGrid(Encoding):
             self.register_buffer(f"_{name}", numbers, persistent=False)
 
     def spacing(self) -> float:
-        """Returns the side of the finest open cells, see `Encoding.spacing`; it goes by equal factors.
+        """Returns the cell size of the finest open level, see `Encoding.spacing`; geometric between levels.
 
-        With no level open it is that of the coarsest.
+        With no open level it is that of the coarsest.
         """
         open_levels = min(max(self.open_levels, 1.0), float(self.levels))
         whole = math.floor(open_levels)
         coarse, fine = (self.grids[number - 1].resolution for number in (whole, math.ceil(open_levels)))
         return 2 * self.config.bound / (coarse * (fine / coarse) ** (open_levels - whole))
 
-    def _num_open(self) -> int:
-        """Returns the number of levels that are open or partly open."""
+    @property
+    def num_open(self) -> int:
+        """Number of levels that are open or partly open."""
         return min(max(math.ceil(self.open_levels), 0), self.levels)
+
+    @property
+    def last_weight(self) -> float:
+        """Weight of the last open level, see `level_weight`."""
+        return level_weight(self.num_open - 1, self.open_levels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Encodes points, see `Encoding.forward`.
@@ -156,56 +166,48 @@ class HashGrid(Encoding):
         Raises:
             InputError: ``backend = numba`` on another device than a CPU, or not in float32.
         """
-        num_open = self._num_open()
+        num_open = self.num_open
         if num_open == 0:
             return functional.pad(x, (0, self.width - 3))
         features = self._interpolate(x, num_open)  # (N, open levels F)
-        last = level_weight(num_open - 1, self.open_levels)
-        if last < 1:
+        if self.last_weight < 1:
             ones = features.new_ones((num_open - 1) * self.config.features)
-            features = features * functional.pad(ones, (0, self.config.features), value=last)
+            features = features * functional.pad(ones, (0, self.config.features), value=self.last_weight)
         encoded = torch.cat((x, features), dim=1)
         return functional.pad(encoded, (0, self.width - encoded.shape[1]))
 
     def _interpolate(self, x: Tensor, num_open: int) -> Tensor:
-        if self._by_numba(x):
-            from idr.model.kernels import hashgrid_numba
-
-            return hashgrid_numba.interpolate(x, self.table, self.grids[:num_open], self.config.bound)
+        twin = self.twin(x)
+        if twin is not None:
+            features: Tensor = twin.interpolate(x, self.table, self.grids[:num_open], self.config.bound)
+            return features
         tensors = (self.get_buffer(f"_{name}")[:num_open] for name in ("resolution", "offset", "size"))
         return hashgrid_torch.interpolate(x, self.table, LevelTensors(*tensors), self.config.bound)
 
-    def compiled_levels(self, x: Tensor) -> tuple[Sequence[Level], float] | None:
-        """Returns what compiled loops over the open levels need, and the weight of the last of them.
+    def twin(self, x: Tensor) -> ModuleType | None:
+        """Returns the kernel `hashgrid_numba` if it computes this grid at points x (N, 3), else None.
 
-        Args:
-            x: (N, 3) points; their device and type decide.
-
-        Returns:
-            The open levels and the last one's weight; None where plain torch computes, or no level is open.
+        Raises:
+            InputError: ``backend = numba`` on another device than a CPU, or not in float32.
         """
-        num_open = self._num_open()
-        if num_open == 0 or not self._by_numba(x):
-            return None
-        return self.grids[:num_open], level_weight(num_open - 1, self.open_levels)
-
-    def _by_numba(self, x: Tensor) -> bool:
-        """Chooses between the compiled loops and plain torch."""
-        wanted = self.config.backend
+        backend = self.config.backend
         fits = x.device.type == "cpu" and x.dtype == self.table.dtype == torch.float32
-        if wanted == "numba" and not fits:
+        if backend == "numba" and not fits:
             raise InputError(
                 f"model.implicit_network.encoding.backend = numba: points are {x.dtype} on {x.device}; it "
                 "computes torch.float32 on a CPU; set backend = auto"
             )
-        by_numba = wanted != "torch" and fits and has_numba()
-        if wanted != "auto":
-            why = "as the conf says"
-        elif by_numba:
-            why = "CPU, float32"
+        twin = _compiled_twin() if fits and backend != "torch" else None
+        if backend != "auto":
+            reason = "as the conf says"
+        elif twin is not None:
+            reason = "CPU, float32"
         elif fits:
-            why = "numba is not installed; pip install 'idr[fast]' is faster"
+            reason = "numba is not installed; pip install 'idr[fast]' is faster"
         else:
-            why = f"{x.device.type}, {x.dtype}"
-        _announce("numba" if by_numba else "torch", why)
-        return by_numba
+            reason = f"{x.device.type}, {x.dtype}"
+        _log_once("torch" if twin is None else "numba", reason)
+        return twin
+
+
+ENCODING = (HashGridConfig, HashGrid)

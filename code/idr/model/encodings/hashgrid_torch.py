@@ -1,6 +1,6 @@
-"""The hash grid's interpolation in plain torch: any device, any dtype, differentiable as often as wanted.
+"""The hash grid's interpolation in plain torch: any device, any dtype, any order of derivative.
 
-It is the oracle of the compiled kernels and serves where they cannot. N points, L levels, F features.
+It is the oracle of the compiled kernels. N points, L levels, F features.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ PRIMES = (1, 2654435761, 805459861)
 
 @dataclass(frozen=True)
 class Level:
-    """One grid of vertices over the cube.
+    """A grid of vertices over the cube.
 
     Attributes:
         resolution: Cells along a side.
         offset: First row of the level in the table.
-        size: Its number of rows.
-        dense: Every vertex has a row of its own; else vertices share rows by their hash, and ``size`` is a
+        size: Number of rows.
+        dense: Every vertex has its own row; otherwise vertices share rows by their hash, and ``size`` is a
             power of two.
     """
 
@@ -52,11 +52,11 @@ def interpolate(x: Tensor, table: Tensor, levels: LevelTensors, bound: float) ->
     """Interpolates each level's features trilinearly.
 
     Args:
-        x: (N, 3) points; outside [-bound, bound]^3 they get the features of the cube's nearest point, with
-            zero derivative along the axes by which they are outside.
+        x: (N, 3) points. A point outside [-bound, bound]^3 gets the features of the nearest point of the
+            cube, and zero derivatives along the axes along which it is outside.
         table: (rows, F) features.
         levels: L levels.
-        bound: Half the cube's side.
+        bound: Half the side of the cube.
 
     Returns:
         (N, L F), level by level.
@@ -64,7 +64,7 @@ def interpolate(x: Tensor, table: Tensor, levels: LevelTensors, bound: float) ->
     resolution = levels.resolution.to(x.dtype).view(1, -1, 1)  # (1, L, 1)
     scale = resolution / (2 * bound)
     place = (x.clamp(-bound, bound) + bound).unsqueeze(1) * scale  # (N, L, 3), in cells
-    cell = torch.minimum(place.detach().floor().nan_to_num(0), resolution - 1)  # what is no number stays none
+    cell = torch.minimum(place.detach().floor().nan_to_num(0), resolution - 1)  # NaN stays NaN
     fraction = place - cell
     base = cell.long()
     corners = [(i, j, k) for k in (0, 1) for j in (0, 1) for i in (0, 1)]
@@ -73,12 +73,12 @@ def interpolate(x: Tensor, table: Tensor, levels: LevelTensors, bound: float) ->
     weights = torch.stack(
         [sides[i][..., 0] * sides[j][..., 1] * sides[k][..., 2] for i, j, k in corners], dim=2
     )  # (N, L, 8)
-    # The gradient of `embedding` sums each row by one thread in the points' order, that of indexing may not.
+    # The gradient of `embedding` sums each row in the order of the points; that of indexing may not.
     return (functional.embedding(rows, table) * weights.unsqueeze(3)).sum(dim=2).flatten(1)
 
 
 def _rows(base: Tensor, corner: tuple[int, int, int], levels: LevelTensors) -> Tensor:
-    """Returns the table's rows (N, L) of one corner of cells (N, L, 3)."""
+    """Returns the rows (N, L) of one corner of cells (N, L, 3)."""
     i, j, k = (base[..., axis] + corner[axis] for axis in range(3))
     side = levels.resolution + 1
     dense = i + side * (j + side * k)

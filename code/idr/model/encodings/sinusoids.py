@@ -1,4 +1,4 @@
-"""The published encoding of points by sinusoids of octaves (paper, section 4)."""
+"""The published encoding of points: sinusoids of octaves (paper, section 4)."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class SinusoidsConfig:
     """Keys of the block ``encoding`` with ``type = sinusoids``.
 
     Attributes:
-        type: The encoding's name.
-        multires: Octaves; 0 leaves the point as it is.
+        type: Name of the encoding.
+        multires: Number of octaves; 0 leaves the point as it is.
     """
 
     type: str = "sinusoids"
@@ -29,7 +29,7 @@ class SinusoidsConfig:
 
 
 class Sinusoids(Encoding):
-    """`positional_encoding` as an encoding; without parameters.
+    """`positional_encoding` as an encoding, without parameters.
 
     Args:
         config: The block's values.
@@ -43,3 +43,6 @@ class Sinusoids(Encoding):
     def forward(self, x: Tensor) -> Tensor:
         """Encodes points, see `Encoding.forward`."""
         return positional_encoding(x, self.octaves)
+
+
+ENCODING = (SinusoidsConfig, Sinusoids)

@@ -1,4 +1,4 @@
-"""Real spherical harmonics of a direction, as an encoding of view directions.
+"""An encoding of view directions by real spherical harmonics.
 
 N directions.
 """
@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from idr.errors import InputError
+from idr.model.encodings.base import ViewEncoding
 
 MAX_DEGREE = 4
 
@@ -23,11 +24,11 @@ class SphericalHarmonicsConfig:
     """Keys of the block ``encoding_view`` with ``type = spherical_harmonics``.
 
     Attributes:
-        type: The encoding's name.
-        degree: Number of bands, 1 to 4; they are degree^2 numbers.
-        direction: ``view``, the direction to the camera; ``mirrored``, that direction mirrored at the normal,
-            which highlights of fixed lights follow (Verbin et al. 2022, Eq. 4); or ``both``, the bands of one
-            after those of the other.
+        type: Name of the encoding.
+        degree: Number of bands, 1 to 4; they give degree^2 numbers.
+        direction: ``view``, the direction to the camera; ``mirrored``, its reflection at the normal, on which
+            highlights of fixed lights depend (Verbin et al. 2022, Eq. 4); or ``both``, the bands of the one
+            followed by those of the other.
     """
 
     type: str = "spherical_harmonics"
@@ -38,18 +39,33 @@ class SphericalHarmonicsConfig:
         if not 1 <= self.degree <= MAX_DEGREE:
             raise InputError(f"degree = {self.degree}: expected 1 to {MAX_DEGREE} bands")
 
-    @property
-    def width(self) -> int:
-        """Numbers that a direction becomes."""
-        return self.degree**2 * (2 if self.direction == "both" else 1)
+
+class SphericalHarmonics(ViewEncoding):
+    """`spherical_harmonics` of the view direction, of its mirror image, or of both.
+
+    Args:
+        config: The block's values.
+    """
+
+    def __init__(self, config: SphericalHarmonicsConfig) -> None:
+        self.config = config
+        self.width = config.degree**2 * (2 if config.direction == "both" else 1)
+        self.needs_normals = config.direction != "view"
+
+    def __call__(self, view_dirs: Tensor, normals: Tensor) -> Tensor:
+        """Encodes directions, see `ViewEncoding`."""
+        directions = [] if self.config.direction == "mirrored" else [view_dirs]
+        if self.needs_normals:
+            directions.append(mirror(view_dirs, normals))
+        return torch.cat([spherical_harmonics(v, self.config.degree) for v in directions], dim=1)
 
 
 def mirror(direction: Tensor, normal: Tensor) -> Tensor:
     """Mirrors directions at normals: 2 (v . n) n - v.
 
     Args:
-        direction: (N, 3) unit vectors v away from the surface.
-        normal: (N, 3) normals of any length; n is their direction. Where one is zero, the result is -v.
+        direction: (N, 3) unit vectors v, pointing away from the surface.
+        normal: (N, 3) normals of any length; n is their direction. At a zero normal the result is -v.
 
     Returns:
         (N, 3) unit vectors.
@@ -61,7 +77,8 @@ def mirror(direction: Tensor, normal: Tensor) -> Tensor:
 def spherical_harmonics(direction: Tensor, degree: int) -> Tensor:
     """Evaluates the bands l = 0, ..., degree - 1, each with m = -l, ..., l.
 
-    Orthonormal on the sphere; with the Condon-Shortley phase, as in Mueller et al. 2022's implementation.
+    They are orthonormal on the sphere and include the Condon-Shortley phase, as in the code of Mueller et al.
+    2022.
 
     Args:
         direction: (N, 3) unit vectors.
@@ -92,3 +109,6 @@ def spherical_harmonics(direction: Tensor, degree: int) -> Tensor:
         ],
     ]
     return torch.stack([value for band in bands[:degree] for value in band], dim=1)
+
+
+VIEW_ENCODING = (SphericalHarmonicsConfig, SphericalHarmonics)

@@ -1,1 +1,1 @@
-"""Faster twins of parts of the method. Without this folder everything works, only slower."""
+"""Faster twins of parts of the method (`idr.model.twins`). Everything works without this folder."""

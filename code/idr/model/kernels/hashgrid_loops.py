@@ -1,13 +1,13 @@
-"""The hash grid's interpolation and its derivatives as compiled loops for a CPU; no graph.
+"""The hash grid's interpolation and its derivatives as compiled loops for a CPU, without a graph.
 
-Each level is one task of one thread, which goes through the points in their order; threads share no sum. So
-results repeat to the last bit, with any number of threads. Numbers are float32; `hashgrid_torch` is the
-oracle. N points, L levels, F features, W = L F.
+Each level is one job of one thread, which visits the points in order; threads share no sum. Results are
+therefore bit-equal for any number of threads. Numbers are float32; `hashgrid_torch` is the oracle. N points,
+L levels, F features, W = L F.
 
-With w_c the weight of a cell's corner c and T_c its features, a level's value is sum_c w_c T_c, and its
-slopes are the derivatives of that by the point. Four loops over the grid serve everything: the value alone,
-value and slopes (each corner looked up once for both), the sums that go to the table, and the derivative of
-the slopes by the point. `hashgrid_numba` and `fused_field` put gradients together from them.
+With the weight w_c of a cell's corner c and its features T_c, the value of a level is sum_c w_c T_c, and its
+slopes are the derivatives of the value by the point. Four loops over the grid suffice: the value, the value
+and its slopes (each corner is looked up once for both), the gradient by the table, and the gradient of the
+slopes by the point. `hashgrid_numba` and `fused_field` assemble all gradients from them.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ _compiled = compiled()
 
 @_compiled
 def _locate(x: Any, n: int, axis: int, resolution: int, bound: Any) -> Any:
-    """Returns the cell along an axis, the place in it, and d place / dx."""
+    """Returns the cell along an axis, the position in it, and d position / dx."""
     at, scale = x[n, axis], np.float32(resolution) / (np.float32(2) * bound)
     slope = scale
     if at < -bound:
         at, slope = -bound, ZERO
     elif at > bound:
         at, slope = bound, ZERO
-    place = (at + bound) * scale
-    if not place >= ZERO:  # not a number: any cell will do, the weights are not numbers either
-        return 0, place, slope
-    cell = min(int(place), resolution - 1)
-    return cell, place - np.float32(cell), slope
+    position = (at + bound) * scale
+    if not position >= ZERO:  # NaN: any cell will do, because the weights are NaN
+        return 0, position, slope
+    cell = min(int(position), resolution - 1)
+    return cell, position - np.float32(cell), slope
 
 
 @_compiled
 def factors_of(resolution: int, dense: bool) -> Any:
-    """Returns what the second and third coordinate of a vertex are multiplied by."""
+    """Returns the factors of the second and third coordinate of a vertex in its row."""
     if dense:
         return np.uint32(resolution + 1), np.uint32((resolution + 1) ** 2)
     return np.uint32(PRIME_Y), np.uint32(PRIME_Z)
@@ -54,13 +54,13 @@ def factors_of(resolution: int, dense: bool) -> Any:
 
 @_compiled
 def row_of(i: int, j: int, k: int, factors: Any, offset: int, size: int, dense: bool) -> Any:
-    """Returns a vertex's row; hashes wrap around at 32 bits, of which the table takes the lowest."""
+    """Returns the row of a vertex; hashes are modulo 2^32, and their lowest bits give the row."""
     a, b, c = np.uint32(i), np.uint32(np.uint32(j) * factors[0]), np.uint32(np.uint32(k) * factors[1])
     row = np.uint32(a + b + c) if dense else np.uint32((a ^ b ^ c) & np.uint32(size - 1))
     return np.uint64(row) + np.uint64(offset)
 
 
-# The number of features is a constant of each kernel: its loops are unrolled, for half the time.
+# The number of features is a constant of each kernel, so that its loops are unrolled: half the time.
 
 
 @functools.cache
@@ -132,15 +132,15 @@ def _tangents(num_features: int) -> Any:
 
 @functools.cache
 def _scatter(num_features: int) -> Any:
-    """Returns the kernel that adds to the table's gradient.
+    """Returns the kernel of the gradient by the table.
 
-    (x, by_value (N, W), by_slope (N, W), v (N, 3), bound, *level, into) adds the gradient of
+    (x, by_value (N, W), by_slope (N, W), v (N, 3), bound, *level, out) adds to out (rows, F) the gradient of
     by_value . value + by_slope . (slopes v).
     """
 
     def scatter(
         x: Any, by_value: Any, by_slope: Any, v: Any, bound: Any, level: int, resolution: int, offset: int,
-        size: int, dense: bool, into: Any,
+        size: int, dense: bool, out: Any,
     ) -> None:  # fmt: skip
         factors = factors_of(resolution, dense)
         first = level * num_features
@@ -159,20 +159,20 @@ def _scatter(num_features: int) -> Any:
                         weight, along = wx * across, px * across + wx * along_yz
                         row = row_of(i + a, j + b, k + d, factors, offset, size, dense)
                         for f in range(num_features):
-                            into[row, f] += weight * by_value[n, first + f] + along * by_slope[n, first + f]
+                            out[row, f] += weight * by_value[n, first + f] + along * by_slope[n, first + f]
 
     return _compiled(scatter)
 
 
 @functools.cache
 def _bend(num_features: int) -> Any:
-    """Returns the kernel of the gradient by x of given . (slopes v).
+    """Returns the kernel of the gradient by x of by_slope . (slopes v).
 
-    (x, table, given (N, W), v (N, 3), bound, *level, out) writes to out (L, N, 3).
+    (x, table, by_slope (N, W), v (N, 3), bound, *level, out) writes to out (L, N, 3).
     """
 
     def bend(
-        x: Any, table: Any, given: Any, v: Any, bound: Any, level: int, resolution: int, offset: int,
+        x: Any, table: Any, by_slope: Any, v: Any, bound: Any, level: int, resolution: int, offset: int,
         size: int, dense: bool, out: Any,
     ) -> None:  # fmt: skip
         factors = factors_of(resolution, dense)
@@ -191,7 +191,7 @@ def _bend(num_features: int) -> Any:
                         row = row_of(i + a, j + b, k + d, factors, offset, size, dense)
                         dot = ZERO
                         for f in range(num_features):
-                            dot += given[n, level * num_features + f] * table[row, f]
+                            dot += by_slope[n, level * num_features + f] * table[row, f]
                         gx += (dot if a else -dot) * (py * wz + pz * wy)
                         gy += (dot if b else -dot) * (px * wz + pz * wx)
                         gz += (dot if d else -dot) * (px * wy + py * wx)
@@ -201,20 +201,18 @@ def _bend(num_features: int) -> Any:
 
 
 @_compiled
-def _pull(slopes: Any, given: Any, out: Any) -> None:
-    """Writes slopes^T given, (N, 3), for slopes (N, W, 3) and given (N, W)."""
-    for n in range(given.shape[0]):
+def _pull(slopes: Any, by_value: Any, out: Any) -> None:
+    for n in range(by_value.shape[0]):
         gx, gy, gz = ZERO, ZERO, ZERO
-        for w in range(given.shape[1]):
-            gx += slopes[n, w, 0] * given[n, w]
-            gy += slopes[n, w, 1] * given[n, w]
-            gz += slopes[n, w, 2] * given[n, w]
+        for w in range(by_value.shape[1]):
+            gx += slopes[n, w, 0] * by_value[n, w]
+            gy += slopes[n, w, 1] * by_value[n, w]
+            gz += slopes[n, w, 2] * by_value[n, w]
         out[n, 0], out[n, 1], out[n, 2] = gx, gy, gz
 
 
 @_compiled
 def _push(slopes: Any, v: Any, out: Any) -> None:
-    """Writes slopes v, (N, W), for slopes (N, W, 3) and v (N, 3)."""
     for n in range(v.shape[0]):
         for w in range(out.shape[1]):
             out[n, w] = slopes[n, w, 0] * v[n, 0] + slopes[n, w, 1] * v[n, 1] + slopes[n, w, 2] * v[n, 2]
@@ -225,7 +223,7 @@ def _numpy(*tensors: Tensor) -> list[Any]:
 
 
 def _each_level(levels: Sequence[Level], task: Callable[..., None]) -> None:
-    """Does a task for each level."""
+    """Runs a task for each level."""
     in_threads(
         task, [(k, level.resolution, level.offset, level.size, level.dense) for k, level in enumerate(levels)]
     )
@@ -238,15 +236,15 @@ def value(x: Tensor, table: Tensor, levels: Sequence[Level], bound: float) -> Te
         x: (N, 3) points, float32, on the CPU.
         table: (rows, F) features, float32, on the CPU.
         levels: L levels.
-        bound: Half the cube's side.
+        bound: Half the side of the cube.
 
     Returns:
         (N, W), level by level.
     """
     out = x.new_empty(x.shape[0], len(levels) * table.shape[1])
-    points, rows, into = _numpy(x, table, out)
+    arrays, (result,) = _numpy(x, table), _numpy(out)
     kernel, half = _value(table.shape[1]), np.float32(bound)
-    _each_level(levels, lambda *level: kernel(points, rows, half, *level, into))
+    _each_level(levels, lambda *level: kernel(*arrays, half, *level, result))
     return out
 
 
@@ -259,7 +257,7 @@ def value_and_slopes(
         x: (N, 3) points, float32, on the CPU.
         table: (rows, F) features, float32, on the CPU.
         levels: L levels.
-        bound: Half the cube's side.
+        bound: Half the side of the cube.
 
     Returns:
         value: (N, W), level by level.
@@ -267,16 +265,16 @@ def value_and_slopes(
     """
     width = len(levels) * table.shape[1]
     out, slopes = x.new_empty(x.shape[0], width), x.new_empty(x.shape[0], width, 3)
-    points, rows, *into = _numpy(x, table, out, slopes)
+    arrays, results = _numpy(x, table), _numpy(out, slopes)
     kernel, half = _tangents(table.shape[1]), np.float32(bound)
-    _each_level(levels, lambda *level: kernel(points, rows, half, *level, *into))
+    _each_level(levels, lambda *level: kernel(*arrays, half, *level, *results))
     return out, slopes
 
 
-def pull(slopes: Tensor, given: Tensor) -> Tensor:
-    """Returns slopes^T given, (N, 3), for slopes (N, W, 3) and given (N, W)."""
-    out = given.new_empty(given.shape[0], 3)
-    _pull(*_numpy(slopes, given, out))
+def pull(slopes: Tensor, by_value: Tensor) -> Tensor:
+    """Returns slopes^T by_value, (N, 3), for slopes (N, W, 3) and by_value (N, W)."""
+    out = by_value.new_empty(by_value.shape[0], 3)
+    _pull(*_numpy(slopes, by_value, out))
     return out
 
 
@@ -305,22 +303,24 @@ def table_gradient(
         v: (N, 3).
         like: (rows, F) the table.
         levels: L levels.
-        bound: Half the cube's side.
+        bound: Half the side of the cube.
 
     Returns:
         (rows, F).
     """
     out = torch.zeros_like(like)
-    inputs, (into,) = _numpy(x, by_value, by_slope, v), _numpy(out)
+    arrays, (result,) = _numpy(x, by_value, by_slope, v), _numpy(out)
     kernel, half = _scatter(like.shape[1]), np.float32(bound)
-    _each_level(levels, lambda *level: kernel(*inputs, half, *level, into))
+    _each_level(levels, lambda *level: kernel(*arrays, half, *level, result))
     return out
 
 
-def bend(x: Tensor, table: Tensor, given: Tensor, v: Tensor, levels: Sequence[Level], bound: float) -> Tensor:
-    """Returns the gradient (N, 3) by the points of given . (slopes v), for given (N, W) and v (N, 3)."""
-    parts = np.empty((len(levels), x.shape[0], 3), np.float32)
-    inputs = _numpy(x, table, given, v)
+def bend(
+    x: Tensor, table: Tensor, by_slope: Tensor, v: Tensor, levels: Sequence[Level], bound: float
+) -> Tensor:
+    """Returns the gradient (N, 3) by x of by_slope . (slopes v), for by_slope (N, W) and v (N, 3)."""
+    of_levels = np.empty((len(levels), x.shape[0], 3), np.float32)
+    arrays = _numpy(x, table, by_slope, v)
     kernel, half = _bend(table.shape[1]), np.float32(bound)
-    _each_level(levels, lambda *level: kernel(*inputs, half, *level, parts))
-    return torch.from_numpy(parts.sum(axis=0))  # level after level
+    _each_level(levels, lambda *level: kernel(*arrays, half, *level, of_levels))
+    return torch.from_numpy(of_levels.sum(axis=0))  # in the order of the levels

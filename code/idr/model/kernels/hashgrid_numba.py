@@ -1,4 +1,4 @@
-"""The hash grid by compiled loops (`hashgrid_loops`) for autograd, differentiable twice.
+"""The hash grid in compiled loops (`hashgrid_loops`) for autograd, differentiable twice.
 
 N points, L levels, F features, W = L F.
 """
@@ -15,16 +15,22 @@ from torch.autograd.function import once_differentiable
 
 from idr.model.encodings.hashgrid_torch import Level
 from idr.model.kernels import hashgrid_loops as loops
+from idr.model.kernels.numba_support import has_numba
+
+
+def is_available() -> bool:
+    """Whether loops can be compiled here."""
+    return has_numba()
 
 
 @dataclass(frozen=True)
 class _Grid:
-    """What the functions below do not differentiate by.
+    """Constants of the functions below.
 
     Attributes:
         levels: L levels.
-        bound: Half the cube's side.
-        points: (N, 3) points with an edge elsewhere.
+        bound: Half the side of the cube.
+        points: (N, 3) points, whose edge in the graph is elsewhere.
     """
 
     levels: Sequence[Level]
@@ -33,24 +39,24 @@ class _Grid:
 
 
 class _ByTable(torch.autograd.Function):
-    """A value that is known already, with an edge to the table alone.
+    """Gives a computed value an edge to the table alone.
 
-    The normal is a derivative by the points; with one edge for both, autograd would have the table's summed,
-    and thrown away, each time.
+    The normal is a derivative by the points. With one edge for table and points, autograd would compute the
+    table's gradient for each normal as well, and discard it.
     """
 
     @staticmethod
-    def forward(ctx: Any, table: Tensor, known: Tensor, grid: _Grid) -> Tensor:
+    def forward(ctx: Any, table: Tensor, value: Tensor, grid: _Grid) -> Tensor:
         ctx.grid, ctx.shape = grid, table.shape
-        return known.view_as(known)
+        return value.view_as(value)
 
     @staticmethod
-    def backward(ctx: Any, given: Tensor) -> Any:
-        return _Spread.apply(ctx.grid.points, given, ctx.shape, ctx.grid), None, None
+    def backward(ctx: Any, by_value: Tensor) -> Any:
+        return _GradientByTable.apply(ctx.grid.points, by_value, ctx.shape, ctx.grid), None, None
 
 
 class _ByPoints(torch.autograd.Function):
-    """Adds the edge to the points to a value, whose slopes are known already."""
+    """Gives a computed value an edge to the points, with its computed slopes."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor, x: Tensor, table: Tensor, slopes: Tensor, grid: _Grid) -> Tensor:
@@ -59,55 +65,55 @@ class _ByPoints(torch.autograd.Function):
         return value.view_as(value)
 
     @staticmethod
-    def backward(ctx: Any, given: Tensor) -> Any:
+    def backward(ctx: Any, by_value: Tensor) -> Any:
         x, table, slopes = ctx.saved_tensors
-        return given, _Slope.apply(x, table, given, slopes, ctx.grid), None, None, None
+        return by_value, _GradientByPoints.apply(x, table, by_value, slopes, ctx.grid), None, None, None
 
 
-class _Spread(torch.autograd.Function):
-    """The gradient of given . value by the table."""
+class _GradientByTable(torch.autograd.Function):
+    """The gradient of by_value . value by the table."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, given: Tensor, shape: torch.Size, grid: _Grid) -> Tensor:
-        ctx.save_for_backward(x, given)
+    def forward(ctx: Any, x: Tensor, by_value: Tensor, shape: torch.Size, grid: _Grid) -> Tensor:
+        ctx.save_for_backward(x, by_value)
         ctx.grid = grid
-        still = torch.zeros_like(x)  # along no direction slopes do not count, whatever is asked of them
-        return loops.table_gradient(x, given, given, still, x.new_empty(shape), grid.levels, grid.bound)
+        zero = torch.zeros_like(x)  # the slopes do not contribute
+        return loops.table_gradient(x, by_value, by_value, zero, x.new_empty(shape), grid.levels, grid.bound)
 
     @staticmethod
     def backward(ctx: Any, by_table: Tensor) -> Any:
-        x, given = ctx.saved_tensors
+        x, by_value = ctx.saved_tensors
         levels, bound = ctx.grid.levels, ctx.grid.bound
         by_x = None
         if ctx.needs_input_grad[0]:
             _, slopes = loops.value_and_slopes(x, by_table, levels, bound)
-            by_x = _Slope.apply(x, by_table, given, slopes, ctx.grid)
-        by_given = interpolate(x, by_table, levels, bound) if ctx.needs_input_grad[1] else None
-        return by_x, by_given, None, None
+            by_x = _GradientByPoints.apply(x, by_table, by_value, slopes, ctx.grid)
+        by_by_value = interpolate(x, by_table, levels, bound) if ctx.needs_input_grad[1] else None
+        return by_x, by_by_value, None, None
 
 
-class _Slope(torch.autograd.Function):
-    """The gradient of given . value by the points, for known slopes."""
+class _GradientByPoints(torch.autograd.Function):
+    """The gradient of by_value . value by the points, from computed slopes."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, table: Tensor, given: Tensor, slopes: Tensor, grid: _Grid) -> Tensor:
-        ctx.save_for_backward(x, table, given, slopes)
+    def forward(ctx: Any, x: Tensor, table: Tensor, by_value: Tensor, slopes: Tensor, grid: _Grid) -> Tensor:
+        ctx.save_for_backward(x, table, by_value, slopes)
         ctx.grid = grid
-        return loops.pull(slopes, given)
+        return loops.pull(slopes, by_value)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, v: Tensor) -> Any:
-        x, table, given, slopes = ctx.saved_tensors
+        x, table, by_value, slopes = ctx.saved_tensors
         levels, bound = ctx.grid.levels, ctx.grid.bound
-        wanted = ctx.needs_input_grad
-        by_x = loops.bend(x, table, given, v, levels, bound) if wanted[0] else None
+        needed = ctx.needs_input_grad
+        by_x = loops.bend(x, table, by_value, v, levels, bound) if needed[0] else None
         by_table = None
-        if wanted[1]:
-            nothing = torch.zeros_like(given)
-            by_table = loops.table_gradient(x, nothing, given, v, table, levels, bound)
-        by_given = loops.push(slopes, v) if wanted[2] else None
-        return by_x, by_table, by_given, None, None
+        if needed[1]:
+            zero = torch.zeros_like(by_value)
+            by_table = loops.table_gradient(x, zero, by_value, v, table, levels, bound)
+        by_by_value = loops.push(slopes, v) if needed[2] else None
+        return by_x, by_table, by_by_value, None, None
 
 
 def interpolate(x: Tensor, table: Tensor, levels: Sequence[Level], bound: float) -> Tensor:
@@ -117,7 +123,7 @@ def interpolate(x: Tensor, table: Tensor, levels: Sequence[Level], bound: float)
         x: (N, 3) points, float32, on the CPU.
         table: (rows, F) features, float32, on the CPU.
         levels: L levels.
-        bound: Half the cube's side.
+        bound: Half the side of the cube.
 
     Returns:
         (N, W), level by level.

@@ -1,89 +1,84 @@
-"""The implicit network where nothing is differentiated by its weights: searches along rays, grids, pictures.
+"""The implicit network without derivatives by its weights: for tracing, grids and images on a CPU.
 
-N points, E numbers of a point's encoding. On a CPU such an evaluation waits for memory as much as it
-computes, above all for pages that the allocator gives back to the system and asks for again. So points go
-through the layers in parts that fit the caches, and each part uses the memory of the one before. A column is
-a point here, so that what an encoding consists of and what a skip joins are whole rows.
+N points, E numbers of an encoded point. Such an evaluation is limited by memory as much as by arithmetic,
+above all by pages that the allocator returns to the system and requests again. Points therefore pass through
+the layers in chunks that fit the caches, and all chunks share their memory. A point is a column here, so that
+the encoding's columns and both operands of a skip are contiguous rows.
 """
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from idr.model.layers import softplus_into
+from idr.model.implicit_network import ImplicitNetwork
+from idr.model.kernels.activations import SoftplusTwin
 
-POINTS_AT_ONCE = 8192
-"""Points of a part where f alone is wanted."""
+CHUNK = 8192
+"""Points of a chunk when f alone is computed."""
 
-POINTS_WITH_GRADIENT = 4096
-"""Points of a part where its gradient is, too: what all layers hand on is kept."""
-
-
-def without_gradients_on_cpu(x: Tensor) -> bool:
-    """Whether quicker ways than torch's layers serve: for a CPU, without a gradient, unknown to autocast."""
-    if torch.is_grad_enabled() or x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
-        return False
-    return not torch.is_autocast_enabled("cpu")
+CHUNK_WITH_GRADIENT = 4096
+"""Points of a chunk when its gradient is computed as well, for which every layer keeps its slopes."""
 
 
 class _Scratch:
-    """Memory that one part of the points takes over from another.
+    """Memory that all chunks share.
 
     Args:
-        points: Most points of a part.
+        num_points: Largest number of points of a chunk.
         like: A tensor that gives device and dtype.
     """
 
-    def __init__(self, points: int, like: Tensor) -> None:
-        self._points, self._like = points, like
+    def __init__(self, num_points: int, like: Tensor) -> None:
+        self._num_points, self._like = num_points, like
         self._memory: dict[Hashable, Tensor] = {}
 
-    def take(self, name: Hashable, width: int, points: int) -> Tensor:
-        """Returns a (width, points) tensor of any values, which is valid until the name is taken again."""
+    def tensor(self, name: Hashable, width: int, num_points: int) -> Tensor:
+        """Returns an uninitialized (width, num_points) tensor, valid until the name is requested again."""
         memory = self._memory.get(name)
-        if memory is None or memory.shape[0] < width * self._points:
-            memory = self._memory[name] = self._like.new_empty(width * self._points)
-        return memory[: width * points].view(width, points)
+        if memory is None or memory.shape[0] < width * self._num_points:
+            memory = self._memory[name] = self._like.new_empty(width * self._num_points)
+        return memory[: width * num_points].view(width, num_points)
 
 
 class FixedNetwork:
-    """f(x) -> (signed distance, feature vector) by weights that stay as they are.
+    """f(x) -> (signed distance, feature vector) with the weights of the first call.
 
     Args:
-        encoding: Maps (N, 3) points to (N, E).
-        layers: Weight (out, in) and bias (out,) of each linear layer.
-        skip_in: Layers that get the encoded point once more, see `ImplicitNetwork`.
-        beta: Sharpness of the softplus between layers.
+        network: The network.
+        activation: The twin of its activation.
     """
 
-    def __init__(
-        self,
-        encoding: Callable[[Tensor], Tensor],
-        layers: list[tuple[Tensor, Tensor]],
-        skip_in: frozenset[int],
-        beta: float,
-    ) -> None:
-        self._encoding, self._skip_in, self._beta = encoding, skip_in, beta
-        self._weights = [
-            weight / math.sqrt(2) if index in skip_in else weight for index, (weight, _) in enumerate(layers)
-        ]
-        self._biases = [bias for _, bias in layers]
-        self._width_in = self._weights[0].shape[1]  # E
+    def __init__(self, network: ImplicitNetwork, activation: SoftplusTwin) -> None:
+        self._network, self._activation = network, activation
+        self._encoding, self._skip_in = network.encoding, network.skip_in
 
-    def distance(self, x: Tensor) -> Tensor:
+    @functools.cached_property
+    def _layers(self) -> list[tuple[Tensor, Tensor]]:
+        """Weight (out, in) and bias (out,) of each layer; a skip layer's weight is divided by sqrt(2)."""
+        return [
+            (weight / math.sqrt(2) if index in self._skip_in else weight, bias)
+            for index, (weight, bias) in enumerate(self._network.weights_and_biases())
+        ]
+
+    @property
+    def _width_in(self) -> int:
+        return self._layers[0][0].shape[1]  # E
+
+    def sdf(self, x: Tensor) -> Tensor:
         """Returns the signed distance (N,) at points (N, 3)."""
-        scratch = _Scratch(min(POINTS_AT_ONCE, x.shape[0]), x)
-        weight, bias = self._weights[-1][:1], self._biases[-1][:1, None]
+        scratch = _Scratch(min(CHUNK, x.shape[0]), x)
+        weight, bias = self._layers[-1]
         value = x.new_empty(1, x.shape[0])
-        for part, into in zip(x.split(POINTS_AT_ONCE), value.split(POINTS_AT_ONCE, dim=1), strict=True):
-            encoded = self._encoding(_by_axes(part)).T
-            hidden, _ = self._forward(encoded, scratch, keep=False)
-            torch.addmm(bias, weight, hidden, out=into)
+        for chunk, out in zip(x.split(CHUNK), value.split(CHUNK, dim=1), strict=True):
+            encoded = self._encoding(_by_axes(chunk)).T
+            hidden, _ = self._forward(encoded, scratch, with_slopes=False)
+            torch.addmm(bias[:1, None], weight[:1], hidden, out=out)
         return value.squeeze(0)
 
     def output_and_gradient(self, x: Tensor, num_outputs: int | None) -> tuple[Tensor, Tensor]:
@@ -91,76 +86,73 @@ class FixedNetwork:
 
         Args:
             x: (N, 3) points.
-            num_outputs: Outputs wanted; None for all.
+            num_outputs: Number of outputs; None for all.
 
         Returns:
-            (N, num_outputs) the network, and (N, 3) df/dx.
+            (N, num_outputs) outputs, and (N, 3) df/dx.
         """
-        scratch = _Scratch(min(POINTS_WITH_GRADIENT, x.shape[0]), x)
-        weight, bias = self._weights[-1], self._biases[-1]
+        scratch = _Scratch(min(CHUNK_WITH_GRADIENT, x.shape[0]), x)
+        weight, bias = self._layers[-1]
         outputs: list[Tensor] = []
         gradients: list[Tensor] = []
-        for part in x.split(POINTS_WITH_GRADIENT):
+        for chunk in x.split(CHUNK_WITH_GRADIENT):
             with torch.enable_grad():
-                points = _by_axes(part.detach()).requires_grad_(True)
+                points = _by_axes(chunk.detach()).requires_grad_(True)
                 encoded = self._encoding(points)
-            hidden, slopes = self._forward(encoded.detach().T, scratch, keep=True)
+            hidden, slopes = self._forward(encoded.detach().T, scratch, with_slopes=True)
             outputs.append(functional.linear(hidden.T, weight[:num_outputs], bias[:num_outputs]))
             gradients += torch.autograd.grad(encoded, points, self._backward(slopes, scratch).T)
         return torch.cat(outputs), torch.cat(gradients)
 
-    def _forward(self, encoded: Tensor, scratch: _Scratch, keep: bool) -> tuple[Tensor, list[Tensor]]:
-        """Returns the last layer's input and, where they are to be kept, the slopes of all others' softplus.
-
-        For h = log(1 + exp(beta z)) / beta the slope dh/dz is sigmoid(beta z).
+    def _forward(self, encoded: Tensor, scratch: _Scratch, with_slopes: bool) -> tuple[Tensor, list[Tensor]]:
+        """Returns the last layer's input and, if requested, the slopes of all activations.
 
         Args:
             encoded: (E, N).
             scratch: Memory.
-            keep: Whether slopes are wanted.
+            with_slopes: Whether slopes are kept.
         """
         hidden, slopes, num_points = encoded, [], encoded.shape[1]
-        for index, weight in enumerate(self._weights[:-1]):
+        for index, (weight, bias) in enumerate(self._layers[:-1]):
             width = weight.shape[0]
-            before = scratch.take(("before", index) if keep else "before", width, num_points)
-            torch.addmm(self._biases[index].unsqueeze(1), weight, hidden, out=before)
-            if index + 1 in self._skip_in:  # what a skip joins lies behind one another
-                joined = scratch.take("joined", width + self._width_in, num_points)
+            before = scratch.tensor(("before", index) if with_slopes else "before", width, num_points)
+            torch.addmm(bias.unsqueeze(1), weight, hidden, out=before)
+            if index + 1 in self._skip_in:  # both operands of the skip, one below the other
+                joined = scratch.tensor("joined", width + self._width_in, num_points)
                 joined[width:] = encoded
-                into, hidden = joined[:width], joined
+                out, hidden = joined[:width], joined
             else:
-                into = hidden = scratch.take("hidden", width, num_points)
-            if keep:  # the values before are needed once more
-                torch.ops.aten.softplus.out(before, self._beta, out=into)
-                slopes.append(before.mul_(self._beta).sigmoid_())
+                out = hidden = scratch.tensor("hidden", width, num_points)
+            if with_slopes:
+                slopes.append(self._activation.write_with_slope(out, before))
             else:
-                softplus_into(into, before, self._beta)
+                self._activation.write(out, before)
         return hidden, slopes
 
     def _backward(self, slopes: list[Tensor], scratch: _Scratch) -> Tensor:
         """Returns the derivative (E, N) of the signed distance by the encoded points.
 
         Args:
-            slopes: Those that `_forward` kept; overwritten.
+            slopes: Those of `_forward`; overwritten.
             scratch: Memory.
         """
         num_points, last = slopes[0].shape[1], len(slopes)
-        by_input = self._weights[last][:1].T.expand(-1, num_points)  # of the last layer
-        by_copies = []
+        by_input = self._layers[last][0][:1].T.expand(-1, num_points)  # of the last layer
+        by_skips = []
         for index in range(last, -1, -1):
             if index < last:
-                weight = self._weights[index]
+                weight = self._layers[index][0]
                 by_before = slopes[index].mul_(by_input)
-                # The first layer's leaves the scratch: an encoding may hand it on as the gradient itself.
+                # Not the first layer's: an encoding may return that result as the gradient itself.
                 name = ("by joined", index) if index in self._skip_in else "by input"
-                into = scratch.take(name, weight.shape[1], num_points) if index else None
-                by_input = torch.mm(weight.T, by_before, out=into)
+                out = scratch.tensor(name, weight.shape[1], num_points) if index else None
+                by_input = torch.mm(weight.T, by_before, out=out)
             if index in self._skip_in:
-                by_copies.append(by_input[-self._width_in :])
+                by_skips.append(by_input[-self._width_in :])
                 by_input = by_input[: -self._width_in]
-        return sum(by_copies, by_input)
+        return sum(by_skips, by_input)
 
 
 def _by_axes(x: Tensor) -> Tensor:
-    """Returns (N, 3) points whose coordinates lie axis by axis in memory."""
+    """Returns (N, 3) points whose coordinates are stored axis by axis."""
     return x.T.contiguous().T

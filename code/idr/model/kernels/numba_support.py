@@ -1,4 +1,4 @@
-"""Compiled loops on a CPU: whether there are any, and their threads, which let one another run."""
+"""Compiling loops for a CPU with numba, and running them in threads without the global interpreter lock."""
 
 from __future__ import annotations
 
@@ -17,34 +17,39 @@ import torch
 log = logging.getLogger(__name__)
 
 ZERO, ONE = np.float32(0), np.float32(1)
-"""A literal would make a loop compute in float64."""
+"""float32 constants: a literal would make a loop compute in float64."""
 
 
 @functools.cache
 def has_numba() -> bool:
-    """Whether loops can be compiled; says why not where numba is installed and does not work."""
+    """Whether loops can be compiled here. Logs the reason if numba is installed and cannot be imported."""
     if importlib.util.find_spec("numba") is None:
         return False
     try:
         importlib.import_module("numba")
-    except ImportError as error:  # of a numpy that it does not know, say
+    except ImportError as error:  # for example an unsupported numpy
         log.warning("numba is installed and cannot be used: %s", error)
         return False
     return True
 
 
 def compiled(**options: Any) -> Any:
-    """Returns a decorator that compiles a loop, which lets other threads run; float32's rules, not Python's.
+    """Returns a decorator that compiles a loop, which releases the global interpreter lock.
+
+    Division by zero follows numpy, not Python. Without numba the loop stays as it is, so that its module can
+    be imported; no kernel then offers it.
 
     Args:
-        options: Further ones of numba.njit.
+        options: Further options of numba.njit.
     """
+    if not has_numba():
+        return lambda loop: loop
     numba: Any = importlib.import_module("numba")
 
     def decorate(loop: Callable[..., Any]) -> Any:
-        try:  # to be compiled once on a machine, not once a process
+        try:  # compiled once on a machine, not once a process
             return numba.njit(nogil=True, error_model="numpy", cache=True, **options)(loop)
-        except RuntimeError:  # no folder to keep it in can be written
+        except RuntimeError:  # no folder of the cache is writable
             return numba.njit(nogil=True, error_model="numpy", **options)(loop)
 
     return decorate
@@ -52,7 +57,7 @@ def compiled(**options: Any) -> Any:
 
 @functools.cache
 def _helpers(count: int) -> ThreadPoolExecutor:
-    """Returns threads that stay; a fork has to make its own."""
+    """Returns threads that persist; a fork makes its own."""
     return ThreadPoolExecutor(count, "loops")
 
 
@@ -61,17 +66,17 @@ if hasattr(os, "register_at_fork"):
 
 
 def in_threads(task: Callable[..., None], jobs: Sequence[tuple[Any, ...]]) -> None:
-    """Does jobs by as many threads as torch uses, this one among them.
+    """Runs jobs in as many threads as torch uses, including this one.
 
     Args:
-        task: Lets other threads run while it computes.
-        jobs: Its arguments, job by job.
+        task: Releases the global interpreter lock while it computes.
+        jobs: The arguments of each job.
     """
     threads = min(torch.get_num_threads(), len(jobs))
-    left = iter(jobs)  # next() of a sequence's iterator is not interrupted by another thread
+    remaining = iter(jobs)  # next() of a sequence's iterator is atomic
 
     def work() -> None:
-        for job in left:
+        for job in remaining:
             task(*job)
 
     others = [_helpers(threads - 1).submit(work) for _ in range(threads - 1)]

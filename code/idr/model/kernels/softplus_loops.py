@@ -1,8 +1,8 @@
-"""softplus, its derivative and its curvature as compiled loops for a CPU: one pass where tensors take many.
+"""Softplus, its slope and the gradient of its slope as compiled loops for a CPU, in one pass over memory.
 
-With w = exp(-|beta z|), softplus(z) is max(z, 0) + log(1 + w) / beta, and its derivative 1 / (1 + w), or
-w / (1 + w) for negative z. Here w and log(1 + w) are polynomials, without branch or table, so that compilers
-vectorise them; they err by a few of float32's roundings. N numbers.
+With w = exp(-|beta z|), softplus(z) is max(z, 0) + log(1 + w) / beta, and its slope is 1 / (1 + w), or w / (1
++ w) for negative z. Here w and log(1 + w) are polynomials without branches or tables, which compilers
+vectorize; their error is a few roundings of float32. N numbers.
 """
 
 from __future__ import annotations
@@ -16,33 +16,33 @@ from torch import Tensor
 
 from idr.model.kernels.numba_support import ONE, ZERO, compiled, in_threads
 
-FARTHEST = np.float32(18)
-"""Largest |beta z| that is told from others: exp(-18) is below float32's resolution at 1."""
+MAX_EXPONENT = np.float32(18)
+"""|beta z| is clamped here: exp(-18) is below float32's resolution at 1."""
 
 SQUARINGS = 5
-"""exp(-u) is exp(-u / 32), by six terms of its series, squared five times; 4e-5 of it are lost at u = 10."""
+"""exp(-u) is exp(-u / 32) by six terms of its series, squared five times: relative error 4e-5 at u = 10."""
 
-SHARE = 65_536
-"""Numbers of a thread's job."""
+JOB_SIZE = 65_536
+"""Numbers of one job of a thread."""
 
 _compiled = compiled(fastmath={"contract"})
 
 
 def _log1p_coefficients() -> tuple[Any, ...]:
-    """Returns those of log(1 + w) / w on [0, 1], the constant one first: log(1 + w) errs by 8e-7."""
-    near = Chebyshev.interpolate(lambda w: np.log1p(w) / w, deg=6, domain=[0, 1])  # no node lies at 0
-    return tuple(np.float32(c) for c in near.convert(kind=Polynomial).coef)
+    """Returns those of log(1 + w) / w on [0, 1], the constant term first; log(1 + w) has an error of 8e-7."""
+    approximation = Chebyshev.interpolate(lambda w: np.log1p(w) / w, deg=6, domain=[0, 1])  # no node is at 0
+    return tuple(np.float32(c) for c in approximation.convert(kind=Polynomial).coef)
 
 
 _L0, _L1, _L2, _L3, _L4, _L5, _L6 = _log1p_coefficients()
 _HALF, _THIRD, _QUARTER, _FIFTH = (np.float32(1 / n) for n in (2, 3, 4, 5))
-_PART = np.float32(2**-SQUARINGS)
+_FRACTION = np.float32(2**-SQUARINGS)
 
 
 @_compiled
 def exp_of_negative(z: Any) -> Any:
     """Returns exp(-|z|)."""
-    u = min(abs(z), FARTHEST) * _PART
+    u = min(abs(z), MAX_EXPONENT) * _FRACTION
     w = ONE - u * (ONE - _HALF * u * (ONE - _THIRD * u * (ONE - _QUARTER * u * (ONE - _FIFTH * u))))
     w *= w
     w *= w
@@ -59,7 +59,7 @@ def log_of_one_plus(w: Any) -> Any:
 
 @_compiled
 def softplus_in_place(values: Any, beta: Any) -> None:
-    """Replaces (N,) values by their softplus."""
+    """Replaces values (N,) by their softplus."""
     scale = ONE / beta
     for n in range(values.shape[0]):
         z = values[n] * beta
@@ -67,17 +67,17 @@ def softplus_in_place(values: Any, beta: Any) -> None:
 
 
 @_compiled
-def _value_and_slope(values: Any, beta: Any, into: Any, slopes: Any) -> None:
+def _value_and_slope(values: Any, beta: Any, out: Any, slopes: Any) -> None:
     scale = ONE / beta
     for n in range(values.shape[0]):
         z = values[n] * beta
         w = exp_of_negative(z)
-        into[n] = (max(z, ZERO) + log_of_one_plus(w)) * scale
+        out[n] = (max(z, ZERO) + log_of_one_plus(w)) * scale
         slopes[n] = (ONE if z > ZERO else w) / (ONE + w)
 
 
 @_compiled
-def _bent(by_v: Any, u: Any, slopes: Any, beta: Any, by_hidden: Any, by_u: Any) -> None:
+def _gradients_of_scaled(by_v: Any, u: Any, slopes: Any, beta: Any, by_hidden: Any, by_u: Any) -> None:
     for n in range(by_v.shape[0]):
         through = by_v[n] * slopes[n]
         by_u[n] = through
@@ -85,36 +85,36 @@ def _bent(by_v: Any, u: Any, slopes: Any, beta: Any, by_hidden: Any, by_u: Any) 
 
 
 def value_and_slope(hidden: Tensor, beta: float) -> tuple[Tensor, Tensor]:
-    """Returns softplus of a layer's values, any shape, float32 on the CPU, and its derivative there."""
+    """Returns softplus of values of any shape, float32 on the CPU, and its slope there."""
     value, slope = torch.empty_like(hidden), torch.empty_like(hidden)
     sharpness = np.float32(beta)
-    in_threads(lambda z, *into: _value_and_slope(z, sharpness, *into), _shares(hidden, value, slope))
+    in_threads(lambda z, *out: _value_and_slope(z, sharpness, *out), _jobs(hidden, value, slope))
     return value, slope
 
 
 def gradients_of_scaled(by_v: Tensor, u: Tensor, slope: Tensor, beta: float) -> tuple[Tensor, Tensor]:
-    """Differentiates v = u s, where s is the derivative of softplus at hidden values.
+    """Differentiates v = u s, where s is the slope of softplus at hidden values.
 
     Args:
         by_v: Gradient by v, any shape.
-        u: (as v) or one row for all.
+        u: Of the shape of v, or one row for all.
         slope: s.
         beta: Sharpness of the softplus.
 
     Returns:
         by_hidden: Gradient by the hidden values.
-        by_u: Gradient by u, not summed where it is one row.
+        by_u: Gradient by u, not summed if u is one row.
     """
     by_hidden, by_u = torch.empty_like(slope), torch.empty_like(slope)
     sharpness = np.float32(beta)
     in_threads(
-        lambda v, w, s, *into: _bent(v, w, s, sharpness, *into),
-        _shares(by_v, u.expand_as(slope), slope, by_hidden, by_u),
+        lambda v, w, s, *out: _gradients_of_scaled(v, w, s, sharpness, *out),
+        _jobs(by_v, u.expand_as(slope), slope, by_hidden, by_u),
     )
     return by_hidden, by_u
 
 
-def _shares(*tensors: Tensor) -> list[tuple[Any, ...]]:
-    """Returns the tensors, all of one size, in parts of ``SHARE`` numbers."""
+def _jobs(*tensors: Tensor) -> list[tuple[Any, ...]]:
+    """Splits tensors of one size into jobs of ``JOB_SIZE`` numbers."""
     flat = [tensor.detach().contiguous().view(-1).numpy() for tensor in tensors]
-    return [tuple(t[first : first + SHARE] for t in flat) for first in range(0, len(flat[0]), SHARE)]
+    return [tuple(t[first : first + JOB_SIZE] for t in flat) for first in range(0, len(flat[0]), JOB_SIZE)]

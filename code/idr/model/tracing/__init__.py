@@ -1,23 +1,23 @@
-"""Ray tracers: where rays first meet the zero set of f. One file a strategy."""
+"""Ray tracers: where rays first meet the zero set of f. One file or folder per strategy."""
 
 from __future__ import annotations
 
 from idr.model.tracing.accelerated.tracer import AcceleratedTracer
-from idr.model.tracing.common import Rays, Tracer, TracerConfig, TraceResult
-from idr.model.tracing.compiled.tracer import CompiledTracer
-from idr.model.tracing.precision import CheapTracer
+from idr.model.tracing.common import Rays, Tracer, TracerConfig, TraceRequest, TraceResult, read_tracer_config
+from idr.model.tracing.compiled import CompiledTracer
 from idr.model.tracing.published import PublishedTracer
 
 __all__ = [
     "AcceleratedTracer",
-    "CheapTracer",
     "CompiledTracer",
     "PublishedTracer",
     "Rays",
+    "TraceRequest",
     "TraceResult",
     "Tracer",
     "TracerConfig",
     "make_tracer",
+    "read_tracer_config",
 ]
 
 _TRACERS: dict[str, type[AcceleratedTracer] | type[PublishedTracer]] = {
@@ -28,6 +28,5 @@ _TRACERS: dict[str, type[AcceleratedTracer] | type[PublishedTracer]] = {
 
 
 def make_tracer(config: TracerConfig) -> Tracer:
-    """Returns the tracer that ``model.ray_tracer`` asks for by ``strategy`` and ``precision``."""
-    tracer = _TRACERS[config.strategy](config)
-    return tracer if config.precision == "float32" else CheapTracer(tracer, config)
+    """Returns the tracer that ``model.ray_tracer.strategy`` names."""
+    return _TRACERS[config.strategy](config)

@@ -1,25 +1,30 @@
-"""What all tracers share: their configuration, their result, evaluating f at some of the rays.
+"""What all tracers share: configuration, request, result, and evaluating f for some of the rays.
 
-R rays.
+R rays, S samples along a ray. Depths and points are in the unit-sphere frame.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from idr.conf.blocks import read_block
 from idr.errors import InputError
 from idr.fields.sdf_grid import Sdf
 from idr.geometry.spheres import SphereCrossing
 
+log = logging.getLogger(__name__)
+
 STRATEGIES = ("accelerated", "compiled", "published")
-PRECISIONS = ("float32", "tf32", "bf16")
-FREE_READS = frozenset({"cpu"})  # types of devices whose values the host need not wait for
-MAX_POINTS_AT_ONCE = 100_000  # bounds the memory of one network evaluation
+CPU_TYPES = frozenset({"cpu"})
+"""Device types on which reading a value does not stall the host."""
+MAX_POINTS_AT_ONCE = 100_000
+"""Points per network evaluation; bounds its memory."""
 
 
 @dataclass(frozen=True)
@@ -27,18 +32,16 @@ class TracerConfig:
     """Keys of the block ``model.ray_tracer``.
 
     Attributes:
-        object_bounding_sphere: Radius of the sphere around the origin that holds the object.
-        sdf_threshold: f at most this counts as on the surface.
-        line_search_step: Fraction of an overshooting step that is kept at the first correction.
-        line_step_iters: Most corrections of one step.
-        sphere_tracing_iters: Most steps from either end.
-        n_steps: Samples of the search along rays that did not converge, and of the smallest-f search.
-        n_secant_steps: Refinements of a sign change.
-        strategy: Which tracer: ``accelerated`` finds the same intersections as ``published``, the published
-            method, with a fraction of the evaluations; ``compiled`` trains small networks on a hash grid by
-            compiled loops on a CPU, and is ``accelerated`` in all else.
-        precision: Of the evaluations: ``float32``, or ``tf32`` or ``bf16``, which GPUs compute faster. Hits
-            are checked, and where need be found, in float32 in any case.
+        object_bounding_sphere: Radius of the sphere around the origin that contains the object.
+        sdf_threshold: A point with f at or below this value counts as on the surface.
+        line_search_step: Fraction of an overshooting step that the first correction keeps.
+        line_step_iters: Maximum number of corrections per step.
+        sphere_tracing_iters: Maximum number of steps from either end.
+        n_steps: Samples along rays that did not converge, and samples of the minimum search.
+        n_secant_steps: False-position steps that refine a sign change.
+        strategy: ``published`` is the published method; ``accelerated`` finds the same intersections with a
+            fraction of its evaluations; ``compiled`` trains small hash-grid networks with compiled loops on
+            a CPU and is ``accelerated`` otherwise.
     """
 
     object_bounding_sphere: float
@@ -49,14 +52,11 @@ class TracerConfig:
     n_steps: int = 100
     n_secant_steps: int = 8
     strategy: str = "accelerated"
-    precision: str = "float32"
 
     def __post_init__(self) -> None:
         where = "model.ray_tracer"
         if self.strategy not in STRATEGIES:
             raise InputError(f"{where}.strategy = {self.strategy}: expected one of {', '.join(STRATEGIES)}")
-        if self.precision not in PRECISIONS:
-            raise InputError(f"{where}.precision = {self.precision}: expected one of {', '.join(PRECISIONS)}")
         if self.object_bounding_sphere <= 0:
             raise InputError(
                 f"{where}.object_bounding_sphere = {self.object_bounding_sphere}: expected a radius above 0"
@@ -68,13 +68,33 @@ class TracerConfig:
                 raise InputError(f"{where}.{name} = {getattr(self, name)}: expected 0 or more")
 
 
+def read_tracer_config(block: Mapping[str, Any]) -> TracerConfig:
+    """Reads the block ``model.ray_tracer``.
+
+    Raises:
+        InputError: A key is missing, unknown or out of range, or asks for the removed reduced precision.
+    """
+    keys = dict(block)
+    if "precision" in keys:
+        precision = keys.pop("precision")
+        if precision != "float32":
+            raise InputError(
+                f"model.ray_tracer.precision = {precision}: the key was removed, since no measurement showed "
+                "a benefit of tracing in TF32 or bfloat16; expected float32 or no such key; remove the key"
+            )
+        log.warning(
+            "conf: model.ray_tracer.precision was removed: rays are traced in float32; remove the key"
+        )
+    return read_block(TracerConfig, keys, "model.ray_tracer")
+
+
 @dataclass(frozen=True)
 class Rays:
     """Rays c + t v.
 
     Attributes:
         origin: (R, 3) c.
-        direction: (R, 3) v, of length one.
+        direction: (R, 3) v, unit length.
     """
 
     origin: Tensor
@@ -87,22 +107,69 @@ class Rays:
         return self.origin.unsqueeze(1) + depth.unsqueeze(-1) * self.direction.unsqueeze(1)
 
     def subset(self, index: Tensor | slice) -> Rays:
-        """Returns the rays of an index, a mask or a slice."""
+        """Returns the rays at an index, a mask or a slice."""
         return Rays(self.origin[index], self.direction[index])
 
 
 @dataclass(frozen=True)
-class TraceResult:
-    """Where rays ended. No gradient.
+class TraceRequest:
+    """Rays to trace. Build one with `for_training` or `for_evaluation`.
 
     Attributes:
-        depth: (R,) depth t, unit-sphere frame; the ray's point is c + t v. For rays without a hit, the
-            point that the mask loss looks at (training) or where the search ended (evaluation).
+        sdf: f.
+        rays: R rays.
+        crossing: Their crossing of the bounding sphere, fields (R,).
+        object_mask: (R,) bool, the photographs' masks; evaluation ignores them.
+        training: Whether rays without a hit inside the mask must end at the minimum of f, for the mask loss.
+        search_fractions: (S,) numbers in [0, 1] that place the samples of the minimum search along each
+            chord; empty in evaluation.
+        version: Equal in two requests only if f is the same function in both; None if that is unknown.
+    """
+
+    sdf: Sdf
+    rays: Rays
+    crossing: SphereCrossing
+    object_mask: Tensor
+    training: bool
+    search_fractions: Tensor
+    version: Hashable = None
+
+    @classmethod
+    def for_training(
+        cls, sdf: Sdf, rays: Rays, crossing: SphereCrossing, object_mask: Tensor, search_fractions: Tensor
+    ) -> TraceRequest:
+        """Returns the request of a training step."""
+        return cls(sdf, rays, crossing, object_mask, True, search_fractions)
+
+    @classmethod
+    def for_evaluation(
+        cls, sdf: Sdf, rays: Rays, crossing: SphereCrossing, version: Hashable = None
+    ) -> TraceRequest:
+        """Returns the request of a rendering."""
+        everywhere = torch.ones_like(crossing.crosses)
+        return cls(sdf, rays, crossing, everywhere, False, rays.origin.new_empty(0), version)
+
+    def subset(self, index: Tensor) -> TraceRequest:
+        """Returns the request for the rays at an index."""
+        return replace(
+            self,
+            rays=self.rays.subset(index),
+            crossing=self.crossing.subset(index),
+            object_mask=self.object_mask[index],
+        )
+
+
+@dataclass(frozen=True)
+class TraceResult:
+    """Where rays ended. Carries no gradient.
+
+    Attributes:
+        depth: (R,) depth t of the point c + t v. For rays without a hit: the point that the mask loss uses
+            (training), or where the search ended (evaluation).
         hit: (R,) bool, the ray meets the surface.
-        value: (R,) f at the points, as well as it is known without another evaluation: exact to the
-            threshold for hits, interpolated elsewhere, the camera's distance to the bounding sphere on rays
-            that miss it; None where nothing is known.
-        num_shaded: Number of hits, in training of those inside the mask, if it is known.
+        value: (R,) f at the points without another evaluation: exact to the threshold for hits, interpolated
+            elsewhere, the camera's distance to the bounding sphere for rays that miss it. None if unknown.
+        num_shaded: Number of hits, in training of those inside the mask; None if unknown.
     """
 
     depth: Tensor
@@ -112,110 +179,98 @@ class TraceResult:
 
 
 class Tracer:
-    """What all strategies offer; those that carry nothing from step to step leave the rest as it is."""
+    """Base of all strategies. The defaults below suit tracers without state."""
 
-    def trace(
-        self,
-        sdf: Sdf,
-        rays: Rays,
-        crossing: SphereCrossing,
-        object_mask: Tensor,
-        smallest_depths: Tensor | None = None,
-        version: Hashable = None,
-    ) -> TraceResult:
-        """Traces rays.
-
-        Args:
-            sdf: The signed distance.
-            rays: R rays.
-            crossing: Their crossing of the bounding sphere, fields (R,).
-            object_mask: (R,) the photographs' mask; plays no part in evaluation.
-            smallest_depths: (S,) numbers in [0, 1] that place the samples of the smallest-f search along
-                each chord: given in training, None in evaluation, which has no such search.
-            version: Equal for calls with the same weights; None if that is not known.
-
-        Returns:
-            Depth and hit flag of every ray.
-        """
+    def trace(self, request: TraceRequest) -> TraceResult:
+        """Returns depth and hit flag of every ray."""
         raise NotImplementedError
 
     def attach(self, network: Any) -> None:
-        """Learns which network f is, before the first ray."""
+        """Receives the network whose f will be traced; called once, before the first ray."""
 
     def discard(self) -> None:
-        """Forgets what was learned of the weights: they were replaced."""
+        """Forgets everything derived from the weights; called when they are replaced."""
 
-    def report(self, points: Tensor, value: Tensor, hit: Tensor) -> None:
-        """Hears f at the points of a training step, when it is known anyway.
+    def observe(self, points: Tensor, value: Tensor, hit: Tensor) -> None:
+        """Receives the values of f that a training step computes anyway.
 
         Args:
-            points: (E, 3) points of the Eikonal term: in the cube, then R traced ones.
+            points: (E, 3) points of the Eikonal term: uniform in the cube first, then the R traced points.
             value: (E,) f there.
-            hit: (R,) hit flags that were returned.
+            hit: (R,) hit flags that `trace` returned.
         """
 
-    def carried(self) -> dict[str, Any] | None:
-        """Returns what the next training step depends on, tensors and plain values; None if on nothing."""
+    def state(self) -> dict[str, Any] | None:
+        """Returns what the next training step depends on, tensors and plain values; None if nothing."""
         return None
 
-    def restore(self, carried: Mapping[str, Any], like: Tensor) -> None:
-        """Goes on from what `carried` returned; ``like`` gives the device."""
+    def load_state(self, state: Mapping[str, Any], like: Tensor, where: str) -> None:
+        """Restores what `state` returned.
+
+        Args:
+            state: What `state` returned.
+            like: A tensor on the target device.
+            where: The checkpoint's name, for messages.
+
+        Raises:
+            InputError: A part is missing or has the wrong type, shape or range.
+        """
 
 
 def evaluate_in_chunks(sdf: Sdf, points: Tensor) -> Tensor:
-    """Evaluates f at (N, 3) points, a bounded number at once; returns (N,)."""
+    """Evaluates f at (N, 3) points with bounded memory; returns (N,)."""
     if points.shape[0] <= MAX_POINTS_AT_ONCE:
         return sdf(points)
     return torch.cat([sdf(chunk) for chunk in points.split(MAX_POINTS_AT_ONCE)])
 
 
-def reads_are_free(like: Tensor) -> bool:
-    """Whether the host can look at values without waiting: on a CPU. An accelerator would have to stop."""
-    return like.device.type in FREE_READS
+def is_cpu(like: Tensor) -> bool:
+    """Whether a tensor is on a CPU. On an accelerator, reading a value stalls the host."""
+    return like.device.type in CPU_TYPES
 
 
-def first_set(flags: Tensor, count: int) -> Tensor:
-    """Lists set flags without reading how many there are.
+def first_true_indices(flags: Tensor, count: int) -> Tensor:
+    """Returns the indices of the first true flags without synchronizing.
 
     Args:
         flags: (N,) bool.
-        count: How many to list.
+        count: Number of indices to return.
 
     Returns:
-        (count,) numbers of the first set flags, ascending; N where fewer are set.
+        (count,) indices, ascending, padded with N.
     """
     num_flags = flags.shape[0]
     rank = flags.cumsum(0) - 1
-    slot = torch.where(flags & (rank < count), rank, count)  # the last slot takes what is not listed
-    listed = torch.full((count + 1,), num_flags, dtype=torch.long, device=flags.device)
-    return listed.scatter(0, slot, torch.arange(num_flags, device=flags.device))[:count]
+    slot = torch.where(flags & (rank < count), rank, count)  # the extra slot collects the rest
+    indices = torch.full((count + 1,), num_flags, dtype=torch.long, device=flags.device)
+    return indices.scatter(0, slot, torch.arange(num_flags, device=flags.device))[:count]
 
 
-def evaluate_where(sdf: Sdf, points: Tensor, active: Tensor, at_most: int | None = None) -> Tensor:
-    """Evaluates f where a ray is active, zero elsewhere.
+def evaluate_where(sdf: Sdf, points: Tensor, active: Tensor, max_points: int | None = None) -> Tensor:
+    """Evaluates f where a ray is active; other rays get zero.
 
-    On a CPU only the active points are computed. An accelerator would have to stop and tell the host how
-    many there are, so there a number that is known beforehand is computed.
+    A CPU computes the active points only. On an accelerator that number is unknown without synchronizing, so
+    a fixed number of points is computed.
 
     Args:
-        sdf: The signed distance.
+        sdf: f.
         points: (R, 3).
         active: (R,) bool.
-        at_most: Most points that an accelerator computes; None for all R.
+        max_points: Points that an accelerator computes; None for all R.
 
     Returns:
-        (R,) values; NaN at active points beyond ``at_most``.
+        (R,) values; NaN at active points beyond ``max_points``.
     """
     num_points = points.shape[0]
-    if reads_are_free(points):
+    if is_cpu(points):
         values = points.new_zeros(num_points)
         index = active.nonzero().squeeze(1)
         if index.numel():
             values[index] = evaluate_in_chunks(sdf, points[index])
         return values
-    if at_most is None or at_most >= num_points:
+    if max_points is None or max_points >= num_points:
         return torch.where(active, evaluate_in_chunks(sdf, points), torch.zeros_like(points[:, 0]))
-    index = first_set(active, at_most)
+    index = first_true_indices(active, max_points)
     found = evaluate_in_chunks(sdf, points[index.clamp_max(num_points - 1)])
     values = torch.where(active, torch.nan, torch.zeros_like(points[:, 0]))
     return torch.cat((values, values.new_zeros(1))).scatter(0, index, found)[:num_points]

@@ -1,11 +1,10 @@
-"""The published tracer: sphere tracing from both ends, then a search along what is left.
+"""The published tracer: sphere tracing from both ends, then sampling between them where it did not converge.
 
 R rays, S samples along a ray, A rays of a subset. Depths and points are in the unit-sphere frame.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from dataclasses import dataclass
 
 import torch
@@ -17,11 +16,12 @@ from idr.model.tracing.common import (
     Sdf,
     Tracer,
     TracerConfig,
+    TraceRequest,
     TraceResult,
     evaluate_in_chunks,
     evaluate_where,
-    first_set,
-    reads_are_free,
+    first_true_indices,
+    is_cpu,
 )
 
 
@@ -32,7 +32,7 @@ class _Ends:
     Attributes:
         near: (R,) depth of the near end.
         far: (R,) depth of the far end.
-        near_unfinished: (R,) the near end's f is still above the threshold, and the ends have not met.
+        near_unfinished: (R,) bool, f at the near end is above the threshold and the ends have not met.
     """
 
     near: Tensor
@@ -42,11 +42,11 @@ class _Ends:
 
 @dataclass(frozen=True)
 class _Sampled:
-    """Result of the sampler on a subset of A rays.
+    """Result of sampling A rays.
 
     Attributes:
-        depth: (A,) the sign change, refined where asked for, else the sample of smallest f.
-        hit: (A,) there is a sign change.
+        depth: (A,) the sign change, refined on request, or the sample with the smallest f.
+        hit: (A,) bool, there is a sign change.
     """
 
     depth: Tensor
@@ -54,65 +54,57 @@ class _Sampled:
 
 
 class PublishedTracer(Tracer):
-    """Finds the first intersection of rays with the surface as the published method does.
+    """Finds the first intersection of rays with the surface by the published method.
 
     Args:
         config: The block ``model.ray_tracer``.
-        reads_which: On an accelerator, have the host read, once, how many rays need a search; if not, all
-            rays are searched whether they need it or not: for those few that another tracer leaves over.
+        read_counts: Accelerators only. If True, the host reads once how many rays need sampling; if False,
+            all rays are sampled without reading, which suits the few rays that another tracer leaves over.
     """
 
-    def __init__(self, config: TracerConfig, reads_which: bool = True) -> None:
-        self.config, self.reads_which = config, reads_which
+    def __init__(self, config: TracerConfig, read_counts: bool = True) -> None:
+        self.config, self.read_counts = config, read_counts
 
     @torch.no_grad()
-    def trace(
-        self,
-        sdf: Sdf,
-        rays: Rays,
-        crossing: SphereCrossing,
-        object_mask: Tensor,
-        smallest_depths: Tensor | None = None,
-        version: Hashable = None,
-    ) -> TraceResult:
+    def trace(self, request: TraceRequest) -> TraceResult:
         """Traces rays, see `Tracer.trace`."""
-        training = smallest_depths is not None
+        sdf, rays, crossing, inside = request.sdf, request.rays, request.crossing, request.object_mask
         ends = self._trace_from_both_ends(sdf, rays, crossing)
         depth, hit = ends.near, ends.near < ends.far
-        # Rays that only the mask loss looks at, for which the smallest f along them is searched.
-        open_rays = ~ends.near_unfinished & (~object_mask | ~hit)
-        wanted = open_rays & crossing.crosses
-        sampled, searched = self._chosen(ends.near_unfinished, wanted)  # (A,) each
+        # Rays that only the mask loss uses: they end at the minimum of f.
+        mask_only = ~ends.near_unfinished & (~inside | ~hit)
+        to_search = mask_only & crossing.crosses
+        sampled, searched = self._indices(ends.near_unfinished, to_search)  # (A,) each
 
         if sampled.numel():
-            refine = object_mask[sampled] if training else torch.ones_like(object_mask[sampled])
+            refine = inside[sampled] if request.training else torch.ones_like(inside[sampled])
             found = self._sample(sdf, rays.subset(sampled), ends.near[sampled], ends.far[sampled], refine)
-            depth = _replaced(depth, sampled, found.depth, ends.near_unfinished)
-            hit = _replaced(hit, sampled, found.hit, ends.near_unfinished)
-        if smallest_depths is None:
+            depth = _replace(depth, sampled, found.depth, ends.near_unfinished)
+            hit = _replace(hit, sampled, found.hit, ends.near_unfinished)
+        if not request.training:
             return TraceResult(depth, hit)
 
         closest_to_origin = -(rays.direction * rays.origin).sum(dim=1)
-        depth = torch.where(open_rays & ~crossing.crosses, closest_to_origin, depth)
+        depth = torch.where(mask_only & ~crossing.crosses, closest_to_origin, depth)
         if searched.numel():
             near = torch.where(hit, depth, crossing.near)[searched]
-            smallest = self._smallest(
-                sdf, rays.subset(searched), near, crossing.far[searched], smallest_depths
+            minimum = self._minimum(
+                sdf, rays.subset(searched), near, crossing.far[searched], request.search_fractions
             )
-            depth = _replaced(depth, searched, smallest, wanted)
+            depth = _replace(depth, searched, minimum, to_search)
         return TraceResult(depth, hit)
 
-    def _chosen(self, *flags: Tensor) -> list[Tensor]:
-        """Returns the numbers of the rays of each of some flags (R,), or of all rays where none is read."""
-        if reads_are_free(flags[0]):
+    def _indices(self, *flags: Tensor) -> list[Tensor]:
+        """Returns the indices of true flags, for each of some flags (R,); all R without ``read_counts``."""
+        if is_cpu(flags[0]):
             return [some.nonzero().squeeze(1) for some in flags]
-        if not self.reads_which:
-            return [_all(some) for some in flags]
+        if not self.read_counts:
+            return [_all_indices(some) for some in flags]
         counts = torch.stack([some.sum() for some in flags]).tolist()
-        return [first_set(some, int(count)) for some, count in zip(flags, counts, strict=True)]
+        return [first_true_indices(some, int(count)) for some, count in zip(flags, counts, strict=True)]
 
     def _trace_from_both_ends(self, sdf: Sdf, rays: Rays, crossing: SphereCrossing) -> _Ends:
-        """Steps by f from the near end forwards and from the far end backwards until they stop or meet."""
+        """Steps by f forward from the near end and backward from the far end until they stop or meet."""
         near, far = crossing.near.clone(), crossing.far.clone()
         near_active, far_active = crossing.crosses, crossing.crosses
         near_f = evaluate_where(sdf, rays.at(near), near_active)
@@ -120,29 +112,29 @@ class PublishedTracer(Tracer):
         for _ in range(self.config.sphere_tracing_iters):
             near_active = near_active & (near_f > self.config.sdf_threshold)
             far_active = far_active & (far_f > self.config.sdf_threshold)
-            near, near_f = self._step(sdf, rays, near, near_f, near_active, forwards=1.0)
-            far, far_f = self._step(sdf, rays, far, far_f, far_active, forwards=-1.0)
+            near, near_f = self._step(sdf, rays, near, near_f, near_active, sign=1.0)
+            far, far_f = self._step(sdf, rays, far, far_f, far_active, sign=-1.0)
             apart = near < far
             near_active, far_active = near_active & apart, far_active & apart
         return _Ends(near, far, near_active & (near_f > self.config.sdf_threshold))
 
     def _step(
-        self, sdf: Sdf, rays: Rays, depth: Tensor, value: Tensor, active: Tensor, forwards: float
+        self, sdf: Sdf, rays: Rays, depth: Tensor, value: Tensor, active: Tensor, sign: float
     ) -> tuple[Tensor, Tensor]:
-        """Moves active ends by their f and, where that lands inside, back by shrinking parts of the step.
+        """Moves active ends by f; a step that lands inside is shortened by ever smaller fractions.
 
         Args:
-            sdf: The signed distance.
+            sdf: f.
             rays: R rays.
             depth: (R,) depths of this end.
             value: (R,) f there.
-            active: (R,) ends that move.
-            forwards: 1 for the near end, -1 for the far end.
+            active: (R,) bool, ends that move.
+            sign: 1 for the near end, -1 for the far end.
 
         Returns:
-            New depths and f there, (R,) each; f of ends that did not move is 0.
+            New depths and f there, (R,) each; f is 0 for ends that did not move.
         """
-        length = torch.where(active, value, torch.zeros_like(value)) * forwards
+        length = torch.where(active, value, torch.zeros_like(value)) * sign
         depth = depth + length
         value = evaluate_where(sdf, rays.at(depth), active)
         for k in range(self.config.line_step_iters):
@@ -153,14 +145,14 @@ class PublishedTracer(Tracer):
         return depth, value
 
     def _sample(self, sdf: Sdf, rays: Rays, near: Tensor, far: Tensor, refine: Tensor) -> _Sampled:
-        """Looks for the first sign change among S equal steps from near to far.
+        """Finds the first sign change among S equidistant samples from near to far.
 
         Args:
-            sdf: The signed distance.
+            sdf: f.
             rays: A rays.
             near: (A,) first depth.
             far: (A,) last depth.
-            refine: (A,) rays whose sign change is refined; others take the sample of smallest f.
+            refine: (A,) bool, rays whose sign change is refined; others end at the smallest sample.
 
         Returns:
             Depth and flag.
@@ -175,8 +167,8 @@ class PublishedTracer(Tracer):
         first = negative.to(torch.uint8).argmax(dim=1, keepdim=True)  # (A, 1), 0 without a sign change
         depth = depths.gather(1, values.argmin(dim=1, keepdim=True)).squeeze(1)
 
-        # What the samples took makes refining all of them cheap, and asking which need it dear.
-        refined = (hit & refine).nonzero().squeeze(1) if reads_are_free(hit) else _all(hit)
+        # After S samples a ray, refining all rays is cheaper for an accelerator than reading which need it.
+        refined = (hit & refine).nonzero().squeeze(1) if is_cpu(hit) else _all_indices(hit)
         if refined.numel():
             high = first[refined]
             low = (high - 1).clamp_min(0)
@@ -186,7 +178,7 @@ class PublishedTracer(Tracer):
                 (depths[refined].gather(1, low).squeeze(1), values[refined].gather(1, low).squeeze(1)),
                 (depths[refined].gather(1, high).squeeze(1), values[refined].gather(1, high).squeeze(1)),
             )
-            depth = _replaced(depth, refined, zero, hit & refine)
+            depth = _replace(depth, refined, zero, hit & refine)
         return _Sampled(depth, hit)
 
     def _regula_falsi(
@@ -194,45 +186,44 @@ class PublishedTracer(Tracer):
     ) -> Tensor:
         """Refines a sign change by false position.
 
-        Differs: where the very first sample is already inside there is no bracket (low and high coincide),
-        and that sample is returned; the published code wraps around to the last one.
+        Differs: if the very first sample is inside there is no bracket (low and high coincide), and that
+        sample is returned; the published code wraps around to the last one.
 
         Args:
-            sdf: The signed distance.
+            sdf: f.
             rays: A rays.
-            low: Depths (A,) before the change and f there, not negative.
-            high: Depths (A,) after the change and f there, negative.
+            low: Depths (A,) before the sign change and f there, not negative.
+            high: Depths (A,) after the sign change and f there, negative.
 
         Returns:
             (A,) depths; f is not evaluated at the last of them.
         """
-        (low_z, low_f), (high_z, high_f) = low, high
-        bracketed = low_z != high_z
+        (low_t, low_f), (high_t, high_f) = low, high
+        bracketed = low_t != high_t
 
         def false_position() -> Tensor:
-            step = low_f * (high_z - low_z) / (high_f - low_f)
-            return torch.where(bracketed, low_z - step, high_z)
+            step = low_f * (high_t - low_t) / (high_f - low_f)
+            return torch.where(bracketed, low_t - step, high_t)
 
-        z = false_position()
+        t = false_position()
         for _ in range(self.config.n_secant_steps):
-            f = evaluate_in_chunks(sdf, rays.at(z))
-            low_z, low_f = torch.where(f > 0, z, low_z), torch.where(f > 0, f, low_f)
-            high_z, high_f = torch.where(f < 0, z, high_z), torch.where(f < 0, f, high_f)
-            z = false_position()
-        return z
+            f = evaluate_in_chunks(sdf, rays.at(t))
+            low_t, low_f = torch.where(f > 0, t, low_t), torch.where(f > 0, f, low_f)
+            high_t, high_f = torch.where(f < 0, t, high_t), torch.where(f < 0, f, high_f)
+            t = false_position()
+        return t
 
-    def _smallest(self, sdf: Sdf, rays: Rays, near: Tensor, far: Tensor, fractions: Tensor) -> Tensor:
-        """Returns the depth (A,) of smallest signed f among S depths between near and far, (A,) each."""
+    def _minimum(self, sdf: Sdf, rays: Rays, near: Tensor, far: Tensor, fractions: Tensor) -> Tensor:
+        """Returns the depth (A,) of the smallest of S samples between near and far, (A,) each."""
         depths = near.unsqueeze(1) + fractions * (far - near).unsqueeze(1)  # (A, S)
         values = evaluate_in_chunks(sdf, rays.at(depths).reshape(-1, 3)).reshape(depths.shape)
         return depths.gather(1, values.argmin(dim=1, keepdim=True)).squeeze(1)
 
 
-def _all(flags: Tensor) -> Tensor:
-    """Returns the numbers of all rays."""
+def _all_indices(flags: Tensor) -> Tensor:
     return torch.arange(flags.shape[0], device=flags.device)
 
 
-def _replaced(old: Tensor, index: Tensor, new: Tensor, flags: Tensor) -> Tensor:
-    """Returns old (R,) with new (A,) at the rays of an index (A,) that are flagged."""
+def _replace(old: Tensor, index: Tensor, new: Tensor, flags: Tensor) -> Tensor:
+    """Returns old (R,) with new (A,) at those rays of an index (A,) that are flagged (R,)."""
     return old.index_copy(0, index, torch.where(flags[index], new, old[index]))

@@ -1,51 +1,62 @@
-"""What of the cameras is trained beyond the published: the block ``train.cameras``, and learnable intrinsics.
+"""The block ``train.cameras``, and learnable intrinsics.
 
 B images of the scene, b images of a batch.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
+from idr.checkpoints.parts import check_intrinsics
 from idr.errors import InputError
 from idr.geometry.cameras import corrected_intrinsics
 from idr.training.cameras.poses import LearnablePoses, OrbitPoses, TwistPoses
 
 Sharing = Literal["fixed", "shared", "per_image"]
+WIDTHS = {"focal": 1, "principal_point": 2}
+"""Numbers of each correction."""
 
 
 @dataclass(frozen=True)
 class CamerasConfig:
-    """Keys of the block ``train.cameras``; absent, cameras are trained as published. Needs --train_cameras.
+    """Keys of the block ``train.cameras``; needs --train_cameras. The defaults are as published.
 
     Attributes:
-        poses: ``quaternion`` (published: unit quaternion and center), ``se3`` (`TwistPoses`) or ``orbit``
-            (`OrbitPoses`).
-        orbit_scale: Of ``orbit``: how much shorter steps of centers are than those of rotations.
-        hold_centers: Of ``orbit``: until when the cameras only turn in place, a fraction of the schedule
-            (`idr.training.schedule.config`). Before pictures lie where they should, what moves the centers is
-            chance.
-        moments: ``each``: SparseAdam, as published; ``matrix``: `RowAdam`, which sees all numbers of a pose
-            together, for ``se3`` and ``orbit``. Of the poses; intrinsics keep SparseAdam.
+        poses: Parametrization: ``quaternion`` (published: quaternion and center), ``se3`` (`TwistPoses`) or
+            ``orbit`` (`OrbitPoses`).
+        orbit_scale: For ``orbit``: ratio of the step of camera centers to that of rotations.
+        freeze_centers_until: For ``orbit``: fraction of training in which the cameras only rotate in place.
+            Before images are roughly aligned, the gradient of the centers is mostly noise.
+        preconditioner: ``diagonal`` (SparseAdam, published) or ``full`` (`RowAdam`, the full matrix of second
+            moments of each pose; for ``se3`` and ``orbit``). Intrinsics always use SparseAdam.
         betas: The optimizers' decay rates of the means of gradients and of their squares; an image's means
-            decay in the steps that it has part in.
-        frozen: Poses that stay where they start: ``none``, ``first`` or ``all``. A reconstruction is
-            determined only up to a similarity of the whole scene, so that all cameras can drift together with
-            the surface at no cost; with the first one held, turning and shifting the scene does cost.
-        focal: ``fixed``, or one factor that is ``shared`` by all images, or one ``per_image``.
+            decay only in steps that use the image.
+        frozen: Poses that are not trained: ``none``, ``first`` or ``all``. Fixing one pose removes the global
+            rotation and translation ambiguity (scale stays free).
+        focal: Focal length: ``fixed``, one factor ``shared`` by all images, or one ``per_image``.
         principal_point: Likewise.
-        learning_rate_intrinsics: SparseAdam's step size for them; absent, ``train.learning_rate_cam``. It
-            follows the poses' warm-up and schedule.
+        learning_rate_intrinsics: SparseAdam's learning rate for intrinsics, with the poses' warm-up and
+            schedule; absent, ``train.learning_rate_cam``.
     """
+
+    RENAMED_KEYS: ClassVar[dict[str, str]] = {
+        "moments": "preconditioner",
+        "hold_centers": "freeze_centers_until",
+        "hold_centres": "freeze_centers_until",
+    }
+    RENAMED_VALUES: ClassVar[dict[str, dict[str, str]]] = {
+        "preconditioner": {"each": "diagonal", "matrix": "full"}
+    }
 
     poses: Literal["quaternion", "se3", "orbit"] = "quaternion"
     orbit_scale: float = 1.0
-    hold_centers: float = 0.0
-    moments: Literal["each", "matrix"] = "each"
+    freeze_centers_until: float = 0.0
+    preconditioner: Literal["diagonal", "full"] = "diagonal"
     betas: tuple[float, float] = (0.9, 0.999)
     frozen: Literal["none", "first", "all"] = "none"
     focal: Sharing = "fixed"
@@ -55,23 +66,21 @@ class CamerasConfig:
     def __post_init__(self) -> None:
         rate = self.learning_rate_intrinsics
         if rate is not None and rate <= 0:
-            raise InputError(f"learning_rate_intrinsics = {rate}: expected a step size above 0")
+            raise InputError(f"learning_rate_intrinsics = {rate}: expected a learning rate above 0")
         if self.orbit_scale <= 0:
             raise InputError(f"orbit_scale = {self.orbit_scale}: expected a factor above 0")
-        if not 0 <= self.hold_centers <= 1:
+        if not 0 <= self.freeze_centers_until <= 1:
             raise InputError(
-                f"hold_centers = {self.hold_centers}: expected a fraction of the schedule, 0 to 1"
+                f"freeze_centers_until = {self.freeze_centers_until}: expected a fraction of training, 0 to 1"
             )
-        for name, value, usual in (
-            ("orbit_scale", self.orbit_scale, 1),
-            ("hold_centers", self.hold_centers, 0),
-        ):
-            if value != usual and self.poses != OrbitPoses.kind:
+        for name, default in (("orbit_scale", 1), ("freeze_centers_until", 0)):
+            value = getattr(self, name)
+            if value != default and self.poses != OrbitPoses.kind:
                 raise InputError(f"{name} = {value}: belongs to poses = orbit, got poses = {self.poses}")
-        if self.moments == "matrix" and self.poses == LearnablePoses.kind:
+        if self.preconditioner == "full" and self.poses == LearnablePoses.kind:
             raise InputError(
-                "moments = matrix: the optimizer of quaternions is saved in the published form, which has no "
-                "place for matrices; expected poses = se3 or orbit"
+                "preconditioner = full: the optimizer of quaternions is saved in the published form, which "
+                "has no place for matrices; expected poses = se3 or orbit"
             )
         if not all(0 <= beta < 1 for beta in self.betas):
             raise InputError(f"betas = {list(self.betas)}: expected two numbers from 0 to below 1")
@@ -83,20 +92,20 @@ class CamerasConfig:
 
     @property
     def trains_intrinsics(self) -> bool:
-        """Whether a focal length or a principal point is trained."""
+        """Whether focal length or principal point are trained."""
         return self.focal != "fixed" or self.principal_point != "fixed"
 
 
 class LearnableIntrinsics(nn.Module):
-    """Corrections of the given intrinsics, see `corrected_intrinsics`; no correction at the start.
+    """Corrections of the camera file's intrinsics, see `corrected_intrinsics`; they start at zero.
 
     Args:
-        given: (B, 4, 4) K of the images.
-        config: What is trained, and for which images together.
+        given: (B, 4, 4) K of the images, from the camera file.
+        config: What is trained, and whether images share it.
 
     Attributes:
-        tables: The embeddings that are trained, by key of the conf: ``focal`` (1 or B, 1) and
-            ``principal_point`` (1 or B, 2), with sparse gradients.
+        tables: The trained embeddings by key of the conf: ``focal`` (1 or B, 1) and ``principal_point``
+            (1 or B, 2), with sparse gradients.
     """
 
     def __init__(self, given: Tensor, config: CamerasConfig) -> None:
@@ -104,7 +113,7 @@ class LearnableIntrinsics(nn.Module):
         self.given: Tensor
         self.register_buffer("given", given.clone(), persistent=False)
         self.tables = nn.ModuleDict()
-        for name, width in (("focal", 1), ("principal_point", 2)):
+        for name, width in WIDTHS.items():
             sharing = getattr(config, name)
             if sharing != "fixed":
                 count = 1 if sharing == "shared" else len(given)
@@ -115,7 +124,7 @@ class LearnableIntrinsics(nn.Module):
     def forward(self, indices: Tensor) -> Tensor:
         """Returns K, (b, 4, 4), of (b,) images."""
         corrections = []
-        for name, width in (("focal", 1), ("principal_point", 2)):
+        for name, width in WIDTHS.items():
             if name in self.tables:
                 corrections.append(self.tables[name](self.rows(name, indices)))  # (b, 1 or 2)
             else:
@@ -126,6 +135,35 @@ class LearnableIntrinsics(nn.Module):
         """Returns the rows of a table that (b,) images use."""
         table: Any = self.tables[name]
         return torch.zeros_like(indices) if table.num_embeddings == 1 else indices
+
+    def state(self) -> dict[str, Any]:
+        """Returns what a checkpoint keeps: the corrections, and the intrinsics that they belong to."""
+        corrections = {name: weight.detach() for name, weight in self.weights().items()}
+        return {"given_intrinsics": self.given, "intrinsics": corrections}
+
+    def load_state(self, saved: Mapping[str, Any], where: str) -> None:
+        """Loads what `state` returned.
+
+        Raises:
+            InputError: It does not fit, or belongs to other intrinsics or another conf.
+        """
+        check_intrinsics(saved, where)
+        if not torch.equal(saved["given_intrinsics"].to(self.given), self.given):
+            raise InputError(
+                f"{where} holds corrections of other intrinsics than the scene's "
+                "(CameraState.given_intrinsics); continue with the cameras that the run was trained with "
+                "(dataset.cam_file), or start a new run"
+            )
+        tables, own = saved["intrinsics"], self.weights()
+        if {name: table.shape for name, table in tables.items()} != {n: w.shape for n, w in own.items()}:
+            raise InputError(
+                f"{where} holds trained intrinsics (CameraState.intrinsics) {_form(tables)}, the conf asks "
+                f"for {_form(own)}; continue with the block train.cameras that the run was trained with, or "
+                "start a new run"
+            )
+        with torch.no_grad():
+            for name, table in tables.items():
+                own[name].copy_(table)
 
     def weights(self) -> dict[str, Tensor]:
         """Returns the trained tables by key of the conf."""
@@ -138,7 +176,7 @@ class LearnableIntrinsics(nn.Module):
 
 
 def given_intrinsics(dataset: Any) -> Tensor:
-    """Returns (B, 4, 4) K of a data set's images; any that keeps the published seam."""
+    """Returns K, (B, 4, 4), of the images of any data set with the published seam."""
     if hasattr(dataset, "intrinsics"):
         return torch.as_tensor(dataset.intrinsics).float()
     dataset.change_sampling_idx(1)
@@ -146,14 +184,14 @@ def given_intrinsics(dataset: Any) -> Tensor:
 
 
 def make_cameras(dataset: Any, config: CamerasConfig) -> tuple[LearnablePoses, LearnableIntrinsics | None]:
-    """Builds what of a scene's cameras is trained.
+    """Builds the learnable cameras of a scene.
 
     Args:
-        dataset: The images; gives where poses and intrinsics start.
-        config: What is wanted.
+        dataset: The images, with initial poses and intrinsics.
+        config: The block ``train.cameras``.
 
     Returns:
-        The poses, and the intrinsics unless these are fixed; on the CPU.
+        The poses, and the intrinsics unless they are fixed; on the CPU.
     """
     start = dataset.get_pose_init().float()
     frozen = {"none": range(0), "first": range(1), "all": range(len(start))}[config.frozen]
@@ -162,3 +200,10 @@ def make_cameras(dataset: Any, config: CamerasConfig) -> tuple[LearnablePoses, L
         return OrbitPoses(start, frozen, config.orbit_scale), intrinsics
     kind = {kind.kind: kind for kind in (LearnablePoses, TwistPoses)}[config.poses]
     return kind(start, frozen), intrinsics
+
+
+def _form(tables: Mapping[str, Any]) -> str:
+    """Words the number of rows of each table."""
+    return ", ".join(
+        f"{name} ({len(table)} {'row' if len(table) == 1 else 'rows'})" for name, table in tables.items()
+    )

@@ -5,12 +5,15 @@ B images of the scene, b images of a batch.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from idr.checkpoints.parts import check_quaternions
+from idr.checkpoints.schema import check, tensor
 from idr.geometry.cameras import pose_matrix
 from idr.geometry.quaternions import rotation_to_quaternion
 from idr.geometry.rigid_motions import se3_exp
@@ -19,13 +22,13 @@ from idr.geometry.rigid_motions import se3_exp
 class LearnablePoses(nn.Embedding):
     """Poses as rows of an embedding with sparse gradients: images outside a batch stay untouched.
 
-    A row is the quaternion (w, x, y, z) of the camera-to-world rotation, stored as it is and divided by its
-    norm at each use, inside the graph; then the camera's center in unit-sphere coordinates.
+    A row is the quaternion (w, x, y, z) of the camera-to-world rotation, which is not stored normalized but
+    divided by its norm at each use, inside the graph; then the camera's center in unit-sphere coordinates.
 
     Args:
-        start: (B, 7) where the poses start.
-        frozen: Numbers of the images whose poses stay where they start, to the last bit: they get no
-            gradient, so that no optimizer touches them.
+        start: (B, 7) initial poses.
+        frozen: Numbers of the images whose poses are constant: they get no gradient, so no optimizer changes
+            a bit of them.
 
     Attributes:
         kind: Name in a conf, ``train.cameras.poses``.
@@ -42,19 +45,36 @@ class LearnablePoses(nn.Embedding):
         self._is_free = [number not in self.frozen for number in range(self.num_embeddings)]
 
     def rows(self, indices: Tensor) -> Tensor:
-        """Returns the images of a batch, (b,) indices, that get a gradient."""
+        """Returns those of a batch's images, (b,) indices, that get a gradient."""
         return indices[self._free(indices)] if self.frozen else indices
 
     def forward(self, indices: Tensor) -> Tensor:
-        """Returns the poses of (b,) images as `idr.geometry.cameras.pose_matrix` takes them."""
-        return self._looked_up(indices)
+        """Returns the poses of (b,) images in a form that `idr.geometry.cameras.pose_matrix` accepts."""
+        return self._look_up(indices)
 
     def vectors(self) -> Tensor:
         """Returns all poses as (B, 7) quaternions and centers, without gradient."""
         return self.weight.detach()
 
-    def _looked_up(self, indices: Tensor) -> Tensor:
-        """Rows of the table; those of frozen images are constants."""
+    def state(self) -> dict[str, Any]:
+        """Returns what a checkpoint keeps of the poses besides `vectors`."""
+        return {}
+
+    def load_state(self, saved: Mapping[str, Any], vectors: Tensor, where: str) -> None:  # noqa: ARG002
+        """Loads the poses of a checkpoint.
+
+        Args:
+            saved: What `state` returned.
+            vectors: (B, 7) what `vectors` returned.
+            where: The checkpoint's name, for messages.
+
+        Raises:
+            InputError: `saved` does not fit.
+        """
+        self.load_state_dict({"weight": vectors})
+
+    def _look_up(self, indices: Tensor) -> Tensor:
+        """Returns rows of the table; those of frozen images are constants."""
         if not self.frozen:
             return super().forward(indices)
         constant, free = self.weight.detach()[indices], self._free(indices)
@@ -67,15 +87,15 @@ class LearnablePoses(nn.Embedding):
 
 
 class TwistPoses(LearnablePoses):
-    """Poses as rigid motions from where they start, T = T_start Exp(twist), twists as rows that start at 0.
+    """Poses as rigid motions of the initial ones, T = T_start Exp(twist); a row is a twist and starts at 0.
 
-    The motion stands on the right, so that a twist is told in the camera's own axes (x right, y down, z
-    forward): to first order its rotation turns the camera about its own center and its shift moves that
-    center. On the left it would turn the camera about the sphere's center, which swings it a long way.
-    Rotation has three numbers, no norm that drifts, and the same unit, radians, in each of them.
+    The motion is on the right, so a twist is in the camera's own axes (x right, y down, z forward): to first
+    order its rotation turns the camera about its own center and its translation moves that center. On the
+    left it would turn the camera about the sphere's center and swing it a long way. The rotation has three
+    numbers, all in radians, and no norm that drifts.
 
     Args:
-        start: (B, 7) where the poses start, quaternion and center.
+        start: (B, 7) initial poses, quaternion and center.
         frozen: As for `LearnablePoses`.
     """
 
@@ -88,37 +108,49 @@ class TwistPoses(LearnablePoses):
 
     def forward(self, indices: Tensor) -> Tensor:
         """Returns the poses of (b,) images, (b, 4, 4) camera-to-world."""
-        return self._moved(pose_matrix(self.start[indices]), self._looked_up(indices))
+        return self._move(pose_matrix(self.start[indices]), self._look_up(indices))
 
     def vectors(self) -> Tensor:
-        """Returns all poses as (B, 7) quaternions and centers; the very start where a row is zero."""
+        """Returns all poses as (B, 7) quaternions and centers; the initial bits where a row is zero."""
         rows, start = self.weight.detach().double(), self.start.double()
-        matrices = self._moved(pose_matrix(start), rows)  # (B, 4, 4)
+        matrices = self._move(pose_matrix(start), rows)  # (B, 4, 4)
         moved = torch.cat((rotation_to_quaternion(matrices[:, :3, :3]), matrices[:, :3, 3]), dim=1)
         return torch.where((rows == 0).all(dim=1, keepdim=True), self.start, moved.to(self.start.dtype))
 
-    def _moved(self, start: Tensor, rows: Tensor) -> Tensor:
+    def state(self) -> dict[str, Any]:
+        """Returns ``twists``, (B, 6), and the initial poses ``start``, (B, 7)."""
+        return {"twists": self.weight.detach(), "start": self.start}
+
+    def load_state(self, saved: Mapping[str, Any], vectors: Tensor, where: str) -> None:
+        """Loads twists and initial poses; `vectors` follow from them."""
+        schema = {"twists": tensor(len(vectors), 6), "start": tensor(len(vectors), 7)}
+        check(saved, schema, where, "CameraState")
+        check_quaternions(saved["start"], where, "CameraState.start")
+        self.load_state_dict({"weight": saved["twists"]})
+        self.start.copy_(saved["start"])
+
+    def _move(self, start: Tensor, rows: Tensor) -> Tensor:
         """Moves poses, (b, 4, 4), by rows, (b, 6)."""
         return start @ se3_exp(rows)
 
 
 class OrbitPoses(TwistPoses):
-    """Poses as a turn of the camera in place and an orbit about the scene, which move pictures differently.
+    """Poses as a rotation of the camera in place and an orbit about the scene.
 
-    A row is (turn, orbit, distance): a rotation vector in the camera's axes about its own center; a turn,
-    camera and all, about the sphere's center, in radians about the two axes across the line of sight to it;
-    and the logarithm of the factor on the distance from the sphere's center. Turning in place shifts the
-    picture. An orbit leaves the sphere's center where it was in the picture and changes only what is before
-    and behind it. The shift of `TwistPoses` does both, so that a picture which is off by some pixels moves
-    the camera's center, too, which then has to come back.
+    A row is (turn, orbit, distance): a rotation vector in the camera's axes about its own center; a rotation
+    of the camera about the sphere's center, in radians about the two axes perpendicular to the line of sight
+    to it; and the logarithm of the factor on the distance from the sphere's center. A turn shifts the whole
+    image. An orbit keeps the sphere's center at its pixel and changes only the parallax. The translation of
+    `TwistPoses` does both: it moves the camera's center to correct an image that is a few pixels off, and
+    the center has to come back later.
 
     Args:
-        start: (B, 7) where the poses start, quaternion and center.
+        start: (B, 7) initial poses, quaternion and center.
         frozen: As for `LearnablePoses`.
-        orbit_scale: Factor on the last three numbers, so on the steps that an optimizer makes of them.
+        orbit_scale: Factor on the last three numbers, and so on the optimizer's steps in them.
 
     Attributes:
-        centers_held: Whether only the turns in place get a gradient.
+        centers_frozen: Whether only the turns get a gradient.
     """
 
     kind = "orbit"
@@ -126,13 +158,13 @@ class OrbitPoses(TwistPoses):
     def __init__(self, start: Tensor, frozen: Collection[int] = (), orbit_scale: float = 1.0) -> None:
         super().__init__(start, frozen)
         self.orbit_scale = orbit_scale
-        self.centers_held = False
+        self.centers_frozen = False
 
-    def _looked_up(self, indices: Tensor) -> Tensor:
-        rows = super()._looked_up(indices)
-        return torch.cat((rows[:, :3], rows[:, 3:].detach()), dim=1) if self.centers_held else rows
+    def _look_up(self, indices: Tensor) -> Tensor:
+        rows = super()._look_up(indices)
+        return torch.cat((rows[:, :3], rows[:, 3:].detach()), dim=1) if self.centers_frozen else rows
 
-    def _moved(self, start: Tensor, rows: Tensor) -> Tensor:
+    def _move(self, start: Tensor, rows: Tensor) -> Tensor:
         turn, (across, down, distance) = rows[:, :3], (rows[:, 3:] * self.orbit_scale).unbind(dim=1)
         rotation, center = start[:, :3, :3], start[:, :3, 3]
         sight = functional.normalize(-center, dim=1)  # (b, 3) towards the sphere's center

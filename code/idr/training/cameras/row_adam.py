@@ -1,12 +1,12 @@
-"""Adam on the rows of an embedding, with the whole matrix of second moments of each row.
+"""Adam on the rows of an embedding with a full-matrix preconditioner for each row.
 
-A row here is what is trained of one camera. Its numbers act on the picture together: a turn of the camera and
-a shift of it move the picture alike, and tell apart only what is near from what is far. Most of the gradient,
-and of its noise, is then along what they have in common. Adam, which looks at each number by itself, makes
-steps of which nearly all is along that direction, too; what tells the two apart is lost in them. Divided by
-the root of the matrix, all directions advance at the same pace.
+A row holds the parameters of one camera, which are strongly coupled: rotating the camera and translating it
+shift the image in almost the same way and differ only in parallax. Most of the gradient, and of its noise, is
+along their common direction. Diagonal Adam normalizes each parameter by itself, so nearly all of its step is
+along that direction, too, and the difference of the two is lost in it. Dividing by the square root of the
+full matrix of second moments makes all directions advance at the same rate.
 
-C numbers a row, b rows of a step.
+C numbers of a row, b rows of a step.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-SMALLEST_SHARE = 1e-6
-"""Of a matrix's trace: smaller eigenvalues count as that many, as rounding decides them."""
+MIN_EIGENVALUE = 1e-6
+"""Floor of the eigenvalues, as a fraction of the trace; smaller ones are rounding errors."""
 
 
 class RowAdam(torch.optim.Optimizer):
-    """Adam whose step of a row is lr M^(-1/2) m, with means m of gradients g and M of g g^T.
+    """Adam whose step of a row is lr M^(-1/2) m, with running means m of the gradient g and M of g g^T.
 
-    Rows without a gradient stay untouched, their means too, as in `torch.optim.SparseAdam`; unlike there each
-    row counts its own steps for the correction of its means' start at zero.
+    Rows without a gradient and their means stay unchanged, as in `torch.optim.SparseAdam`. Unlike there, each
+    row counts its own steps for the bias correction.
 
     Args:
-        params: Embeddings' weights (rows, C), with sparse gradients.
-        lr: Step size.
+        params: Weights (rows, C) of embeddings with sparse gradients.
+        lr: Learning rate.
         betas: Decay rates of m and of M.
     """
 
@@ -40,11 +40,7 @@ class RowAdam(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """Makes one step.
-
-        Args:
-            closure: Not supported.
-        """
+        """Makes one step; `closure` is not supported."""
         assert closure is None
         for group in self.param_groups:
             for table in group["params"]:
@@ -54,7 +50,7 @@ class RowAdam(torch.optim.Optimizer):
                     table[rows] -= group["lr"] * self._direction(table, rows, values, group["betas"])
 
     def _direction(self, table: Tensor, rows: Tensor, gradient: Tensor, betas: tuple[float, float]) -> Tensor:
-        """Updates means, and returns M^(-1/2) m of rows (b,) with gradients (b, C)."""
+        """Updates the means of rows (b,) by their gradients (b, C) and returns M^(-1/2) m, (b, C)."""
         state: dict[str, Any] = self.state[table]
         if not state:
             num_rows, num_columns = table.shape
@@ -72,10 +68,10 @@ class RowAdam(torch.optim.Optimizer):
 
 
 def _inverse_root(matrices: Tensor, vectors: Tensor) -> Tensor:
-    """Returns M^(-1/2) v of symmetric matrices (b, C, C) without negative eigenvalues; zeros for M = 0."""
+    """Returns M^(-1/2) v of positive semidefinite matrices (b, C, C); zeros for M = 0."""
     values, axes = torch.linalg.eigh(matrices)  # (b, C), (b, C, C)
     trace = values.sum(dim=1, keepdim=True)
-    values = values.clamp(min=0).maximum(SMALLEST_SHARE * trace)
+    values = values.clamp(min=0).maximum(MIN_EIGENVALUE * trace)
     along = (axes.mT @ vectors.unsqueeze(2)).squeeze(2)  # (b, C)
     along = torch.where(trace > 0, along / values.sqrt().clamp(min=1e-300), torch.zeros_like(along))
     return (axes @ along.unsqueeze(2)).squeeze(2)

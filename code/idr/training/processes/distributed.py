@@ -1,8 +1,8 @@
-"""Training by several processes, each with its share of every step's rays (torchrun starts them).
+"""Training in several processes that torchrun started, each with a share of every step's rays.
 
 All processes run the same loop on the same batch: random numbers are functions of seed, epoch and step. Only
-the model, as `wrap` returns it, works on a share; it answers for all rays, so that every process evaluates
-the same loss and takes the same step. Only the first process writes.
+the model, as `wrap` returns it, works on a share of the rays. It returns the outputs of all rays, so that
+every process evaluates the same loss and takes the same step. Only the first process writes.
 
 N processes, B images of a batch.
 """
@@ -21,18 +21,18 @@ from idr.errors import USER_ERRORS, InputError, TrainingStoppedError
 from idr.training.processes.shared_model import Outputs, SharedModel
 
 PATIENCE = timedelta(hours=1)
-"""How long a process waits for another: the first one plots and saves alone meanwhile. The death of a process
-is noticed at once, by its closed connections; this is for one that hangs."""
+"""Time a process waits for another one, which may be plotting and saving. A process that ends is noticed at
+once by its closed connections; the limit is for one that hangs."""
 
 T = TypeVar("T")
 
 
 class LostProcessError(TrainingStoppedError):
-    """Another process of the training ended or does not answer."""
+    """Another process of the group ended or does not respond."""
 
 
 class OneProcess:
-    """Training without others; what `Ranks` does among several, here for nothing.
+    """A process group of one.
 
     Attributes:
         rank: Number of this process.
@@ -44,34 +44,25 @@ class OneProcess:
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the process that writes files and speaks."""
+        """Whether this is the process that writes files and logs."""
         return self.rank == 0
 
     def check_pixels(self, num_pixels: int) -> None:
-        """Raises `InputError` where an image's pixels are too few for each process to have one."""
+        """Raises `InputError` if an image has fewer pixels than there are processes."""
 
     def on_all(self, work: Callable[[], T]) -> T:
-        """Does what a user's mistake may end, in all processes or in none.
-
-        Args:
-            work: Called once in each process.
-
-        Returns:
-            What it returned here.
+        """Calls a function in each process and returns its result; if it fails in one, all fail.
 
         Raises:
-            InputError, MissingInputError, OutputError: That of the first process that failed, in all.
+            InputError, MissingInputError, OutputError: The error of the first process that failed, in all.
         """
         return work()
 
     def on_first(self, work: Callable[[], T]) -> T:
-        """Returns what a function returns in the first process, the only one that calls it.
-
-        Args:
-            work: Returns something that can be pickled.
+        """Calls a function in the first process only and returns its result, which can be pickled, in all.
 
         Raises:
-            InputError, MissingInputError, OutputError: That of the first process, in all.
+            InputError, MissingInputError, OutputError: The error of the first process, in all.
         """
         return work()
 
@@ -80,32 +71,25 @@ class OneProcess:
         return flag
 
     def wrap(self, model: nn.Module) -> Callable[[Outputs], Outputs]:
-        """Returns what stands for the model in a training step.
-
-        Args:
-            model: The seam of `IDRNetwork`.
-
-        Returns:
-            Called with the whole batch, answers for all R rays.
-        """
+        """Returns what a step calls with the whole batch for the model's outputs of all R rays."""
         return model
 
     def average_row_gradient(self, table: nn.Embedding, rows: Tensor) -> None:
-        """Makes the gradient of cameras, after the backward pass, that of the loss over all rays.
+        """Averages the gradient of cameras over processes, after the backward pass.
 
         Args:
-            table: Poses or intrinsics, one row for an image, or for all of them.
-            rows: The rows that the batch trains, repeated or not; others have no gradient.
+            table: Poses or intrinsics, with one row for each image or one for all.
+            rows: The rows that the batch trains, possibly repeated; others have no gradient.
         """
 
     @contextmanager
-    def losing_none(self) -> Iterator[None]:
-        """Turns the failure of a collective into `LostProcessError`."""
+    def reporting_lost_processes(self) -> Iterator[None]:
+        """Turns the failure of a collective operation into `LostProcessError`."""
         yield
 
 
-class Ranks(OneProcess):
-    """This process's place among several, whose process group is there.
+class ProcessGroup(OneProcess):
+    """Several processes; torch's process group is open.
 
     Args:
         rank: Number of this process.
@@ -129,7 +113,7 @@ class Ranks(OneProcess):
         except USER_ERRORS as error:
             mistake = error
         mistakes: list[Any] = [None] * self.size
-        with self.losing_none():
+        with self.reporting_lost_processes():
             distributed.all_gather_object(mistakes, mistake)
         for first in mistakes:
             if first is not None:
@@ -138,13 +122,13 @@ class Ranks(OneProcess):
 
     def on_first(self, work: Callable[[], T]) -> T:  # noqa: D102
         box = [self.on_all(lambda: work() if self.is_first else None)]
-        with self.losing_none():
+        with self.reporting_lost_processes():
             distributed.broadcast_object_list(box, src=0)
         return box[0]  # type: ignore[return-value]
 
     def any(self, flag: bool) -> bool:  # noqa: D102
         flags = torch.tensor([int(flag)])
-        with self.losing_none():
+        with self.reporting_lost_processes():
             distributed.all_reduce(flags)
         return bool(flags.item())
 
@@ -152,16 +136,16 @@ class Ranks(OneProcess):
         return SharedModel(model, self.rank, self.size)
 
     def average_row_gradient(self, table: nn.Embedding, rows: Tensor) -> None:
-        """Averages the batch's rows over processes, as dense numbers.
+        """Averages the batch's rows over processes as a dense tensor.
 
-        Every process has all images of the batch and thus the same rows; `JoinRows` has multiplied the
-        gradient by N. The result is sparse again, as SparseAdam needs it: other images stay untouched.
+        Every process has all images of the batch, and so the same rows; `JoinRows` has multiplied the
+        gradient by N. The result is sparse again, so that SparseAdam leaves other images unchanged.
         """
-        if len(rows) == 0:  # all of them frozen, in every process
+        if len(rows) == 0:  # all are frozen, in every process
             return
         weight = table.weight
         rows = torch.unique(rows)
-        dense = weight.new_zeros(len(rows), weight.shape[1] + 1)  # the rows, and whether there is a gradient
+        dense = weight.new_zeros(len(rows), weight.shape[1] + 1)  # the rows, and a flag for a gradient
         if weight.grad is not None:
             dense[:, :-1], dense[:, -1] = weight.grad.coalesce().values(), 1
         distributed.all_reduce(dense)
@@ -172,7 +156,7 @@ class Ranks(OneProcess):
             )
 
     @contextmanager
-    def losing_none(self) -> Iterator[None]:  # noqa: D102
+    def reporting_lost_processes(self) -> Iterator[None]:  # noqa: D102
         try:
             yield
         except RuntimeError as error:
@@ -185,31 +169,28 @@ class Ranks(OneProcess):
 
 
 def _is_of_a_collective(error: RuntimeError) -> bool:
-    """Whether another process is the cause; gloo's errors have no class of their own."""
+    """Whether an error comes from a collective operation; gloo's errors have no class of their own."""
     return isinstance(error, distributed.DistError) or "gloo" in str(error).lower()
 
 
 @contextmanager
-def joined(rank: int, size: int, backend: str) -> Iterator[Ranks]:
-    """Joins the processes that torchrun started; it tells them by the environment where to meet.
+def joined(rank: int, size: int, backend: str) -> Iterator[ProcessGroup]:
+    """Opens the group of the processes that torchrun started; their meeting point is in the environment.
 
     Args:
         rank: Number of this process.
         size: N.
-        backend: PyTorch's name for what carries the tensors; it must carry those of the host, too.
-
-    Yields:
-        The process's place.
+        backend: PyTorch's name of the communication backend, which must also transfer tensors on the host.
 
     Raises:
-        LostProcessError: The others do not come.
+        LostProcessError: The other processes do not join.
     """
-    ranks = Ranks(rank, size)
-    with ranks.losing_none():
+    group = ProcessGroup(rank, size)
+    with group.reporting_lost_processes():
         distributed.init_process_group(backend, rank=rank, world_size=size, timeout=PATIENCE)
     try:
-        yield ranks
-    except LostProcessError:  # nobody is left to take leave of, and torchrun ends us soon
+        yield group
+    except LostProcessError:  # closing the group would wait for the lost process; torchrun ends this one soon
         raise
     except BaseException:
         distributed.destroy_process_group()

@@ -1,8 +1,8 @@
-"""A model whose rays several processes share.
+"""A model whose rays are shared by several processes.
 
-Each process traces and renders every N-th pixel of each image; what the model returned is joined, so that
-every process evaluates the loss over all rays. Loss and gradients are therefore those of one process up to
-rounding, whatever the loss is and however unequal the shares are.
+Each process traces and renders every N-th pixel of each image. The model's outputs are joined, so every
+process evaluates the loss over all rays. Loss and gradients equal those of one process up to rounding, for
+any loss and however unequal the shares are.
 
 N processes, B images of a batch, P pixels an image, R = B P rays of a step, E Eikonal points.
 """
@@ -25,10 +25,10 @@ Outputs = Mapping[str, Any]
 
 
 class SharedModel:
-    """A model that is given this process's share of the rays and answers for all of them.
+    """A model that renders this process's share of the rays and returns the outputs of all rays.
 
-    Eikonal points and depths of the smallest-f search are those of one process: they are drawn for the whole
-    step, and each process takes its share of the points. A model without `tracer_config` draws by itself.
+    Eikonal points and depths of the smallest-f search are drawn for the whole step, as in one process, and
+    each process uses its share of the points. A model without `tracer_config` draws by itself.
 
     Args:
         model: The seam of `IDRNetwork`; its parameters' gradients become those of the loss over all rays.
@@ -52,7 +52,7 @@ class SharedModel:
             What the model returns, for all rays, in the order that one process returns it in.
 
         Raises:
-            InputError: The model returns a tensor without rows, of which nothing says how to join it.
+            InputError: The model returns a tensor without rows, which cannot be joined.
         """
         images, pixels = model_input["uv"].shape[:2]
         own = self._share(model_input)
@@ -70,7 +70,7 @@ class SharedModel:
         return {**outputs, **dict(zip(names, whole, strict=True))}
 
     def _share(self, model_input: Outputs) -> dict[str, Any]:
-        """Returns every N-th pixel of each image, and what belongs to images whole."""
+        """Returns every N-th pixel of each image, and values per image unchanged."""
         every_nth = slice(self.rank, None, self.size)
         shape = model_input["uv"].shape[:2]  # (B, P)
         own = {}
@@ -87,15 +87,15 @@ class SharedModel:
         return own
 
     def _places(self, own_rows: list[int], images: int, pixels: int) -> list[tuple[Tensor, int]]:
-        """Finds where this process's rows stand among all.
+        """Returns the positions of this process's rows among those of all processes.
 
         Args:
-            own_rows: Rows of each tensor here.
+            own_rows: Number of rows of each tensor in this process.
             images: B.
             pixels: P.
 
         Returns:
-            For each tensor the places of its rows here, and how many rows there are in all.
+            For each tensor the positions of its rows, and the number of rows of all processes.
         """
         rank, size = self.rank, self.size
         rows = torch.zeros(size, len(own_rows), dtype=torch.int64)
@@ -114,29 +114,29 @@ class SharedModel:
             elif counts == [p + r for p, r in zip(point_counts, ray_counts, strict=True)]:
                 own_points = torch.arange(rank, num_rays // 2, size)
                 places.append((torch.cat((own_points, num_rays // 2 + own_rays)), num_rays // 2 + num_rays))
-            else:  # a model with points of its own: one process's after another's
+            else:  # a model with points of its own: ordered by process
                 first = sum(counts[:rank])
                 places.append((torch.arange(first, first + counts[rank]), sum(counts)))
         return places
 
 
 class JoinRows(torch.autograd.Function):
-    """Puts the rows of all processes together; the gradient of a process's rows comes back to it.
+    """Joins the rows of all processes; the backward pass returns the gradient of each process's own rows.
 
-    DistributedDataParallel averages gradients over processes where their sum is wanted: the gradient is
-    multiplied by N on its way. A tensor that the loss leaves out gets a gradient of zeros, so that all
-    processes average the same parameters.
+    DistributedDataParallel averages gradients over processes, but their sum is needed: the gradient is
+    multiplied by N. A tensor that the loss does not use gets a gradient of zeros, so that all processes
+    average the same parameters.
     """
 
     @staticmethod
     def forward(ctx: Any, size: int, places: list[tuple[Tensor, int]], *own: Tensor) -> tuple[Tensor, ...]:
-        """Joins tensors (rows, ...), each at its places, with zeros elsewhere that the others fill."""
+        """Joins tensors (rows, ...): each process fills its positions, the sum over processes fills all."""
         ctx.size, ctx.places = size, [place.to(own[0].device) for place, _ in places]
         whole, transfers = [], []
         for tensor, place, (_, total) in zip(own, ctx.places, places, strict=True):
-            carried = tensor.detach().to(torch.uint8) if tensor.dtype == torch.bool else tensor.detach()
-            joined_rows = carried.new_zeros(total, *tensor.shape[1:])
-            joined_rows[place] = carried
+            values = tensor.detach().to(torch.uint8) if tensor.dtype == torch.bool else tensor.detach()
+            joined_rows = values.new_zeros(total, *tensor.shape[1:])
+            joined_rows[place] = values
             transfers.append(distributed.all_reduce(joined_rows, async_op=True))
             whole.append(joined_rows)
         for transfer in transfers:
@@ -150,10 +150,10 @@ class JoinRows(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
-        """Returns the gradients of this process's rows, N times."""
+        """Returns the gradients of this process's rows, multiplied by N."""
         needed = ctx.needs_input_grad[2:]
         own = (
-            gradient[place] * ctx.size if wanted else None
-            for gradient, place, wanted in zip(gradients, ctx.places, needed, strict=True)
+            gradient[place] * ctx.size if is_needed else None
+            for gradient, place, is_needed in zip(gradients, ctx.places, needed, strict=True)
         )
         return None, None, *own

@@ -5,7 +5,7 @@ B images of a batch, P pixels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,18 +24,17 @@ from idr.training.rays.randomness import (
     generator_for,
     seed_everything,
 )
-from idr.training.schedule.by_step import StepSchedule
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One step's rays.
+    """The rays of one step.
 
     Attributes:
         indices: (B,) positions of the images in the data set.
         model_input: ``uv`` (B, P, 2), ``intrinsics``, ``object_mask`` (B, P) and, unless trained, ``pose``.
         ground_truth: ``rgb`` (B, P, 3) in [-1, 1]; with ``train.sampler.reweight`` also ``weights`` (B, P).
-        cells: (B, P) places of the rays in the sampler's error maps, on the host; None if it uses none.
+        cells: (B, P) cells of the rays in the sampler's error maps, on the host; None if it has none.
     """
 
     indices: Tensor
@@ -54,81 +53,83 @@ class Batch:
         )
 
 
-class Feed:
-    """Draws batches as a function of seed, epoch and step, and of the sampler's error maps, if it has any.
+def full_resolution(step: int) -> int:  # noqa: ARG001
+    """Returns the factor by which the images of a step are reduced: 1."""
+    return 1
 
-    A data set that has ``sample_item(index, pixels)`` is asked for just those pixels; any other is used
-    through ``change_sampling_idx`` and indexing.
+
+class RayBatches:
+    """Batches as a function of seed, epoch and step, and of the importance sampler's error maps.
+
+    From a data set with ``sample_item(index, pixels)`` only the drawn pixels are read; any other data set is
+    used through ``change_sampling_idx`` and indexing.
 
     Args:
         dataset: The images; the seam of `SceneDataset`.
-        batch_size: B, or B over ``config.images_per_step``.
-        config: Gives the number of pixels and how they are drawn.
-        num_epochs: Epochs of the run, for schedules over all of its steps.
+        batch_size: B, or B / ``config.images_per_step``.
+        config: Number of pixels, and how they are drawn.
 
     Attributes:
-        schedule: What the conf wants from step to step.
         sampler: Draws pixels by importance, or None.
     """
 
-    def __init__(self, dataset: Any, batch_size: int, config: TrainConfig, num_epochs: int = 1) -> None:
+    def __init__(self, dataset: Any, batch_size: int, config: TrainConfig) -> None:
         self.dataset = dataset
         self.batch_size = batch_size
         self.rounds = config.images_per_step
         self.num_pixels = config.num_pixels // self.rounds
         self.per_epoch = config.pixel_sampling == "per_epoch"
-        self.schedule = StepSchedule(config, num_epochs, self.steps_per_epoch)
         self.sampler = None
         if config.sampler.type == "importance":
             self.sampler = ImportanceSampler(config.sampler, dataset)
 
     @property
     def error_maps(self) -> ErrorMaps | None:
-        """What the sampler carries from step to step, if there is one."""
+        """The sampler's state, or None without a sampler."""
         return None if self.sampler is None else self.sampler.maps
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches of one pass; a short last one counts."""
+        """Batches of an epoch, a short last one included."""
         return -(-len(self.dataset) // self.batch_size)
 
-    def batches(self, seed: int, epoch: int, first_step: int) -> Iterator[Batch]:
-        """Yields the batches of an epoch.
+    def batches(
+        self, seed: int, epoch: int, first_step: int, reduction: Callable[[int], int] = full_resolution
+    ) -> Iterator[Batch]:
+        """Yields the batches of an epoch, on the host.
 
         Args:
             seed: Root of all random numbers.
-            epoch: The epoch.
-            first_step: Steps to leave out, done before.
-
-        Yields:
-            Batches on the host.
+            epoch: Number of the epoch.
+            first_step: The first step; those before it are skipped.
+            reduction: Factor by which the images of a step are reduced.
         """
         order = self._order(seed, epoch)
         draw = self._epoch_draw(seed, epoch) if self.per_epoch else None
         for step in range(first_step, len(order)):
-            seed_everything(seed, Stream.STEP, epoch, step)  # for what the model draws, and foreign data sets
+            seed_everything(seed, Stream.STEP, epoch, step)  # for the model and data sets without sample_item
             generator = generator_for(seed, Stream.PIXELS, epoch, step)
-            factor = self.schedule.reduction(epoch, step)
+            factor = reduction(step)
             if self.sampler is not None:
                 yield self._by_importance(self.sampler, order[step].tolist(), factor, generator)
             else:
                 items = [self._item(int(i), draw, generator, factor) for i in order[step]]
                 yield Batch(*self.dataset.collate_fn(items))
 
-    def learn(self, batch: Batch, outputs: Mapping[str, Any]) -> None:
-        """Tells the sampler, if there is one, what the model returned for a batch."""
+    def update_errors(self, batch: Batch, outputs: Mapping[str, Any]) -> None:
+        """Updates the sampler's error maps, if there are any, by the model's outputs for a batch."""
         if self.sampler is not None and batch.cells is not None:
-            self.sampler.take(batch.cells, outputs, batch.ground_truth["rgb"])
+            self.sampler.update_errors(batch.cells, outputs, batch.ground_truth["rgb"])
 
     def _order(self, seed: int, epoch: int) -> tuple[Tensor, ...]:
         """Returns the images of each step of an epoch."""
-        together = self.batch_size * self.rounds
+        size = self.batch_size * self.rounds
         if self.rounds == 1:
-            return epoch_order(seed, epoch, len(self.dataset)).split(together)
-        return epoch_order_of_rounds(seed, epoch, len(self.dataset), self.rounds, together).split(together)
+            return epoch_order(seed, epoch, len(self.dataset)).split(size)
+        return epoch_order_of_rounds(seed, epoch, len(self.dataset), self.rounds, size).split(size)
 
     def _epoch_draw(self, seed: int, epoch: int) -> Tensor | None:
-        """Draws the pixels of a whole epoch; a foreign data set keeps them itself."""
+        """Draws the pixels of a whole epoch; a data set without ``sample_item`` keeps them itself."""
         if hasattr(self.dataset, "sample_item"):
             generator = generator_for(seed, Stream.EPOCH_PIXELS, epoch)
             return draw_pixels(self.dataset.total_pixels, self.num_pixels, generator)

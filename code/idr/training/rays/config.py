@@ -14,22 +14,21 @@ class SamplerConfig:
 
     Attributes:
         type: ``uniform`` (published) or ``importance``.
-        silhouette: Share of the rays in the band along the mask's silhouette, uniform there.
-        silhouette_pixels: Half the band's width: distance to the nearest pixel on the other side, in pixels
-            of the image as it is. At least the two rows of pixels along the silhouette count.
-        inside: Share of the rays on the object, uniform over the mask's pixels; they are all that colors
-            are learned from.
-        error: Share of the rays drawn in proportion to the view's error map.
-        error_cell: Pixels along the side of a map's cell.
-        error_rate: How far a cell's value goes to the mean residual of a step's rays, 0 to 1.
-        mask_error: Residual of a ray that hits outside the mask or misses inside; colors differ by 0 to 1.
-        far_pixels: Pixels outside the mask and further from it than this many pixels are far; absent, none.
-        far: Share of the rays that far pixels keep.
-        reweight: False: the loss is the mean over the rays drawn, which is a weighted mean over the image,
-            pixels counting as often as they are drawn; silhouettes then weigh more beside colors, and the
-            minimum may be another one. True: each ray counts 1 / (N p), p its probability, so that the
-            expected loss is the published mean over all pixels and only its variance changes. The Eikonal
-            term is over the points as they come in either case.
+        silhouette: Share of rays drawn uniformly from the band along the mask's silhouette.
+        silhouette_pixels: Half the width of that band: distance to the nearest pixel on the other side, in
+            pixels at full resolution. The two rows of pixels along the silhouette always belong to it.
+        inside: Share of rays drawn uniformly from the object's pixels, the only ones that colors learn from.
+        error: Share of rays drawn in proportion to the view's error map.
+        error_cell: Pixels along the side of an error map's cell.
+        error_rate: Weight of a step's mean residual in a cell's running mean, 0 to 1.
+        mask_error: Residual of a ray that hits outside the mask or misses inside it; those of colors are 0 to
+            1.
+        far_pixels: Distance in pixels from the mask beyond which pixels are far; absent, none are.
+        far: Share of rays drawn from far pixels.
+        reweight: False: the loss is the mean over the drawn rays, which weights pixels by their probability:
+            silhouettes count more than colors, and the minimum may move. True: each ray has the weight
+            1 / (N p), p its probability, so the expected loss is the published mean over all N pixels and
+            only its variance changes. The Eikonal term is over all points in either case.
     """
 
     type: Literal["uniform", "importance"] = "uniform"
@@ -46,19 +45,19 @@ class SamplerConfig:
 
     def __post_init__(self) -> None:
         if self.type == "uniform":
-            set_otherwise = [f.name for f in fields(self) if getattr(self, f.name) != f.default]
-            if set_otherwise:
+            changed = [f.name for f in fields(self) if getattr(self, f.name) != f.default]
+            if changed:
                 raise InputError(
-                    f"{set_otherwise[0]}: belongs to type = importance, got type = uniform; set the type, or "
+                    f"{changed[0]}: belongs to type = importance, got type = uniform; set the type, or "
                     "leave the key out"
                 )
         for name in ("silhouette", "inside", "error", "far", "error_rate", "mask_error"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} = {getattr(self, name)}: expected a share of 0 to 1")
-        given_away = self.silhouette + self.inside + self.error + self._far_share
-        if given_away >= 1:
+        special = self.silhouette + self.inside + self.error + self._far_share
+        if special >= 1:
             raise InputError(
-                f"silhouette + inside + error + far = {given_away:g}: expected less than 1, so that every "
+                f"silhouette + inside + error + far = {special:g}: expected less than 1, so that every "
                 "pixel can be drawn"
             )
         if self.error_cell < 1 or self.silhouette_pixels < 1:

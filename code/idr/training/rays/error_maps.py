@@ -1,38 +1,41 @@
-"""Where a model is wrong: for each view a coarse map of the residuals of the rays that were trained.
+"""Error maps: for each view a coarse map of the residuals of the rays that were trained.
 
-B views, H, W image height and width, a cell is a square of pixels, R rays.
+B views, H, W image height and width, R rays; a cell is a square of pixels.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from idr.checkpoints.schema import check, tensor
+
 log = logging.getLogger(__name__)
 
-LEAST = 1e-3
-"""Least value of a cell: none is ever without weight."""
+MIN_RESIDUAL = 1e-3
+"""Smallest value of a cell, so that each keeps a chance to be drawn."""
 UNSEEN = 1.0
-"""Residual of a cell none of whose rays were trained: the largest, so that it is looked at soon."""
+"""Value of a cell before any of its rays was trained: the largest, so that it is drawn soon."""
 GRAIN = 1024
-"""Residuals are rounded to this part of one. Sums of whole numbers are the same in every order, so that they
-depend neither on the number of threads nor, but for rare ties, on the number of processes."""
+"""Residuals are rounded to 1 / GRAIN. Sums of integers do not depend on their order, so maps depend neither
+on the number of threads nor, but for rare ties, on the number of processes."""
 
 
 class ErrorMaps:
-    """One map for each view; a cell's value goes part of the way to the mean residual of each new step.
+    """One map for each view, a running mean of residuals.
 
     Args:
         num_views: B.
-        size: H and W of the images as they are.
+        size: H and W at full resolution.
         cell: Pixels along a cell's side.
-        rate: How much of the way, above 0 to 1.
+        rate: Weight of a step's mean residual in a cell's running mean, above 0 to 1.
 
     Attributes:
-        maps: (B, rows, columns) float32 residuals, `LEAST` to 1, on the host.
+        maps: (B, rows, columns) float32 residuals, `MIN_RESIDUAL` to 1, on the host.
     """
 
     def __init__(self, num_views: int, size: tuple[int, int], cell: int, rate: float) -> None:
@@ -41,55 +44,65 @@ class ErrorMaps:
         self.maps = torch.full((num_views, rows, columns), UNSEEN)
 
     def cells_of(self, view: int, pixels: Tensor, width: int, factor: int) -> Tensor:
-        """Returns in which cells pixels lie, as places in the flattened maps.
+        """Returns the cells of pixels, as indices into the flattened maps.
 
         Args:
             view: Number of the view.
             pixels: (P,) pixel numbers of the image reduced by `factor`.
-            width: Its width.
-            factor: Divides the cell's side.
+            width: Width of that image.
+            factor: Reduction; a cell has `cell` / `factor` reduced pixels along its side.
         """
         side = self.cell // factor
         _, rows, columns = self.maps.shape
         return view * rows * columns + pixels // width // side * columns + pixels % width // side
 
-    def take(self, cells: Tensor, residuals: Tensor) -> None:
-        """Takes in the residuals of a step.
+    def update(self, cells: Tensor, residuals: Tensor) -> None:
+        """Adds the residuals of a step.
 
         Args:
-            cells: Places from `cells_of`, R in all.
+            cells: Indices from `cells_of`, R in all.
             residuals: (R,) 0 to 1, on the host.
         """
         touched, group = cells.reshape(-1).unique(return_inverse=True)
         whole = (residuals.clamp(0, 1) * GRAIN).round().double()
         means = torch.bincount(group, whole) / torch.bincount(group) / GRAIN
         flat = self.maps.view(-1)
-        flat[touched] += self.rate * (means.float().clamp(min=LEAST) - flat[touched])
+        flat[touched] += self.rate * (means.float().clamp(min=MIN_RESIDUAL) - flat[touched])
 
-    def restore(self, saved: Tensor | None, where: str) -> None:
-        """Takes over saved maps; those of other views or cells are of no use, and a warning says so.
+    def state(self) -> dict[str, Any]:
+        """Returns what a checkpoint keeps."""
+        return {"error_maps": self.maps}
+
+    def load_state(self, saved: Mapping[str, Any], where: str) -> None:
+        """Loads what `state` returned; maps that are missing or of other views or cells start anew.
 
         Args:
-            saved: What `maps` was; None where the checkpoint has none.
+            saved: What `state` returned, and possibly other keys.
             where: The checkpoint's name, for messages.
+
+        Raises:
+            InputError: The saved maps are no residuals.
         """
-        if saved is None or saved.shape != self.maps.shape:
-            there = "no" if saved is None else "other views' or cells'"
-            log.warning("%s holds %s error maps: those of train.sampler start anew", where, there)
+        if "error_maps" in saved:
+            check(saved, {"error_maps": tensor(None, None, None, least=0, most=1)}, where, "RecipeState")
+        maps = saved.get("error_maps")
+        if maps is None or maps.shape != self.maps.shape:
+            found = "no" if maps is None else "other views' or cells'"
+            log.warning("%s holds %s error maps: those of train.sampler start anew", where, found)
         else:
-            self.maps.copy_(saved)
+            self.maps.copy_(maps)
 
 
 def residuals_of(outputs: Mapping[str, Tensor], rgb: Tensor, mask_error: float) -> Tensor:
-    """Returns how wrong each ray is.
+    """Returns the residual of each ray.
 
     Args:
         outputs: What the model returned for R rays.
-        rgb: The photographs' colors in [-1, 1], (B, P, 3).
-        mask_error: Residual of a ray that hits outside the mask or misses inside.
+        rgb: (B, P, 3) the photographs' colors in [-1, 1].
+        mask_error: Residual of a ray that hits outside the mask or misses inside it.
 
     Returns:
-        (R,): where the ray hits inside the mask the mean absolute difference of colors, in [0, 1] units.
+        (R,): for rays that hit inside the mask, the mean absolute difference of colors in [0, 1] units.
     """
     hit, inside = outputs["network_object_mask"], outputs["object_mask"]
     color = (outputs["rgb_values"].detach() - rgb.reshape(-1, 3)).abs().mean(dim=1) / 2

@@ -1,9 +1,8 @@
-"""Drawing pixels by importance, as the block ``train.sampler`` says.
+"""Importance sampling of pixels, the block ``train.sampler``.
 
-Five distributions over an image's pixels are mixed: all that are near, those in a band along the silhouette,
-those on the object, those where the error map is high, and, if wanted, those far outside the mask. Each has a
-share of the rays.
-What the loss then means is told by `SamplerConfig.reweight`.
+Rays are drawn from a mixture of five distributions over an image's pixels: all but the far ones, the band
+along the silhouette, the object, the error map, and optionally pixels far outside the mask. Each has a share
+of the rays. For the effect on the loss see `SamplerConfig.reweight`.
 
 P pixels of a draw, N pixels of an image.
 """
@@ -22,9 +21,9 @@ from idr.training.rays.error_maps import ErrorMaps, residuals_of
 from idr.training.rays.pixel_classes import BAND, FAR, NEAR, OBJECT, PixelClasses, classify
 from idr.training.rays.pyramid import reduced_size, sample_reduced
 
-UNIFORM = (NEAR, BAND, OBJECT, range(FAR, FAR + 1))  # kinds of pixels of the first distributions
+UNIFORM = (NEAR, BAND, OBJECT, range(FAR, FAR + 1))  # kinds of pixels of the first four distributions
 BY_ERROR = len(UNIFORM)  # the last distribution
-BELOW_ONE = 1 - 2.0**-40  # so that no product with a number of pixels rounds up to it
+BELOW_ONE = 1 - 2.0**-40  # times a number of pixels it does not round up to that number
 
 
 @dataclass(frozen=True)
@@ -32,9 +31,9 @@ class Draw:
     """Pixels of one image.
 
     Attributes:
-        pixels: (P,) int64 numbers, row by row, in the image as it is trained on.
-        cells: (P,) int64 places in the error maps, or None where no ray is drawn by them.
-        weights: (P,) float32 factors of the rays in the loss, or None.
+        pixels: (P,) int64 numbers, row by row, of the image at its training resolution.
+        cells: (P,) int64 indices of cells of the error maps, or None if no ray is drawn by error.
+        weights: (P,) float32 weights of the rays in the loss, or None.
     """
 
     pixels: Tensor
@@ -43,14 +42,14 @@ class Draw:
 
 
 class ImportanceSampler:
-    """Draws pixels by importance, and learns from residuals if a share of them is drawn by these.
+    """Draws pixels by importance.
 
-    A draw is a function of its generator and of `maps`. The unit interval is cut into as many pieces as rays
-    are wanted, and a number is drawn in each: a pixel of probability p is drawn P p times on average, and
-    shares come out even. A pixel may come twice where it belongs to several distributions.
+    A draw is a function of its generator and of `maps`. It is stratified: the unit interval is divided into P
+    intervals with one number drawn in each, so a pixel of probability p is drawn P p times on average and the
+    shares are kept closely. A pixel of several distributions may be drawn twice.
 
     Args:
-        config: The block's values.
+        config: The block ``train.sampler``.
         dataset: Has ``sample_item``, ``img_res`` and a length.
 
     Attributes:
@@ -61,17 +60,17 @@ class ImportanceSampler:
         self.config, self.dataset = config, dataset
         self.size = (int(dataset.img_res[0]), int(dataset.img_res[1]))
         self.maps = ErrorMaps(len(dataset), self.size, config.error_cell, config.error_rate)
-        self._known: dict[int, PixelClasses] = {}
-        self._known_factor = 1
+        self._classes: dict[int, PixelClasses] = {}
+        self._classes_factor = 1
 
     def draw(self, view: int, factor: int, count: int, generator: torch.Generator) -> Draw:
         """Draws pixels of a view.
 
         Args:
             view: Position of the image.
-            factor: By which it is reduced.
+            factor: Factor by which it is reduced.
             count: P.
-            generator: Source of the draw, on the host.
+            generator: Random generator on the host.
         """
         classes = self.classes(view, factor)
         place = (torch.arange(count) + torch.rand(count, dtype=torch.float64, generator=generator)) / count
@@ -93,7 +92,7 @@ class ImportanceSampler:
         return Draw(pixels, cells, (1 / (len(classes.order) * probability)).float())
 
     def probability(self, view: int, factor: int, pixels: Tensor) -> Tensor:
-        """Returns the probability, (P,) float64, of pixels of a view; over all its pixels the sum is 1."""
+        """Returns the probabilities, (P,) float64, of pixels of a view; they sum to 1 over all its pixels."""
         classes = self.classes(view, factor)
         *uniform, error = self.shares(classes)
         by_kind = torch.zeros(FAR + 1, dtype=torch.float64)
@@ -104,52 +103,52 @@ class ImportanceSampler:
         return by_kind[classes.kinds[pixels].long()] + in_cell / self._masses(view, factor).sum()
 
     def shares(self, classes: PixelClasses) -> Tensor:
-        """Returns the shares, (5,) float64, of near, band, object, far and error; none without pixels."""
-        wanted = (self.config.silhouette, self.config.inside, self.config.far)
-        given = [
+        """Returns the shares, (5,) float64, of near, band, object, far, error; 0 for kinds without pixels."""
+        configured = (self.config.silhouette, self.config.inside, self.config.far)
+        special = [
             share if classes.place(kinds)[1] else 0.0
-            for kinds, share in zip(UNIFORM[1:], wanted, strict=True)
+            for kinds, share in zip(UNIFORM[1:], configured, strict=True)
         ]
-        shares = [1 - sum(given) - self.config.error, *given, self.config.error]
-        if not classes.place(NEAR)[1]:  # nothing of the object is seen: all that is far takes the place
+        shares = [1 - sum(special) - self.config.error, *special, self.config.error]
+        if not classes.place(NEAR)[1]:  # the object is not in view: all pixels are far
             shares = [0.0, 0.0, 0.0, 1 - self.config.error, self.config.error]
         return torch.tensor(shares, dtype=torch.float64)
 
     def classes(self, view: int, factor: int) -> PixelClasses:
-        """Returns the classes of a view's pixels; kept, at 5 bytes a pixel, until the factor changes."""
-        if factor != self._known_factor:
-            self._known, self._known_factor = {}, factor
-        if view not in self._known:
+        """Returns the classes of a view's pixels, cached (5 bytes a pixel) until the factor changes."""
+        if factor != self._classes_factor:
+            self._classes, self._classes_factor = {}, factor
+        if view not in self._classes:
             size = reduced_size(self.size, factor)
             every = torch.arange(size[0] * size[1])
             mask = sample_reduced(self.dataset, view, every, factor)[1]["object_mask"]
-            self._known[view] = classify(mask.bool().view(size), self.config, factor)
-        return self._known[view]
+            self._classes[view] = classify(mask.bool().view(size), self.config, factor)
+        return self._classes[view]
 
-    def take(self, cells: Tensor, outputs: Mapping[str, Tensor], rgb: Tensor) -> None:
-        """Takes in how wrong the rays of a step were.
+    def update_errors(self, cells: Tensor, outputs: Mapping[str, Tensor], rgb: Tensor) -> None:
+        """Updates the error maps by the residuals of a step; the host reads once.
 
         Args:
-            cells: (B, P) places in the maps.
-            outputs: What the model returned for all rays; one read by the host.
+            cells: (B, P) cells of the rays.
+            outputs: What the model returned for all rays.
             rgb: (B, P, 3) the photographs' colors in [-1, 1].
         """
-        self.maps.take(cells, residuals_of(outputs, rgb, self.config.mask_error).cpu())
+        self.maps.update(cells, residuals_of(outputs, rgb, self.config.mask_error).cpu())
 
     def _lengths(self, factor: int) -> tuple[Tensor, Tensor]:
-        """Returns how many rows and how many columns each row and column of cells has."""
+        """Returns the heights, in pixels, of the rows of cells, and the widths of their columns."""
         side = self.config.error_cell // factor
         sides = zip(reduced_size(self.size, factor), self.maps.maps.shape[1:], strict=True)
         heights, widths = ((size - side * torch.arange(cells)).clamp(0, side) for size, cells in sides)
         return heights, widths
 
     def _masses(self, view: int, factor: int) -> Tensor:
-        """Returns residual times number of pixels of a view's cells, (rows columns,) float64."""
+        """Returns the residual times the number of pixels of a view's cells, (rows columns,) float64."""
         heights, widths = self._lengths(factor)
         return (self.maps.maps[view].double() * heights[:, None] * widths).reshape(-1)
 
     def _by_error(self, view: int, factor: int, within: Tensor) -> Tensor:
-        """Turns numbers uniform on [0, 1) into pixels whose probability is their cell's residual."""
+        """Maps uniform numbers on [0, 1) to pixels with probability proportional to their cell's residual."""
         masses = self._masses(view, factor)
         ends = masses.cumsum(0)
         goal = within * ends[-1]

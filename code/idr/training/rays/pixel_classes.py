@@ -1,4 +1,4 @@
-"""Pixels of an image by what they may teach: along the silhouette, inside, outside, far from the object.
+"""Classes of an image's pixels: along the silhouette, inside, outside, far from the object.
 
 H, W image height and width, N = H W pixels.
 """
@@ -16,19 +16,19 @@ from idr.training.rays.config import SamplerConfig
 
 OUTER_BAND, INNER_BAND, INSIDE, PLAIN, FAR = range(5)
 NEAR, BAND, OBJECT = range(FAR), range(INSIDE), range(INNER_BAND, PLAIN)
-"""Kinds that a draw puts together; pixels in the order of kinds, each of them is one stretch."""
+"""Ranges of kinds from which a draw is uniform: contiguous when pixels are ordered by kind."""
 
 
 @dataclass(frozen=True)
 class PixelClasses:
-    """The pixels of an image, reduced or not, by what they may teach.
+    """The kinds of the pixels of an image, reduced or not.
 
     Attributes:
-        order: (N,) int32 pixel numbers, kind by kind.
-        kinds: (N,) uint8 by pixel: `OUTER_BAND` and `INNER_BAND`, the silhouette's two sides; `INSIDE`, the
-            rest of the object; `PLAIN`, around it; `FAR`.
-        counts: Number of each.
-        width: Of the image.
+        order: (N,) int32 pixel numbers, ordered by kind.
+        kinds: (N,) uint8 kind of each pixel: `OUTER_BAND` and `INNER_BAND`, the two sides of the silhouette;
+            `INSIDE`, the rest of the object; `PLAIN`, around it; `FAR`.
+        counts: Number of pixels of each kind.
+        width: Width of the image.
     """
 
     order: Tensor
@@ -37,17 +37,17 @@ class PixelClasses:
     width: int
 
     def place(self, kinds: range) -> tuple[int, int]:
-        """Returns where the pixels of some kinds begin in `order`, and how many there are."""
+        """Returns the first position in `order` of pixels of some kinds, and their number."""
         return sum(self.counts[: kinds.start]), sum(self.counts[kinds.start : kinds.stop])
 
 
 def classify(mask: Tensor, config: SamplerConfig, factor: int) -> PixelClasses:
-    """Sorts the pixels of an image into classes.
+    """Classifies the pixels of an image.
 
     Args:
-        mask: (H, W) bool, the object, of the image reduced by `factor`.
-        config: Gives the distances.
-        factor: Pixels along a block's side.
+        mask: (H, W) bool object mask of the image reduced by `factor`.
+        config: Distances from the silhouette.
+        factor: Factor by which the image is reduced.
     """
     inside = mask.numpy().astype(np.uint8)
     to_inside, to_outside = (

@@ -1,13 +1,12 @@
-"""Images reduced by whole factors, pixel by pixel as they are asked for; none is ever stored.
+"""Images reduced by whole factors, computed for the drawn pixels only; no reduced image is stored.
 
-A reduced pixel stands for a block of f x f pixels. Its ray is that of the block's center, the mean of the
-pixels' own uv: integer uv are pixels' centers, so that of the block at (0, 0) with f = 2 is (0.5, 0.5).
-Intrinsics stay as they are. Rows and columns that fill no block, at the right and the bottom, are left out.
+A reduced pixel is a block of f x f pixels. Its ray passes through the block's center, the mean of the pixels'
+uv: integer uv are pixel centers, so the block at (0, 0) with f = 2 has (0.5, 0.5). Intrinsics stay the same.
+Rows and columns at the right and the bottom that do not fill a block are left out.
 
-It lies on the object if at least half of its pixels do: its ray passes where the block's pixels meet, so a
-silhouette that halves the block runs through the ray itself, and either answer is off by half a reduced pixel
-at most. Its color is the mean over those of its pixels that lie on the object, so that the background does
-not bleed into silhouettes; outside the object, where no loss looks at colors, over all of them.
+A reduced pixel lies on the object if at least half of its pixels do. Its color is the mean over those of its
+pixels that lie on the object, so that the background does not bleed into silhouettes; outside the object,
+where no loss uses colors, over all of them.
 
 P reduced pixels, f factor, H, W image height and width.
 """
@@ -35,11 +34,11 @@ def block_pixels(pixels: Tensor, width: int, factor: int) -> Tensor:
 
     Args:
         pixels: (P,) numbers of reduced pixels, row by row.
-        width: W of the image as it is.
+        width: W at full resolution.
         factor: f.
 
     Returns:
-        (P, f f) numbers of pixels of the image as it is, row by row.
+        (P, f f) numbers of pixels at full resolution, row by row.
     """
     reduced_width = width // factor
     corner = pixels // reduced_width * factor * width + pixels % reduced_width * factor  # (P,)
@@ -48,17 +47,17 @@ def block_pixels(pixels: Tensor, width: int, factor: int) -> Tensor:
 
 
 def sample_reduced(dataset: Any, index: int, pixels: Tensor, factor: int) -> Any:
-    """Returns reduced pixels of an image, as the data set's ``sample_item`` returns pixels.
+    """Returns reduced pixels of an image in the form of the data set's ``sample_item``.
 
     Args:
         dataset: Has ``sample_item`` and ``img_res``.
         index: Position of the image.
         pixels: (P,) numbers of reduced pixels, row by row.
-        factor: f; 1 for the image as it is.
+        factor: f; 1 for full resolution.
 
     Returns:
-        The data set's item, of P rays. What else there is a pixel, beside masks and colors, is averaged; of
-        what is true or false the more frequent counts.
+        The data set's item, of P rays. Values per pixel other than masks and colors are averaged; of booleans
+        the more frequent one counts.
     """
     if factor == 1:
         return dataset.sample_item(index, pixels)
@@ -74,7 +73,7 @@ def sample_reduced(dataset: Any, index: int, pixels: Tensor, factor: int) -> Any
 
 
 def _reduced(value: Any, blocks: Tensor) -> Any:
-    """Averages what belongs to pixels; what belongs to the image stays."""
+    """Averages values per pixel; values per image stay."""
     if not isinstance(value, Tensor) or value.shape[:1] != (blocks.numel(),):
         return value
     grouped = value.view(*blocks.shape, *value.shape[1:])

@@ -1,6 +1,6 @@
 """Random numbers as a function of seed, epoch and step.
 
-Nothing about them need be saved: a run that is continued draws what the uninterrupted run would have drawn.
+No generator state has to be saved: a continued run draws the same numbers as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-EXTRA_DRAWS = 2  # candidates a wanted pixel, so that enough different ones remain
+EXTRA_DRAWS = 2  # candidates for each pixel, so that enough distinct ones remain
 
 
 class Stream(IntEnum):
-    """What numbers are drawn for; streams never share numbers."""
+    """Uses of random numbers; each has a stream of its own."""
 
     WEIGHTS = 0
     ORDER = 1
@@ -38,7 +38,7 @@ def generator_for(seed: int, stream: Stream, epoch: int = 0, step: int = 0) -> t
 
 
 def seed_everything(seed: int, stream: Stream, epoch: int = 0, step: int = 0) -> None:
-    """Seeds the global generators of torch (all devices), numpy and Python, for code that takes none."""
+    """Seeds the global generators of torch (all devices), numpy and Python."""
     value = derive_seed(seed, stream, epoch, step)
     torch.manual_seed(value)
     np.random.seed(value % 2**32)
@@ -50,15 +50,15 @@ def epoch_order(seed: int, epoch: int, num_images: int) -> Tensor:
     return torch.randperm(num_images, generator=generator_for(seed, Stream.ORDER, epoch))
 
 
-def epoch_order_of_rounds(seed: int, epoch: int, num_images: int, rounds: int, together: int) -> Tensor:
-    """Returns the order of images in an epoch that shows each of them several times.
+def epoch_order_of_rounds(seed: int, epoch: int, num_images: int, rounds: int, batch: int) -> Tensor:
+    """Returns the order of images in an epoch that uses each image several times.
 
     Args:
         seed: Root of all random numbers.
-        epoch: The epoch.
+        epoch: Number of the epoch.
         num_images: N.
-        rounds: How many times.
-        together: That many images which follow one another, from the first on, are different ones; at most N.
+        rounds: Number of times.
+        batch: Images of a batch, at most N; the images of each batch are distinct.
 
     Returns:
         (N rounds,): permutation after permutation; `epoch_order` for one round.
@@ -67,9 +67,9 @@ def epoch_order_of_rounds(seed: int, epoch: int, num_images: int, rounds: int, t
     order = torch.empty(0, dtype=torch.int64)
     for _ in range(rounds):
         new = torch.randperm(num_images, generator=generator)
-        begun = order[len(order) // together * together :]
-        again = torch.isin(new, begun)  # they wait until the group that is begun is full
-        need = (together - len(begun)) % together
+        begun = order[len(order) // batch * batch :]
+        again = torch.isin(new, begun)  # these go into the next batch
+        need = (batch - len(begun)) % batch
         other = new[~again]
         rest = new[torch.isin(new, other[:need], invert=True)]
         order = torch.cat((order, other[:need], rest))
@@ -80,9 +80,9 @@ def draw_pixels(total: int, count: int, generator: torch.Generator) -> Tensor:
     """Draws pixel numbers without replacement, without listing all pixels.
 
     Args:
-        total: Pixels of the image.
-        count: How many; at most all are returned.
-        generator: Source of the draw.
+        total: Number of pixels of the image.
+        count: Number of pixels to draw; more than `total` gives all.
+        generator: Random generator.
 
     Returns:
         (min(count, total),) int64, in random order.

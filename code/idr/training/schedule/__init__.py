@@ -1,1 +1,1 @@
-"""What changes in the course of training: learning rates, alpha, open levels, image sizes."""
+"""Schedules of learning rates, alpha, open levels and image sizes."""

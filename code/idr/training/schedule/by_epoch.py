@@ -1,54 +1,129 @@
-"""Schedules as functions of the epoch."""
+"""The published schedules: learning rates and alpha change at milestones, which are epochs."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import torch
+
+from idr.checkpoints.schema import Kind, check, flag, optional, real, table, whole
 from idr.training.config import TrainConfig
+from idr.training.optimizers import initial_rates
+from idr.training.schedule.settings import StepSettings
 
 
-def steps_passed(epoch: int, milestones: Sequence[int]) -> int:
+class EpochSchedule:
+    """Settings that change at the milestones of the block ``train``.
+
+    Args:
+        config: The block ``train``.
+        alpha: Alpha in the first epoch.
+    """
+
+    def __init__(self, config: TrainConfig, alpha: float) -> None:
+        self.config, self.alpha = config, alpha
+
+    def at(self, epoch: int, step: int) -> StepSettings:  # noqa: ARG002
+        """Returns the settings of a step, which are those of its epoch."""
+        rates = initial_rates(self.config)
+        camera_rate = camera_learning_rate_at(epoch, self.config)
+        return StepSettings(
+            learning_rates={name: learning_rate_at(epoch, self.config, rate) for name, rate in rates.items()},
+            alpha=alpha_at(epoch, self.alpha, self.config),
+            camera_learning_rate=camera_rate,
+            intrinsics_learning_rate=intrinsics_learning_rate_at(epoch, self.config),
+            cameras_frozen=camera_rate == 0,
+        )
+
+
+def milestones_passed(epoch: int, milestones: Sequence[int]) -> int:
     """Counts the milestones at or before an epoch."""
     return sum(milestone <= epoch for milestone in milestones)
 
 
 def alpha_at(epoch: int, alpha: float, config: TrainConfig) -> float:
-    """Returns the mask loss's alpha in an epoch, grown from its first value at each milestone."""
-    return alpha * config.alpha_factor ** steps_passed(epoch, config.alpha_milestones)
+    """Returns alpha in an epoch: its first value times `alpha_factor` for each milestone passed."""
+    return alpha * config.alpha_factor ** milestones_passed(epoch, config.alpha_milestones)
 
 
 def learning_rate_at(epoch: int, config: TrainConfig, start: float | None = None) -> float:
-    """Returns Adam's step size in an epoch, multiplied milestone by milestone as `MultiStepLR` does it.
+    """Returns Adam's learning rate in an epoch, rounded as `MultiStepLR` rounds it.
 
     Args:
-        epoch: The epoch.
-        config: Gives milestones and factor.
-        start: The step size at the run's start; None for the conf's.
+        epoch: Number of the epoch.
+        config: Milestones and factor.
+        start: The learning rate in the first epoch; None for the conf's.
     """
     rate = config.learning_rate if start is None else start
-    for milestone, times in sorted(Counter(rate_milestones(config)).items()):
+    for milestone, count in sorted(Counter(rate_milestones(config)).items()):
         if milestone <= epoch:
-            rate *= config.sched_factor**times
+            rate *= config.sched_factor**count
     return rate
 
 
 def rate_milestones(config: TrainConfig) -> tuple[int, ...]:
-    """Returns the milestones of Adam's step size; none where ``schedule.learning_rate`` takes their place."""
+    """Returns the milestones of Adam's learning rate; none if ``schedule.learning_rate`` replaces them."""
     return config.sched_milestones if config.schedule.learning_rate is None else ()
 
 
 def camera_learning_rate_at(epoch: int, config: TrainConfig) -> float:
-    """Returns the poses' step size in an epoch; 0 while they are held."""
+    """Returns the poses' learning rate in an epoch; 0 while they are frozen."""
     if config.learning_rate_cam is None or epoch < config.cam_warmup_epochs:
         return 0.0
-    return config.learning_rate_cam * config.cam_sched_factor ** steps_passed(
+    return config.learning_rate_cam * config.cam_sched_factor ** milestones_passed(
         epoch, config.cam_sched_milestones
     )
 
 
 def intrinsics_learning_rate_at(epoch: int, config: TrainConfig) -> float:
-    """Returns the intrinsics' step size in an epoch: their own, on the poses' warm-up and schedule."""
+    """Returns the intrinsics' learning rate in an epoch, with the poses' warm-up and milestones."""
     poses = camera_learning_rate_at(epoch, config)
     own = config.cameras.learning_rate_intrinsics
     return poses if own is None or not config.learning_rate_cam else poses * own / config.learning_rate_cam
+
+
+def scheduler_state(config: TrainConfig, epoch: int, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Returns the state of the `MultiStepLR` with which the published code would continue.
+
+    Args:
+        config: Milestones and factor.
+        epoch: Epochs done.
+        optimizer: Adam over the model.
+    """
+    groups = [{"params": [torch.zeros(1)], "lr": group["initial_lr"]} for group in optimizer.param_groups]
+    published = torch.optim.lr_scheduler.MultiStepLR(
+        torch.optim.SGD(groups), list(rate_milestones(config)), gamma=config.sched_factor
+    )
+    rates = [group["lr"] for group in optimizer.param_groups]
+    return {**published.state_dict(), "last_epoch": epoch, "_step_count": epoch + 1, "_last_lr": rates}
+
+
+def _is_counter(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(map(whole().fits, (*value.keys(), *value.values())))
+
+
+def _is_rates(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(map(real(0).fits, value))
+
+
+_SCHEDULER_STATE = {
+    "milestones": Kind("a dictionary of whole numbers", _is_counter),
+    "gamma": real(0),
+    "base_lrs": Kind("a list of numbers of at least 0", _is_rates),
+    "last_epoch": whole(),
+    "_step_count": optional(whole()),
+    "_last_lr": optional(Kind("a list of numbers of at least 0", _is_rates)),
+    "_is_initial": optional(flag()),
+    "_get_lr_called_within_step": optional(flag()),
+}
+
+
+def check_scheduler_state(saved: Any, where: str) -> None:
+    """Checks the part ``SchedulerParameters``, which follows from the conf and is not needed to continue.
+
+    Raises:
+        InputError: It is not the state of a `MultiStepLR`.
+    """
+    check(saved, {"scheduler_state_dict": table(_SCHEDULER_STATE)}, where, "SchedulerParameters")

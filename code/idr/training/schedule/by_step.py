@@ -1,54 +1,129 @@
-"""What a step is trained with, as functions of its number: step sizes, alpha, open levels, image reduction.
-
-The published schedules, which count epochs, stand in `idr.training.schedule.by_epoch`.
-"""
+"""The block ``train.schedule``: settings as functions of the fraction of training that is done."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
-from idr.errors import InputError
-from idr.model.encodings import Encoding, find_encoding
-from idr.model.encodings.base import OPEN_LEVELS
-from idr.training.cameras.poses import OrbitPoses
-from idr.training.schedule.by_epoch import camera_learning_rate_at, intrinsics_learning_rate_at
-from idr.training.schedule.config import AlphaSchedule, LevelSchedule, PyramidSchedule, RateSchedule
+from idr.model.encodings.levels import leveled_encoding
+from idr.training.config import TrainConfig
+from idr.training.optimizers import initial_rates
+from idr.training.schedule.by_epoch import EpochSchedule
+from idr.training.schedule.config import (
+    AlphaSchedule,
+    LevelSchedule,
+    PyramidSchedule,
+    RateSchedule,
+    ScheduleConfig,
+)
+from idr.training.schedule.settings import Schedule, StepSettings
 
-if TYPE_CHECKING:
-    from idr.training.config import TrainConfig
-    from idr.training.state import TrainingState
+
+def make_schedule(
+    config: TrainConfig, num_epochs: int, steps_per_epoch: int, alpha: float, model: Any
+) -> Schedule:
+    """Returns the schedule that a conf describes.
+
+    Args:
+        config: The block ``train``.
+        num_epochs: Epochs of the run.
+        steps_per_epoch: Steps of an epoch.
+        alpha: The loss's alpha at the start.
+        model: The seam of `IDRNetwork`; its encodings have the levels that are opened.
+    """
+    milestones = EpochSchedule(config, alpha)
+    if config.schedule == ScheduleConfig() and not config.cameras.freeze_centers_until:
+        return milestones
+    openings = config.schedule.openings.items()
+    levels = {network: leveled_encoding(model, network, block.start).levels for network, block in openings}
+    return StepSchedule(milestones, num_epochs, steps_per_epoch, levels)
+
+
+class StepSchedule:
+    """Settings of the block ``train.schedule``; what it leaves out follows the milestones.
+
+    Args:
+        milestones: The published schedule.
+        num_epochs: Epochs of the run: the schedule's length unless the conf gives it in steps.
+        steps_per_epoch: Steps of an epoch.
+        levels: Number of levels of the encodings that are opened, by network.
+    """
+
+    def __init__(
+        self,
+        milestones: EpochSchedule,
+        num_epochs: int,
+        steps_per_epoch: int,
+        levels: Mapping[str, int] | None = None,
+    ) -> None:
+        self.milestones, self.levels = milestones, levels or {}
+        self.config, self.block = milestones.config, milestones.config.schedule
+        self.steps_per_epoch = steps_per_epoch
+        self.length = self.block.steps or max(num_epochs * steps_per_epoch, 1)
+
+    def time(self, epoch: int, step: int) -> float:
+        """Returns the fraction of the schedule, at most 1, that is done when a step begins."""
+        return min((epoch * self.steps_per_epoch + step) / self.length, 1.0)
+
+    def at(self, epoch: int, step: int) -> StepSettings:
+        """Returns the settings of a step."""
+        time, block = self.time(epoch, step), self.block
+        settings = self.milestones.at(epoch, step)
+        if block.learning_rate is not None:
+            factor = rate_factor(time, 1 / self.length, block.learning_rate)
+            rates = {name: rate * factor for name, rate in initial_rates(self.config).items()}
+            settings = replace(settings, learning_rates=rates)
+        if block.learning_rate_cam is not None:
+            factor = rate_factor(time, 1 / self.length, block.learning_rate_cam)
+            settings = replace(
+                settings,
+                camera_learning_rate=settings.camera_learning_rate * factor,
+                intrinsics_learning_rate=settings.intrinsics_learning_rate * factor,
+            )
+        if block.alpha is not None:
+            settings = replace(settings, alpha=alpha_in(time, self.milestones.alpha, block.alpha))
+        levels = {
+            network: open_levels_in(time, self.levels[network], opening)
+            for network, opening in block.openings.items()
+        }
+        return replace(
+            settings,
+            centers_frozen=time < self.config.cameras.freeze_centers_until,
+            open_levels=levels,
+            image_reduction=1 if block.pyramid is None else reduction_in(time, block.pyramid),
+        )
 
 
 def progress_in(time: float, begin: float, end: float) -> float:
-    """Returns how much of a span of time is over, 0 before to 1 after it; a span of no length is a jump."""
+    """Returns the fraction of [begin, end] elapsed at `time`, clamped to [0, 1]."""
     if time >= end:
         return 1.0
     return (time - begin) / (end - begin) if time > begin else 0.0
 
 
 def rate_factor(time: float, step_length: float, schedule: RateSchedule) -> float:
-    """Returns the factor on a step size.
+    """Returns the factor on a learning rate.
 
     Args:
-        time: When the step begins, a fraction of the schedule.
-        step_length: What a step takes of the schedule. A warm-up counts the step under way as done, so that
-            the first step moves.
+        time: Fraction of the schedule that is done when the step begins.
+        step_length: Fraction of the schedule that a step takes. A warm-up counts the present step as done,
+            so that the first step is not lost.
         schedule: The block.
     """
     if time < schedule.warmup:
         return min((time + step_length) / schedule.warmup, 1.0)
-    fallen = progress_in(time, max(schedule.warmup, schedule.hold), 1.0)
+    decayed = progress_in(time, max(schedule.warmup, schedule.hold), 1.0)
     if schedule.decay == "none":
         return 1.0
     if schedule.decay == "exponential":
-        return schedule.final**fallen
-    return schedule.final + (1 - schedule.final) * (1 + math.cos(math.pi * fallen)) / 2
+        return schedule.final**decayed
+    return schedule.final + (1 - schedule.final) * (1 + math.cos(math.pi * decayed)) / 2
 
 
 def alpha_in(time: float, first: float, schedule: AlphaSchedule) -> float:
-    """Returns the mask loss's alpha, which grows by the same factor in equal times."""
+    """Returns alpha, which grows exponentially from its first value."""
     return first * (schedule.final / first) ** progress_in(time, schedule.begin, schedule.end)
 
 
@@ -58,109 +133,6 @@ def open_levels_in(time: float, levels: int, schedule: LevelSchedule) -> float:
 
 
 def reduction_in(time: float, schedule: PyramidSchedule) -> int:
-    """Returns the factor by which images are reduced; 1 for the images as they are."""
+    """Returns the factor by which images are reduced; 1 for full resolution."""
     pairs = zip(schedule.factors, schedule.until, strict=True)
     return next((factor for factor, until in pairs if time < until), 1)
-
-
-class StepSchedule:
-    """The block ``train.schedule`` of one run.
-
-    Steps are counted through all epochs: epoch times steps an epoch, plus the epoch's steps before.
-
-    Args:
-        config: The block ``train``.
-        num_epochs: Epochs of the run; they give the schedule's length where the conf does not.
-        steps_per_epoch: Steps of an epoch.
-    """
-
-    def __init__(self, config: TrainConfig, num_epochs: int, steps_per_epoch: int) -> None:
-        self.config, self.block = config, config.schedule
-        self.steps_per_epoch = steps_per_epoch
-        self.length = self.block.steps or max(num_epochs * steps_per_epoch, 1)
-
-    def time(self, epoch: int, step: int) -> float:
-        """Returns when a step begins, as a fraction of the schedule, at most 1."""
-        return min((epoch * self.steps_per_epoch + step) / self.length, 1.0)
-
-    def reduction(self, epoch: int, step: int) -> int:
-        """Returns the factor by which a step's images are reduced."""
-        pyramid = self.block.pyramid
-        return 1 if pyramid is None else reduction_in(self.time(epoch, step), pyramid)
-
-    def apply(self, epoch: int, step: int, state: TrainingState, loss: Any, first_alpha: float) -> None:
-        """Sets step sizes, alpha and open levels for a step.
-
-        Args:
-            epoch: The step's epoch.
-            step: Its number there.
-            state: Its optimizers and its model are set; what the block says nothing of stays.
-            loss: Its ``alpha`` is set.
-            first_alpha: Alpha at the run's start.
-        """
-        time = self.time(epoch, step)
-        if self.block.learning_rate is not None:
-            factor = rate_factor(time, 1 / self.length, self.block.learning_rate)
-            for group in state.optimizer.param_groups:
-                group["lr"] = group["initial_lr"] * factor
-        self._set_camera_rates(epoch, time, state)
-        if isinstance(state.poses, OrbitPoses):
-            state.poses.centers_held = time < self.config.cameras.hold_centers
-        if self.block.alpha is not None:
-            loss.alpha = alpha_in(time, first_alpha, self.block.alpha)
-        self.open_levels(epoch, step, state.model)
-
-    def open_levels(self, epoch: int, step: int, model: Any) -> None:
-        """Opens the levels of a model's encodings that a step trains."""
-        for network, schedule in self.block.openings.items():
-            encoding = leveled_encoding(model, network, schedule)
-            encoding.open_levels = open_levels_in(self.time(epoch, step), encoding.levels, schedule)
-
-    def report(self, epoch: int, step: int, model: Any) -> dict[str, float]:
-        """Returns further numbers of an epoch for ``metrics.csv``, those of its last step.
-
-        Args:
-            epoch: The epoch.
-            step: The step's number there.
-            model: Its encodings tell the open levels.
-        """
-        numbers: dict[str, float] = open_levels_of(model, self.block.openings)
-        if self.block.pyramid is not None:
-            numbers["image_reduction"] = self.reduction(epoch, step)
-        return numbers
-
-    def _set_camera_rates(self, epoch: int, time: float, state: TrainingState) -> None:
-        schedule = self.block.learning_rate_cam
-        factor = 1.0 if schedule is None else rate_factor(time, 1 / self.length, schedule)
-        for optimizer in state.camera_optimizers:
-            is_of_poses = optimizer is state.optimizer_cam
-            rate_at = camera_learning_rate_at if is_of_poses else intrinsics_learning_rate_at
-            for group in optimizer.param_groups:
-                group["lr"] = rate_at(epoch, self.config) * factor
-
-
-def open_levels_of(model: Any, networks: Iterable[str]) -> dict[str, float]:
-    """Returns the open levels of the encodings of a model's networks, by their names in checkpoints."""
-    found = {key: find_encoding(model, net) for key, net in OPEN_LEVELS.items() if net in set(networks)}
-    return {key: float(encoding.open_levels) for key, encoding in found.items() if encoding is not None}
-
-
-def leveled_encoding(model: Any, network: str, schedule: LevelSchedule) -> Encoding:
-    """Returns the encoding of one of a model's networks, which must have the levels that a conf opens.
-
-    Raises:
-        InputError: It has none, or fewer than are to be open at first.
-    """
-    encoding = find_encoding(model, network)
-    where = "levels" if network == "implicit_network" else "color_levels"
-    if encoding is None or encoding.levels == 0:
-        raise InputError(
-            f"train.schedule.{where}: the model has no encoding with levels there; set "
-            f"model.{network}.encoding.type = hashgrid, or leave the block out"
-        )
-    if schedule.start > encoding.levels:
-        raise InputError(
-            f"train.schedule.{where}.start = {schedule.start}: expected 0 to "
-            f"model.{network}.encoding.levels, {encoding.levels}"
-        )
-    return encoding

@@ -1,26 +1,24 @@
-"""Whether data set, model and loss can follow ``train.sampler`` and ``train.schedule``."""
+"""Checks that data set, model and loss can follow ``train.sampler`` and ``train.schedule``."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from idr.errors import InputError
+from idr.model.encodings.levels import leveled_encoding
+from idr.training.config import TrainConfig
 from idr.training.optimizers import PREFIXES
-from idr.training.schedule.by_step import leveled_encoding
-
-if TYPE_CHECKING:
-    from idr.training.config import TrainConfig
 
 
-def check_recipe(config: TrainConfig, dataset: Any, model: Any, loss: Any, batch_size: int = 1) -> None:
-    """Refuses what a conf asks of parts that cannot do it; the published confs ask nothing.
+def check_schedule(config: TrainConfig, dataset: Any, model: Any, loss: Any, batch_size: int = 1) -> None:
+    """Refuses a conf that data set, model or loss cannot follow; published confs need nothing of them.
 
     Args:
         config: The block ``train``.
-        dataset: Must give single pixels where they are chosen or reduced.
-        model: Must have the levels and the parts that are named.
-        loss: Must take weights where rays are weighted.
-        batch_size: Of ``images_per_step`` images each.
+        dataset: Must return single pixels if pixels are chosen or images reduced.
+        model: Must have the levels and parameter groups that the conf names.
+        loss: Must accept weights if rays are weighted.
+        batch_size: Images of a batch, each of ``images_per_step`` times as many.
 
     Raises:
         InputError: One of them cannot.
@@ -40,8 +38,8 @@ def check_recipe(config: TrainConfig, dataset: Any, model: Any, loss: Any, batch
             "factors"
         )
     for network, schedule in config.schedule.openings.items():
-        leveled_encoding(model, network, schedule)
-    _check_parts(config, model)
+        leveled_encoding(model, network, schedule.start)
+    _check_param_groups(config, model)
     if config.sampler.reweight and not getattr(loss, "takes_weights", False):
         raise InputError(
             f"train.sampler.reweight = true: {type(loss).__name__} takes no weights; expected a loss with "
@@ -60,14 +58,14 @@ def _check_seam(dataset: Any, key: str) -> None:
         )
 
 
-def _check_parts(config: TrainConfig, model: Any) -> None:
-    """Refuses parts of which the model has no parameters, beside those of parts within them."""
-    parts = list(config.schedule.parts.given())
-    names = [name for name, _ in model.named_parameters()] if parts else []
-    found = {next((part for part in parts if name.startswith(PREFIXES[part])), None) for name in names}
-    for part in parts:
-        if part not in found:
+def _check_param_groups(config: TrainConfig, model: Any) -> None:
+    """Refuses parameter groups that would be empty."""
+    groups = list(config.schedule.param_groups.named())
+    names = [name for name, _ in model.named_parameters()] if groups else []
+    found = {next((group for group in groups if name.startswith(PREFIXES[group])), None) for name in names}
+    for group in groups:
+        if group not in found:
             raise InputError(
-                f"train.schedule.parts.{part}: the model has no parameters {PREFIXES[part]}*; leave the "
-                "block out"
+                f"train.schedule.param_groups.{group}: the model has no parameters {PREFIXES[group]}*; leave "
+                "the block out"
             )

@@ -1,4 +1,4 @@
-"""The block ``train.schedule``: what changes from step to step, beside the published milestones of epochs.
+"""The block ``train.schedule``: settings that change from step to step.
 
 All times are fractions of the schedule's length, 0 at the first step and 1 after the last.
 """
@@ -6,7 +6,7 @@ All times are fractions of the schedule's length, 0 at the first step and 1 afte
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import Literal
+from typing import ClassVar, Literal
 
 from idr.errors import InputError
 
@@ -20,13 +20,13 @@ def _check_fraction(name: str, value: float, above: float = 0.0) -> None:
 
 @dataclass(frozen=True)
 class RateSchedule:
-    """Keys of ``learning_rate`` and ``learning_rate_cam``: a factor on a step size.
+    """Keys of ``learning_rate`` and ``learning_rate_cam``: a factor on a learning rate.
 
     Attributes:
-        decay: How the factor falls from 1 to `final`: ``cosine``, ``exponential`` or ``none``.
-        warmup: Until when it rises from 0 to 1, linearly.
-        hold: Until when it stays 1; the fall begins at the later of the two.
-        final: What it is at the end and after it.
+        decay: Decay of the factor from 1 to `final`: ``cosine``, ``exponential`` or ``none``.
+        warmup: End of the linear warm-up from 0 to 1.
+        hold: Time until which the factor stays 1; the decay begins at the later of `warmup` and `hold`.
+        final: The factor at the end.
     """
 
     decay: Literal["cosine", "exponential", "none"] = "cosine"
@@ -40,17 +40,17 @@ class RateSchedule:
         if not 0 <= self.final <= 1:
             raise InputError(f"final = {self.final}: expected a factor of 0 to 1")
         if self.decay == "exponential" and self.final == 0:
-            raise InputError("final = 0: an exponential never gets there; expected a factor above 0")
+            raise InputError("final = 0: an exponential decay never reaches it; expected a factor above 0")
 
 
 @dataclass(frozen=True)
 class AlphaSchedule:
-    """Keys of ``alpha``: the mask loss's sharpness grows exponentially from ``loss.alpha`` on.
+    """Keys of ``alpha``: the mask loss's sharpness grows exponentially from ``loss.alpha`` to `final`.
 
     Attributes:
-        final: What it is in the end.
-        begin: When it begins to grow.
-        end: When it is there.
+        final: Its value at the end.
+        begin: Time when it begins to grow.
+        end: Time when it reaches `final`.
     """
 
     final: float
@@ -65,14 +65,12 @@ class AlphaSchedule:
 
 @dataclass(frozen=True)
 class LevelSchedule:
-    """Keys of ``levels`` and ``color_levels``: an encoding's levels open from coarse to fine.
-
-    The last open one opens smoothly.
+    """Keys of ``levels`` and ``color_levels``: an encoding's levels open smoothly from coarse to fine.
 
     Attributes:
-        start: Levels open at first; not whole where the last of them is partly open.
-        begin: When the next one begins to open.
-        end: When all are open.
+        start: Number of levels open at the start; of a fractional number, the last level is partly open.
+        begin: Time when the next level begins to open.
+        end: Time when all levels are open.
     """
 
     start: float
@@ -90,8 +88,8 @@ class PyramidSchedule:
     """Keys of ``pyramid``: early steps train on reduced images, see `idr.training.rays.pyramid`.
 
     Attributes:
-        factors: Pixels along a block's side, the largest first, such as [4, 2].
-        until: For each factor the time when the next one takes its place, in the end the images as they are.
+        factors: Factors by which images are reduced, the largest first, such as [4, 2].
+        until: Time when each factor ends; after the last one images have full resolution.
     """
 
     factors: tuple[int, ...]
@@ -115,13 +113,13 @@ class PyramidSchedule:
 
 
 @dataclass(frozen=True)
-class PartConfig:
-    """Keys of one part of the model: how Adam treats its parameters.
+class ParamGroupConfig:
+    """Keys of one parameter group: Adam's settings for it.
 
     Attributes:
-        factor: On ``train.learning_rate``, whatever schedule that follows.
+        factor: Factor on ``train.learning_rate``, on top of any schedule.
         betas: Adam's decay rates of the means of gradients and of their squares.
-        eps: Adam's addend to the denominator.
+        eps: Adam's constant in the denominator.
     """
 
     factor: float = 1.0
@@ -138,42 +136,46 @@ class PartConfig:
 
 
 @dataclass(frozen=True)
-class PartsConfig:
-    """Keys of ``parts``: parts of the model with a step size of their own; the others keep the published.
+class ParamGroupsConfig:
+    """Keys of ``param_groups``: Adam's settings by parameter group; other parameters keep the published ones.
 
     Attributes:
         encoding: The encoding of points, ``implicit_network.encoding``.
         color_encoding: The encoding of points for colors, ``rendering_network.encoding``.
-        implicit_network: What else there is of the implicit network.
-        rendering_network: What else there is of the rendering network.
+        implicit_network: The rest of the implicit network.
+        rendering_network: The rest of the rendering network.
     """
 
-    encoding: PartConfig | None = None
-    color_encoding: PartConfig | None = None
-    implicit_network: PartConfig | None = None
-    rendering_network: PartConfig | None = None
+    RENAMED_KEYS: ClassVar[dict[str, str]] = {"colour_encoding": "color_encoding"}
 
-    def given(self) -> dict[str, PartConfig]:
-        """Returns the parts that the conf names, the most special first."""
-        named = {key.name: getattr(self, key.name) for key in fields(self)}
-        return {name: part for name, part in named.items() if part is not None}
+    encoding: ParamGroupConfig | None = None
+    color_encoding: ParamGroupConfig | None = None
+    implicit_network: ParamGroupConfig | None = None
+    rendering_network: ParamGroupConfig | None = None
+
+    def named(self) -> dict[str, ParamGroupConfig]:
+        """Returns the groups that the conf names, the most specific first."""
+        groups = {key.name: getattr(self, key.name) for key in fields(self)}
+        return {name: group for name, group in groups.items() if group is not None}
 
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-    """Keys of the block ``train.schedule``; what is absent stays as published.
+    """Keys of the block ``train.schedule``; absent keys leave the published schedules.
 
     Attributes:
-        steps: The schedule's length in optimization steps; after it all stays as it is in the end. Absent:
-            all steps of ``--nepoch``, so that a run which goes on with another ``--nepoch`` changes course.
-        learning_rate: Factor on the model's step sizes, in place of ``train.sched_milestones``.
-        learning_rate_cam: Factor on the cameras' step sizes, beside their milestones.
-        alpha: In place of ``train.alpha_milestones``.
+        steps: Length of the schedule in steps, after which the settings stay constant. Absent: all steps of
+            ``--nepoch``, so continuing with another ``--nepoch`` changes the schedule.
+        learning_rate: Factor on the model's learning rates; replaces ``train.sched_milestones``.
+        learning_rate_cam: Factor on the cameras' learning rates, on top of their milestones.
+        alpha: Replaces ``train.alpha_milestones``.
         levels: Opens the levels of ``model.implicit_network.encoding``; absent, all are open.
-        color_levels: Opens those of ``model.rendering_network.encoding`` alike.
-        pyramid: Reduces the images at first.
-        parts: Step sizes by part of the model.
+        color_levels: Opens those of ``model.rendering_network.encoding``.
+        pyramid: Trains on reduced images at the start.
+        param_groups: Adam's settings by parameter group.
     """
+
+    RENAMED_KEYS: ClassVar[dict[str, str]] = {"parts": "param_groups", "colour_levels": "color_levels"}
 
     steps: int | None = None
     learning_rate: RateSchedule | None = None
@@ -182,17 +184,17 @@ class ScheduleConfig:
     levels: LevelSchedule | None = None
     color_levels: LevelSchedule | None = None
     pyramid: PyramidSchedule | None = None
-    parts: PartsConfig = field(default_factory=PartsConfig)
-
-    @property
-    def openings(self) -> dict[str, LevelSchedule]:
-        """The schedules of levels that there are, by the network whose encoding they open."""
-        both = {"implicit_network": self.levels, "rendering_network": self.color_levels}
-        return {network: schedule for network, schedule in both.items() if schedule is not None}
+    param_groups: ParamGroupsConfig = field(default_factory=ParamGroupsConfig)
 
     def __post_init__(self) -> None:
         if self.steps is not None and self.steps < 1:
             raise InputError(f"steps = {self.steps}: expected 1 or more optimization steps")
+
+    @property
+    def openings(self) -> dict[str, LevelSchedule]:
+        """The schedules of levels by the network whose encoding they open."""
+        both = {"implicit_network": self.levels, "rendering_network": self.color_levels}
+        return {network: schedule for network, schedule in both.items() if schedule is not None}
 
 
 def _check_span(begin: float, end: float) -> None:

@@ -1,9 +1,12 @@
-"""The grid of a network in training: true to what moves, saved and restored, forgotten when it must be."""
+"""The grid of a network in training: it follows the network, is saved and restored, and is discarded."""
 
 from __future__ import annotations
 
 import copy
+import math
 import pickle
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -11,11 +14,12 @@ from tests.model.exact_shapes import DOUBLE, Ball, Union
 from tests.model.networks import camera_input, idr_network, loss_of
 from torch import Tensor
 
+from idr.errors import InputError
 from idr.fields.sdf_grid import Sdf, SdfGrid
 from idr.geometry.cameras import pixel_rays
 from idr.model.implicit_differentiable_renderer import draw_step
-from idr.model.tracing.accelerated import grid_tracking as upkeep_module
-from idr.model.tracing.accelerated.grid_tracking import FAR_PROBES, NEAR_PROBES, GridUpkeep
+from idr.model.tracing.accelerated import grid_tracking
+from idr.model.tracing.accelerated.grid_tracking import TRACKING, GridTracker
 
 LIKE = torch.zeros(0, dtype=DOUBLE)
 MOVES = {
@@ -30,13 +34,13 @@ def random_points(count: int, seed: int) -> Tensor:
     return 2 * torch.rand(count, 3, generator=generator, dtype=DOUBLE) - 1
 
 
-def follow(upkeep: GridUpkeep, sdf: Sdf, like: Tensor) -> tuple[SdfGrid, float]:
-    """The grid as a tracer would see it, and the slack that was read."""
-    (grid, slack_there), slack, counts = upkeep.follow(
-        sdf, like, lambda grid, slack: ((grid, slack), torch.tensor([3, 1 << 20]))
+def follow(tracker: GridTracker, sdf: Sdf, like: Tensor) -> tuple[SdfGrid, float]:
+    """Returns the grid that a tracer would look up, and the drift bound."""
+    (grid, drift_tensor), drift_bound, counts = tracker.follow(
+        sdf, like, lambda grid, drift: ((grid, drift), torch.tensor([3, 1 << 20]))
     )
-    assert float(slack_there) == slack and counts == [3, 1 << 20]
-    return grid, slack
+    assert float(drift_tensor) == drift_bound and counts == [3, 1 << 20]
+    return grid, drift_bound
 
 
 NOTHING = (torch.zeros(0, 3, dtype=DOUBLE), torch.zeros(0, dtype=DOUBLE))
@@ -48,164 +52,216 @@ def nodes_of(grid) -> Tensor:
 
 
 @pytest.mark.parametrize("name", MOVES)
-def test_slack_bounds_what_a_moving_field_leaves(name: str) -> None:
-    upkeep, moved = GridUpkeep(1.0), 0
+def test_drift_bound_holds_for_moving_fields(name: str) -> None:
+    tracker, moved = GridTracker(1.0), 0
     for k in range(20):
         sdf = MOVES[name](k)
-        grid, slack = follow(upkeep, sdf, LIKE)
+        grid, drift_bound = follow(tracker, sdf, LIKE)
         exact = sdf(nodes_of(grid))
         near = exact.abs() < 0.05
         assert near.sum() > 100
-        # 1e-3: the least bound of the grid's own error is 2e-3; the probes are a sample.
-        assert (exact - grid.values.reshape(-1))[near].abs().max() <= slack + 1e-3, k
-        moved += slack > 0
-    assert moved > 5  # not all of it was built anew
+        # 1e-3: the probes are a sample; the smallest bound of the grid's own error is 2e-3.
+        assert (exact - grid.values.reshape(-1))[near].abs().max() <= drift_bound + 1e-3, k
+        moved += drift_bound > 0
+    assert moved > 5  # not always rebuilt
 
 
-def test_a_shift_by_a_constant_costs_next_to_no_slack() -> None:
-    upkeep = GridUpkeep(1.0)
-    follow(upkeep, Ball().sdf, LIKE)
-    _, slack = follow(upkeep, lambda x: Ball().sdf(x) + 0.01, LIKE)
-    assert slack < 1e-4  # but for the ridge's 1e-4 of the coefficient
+def test_a_constant_shift_causes_almost_no_drift() -> None:
+    tracker = GridTracker(1.0)
+    follow(tracker, Ball().sdf, LIKE)
+    _, drift_bound = follow(tracker, lambda x: Ball().sdf(x) + 0.01, LIKE)
+    assert drift_bound < 1e-4  # from the ridge
 
 
-def test_a_part_that_appears_is_noticed_by_probes() -> None:
-    upkeep, before = GridUpkeep(1.0), Ball((-0.4, 0.0, 0.0), 0.3).sdf
+def test_probes_notice_a_part_that_appears() -> None:
+    tracker, before = GridTracker(1.0), Ball((-0.4, 0.0, 0.0), 0.3).sdf
     after = Union([Ball((-0.4, 0.0, 0.0), 0.3), Ball((0.6, 0.3, 0.3), 0.25)]).sdf
-    follow(upkeep, before, LIKE)
+    follow(tracker, before, LIKE)
     steps, noticed = 0, False
     while not noticed and steps < 30:
-        grid, slack = follow(upkeep, after, LIKE)
+        grid, drift_bound = follow(tracker, after, LIKE)
         steps += 1
-        noticed = grid.at(torch.tensor([[0.6, 0.3, 0.3]], dtype=DOUBLE))[0].item() < slack
-    # f changes to below the band in about 2 % of the cube, which 16 probes a step soon meet.
+        noticed = grid.at(torch.tensor([[0.6, 0.3, 0.3]], dtype=DOUBLE))[0].item() < drift_bound
+    # f falls below the band in about 2 % of the cube, which 16 probes a step soon reach.
     assert noticed
 
 
-def test_a_reported_miss_builds_anew() -> None:
-    upkeep = GridUpkeep(1.0)
-    first, _ = follow(upkeep, Ball().sdf, LIKE)
-    upkeep.report(*NOTHING, torch.zeros(64, dtype=torch.bool))
-    _, _ = follow(upkeep, Ball().sdf, LIKE)
-    assert upkeep.carried()["age"] == 1
-    upkeep.report(*NOTHING, torch.arange(64) < 2)
+def test_an_observed_miss_causes_a_rebuild() -> None:
+    tracker = GridTracker(1.0)
+    first, _ = follow(tracker, Ball().sdf, LIKE)
+    tracker.observe(*NOTHING, torch.zeros(64, dtype=torch.bool))
+    _, _ = follow(tracker, Ball().sdf, LIKE)
+    assert tracker.state()["age"] == 1
+    tracker.observe(*NOTHING, torch.arange(64) < 2)
     tiny = Union([Ball(), Ball((0.7, 0.5, 0.0), 0.01)]).sdf
-    grid, slack = follow(upkeep, tiny, LIKE)
-    assert slack == 0 and upkeep.carried()["age"] == 0
+    grid, drift_bound = follow(tracker, tiny, LIKE)
+    assert drift_bound == 0 and tracker.state()["age"] == 0
     value, error = grid.at(torch.tensor([[0.7, 0.5, 0.0]], dtype=DOUBLE))
-    assert value.item() <= error.item()  # and the new one leaves the tiny part possible
+    assert value.item() <= error.item()  # the new one leaves the tiny part possible
     assert first.values.shape[0] >= 17
 
 
-def test_what_is_reported_corrects_the_grid_everywhere() -> None:
-    """A field that moves as no quadratic does, known at some points of each step."""
+def test_observed_values_correct_the_grid_everywhere() -> None:
+    """A field that moves unlike any quadratic, observed at some points of each step."""
     far = random_points(4000, seed=99)
     errors = {}
-    for reports in (False, True):
-        upkeep, worst = GridUpkeep(1.0), []
+    for observes in (False, True):
+        tracker, worst = GridTracker(1.0), []
         for k in range(12):
 
             def sdf(x: Tensor, k: int = k) -> Tensor:
                 return Ball(radius=0.5).sdf(x) + 0.004 * k * torch.sin(4 * x[:, 0]) * torch.cos(3 * x[:, 2])
 
-            grid, _ = follow(upkeep, sdf, LIKE)
+            grid, _ = follow(tracker, sdf, LIKE)
             away = sdf(far) > 0.2
             worst.append((grid.at(far)[0] - sdf(far))[away].square().mean().sqrt().item())
-            if reports:
+            if observes:
                 points = random_points(1500, seed=k)
-                upkeep.report(points, sdf(points), torch.zeros(64, dtype=torch.bool))
-        errors[reports] = max(worst)
-    assert errors[True] < 0.01  # two steps of the field; it moves by 0.044 in all
+                tracker.observe(points, sdf(points), torch.zeros(64, dtype=torch.bool))
+        errors[observes] = max(worst)
+    assert errors[True] < 0.01  # two steps of the field, of eleven
     assert errors[False] > 2 * errors[True]
 
 
-@pytest.mark.parametrize(("period", "wavy"), [(0.25, True), (6.0, False)])
-def test_waves_are_told_from_what_corrections_follow(
-    period: float, wavy: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(upkeep_module, "SETTLING_RAYS", 64)
+@pytest.mark.parametrize(("period", "short"), [(0.25, True), (6.0, False)])
+def test_only_short_ripples_count(period: float, short: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grid_tracking, "TRACKING", replace(TRACKING, settling_rays=64))
 
     def sdf_at(k: int) -> Sdf:
         return lambda x: Ball().sdf(x) + 0.03 * torch.sin(2 * torch.pi / period * x + k).mean(dim=1)
 
-    def step(upkeep: GridUpkeep, k: int) -> None:
-        follow(upkeep, sdf_at(k), LIKE)
+    def step(tracker: GridTracker, k: int) -> None:
+        follow(tracker, sdf_at(k), LIKE)
         points = random_points(1500, seed=k)
-        upkeep.report(points, sdf_at(k)(points), torch.zeros(32, dtype=torch.bool))
+        tracker.observe(points, sdf_at(k)(points), torch.zeros(32, dtype=torch.bool))
 
-    upkeep, other = GridUpkeep(1.0), GridUpkeep(1.0)
+    tracker, other = GridTracker(1.0), GridTracker(1.0)
     for k in range(6):
-        step(upkeep, k)
-        assert upkeep.wavy == (wavy and k > 2), k  # 32 rays a step; those of the first 64 do not count
-    other.restore(pickle.loads(pickle.dumps(upkeep.carried())), LIKE)
-    step(upkeep, 6)
+        step(tracker, k)
+        assert tracker.has_ripples == (short and k > 2), k  # 32 rays a step, the first 64 do not count
+    other.load_state(pickle.loads(pickle.dumps(tracker.state())), LIKE, "here")
+    step(tracker, 6)
     step(other, 6)
-    assert other.wavy == upkeep.wavy == wavy
+    assert other.has_ripples == tracker.has_ripples == short
 
 
-def test_checkpoints_of_before_waves_were_counted_are_read() -> None:
-    upkeep, other = GridUpkeep(1.0), GridUpkeep(1.0)
-    follow(upkeep, Ball().sdf, LIKE)
-    carried = upkeep.carried()
-    del carried["traced"]
-    other.restore(carried | {"report": [64, 0]}, LIKE)
+def test_older_checkpoints_without_ripples_load() -> None:
+    tracker, other = GridTracker(1.0), GridTracker(1.0)
+    follow(tracker, Ball().sdf, LIKE)
+    state = tracker.state()
+    del state["traced"]
+    other.load_state(state | {"report": [64, 0]}, LIKE, "here")
     follow(other, Ball().sdf, LIKE)
-    assert other.carried()["age"] == 1 and other.carried()["traced"] == 64 and not other.wavy
+    assert other.state()["age"] == 1 and other.state()["traced"] == 64 and not other.has_ripples
 
 
-def test_vanishing_and_coming_back() -> None:
-    upkeep = GridUpkeep(1.0)
-    follow(upkeep, Ball().sdf, LIKE)
-    nothing, slack = follow(upkeep, lambda x: torch.full_like(x[:, 0], 2.0), LIKE)
-    assert (nothing.values > nothing.errors + slack).all()
-    back, slack = follow(upkeep, Ball().sdf, LIKE)
+def test_a_surface_may_vanish_and_return() -> None:
+    tracker = GridTracker(1.0)
+    follow(tracker, Ball().sdf, LIKE)
+    nothing, drift_bound = follow(tracker, lambda x: torch.full_like(x[:, 0], 2.0), LIKE)
+    assert (nothing.values > nothing.errors + drift_bound).all()
+    back, drift_bound = follow(tracker, Ball().sdf, LIKE)
     on_surface = torch.tensor([[0.5, 0.0, 0.0], [0.3, 0.4, 0.0]], dtype=DOUBLE)
     value, error = back.at(on_surface)
-    assert (value.abs() <= error + slack).all()
+    assert (value.abs() <= error + drift_bound).all()
 
 
-def test_probes_are_the_price_of_a_step() -> None:
+def test_a_step_evaluates_the_probes_alone() -> None:
     seen = []
 
     def sdf(x: Tensor) -> Tensor:
         seen.append(x.shape[0])
         return Ball().sdf(x)
 
-    upkeep = GridUpkeep(1.0)
-    grid, _ = follow(upkeep, sdf, LIKE)
+    tracker = GridTracker(1.0)
+    grid, _ = follow(tracker, sdf, LIKE)
     assert sum(seen) == grid.num_evaluations
     seen.clear()
-    follow(upkeep, sdf, LIKE)
-    assert seen == [NEAR_PROBES + FAR_PROBES]
+    follow(tracker, sdf, LIKE)
+    assert seen == [TRACKING.near_probes + TRACKING.far_probes]
 
 
-# --- carried from step to step ------------------------------------------------------------------------------
+# --- state --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("steps", [0, 1, 5])
-def test_restored_goes_on_to_the_same_bits(steps: int) -> None:
-    one, other = GridUpkeep(1.0), GridUpkeep(1.0)
+def test_a_restored_tracker_continues_to_the_same_bits(steps: int) -> None:
+    one, other = GridTracker(1.0), GridTracker(1.0)
     for k in range(steps):
         follow(one, MOVES["translation"](k), LIKE)
         points = random_points(50, seed=k)
-        one.report(points, MOVES["translation"](k)(points), torch.zeros(64, dtype=torch.bool))
-    carried = one.carried()
-    assert (carried is None) == (steps == 0)
-    if carried is not None:
-        other.restore(pickle.loads(pickle.dumps(carried)), LIKE)
+        one.observe(points, MOVES["translation"](k)(points), torch.zeros(64, dtype=torch.bool))
+    state = one.state()
+    assert (state is None) == (steps == 0)
+    if state is not None:
+        other.load_state(pickle.loads(pickle.dumps(state)), LIKE, "here")
     for k in range(steps, steps + 4):
-        (grid, slack), (grid_other, slack_other) = (
-            follow(upkeep, MOVES["translation"](k), LIKE) for upkeep in (one, other)
+        (grid, drift), (grid_other, drift_other) = (
+            follow(tracker, MOVES["translation"](k), LIKE) for tracker in (one, other)
         )
-        assert slack == slack_other and torch.equal(grid.values, grid_other.values)
+        assert drift == drift_other and torch.equal(grid.values, grid_other.values)
         assert torch.equal(grid.errors, grid_other.errors) and grid.lipschitz == grid_other.lipschitz
 
 
-def test_the_grid_of_another_sphere_is_refused() -> None:
-    one, other = GridUpkeep(1.0), GridUpkeep(1.2)
+def test_the_grid_of_another_sphere_is_not_restored() -> None:
+    one, other = GridTracker(1.0), GridTracker(1.2)
     follow(one, Ball().sdf, LIKE)
-    other.restore(one.carried(), LIKE)
-    assert other.carried() is None
+    other.load_state(one.state(), LIKE, "here")
+    assert other.state() is None
+
+
+def built_state() -> dict[str, Any]:
+    tracker = GridTracker(1.0)
+    follow(tracker, Ball().sdf, LIKE)
+    state = tracker.state()
+    assert state is not None
+    return state
+
+
+SPOILED_NUMBERS = ["text", None, True, -1, math.nan, math.inf, [1], torch.ones(3)]
+
+
+def spoiled_grids() -> list[Any]:
+    cube = torch.ones(33, 33, 33)
+    shapes = [torch.ones(32, 32, 32), torch.ones(33, 33, 17), torch.ones(33, 33)]
+    types = [cube.long(), cube.bool(), cube.to(torch.complex64)]
+    layouts = [cube.to("meta"), cube.to_sparse(), torch.quantize_per_tensor(cube, 0.1, 0, torch.qint8)]
+    return ["text", None, 1.0, *shapes, *types, *layouts, cube * math.nan, cube * math.inf]
+
+
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
+@pytest.mark.parametrize("key", sorted(built_state()))
+def test_spoiled_states_are_refused(key: str) -> None:
+    state = built_state()
+    GridTracker(1.0).load_state(state, LIKE, "here")
+    spoiled: list[Any] = spoiled_grids() if key in ("values", "errors") else SPOILED_NUMBERS
+    for value in spoiled:
+        tracker = GridTracker(1.0)
+        with pytest.raises(InputError, match=rf"here, TracerState.{key}: got .*; expected .*; continue from"):
+            tracker.load_state(state | {key: value}, LIKE, "here")
+        assert tracker.state() is None
+    without = {name: value for name, value in state.items() if name != key}
+    if key != "traced":
+        with pytest.raises(InputError, match=rf"TracerState.{key}: got nothing"):
+            GridTracker(1.0).load_state(without, LIKE, "here")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("level", 3),
+        ("report", [1.0]),
+        ("report", [1.0, math.nan, 0.0]),
+        ("report", "12"),
+        ("age", 1.5),
+        ("errors", -torch.ones(33, 33, 33, dtype=DOUBLE)),
+        ("errors", torch.ones(17, 17, 17, dtype=DOUBLE)),
+        ("errors", torch.ones(33, 33, 33)),
+    ],
+)
+def test_values_out_of_range_are_refused(key: str, value: Any) -> None:
+    with pytest.raises(InputError, match=rf"here, TracerState.{key}: got "):
+        GridTracker(1.0).load_state(built_state() | {key: value}, LIKE, "here")
 
 
 # --- in a network -------------------------------------------------------------------------------------------
@@ -218,7 +274,7 @@ def step(network, optimizer, seed: int) -> None:
     optimizer.step()
 
 
-def test_evaluation_between_steps_changes_no_bit() -> None:
+def test_evaluation_between_steps_does_not_change_training() -> None:
     states = []
     for interrupted in (False, True):
         network = idr_network()
@@ -235,7 +291,7 @@ def test_evaluation_sees_weights_that_an_optimizer_moved() -> None:
     network = idr_network()
     optimizer = torch.optim.Adam(network.parameters(), lr=5e-3)
     for k in range(3):
-        network.eval()(camera_input())  # builds a grid of the weights before the step
+        network.eval()(camera_input())  # builds a grid for the weights before the step
         step(network, optimizer, k)
     fresh = idr_network().eval()
     fresh.load_state_dict(network.state_dict())
@@ -243,17 +299,17 @@ def test_evaluation_sees_weights_that_an_optimizer_moved() -> None:
     assert torch.equal(ours["points"], expected["points"])
 
 
-def test_loading_weights_forgets_and_nothing_enters_the_state() -> None:
+def test_loading_weights_discards_the_grid_which_is_not_in_the_state_dict() -> None:
     network = idr_network().train()
     names = list(network.state_dict())
     network(camera_input())
-    assert network.carried_state() is not None and list(network.state_dict()) == names
+    assert network.tracer_state() is not None and list(network.state_dict()) == names
     network.load_state_dict(idr_network(1).state_dict())
-    assert network.carried_state() is None
+    assert network.tracer_state() is None
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
-def test_copies_carry_a_grid_of_their_own(copied) -> None:
+def test_copies_have_a_grid_of_their_own(copied) -> None:
     network = idr_network().train()
 
     def step(model) -> None:
@@ -263,26 +319,26 @@ def test_copies_carry_a_grid_of_their_own(copied) -> None:
         step(network)
     network.zero_grad()
     other = copied(network)
-    before = network.carried_state()["age"]
+    before = network.tracer_state()["age"]
     step(other)
-    assert network.carried_state()["age"] == before
+    assert network.tracer_state()["age"] == before
     step(network)
-    assert torch.equal(network.carried_state()["values"], other.carried_state()["values"])
+    assert torch.equal(network.tracer_state()["values"], other.tracer_state()["values"])
 
 
-def test_another_precision_builds_another_grid() -> None:
+def test_another_dtype_builds_another_grid() -> None:
     network = idr_network().train()
     network(camera_input())
     outputs = network.double()(camera_input(dtype=torch.float64))
     assert outputs["points"].dtype == torch.float64
-    assert network.carried_state()["values"].dtype == torch.float64
+    assert network.tracer_state()["values"].dtype == torch.float64
 
 
 # --- f and its gradient in one pass -------------------------------------------------------------------------
 
 
 def test_one_pass_equals_separate_passes() -> None:
-    """All derivatives of a loss of f at the points and of gradients, against one pass each, in float64."""
+    """All derivatives of a loss of values and gradients, against separate passes, in float64."""
     network = idr_network().double()
     generator = torch.Generator().manual_seed(0)
     base = 0.6 * torch.randn(12, 3, generator=generator, dtype=DOUBLE)
@@ -327,7 +383,7 @@ def test_mask_values_follow_the_cameras_at_fixed_tracing() -> None:
 
     pose = base.clone().requires_grad_(True)
     (ours,) = torch.autograd.grad(loss(pose), pose)
-    # f along the way, where the graph of `_fields` plays no part: central differences of the network itself.
+    # Central differences of the network itself, without the graph of `_fields`.
     numeric = torch.zeros_like(base)
     for place in range(base.numel()):
         ends = []

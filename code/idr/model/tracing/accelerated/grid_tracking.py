@@ -1,19 +1,19 @@
-"""Keeping a grid of f true to a network that training moves.
+"""Keeping an SDF grid close to a network that training moves.
 
-A step of training moves f by far more than the tracer's tolerance, but smoothly: most of what it moves near
-the surface is a quadratic function of the position. So a step begins with a few evaluations at nodes of the
-grid; a quadratic fitted to what f has become there moves the whole grid along, and what the fit leaves over
-is how far f may be from it: the slack. At the end of a step f is known where its rays ended and at the
-Eikonal term's points; what it is off the grid there corrects the grid (`idr.fields.corrections`). The grid
-is built anew when the evaluations that the slack costs have summed up to those of a build.
+A training step moves f by much more than the tracer's tolerance, but smoothly: near the surface most of the
+change is a quadratic function of position. Each step therefore starts with a few evaluations at nodes of the
+grid. A quadratic fitted to the change there moves the whole grid; the residual of the fit bounds |f - grid|:
+the drift bound. At the end of a step f is known where its rays ended and at the points of the Eikonal term;
+the residuals there correct the grid (`idr.fields.corrections`). The grid is rebuilt when the evaluations that
+the drift bound costs add up to those of a build.
 
-N nodes that are probed.
+N probed nodes, n nodes along a side of the grid.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import torch
@@ -21,51 +21,52 @@ from torch import Tensor, distributed
 
 from idr.fields.corrections import fit_lattice
 from idr.fields.sdf_grid import SdfGrid, build_sdf_grid, halve_linear
+from idr.model.tracing.accelerated.grid_state import check_grid_state
 from idr.model.tracing.common import Sdf
 
 T = TypeVar("T")
 
-NEAR_PROBES = 96
-"""Evaluations a step near the surface: nine or ten for each coefficient of the quadratic."""
 
-FAR_PROBES = 16
-"""Evaluations a step anywhere, by turns, to notice a surface that appears where none was."""
+@dataclass(frozen=True)
+class TrackingConstants:
+    """Tuned on trained networks.
 
-PROBED_BAND = 0.1
-"""Nodes with |f| below this many radii are near the surface."""
+    Attributes:
+        near_probes: Evaluations per step near the surface: nine or ten for each coefficient of the quadratic.
+        far_probes: Evaluations per step at any nodes, in turn, to notice a surface that appears elsewhere.
+        probed_band: |f|, in radii, below which a node is near the surface.
+        drift_safety: Drift bound over the largest residual of the probes, which are a sample.
+        cost_per_ray: Evaluations a ray that a drift bound of one radius costs, measured on trained networks.
+        max_drift: Radii of drift beyond which a grid excludes nothing and is rebuilt at once.
+        build_margin: Radii from zero that f keeps in cells which are not split, for the steps to come.
+        full_levels: Levels that are evaluated in the whole sphere: with 32 cells along a side the grid shows
+            where f is smallest on rays far from the surface.
+        rays_served: Rays that a grid must serve for one, or two, halvings of its cells to pay.
+        ripples: Radii by which f differs from the grid at wavelengths too short for the corrections, from
+            which on rays that stay clear of the surface search for minima of f itself.
+        settling_rays: Rays of a training before ripples count; the shape itself is found first.
+        ridge: Weight of small coefficients against the residual, for surfaces too small or too flat to
+            determine all ten.
+    """
 
-SLACK_SAFETY = 1.5
-"""The slack over the largest misfit among the probes, which are a sample."""
-
-EXCESS = 12.0
-"""Evaluations a ray that a slack of one radius costs, as measured on trained networks."""
-
-MAX_SLACK = 0.15
-"""Radii of slack beyond which a grid excludes nothing: it is built anew at once."""
-
-BUILD_SLACK = 0.02
-"""Radii from zero that f keeps in cells which are not split, for the steps to come."""
-
-WHOLE_LEVELS = 1
-"""Levels of the grid that are evaluated in the whole sphere: 32 cells along a side tell where f is smallest
-on rays that stay far from the surface."""
-
-RAYS_SERVED = (0, 100_000)
-"""Rays that a grid must serve until the next build for one, or two, halvings of its cells to pay: each costs
-evaluations once, and saves some a ray."""
-
-WAVES = 0.004
-"""Radii by which f differs from the grid in waves too short for its corrections, from which on rays that stay
-clear of the surface are to look for dips of f themselves."""
-
-SETTLING_RAYS = 150_000
-"""Rays of a training until waves count: before, the shape itself is found, and evaluations go into that."""
-
-RIDGE = 1e-4
-"""Weight of small coefficients against misfit, for surfaces too small or flat to fix all ten."""
+    near_probes: int = 96
+    far_probes: int = 16
+    probed_band: float = 0.1
+    drift_safety: float = 1.5
+    cost_per_ray: float = 12.0
+    max_drift: float = 0.15
+    build_margin: float = 0.02
+    full_levels: int = 1
+    rays_served: tuple[int, int] = (0, 100_000)
+    ripples: float = 0.004
+    settling_rays: int = 150_000
+    ridge: float = 1e-4
 
 
-class GridUpkeep:
+TRACKING = TrackingConstants()
+
+
+class GridTracker:
     """The grid of a network in training.
 
     Args:
@@ -79,111 +80,110 @@ class GridUpkeep:
     def discard(self) -> None:
         """Forgets the grid: the next step builds one."""
         self._grid: SdfGrid | None = None
-        self._report: Tensor | None = None  # (3,) of the last step: rays, those that missed a surface, waves
+        self._observed: Tensor | None = (
+            None  # (3,) of the last step: rays, rays that missed a surface, ripples
+        )
         self._age, self._excess, self._level = 0, 0.0, 1
-        self._traced, self._waves = 0, 0.0
+        self._traced, self._ripples = 0, 0.0
 
     @property
-    def wavy(self) -> bool:
-        """Whether f has waves that the grid does not follow, see ``WAVES`` and ``SETTLING_RAYS``."""
-        return self._traced > SETTLING_RAYS and self._waves > WAVES * self.radius
+    def has_ripples(self) -> bool:
+        """Whether f has ripples that the grid does not follow, see `TrackingConstants`."""
+        return self._traced > TRACKING.settling_rays and self._ripples > TRACKING.ripples * self.radius
 
-    def report(self, points: Tensor, value: Tensor, missed: Tensor) -> None:
-        """Hears f at the points of a step, when it is known anyway, and corrects the grid by it.
+    def observe(self, points: Tensor, value: Tensor, missed: Tensor) -> None:
+        """Corrects the grid by the values of f that a step computed.
 
-        Processes that share a step's rays agree on the report, so that their grids stay the same.
+        Processes that share a step's rays reduce what they observe, so that their grids stay equal.
 
         Args:
             points: (N, 3) points.
             value: (N,) f there.
-            missed: (R,) bool, rays that went through a surface unseen.
+            missed: (R,) bool, rays that passed a surface without a hit.
         """
-        report = torch.stack((torch.full_like(missed.sum(), missed.numel()), missed.sum())).to(value.dtype)
-        if _together():
-            distributed.all_reduce(report, distributed.ReduceOp.MAX)
+        counts = torch.stack((torch.full_like(missed.sum(), missed.numel()), missed.sum())).to(value.dtype)
+        if _is_distributed():
+            distributed.all_reduce(counts, distributed.ReduceOp.MAX)
         if self._grid is None:
-            self._report = torch.cat((report, torch.zeros_like(report[:1])))
+            self._observed = torch.cat((counts, torch.zeros_like(counts[:1])))
             return
 
         def total(sums: Tensor) -> Tensor:
-            if _together():
+            if _is_distributed():
                 distributed.all_reduce(sums)
             return sums
 
-        correction, waves = fit_lattice(points, value - self._grid.at(points)[0], self.radius, total)
-        self._report = torch.cat((report, waves.reshape(1)))
+        correction, ripples = fit_lattice(points, value - self._grid.at(points)[0], self.radius, total)
+        self._observed = torch.cat((counts, ripples.reshape(1)))
         while correction.shape[0] < self._grid.values.shape[0]:
             correction = halve_linear(correction)
         self._grid = replace(self._grid, values=self._grid.values + correction)
 
     def follow(
-        self, sdf: Sdf, like: Tensor, look: Callable[[SdfGrid, Tensor], tuple[T, Tensor]]
+        self, sdf: Sdf, like: Tensor, look_up: Callable[[SdfGrid, Tensor], tuple[T, Tensor]]
     ) -> tuple[T, float, list[int]]:
-        """Brings the grid to where the network is now, and looks at it.
+        """Moves the grid to the present network and looks it up.
 
-        Whether the grid still serves is read together with the counts that the look returns: an accelerator
-        stops once for both. If it does not serve, it is built anew and looked at again.
+        Whether the grid still serves is read together with the counts of the look-up: an accelerator
+        synchronizes once for both. If it does not serve, it is rebuilt and looked up again.
 
         Args:
             sdf: f.
-            like: A tensor that gives device and dtype.
-            look: Takes the grid and the slack, a tensor: what f may differ from the grid at its nodes;
-                returns anything, and counts (C,) below 2^24.
+            like: A tensor with the device and dtype to use.
+            look_up: Maps the grid and the drift bound, a tensor, to any result and counts (C,) below 2^24.
 
         Returns:
-            What the look returned, the slack, and the counts.
+            The result, the drift bound, and the counts.
         """
         known = self._grid
         if known is not None and (known.values.device, known.values.dtype) == (like.device, like.dtype):
-            grid, slack_there, report = self._moved(sdf, known)
-            seen, counts = look(grid, slack_there)
-            slack, num_rays, num_missed, self._waves, *counted = torch.cat(
-                (slack_there.reshape(1), report.to(slack_there), counts.to(slack_there))
-            ).tolist()  # one of the step's reads
+            grid, drift_tensor, observed = self._moved(sdf, known)
+            result, counts = look_up(grid, drift_tensor)
+            drift_bound, num_rays, num_missed, self._ripples, *counted = torch.cat(
+                (drift_tensor.reshape(1), observed.to(drift_tensor), counts.to(drift_tensor))
+            ).tolist()  # synchronizes
             self._age += 1
-            self._traced += int(num_rays) * (distributed.get_world_size() if _together() else 1)
-            self._excess += EXCESS * int(num_rays) * slack / self.radius
-            serves = slack <= MAX_SLACK * self.radius and self._excess < grid.num_evaluations
+            self._traced += int(num_rays) * (distributed.get_world_size() if _is_distributed() else 1)
+            self._excess += TRACKING.cost_per_ray * int(num_rays) * drift_bound / self.radius
+            serves = drift_bound <= TRACKING.max_drift * self.radius and self._excess < grid.num_evaluations
             if serves and num_missed == 0:
                 self._grid = grid
-                return seen, slack, [int(count) for count in counted]
+                return result, drift_bound, [int(count) for count in counted]
             num_rays = int(num_rays)
-            self._level = sum(self._age * num_rays >= served for served in RAYS_SERVED)
-        self._take(
-            build_sdf_grid(sdf, self.radius, self._level, BUILD_SLACK * self.radius, like, WHOLE_LEVELS)
-        )
-        self._age, self._excess, self._report = 0, 0.0, None
-        assert self._grid is not None
-        seen, counts = look(self._grid, torch.zeros_like(self._grid.values[0, 0, 0]))
-        return seen, 0.0, [int(count) for count in counts.tolist()]
-
-    def _take(self, grid: SdfGrid) -> None:
-        """Makes a grid the present one."""
+            self._level = sum(self._age * num_rays >= served for served in TRACKING.rays_served)
+        margin = TRACKING.build_margin * self.radius
+        grid = build_sdf_grid(sdf, self.radius, self._level, margin, like, TRACKING.full_levels)
         self._grid = grid
+        self._age, self._excess, self._observed = 0, 0.0, None
+        result, counts = look_up(grid, torch.zeros_like(grid.values[0, 0, 0]))
+        return result, 0.0, [int(count) for count in counts.tolist()]
 
     def _moved(self, sdf: Sdf, grid: SdfGrid) -> tuple[SdfGrid, Tensor, Tensor]:
-        """Moves a grid along with f; returns it, the slack, and the last report (3,)."""
+        """Moves a grid along with f; returns it, the drift bound, and what the last step observed (3,)."""
         flat = grid.values.reshape(-1)
-        near = flat.abs() <= PROBED_BAND * self.radius
+        near, num_near = flat.abs() <= TRACKING.probed_band * self.radius, TRACKING.near_probes
+        anywhere = torch.ones_like(near)
         probes = torch.cat(
-            (_turn(near, NEAR_PROBES, self._age), _turn(torch.ones_like(near), FAR_PROBES, self._age))
+            (_spread(near, num_near, self._age), _spread(anywhere, TRACKING.far_probes, self._age))
         )
         points = _positions(probes, grid)
         known = flat[probes]
         change = sdf(points) - known  # (N,)
-        features = _quadratic(points[:NEAR_PROBES] / self.radius)  # (NEAR_PROBES, 10)
-        gram = features.T @ features + RIDGE * torch.eye(10, dtype=points.dtype, device=points.device)
-        # solve_ex, since solve makes the host ask whether it went well; the ridge sees to that.
-        coefficients, _ = torch.linalg.solve_ex(gram, features.T @ change[:NEAR_PROBES])
+        features = _quadratic(points[:num_near] / self.radius)  # (num_near, 10)
+        gram = features.T @ features + TRACKING.ridge * torch.eye(
+            10, dtype=points.dtype, device=points.device
+        )
+        # solve_ex does not synchronize as solve does; the ridge makes the system regular.
+        coefficients, _ = torch.linalg.solve_ex(gram, features.T @ change[:num_near])
         moved = replace(grid, values=grid.values + _quadratic_on_nodes(coefficients, grid, self.radius))
-        misfit = change - _quadratic(points / self.radius) @ coefficients
-        # Far from the surface only what brings f close to zero matters.
-        harmless = (known + change - misfit).abs() - PROBED_BAND * self.radius
-        excess = torch.where(misfit.abs() < harmless, 0, misfit.abs())
-        report = torch.zeros(3, device=excess.device) if self._report is None else self._report
-        return moved, SLACK_SAFETY * excess.max(), report
+        residual = change - _quadratic(points / self.radius) @ coefficients
+        # Far from the surface a residual matters only if it brings f close to zero.
+        harmless = (known + change - residual).abs() - TRACKING.probed_band * self.radius
+        drift = torch.where(residual.abs() < harmless, 0, residual.abs())
+        observed = torch.zeros(3, device=drift.device) if self._observed is None else self._observed
+        return moved, TRACKING.drift_safety * drift.max(), observed
 
-    def carried(self) -> dict[str, Any] | None:
+    def state(self) -> dict[str, Any] | None:
         """Returns what the next step depends on, as tensors and plain values; None without a grid."""
         if self._grid is None:
             return None
@@ -196,45 +196,53 @@ class GridUpkeep:
             "age": self._age,
             "excess": self._excess,
             "level": self._level,
-            "report": [0, 0, 0] if self._report is None else self._report.tolist(),
+            "report": [0, 0, 0] if self._observed is None else self._observed.tolist(),
             "traced": self._traced,
         }
 
-    def restore(self, carried: Mapping[str, Any], like: Tensor) -> None:
-        """Goes on from what `carried` returned.
+    def load_state(self, state: Mapping[str, Any], like: Tensor, where: str) -> None:
+        """Restores what `state` returned; a grid of another sphere, since the conf changed, is left out.
 
         Args:
-            carried: What it returned.
-            like: A tensor that gives the device.
+            state: What `state` returned.
+            like: A tensor on the target device.
+            where: The checkpoint's name, for messages.
+
+        Raises:
+            InputError: A part is missing or has the wrong type, shape or range.
         """
-        if float(carried["radius"]) != self.radius:
-            return  # the conf's sphere was changed: a grid of another cube is of no use
-        values, errors = (carried[name].to(like.device) for name in ("values", "errors"))
-        lipschitz, num_evaluations = float(carried["lipschitz"]), int(carried["num_evaluations"])
-        self._take(SdfGrid(values, errors, self.radius, lipschitz, num_evaluations))
-        self._age, self._excess = int(carried["age"]), float(carried["excess"])
-        self._level = int(carried["level"])
-        report = [*carried["report"], 0][:3]  # checkpoints once had the first two only
-        self._report = torch.tensor([float(number) for number in report], device=like.device)
-        self._traced = int(carried.get("traced", 0))
+        check_grid_state(state, where)
+        if float(state["radius"]) != self.radius:
+            return
+        values, errors = (state[name].to(like.device) for name in ("values", "errors"))
+        lipschitz, num_evaluations = float(state["lipschitz"]), int(state["num_evaluations"])
+        self._grid = SdfGrid(values, errors, self.radius, lipschitz, num_evaluations)
+        self._age, self._excess = int(state["age"]), float(state["excess"])
+        self._level = int(state["level"])
+        observed = [*state["report"], 0][:3]  # older checkpoints hold the first two only
+        self._observed = torch.tensor([float(number) for number in observed], device=like.device)
+        self._traced = int(state.get("traced", 0))
 
 
-def _together() -> bool:
+def _is_distributed() -> bool:
     """Whether several processes share a step's rays."""
     return distributed.is_available() and distributed.is_initialized()
 
 
-def _turn(flags: Tensor, count: int, turn: int) -> Tensor:
-    """Picks ``count`` of the set flags (N,), evenly spread, others at every turn; any where none is set."""
-    golden = 0.6180339887498949  # successive multiples of it leave no large gaps between 0 and 1
+def _spread(flags: Tensor, count: int, turn: int) -> Tensor:
+    """Returns indices of ``count`` true flags (N,), evenly spread and different at every turn.
+
+    They are arbitrary if no flag is true.
+    """
+    golden = 0.6180339887498949  # its multiples modulo 1 leave no large gaps
     places = (torch.arange(count, device=flags.device, dtype=torch.float64) + turn * golden % 1.0) / count
     rank = flags.cumsum(0)  # (N,)
-    wanted = (places * rank[-1]).long() + 1  # the host need not know how many are set
-    return torch.searchsorted(rank, wanted).clamp_max(flags.shape[0] - 1)
+    target = (places * rank[-1]).long() + 1  # without reading how many flags are true
+    return torch.searchsorted(rank, target).clamp_max(flags.shape[0] - 1)
 
 
 def _positions(flat: Tensor, grid: SdfGrid) -> Tensor:
-    """Returns (N, 3) positions of nodes given by their flat numbers (N,)."""
+    """Returns the positions (N, 3) of nodes with flat indices (N,)."""
     side = grid.values.shape[0]
     index = torch.stack((flat // side**2, flat // side % side, flat % side), dim=1)
     return index.to(grid.values.dtype) * grid.spacing - grid.half_side

@@ -1,9 +1,9 @@
-"""Where f is smallest along rays, for the mask loss: a grid says about where, the network where exactly.
+"""Where f is smallest along rays, for the mask loss: a grid gives the region, the network the depth.
 
-The grid is smallest in a dip of f, or in a neighbor of it that is hardly higher: waves of f are a few cells
-long, and after some steps of training they are no longer where they were when the grid was built.
+The grid is smallest in a minimum of f or in a neighboring one that is hardly higher: ripples of f are a few
+cells long, and after some training steps they have moved since the grid was built.
 
-R rays.
+R rays, S samples along a ray. Depths are in the unit-sphere frame.
 """
 
 from __future__ import annotations
@@ -14,47 +14,46 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from idr.model.tracing.accelerated.marching import March, second_dip, smallest
 from idr.model.tracing.accelerated.network_search import Found
-from idr.model.tracing.common import Rays, Sdf, TracerConfig, evaluate_where, reads_are_free
-
-SAMPLES_IN_DIP, SAMPLES_BEHIND = 3, 5
-"""Samples of f in a dip: on rays without a hit, and behind a hit outside the mask."""
-
-SECOND_DIPS = 1 / 2
-"""Share of the rays of which an accelerator has room for a second dip; a sixth to a third have one."""
-
-MOST_BEHIND = 2
-"""Samples behind hits a ray, over all rays, that an accelerator has room for: such are two rays in five."""
+from idr.model.tracing.accelerated.samples import GridSamples, second_minimum, smallest_sample
+from idr.model.tracing.common import Rays, Sdf, TracerConfig, evaluate_where, is_cpu
 
 
 @dataclass(frozen=True)
-class Dips:
-    """How far a grid is trusted to know where f is smallest.
+class MinimumConstants:
+    """Tuned on trained networks.
 
     Attributes:
-        reach: Radii on either side of the grid's dip within which f is sampled.
-        second: Radii of f by which a ray's second lowest dip may lie above its lowest, by the grid, for both
-            to be sampled; 0 for the lowest alone.
+        samples: Samples of f in a minimum, on rays without a hit.
+        samples_behind: Samples of f behind a hit outside the mask.
+        second_share: Share of the rays for whose second minimum an accelerator has room; a sixth to a third
+            have one.
+        room_behind: Samples behind hits per ray, over all rays, for which an accelerator has room; two rays
+            in five are such.
+        reach_new, reach_aged: Radii on either side of the grid's minimum within which f is sampled, for a
+            grid that was just built and for an older one, whose ripples have moved. 0.04 is a fifth of the
+            shortest period of the published encoding with six octaves. More samples of an older grid are
+            nearer to the minimum, and trained no better.
+        second_within: A ray's second minimum is sampled, too, if the grid there is higher by at most this
+            many radii; new grids only. On trained networks the result is then within 0.005 of the published
+            search's for 99.9 % of the rays; with the lowest minimum alone for 99.3 %.
     """
 
-    reach: float
-    second: float
+    samples: int = 3
+    samples_behind: int = 5
+    second_share: float = 1 / 2
+    room_behind: float = 2.0
+    reach_new: float = 0.04
+    reach_aged: float = 0.06
+    second_within: float = 0.01
 
 
-OF_NEW_GRID = Dips(reach=0.04, second=0.01)
-"""A fifth of the shortest period that the published encoding of six octaves makes, on either side. On trained
-networks the smallest f of 99.9 % of the rays or more is within 0.005 of the published search's; in the lowest
-dip alone of 99.3 %."""
-
-OF_AGED_GRID = Dips(reach=0.06, second=0.0)
-"""Waves have moved, if not by as much as from one dip to the next. More samples than these are nearer to the
-smallest f, and trained no better."""
+MINIMUM = MinimumConstants()
 
 
 @dataclass(frozen=True)
-class LowestSearch:
-    """Samples f about where a grid is smallest.
+class MinimumSearch:
+    """Samples f around the minima of a grid.
 
     Attributes:
         sdf: f.
@@ -66,113 +65,119 @@ class LowestSearch:
     sdf: Sdf
     config: TracerConfig
     rays: Rays
-    samples: March
+    samples: GridSamples
 
-    def into_dips(self, found: Found, by_grid: tuple[Tensor, Tensor], wanted: Tensor, dips: Dips) -> Tensor:
-        """Moves the ends of rays to where f itself is smallest, in one or two of the grid's dips.
+    def of_misses(
+        self, found: Found, grid_minimum: tuple[Tensor, Tensor], missed: Tensor, new_grid: bool
+    ) -> Tensor:
+        """Moves the ends of rays without a hit to where f itself is smallest, in the grid's minima.
 
         Args:
-            found: The answers for the rays, values infinite where f is not known.
-            by_grid: (R,) depths where the grid is smallest, and (R,) the grid there, see `smallest`.
-            wanted: (R,) rays without a hit.
-            dips: Which dips.
+            found: The results for the rays; values infinite where f is unknown.
+            grid_minimum: (R,) depths where the grid is smallest, and (R,) the grid there.
+            missed: (R,) bool, rays to move.
+            new_grid: Whether the grid was just built. Then the second lowest minimum is sampled, too.
 
         Returns:
-            (R,) depths; as they were where the samples show nothing lower.
+            (R,) depths, unchanged where no sample is lower.
         """
 
-        def lowest(some: LowestSearch, index: Tensor | slice) -> Tensor:
-            known, first = (found.depth[index], found.value[index]), (by_grid[0][index], by_grid[1][index])
-            return some._lowest_dip(known, first, wanted[index], dips)
+        def lowest(some: MinimumSearch, index: Tensor | slice) -> Tensor:
+            end = found.depth[index], found.value[index]
+            minimum = grid_minimum[0][index], grid_minimum[1][index]
+            return some._lowest_minimum(end, minimum, missed[index], new_grid)
 
-        return self._where(wanted, found.depth, lowest)
+        return self._where(missed, found.depth, lowest)
 
-    def behind(self, depth: Tensor, wanted: Tensor) -> Tensor:
-        """Moves hits outside the mask on to the smallest f behind them.
+    def behind_hits(self, depth: Tensor, hit_outside: Tensor) -> Tensor:
+        """Moves hits outside the mask to the smallest f behind them.
 
-        The mask loss pushes with its full weight where these rays end, and there are few of them. The grid
-        alone, when it has aged, is 0.002 to 0.004 above the smallest f on average: it may name a point that
-        lies outside.
+        The mask loss acts with its full weight where these rays end, and there are few of them. An aged grid
+        alone is 0.002 to 0.004 above the smallest f on average: it may give a point outside the object.
 
         Args:
             depth: (R,) where rays end.
-            wanted: (R,) hits outside the mask.
+            hit_outside: (R,) bool, hits outside the mask.
 
         Returns:
-            (R,) depths; by the grid alone where an accelerator has no room for more.
+            (R,) depths; from the grid alone where an accelerator has no room.
         """
 
-        def lowest(some: LowestSearch, index: Tensor | slice) -> Tensor:
-            return some._lowest_behind(depth[index], wanted[index])
+        def lowest(some: MinimumSearch, index: Tensor | slice) -> Tensor:
+            return some._lowest_behind(depth[index], hit_outside[index])
 
-        return self._where(wanted, depth, lowest)
+        return self._where(hit_outside, depth, lowest)
 
     def _where(
-        self, wanted: Tensor, depth: Tensor, lowest: Callable[[LowestSearch, Tensor | slice], Tensor]
+        self, flags: Tensor, depth: Tensor, lowest: Callable[[MinimumSearch, Tensor | slice], Tensor]
     ) -> Tensor:
-        """Replaces depths (R,) where wanted; looks at all rays where the host cannot know which these are."""
-        if not reads_are_free(depth):
-            return torch.where(wanted, lowest(self, slice(None)), depth)
-        index = wanted.nonzero().squeeze(1)
+        """Replaces depths (R,) at flagged rays; an accelerator computes all rays instead of reading which."""
+        if not is_cpu(depth):
+            return torch.where(flags, lowest(self, slice(None)), depth)
+        index = flags.nonzero().squeeze(1)
         if index.numel() == 0:
             return depth
-        some = LowestSearch(self.sdf, self.config, self.rays.subset(index), self.samples.subset(index))
+        some = MinimumSearch(self.sdf, self.config, self.rays.subset(index), self.samples.subset(index))
         return depth.index_copy(0, index, lowest(some, index))
 
-    def _lowest_dip(
-        self, known: tuple[Tensor, Tensor], by_grid: tuple[Tensor, Tensor], wanted: Tensor, dips: Dips
+    def _lowest_minimum(
+        self, end: tuple[Tensor, Tensor], grid_minimum: tuple[Tensor, Tensor], missed: Tensor, new_grid: bool
     ) -> Tensor:
-        """Returns (R,) depths where f is smallest in the dips, or the known ones where f is lower there."""
+        """Returns (R,) depths where f is smallest in one or two minima, or where rays ended if lower."""
         samples, radius = self.samples, self.config.object_bounding_sphere
-        (depth, value), (first, lowest) = known, by_grid
-        candidates = [(first, wanted, 1.0)]
-        if dips.second > 0:
-            second, lower = second_dip(samples.depths, samples.values, first, 2 * dips.reach * radius)
-            candidates.append((second, wanted & (lower - lowest < dips.second * radius), SECOND_DIPS))
-        for dip, asked, share in candidates:
-            vertex, values = self._sample(
-                samples.near, dip, dips.reach, SAMPLES_IN_DIP, asked, share * SAMPLES_IN_DIP
-            )
-            seen = values.amin(dim=1)  # NaN, which is not lower, where there was no room
-            better = asked & (seen < value)
-            depth, value = torch.where(better, vertex, depth), torch.where(better, seen, value)
+        reach = MINIMUM.reach_new if new_grid else MINIMUM.reach_aged
+        (depth, value), (first, lowest) = end, grid_minimum
+        candidates = [(first, missed, 1.0)]
+        if new_grid and MINIMUM.second_within > 0:
+            second, higher = second_minimum(samples.depths, samples.values, first, 2 * reach * radius)
+            close = higher - lowest < MINIMUM.second_within * radius
+            candidates.append((second, missed & close, MINIMUM.second_share))
+        for minimum, needed, share in candidates:
+            room = share * MINIMUM.samples
+            vertex, values = self._sample(samples.near, minimum, reach, MINIMUM.samples, needed, room)
+            sampled = values.amin(dim=1)  # NaN, which is not lower, where there was no room
+            better = needed & (sampled < value)
+            depth, value = torch.where(better, vertex, depth), torch.where(better, sampled, value)
         return depth
 
-    def _lowest_behind(self, depth: Tensor, wanted: Tensor) -> Tensor:
-        """Returns (R,) depths where f is smallest from those given on; see `behind`."""
+    def _lowest_behind(self, depth: Tensor, needed: Tensor) -> Tensor:
+        """Returns (R,) depths where f is smallest from a depth (R,) on; see `behind_hits`."""
         samples = self.samples
         beyond = samples.depths >= depth.unsqueeze(1)
-        middle, value = smallest(samples.depths, torch.where(beyond, samples.values, torch.inf))
+        middle, value = smallest_sample(samples.depths, torch.where(beyond, samples.values, torch.inf))
         middle = torch.where(torch.isfinite(value), torch.maximum(middle, depth), depth)
-        vertex, values = self._sample(depth, middle, OF_AGED_GRID.reach, SAMPLES_BEHIND, wanted, MOST_BEHIND)
+        vertex, values = self._sample(
+            depth, middle, MINIMUM.reach_aged, MINIMUM.samples_behind, needed, MINIMUM.room_behind
+        )
         vertex = torch.where(values.amin(dim=1) > self.config.sdf_threshold, depth, vertex)
         return torch.where(values.isnan().any(dim=1), middle, vertex)
 
     def _sample(
-        self, near: Tensor, middle: Tensor, reach: float, num_samples: int, wanted: Tensor, most: float
+        self, near: Tensor, middle: Tensor, reach: float, num_samples: int, needed: Tensor, room: float
     ) -> tuple[Tensor, Tensor]:
-        """Samples f about depths, and finds the vertex of a parabola about its smallest.
+        """Samples f around depths; returns the vertex of a parabola through the smallest sample.
 
         Args:
-            near: (R,) where samples begin at the earliest; they end within the bounding sphere.
-            middle: (R,) their middle, as far as that allows.
+            near: (R,) lower bound of the samples' depths; the upper bound is the end of the chord.
+            middle: (R,) their middle, as far as these bounds allow.
             reach: Radii on either side of it.
             num_samples: S, at least three.
-            wanted: (R,) rays to sample.
-            most: Samples a ray, over all rays, that an accelerator has room for.
+            needed: (R,) bool, rays to sample.
+            room: Samples per ray, over all rays, for which an accelerator has room.
 
         Returns:
-            (R,) depths of the vertices, and (R, S) values: zero where not wanted, NaN where there is no room.
+            (R,) depths of the vertices, and (R, S) values: zero where not needed, NaN without room.
         """
         far, radius = self.samples.far, self.config.object_bounding_sphere
-        within = ((far - near) / 2).clamp_max(reach * radius)  # (R,)
-        middle = torch.minimum(torch.maximum(middle, near + within), far - within)
+        half_width = ((far - near) / 2).clamp_max(reach * radius)  # (R,)
+        middle = torch.minimum(torch.maximum(middle, near + half_width), far - half_width)
         part = torch.linspace(-1, 1, num_samples, dtype=middle.dtype, device=middle.device)
-        depths = middle.unsqueeze(1) + part * within.unsqueeze(1)  # (R, S)
-        points, asked = self.rays.at(depths).reshape(-1, 3), wanted.repeat_interleave(num_samples)
-        values = evaluate_where(self.sdf, points, asked, int(most * middle.shape[0])).reshape(depths.shape)
-        lowest = values.argmin(dim=1, keepdim=True).clamp(1, num_samples - 2)
-        before, here, after = (values.gather(1, lowest + k).squeeze(1) for k in (-1, 0, 1))
-        bend = before - 2 * here + after
-        shift = torch.where(bend > 0, (before - after) / (2 * bend), (before - after).sign()).clamp(-1, 1)
-        return depths.gather(1, lowest).squeeze(1) + shift * within * (part[1] - part[0]), values
+        depths = middle.unsqueeze(1) + part * half_width.unsqueeze(1)  # (R, S)
+        points, flags = self.rays.at(depths).reshape(-1, 3), needed.repeat_interleave(num_samples)
+        values = evaluate_where(self.sdf, points, flags, int(room * middle.shape[0])).reshape(depths.shape)
+        smallest = values.argmin(dim=1, keepdim=True).clamp(1, num_samples - 2)
+        before, here, after = (values.gather(1, smallest + k).squeeze(1) for k in (-1, 0, 1))
+        curvature = before - 2 * here + after
+        slope = before - after
+        shift = torch.where(curvature > 0, slope / (2 * curvature), slope.sign()).clamp(-1, 1)
+        return depths.gather(1, smallest).squeeze(1) + shift * half_width * (part[1] - part[0]), values

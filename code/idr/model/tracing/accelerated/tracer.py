@@ -1,8 +1,8 @@
-"""The accelerated tracer: a grid of f says where a surface is possible, the network says what is there.
+"""The accelerated tracer: a grid of f says where a surface is possible, the network decides there.
 
-It finds the published tracer's intersections with a thirtieth of its evaluations. What a grid excludes, it
-excludes by a bound (`idr.fields.sdf_grid`); what it does not exclude is asked of the network
-(`network_search`); where the two contradict one another, the published tracer decides.
+It finds the published tracer's intersections with a thirtieth of its evaluations. The grid excludes a surface
+only by a bound (`idr.fields.sdf_grid`); elsewhere the network is evaluated (`network_search`); where grid and
+network contradict each other, the published tracer decides.
 
 R rays, A rays of a subset. Depths are in the unit-sphere frame.
 """
@@ -16,39 +16,38 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from idr.fields.sdf_grid import COARSEST_CELLS, SdfGrid, build_sdf_grid, refine_sdf_grid
+from idr.fields.sdf_grid import GRID, SdfGrid, build_sdf_grid, refine_sdf_grid
 from idr.geometry.spheres import SphereCrossing
-from idr.model.tracing.accelerated.grid_tracking import GridUpkeep
+from idr.model.tracing.accelerated.grid_tracking import GridTracker
 from idr.model.tracing.accelerated.marching import (
-    COARSE_SAMPLES,
-    MARCH_SAMPLES,
-    March,
-    first_look,
-    march,
-    smallest,
+    NUM_COARSE_SAMPLES,
+    NUM_SAMPLES,
+    coarse_pass,
+    sample_grid,
 )
-from idr.model.tracing.accelerated.minimum import OF_AGED_GRID, OF_NEW_GRID, LowestSearch
+from idr.model.tracing.accelerated.minimum import MinimumSearch
 from idr.model.tracing.accelerated.network_search import Found, NetworkSearch
+from idr.model.tracing.accelerated.samples import GridSamples, smallest_sample
 from idr.model.tracing.common import (
     Rays,
-    Sdf,
     Tracer,
     TracerConfig,
+    TraceRequest,
     TraceResult,
-    first_set,
+    first_true_indices,
 )
 from idr.model.tracing.published import PublishedTracer
 
 FIRST_LEVEL, FINEST_LEVEL = 2, 3
-"""Halvings of the cells of a grid for weights that do not change: 64 along a side, at last 128."""
+"""Halvings of the cells of a grid for fixed weights: 64 cells along a side at first, 128 in the end."""
 
-FINER_AFTER = 150_000
-"""Rays that the first grid serves before its cells are halved: a view or two. The halving costs as many
+REFINE_AFTER = 150_000
+"""Rays that the first grid serves before its cells are halved: a view or two. Halving costs as many
 evaluations as it saves on the next two or three times as many rays."""
 
 
 class AcceleratedTracer(Tracer):
-    """Finds the first intersection of rays with the surface, with few evaluations of f.
+    """Finds the first intersection of rays with the surface with few evaluations of f.
 
     Args:
         config: The block ``model.ray_tracer``.
@@ -56,174 +55,159 @@ class AcceleratedTracer(Tracer):
 
     def __init__(self, config: TracerConfig) -> None:
         self.config = config
-        self._published = PublishedTracer(config, reads_which=False)
-        self._upkeep = GridUpkeep(config.object_bounding_sphere)
+        self._published = PublishedTracer(config, read_counts=False)
+        self._tracker = GridTracker(config.object_bounding_sphere)
         self.discard()
 
     def discard(self) -> None:
-        """Forgets all grids: weights were replaced."""
-        self._upkeep.discard()
-        self._crosses: Tensor | bool = True  # (R,) of the last step's rays
-        self._fixed: SdfGrid | None = None  # of weights that do not change
+        """Forgets all grids; called when the weights are replaced."""
+        self._tracker.discard()
+        self._crosses: Tensor | bool = True  # (R,) of the last training step
+        self._fixed: SdfGrid | None = None  # grid of fixed weights
         self._fixed_version: Hashable = None
         self._fixed_served = 0  # rays
 
-    def carried(self) -> dict[str, Any] | None:
-        """Returns what the next training step depends on, for a checkpoint; None if on nothing."""
-        return self._upkeep.carried()
+    def state(self) -> dict[str, Any] | None:
+        """Returns the grid in training, see `Tracer.state`."""
+        return self._tracker.state()
 
-    def restore(self, carried: Mapping[str, Any], like: Tensor) -> None:
-        """Goes on from what `carried` returned; ``like`` gives the device."""
-        self._upkeep.restore(carried, like)
+    def load_state(self, state: Mapping[str, Any], like: Tensor, where: str) -> None:
+        """Restores the grid in training, see `Tracer.load_state`."""
+        self._tracker.load_state(state, like, where)
 
     @torch.no_grad()
-    def trace(
-        self,
-        sdf: Sdf,
-        rays: Rays,
-        crossing: SphereCrossing,
-        object_mask: Tensor,
-        smallest_depths: Tensor | None = None,
-        version: Hashable = None,
-    ) -> TraceResult:
+    def trace(self, request: TraceRequest) -> TraceResult:
         """Traces rays, see `Tracer.trace`.
 
-        Differs: rays without a hit end where f is smallest on their chord by the grid, or by the network
-        where a surface was possible, and in training (`LowestSearch`) by the network where the grid is new or
-        f has waves. `smallest_depths` only tells that it is training.
+        Differs: rays without a hit end where f is smallest on their chord according to the grid, or to the
+        network where a surface was possible; in training also to the network where the grid is new or f has
+        ripples (`MinimumSearch`). The request's `search_fractions` serve the published tracer alone.
         """
-        if smallest_depths is None:
-            return self._evaluate(sdf, rays, crossing, object_mask, version)
-        view, slack, (num_possible, num_expected) = self._upkeep.follow(
-            sdf, rays.origin, lambda grid, slack: _view(grid, slack, rays, crossing)
+        return self._trace_training(request) if request.training else self._trace_evaluation(request)
+
+    def _trace_training(self, request: TraceRequest) -> TraceResult:
+        """Traces rays on the grid that follows the weights."""
+        sdf, rays, crossing, inside = request.sdf, request.rays, request.crossing, request.object_mask
+        view, drift_bound, (num_possible, num_expected) = self._tracker.follow(
+            sdf, rays.origin, lambda grid, drift_bound: _view(grid, drift_bound, rays, crossing)
         )
         samples = view.samples
-        by_grid = depth, _ = smallest(samples.depths, samples.values)
+        grid_minimum = depth, _ = smallest_sample(samples.depths, samples.values)
         unknown = torch.full_like(depth, torch.inf)  # f where the grid is smallest
         found = Found(torch.zeros_like(view.possible), depth, unknown, torch.ones_like(view.possible))
         if num_possible:
-            possible = first_set(view.possible, num_possible)  # (A,)
-            looked = NetworkSearch(sdf, self.config, view.grid, slack).look(
+            possible = first_true_indices(view.possible, num_possible)  # (A,)
+            traced = NetworkSearch(sdf, self.config, view.grid, drift_bound).trace(
                 rays.subset(possible), samples.subset(possible), depth[possible], unknown[possible],
                 view.expected[possible], num_expected,
             )  # fmt: skip
-            found = found.with_some(possible, looked)
-        shaded = found.hit & object_mask
-        counts = torch.stack(((~found.settled).sum(), shaded.sum())).tolist()
-        num_doubtful, num_shaded = (int(count) for count in counts)
-        if num_doubtful:
-            doubtful = first_set(~found.settled, num_doubtful)
-            found = self._as_published(sdf, rays, crossing, object_mask, smallest_depths, found, doubtful)
-        self._crosses = crossing.crosses  # beyond the bounding sphere no surface is looked for, or missed
+            found = found.updated(possible, traced)
+        counts = torch.stack(((~found.resolved).sum(), (found.hit & inside).sum())).tolist()
+        num_unresolved, num_shaded = (int(count) for count in counts)
+        if num_unresolved:
+            found = self._resolved(request, found, first_true_indices(~found.resolved, num_unresolved))
+        self._crosses = crossing.crosses
         depth, hit, missed = found.depth, found.hit, ~found.hit & crossing.crosses
-        lowest = LowestSearch(sdf, self.config, rays, samples)
-        if slack == 0:
-            depth = lowest.into_dips(found, by_grid, missed, OF_NEW_GRID)
-        elif self._upkeep.wavy:
-            depth = lowest.into_dips(found, by_grid, missed & ~view.possible, OF_AGED_GRID)
-        depth = lowest.behind(depth, hit & ~object_mask)
+        minimum = MinimumSearch(sdf, self.config, rays, samples)
+        if drift_bound == 0:
+            depth = minimum.of_misses(found, grid_minimum, missed, new_grid=True)
+        elif self._tracker.has_ripples:
+            depth = minimum.of_misses(found, grid_minimum, missed & ~view.possible, new_grid=False)
+        depth = minimum.behind_hits(depth, hit & ~inside)
         closest_to_origin = -(rays.direction * rays.origin).sum(dim=1)
         depth = torch.where(crossing.crosses, depth, closest_to_origin)
-        return TraceResult(depth, hit, num_shaded=None if num_doubtful else num_shaded)
+        return TraceResult(depth, hit, num_shaded=None if num_unresolved else num_shaded)
 
-    def _evaluate(
-        self, sdf: Sdf, rays: Rays, crossing: SphereCrossing, object_mask: Tensor, version: Hashable
-    ) -> TraceResult:
-        """Traces rays by fixed weights: few samples of the grid first, more where these leave a surface."""
-        grid = self._grid_of_fixed_weights(sdf, version, rays.origin)
-        search = NetworkSearch(sdf, self.config, grid, 0.0, leaps=True)
-        depth, value, window = first_look(grid, rays, crossing)
+    def _trace_evaluation(self, request: TraceRequest) -> TraceResult:
+        """Traces rays for fixed weights: few samples of the grid first, more where a surface is possible."""
+        rays, crossing = request.rays, request.crossing
+        grid = self._grid_of_fixed_weights(request)
+        search = NetworkSearch(request.sdf, self.config, grid, 0.0, slope_steps=True)
+        depth, value, window = coarse_pass(grid, rays, crossing)
         found = Found(torch.zeros_like(window.crosses), depth, value, torch.ones_like(window.crosses))
-        longest = 2 * self.config.object_bounding_sphere * (COARSE_SAMPLES - 1) / (MARCH_SAMPLES - 1)
+        longest = 2 * self.config.object_bounding_sphere * (NUM_COARSE_SAMPLES - 1) / (NUM_SAMPLES - 1)
         short = window.far - window.near <= longest
-        for members, num_samples in ((short, COARSE_SAMPLES), (~short, MARCH_SAMPLES)):
+        for members, num_samples in ((short, NUM_COARSE_SAMPLES), (~short, NUM_SAMPLES)):
             index = (members & window.crosses).nonzero().squeeze(1)
             if index.numel() == 0:
                 continue
             some = rays.subset(index)
-            part = SphereCrossing(window.near[index], window.far[index], window.crosses[index])
-            samples = march(grid, 0.0, some, part, num_samples)
+            samples = sample_grid(grid, 0.0, some, window.subset(index), num_samples)
             possible = samples.possible.any(dim=1)
             expected = possible & (samples.values < 0).any(dim=1)
             kept = possible.nonzero().squeeze(1)
             if kept.numel() == 0:
                 continue
             samples = samples.subset(kept)
-            lowest = smallest(samples.depths, samples.values)
-            looked = search.look(some.subset(kept), samples, *lowest, expected[kept], int(expected.sum()))
-            found = found.with_some(index[kept], looked)
-        doubtful = (~found.settled).nonzero().squeeze(1)
-        if doubtful.numel():
-            found = self._as_published(sdf, rays, crossing, object_mask, None, found, doubtful)
-        beside = (~crossing.crosses).nonzero().squeeze(1)
-        to_sphere = rays.origin[beside].norm(dim=1) - self.config.object_bounding_sphere
-        value = found.value.index_copy(0, beside, to_sphere)
+            minimum = smallest_sample(samples.depths, samples.values)
+            traced = search.trace(some.subset(kept), samples, *minimum, expected[kept], int(expected.sum()))
+            found = found.updated(index[kept], traced)
+        unresolved = (~found.resolved).nonzero().squeeze(1)
+        if unresolved.numel():
+            found = self._resolved(request, found, unresolved)
+        outside = (~crossing.crosses).nonzero().squeeze(1)
+        to_sphere = rays.origin[outside].norm(dim=1) - self.config.object_bounding_sphere
+        value = found.value.index_copy(0, outside, to_sphere)
         depth = torch.where(crossing.crosses, found.depth, 0)
         return TraceResult(depth, found.hit, value)
 
-    def report(self, points: Tensor, value: Tensor, hit: Tensor) -> None:
-        """Hears f at the points of a training step, see `Tracer.report`."""
+    def observe(self, points: Tensor, value: Tensor, hit: Tensor) -> None:
+        """Receives f at the points of a training step, see `Tracer.observe`."""
         missed = (value[-hit.shape[0] :] < -self.config.sdf_threshold) & ~hit & self._crosses
-        self._upkeep.report(points, value, missed)
+        self._tracker.observe(points, value, missed)
 
-    def _grid_of_fixed_weights(self, sdf: Sdf, version: Hashable, like: Tensor) -> SdfGrid:
-        """Returns the grid of weights that do not change for rays from origins (R, 3): one for a version."""
-        known = self._fixed
+    def _grid_of_fixed_weights(self, request: TraceRequest) -> SdfGrid:
+        """Returns the grid of the request's version of the weights, built or refined if need be."""
+        known, like, version = self._fixed, request.rays.origin, request.version
         if (
             known is None
             or version is None
             or version != self._fixed_version
             or (known.values.device, known.values.dtype) != (like.device, like.dtype)
         ):
-            known = build_sdf_grid(sdf, self.config.object_bounding_sphere, FIRST_LEVEL, 0.0, like)
+            radius = self.config.object_bounding_sphere
+            known = build_sdf_grid(request.sdf, radius, FIRST_LEVEL, 0.0, like)
             self._fixed_version, self._fixed_served = version, 0
         elif (
-            self._fixed_served > FINER_AFTER and known.values.shape[0] <= COARSEST_CELLS * 2**FIRST_LEVEL + 1
+            self._fixed_served > REFINE_AFTER
+            and known.values.shape[0] <= GRID.coarsest_cells * 2**FIRST_LEVEL + 1
         ):
             for _ in range(FINEST_LEVEL - FIRST_LEVEL):
-                known = refine_sdf_grid(sdf, known, 0.0)
+                known = refine_sdf_grid(request.sdf, known, 0.0)
         self._fixed = known
         self._fixed_served += like.shape[0]
         return known
 
-    def _as_published(
-        self,
-        sdf: Sdf,
-        rays: Rays,
-        crossing: SphereCrossing,
-        object_mask: Tensor,
-        smallest_depths: Tensor | None,
-        found: Found,
-        index: Tensor,
-    ) -> Found:
-        """Returns the answers for R rays with some (B,) as the published tracer finds them."""
-        part = SphereCrossing(crossing.near[index], crossing.far[index], crossing.crosses[index])
-        some = rays.subset(index)
-        traced = self._published.trace(sdf, some, part, object_mask[index], smallest_depths)
-        value = sdf(some.at(traced.depth))
-        return found.with_some(index, Found(traced.hit, traced.depth, value, torch.ones_like(traced.hit)))
+    def _resolved(self, request: TraceRequest, found: Found, index: Tensor) -> Found:
+        """Returns results in which the published tracer decided the rays of an index (B,)."""
+        part = request.subset(index)
+        traced = self._published.trace(part)
+        value = request.sdf(part.rays.at(traced.depth))
+        return found.updated(index, Found(traced.hit, traced.depth, value, torch.ones_like(traced.hit)))
 
 
 @dataclass(frozen=True)
 class _View:
-    """What a grid shows of R rays.
+    """A grid seen along R rays.
 
     Attributes:
         grid: The grid.
         samples: The grid along the rays.
-        possible: (R,) a surface is possible.
-        expected: (R,) it is possible, and the grid is negative somewhere.
+        possible: (R,) bool, a surface is possible.
+        expected: (R,) bool, it is possible and the grid is negative somewhere.
     """
 
     grid: SdfGrid
-    samples: March
+    samples: GridSamples
     possible: Tensor
     expected: Tensor
 
 
-def _view(grid: SdfGrid, slack: float | Tensor, rays: Rays, crossing: SphereCrossing) -> tuple[_View, Tensor]:
-    """Marches through a grid; returns what it shows, and how many rays are possible and expected (2,)."""
-    samples = march(grid, slack, rays, crossing)
+def _view(
+    grid: SdfGrid, drift_bound: float | Tensor, rays: Rays, crossing: SphereCrossing
+) -> tuple[_View, Tensor]:
+    """Samples a grid; returns its view, and the numbers of possible and of expected rays (2,)."""
+    samples = sample_grid(grid, drift_bound, rays, crossing)
     possible = samples.possible.any(dim=1)
     expected = possible & (samples.values < 0).any(dim=1)
     return _View(grid, samples, possible, expected), torch.stack((possible.sum(), expected.sum()))

@@ -1,0 +1,80 @@
+"""The tracer for small networks on a hash grid: compiled loops on a CPU in training, if there are any.
+
+R rays. Depths are in the unit-sphere frame.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+
+import torch
+from torch import Tensor
+
+from idr.model.implicit_network import ImplicitNetwork
+from idr.model.tracing.accelerated.tracer import AcceleratedTracer
+from idr.model.tracing.common import TracerConfig, TraceRequest, TraceResult
+
+log = logging.getLogger(__name__)
+
+
+@functools.cache
+def _log_once(text: str) -> None:
+    log.info("strategy = compiled: training rays are traced by %s", text)
+
+
+class CompiledTracer(AcceleratedTracer):
+    """Sphere tracing in compiled loops in training; `AcceleratedTracer` in evaluation and without loops.
+
+    Differs: the loops trust f to be a signed distance, as the Eikonal loss makes it. In training they may
+    step over a part of the object that is thinner than the excess of f's slope over one allows for. Rays
+    without a hit inside the mask end at the smallest f that was sampled.
+
+    Args:
+        config: The block ``model.ray_tracer``.
+    """
+
+    def __init__(self, config: TracerConfig) -> None:
+        super().__init__(config)
+        self._network: ImplicitNetwork | None = None
+        self._used_loops = False
+
+    def attach(self, network: ImplicitNetwork) -> None:
+        """Sets the network, see `Tracer.attach`."""
+        self._network = network
+
+    @torch.no_grad()
+    def trace(self, request: TraceRequest) -> TraceResult:
+        """Traces rays, see `Tracer.trace`."""
+        rays, crossing, object_mask = request.rays, request.crossing, request.object_mask
+        twin = self._network.twin(rays.origin) if self._network is not None and request.training else None
+        first_hits = None if twin is None else twin.first_hits
+        self._used_loops = first_hits is not None
+        if first_hits is None:
+            if request.training:
+                self._log_reason()
+            return super().trace(request)
+        _log_once("compiled loops")
+        depth, hit = first_hits(
+            (rays.origin, rays.direction),
+            (crossing.near, crossing.far, crossing.crosses),
+            object_mask,
+            self.config.object_bounding_sphere,
+            self.config.sdf_threshold,
+            self.config.n_secant_steps,
+        )
+        return TraceResult(depth, hit, num_shaded=int((hit & object_mask).sum()))
+
+    def observe(self, points: Tensor, value: Tensor, hit: Tensor) -> None:
+        """Receives f at the points of a step, see `Tracer.observe`; the loops have no grid to correct."""
+        if not self._used_loops:
+            super().observe(points, value, hit)
+
+    def _log_reason(self) -> None:
+        """Logs why there are no loops, unless they only wait for the first level to open."""
+        encoding = None if self._network is None else self._network.encoding
+        if encoding is None or encoding.levels == 0 or encoding.open_levels > 0:
+            _log_once(
+                "strategy accelerated: the loops need an encoding of type hashgrid, no skip layers, numba, "
+                "a CPU and float32"
+            )

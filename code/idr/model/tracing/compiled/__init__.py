@@ -1,1 +1,0 @@
-"""The compiled tracer: training rays on a CPU, for small networks on a hash grid."""
