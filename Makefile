@@ -1,10 +1,10 @@
-# make demo    from nothing to a reconstructed surface    make test    what the project promises
+# `make demo` reconstructs the built-in scene; `make help` lists all targets.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TEST_WORKERS ?= auto
 
-# Stamps: a step runs again only when what it depends on has changed.
+# Stamps: a target is rebuilt only if its dependencies changed.
 MADE := $(VENV)/.made
 TORCH := $(VENV)/.torch
 INSTALLED := $(VENV)/.installed
@@ -20,18 +20,18 @@ BENCH := $(BIN)/python benchmarks
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: $(INSTALLED) ## Install into .venv, and nothing else
+setup: $(INSTALLED) ## Install into .venv
 
-setup-dev: $(INSTALLED_DEV) ## Install what tests and linters need, too
+setup-dev: $(INSTALLED_DEV) ## Install with the tools of tests and linters
 
-demo: $(FAST_INSTALLED) ## Make the built-in scene, train, mesh, render, evaluate; PUBLISHED=1: by demo.conf
+demo: $(FAST_INSTALLED) ## Train, mesh, render and evaluate the built-in scene; PUBLISHED=1: with demo.conf
 	$(BIN)/python -m idr.cli.demo.command $(if $(PUBLISHED),--published)
 
-peek: $(INSTALLED) ## Mesh and render the small trained model that ships with the project (a minute)
+peek: $(INSTALLED) ## Mesh and render the small model in trained_models/ (a minute)
 	$(BIN)/python -m idr.cli.demo.command --peek
 
 ifneq ($(PHOTOS),)
-scene: $(SCENE_INSTALLED) ## From photographs to a colored mesh: make scene PHOTOS=folder [MINUTES=30]
+scene: $(SCENE_INSTALLED) ## Photographs to a colored mesh: make scene PHOTOS=folder [MINUTES=30]
 	$(BIN)/python -m idr.cli.photos.command "$(PHOTOS)" --max_minutes $(MINUTES)
 else
 scene:
@@ -41,17 +41,17 @@ endif
 test: $(INSTALLED_DEV) ## Run all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS)
 
-gpu-check: $(INSTALLED_DEV) ## On a machine with a GPU: parity, reads a step, one timing (a minute)
+gpu-check: $(INSTALLED_DEV) ## On a machine with a GPU: parity, host reads per step, one timing (a minute)
 	$(BIN)/python benchmarks/gpu_check.py
 
-bench: $(INSTALLED_DEV) ## Benchmarks of a step, a mesh, scaling and the limit, into results/ (10 minutes)
+bench: $(INSTALLED_DEV) ## Benchmarks of steps, meshes, scaling and the matrix-product limit, into results/ (10 minutes)
 	mkdir -p results
 	$(BENCH)/scaling.py --rays 512 2048 --resolution 64 --repetitions 3 --epochs 3 --json results/scaling.json
 	$(BENCH)/mesh.py --resolution 128 --whole_under 20 --repetitions 1 --json results/mesh.json
 	$(BENCH)/limit.py --json results/limit.json
 	$(BENCH)/report.py results/scaling.json results/mesh.json results/limit.json --out results/benchmarks.md
 
-bench-full: $(INSTALLED_DEV) ## All sizes of the benchmarks, into results/full/ (hours)
+bench-full: $(INSTALLED_DEV) ## The benchmarks at all sizes, into results/full/ (hours)
 	mkdir -p results/full
 	$(BENCH)/scaling.py --json results/full/scaling.json
 	$(BENCH)/mesh.py --resolution 256 512 --json results/full/mesh.json
@@ -62,7 +62,7 @@ lint: $(INSTALLED_DEV) ## Run the linter and the type checker
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-clean: ## Remove .venv and caches; results stay
+clean: ## Remove .venv and caches, but no results
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage build code/*.egg-info
 	find code tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -73,7 +73,7 @@ $(MADE):
 	    { echo "error: $(PYTHON) cannot make virtual environments; install its venv package (Debian: python3-venv)" >&2; exit 2; }
 	@touch $@
 
-# torch comes first and alone, so that TORCH_INDEX_URL, if set, chooses its build (CPU, a CUDA version).
+# torch is installed first, so that TORCH_INDEX_URL, if set, chooses its build (CPU or a CUDA version).
 $(TORCH): $(MADE)
 	$(BIN)/python -m pip install $(if $(TORCH_INDEX_URL),--index-url $(TORCH_INDEX_URL)) 'torch>=2.4' 'torchvision>=0.19'
 	@touch $@
@@ -82,12 +82,12 @@ $(INSTALLED): $(TORCH) pyproject.toml
 	$(BIN)/python -m pip install -e .
 	@touch $@
 
-# The compiled hash grid.
+# Compiled kernels.
 $(FAST_INSTALLED): $(INSTALLED)
 	$(BIN)/python -m pip install -e '.[fast]'
 	@touch $@
 
-# Structure from motion, the compiled hash grid, colors from the views.
+# Structure from motion, compiled kernels, colors from the views.
 $(SCENE_INSTALLED): $(INSTALLED)
 	$(BIN)/python -m pip install -e '.[colmap,fast,mesh]'
 	@touch $@

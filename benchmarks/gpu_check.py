@@ -1,13 +1,14 @@
-"""What a machine with a GPU has to show: parity, how often a step makes it wait, and one timing.
+"""Checks a GPU: parity with the published code, synchronizations per training step, and step time.
 
     make gpu-check
     python benchmarks/gpu_check.py --device cuda --json gpu_check.json
 
-Parity: outputs, losses and gradients against the arrays of the published code, on the device, to the
-tolerances that hold on a CPU; a gradient that misses them by amplified rounding alone, as float64 shows, is
-told apart. Reads: how often a training step waits for the device, counted by operators
-and, on CUDA, also by PyTorch's own watch. Timing: steps of the DTU conf by each tracer, medians.
-Exit status 1 where parity or the count fails.
+Parity: outputs, losses and gradients on the device are compared with arrays of the published code, with the
+tolerances of the CPU. Gradients that exceed them only by amplified rounding, as float64 shows, are listed
+separately. Reads: synchronizing operators per training step; on CUDA also counted by PyTorch's sync debug
+mode. Timing: median step of the DTU conf with each tracer.
+
+Prints all three. The exit status is 1 if parity or the number of reads fails.
 """
 
 from __future__ import annotations
@@ -33,14 +34,14 @@ from tests.reads import ReadCounter  # noqa: E402
 from idr.cli.shared.common import choose_device, make_parser, say  # noqa: E402
 from idr.errors import TrainingStoppedError  # noqa: E402
 
-MOST_READS = 3
-"""In tracing, loss and gradients of a step; the trainer's check that all is finite is the fourth."""
+MAX_READS = 3
+"""In tracing, loss and gradients of a step; the trainer's check for finite values is a fourth."""
 
-MOST_AMPLIFIED = 5.0
-"""Tolerances up to which a missed gradient may be rounding's."""
+MAX_AMPLIFICATION = 5.0
+"""Multiple of the tolerance up to which a gradient's error may be due to rounding."""
 
-SAME_IN_DOUBLE = 1e-7
-"""Relative difference of gradients in float64 up to which a device computes what a CPU does."""
+MAX_DOUBLE_DIFFERENCE = 1e-7
+"""Relative difference of float64 gradients up to which device and CPU agree."""
 
 CHECKS = {
     "networks": comparisons.networks,
@@ -53,15 +54,15 @@ CHECKS = {
 
 @contextmanager
 def golden_arrays_on(device: torch.device, dtype: torch.dtype | None = None) -> Iterator[None]:
-    """Has the comparisons find their arrays on a device, if asked in another floating-point precision."""
+    """Moves the reference arrays of the comparisons to a device, optionally with another dtype."""
     arrays = golden.arrays
 
-    def there(*given: Any) -> dict[str, torch.Tensor]:
-        found = {key: value.to(device) for key, value in arrays(*given).items()}
-        return {key: value.to(dtype) if value.is_floating_point() else value for key, value in found.items()}
+    def moved_arrays(*names: Any) -> dict[str, torch.Tensor]:
+        moved = {key: value.to(device) for key, value in arrays(*names).items()}
+        return {key: value.to(dtype) if value.is_floating_point() else value for key, value in moved.items()}
 
     try:
-        golden.arrays = there
+        golden.arrays = moved_arrays
         with device:
             yield
     finally:
@@ -69,10 +70,10 @@ def golden_arrays_on(device: torch.device, dtype: torch.dtype | None = None) -> 
 
 
 def parity(device: torch.device) -> tuple[list[str], list[str]]:
-    """Compares with the published code's arrays on a device.
+    """Compares with the arrays of the published code on a device.
 
     Returns:
-        What is missed, in words, and what is missed by amplified rounding alone.
+        Descriptions of violations, and of those due to amplified rounding only.
     """
     missed, rounded = [], []
     for name in golden.NAMES:
@@ -80,39 +81,41 @@ def parity(device: torch.device) -> tuple[list[str], list[str]]:
             with golden_arrays_on(device):
                 violations = check(name, make=lambda name: golden.model(name).to(device))
             for violation in violations:
-                slight = violation.measured <= MOST_AMPLIFIED * violation.bound
-                apart = apart_in_double(name, check, violation.array, device) if slight else math.inf
-                where = f"{title} of {name}: {violation}"
-                if apart <= SAME_IN_DOUBLE:
-                    rounded.append(f"{where}; in float64 the device and the CPU differ by {apart:.1e} of it")
+                slight = violation.measured <= MAX_AMPLIFICATION * violation.bound
+                difference = double_difference(name, check, violation.array, device) if slight else math.inf
+                text = f"{title} of {name}: {violation}"
+                if difference <= MAX_DOUBLE_DIFFERENCE:
+                    rounded.append(
+                        f"{text}; relative difference of device and CPU in float64 {difference:.1e}"
+                    )
                 else:
-                    missed.append(where)
+                    missed.append(text)
     return missed, rounded
 
 
-def apart_in_double(name: str, check: Any, array: str, device: torch.device) -> float:
-    """Measures how far a gradient in float64 on a device is from the CPU's, relative to its largest entry.
+def double_difference(name: str, check: Any, array: str, device: torch.device) -> float:
+    """Difference of a float64 gradient between device and CPU, relative to its largest entry.
 
-    The gradients of some steps amplify the rounding of float32 a thousandfold; what float64 leaves of a
-    difference is none of rounding.
+    Gradients of some steps amplify float32 rounding a thousandfold; a difference in float64 is not due to
+    rounding.
 
     Returns:
-        The difference; infinity for what is no parameter's gradient, and on devices without float64.
+        The difference; infinity if the array is not a parameter's gradient, or the device has no float64.
     """
     parameter = array.removeprefix("gradient of ")
     if parameter == array or device.type == "mps":
         return math.inf
     gradients = []
-    for where in (torch.device("cpu"), device):
-        made: list[Any] = []
+    for target in (torch.device("cpu"), device):
+        models: list[Any] = []
 
-        def make(name: str, where: torch.device = where, made: list[Any] = made) -> Any:
-            made.append(golden.model(name).to(where, torch.float64))
-            return made[-1]
+        def make(name: str, target: torch.device = target, models: list[Any] = models) -> Any:
+            models.append(golden.model(name).to(target, torch.float64))
+            return models[-1]
 
-        with golden_arrays_on(where, torch.float64):
+        with golden_arrays_on(target, torch.float64):
             check(name, make=make)
-        gradient = dict(made[-1].named_parameters()).get(parameter)
+        gradient = dict(models[-1].named_parameters()).get(parameter)
         if gradient is None or gradient.grad is None:
             return math.inf
         gradients.append(gradient.grad.cpu())
@@ -120,22 +123,22 @@ def apart_in_double(name: str, check: Any, array: str, device: torch.device) -> 
 
 
 class Steps(TrainingSteps):
-    """Training steps on one view, whose reads are counted.
+    """Training steps on one view, with a count of reads.
 
     Args:
-        strategy: The tracer.
-        arguments: The command line's.
-        device: Where.
+        strategy: Tracer strategy.
+        arguments: Command line arguments.
+        device: Device.
     """
 
     def __init__(self, strategy: str, arguments: argparse.Namespace, device: torch.device) -> None:
         super().__init__(strategy, arguments.conf, arguments.overrides, arguments.rays, device)
 
     def reads(self, count: int) -> dict[str, Any]:
-        """Counts the reads of steps, but for steps that built a grid."""
+        """Counts the reads per step, except in steps that built a grid."""
         steps, watched = [], []
         for _ in range(count):
-            with warnings.catch_warnings(record=True) as said, ReadCounter() as counter:
+            with warnings.catch_warnings(record=True) as caught, ReadCounter() as counter:
                 warnings.simplefilter("always")
                 if self.device.type == "cuda":
                     torch.cuda.set_sync_debug_mode("warn")
@@ -144,7 +147,7 @@ class Steps(TrainingSteps):
                     torch.cuda.set_sync_debug_mode("default")
             if not any("sdf_grid.py" in place for place in counter.places):
                 steps.append(counter.places)
-                watched.append(sum("synchroniz" in str(warning.message) for warning in said))
+                watched.append(sum("synchroniz" in str(warning.message) for warning in caught))
         most = max(steps, key=len, default=[])
         return {"steps": len(steps), "most": len(most), "places": most, "watched": max(watched, default=0)}
 
@@ -169,36 +172,37 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def report(result: dict[str, Any]) -> None:
-    """Prints the outcome.
-
-    Raises:
-        TrainingStoppedError: Parity or the count of reads fails.
-    """
+    """Prints the result; raises `TrainingStoppedError` if parity or the number of reads fails."""
     reads, missed = result["reads"], result["missed"]
     say(f"{result['device']}, torch {result['torch']}")
-    say(f"parity: {'all arrays within their tolerances' if not missed else f'{len(missed)} arrays missed'}")
+    violations = (
+        f"{len(missed)} arrays exceed their tolerances" if missed else "all arrays within their tolerances"
+    )
+    say(f"parity: {violations}")
     for line in missed:
         say(f"  {line}")
     for line in result["rounded"]:
-        say(f"  but for the rounding of float32, amplified: {line}")
-    say(f"reads: at most {reads['most']} in {reads['steps']} steps; PyTorch's watch saw {reads['watched']}")
+        say(f"  due to amplified float32 rounding: {line}")
+    say(f"reads: at most {reads['most']} per step in {reads['steps']} steps; by PyTorch {reads['watched']}")
     for place in reads["places"]:
         say(f"  {place}")
     for name, seconds in result["seconds"].items():
         say(f"step, {name}: {1000 * seconds:.1f} ms")
-    if missed or reads["most"] > MOST_READS:
-        raise TrainingStoppedError("the device does not do what a CPU does; see above")
+    if missed or reads["most"] > MAX_READS:
+        raise TrainingStoppedError("the device differs from the CPU; see above")
 
 
 def main() -> int:
     """Runs the check."""
-    parser = make_parser("Checks a device: parity, reads of a training step, seconds of a step.")
+    parser = make_parser("Checks a device: parity, reads per training step, step time.")
     parser.add_argument("--device", default=None, help="cuda, cuda:N, mps or cpu; the best one by default")
     parser.add_argument("--conf", default="./confs/dtu_fixed_cameras.conf", help="conf of the network")
-    parser.add_argument("--set", dest="overrides", action="append", default=[], help="key=value of the conf")
-    parser.add_argument("--rays", type=int, default=2048, help="rays a step")
-    parser.add_argument("--steps", type=int, default=20, help="steps that are counted and timed")
-    parser.add_argument("--strategies", nargs="+", default=["published", "accelerated"], help="tracers timed")
+    parser.add_argument("--set", dest="overrides", action="append", default=[], help="override (key=value)")
+    parser.add_argument("--rays", type=int, default=2048, help="rays per step")
+    parser.add_argument("--steps", type=int, default=20, help="steps to count and time")
+    parser.add_argument(
+        "--strategies", nargs="+", default=["published", "accelerated"], help="tracers to time"
+    )
     return run_benchmark(parser, measure, report)
 
 

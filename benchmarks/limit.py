@@ -1,12 +1,14 @@
-"""Where the limit is: what the gradient part of a training step achieves of the machine's matrix products.
+"""Throughput of the gradient part of a training step, compared with its matrix products alone.
 
     python benchmarks/limit.py --json results/limit.json
 
-The gradient part is all of a step but tracing and the optimizer: f and its gradient, shading, losses, and
-the backward pass through them. Its matrix products are noted as they run, with shapes and layouts, so that
-their multiply-adds are exact: forward, backward for the normal, and double backward. The same products
-alone, on arrays of the same layout, give the machine's rate; both are timed in turns. What is left of the
-part's time is element-wise work (softplus and its derivatives, encodings) and memory traffic.
+The gradient part is a step without tracing and optimizer: f and its gradient, shading, losses, and their
+backward pass. Its matrix products are recorded with shapes and strides, so their number of operations is
+exact. The same products alone, on arrays with the same strides, give the machine's peak rate; both are timed
+alternately. The remaining time is element-wise work (softplus and its derivatives, encodings) and memory
+traffic.
+
+Prints both rates in GFLOP/s, and the operators that take most of the remaining time.
 """
 
 from __future__ import annotations
@@ -36,10 +38,10 @@ GIGA = 1e9
 
 
 class ProductRecorder(TorchDispatchMode):
-    """Notes all matrix products but those of 4 x 4 cameras (``bmm``).
+    """Records all matrix products except those of 4 x 4 cameras (``bmm``).
 
     Attributes:
-        products: How often each pair of factors, by shape and strides, was multiplied.
+        products: Count of each pair of factors, by shapes and strides.
     """
 
     def __init__(self) -> None:
@@ -54,26 +56,26 @@ class ProductRecorder(TorchDispatchMode):
             left, right = args[-2:]
             self.products[(tuple(left.shape), left.stride()), (tuple(right.shape), right.stride())] += 1
         elif name in ("baddbmm", "addmv", "mv", "dot", "convolution"):
-            raise AssertionError(f"{name}: a product that is not counted")
+            raise AssertionError(f"{name}: an uncounted product")
         return func(*args, **(kwargs or {}))
 
     @property
     def flops(self) -> int:
-        """Two for each multiply-add."""
+        """Floating-point operations, two per multiply-add."""
         return sum(
             2 * left[0][0] * left[0][1] * right[0][1] * n for (left, right), n in self.products.items()
         )
 
 
 def like(layout: Layout) -> Tensor:
-    """Returns an array of a shape and strides."""
+    """A random array with a shape and strides."""
     shape, strides = layout
     size = 1 + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
     return torch.randn(size).as_strided(shape, strides)
 
 
 def multiply(factors: list[tuple[Tensor, Tensor, int]]) -> float:
-    """Returns the seconds of all products alone."""
+    """Wall time in seconds of all products alone."""
     started = time.perf_counter()
     for left, right, count in factors:
         for _ in range(count):
@@ -82,7 +84,7 @@ def multiply(factors: list[tuple[Tensor, Tensor, int]]) -> float:
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Times the gradient part and its products in turns."""
+    """Times the gradient part and its products alternately."""
     steps = TrainingSteps(
         "accelerated", arguments.conf, arguments.overrides, arguments.rays, torch.device("cpu")
     )
@@ -119,7 +121,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def remaining(steps: TrainingSteps) -> list[list[Any]]:
-    """Returns the operators that are no products, by their own seconds in one gradient part."""
+    """Operators other than products with the largest self time, in seconds."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         steps.backward()
     rows = [[event.key, event.self_cpu_time_total / 1e6] for event in profile.key_averages()]
@@ -128,12 +130,12 @@ def remaining(steps: TrainingSteps) -> list[list[Any]]:
 
 
 def report(result: dict[str, Any]) -> None:
-    """Prints the figures."""
+    """Prints the rates."""
     say(f"{result['conf']}, {result['rays']} rays; {result['threads']} threads, torch {result['torch']}")
     say(f"gradient part: {result['seconds']:.3f} s, {result['gflop']:.1f} GFLOP in products")
     say(f"achieved {result['achieved_gflops']:.1f} GFLOP/s; the same products alone "
         f"{result['machine_gflops']:.1f} GFLOP/s ({result['seconds_of_products']:.3f} s)")  # fmt: skip
-    say(f"{result['achieved_gflops'] / result['machine_gflops']:.0%} of the machine's rate; what remains:")
+    say(f"{result['achieved_gflops'] / result['machine_gflops']:.0%} of the peak rate; remaining time:")
     for name, seconds in result["remaining"]:
         say(f"  {name:<36}{seconds:>8.3f} s")
 

@@ -1,9 +1,10 @@
-"""Memory of training on many large photographs: writes them, trains, prints the peak.
+"""Peak memory of training on many large photographs.
 
     python benchmarks/memory.py --images 64 --width 1600 --height 1200
 
-The peak is that of a process which trains small networks on the scene; beside it stands that of one which
-trains the same networks on tiny images: libraries and networks. Their difference is what the scene costs.
+Writes a scene, trains small networks on it for an epoch, with and without plots, and on tiny images as a
+baseline (libraries and networks). Prints the peak resident memory of each process, and the difference to the
+baseline.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "code"))
 
 MIB = 1024.0
-"""`ru_maxrss` counts kibibytes."""
+"""KiB per MiB; `ru_maxrss` is in KiB."""
 
 CONF = """
 train {{
@@ -49,14 +50,7 @@ model {{
 
 
 def write_scene(root: Path, num_images: int, height: int, width: int) -> None:
-    """Writes photographs of noise with a disc as mask, and cameras on a ring that look at it.
-
-    Args:
-        root: Folder of the data; ``memory/scan0`` is made below it.
-        num_images: How many.
-        height: Rows.
-        width: Columns.
-    """
+    """Writes ``memory/scan0``: images of noise, discs as masks, and cameras on a ring."""
     import imageio.v3 as iio
 
     folder = root / "memory" / "scan0"
@@ -82,16 +76,16 @@ def write_scene(root: Path, num_images: int, height: int, width: int) -> None:
 
 
 def peak_of_training(root: Path, height: int, width: int, plots: bool) -> tuple[float, float]:
-    """Trains one epoch in a process of its own.
+    """Trains one epoch in a separate process.
 
     Args:
         root: Folder of the data.
         height: Rows of the images.
         width: Columns.
-        plots: Draw the plots of epoch 0 too.
+        plots: Whether to draw the plots of epoch 0.
 
     Returns:
-        Peak of its resident memory in MiB, and its seconds.
+        Its peak resident memory in MiB, and its wall time in seconds.
     """
     conf = root / "memory.conf"
     conf.write_text(CONF.format(height=height, width=width, plot_freq=1 if plots else 1000))
@@ -114,28 +108,28 @@ def peak_of_training(root: Path, height: int, width: int, plots: bool) -> tuple[
 
 
 def train_here(arguments: list[str]) -> None:
-    """Trains in this process and prints its peak, in KiB."""
+    """Trains in this process and prints its peak memory in KiB."""
     from idr.cli.train import main as train
 
     if "plot_freq = 1000" in Path(arguments[1]).read_text():
         from idr.cli import train as command
 
-        command._plot = lambda *_: None  # also those of epoch 0
+        command._plot = lambda *_: None  # including epoch 0
     if train(arguments) != 0:
         raise SystemExit("training failed")
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)  # noqa: T201
 
 
 def main() -> None:
-    """Measures and prints a table; with --json also writes it."""
+    """Measures, and prints a table; with --json also writes the peaks."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--width", type=int, default=1600)
     parser.add_argument("--height", type=int, default=1200)
-    parser.add_argument("--json", type=Path, help="file to write the figures to")
+    parser.add_argument("--json", type=Path, help="JSON file for the peaks in MiB")
     options = parser.parse_args()
 
-    figures = {}
+    peaks = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, count, height, width, plots in (
             ("libraries and networks", 2, 24, 32, False),
@@ -145,16 +139,16 @@ def main() -> None:
             root = Path(folder) / f"{count}"
             if not root.exists():
                 write_scene(root, count, height, width)
-            figures[name] = peak_of_training(root, height, width, plots)
-    base = figures["libraries and networks"][0]
+            peaks[name] = peak_of_training(root, height, width, plots)
+    base = peaks["libraries and networks"][0]
     pixels = options.images * options.height * options.width
     size = f"{options.images} images of {options.width} x {options.height}"
     print(f"{size}: {4 * pixels / 2**20:.0f} MiB of colors and masks")  # noqa: T201
-    for name, (peak, seconds) in figures.items():
-        print(f"{name:24s} peak {peak:7.0f} MiB   beside the first {peak - base:7.0f} MiB   {seconds:5.1f} s")  # noqa: T201
+    for name, (peak, seconds) in peaks.items():
+        print(f"{name:24s} peak {peak:7.0f} MiB   above baseline {peak - base:7.0f} MiB   {seconds:5.1f} s")  # noqa: T201
     if options.json:
         options.json.write_text(
-            json.dumps({name: peak for name, (peak, _) in figures.items()}, indent=1) + os.linesep
+            json.dumps({name: peak for name, (peak, _) in peaks.items()}, indent=1) + os.linesep
         )
 
 

@@ -1,12 +1,14 @@
-"""Meshing with all of a grid evaluated, and with only what the surface needs.
+"""Wall time and evaluations of dense and sparse meshing.
 
     python benchmarks/mesh.py --resolution 256 512
     python benchmarks/mesh.py --run ../exps/demo_1 --resolution 128 256
 
-Both find the surface's frame (a coarse mesh), then mesh in it, in turn, on the same network: the conf's at
-its initial weights, or a trained run's. Evaluations are counted exactly. Where the dense mode would take
-longer than ``--whole_under`` seconds, a random 1 % of its chunks is timed and scaled by the exact count:
-network evaluations alone, marked ``~``. Prints medians over the repetitions; ``--json`` writes all figures.
+Dense meshing evaluates the whole grid, sparse meshing only the cells near the surface. Both first find the
+surface's frame from a coarse mesh. They alternate on one network: the conf's at initial weights, or that of a
+trained run. Evaluations are counted exactly. Dense meshing that would exceed ``--whole_under`` seconds is
+estimated from a random 1 % of its chunks, scaled by the exact count (network evaluations only); such values
+are marked ``~``. Prints a row per resolution with medians over the repetitions; ``--json`` writes all
+numbers.
 """
 
 from __future__ import annotations
@@ -30,10 +32,11 @@ from idr.cli.shared.common import add_conf_arguments, make_parser, say  # noqa: 
 from idr.conf.build import build_model  # noqa: E402
 from idr.conf.files import load_conf  # noqa: E402
 from idr.meshing import SampleGrid, component_areas, extract_mesh, surface_frame  # noqa: E402
-from idr.runs.opened import conf_of_run, load_model, locate_run  # noqa: E402
+from idr.runs import Run  # noqa: E402
+from idr.runs.folders import conf_of_run, locate_run  # noqa: E402
 
 SHARE_TIMED = 0.01
-"""Share of the dense mode's chunks that is timed where all would take too long."""
+"""Share of the chunks of dense meshing that is timed if all would take too long."""
 
 GIB = 2**20  # `ru_maxrss` counts kibibytes
 
@@ -51,7 +54,7 @@ class CountedField:
         self.reset()
 
     def reset(self) -> None:
-        """Starts counting anew."""
+        """Resets the counters."""
         self.evaluations = 0
         self.seconds = 0.0
 
@@ -68,13 +71,13 @@ def open_network(arguments: argparse.Namespace) -> tuple[CountedField, float, st
     """Builds or loads the network.
 
     Returns:
-        Its SDF, the radius of the bounding sphere, and what it is, in words.
+        Its SDF, the radius of the bounding sphere, and a description.
     """
     if arguments.run:
         folder = locate_run(arguments.run, "latest")
         conf = conf_of_run(folder, arguments.conf, arguments.overrides)
-        loaded = load_model(conf, folder, "latest", torch.device("cpu"))
-        sdf, weights = loaded.sdf, f"weights of {folder.parent.name}, epoch {loaded.epoch}"
+        run = Run(conf, folder, device=torch.device("cpu"))
+        sdf, weights = run.field, f"weights of {folder.parent.name}, epoch {run.epoch}"
     else:
         overrides = list(arguments.overrides)
         if arguments.dims:
@@ -94,28 +97,28 @@ def open_network(arguments: argparse.Namespace) -> tuple[CountedField, float, st
 def mesh_whole(
     field: CountedField, radius: float, resolution: int, chunk_points: int, dense: bool
 ) -> tuple[dict[str, Any], Any]:
-    """Finds the frame and meshes in it; returns the figures and the mesh."""
+    """Finds the frame and meshes in it; returns the measurements and the mesh."""
     field.reset()
     started = time.perf_counter()
     grid = surface_frame(field, radius, resolution, chunk_points, dense=dense)
     assert grid is not None, "the network has no surface"
-    of_frame = field.evaluations
+    frame_evaluations = field.evaluations
     mesh = extract_mesh(field, grid, chunk_points, dense=dense)
-    figures = {
+    measured = {
         "seconds": time.perf_counter() - started,
         "network_seconds": field.seconds,
         "evaluations": field.evaluations,
-        "frame_evaluations": of_frame,
+        "frame_evaluations": frame_evaluations,
         "samples": grid.num_samples,
         "shape": list(grid.shape),
     }
-    return figures, mesh
+    return measured, mesh
 
 
 def time_share(
     field: CountedField, grid: SampleGrid, frame_samples: int, chunk_points: int, rng: np.random.Generator
 ) -> dict[str, Any]:
-    """Times the network on a random share of the dense mode's chunks and scales by the count."""
+    """Times the network on a random share of the dense chunks, and scales by the count."""
     starts = np.arange(0, grid.num_samples, chunk_points)
     chosen = rng.choice(starts, max(1, round(SHARE_TIMED * len(starts))), replace=False)
     field.reset()
@@ -128,7 +131,7 @@ def time_share(
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Meshes in turn and returns the figures."""
+    """Alternates between both methods, and returns the measurements."""
     from idr.meshing.frame import COARSE_RESOLUTION
 
     field, radius, network = open_network(arguments)
@@ -142,11 +145,13 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         whole = estimate["seconds"] <= arguments.whole_under
         dense, sparse, meshes = [], [], {}
         for _ in range(arguments.repetitions):
-            figures, meshes["sparse"] = mesh_whole(field, radius, resolution, arguments.chunk_points, False)
-            sparse.append(figures)
+            measured, meshes["sparse"] = mesh_whole(field, radius, resolution, arguments.chunk_points, False)
+            sparse.append(measured)
             if whole:
-                figures, meshes["dense"] = mesh_whole(field, radius, resolution, arguments.chunk_points, True)
-                dense.append(figures)
+                measured, meshes["dense"] = mesh_whole(
+                    field, radius, resolution, arguments.chunk_points, True
+                )
+                dense.append(measured)
             else:
                 dense.append(time_share(field, grid, frame_samples, arguments.chunk_points, rng))
         rows.append(summary(resolution, whole, dense, sparse, meshes))
@@ -163,7 +168,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 def summary(
     resolution: int, whole: bool, dense: list[dict[str, Any]], sparse: list[dict[str, Any]], meshes: Any
 ) -> dict[str, Any]:
-    """Medians of one resolution; with both meshes at hand also how far apart they are."""
+    """Medians of one resolution, and the distance of the meshes if both are complete."""
     seconds = {
         name: statistics.median(run["seconds"] for run in runs)
         for name, runs in (("dense", dense), ("sparse", sparse))
@@ -199,8 +204,8 @@ def summary(
 def report(result: dict[str, Any]) -> None:
     """Prints the table."""
     say(
-        f"{result['network']}; {result['threads']} threads, median of {result['repetitions']}; "
-        f"frame and mesh; peak {result['peak_gib']:.1f} GiB"
+        f"{result['network']}; {result['threads']} threads, median of {result['repetitions']}; frame and "
+        f"mesh; peak {result['peak_gib']:.1f} GiB"
     )
     say(f"{'resolution':>10}{'dense s':>12}{'sparse s':>10}{'network s':>11}{'faster':>9}"
         f"{'dense evaluations':>19}{'sparse':>12}{'of the grid':>13}{'vertices within':>17}")  # fmt: skip
@@ -212,11 +217,10 @@ def report(result: dict[str, Any]) -> None:
             f"{mark + format(row['times_faster'], '.1f') + 'x':>9}{row['dense_evaluations']:>19,}"
             f"{row['sparse_evaluations']:>12,}{row['share_of_grid']:>13.2%}{apart:>17}")  # fmt: skip
     if not all(row["dense_timed_whole"] for row in result["rows"]):
-        say(f"~ from a random {SHARE_TIMED:.0%} of the chunks, network alone, scaled by the exact count")
+        say(f"~ from a random {SHARE_TIMED:.0%} of the chunks, network only, scaled by the exact count")
 
 
 def _positive(text: str) -> int:
-    """Parses a whole number of at least 1."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{value}: expected at least 1")
@@ -228,15 +232,15 @@ def main() -> int:
     parser = make_parser("Compares dense and sparse meshing.")
     add_conf_arguments(parser)
     parser.add_argument(
-        "--run", default=None, help="run folder whose latest weights are used; default: initial weights"
+        "--run", default=None, help="run folder, for its latest weights; default: initial weights"
     )
-    parser.add_argument("--dims", type=_positive, nargs="+", help="hidden layers in place of the conf's")
+    parser.add_argument("--dims", type=_positive, nargs="+", help="hidden layers instead of the conf's")
     parser.add_argument("--resolution", type=_positive, nargs="+", default=[128, 256])
     parser.add_argument("--repetitions", type=_positive, default=3)
     parser.add_argument("--chunk_points", type=_positive, default=100_000)
-    parser.add_argument("--seed", type=int, default=0, help="of the initial weights and the chunks timed")
+    parser.add_argument("--seed", type=int, default=0, help="seed of initial weights and timed chunks")
     parser.add_argument(
-        "--whole_under", type=float, default=60.0, help="seconds up to which the dense mode is run whole"
+        "--whole_under", type=float, default=60.0, help="seconds up to which dense meshing is run completely"
     )
     return run_benchmark(parser, measure, report)
 

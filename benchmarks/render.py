@@ -27,7 +27,8 @@ from idr.cli.shared.common import make_parser, say  # noqa: E402
 from idr.conf.build import build_dataset, scan_id_of  # noqa: E402
 from idr.model.tracing.accelerated.tracer import REFINE_AFTER  # noqa: E402
 from idr.rendering import RenderedImage, render_image  # noqa: E402
-from idr.runs.opened import conf_of_run, load_model, locate_run  # noqa: E402
+from idr.runs import Run  # noqa: E402
+from idr.runs.folders import conf_of_run, locate_run  # noqa: E402
 
 WAYS = ("published", "accelerated, grid built", "accelerated, grid kept")
 
@@ -44,7 +45,7 @@ class Renderer:
     def __init__(self, strategy: str, folder: Path, arguments: argparse.Namespace) -> None:
         overrides = [*arguments.overrides, f"model.ray_tracer.strategy={strategy}"]
         self.conf = conf_of_run(folder, None, overrides)
-        self.model = load_model(self.conf, folder, arguments.checkpoint, torch.device("cpu")).model.eval()
+        self.model = Run(self.conf, folder, arguments.checkpoint, torch.device("cpu")).model
         self.traced = self.all = 0
         self._tracing = False
         tracer = self.model.ray_tracer

@@ -1,14 +1,14 @@
-"""How times grow: training steps by rays, meshes by resolution, training by processes.
+"""Scaling of wall time: training steps by rays, meshing by resolution, training by processes.
 
     python benchmarks/scaling.py --json results/scaling.json
     python benchmarks/scaling.py --parts rays --rays 512 1024 2048 4096 8192 16384
 
-Each part compares two ways in one run, in turns, medians over the repetitions: the published and the
-accelerated tracer in steps of the conf's networks from their initial weights, dense and sparse meshes of the
-same network (as `mesh.py`), and the tracers again in one and in several processes of ``torchrun``, which
-train the built-in scene with one thread each. Evaluations of f without gradient are counted exactly. Where a
-published step would take longer than ``--whole_under`` seconds, it is timed and counted on as many rays as
-that allows, one in a hundred at least, and scaled by the number of rays; marked ``~``.
+Each part alternates between two methods and prints medians over the repetitions: ``rays``, training steps
+with the published and the accelerated tracer from initial weights; ``resolution``, dense and sparse meshing
+of one network (see `mesh.py`); ``processes``, training of the built-in scene in one or several ``torchrun``
+processes with one thread each. Evaluations of f without gradient are counted exactly. A published step that
+would exceed ``--whole_under`` seconds is measured on fewer rays (at least 1 %) and scaled by the number of
+rays; such values are marked ``~``.
 """
 
 from __future__ import annotations
@@ -39,25 +39,25 @@ from idr.errors import InputError  # noqa: E402
 STRATEGIES = ("published", "accelerated")
 STEPS_IN_TURN = {"published": 1, "accelerated": 6}
 PARTS = ("rays", "resolution", "processes")
-LEAST_SHARE = 100
+MAX_REDUCTION = 100
 CPU = torch.device("cpu")
 SCENE = ("--views", "6", "--holdout", "0", "--img_res", "64", "80")
 
 
 def by_rays(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """Times steps by their number of rays."""
+    """Measures training steps by number of rays."""
     rows = []
     per_ray = math.inf  # seconds of a published step
     for num_rays in arguments.rays:
         share = num_rays
         if math.isfinite(per_ray) and per_ray * num_rays > arguments.whole_under:
-            share = max(num_rays // LEAST_SHARE, int(arguments.whole_under / per_ray))
+            share = max(num_rays // MAX_REDUCTION, int(arguments.whole_under / per_ray))
         rays = {"published": share, "accelerated": num_rays}
         steps = {
             name: TrainingSteps(name, arguments.conf, arguments.overrides, rays[name], CPU)
             for name in STRATEGIES
         }
-        steps["accelerated"].step()  # the first grid belongs to no turn
+        steps["accelerated"].step()  # builds the first grid, which is not timed
         seconds: dict[str, list[float]] = {name: [] for name in STRATEGIES}
         counts: dict[str, list[float]] = {name: [] for name in STRATEGIES}
         for _ in range(arguments.repetitions):
@@ -78,7 +78,7 @@ def by_rays(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def by_processes(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """Times training of the built-in scene by number of processes."""
+    """Measures training of the built-in scene by number of processes."""
     runs: dict[tuple[int, str], list[dict[str, float]]] = {}
     with tempfile.TemporaryDirectory() as folder:
         from idr.cli.demo import make_scene
@@ -89,15 +89,15 @@ def by_processes(arguments: argparse.Namespace) -> list[dict[str, Any]]:
             for strategy in STRATEGIES:
                 for count in arguments.processes:
                     out = Path(folder) / f"{repetition}_{strategy}_{count}"
-                    seen = train_in_processes(arguments, Path(folder), out, strategy, count)
-                    runs.setdefault((count, strategy), []).append(seen)
+                    result = train_in_processes(arguments, Path(folder), out, strategy, count)
+                    runs.setdefault((count, strategy), []).append(result)
     rows = []
     for count in arguments.processes:
         row: dict[str, Any] = {"processes": count}
         for strategy in STRATEGIES:
-            seen_all = runs[count, strategy]
-            row[f"{strategy}_seconds"] = statistics.median(seen["seconds"] for seen in seen_all)
-            row[f"{strategy}_evaluations_per_step"] = statistics.median(s["evaluations"] for s in seen_all)
+            results = runs[count, strategy]
+            row[f"{strategy}_seconds"] = statistics.median(r["seconds"] for r in results)
+            row[f"{strategy}_evaluations_per_step"] = statistics.median(r["evaluations"] for r in results)
         rows.append(row)
     return rows
 
@@ -105,7 +105,7 @@ def by_processes(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 def train_in_processes(
     arguments: argparse.Namespace, data: Path, out: Path, strategy: str, count: int
 ) -> dict[str, float]:
-    """Trains in processes of torchrun; returns seconds and evaluations of all of them, a step."""
+    """Trains in torchrun processes; returns seconds and total evaluations per step."""
     out.mkdir()
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={count}"]
     train = ["--conf", "./confs/demo.conf", "--scan_id", "1", "--nepoch", str(arguments.epochs)]
@@ -123,13 +123,13 @@ def train_in_processes(
     )
     if done.returncode != 0:
         raise InputError(f"training in {count} processes failed: {(done.stdout + done.stderr)[-2000:]}")
-    seen = [json.loads(path.read_text()) for path in sorted(out.glob("rank*.json"))]
-    assert len(seen) == count, f"{count} processes wrote {len(seen)} files"
-    return {"seconds": seen[0]["seconds"], "evaluations": sum(one["evaluations"] for one in seen)}
+    ranks = [json.loads(path.read_text()) for path in sorted(out.glob("rank*.json"))]
+    assert len(ranks) == count, f"{count} processes wrote {len(ranks)} files"
+    return {"seconds": ranks[0]["seconds"], "evaluations": sum(rank["evaluations"] for rank in ranks)}
 
 
 def train_here(out: str, argv: list[str]) -> int:
-    """Trains as one of the processes; writes its median seconds and mean evaluations of a step."""
+    """Trains as one of the processes; writes median seconds and mean evaluations per step."""
     from idr.cli import train
     from idr.cli.shared import train_watching as watching
     from idr.training.trainer import Trainer
@@ -152,22 +152,23 @@ def train_here(out: str, argv: list[str]) -> int:
     Trainer._train_step = timing  # type: ignore[method-assign]
     watching.draw_plots = train.draw_plots = lambda *_: None  # type: ignore[assignment, attr-defined]
     status = train.main(argv)
-    warm = len(times) // 3  # connections and the first grid
-    figures = {"seconds": statistics.median(times[warm:]), "evaluations": statistics.mean(counts[warm:])}
-    Path(out, f"rank{os.environ['RANK']}.json").write_text(json.dumps(figures))
+    warmup = len(times) // 3  # connections and the first grid
+    result = {"seconds": statistics.median(times[warmup:]), "evaluations": statistics.mean(counts[warmup:])}
+    Path(out, f"rank{os.environ['RANK']}.json").write_text(json.dumps(result))
     return status
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Runs the parts that are asked for."""
+    """Runs the requested parts."""
     result: dict[str, Any] = {"conf": arguments.conf, **machine(), "load_before": os.getloadavg()[0]}
     result["repetitions"], result["scaling"] = arguments.repetitions, {}
     if "rays" in arguments.parts:
         result["scaling"]["rays"] = by_rays(arguments)
     if "resolution" in arguments.parts:
         meshing = {"run": None, "dims": None, "seed": 0, "chunk_points": 100_000}
-        given = argparse.Namespace(**{**vars(arguments), **meshing})
-        result["scaling"]["resolution"] = mesh.measure(given)["rows"]
+        result["scaling"]["resolution"] = mesh.measure(argparse.Namespace(**{**vars(arguments), **meshing}))[
+            "rows"
+        ]
     if "processes" in arguments.parts:
         result["scaling"]["processes"] = by_processes(arguments)
         result["process_rays"] = arguments.process_rays
@@ -179,7 +180,7 @@ def report(result: dict[str, Any]) -> None:
     say(f"{result['conf']}; {result['threads']} threads, torch {result['torch']}; medians over repetitions")
     parts = result["scaling"]
     if "rays" in parts:
-        say(f"\n{'rays':>10}{'published s':>14}{'accelerated s':>15}{'faster':>9}{'evaluations a ray':>26}")
+        say(f"\n{'rays':>10}{'published s':>14}{'accelerated s':>15}{'faster':>9}{'evaluations per ray':>26}")
     for row in parts.get("rays", ()):
         mark = "" if row["published_timed_whole"] else "~"
         say(f"{row['rays']:>10}{mark + format(row['published_seconds'], '.2f'):>14}"
@@ -194,19 +195,19 @@ def report(result: dict[str, Any]) -> None:
             f"{row['sparse_seconds']:>15.1f}{mark + format(row['times_faster'], '.1f') + 'x':>9}"
             f"{row['dense_evaluations']:>14,}{row['sparse_evaluations']:>12,}")  # fmt: skip
     if "processes" in parts:
-        say(f"\n{'processes':>10}{'published s':>14}{'accelerated s':>15}{'':>9}{'evaluations a step':>26}")
+        say(f"\n{'processes':>10}{'published s':>14}{'accelerated s':>15}{'':>9}{'evaluations per step':>26}")
     for row in parts.get("processes", ()):
         say(f"{row['processes']:>10}{row['published_seconds']:>14.3f}{row['accelerated_seconds']:>15.3f}{'':>9}"
             f"{row['published_evaluations_per_step']:>14,.0f}"
             f"{row['accelerated_evaluations_per_step']:>12,.0f}")  # fmt: skip
-    say("~ estimated from a share, see the head of this file")
+    say("~ scaled from fewer rays or a share of the grid")
 
 
 def main() -> int:
     """Runs the benchmark."""
     if sys.argv[1:2] == ["--train"]:
         return train_here(sys.argv[2], sys.argv[3:])
-    parser = make_parser("Measures how times grow with rays, resolution and processes.")
+    parser = make_parser("Measures how wall time scales with rays, resolution and processes.")
     add_conf_arguments(parser)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--rays", type=int, nargs="+", default=[512, 1024, 2048, 4096, 8192, 16384])
@@ -214,16 +215,19 @@ def main() -> int:
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument(
-        "--whole_under", type=float, default=30.0, help="seconds up to which baselines are whole"
+        "--whole_under",
+        type=float,
+        default=30.0,
+        help="seconds up to which baselines are measured completely",
     )
-    parser.add_argument("--epochs", type=int, default=4, help="passes over the 6 images, with processes")
-    parser.add_argument("--process_rays", type=int, default=2048, help="rays a step, with processes")
+    parser.add_argument("--epochs", type=int, default=4, help="epochs of 6 images, with processes")
+    parser.add_argument("--process_rays", type=int, default=2048, help="rays per step, with processes")
     parser.add_argument(
         "--process_set",
         dest="process_overrides",
         action="append",
         default=[],
-        help="key=value, with processes",
+        help="override (key=value), with processes",
     )
     return run_benchmark(parser, measure, report)
 

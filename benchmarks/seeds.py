@@ -28,8 +28,9 @@ from idr.conf.files import load_conf  # noqa: E402
 from idr.demo.cameras import UNIT_TO_WORLD  # noqa: E402
 from idr.demo.exact_scores import chamfer_to_exact  # noqa: E402
 from idr.errors import InputError  # noqa: E402
-from idr.evaluation.reconstruction import open_reconstruction, write_renderings, write_surface  # noqa: E402
+from idr.evaluation.reconstruction import write_renderings, write_surface  # noqa: E402
 from idr.files import write_text_atomic  # noqa: E402
+from idr.runs import Run  # noqa: E402
 from idr.runs.folders import find_run, run_name  # noqa: E402
 
 CONF = "./confs/demo.conf"
@@ -73,22 +74,20 @@ def reconstruct(out: Path, strategy: str, seed: int, num_epochs: int) -> Row:
         raise InputError(f"training with {strategy}, seed {seed}, ended with exit status {status}; see above")
     conf = load_conf(CONF, [*overrides, f"dataset.data_root={out / 'data'}"])
     name = run_name(conf["train.expname"], suffix, SCAN_ID)
-    opened = open_reconstruction(
-        conf, find_run(out / "exps", name), "latest", SCAN_ID, None, torch.device("cpu")
-    )
+    run = Run(conf, find_run(out / "exps", name), device=torch.device("cpu"), scan_id=SCAN_ID)
     results = out / "evals" / name
-    surface = write_surface(opened, results, RESOLUTION, False, 100_000)
+    surface = write_surface(run, results, RESOLUTION, False, 100_000)
     chamfer = float("nan")
     if surface is not None:
         to_unit = np.linalg.inv(UNIT_TO_WORLD)
         chamfer = chamfer_to_exact(surface.mesh.vertices, surface.mesh.faces, to_unit, scene).chamfer
     seen, unseen = (
-        write_renderings(opened, results / "rendering", 10_000, held_out) for held_out in (False, True)
+        write_renderings(run, results / "rendering", 10_000, held_out) for held_out in (False, True)
     )
     return {
         "strategy": strategy,
         "seed": seed,
-        "epochs": opened.loaded.epoch,
+        "epochs": run.epoch,
         "psnr": seen.psnr_mean,
         "psnr_held_out": unseen.psnr_mean,
         "chamfer": chamfer,

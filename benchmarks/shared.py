@@ -1,4 +1,4 @@
-"""What the benchmarks share: the machine in words, and running one from its command line."""
+"""Shared by the benchmarks: description of the machine, evaluation counts, and the command line."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from idr.files import write_text_atomic
 
 
 def cpu_model() -> str:
-    """Returns the CPU's model name as Linux tells it, elsewhere what Python knows."""
-    listed = Path("/proc/cpuinfo")
-    for line in listed.read_text(encoding="utf-8").splitlines() if listed.is_file() else ():
+    """The CPU's model name from /proc/cpuinfo, or from Python's `platform`."""
+    cpuinfo = Path("/proc/cpuinfo")
+    for line in cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else ():
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
 
 
-def count_evaluations(network: torch.nn.Module, tell: Callable[[int], object]) -> None:
-    """Tells of every evaluation of an implicit network how many points it has: each is encoded once."""
+def count_evaluations(network: torch.nn.Module, on_points: Callable[[int], object]) -> None:
+    """Calls `on_points` with the number of points of every evaluation of an implicit network."""
 
-    def hook(encoding: torch.nn.Module, given: tuple[torch.Tensor, ...]) -> None:
-        tell(given[0].shape[0])
+    def hook(encoding: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        on_points(inputs[0].shape[0])
 
     network.get_submodule("encoding").register_forward_pre_hook(hook)
 
 
 def machine() -> dict[str, Any]:
-    """Returns what figures depend on besides the code."""
+    """Threads, CPU, cores and torch version, for the JSON files."""
     return {
         "threads": torch.get_num_threads(),
         "machine": cpu_model(),
@@ -50,17 +50,17 @@ def run_benchmark(
     measure: Callable[[argparse.Namespace], dict[str, Any]],
     report: Callable[[dict[str, Any]], None],
 ) -> int:
-    """Measures, prints, and writes the figures where ``--json`` asks for them.
+    """Runs a benchmark; with ``--json`` also writes its result, and a plot next to it.
 
     Args:
-        parser: The benchmark's own arguments; ``--json`` is added.
-        measure: Returns the figures.
-        report: Prints them.
+        parser: The benchmark's parser; ``--json`` is added.
+        measure: Computes the result.
+        report: Prints it.
 
     Returns:
         The exit status.
     """
-    parser.add_argument("--json", default=None, help="file for the figures")
+    parser.add_argument("--json", default=None, help="JSON file for the result")
     arguments = parser.parse_args()
 
     def body() -> None:
@@ -73,6 +73,6 @@ def run_benchmark(
                 if draw(result, file.with_suffix(".png")):
                     say(f"wrote {file} and {file.with_suffix('.png')}")
             except ImportError as error:
-                say(f"no picture: {error}; pip install -e .[dev]")
+                say(f"no plot: {error}; pip install -e '.[dev]'")
 
     return run(body)

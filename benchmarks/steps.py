@@ -16,7 +16,7 @@ from idr.model.loss import IDRLoss
 
 
 def view_of_sphere(num_rays: int, device: torch.device) -> dict[str, torch.Tensor]:
-    """Rays from one camera at the unit sphere, of which a good third meet the network's first surface."""
+    """Rays of one camera towards the unit sphere; about a third hit the initial surface."""
     generator = torch.Generator().manual_seed(0)
     pose = torch.eye(4)
     pose[2, 3] = -2.8
@@ -33,14 +33,14 @@ class TrainingSteps:
     """Training steps on one view.
 
     Args:
-        strategy: The tracer.
-        conf: Name of the conf.
-        overrides: ``key=value`` of it.
+        strategy: Tracer strategy.
+        conf: The conf.
+        overrides: Its overrides, as ``key=value``.
         num_rays: R.
-        device: Where.
+        device: Device.
 
     Attributes:
-        evaluations: Points at which f was evaluated while tracing, since it was last set to 0.
+        evaluations: Points at which f was evaluated without gradient, since the counter was reset.
     """
 
     def __init__(
@@ -51,31 +51,27 @@ class TrainingSteps:
         self.device, self.model = device, IDRNetwork(tree["model"]).to(device).train()
         self.loss = IDRLoss(**tree["loss"])
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-4)
-        self.take(num_rays)
+        self.sample = view_of_sphere(num_rays, device)
+        self.truth = {"rgb": torch.zeros(1, num_rays, 3, device=device)}
         self.evaluations = 0
         count_evaluations(self.model.implicit_network, self._count)
 
     def _count(self, num_points: int) -> None:
         self.evaluations += num_points * (not torch.is_grad_enabled())
 
-    def take(self, num_rays: int) -> None:
-        """Goes on with another number of rays."""
-        self.sample = view_of_sphere(num_rays, self.device)
-        self.truth = {"rgb": torch.zeros(1, num_rays, 3, device=self.device)}
-
     def backward(self) -> None:
-        """Evaluates the losses and their gradients."""
+        """Evaluates the loss and its gradients."""
         losses = self.loss(self.model(self.sample), self.truth)
         self.optimizer.zero_grad()
         losses["loss"].backward()
 
     def step(self) -> None:
-        """Does one step."""
+        """Performs one training step."""
         self.backward()
         self.optimizer.step()
 
     def timed(self, count: int) -> list[float]:
-        """Returns the seconds of each of a number of steps."""
+        """Wall time in seconds of each of `count` steps."""
         times = []
         for _ in range(count):
             started = time.perf_counter()
@@ -86,5 +82,5 @@ class TrainingSteps:
         return times
 
     def seconds(self, count: int) -> float:
-        """Returns the median seconds of a number of steps, after three that do not count."""
+        """Median wall time in seconds of `count` steps, after three warm-up steps."""
         return statistics.median(self.timed(count + 3)[3:])

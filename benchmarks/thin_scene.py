@@ -1,14 +1,16 @@
-r"""How thin may a part be before a conf loses it? Rods of known thickness, as a scene and then looked for.
+r"""Reconstruction of thin parts: a scene of rods with known thickness, and their share in trained runs.
 
     python benchmarks/thin_scene.py --write data/thin/scan1
     python benchmarks/fast.py --confs ./confs/fast.conf=113 --set dataset.data_dir=thin --last \
         --out results/thin
     python benchmarks/thin_scene.py --runs results/thin/0_fast/exps/fast_1
 
-Upright rods stand in a ring on a plate, seen by the built-in scene's cameras, 24 and 6 held out. The
-thickness of a rod is told in pixels at the cameras' usual distance. In a trained run planes cut each rod:
-within a pixel of the rod, where is the signed distance below zero? A row a rod: the share of its length where
-it is anywhere, and there the diameter of a circle of the same area, over the true one.
+``--write`` writes the scene: upright rods in a ring on a plate, seen by the built-in scene's cameras, 24
+training views and 6 held out. Thickness is given in pixels at the cameras' mean distance. ``--runs``
+evaluates trained runs on planes across each rod, within a pixel of it.
+
+Prints a row per rod and two columns per run: the share of its length where the signed distance is negative
+anywhere, and the diameter there (of the circle with the same area) over the true diameter.
 """
 
 from __future__ import annotations
@@ -33,11 +35,11 @@ from idr.demo.cameras import (  # noqa: E402
     camera_intrinsics,
     world_matrix,
 )
-from idr.demo.render import Picture, camera_rays, subpixel_offsets  # noqa: E402
+from idr.demo.render import RenderedView, camera_rays, subpixel_offsets  # noqa: E402
 from idr.demo.scene import SceneSettings, scene_poses  # noqa: E402
 from idr.errors import InputError  # noqa: E402
 from idr.files import whole_folder  # noqa: E402
-from idr.runs.api import LoadedRun, load_run  # noqa: E402
+from idr.runs import Run, load_run  # noqa: E402
 
 Array = NDArray[np.float64]
 
@@ -45,21 +47,21 @@ THICKNESSES = (8.0, 5.0, 3.0, 2.0, 1.5, 1.0)
 """Diameters of the rods in pixels."""
 
 RING, BOTTOM, TOP = 0.38, -0.42, 0.46
-"""Distance of the rods from the middle, and the heights between which they stand; unit-sphere units."""
+"""Distance of the rods from the center, and heights of their ends, in unit-sphere units."""
 
 PLATE_RADIUS, PLATE_BOTTOM = 0.52, -0.49
 SETTINGS = SceneSettings()
 PIXEL = CAMERA_DISTANCE / camera_intrinsics(SETTINGS.img_res)[0, 0]
-"""Side of a pixel at the middle of the unit sphere."""
+"""Width of a pixel at the center of the unit sphere."""
 
 CUTS, CUT_SIDE = 200, 41
-"""Planes along a rod, and points along a side of the square in each."""
+"""Planes along a rod, and samples along a side of the square in each."""
 
 _LIGHT, _AMBIENT = np.array([0.45, -0.6, 0.66]) / np.linalg.norm([0.45, -0.6, 0.66]), 0.45
 
 
 def cylinders() -> Array:
-    """Returns the scene: (C, 5) upright cylinders, the plate first: x, y, radius, bottom and top."""
+    """The scene: (C, 5) upright cylinders (x, y, radius, bottom, top), the plate first."""
     angles = 2 * np.pi * np.arange(len(THICKNESSES)) / len(THICKNESSES)
     rods = [
         (RING * np.cos(angle), RING * np.sin(angle), PIXEL * thickness / 2, BOTTOM, TOP)
@@ -72,12 +74,12 @@ def hit_cylinder(origin: Array, directions: Array, cylinder: Array) -> tuple[Arr
     """Intersects rays with one cylinder, its flat ends included.
 
     Args:
-        origin: (3,) outside of it.
+        origin: (3,) outside the cylinder.
         directions: (R, 3) unit vectors.
         cylinder: (5,) see `cylinders`.
 
     Returns:
-        (R,) depth of the first hit, infinite without one; (R, 3) outward normal there.
+        (R,) depth of the first hit, infinite for misses; (R, 3) outward normal.
     """
     x, y, radius, bottom, top = cylinder
     across, along = directions[:, :2], directions[:, 2]
@@ -89,45 +91,45 @@ def hit_cylinder(origin: Array, directions: Array, cylinder: Array) -> tuple[Arr
         root = np.sqrt(middle**2 - squared * (from_axis @ from_axis - radius**2))
         side = (-middle - root) / squared
         height = origin[2] + side * along
-        found = (side > 0) & (height >= bottom) & (height <= top)
-        depth[found] = side[found]
-        normals[found, :2] = (from_axis + side[found, None] * across[found]) / radius
+        hit = (side > 0) & (height >= bottom) & (height <= top)
+        depth[hit] = side[hit]
+        normals[hit, :2] = (from_axis + side[hit, None] * across[hit]) / radius
         for end, upward in ((bottom, -1.0), (top, 1.0)):
             flat = (end - origin[2]) / along
             distance = np.linalg.norm(from_axis + flat[:, None] * across, axis=1)
-            found = (flat > 0) & (distance <= radius) & (flat < depth)
-            depth[found], normals[found] = flat[found], (0.0, 0.0, upward)
+            hit = (flat > 0) & (distance <= radius) & (flat < depth)
+            depth[hit], normals[hit] = flat[hit], (0.0, 0.0, upward)
     return depth, normals
 
 
 def shade(points: Array, normals: Array, part: NDArray[np.integer]) -> Array:
-    """Returns matt colors: a chequered plate, rods striped along their length.
+    """Diffuse colors (N, 3): a checkered plate, and rods striped along their length.
 
     Args:
         points: (N, 3).
         normals: (N, 3) unit normals.
-        part: (N,) which cylinder.
+        part: (N,) index of the cylinder.
     """
-    chequer = (np.floor(points[:, 0] / 0.15) + np.floor(points[:, 1] / 0.15)) % 2
+    checker = (np.floor(points[:, 0] / 0.15) + np.floor(points[:, 1] / 0.15)) % 2
     stripe = np.floor(points[:, 2] / 0.12) % 2
-    dark = np.where(part == 0, chequer, stripe)[:, None]
+    dark = np.where(part == 0, checker, stripe)[:, None]
     plate = np.where(dark, [0.25, 0.45, 0.55], [0.85, 0.80, 0.65])
     rods = np.where(dark, [0.75, 0.25, 0.20], [0.90, 0.70, 0.30])
     light = _AMBIENT + (1 - _AMBIENT) * np.maximum(normals @ _LIGHT, 0.0)
     return np.where(part[:, None] == 0, plate, rods) * light[:, None]
 
 
-def render(intrinsics: Array, pose: Array, img_res: tuple[int, int], supersampling: int) -> Picture:
+def render(intrinsics: Array, pose: Array, img_res: tuple[int, int], supersampling: int) -> RenderedView:
     """Renders a view.
 
     Args:
         intrinsics: (4, 4) K.
-        pose: (4, 4) camera-to-world, outside of the object.
+        pose: (4, 4) camera-to-world, outside the object.
         img_res: Height and width.
         supersampling: Samples along each side of a pixel.
 
     Returns:
-        The picture; a pixel is the plain average of its samples.
+        The view; each pixel is the mean of its samples.
     """
     height, width = img_res
     offsets = subpixel_offsets(supersampling)
@@ -143,15 +145,11 @@ def render(intrinsics: Array, pose: Array, img_res: tuple[int, int], supersampli
     rgb = np.ones_like(directions)
     rgb[hit] = shade(origin + depth[hit, None] * directions[hit], normals[hit], part[hit])
     shape = (height, width, len(offsets))
-    return Picture(rgb.reshape(*shape, 3).mean(axis=2), hit.reshape(shape).mean(axis=2))
+    return RenderedView(rgb.reshape(*shape, 3).mean(axis=2), hit.reshape(shape).mean(axis=2))
 
 
 def write(folder: Path) -> None:
-    """Writes the scene's folder, whole or not at all.
-
-    Raises:
-        InputError: It exists.
-    """
+    """Writes the scene's folder, completely or not at all; raises `InputError` if it exists."""
     if folder.exists():
         raise InputError(f"{folder} exists; choose another --write or move it away")
     intrinsics, (poses, _) = camera_intrinsics(SETTINGS.img_res), scene_poses(SETTINGS)
@@ -160,56 +158,56 @@ def write(folder: Path) -> None:
         for kind in ("image", "mask"):
             (unfinished / kind).mkdir()
         for i, pose in enumerate(poses):
-            picture = render(intrinsics, pose, SETTINGS.img_res, SETTINGS.supersampling)
-            pixels = np.rint(255 * picture.rgb).astype(np.uint8)
+            view = render(intrinsics, pose, SETTINGS.img_res, SETTINGS.supersampling)
+            pixels = np.rint(255 * view.rgb).astype(np.uint8)
             iio.imwrite(unfinished / "image" / f"{i:03d}.png", pixels)
-            iio.imwrite(unfinished / "mask" / f"{i:03d}.png", picture.mask)
+            iio.imwrite(unfinished / "mask" / f"{i:03d}.png", view.mask)
             matrices |= {f"world_mat_{i}": world_matrix(intrinsics, pose), f"scale_mat_{i}": UNIT_TO_WORLD}
         np.savez(unfinished / "cameras.npz", allow_pickle=False, **matrices)
-        about = {"thicknesses_pixels": THICKNESSES, "cylinders": cylinders().tolist()}
-        (unfinished / "rods.json").write_text(json.dumps(about, indent=2) + "\n")
+        record = {"thicknesses_pixels": THICKNESSES, "cylinders": cylinders().tolist()}
+        (unfinished / "rods.json").write_text(json.dumps(record, indent=2) + "\n")
 
 
-def cut_rod(run: LoadedRun, rod: Array) -> dict[str, float | None]:
-    """Looks for a rod in a trained run.
+def cut_rod(run: Run, rod: Array) -> dict[str, float | None]:
+    """Measures a rod in a trained run.
 
     Args:
         run: The run.
         rod: (5,) see `cylinders`.
 
     Returns:
-        ``kept``, the share of its length where anything is inside within a pixel of it, and ``diameter``
-        over the true one there, None without any.
+        ``kept``, the share of its length where any sample within a pixel of it is inside the surface;
+        ``diameter`` there, over the true one, None if nothing is left.
     """
     x, y, radius, bottom, top = rod
     reach = radius + PIXEL
     side = np.linspace(-reach, reach, CUT_SIDE)
     across = np.stack(np.meshgrid(side, side), axis=-1).reshape(-1, 2)
     across = across[np.linalg.norm(across, axis=1) <= reach]  # (S, 2)
-    # Half a pixel off the ends, which are rounded in any reconstruction.
+    # A pixel off the ends, which are rounded in any reconstruction.
     heights = np.linspace(bottom + PIXEL, top - PIXEL, CUTS)
     points = np.empty((CUTS, len(across), 3))
     points[..., :2], points[..., 2] = across + (x, y), heights[:, None]
     inside = np.asarray(run.sdf(points)) < 0  # (CUTS, S)
-    there = inside.any(axis=1)
-    if not there.any():
+    kept = inside.any(axis=1)
+    if not kept.any():
         return {"kept": 0.0, "diameter": None}
-    area = inside[there].mean() * len(across) * (side[1] - side[0]) ** 2
-    return {"kept": float(there.mean()), "diameter": float(np.sqrt(area / np.pi) / radius)}
+    area = inside[kept].mean() * len(across) * (side[1] - side[0]) ** 2
+    return {"kept": float(kept.mean()), "diameter": float(np.sqrt(area / np.pi) / radius)}
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Writes the scene, looks for the rods in runs, or both."""
+    """Writes the scene, measures the rods in runs, or both."""
     if not arguments.write and not arguments.runs:
         raise InputError("nothing to do; expected --write FOLDER, --runs RUN ..., or both")
     if arguments.write:
         write(Path(arguments.write))
         say(f"wrote {arguments.write}")
-    found: dict[str, Any] = {}
+    rods: dict[str, Any] = {}
     for path in arguments.runs:
         run = load_run(path, device="cpu")
-        found[str(path)] = [cut_rod(run, rod) for rod in cylinders()[1:]]
-    return {**machine(), "thicknesses_pixels": THICKNESSES, "rods": found}
+        rods[str(path)] = [cut_rod(run, rod) for rod in cylinders()[1:]]
+    return {**machine(), "thicknesses_pixels": THICKNESSES, "rods": rods}
 
 
 def report(result: dict[str, Any]) -> None:
@@ -217,7 +215,7 @@ def report(result: dict[str, Any]) -> None:
     runs = result["rods"]
     if not runs:
         return
-    say("| thickness, pixels | " + " | ".join(f"kept, {run} | diameter, {run}" for run in runs) + " |")
+    say("| thickness (pixels) | " + " | ".join(f"kept, {run} | diameter, {run}" for run in runs) + " |")
     say("| ---: |" + " ---: |" * (2 * len(runs)))
     for k, thickness in enumerate(result["thicknesses_pixels"]):
         cells = []
@@ -228,10 +226,10 @@ def report(result: dict[str, Any]) -> None:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Returns the parser of the command."""
-    parser = make_parser("Writes a scene of rods, and looks for them in runs that were trained on it.")
+    """The command's parser."""
+    parser = make_parser("Writes a scene of rods, and measures them in runs trained on it.")
     parser.add_argument("--write", default=None, metavar="FOLDER", help="scene to write")
-    parser.add_argument("--runs", nargs="+", default=[], metavar="RUN", help="runs that were trained on it")
+    parser.add_argument("--runs", nargs="+", default=[], metavar="RUN", help="runs trained on it")
     return parser
 
 

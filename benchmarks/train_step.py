@@ -30,8 +30,8 @@ from idr.conf.build import build_dataset, build_loss, build_model, scan_id_of  #
 from idr.conf.files import load_conf, read_block  # noqa: E402
 from idr.model.tracing.accelerated.minimum import MinimumSearch  # noqa: E402
 from idr.model.tracing.accelerated.network_search import NetworkSearch  # noqa: E402
+from idr.runs import Run  # noqa: E402
 from idr.runs.folders import CHECKPOINTS, LATEST, CheckpointFolder  # noqa: E402
-from idr.runs.opened import load_model  # noqa: E402
 from idr.training.config import TrainConfig  # noqa: E402
 from idr.training.optimizers import load_optimizer, make_optimizer  # noqa: E402
 from idr.training.rays.batches import RayBatches  # noqa: E402
@@ -126,17 +126,17 @@ class Contender:
         self.strategy, self.loss, self.meter = strategy, build_loss(conf), Meter()
         config = read_block(TrainConfig, conf["train"], "train", unknown="warn")
         if arguments.run:
-            run, where = Path(arguments.run), f"the latest checkpoint of {arguments.run}"
-            loaded = load_model(conf, run, LATEST, torch.device("cpu"))
-            self.model = loaded.model.requires_grad_(True).train()
+            folder, where = Path(arguments.run), f"the latest checkpoint of {arguments.run}"
+            run = Run(conf, folder, LATEST, torch.device("cpu"))
+            self.model = run.model.requires_grad_(True).train()
             self.optimizer = make_optimizer(self.model, config)
-            checkpoints = CheckpointFolder(run / CHECKPOINTS)
+            checkpoints = CheckpointFolder(folder / CHECKPOINTS)
             saved = checkpoints.load("OptimizerParameters", LATEST)
             load_optimizer(self.optimizer, saved["optimizer_state_dict"], where, "OptimizerParameters")
             if strategy == "accelerated" and checkpoints.has("TracerState", LATEST):
                 self.model.load_tracer_state(checkpoints.load("TracerState", LATEST), where)
             by_step = config.schedule.alpha
-            self.loss.alpha = by_step.final if by_step else alpha_at(loaded.epoch, self.loss.alpha, config)
+            self.loss.alpha = by_step.final if by_step else alpha_at(run.epoch, self.loss.alpha, config)
         else:
             self.model = build_model(conf).requires_grad_(True).train()
             self.optimizer = make_optimizer(self.model, config)

@@ -19,19 +19,35 @@ from tests.contracts.test_imports import FLOORS, LEAVES, MODULES, imports_of, pa
 
 PAGE, DRAWING = ROOT / "docs" / "architecture.md", ROOT / "docs" / "architecture.svg"
 READING_LIST = {
-    "The loop": (
+    "The training loop": (
         "code/training/exp_runner.py", "code/idr/cli/train.py", "code/idr/training/trainer.py",
         "code/idr/training/config.py", "code/idr/training/state.py", "code/idr/training/optimizers.py",
     ),
-    "The model": (
+    "Rays and schedules": (
+        "code/idr/training/rays/batches.py", "code/idr/training/rays/randomness.py",
+        "code/idr/training/schedule/settings.py", "code/idr/training/schedule/by_epoch.py",
+        "code/idr/training/schedule/by_step.py",
+    ),
+    "Networks and losses": (
         "code/idr/model/implicit_differentiable_renderer.py", "code/idr/model/implicit_network.py",
         "code/idr/model/rendering_network.py", "code/idr/model/layers.py", "code/idr/model/embedder.py",
+        "code/idr/model/encodings/base.py", "code/idr/model/encodings/sinusoids.py",
         "code/idr/model/sample_network.py", "code/idr/model/loss.py",
     ),
     "Cameras and data": (
         "code/idr/geometry/cameras.py", "code/idr/geometry/quaternions.py", "code/idr/geometry/spheres.py",
         "code/idr/datasets/scene_dataset.py", "code/idr/datasets/camera_files.py",
         "code/idr/training/cameras/poses.py",
+    ),
+    "Ray tracing": (
+        "code/idr/model/tracing/common.py", "code/idr/model/tracing/published.py",
+        "code/idr/fields/sdf_grid.py", "code/idr/model/tracing/accelerated/tracer.py",
+        "code/idr/model/tracing/accelerated/samples.py", "code/idr/model/tracing/accelerated/marching.py",
+        "code/idr/model/tracing/accelerated/network_search.py",
+    ),
+    "Rendering, meshing, alignment": (
+        "code/idr/rendering.py", "code/idr/meshing/extract.py", "code/idr/meshing/frame.py",
+        "code/idr/geometry/alignment.py",
     ),
 }  # fmt: skip
 """The method in the order in which to read it; files below the repository's root."""

@@ -24,9 +24,7 @@ sys.path.insert(0, str(ROOT / "code"))
 from idr.conf.blocks import describe_type  # noqa: E402
 from idr.conf.files import load_conf  # noqa: E402
 from idr.datasets.scene_dataset import SceneDataset, SceneDatasetConfig  # noqa: E402
-from idr.model.encodings.hashgrid import HashGridConfig  # noqa: E402
-from idr.model.encodings.sinusoids import SinusoidsConfig  # noqa: E402
-from idr.model.encodings.spherical_harmonics import SphericalHarmonicsConfig  # noqa: E402
+from idr.model.encodings import ENCODINGS, VIEW_ENCODINGS  # noqa: E402
 from idr.model.implicit_differentiable_renderer import ModelConfig  # noqa: E402
 from idr.model.implicit_network import ImplicitNetworkConfig  # noqa: E402
 from idr.model.loss import LossConfig  # noqa: E402
@@ -45,9 +43,8 @@ BLOCKS: dict[str, tuple[type, Any]] = {
     "model.implicit_network": (ImplicitNetworkConfig, ImplicitNetworkConfig),
     "model.rendering_network": (RenderingNetworkConfig, RenderingNetworkConfig),
     "model.ray_tracer": (TracerConfig, TracerConfig),
-    "encoding (type = hashgrid)": (HashGridConfig, HashGridConfig),
-    "encoding (type = sinusoids)": (SinusoidsConfig, SinusoidsConfig),
-    "encoding_view (type = spherical_harmonics)": (SphericalHarmonicsConfig, SphericalHarmonicsConfig),
+    **{f"encoding (type = {name})": (config, config) for name, (config, _) in ENCODINGS.items()},
+    **{f"encoding_view (type = {name})": (config, config) for name, (config, _) in VIEW_ENCODINGS.items()},
 }
 """Block, its dataclass, and the class whose docstring explains the keys. Blocks within blocks follow."""
 PUBLISHED_CONFS = (

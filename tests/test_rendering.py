@@ -88,7 +88,7 @@ def test_pose_as_vector_is_the_same_pose(ball, intrinsics):
     torch.testing.assert_close(first.depth[both], second.depth[both], atol=1e-3, rtol=0)
 
 
-def test_mask_reaches_the_model_and_misses_are_white_whatever_it_says(intrinsics):
+def test_mask_reaches_the_model_and_misses_are_white(intrinsics):
     mask = torch.rand(HEIGHT * WIDTH, generator=torch.Generator().manual_seed(0)) > 0.5
 
     def forward(inputs):
@@ -130,7 +130,7 @@ def test_golden_view_of_the_published_code(strategy):
     assert both.sum() > 100
 
 
-def test_wrong_shapes_are_named(ball, intrinsics):
+def test_wrong_shapes_are_refused(ball, intrinsics):
     with pytest.raises(ValueError, match="chunk_pixels = 0"):
         render_image(ball, intrinsics, pose_of(0), (HEIGHT, WIDTH), chunk_pixels=0)
     with pytest.raises(ValueError, match="expected"):

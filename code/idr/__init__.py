@@ -1,36 +1,40 @@
 """IDR: a surface and its appearance from photographs, masks and cameras.
 
-The library's front door loads a trained run::
+To use a trained run as a library::
 
     import idr
 
     run = idr.load_run("exps/demo_1/2026_01_31_12_00_00")
     mesh = run.mesh(resolution=128)
 
-Importing this package is cheap: the names below are loaded at their first use.
+Importing this package is cheap: the names below are loaded on first use.
 """
 
 from __future__ import annotations
 
 import importlib
 import re
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from idr.runs.api import Camera, LoadedRun, load_run
+    from idr.runs import Camera, Run, load_run
 
-__all__ = ["Camera", "LoadedRun", "__version__", "load_run"]
+__all__ = ["Camera", "Run", "__version__", "load_run"]
 
-_HOME_OF = {name: "idr.runs.api" for name in ("Camera", "LoadedRun", "load_run")}
+_RENAMED = {"LoadedRun": "Run"}
 
 
 def __getattr__(name: str) -> Any:
-    """Imports the library's names, and finds the version, at their first use (PEP 562)."""
+    """Imports the library's names, and finds the version, on first use (PEP 562)."""
     if name == "__version__":
         return _version()
-    if name in _HOME_OF:
-        return getattr(importlib.import_module(_HOME_OF[name]), name)
+    if name in _RENAMED:
+        warnings.warn(f"idr.{name} is now idr.{_RENAMED[name]}", DeprecationWarning, stacklevel=2)
+        name = _RENAMED[name]
+    if name in __all__:
+        return getattr(importlib.import_module("idr.runs"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

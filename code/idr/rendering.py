@@ -1,6 +1,6 @@
-"""The renderer of whole images; evaluation, plots, novel views and the library all come here.
+"""Renders whole images, for evaluation, plots, novel views and the library.
 
-H, W image height and width, P pixels of a chunk. Images are row by row, pixel uv = (column, row).
+H, W image height and width, P pixels of a chunk. Pixels are in row order, uv = (column, row).
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from idr.files import write_atomic
 from idr.geometry.cameras import camera_depth
 
 Forward = Callable[[dict[str, Tensor]], Mapping[str, Any]]
-"""The seam of ``IDRNetwork.forward`` in evaluation mode."""
+"""``IDRNetwork.forward`` in evaluation mode."""
 
 DEFAULT_CHUNK_PIXELS = 65_536
-"""Pixels in one call of the network: with 8 layers of 512 they take 0.3 GiB by the accelerated tracer and
-1.4 GiB by the published one, whose sampler has 100 depths a ray."""
+"""Pixels per call of the network. With 8 layers of 512 units they take 0.3 GiB with the accelerated tracer
+and 1.4 GiB with the published one, which samples 100 depths per ray."""
 
 WHITE = 1.0
 
 
 @dataclass(frozen=True)
 class RenderedImage:
-    """One rendered view, on the CPU and without gradients.
+    """A rendered view, on the CPU and without gradients.
 
     Attributes:
-        rgb: (H, W, 3) colors in [-1, 1], white (1) where no surface is hit.
-        hit: (H, W) bool, True where the ray hits the surface.
-        points: (H, W, 3) end points of the rays in unit-sphere coordinates, on the surface where ``hit``.
-        depth: (H, W) distance of the surface along the camera's optical axis in unit-sphere units,
-            infinite where no surface is hit.
+        rgb: (H, W, 3) colors in [-1, 1], white (1) without a hit.
+        hit: (H, W) bool, True if the ray hits the surface.
+        points: (H, W, 3) end points of the rays, unit-sphere coordinates; on the surface if ``hit``.
+        depth: (H, W) distance of the surface along the optical axis, unit-sphere units; infinite without a
+            hit.
         sdf: (H, W) the network's value at ``points``.
     """
 
@@ -60,25 +60,25 @@ def render_image(
     object_mask: Tensor | None = None,
     chunk_pixels: int = DEFAULT_CHUNK_PIXELS,
 ) -> RenderedImage:
-    """Renders every pixel of a view, a chunk at a time, so that memory is bounded by ``chunk_pixels``.
+    """Renders every pixel of a view in chunks, which bounds memory.
 
     Args:
         forward: The model in evaluation mode: takes ``intrinsics`` (1, 4, 4), ``uv`` (1, P, 2), ``pose``
             (1, 4, 4) or (1, 7) and ``object_mask`` (1, P); returns ``points`` (P, 3), ``rgb_values`` (P, 3),
-            ``network_object_mask`` (P,) and ``sdf_output`` (P, 1). It is called without gradients and
-            enables them itself where it needs them.
-        intrinsics: (4, 4) K; its device and dtype are the ones used.
+            ``network_object_mask`` (P,) and ``sdf_output`` (P, 1). It is called under `torch.no_grad` and
+            enables gradients itself if it needs them.
+        intrinsics: (4, 4) K; determines device and dtype.
         pose: (4, 4) camera-to-world or (7,) quaternion (w, x, y, z) and center, unit-sphere coordinates.
         img_res: Height and width in pixels.
-        object_mask: (H * W,) bool mask handed to the model, or None for all inside. The published
-            tracer ignores it in evaluation.
-        chunk_pixels: Pixels handed to the model at once, at least 1.
+        object_mask: (H * W,) bool mask for the model, or None for all True. The published tracer ignores it
+            in evaluation.
+        chunk_pixels: Pixels per call of the model, at least 1.
 
     Returns:
-        The image. Pixels without a hit are white whatever the model returned there.
+        The image. Pixels without a hit are white, whatever the model returns there.
 
     Raises:
-        ValueError: An argument has a wrong shape or ``chunk_pixels`` is not positive.
+        ValueError: A shape is wrong, or ``chunk_pixels`` is not positive.
     """
     height, width = (int(size) for size in img_res)
     num_pixels = height * width
@@ -127,11 +127,11 @@ def render_image(
 
 
 def write_image(rgb01: Tensor, path: Path) -> None:
-    """Writes colors as an 8-bit PNG file, rounded to the nearest level, whole or not at all.
+    """Writes colors as an 8-bit PNG file atomically, rounded to the nearest level.
 
     Args:
-        rgb01: (H, W, 3) or (H, W) gray, in [0, 1]; values beyond are clipped.
-        path: The file; missing folders are made.
+        rgb01: (H, W, 3) or (H, W) gray, clipped to [0, 1].
+        path: The file; missing folders are created.
 
     Raises:
         OutputError: The file cannot be written.

@@ -1,4 +1,4 @@
-"""`benchmarks/fast.py`: a checkpoint's time is that of its last file, and bad input is refused."""
+"""`benchmarks/fast.py`: times of checkpoints, cached curves, comparison, and invalid input."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_time_of_a_checkpoint_is_that_of_its_last_file(fast, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("clock", ["minutes", "processor_minutes"])
-def test_picture_of_curves_leaves_out_what_was_not_measured(fast, tmp_path: Path, clock: str) -> None:
+def test_plot_of_curves_skips_missing_values(fast, tmp_path: Path, clock: str) -> None:
     import plots
 
     rows = [{clock: 1.0, "psnr_holdout": 20.0}, {clock: 2.0, "psnr_holdout": 21.0, "chamfer": 0.01}]
@@ -42,7 +42,7 @@ def test_picture_of_curves_leaves_out_what_was_not_measured(fast, tmp_path: Path
     assert (tmp_path / "curves.png").stat().st_size > 0
 
 
-def test_entries_have_keys_of_their_own(fast) -> None:
+def test_entries_have_overrides(fast) -> None:
     entry = fast.parse_entry("./confs/demo.conf,model.ray_tracer.strategy=accelerated,train.num_pixels=8=12")
     assert entry.conf == "./confs/demo.conf" and entry.epochs == 12
     assert entry.overrides == ("model.ray_tracer.strategy=accelerated", "train.num_pixels=8")
@@ -51,37 +51,33 @@ def test_entries_have_keys_of_their_own(fast) -> None:
 
 
 @pytest.mark.parametrize("text", ["./confs/fast.conf", "a.conf=x", "=3", "a.conf,b=3", "a.conf,=3"])
-def test_entries_that_are_none_are_refused(fast, text: str) -> None:
-    with pytest.raises(ValueError, match="expected a conf, keys of its own and its epochs"):
+def test_invalid_entries_are_refused(fast, text: str) -> None:
+    with pytest.raises(ValueError, match="expected a conf, optional overrides and the number of epochs"):
         fast.parse_entry(text)
 
 
-def test_what_was_measured_with_the_same_arguments_is_not_trained_anew(
-    fast, monkeypatch, tmp_path: Path
-) -> None:
+def test_a_curve_with_the_same_arguments_is_cached(fast, monkeypatch, tmp_path: Path) -> None:
     calls = []
     monkeypatch.setattr(fast, "curve", lambda entry, arguments, out: calls.append(entry) or {"rows": []})
     entry, same = fast.parse_entry("a.conf=3"), argparse.Namespace(seed=0, confs=["a.conf=3"])
     for arguments in (same, argparse.Namespace(seed=0, confs=[]), argparse.Namespace(seed=1, confs=[])):
-        assert fast.known_or_new_curve(entry, arguments, tmp_path) == {"rows": []}
+        assert fast.cached_curve(entry, arguments, tmp_path) == {"rows": []}
     assert len(calls) == 2
-    fast.known_or_new_curve(fast.parse_entry("a.conf,b=1=3"), argparse.Namespace(seed=1), tmp_path)
+    fast.cached_curve(fast.parse_entry("a.conf,b=1=3"), argparse.Namespace(seed=1), tmp_path)
     assert len(calls) == 3
 
 
-def test_how_much_sooner_counts_the_first_checkpoint_that_is_there(
-    fast, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def found(*rows: tuple[float, float]) -> dict:
+def test_comparison_uses_the_first_checkpoint_with_the_psnr(fast, capsys: pytest.CaptureFixture[str]) -> None:
+    def curve(*rows: tuple[float, float]) -> dict:
         times = ({"minutes": 2 * t, "processor_minutes": t, "psnr_holdout": psnr} for t, psnr in rows)
         return {"rows": list(times)}
 
     curves = {
-        "slow": found((5, 19.0), (10, 20.0)),
-        "quick": found((0.5, 19.9), (1, 20.5)),
-        "poor": found((1, 9)),
+        "slow": curve((5, 19.0), (10, 20.0)),
+        "quick": curve((0.5, 19.9), (1, 20.5)),
+        "poor": curve((1, 9)),
     }
-    fast.say_how_much_sooner(curves)
+    fast.compare_times(curves)
     printed = capsys.readouterr().out
     assert "quick: 2.00 (1.00), 10.0 times sooner (10.0)" in printed and "poor: not reached" in printed
 
@@ -90,4 +86,4 @@ def test_conf_without_epochs_is_refused(tmp_path: Path) -> None:
     command = [sys.executable, str(BENCHMARKS / "fast.py"), "--confs", "./confs/fast.conf"]
     done = subprocess.run([*command, "--out", str(tmp_path)], capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert "expected a conf, keys of its own and its epochs" in done.stderr
+    assert "expected a conf, optional overrides and the number of epochs" in done.stderr

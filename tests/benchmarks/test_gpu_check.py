@@ -1,4 +1,4 @@
-"""`benchmarks/gpu_check.py` where there is no GPU: all it does, on the CPU, small."""
+"""`benchmarks/gpu_check.py` on the CPU, with small networks."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def arguments() -> argparse.Namespace:
     )
 
 
-def test_parity_names_what_is_missed(gpu_check, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parity_reports_violations(gpu_check, monkeypatch: pytest.MonkeyPatch) -> None:
     arrays = golden.arrays
     monkeypatch.setattr(golden, "NAMES", ("a",))
     assert gpu_check.parity(CPU) == ([], [])
     assert golden.arrays is arrays
 
-    def altered(*given: str) -> dict[str, torch.Tensor]:
-        return {key: value * 1.01 if key == "net.out" else value for key, value in arrays(*given).items()}
+    def altered(*names: str) -> dict[str, torch.Tensor]:
+        return {key: value * 1.01 if key == "net.out" else value for key, value in arrays(*names).items()}
 
     monkeypatch.setattr(golden, "arrays", altered)
     missed, rounded = gpu_check.parity(CPU)
@@ -50,15 +50,15 @@ def test_parity_names_what_is_missed(gpu_check, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize(("factor", "is_rounding"), [(1.004, True), (1.1, False)])
-def test_only_a_gradient_that_is_off_by_little_is_put_down_to_rounding(
+def test_only_small_gradient_errors_count_as_rounding(
     gpu_check, monkeypatch: pytest.MonkeyPatch, factor: float, is_rounding: bool
 ) -> None:
     arrays = golden.arrays
     monkeypatch.setattr(golden, "NAMES", ("a",))
 
-    def altered(*given: str) -> dict[str, torch.Tensor]:
+    def altered(*names: str) -> dict[str, torch.Tensor]:
         name = "train.grad.implicit_network.lin1.bias"
-        return {key: value * factor if key == name else value for key, value in arrays(*given).items()}
+        return {key: value * factor if key == name else value for key, value in arrays(*names).items()}
 
     monkeypatch.setattr(golden, "arrays", altered)
     missed, rounded = gpu_check.parity(CPU)
@@ -66,16 +66,16 @@ def test_only_a_gradient_that_is_off_by_little_is_put_down_to_rounding(
     assert "lin1.bias" in (missed + rounded)[0]
 
 
-def test_reads_of_steps_that_cost_some(gpu_check, arguments: argparse.Namespace, reads_cost: None) -> None:
+def test_reads_per_step_are_bounded(gpu_check, arguments: argparse.Namespace, reads_cost: None) -> None:
     steps = gpu_check.Steps("accelerated", arguments, CPU)
-    steps.optimizer = torch.optim.SGD(steps.model.parameters(), lr=0.0)  # the grid serves on
+    steps.optimizer = torch.optim.SGD(steps.model.parameters(), lr=0.0)  # the grid stays valid
     steps.step()
     reads = steps.reads(3)
-    assert reads["steps"] == 3 and 2 <= reads["most"] <= gpu_check.MOST_READS, reads
+    assert reads["steps"] == 3 and 2 <= reads["most"] <= gpu_check.MAX_READS, reads
 
 
 @pytest.mark.parametrize("strategy", ["accelerated", "published"])
-def test_reads_do_not_grow_with_the_rays_that_the_grid_leaves_open(
+def test_reads_do_not_grow_with_unresolved_rays(
     gpu_check,
     arguments: argparse.Namespace,
     reads_cost: None,
@@ -91,13 +91,13 @@ def test_reads_do_not_grow_with_the_rays_that_the_grid_leaves_open(
     monkeypatch.setattr(network_search.NetworkSearch, "trace", leaves_all_open)
     arguments.rays = 2048
     steps = gpu_check.Steps(strategy, arguments, CPU)
-    steps.optimizer = torch.optim.SGD(steps.model.parameters(), lr=0.0)  # the grid serves on
+    steps.optimizer = torch.optim.SGD(steps.model.parameters(), lr=0.0)  # the grid stays valid
     steps.step()
     reads = steps.reads(2)
-    assert reads["steps"] == 2 and 2 <= reads["most"] <= gpu_check.MOST_READS, reads
+    assert reads["steps"] == 2 and 2 <= reads["most"] <= gpu_check.MAX_READS, reads
 
 
-def test_a_failure_is_said_and_ends_the_command(gpu_check, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_failure_is_reported_and_raised(gpu_check, capsys: pytest.CaptureFixture[str]) -> None:
     good = {
         "device": "cpu", "torch": "2", "missed": [], "rounded": [], "seconds": {"accelerated": 0.1},
         "reads": {"steps": 3, "most": 2, "places": ["nonzero at x.py:1"], "watched": 0},
@@ -109,7 +109,7 @@ def test_a_failure_is_said_and_ends_the_command(gpu_check, capsys: pytest.Captur
             gpu_check.report({**good, **bad})
 
 
-def test_measures_all_three(gpu_check, arguments, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_three_checks_run(gpu_check, arguments, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(golden, "NAMES", ())
     result = gpu_check.measure(arguments)
     assert result["seconds"]["accelerated"] > 0 and result["missed"] == [] and "places" in result["reads"]

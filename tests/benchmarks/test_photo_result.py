@@ -1,4 +1,4 @@
-"""`benchmarks/photo_result.py`: cameras are turned as the photographs were, bad input is refused."""
+"""`benchmarks/photo_result.py`: rotation of cameras, silhouettes, and invalid input."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import pytest
 import trimesh
 from scipy.spatial.transform import Rotation
 
-from idr.evaluation.camera_error import align_cameras, camera_errors
+from idr.evaluation.camera_error import camera_errors
+from idr.geometry.alignment import align_cameras
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
@@ -24,21 +25,21 @@ def photo_result(monkeypatch: pytest.MonkeyPatch):
     return photo_result
 
 
-def test_turned_photographs_cost_nothing(photo_result) -> None:
+def test_rotated_photographs_do_not_affect_camera_errors(photo_result) -> None:
     generator = np.random.default_rng(0)
     truth = np.tile(np.eye(4), (9, 1, 1))
     truth[:, :3, :3] = Rotation.random(9, rng=generator).as_matrix()
     truth[:, :3, 3] = generator.standard_normal((9, 3))
     world, scale = Rotation.random(rng=generator).as_matrix(), 0.3
-    found = truth.copy()
+    estimate = truth.copy()
     for k, quarters in enumerate((0, 1, 2, 3, 0, 1, 0, 2, 0)):
         roll = Rotation.from_rotvec([0, 0, quarters * np.pi / 2]).as_matrix()
-        found[k, :3, :3] = world @ truth[k, :3, :3] @ roll
-        found[k, :3, 3] = scale * world @ truth[k, :3, 3] + [1.0, 2, 3]
-    turned = photo_result.turned_alike(found, truth)
-    errors = camera_errors(found, turned, align_cameras(found, turned))
+        estimate[k, :3, :3] = world @ truth[k, :3, :3] @ roll
+        estimate[k, :3, 3] = scale * world @ truth[k, :3, 3] + [1.0, 2, 3]
+    rotated = photo_result.rotated_like(estimate, truth)
+    errors = camera_errors(estimate, rotated, align_cameras(estimate, rotated))
     assert errors.rotation_degrees.max() < 1e-6 and errors.translation.max() < 1e-9
-    np.testing.assert_array_equal(turned[:, :3, 2:], truth[:, :3, 2:])  # axes and centers stay
+    np.testing.assert_array_equal(rotated[:, :3, 2:], truth[:, :3, 2:])  # axes and centers are unchanged
 
 
 def test_silhouette_of_a_ball(photo_result) -> None:
@@ -48,7 +49,7 @@ def test_silhouette_of_a_ball(photo_result) -> None:
     pose[2, 3] = -2.0
     drawn = photo_result.silhouette(ball, np.array([[100.0, 0, 40], [0, 100, 30], [0, 0, 1]]), pose, (60, 80))
     rows, columns = np.mgrid[:60, :80]
-    radius = 100 * 0.5 / np.sqrt(2.0**2 - 0.5**2)  # of the cone that touches the ball
+    radius = 100 * 0.5 / np.sqrt(2.0**2 - 0.5**2)  # of the cone tangent to the ball
     exact = np.hypot(columns - 40, rows - 30) < radius
     assert (drawn != exact).sum() <= 0.01 * exact.sum()  # the mesh lies within the ball
 

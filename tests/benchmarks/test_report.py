@@ -1,4 +1,4 @@
-"""The results page: its figures are those of the files, and estimates are marked."""
+"""`benchmarks/report.py`: numbers equal those of the files, and estimates are marked."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def mesh_row(resolution: int, whole: bool) -> dict[str, object]:
     }  # fmt: skip
 
 
-def test_page_has_the_figures_and_marks_estimates(tmp_path: Path) -> None:
+def test_page_has_the_numbers_and_marks_estimates(tmp_path: Path) -> None:
     mesh = {**MACHINE, "network": "8 x 512", "rows": [mesh_row(64, True), mesh_row(512, False)]}
     render = {**MACHINE, "pixels": 200.0, "ways": {"published": {"seconds": 3.0, "evaluated": 500.0}}}
     seconds = {"seconds": {"whole step": 2.5}, "seconds_of_tracing": 1.5}
@@ -46,17 +46,17 @@ def test_page_has_the_figures_and_marks_estimates(tmp_path: Path) -> None:
     assert lines.count("Some CPU, 2 cores, 1 threads, torch 2.9.") == 3
 
 
-def test_another_file_is_refused_and_the_page_kept(tmp_path: Path) -> None:
+def test_an_unknown_file_is_refused_and_the_page_is_kept(tmp_path: Path) -> None:
     page, other = tmp_path / "page.md", tmp_path / "other.json"
     page.write_text("before")
     other.write_text("{}")
     done = report(other, "--out", page)
     assert done.returncode == 2
-    assert "expected figures of train_step" in done.stderr
+    assert "expected results of train_step" in done.stderr
     assert page.read_text() == "before"
 
 
-def test_scaling_is_told_and_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scaling_is_reported_and_plotted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     import plots
 
@@ -74,11 +74,11 @@ def test_scaling_is_told_and_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert not plots.draw({**MACHINE, "limit": True}, tmp_path / "limit.png")
 
 
-def test_products_are_counted_by_their_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_operations_of_products_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     import limit
 
     layer, x = torch.nn.Linear(5, 7), torch.ones(11, 5, requires_grad=True)
     with limit.ProductRecorder() as recorder:
         layer(x).sum().backward()
-    assert recorder.flops == 3 * 2 * 11 * 5 * 7  # forward, by the input, by the weight
+    assert recorder.flops == 3 * 2 * 11 * 5 * 7  # forward, gradients of input and weight

@@ -1,4 +1,4 @@
-"""`benchmarks/side_by_side.py` on runs of a ball, whose every figure is known."""
+"""`benchmarks/side_by_side.py` on runs of a ball with known scores."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def side_by_side(monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.fixture
-def asked(side_by_side, tmp_path: Path):
+def parsed(side_by_side, tmp_path: Path):
     """Arguments that compare the exact ball with a smaller one."""
     conf = tmp_path / "ball.conf"
     conf.write_text(ball.conf_text(HOLDOUT).replace("data_dir = balls", "data_dir = balls, scan_id = 3"))
@@ -37,14 +37,14 @@ def asked(side_by_side, tmp_path: Path):
     data_root = ball.write_scene(tmp_path)
 
     def arguments(*more: str) -> argparse.Namespace:
-        given = ["--runs", str(exact), str(small), "--conf", str(conf), "--data_root", str(data_root)]
-        return side_by_side.build_parser().parse_args([*given, *more])
+        runs = ["--runs", str(exact), str(small), "--conf", str(conf), "--data_root", str(data_root)]
+        return side_by_side.build_parser().parse_args([*runs, *more])
 
     return arguments
 
 
 def angle(number: int, others: list[int]) -> float:
-    """Least angle to other cameras, the slow way."""
+    """Smallest angle to other cameras, computed one by one."""
     centers = ball.unit_poses()[:, :3, 3]
     cosines = [
         centers[number] @ centers[k] / np.linalg.norm(centers[number]) / np.linalg.norm(centers[k])
@@ -53,8 +53,8 @@ def angle(number: int, others: list[int]) -> float:
     return float(np.degrees(np.arccos(max(cosines))))
 
 
-def test_held_out_views_have_their_figures_and_angles(side_by_side, asked) -> None:
-    found = side_by_side.measure(asked())
+def test_scores_and_angles_of_held_out_views(side_by_side, parsed) -> None:
+    found = side_by_side.measure(parsed())
     assert [row["view"] for row in found["views"]] == list(HOLDOUT)
     training = [i for i in range(ball.NUM_VIEWS) if i not in HOLDOUT]
     for row in found["views"]:
@@ -67,7 +67,7 @@ def test_held_out_views_have_their_figures_and_angles(side_by_side, asked) -> No
     assert found["means"]["0 ball"]["iou"] == 1
 
 
-def test_rays_are_traced_as_in_training_where_asked(side_by_side, asked, monkeypatch) -> None:
+def test_rays_can_be_traced_as_in_training(side_by_side, parsed, monkeypatch) -> None:
     modes, forward = [], ball.BallModel.forward
     monkeypatch.setattr(
         ball.BallModel,
@@ -76,40 +76,40 @@ def test_rays_are_traced_as_in_training_where_asked(side_by_side, asked, monkeyp
             modes.append((self.training, int(inputs["object_mask"].sum()))) or forward(self, inputs)
         ),
     )
-    found = side_by_side.measure(asked("--views", "4", "--rays", "training"))
+    found = side_by_side.measure(parsed("--views", "4", "--rays", "training"))
     pixels = int(ball.exact_hit(ball.unit_poses()[4]).sum())
     assert modes == [(True, pixels)] * 2
     exact, small = found["means"].values()
     assert exact["missing"] == exact["too_much"] == small["too_much"] == 0 < small["missing"] < pixels
     modes.clear()
-    side_by_side.measure(asked("--views", "4"))
+    side_by_side.measure(parsed("--views", "4"))
     assert modes == [(False, pixels)] * 2
 
 
-def test_a_training_view_is_not_its_own_neighbor(side_by_side, asked) -> None:
-    (row,) = side_by_side.measure(asked("--views", "2"))["views"]
+def test_a_training_view_is_not_its_own_neighbor(side_by_side, parsed) -> None:
+    (row,) = side_by_side.measure(parsed("--views", "2"))["views"]
     assert not row["held_out"]
     assert row["degrees"] == pytest.approx(angle(2, [0, 3, 5]), abs=1e-3)
 
 
-def test_picture_shows_photograph_and_runs_enlarged(side_by_side, asked, tmp_path: Path) -> None:
-    column, row, width, height = crop = (12, 9, 6, 4)  # inside of both balls
+def test_image_shows_photograph_and_runs_enlarged(side_by_side, parsed, tmp_path: Path) -> None:
+    column, row, width, height = crop = (12, 9, 6, 4)  # inside both balls
     view = "4:" + ",".join(map(str, crop))
-    side_by_side.measure(asked("--views", view, "--zoom", "3", "--out", str(tmp_path / "crop.png")))
-    picture = iio.imread(tmp_path / "crop.png")
+    side_by_side.measure(parsed("--views", view, "--zoom", "3", "--out", str(tmp_path / "crop.png")))
+    image = iio.imread(tmp_path / "crop.png")
     step = 3 * width + side_by_side.GAP
-    assert picture.shape == (3 * height, 3 * step - side_by_side.GAP, 3)
-    assert (picture[:, : 3 * width] == round(255 * ball.PHOTO)).all()
+    assert image.shape == (3 * height, 3 * step - side_by_side.GAP, 3)
+    assert (image[:, : 3 * width] == round(255 * ball.PHOTO)).all()
     for left in (step, 2 * step):
-        assert (picture[:, left : left + 3 * width] == round(255 * ball.GRAY)).all()
-        assert (picture[:, left - side_by_side.GAP : left] == 255).all()
+        assert (image[:, left : left + 3 * width] == round(255 * ball.GRAY)).all()
+        assert (image[:, left - side_by_side.GAP : left] == 255).all()
 
 
-def test_silhouettes_tell_missing_from_too_much(side_by_side, asked, tmp_path: Path) -> None:
+def test_silhouettes_distinguish_missing_from_excess(side_by_side, parsed, tmp_path: Path) -> None:
     out = tmp_path / "silhouettes.png"
-    side_by_side.measure(asked("--views", "1", "--show", "silhouettes", "--out", str(out)))
-    picture = iio.imread(out)
-    exact, small = picture[:, : ball.WIDTH], picture[:, ball.WIDTH + side_by_side.GAP :]
+    side_by_side.measure(parsed("--views", "1", "--show", "silhouettes", "--out", str(out)))
+    image = iio.imread(out)
+    exact, small = image[:, : ball.WIDTH], image[:, ball.WIDTH + side_by_side.GAP :]
     mask = ball.exact_hit(ball.unit_poses()[1])
     missing, agreed = (
         np.round(255 * np.array(c)).astype(np.uint8) for c in (side_by_side.MISSING, side_by_side.AGREED)
@@ -120,9 +120,9 @@ def test_silhouettes_tell_missing_from_too_much(side_by_side, asked, tmp_path: P
     assert not (small[mask & ~red] != agreed).any()
 
 
-def test_normals_are_brightest_where_the_ball_faces_the_camera(side_by_side, asked, tmp_path: Path) -> None:
+def test_normals_are_brightest_where_the_ball_faces_the_camera(side_by_side, parsed, tmp_path: Path) -> None:
     out = tmp_path / "normals.png"
-    side_by_side.measure(asked("--views", "1", "--show", "normals", "--out", str(out)))
+    side_by_side.measure(parsed("--views", "1", "--show", "normals", "--out", str(out)))
     exact = iio.imread(out)[:, : ball.WIDTH, 0].astype(int)
     mask = ball.exact_hit(ball.unit_poses()[1])
     middle = np.round(ball.INTRINSICS[:2, 2]).astype(int)  # the camera looks at the ball's center
@@ -145,8 +145,8 @@ def test_thin_parts_and_gaps_of_a_drawn_mask(side_by_side) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "x", "3:", "3:1,2,3", "3:1,2,0,4", "3:1,2,3,-4", "-1"])
-def test_views_that_are_none_are_refused(side_by_side, text: str) -> None:
-    with pytest.raises(ValueError, match="expected a view, and its crop if any"):
+def test_invalid_views_are_refused(side_by_side, text: str) -> None:
+    with pytest.raises(ValueError, match="expected a view and an optional crop"):
         side_by_side.parse_view(text)
 
 
@@ -154,18 +154,18 @@ def test_views_that_are_none_are_refused(side_by_side, text: str) -> None:
     ("more", "message"),
     [
         (("--views", "9"), "has no such view"),
-        (("--views", "1:30,0,3,3"), "leaves the picture of 32 x 24"),
+        (("--views", "1:30,0,3,3"), "leaves the image; expected it within 32 x 24"),
         (("--thin", "4"), "an odd number from 3"),
         (("--zoom", "0"), "expected at least 1"),
     ],
 )
-def test_wrong_values_are_refused(side_by_side, asked, more, message: str) -> None:
+def test_invalid_values_are_refused(side_by_side, parsed, more, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        side_by_side.measure(asked(*more))
+        side_by_side.measure(parsed(*more))
 
 
-def test_runs_with_other_training_views_are_refused(side_by_side, asked, tmp_path: Path) -> None:
-    arguments = asked()
+def test_runs_with_other_training_views_are_refused(side_by_side, parsed, tmp_path: Path) -> None:
+    arguments = parsed()
     conf = Path(arguments.conf).read_text()
     own = Path(arguments.runs[1]) / "runconf.conf"
     own.write_text(conf.replace("holdout = [1, 4]", "holdout = [1]"))

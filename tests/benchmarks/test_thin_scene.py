@@ -1,4 +1,4 @@
-"""`benchmarks/thin_scene.py`: exact rays, and lost rods told from kept ones."""
+"""`benchmarks/thin_scene.py`: exact rays, and measurement of kept and lost rods."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def inside(points, cylinder):
     return (across <= radius) & (points[..., 2] >= bottom) & (points[..., 2] <= top)
 
 
-def test_first_hit_is_where_small_steps_enter(thin_scene) -> None:
+def test_first_hits_equal_dense_sampling(thin_scene) -> None:
     generator = np.random.default_rng(0)
     cylinder, origin = np.array([0.2, -0.1, 0.3, -0.5, 0.4]), np.array([1.5, 1.0, 1.2])
     targets = generator.uniform(-0.8, 0.8, (400, 3))
@@ -39,7 +39,7 @@ def test_first_hit_is_where_small_steps_enter(thin_scene) -> None:
     steps = inside(origin + along[:, None, None] * directions, cylinder)
     slow = np.where(steps.any(axis=0), along[steps.argmax(axis=0)], np.inf)
     hit = np.isfinite(depth)
-    # A chord shorter than a step may be missed by the slow search.
+    # Dense sampling may miss a chord shorter than a step.
     assert (hit != np.isfinite(slow)).mean() < 0.01 and 100 < hit.sum() < 390
     both = hit & np.isfinite(slow)
     assert (np.abs(depth[both] - slow[both]) <= 1e-3).all()
@@ -49,14 +49,14 @@ def test_first_hit_is_where_small_steps_enter(thin_scene) -> None:
     assert ((normals[hit] * directions[hit]).sum(axis=1) < 0).all()
 
 
-def test_ray_along_the_axis_meets_the_flat_end(thin_scene) -> None:
+def test_a_ray_along_the_axis_hits_the_flat_end(thin_scene) -> None:
     depth, normals = thin_scene.hit_cylinder(
         np.array([0.0, 0.0, 2.0]), np.array([[0.0, 0.0, -1.0]]), np.array([0.0, 0.0, 0.1, -0.5, 0.5])
     )
     assert depth[0] == 1.5 and normals[0].tolist() == [0, 0, 1]
 
 
-def test_scene_is_a_scene_and_shows_rods_as_thick_as_told(
+def test_the_scene_can_be_read_and_rods_have_their_thickness(
     thin_scene, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(
@@ -66,13 +66,13 @@ def test_scene_is_a_scene_and_shows_rods_as_thick_as_told(
     scene = SceneDataset(False, "thin", [128, 160], 1, data_root=str(tmp_path))
     middle = scene.masks[1].reshape(128, 160)  # the view from the side: rows cross the rods
     runs = np.diff(np.flatnonzero(np.diff(middle[40].int().numpy(), prepend=0, append=0))[:12])[::2]
-    assert 7 <= runs.max() <= 11  # the thickest rod, 8 pixels wide at the middle of the scene
+    assert 7 <= runs.max() <= 11  # the thickest rod, 8 pixels wide at the center of the scene
     with pytest.raises(ValueError, match="exists; choose another"):
         thin_scene.write(tmp_path / "thin" / "scan1")
 
 
 def run_of(cylinders):
-    """A run whose signed distance is that of upright rods without ends."""
+    """A run with the signed distance of infinite upright rods."""
 
     def sdf(points):
         distances = [np.hypot(points[..., 0] - c[0], points[..., 1] - c[1]) - c[2] for c in cylinders]
@@ -81,16 +81,16 @@ def run_of(cylinders):
     return SimpleNamespace(sdf=sdf)
 
 
-def test_rods_that_are_there_have_their_length_and_thickness(thin_scene) -> None:
+def test_kept_rods_have_their_length_and_thickness(thin_scene) -> None:
     rods = thin_scene.cylinders()[1:]
     for rod in rods:
         found = thin_scene.cut_rod(run_of(rods), rod)
         assert found["kept"] == 1
-        # The area is counted in squares of a fortieth of the window.
+        # The area is sampled with 41 points along a side of the window.
         assert found["diameter"] == pytest.approx(1, abs=0.05)
 
 
-def test_rods_that_are_lost_thin_or_short_are_told(thin_scene) -> None:
+def test_lost_thin_and_short_rods_are_measured(thin_scene) -> None:
     rod = thin_scene.cylinders()[3]
     elsewhere, half = rod.copy(), rod.copy()
     elsewhere[0] += rod[2] * 2 + 2 * thin_scene.PIXEL
@@ -103,7 +103,7 @@ def test_rods_that_are_lost_thin_or_short_are_told(thin_scene) -> None:
     assert thin_scene.cut_rod(short, rod)["kept"] == pytest.approx(share, abs=0.01)
 
 
-def test_nothing_asked_for_ends_with_status_2() -> None:
+def test_without_arguments_the_exit_status_is_2() -> None:
     done = subprocess.run(
         [sys.executable, str(BENCHMARKS / "thin_scene.py")], capture_output=True, text=True, check=False
     )

@@ -1,6 +1,6 @@
-"""A tiny project to spoil, and the one way in which every command is to refuse what is spoilt.
+"""A tiny project to corrupt, and the assertion that a command refuses it properly.
 
-The scene is a ball in closed form, written with numpy alone. B views, H rows, W columns.
+The scene is a ball in closed form, written only with numpy. B views, H rows, W columns.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import idr.runs.folders
 
 HEIGHT, WIDTH = 12, 16
 NUM_VIEWS = 6
-RADIUS = 0.5  # of the ball, in units of the bounding sphere
+RADIUS = 0.5  # radius of the ball in unit-sphere units
 SCALE, OFFSET = 120.0, np.array([30.0, -50.0, 600.0])
 INTRINSICS = np.array([[20.0, 0.0, 7.4], [0.0, 21.0, 5.8], [0.0, 0.0, 1.0]])
 SCENE = "data/balls/scan3"
@@ -60,7 +60,7 @@ Main = Callable[[Sequence[str]], int]
 
 
 def look_at_origin(position: Sequence[float]) -> np.ndarray:
-    """(4, 4) camera-to-world pose at a position, in units of the bounding sphere, OpenCV axes."""
+    """Returns the (4, 4) camera-to-world pose at a position in the unit-sphere frame, OpenCV axes."""
     center = np.asarray(position, dtype=float)
     forward = -center / np.linalg.norm(center)
     right = np.cross(forward, [0.1, 0.2, 1.0])
@@ -72,7 +72,7 @@ def look_at_origin(position: Sequence[float]) -> np.ndarray:
 
 
 def positions_around(count: int = NUM_VIEWS, distance: float = 3.0) -> list[np.ndarray]:
-    """Camera centers all around."""
+    """Camera centers spread over a sphere."""
     k = np.arange(count) + 0.5
     z, turn = 1 - 2 * k / count, np.pi * (1 + 5**0.5) * k
     flat = np.sqrt(1 - z**2)
@@ -80,13 +80,13 @@ def positions_around(count: int = NUM_VIEWS, distance: float = 3.0) -> list[np.n
 
 
 def positions_on_ring(count: int = NUM_VIEWS, distance: float = 3.0) -> list[np.ndarray]:
-    """Camera centers in one plane."""
+    """Returns camera centers in one plane."""
     turn = np.linspace(0, 2 * np.pi, count, endpoint=False)
     return list(distance * np.column_stack((np.cos(turn), np.sin(turn), np.zeros(count))))
 
 
 def silhouette(pose: np.ndarray, intrinsics: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(H, W) bool: pixels whose rays meet the ball."""
+    """(H, W) bool: pixels whose rays hit the ball."""
     rows, columns = np.mgrid[: size[0], : size[1]]
     pixels = np.stack((columns, rows, np.ones(size)), axis=-1)
     rays = pixels @ np.linalg.inv(intrinsics).T @ pose[:3, :3].T
@@ -98,7 +98,7 @@ def silhouette(pose: np.ndarray, intrinsics: np.ndarray, size: tuple[int, int]) 
 def camera_matrices(
     poses: Sequence[np.ndarray], intrinsics: np.ndarray = INTRINSICS
 ) -> dict[str, np.ndarray]:
-    """The entries of an npz: world_mat_i and scale_mat_i."""
+    """Returns the entries world_mat_i and scale_mat_i of an npz."""
     scale_mat = np.diag([SCALE, SCALE, SCALE, 1.0])
     scale_mat[:3, 3] = OFFSET
     matrices = {}
@@ -120,7 +120,7 @@ def write_scene(
     """Writes images, masks, exact and noisy cameras.
 
     Args:
-        folder: The scene's folder; made anew.
+        folder: The scene's folder; replaced if it exists.
         positions: B camera centers in units of the bounding sphere.
         intrinsics: (3, 3) K.
         size: H and W.
@@ -149,14 +149,14 @@ def write_scene(
 
 
 def rewrite_npz(path: Path, **changes: Any) -> None:
-    """Replaces entries of an npz; None removes one."""
+    """Replaces entries of an npz; None removes an entry."""
     with np.load(path) as archive:
         entries = {key: archive[key] for key in archive.files} | changes
     np.savez(path, **{key: value for key, value in entries.items() if value is not None})
 
 
 def cut_short(path: Path, share: float = 0.5) -> None:
-    """Keeps the first part of a file only."""
+    """Truncates a file."""
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
 
@@ -166,7 +166,7 @@ def cut_short(path: Path, share: float = 0.5) -> None:
 
 @contextmanager
 def project_at(root: Path) -> Iterator[pytest.MonkeyPatch]:
-    """Makes a folder what the checkout is otherwise: the home of confs, data, runs and results."""
+    """Uses a folder as project root, in place of the checkout, for confs, data, runs and results."""
     with pytest.MonkeyPatch.context() as patch, process_left_as_it_was():
         for module in (idr.conf.files, idr.runs.folders, idr.datasets.scene_dataset):
             patch.setattr(module, "project_root", lambda: root)
@@ -176,19 +176,19 @@ def project_at(root: Path) -> Iterator[pytest.MonkeyPatch]:
 
 
 def snapshot(root: Path) -> dict[str, str]:
-    """Digest of every file below a folder, by its name; folders, empty ones too, and links count."""
-    found = {}
+    """Hashes of all files below a folder, by name; also lists folders and links."""
+    entries = {}
     for path in sorted(root.rglob("*")):
-        what = f"-> {path.readlink()}" if path.is_symlink() else "folder"
+        entry = f"-> {path.readlink()}" if path.is_symlink() else "folder"
         if path.is_file() and not path.is_symlink():
-            what = hashlib.sha256(path.read_bytes()).hexdigest()
-        found[str(path.relative_to(root))] = what
-    return found
+            entry = hashlib.sha256(path.read_bytes()).hexdigest()
+        entries[str(path.relative_to(root))] = entry
+    return entries
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a command ended."""
+    """Exit status and output of a command."""
 
     status: int
     out: str
@@ -197,14 +197,14 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Project:
-    """A folder with ``tiny.conf`` and one scene, in which commands run."""
+    """A project root with ``tiny.conf`` and one scene, in which commands run."""
 
     root: Path
     capsys: pytest.CaptureFixture[str]
 
     @property
     def scene(self) -> Path:
-        """The scene's folder."""
+        """Folder of the scene."""
         return self.root / SCENE
 
     @property
@@ -220,13 +220,13 @@ class Project:
         return Outcome(status, captured.out, captured.err)
 
     def train(self, *argv: str | Path) -> Outcome:
-        """Trains one epoch unless told otherwise."""
+        """Trains one epoch by default."""
         from idr.cli.train import main
 
         return self.run(main, *TRAIN, *argv)
 
     def refuses(self, main: Main, *argv: str | Path, says: Sequence[str]) -> Outcome:
-        """Asserts that a command refuses: one message that says all of this, status 2, nothing touched."""
+        """Asserts exit status 2, one message with all texts in `says`, and unchanged files."""
         before = snapshot(self.root)
         outcome = self.run(main, *argv)
         assert outcome.status == 2, outcome
@@ -239,7 +239,7 @@ class Project:
         return outcome
 
     def refuses_to_train(self, *argv: str | Path, says: Sequence[str]) -> Outcome:
-        """`refuses` for a training of one epoch."""
+        """`refuses` for training one epoch."""
         from idr.cli.train import main
 
         return self.refuses(main, *TRAIN, *argv, says=says)
@@ -260,13 +260,13 @@ EVALUATE = (
 
 
 def only_run(root: Path, name: str = "tiny_3") -> Path:
-    """The one run there is of a name."""
+    """The only run with this name."""
     (folder,) = (root / "exps" / name).iterdir()
     return folder
 
 
 def save_files(run: Path, parts: Mapping[str, Any], name: str = "5") -> None:
-    """Writes checkpoint files as the published code does: torch.save, no manifests."""
+    """Writes checkpoint files like the published code: torch.save, without manifests."""
     import torch
 
     for part, content in parts.items():

@@ -11,15 +11,9 @@ from tests.cli import bad_input
 from tests.cli.bad_input import Project
 
 
-@pytest.fixture(autouse=True)
-def _leave_the_process_as_it_was() -> Iterator[None]:
-    with bad_input.process_left_as_it_was():
-        yield
-
-
 @pytest.fixture(scope="session")
 def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project that nobody trained in; to be copied, not used."""
+    """A project without runs, to be copied."""
     root = tmp_path_factory.mktemp("untrained")
     (root / "tiny.conf").write_text(bad_input.CONF)
     bad_input.write_scene(root / bad_input.SCENE)
@@ -28,7 +22,7 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def trained(untrained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project with one run of one epoch; to be copied, not used."""
+    """A project with one run of one epoch, to be copied."""
     from idr.cli.train import main
 
     root = tmp_path_factory.mktemp("trained")
@@ -47,11 +41,11 @@ def _project(template: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
 
 @pytest.fixture
 def project(untrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Project]:
-    """A project of the test's own, untrained."""
+    """A copy of the project without runs."""
     yield from _project(untrained, tmp_path, capsys)
 
 
 @pytest.fixture
 def trained_project(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Project]:
-    """A project of the test's own with one run of one epoch."""
+    """A copy of the project with one run of one epoch."""
     yield from _project(trained, tmp_path, capsys)

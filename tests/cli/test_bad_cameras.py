@@ -1,4 +1,4 @@
-"""Training refuses camera files that do not fit, and takes unusual cameras that are right."""
+"""Training refuses invalid camera files, and accepts unusual but valid cameras."""
 
 from __future__ import annotations
 
@@ -31,26 +31,26 @@ def _change(**entries: object) -> Callable[[Path], None]:
 
 
 def _moved(position: list[float]) -> Callable[[Path], None]:
-    """Camera 4 elsewhere."""
+    """Moves camera 4."""
     matrices = camera_matrices([look_at_origin(position)])
     return _change(world_mat_4=matrices["world_mat_0"])
 
 
 def _looking_away(scene: Path) -> None:
     pose = look_at_origin(positions_around()[4])
-    pose[:3, [0, 2]] *= -1  # half a turn about the camera's y axis
+    pose[:3, [0, 2]] *= -1  # rotate by 180 degrees about the camera's y axis
     rewrite_npz(scene / CAMERAS, world_mat_4=camera_matrices([pose])["world_mat_0"])
 
 
 def _opengl(scene: Path) -> None:
-    """A pose in OpenGL's axes: y up, z backward."""
+    """A pose with OpenGL axes: y up, z backward."""
     pose = look_at_origin(positions_around()[4])
     pose[:3, 1:3] *= -1
     rewrite_npz(scene / CAMERAS, world_mat_4=camera_matrices([pose])["world_mat_0"])
 
 
 def _corrupt(scene: Path) -> None:
-    """A byte of the compressed numbers flipped."""
+    """Flips bytes of the compressed arrays."""
     with np.load(scene / CAMERAS) as archive:
         entries = {key: archive[key] for key in archive.files}
     np.savez_compressed(scene / CAMERAS, **entries)
@@ -74,7 +74,7 @@ def _object_array(scene: Path) -> None:
 
 
 class Trap:
-    """Makes a folder when unpickled."""
+    """Creates a folder when unpickled."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -84,7 +84,7 @@ class Trap:
 
 
 NOT_FINITE = np.full((4, 4), np.nan)
-UNREADABLE = [CAMERAS, "cannot be read as an npz", "fetch it again"]
+UNREADABLE = [CAMERAS, "cannot be read as an npz", "download it again"]
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ UNREADABLE = [CAMERAS, "cannot be read as an npz", "fetch it again"]
             [
                 "no camera file",
                 CAMERAS,
-                "expected an npz with world_mat_i and scale_mat_i",
+                "expected one with world_mat_i and scale_mat_i",
                 "cameras_linear_init.npz",
             ],
             id="none",
@@ -113,7 +113,7 @@ UNREADABLE = [CAMERAS, "cannot be read as an npz", "fetch it again"]
                 CAMERAS,
                 "lacks world_mat_2",
                 "5 world_mat matrices for 6 images",
-                "each image needs one camera",
+                "expected one camera per image",
             ],
             id="world_mat-missing",
         ),
@@ -122,17 +122,17 @@ UNREADABLE = [CAMERAS, "cannot be read as an npz", "fetch it again"]
         ),
         pytest.param(
             _change(world_mat_6=np.eye(4), scale_mat_6=np.eye(4)),
-            [CAMERAS, "holds world_mat_6 too", "7 world_mat matrices for 6 images", "numbered from 0"],
+            [CAMERAS, "also has world_mat_6", "7 world_mat matrices for 6 images", "numbered from 0"],
             id="extra",
         ),
         pytest.param(
             _change(world_mat_3=NOT_FINITE),
-            [CAMERAS, "world_mat_3", "not finite", "calibrate this view again"],
+            [CAMERAS, "world_mat_3", "non-finite", "calibrate this view again"],
             id="world_mat-not-finite",
         ),
         pytest.param(
             _change(scale_mat_3=NOT_FINITE),
-            [CAMERAS, "scale_mat_3", "not finite"],
+            [CAMERAS, "scale_mat_3", "non-finite"],
             id="scale_mat-not-finite",
         ),
         pytest.param(
@@ -155,7 +155,7 @@ UNREADABLE = [CAMERAS, "cannot be read as an npz", "fetch it again"]
             [
                 CAMERAS,
                 "scale_mat_1 is not a similarity",
-                "expected one scale for all axes",
+                "expected uniform scale",
                 "preprocess_cameras.py",
             ],
             id="scale_mat-no-similarity",
@@ -192,14 +192,14 @@ UNREADABLE = [CAMERAS, "cannot be read as an npz", "fetch it again"]
         ),
     ],
 )
-def test_spoilt_cameras_are_refused(project, spoil, says):
+def test_invalid_cameras_are_refused(project, spoil, says):
     spoil(project.scene)
     project.refuses_to_train(says=says)
     assert not (project.scene.parent / "ran").exists()
 
 
 def test_mirrored_matrix_is_refused(project):
-    """P with one axis of the image's plane turned over: det < 0, and with -P the sphere is behind."""
+    """P with one image axis flipped: det < 0, and with -P the sphere is behind the camera."""
     with np.load(project.scene / CAMERAS) as archive:
         world_mat = archive["world_mat_4"].copy()
     world_mat[:3] = np.diag([-1.0, 1.0, 1.0]) @ world_mat[:3]
@@ -220,7 +220,7 @@ def test_negated_matrix_is_the_same_camera(project):
     torch.testing.assert_close(after.intrinsics, before.intrinsics)
 
 
-def test_inverse_matrices_beside_are_ignored(project):
+def test_other_matrices_in_the_file_are_ignored(project):
     rewrite_npz(
         project.scene / CAMERAS, world_mat_inv_0=NOT_FINITE, scale_mat_inv_7=np.eye(3), camera_mat_0=np.eye(2)
     )
@@ -233,11 +233,11 @@ class TestTrainedCameras:
         says = ["no camera file", "cameras_linear_init.npz", "npz files there: cameras.npz"]
         project.refuses_to_train("--train_cameras", says=says)
 
-    def test_noisy_file_that_does_not_fit(self, project):
+    def test_incomplete_noisy_file(self, project):
         rewrite_npz(project.scene / "cameras_linear_init.npz", world_mat_5=None)
         says = ["cameras_linear_init.npz lacks world_mat_5", "5 world_mat matrices for 6 images"]
         project.refuses_to_train("--train_cameras", says=says)
-        assert project.train("--nepoch", "0").status == 0  # nobody reads it without the flag
+        assert project.train("--nepoch", "0").status == 0  # not read without the flag
 
     def test_noisy_camera_inside_the_sphere(self, project):
         matrices = camera_matrices([look_at_origin([0.0, 0.3, 0.1])])
@@ -253,7 +253,7 @@ class TestTrainedCameras:
         )
 
 
-# ---- unusual and right
+# ---- unusual but valid
 
 
 def _dataset(root: Path, **options: object) -> SceneDataset:
@@ -262,27 +262,27 @@ def _dataset(root: Path, **options: object) -> SceneDataset:
 
 
 def _slow_rays(projection: np.ndarray, uv: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rays through pixels by linear algebra alone, one by one: P's null space, and where P x ~ (u, v, 1)."""
+    """Rays through pixels from P's null space, and from solving P x ~ (u, v, 1) pixel by pixel."""
     homogeneous = np.linalg.svd(projection)[2][-1]
     center = homogeneous[:3] / homogeneous[3]
     directions = np.empty((len(uv), 3))
     for k, (column, row) in enumerate(uv):
         through = np.linalg.lstsq(projection[:, :3], np.array([column, row, 1.0]), rcond=None)[0]
-        ahead = np.sign(np.linalg.det(projection[:, :3]))  # P and -P are one camera
+        ahead = np.sign(np.linalg.det(projection[:, :3]))  # P and -P are the same camera
         directions[k] = ahead * through / np.linalg.norm(through)
     return directions, center
 
 
-def _assert_rays_are_right(root: Path, img_res: tuple[int, int]) -> None:
+def _assert_rays_match(root: Path, img_res: tuple[int, int]) -> None:
     dataset = _dataset(root, img_res=img_res)
     with np.load(root / "data" / "balls" / "scan3" / CAMERAS) as archive:
         for index in range(len(dataset)):
             _, sample, _ = dataset[index]
             directions, centers = pixel_rays(*(sample[key][None] for key in ("uv", "pose", "intrinsics")))
             projection = (archive[f"world_mat_{index}"] @ archive[f"scale_mat_{index}"])[:3]
-            wanted, center = _slow_rays(projection, sample["uv"].numpy())
+            expected, center = _slow_rays(projection, sample["uv"].numpy())
             # float32 poses and intrinsics: 6e-8 relative, times a focal length of 20 and a distance of 3
-            np.testing.assert_allclose(directions[0], wanted, atol=1e-5)
+            np.testing.assert_allclose(directions[0], expected, atol=1e-5)
             np.testing.assert_allclose(centers[0], center, atol=1e-5)
 
 
@@ -292,16 +292,16 @@ def test_non_square_pixels_and_skew(project):
     outcome = project.train()
     assert outcome.status == 0, outcome.err
     assert "warning" not in outcome.err
-    _assert_rays_are_right(project.root, (12, 16))
+    _assert_rays_match(project.root, (12, 16))
 
 
-def test_principal_point_off_the_image_and_tall_pictures(project):
-    """The picture is a piece cut out of a larger one."""
-    cut_out = INTRINSICS + np.array([[0.0, 0.0, -9.0], [0.0, 0.0, 5.0], [0.0, 0.0, 0.0]])
-    write_scene(project.scene, intrinsics=cut_out, size=(20, 10))
+def test_principal_point_outside_a_portrait_image(project):
+    """The image is a crop of a larger one."""
+    cropped = INTRINSICS + np.array([[0.0, 0.0, -9.0], [0.0, 0.0, 5.0], [0.0, 0.0, 0.0]])
+    write_scene(project.scene, intrinsics=cropped, size=(20, 10))
     outcome = project.train("--set", "dataset.img_res=[20,10]")
     assert outcome.status == 0, outcome.err
-    _assert_rays_are_right(project.root, (20, 10))
+    _assert_rays_match(project.root, (20, 10))
 
 
 def test_cameras_in_one_plane(project):
@@ -309,7 +309,7 @@ def test_cameras_in_one_plane(project):
     outcome = project.train("--train_cameras")
     assert outcome.status == 0, outcome.err
     assert "done: 1 epochs" in outcome.out
-    _assert_rays_are_right(project.root, (12, 16))
+    _assert_rays_match(project.root, (12, 16))
 
 
 @pytest.mark.parametrize("flags", [(), ("--train_cameras",)])

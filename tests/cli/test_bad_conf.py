@@ -1,4 +1,4 @@
-"""Training refuses confs that do not fit; the message names the key in full, and the nearest right one."""
+"""Training refuses invalid confs; the message names the full key and the nearest known one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 
 def edit(project, old: str, new: str) -> None:
-    """Replaces a piece of the conf, which must be there."""
+    """Replaces an existing part of the conf."""
     text = project.conf.read_text()
     assert old in text
     project.conf.write_text(text.replace(old, new, 1))
@@ -35,7 +35,7 @@ def test_typo_in_a_checked_block(project, old, new, says):
 
 
 @pytest.mark.parametrize("block", ["train", "model"])
-def test_typo_in_a_lenient_block_warns_and_goes_on(project, block):
+def test_typo_in_a_lenient_block_is_only_a_warning(project, block):
     outcome = project.train(
         "--nepoch", "0", "--set", f"{block}.featrue_vector_size=8", "--set", "train.alpha_factr=2"
     )
@@ -208,7 +208,7 @@ def test_unknown_class(project, monkeypatch, key, path, says):
     monkeypatch.syspath_prepend(str(folder))
     monkeypatch.setattr(
         sys, "dont_write_bytecode", True
-    )  # the interpreter's cache is no file of the command's
+    )  # the command does not write the interpreter's cache
     for name in ("own_part", "needy_part"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     project.refuses_to_train("--set", f"train.{key}_class={path}", says=says)
@@ -238,7 +238,7 @@ class TestFile:
         edit(project, "plot_freq = 1000", 'plot_freq = "1000')
         project.refuses_to_train(says=["tiny.conf, line", "not HOCON", "missing brace, bracket, quote"])
 
-    def test_cut_short(self, project):
+    def test_truncated(self, project):
         text = project.conf.read_text()
         project.conf.write_text(text[: text.index("ray_tracer")])
         project.refuses_to_train(says=["tiny.conf, line", "not HOCON"])
@@ -291,7 +291,7 @@ def test_unknown_flag_and_abbreviation(project):
         assert f"unrecognized arguments: {flag} 3" in project.capsys.readouterr().err
 
 
-def test_overrides_reach_the_run_and_more_pixels_than_there_are_warn(project):
+def test_overrides_reach_the_run_and_too_many_pixels_warn(project):
     outcome = project.train("--set", "train.num_pixels=500", "--batch_size", "9")
     assert outcome.status == 0, outcome.err
     assert "warning: train.num_pixels 500 is more than an image has (192)" in outcome.err

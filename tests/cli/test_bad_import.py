@@ -1,4 +1,4 @@
-"""Ways in which a scene to import can be wrong: one message each, exit status 2, nothing on disk."""
+"""Invalid sources: each is refused with one message and exit status 2, and nothing is written."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Spoil = Callable[[Path], list[str]]
 
 
 def transforms(change: Callable[[dict[str, Any]], object]) -> Spoil:
-    """A nerfstudio scene whose JSON was changed."""
+    """A nerfstudio scene with a modified JSON file."""
 
     def spoil(folder: Path) -> list[str]:
         writers.write_nerfstudio(folder, folder.parent / "masks")
@@ -34,12 +34,12 @@ def transforms(change: Callable[[dict[str, Any]], object]) -> Spoil:
 
 
 def frame(**values: Any) -> Spoil:
-    """A nerfstudio scene with other values in its third frame."""
+    """A nerfstudio scene with modified values in its third frame."""
     return transforms(lambda content: content["frames"][2].update(values))
 
 
 def scaled_matrix(factors: tuple[float, float, float]) -> Spoil:
-    """A third frame whose axes are scaled."""
+    """A nerfstudio scene whose third frame has scaled axes."""
 
     def change(content: dict[str, Any]) -> None:
         matrix = np.array(content["frames"][2]["transform_matrix"])
@@ -50,7 +50,7 @@ def scaled_matrix(factors: tuple[float, float, float]) -> Spoil:
 
 
 def images(change: Callable[[Path], object], *more: str) -> Spoil:
-    """A nerfstudio scene with its folder changed."""
+    """A nerfstudio scene with a modified folder."""
 
     def spoil(folder: Path) -> list[str]:
         arguments = transforms(lambda content: None)(folder)
@@ -65,13 +65,13 @@ def other_size(folder: Path, shape: tuple[int, int]) -> None:
 
 
 def half_size(folder: Path) -> None:
-    """One photograph and its mask at half their size: the camera follows, but training needs one size."""
+    """Halves one photograph and its mask: the camera can be adapted, but images must have one size."""
     for path in (folder / "images" / "frame_3.png", folder.parent / "masks" / "frame_3.png"):
         other_size(path, (48, 64))
 
 
 def looking_away(content: dict[str, Any]) -> None:
-    """OpenCV's matrices in a file whose axes are OpenGL's."""
+    """Writes OpenCV matrices to a file that should have OpenGL axes."""
     for entry in content["frames"]:
         entry["transform_matrix"] = (np.array(entry["transform_matrix"]) @ np.diag([1, -1, -1, 1])).tolist()
 
@@ -81,7 +81,7 @@ def masks(change: Callable[[Path], object]) -> Spoil:
 
 
 def no_masks(*more: str) -> Spoil:
-    """A nerfstudio scene without masks."""
+    """Removes the masks of a nerfstudio scene."""
 
     def spoil(folder: Path) -> list[str]:
         writers.write_nerfstudio(folder)
@@ -100,7 +100,7 @@ def mask_program(text: str) -> Spoil:
 
 
 def par(change: Callable[[str], str]) -> Spoil:
-    """A Middlebury scene whose text was changed."""
+    """A Middlebury scene with a modified par file."""
 
     def spoil(folder: Path) -> list[str]:
         writers.write_middlebury(folder, folder.parent / "masks")
@@ -112,7 +112,7 @@ def par(change: Callable[[str], str]) -> Spoil:
 
 
 def npz(change: Callable[[dict[str, np.ndarray]], object], file: str = "cameras_sphere.npz") -> Spoil:
-    """A NeuS scene whose matrices were changed."""
+    """A NeuS scene with modified matrices."""
 
     def spoil(folder: Path) -> list[str]:
         writers.write_npz(folder, file=file)
@@ -125,10 +125,10 @@ def npz(change: Callable[[dict[str, np.ndarray]], object], file: str = "cameras_
 
 
 def colmap(change: Callable[[Path], object], *more: str) -> Spoil:
-    """A COLMAP scene with its folder changed."""
+    """A COLMAP scene with a modified folder."""
 
     def spoil(folder: Path) -> list[str]:
-        pytest.importorskip("pycolmap", reason="COLMAP models are read by pycolmap, which is not installed")
+        pytest.importorskip("pycolmap", reason="needs pycolmap")
         colmap_writer.write_colmap(folder, folder.parent / "masks")
         change(folder)
         return ["--masks", str(folder.parent / "masks"), *more]
@@ -165,7 +165,7 @@ def empty_folder(folder: Path) -> list[str]:
     return []
 
 
-def colors_alike(folder: Path) -> list[str]:
+def uniform_images(folder: Path) -> list[str]:
     writers.write_nerfstudio(folder)
     for path in (folder / "images").iterdir():
         cv2.imwrite(str(path), np.full((spots.HEIGHT, spots.WIDTH, 3), 90, np.uint8))
@@ -184,127 +184,146 @@ def two_points(folder: Path) -> list[str]:
     return ["--masks", "auto", "--points", str(folder.parent / "points.txt")]
 
 
-def two_pictures(folder: Path) -> None:
-    name = folder / "images" / "frame_2.png"
-    name.rename(folder / "images" / "frame_2")
-    (folder / "images" / "frame_2").unlink()
+def without_image(folder: Path) -> None:
+    (folder / "images" / "frame_2.png").unlink()
 
 
 WRONG: dict[str, tuple[Spoil, str]] = {
-    "nothing there": (lambda folder: [], r"no file or folder .*source"),
-    "of no kind": (empty_folder, r"no scene that can be imported; looked for transforms: transforms\.json"),
-    "of two kinds": (two_kinds, r"may be idr or middlebury; say which with --kind idr"),
-    "not that kind": (no_masks("--kind", "middlebury"), r"no \*_par\.txt in"),
-    "json broken": (
+    "source missing": (lambda folder: [], r"no file or folder .*source"),
+    "unknown format": (empty_folder, r"has no known format; expected one of transforms: transforms\.json"),
+    "ambiguous format": (two_kinds, r"may be idr or middlebury; choose one, such as --kind idr"),
+    "wrong --kind": (no_masks("--kind", "middlebury"), r"no \*_par\.txt in"),
+    "invalid JSON": (
         images(lambda f: (f / "transforms.json").write_text('{"frames": [')),
         r"is not valid JSON",
     ),
-    "no frames": (transforms(lambda c: c.pop("frames")), r"holds no list `frames`"),
+    "no frames": (transforms(lambda c: c.pop("frames")), r"has no list `frames`"),
     "no file_path": (transforms(lambda c: c["frames"][2].pop("file_path")), r"frame 2 has no `file_path`"),
-    "image missing": (images(two_pictures), r"frame_2\.png, which is not there.*--images"),
-    "one image twice": (frame(file_path="images/frame_1.png"), r"two views are of one photograph"),
+    "image missing": (images(without_image), r"frame_2\.png, which does not exist.*--images"),
+    "duplicate image": (frame(file_path="images/frame_1.png"), r"two views use the same photograph"),
     "no focal length": (
         transforms(lambda c: [c.pop(k) for k in ("fl_x", "fl_y")]),
         r"has no focal length; expected fl_x",
     ),
-    "focal length negative": (frame(fl_x=-5.0), r"focal lengths -5 and 146; expected positive"),
+    "negative focal length": (frame(fl_x=-5.0), r"focal lengths -5 and 146; expected positive"),
     "angle in degrees": (
         transforms(lambda c: (c.pop("fl_x"), c.update(camera_angle_x=45.0))),
         r"camera_angle_x is 45\.0; expected radians",
     ),
-    "matrix 3 x 3": (frame(transform_matrix=np.eye(3).tolist()), r"shape \(3, 3\); expected 4 x 4"),
-    "matrix with NaN": (frame(transform_matrix=np.full((4, 4), np.nan).tolist()), r"not finite; remove this"),
-    "matrix scaled": (scaled_matrix((2, 2, 2)), r"is not a rotation \(R\^T R is off the identity by 3\)"),
-    "matrix mirrored": (scaled_matrix((1, 1, -1)), r"is mirrored \(determinant -1\)"),
-    "camera model unknown": (
+    "3 x 3 matrix": (frame(transform_matrix=np.eye(3).tolist()), r"shape \(3, 3\); expected 4 x 4"),
+    "matrix with NaN": (
+        frame(transform_matrix=np.full((4, 4), np.nan).tolist()),
+        r"non-finite values; remove this",
+    ),
+    "scaled rotation": (
+        scaled_matrix((2, 2, 2)),
+        r"is not a rotation \(R\^T R differs from the identity by 3\)",
+    ),
+    "mirrored rotation": (scaled_matrix((1, 1, -1)), r"is mirrored \(determinant -1\)"),
+    "unknown camera model": (
         frame(camera_model="EQUIRECTANGULAR"),
         r"camera_model EQUIRECTANGULAR; expected",
     ),
-    "k4 without fisheye": (frame(k4=0.1), r"k4 = 0\.1 of a lens that is no fisheye"),
-    "lens folds over": (frame(k1=-300.0), r"folds the image over"),
-    "other axes": (transforms(looking_away), r"lies behind camera.*other axes"),
-    "one image of another size": (
+    "k4 for a non-fisheye lens": (frame(k4=0.1), r"k4 = 0\.1 for a non-fisheye lens"),
+    "distortion folds over": (frame(k1=-300.0), r"folds the image over"),
+    "wrong camera axes": (transforms(looking_away), r"lies behind camera.*other axes"),
+    "wrong aspect ratio": (
         images(lambda f: other_size(f / "images" / "frame_3.png", (40, 64))),
-        r"64 x 40 pixels, but its camera was calibrated for 128 x 96: another shape",
+        r"64 x 40 pixels, but its camera was calibrated for 128 x 96, another aspect ratio",
     ),
-    "two origins of masks": (
+    "two sources of masks": (
         images(lambda f: 0, "--mask_command", "a {image} {mask}"),
         r"got both --masks and --mask_command",
     ),
-    "sizes differ": (
+    "image sizes differ": (
         images(half_size),
-        r"frame_3\.png has 64 x 48 pixels, frame_1\.png 128 x 96; expected all images of one size",
+        r"frame_3\.png has 64 x 48 pixels, frame_1\.png 128 x 96; expected images of one size",
     ),
-    "image broken": (
+    "unreadable image": (
         images(lambda f: (f / "images" / "frame_3.png").write_bytes(b"\x89PNG\r\n")),
         r"frame_3\.png cannot be read as an image",
     ),
-    "no masks at all": (no_masks(), r"no masks and its images no alpha channel; expected --masks FOLDER"),
-    "no alpha channel": (no_masks("--masks", "alpha"), r"has no alpha channel, which was to be the mask"),
-    "mask missing": (masks(lambda f: (f / "frame_4.png").unlink()), r"no mask for frame_4\.png \(1 of 6"),
-    "mask of another size": (
+    "no masks": (no_masks(), r"has neither masks nor an alpha channel; expected --masks FOLDER"),
+    "no alpha channel": (no_masks("--masks", "alpha"), r"has no alpha channel to use as mask"),
+    "missing mask": (masks(lambda f: (f / "frame_4.png").unlink()), r"no mask for frame_4\.png \(1 of 6"),
+    "mask size differs": (
         masks(lambda f: other_size(f / "frame_4.png", (30, 40))),
         r"frame_4\.png has 40 x 30 pixels, its image frame_4\.png 128 x 96",
     ),
-    "mask empty": (
+    "empty mask": (
         masks(lambda f: cv2.imwrite(str(f / "frame_4.png"), np.zeros((96, 128)))),
         r"mask 3 \(0003\.png \(images/frame_4\.png\)\) marks no pixel as object",
     ),
-    "mask inverted": (
+    "inverted masks": (
         masks(lambda f: [cv2.imwrite(str(p), 255 - cv2.imread(str(p), 0)) for p in sorted(f.iterdir())]),
-        r"contradict one another|inside the unit sphere|stands inside the object",
+        r"contradict each other|inside the unit sphere|lies inside the object",
     ),
-    "command without places": (no_masks("--mask_command", "prog {image}"), r"lacks \{mask\}"),
-    "command unknown": (
+    "mask command without placeholder": (no_masks("--mask_command", "prog {image}"), r"lacks \{mask\}"),
+    "mask command not found": (
         no_masks("--mask_command", "no-such-program {image} {mask}"),
         r"no-such-program cannot be started",
     ),
-    "command fails": (
+    "mask command fails": (
         mask_program("raise SystemExit('no weights found')"),
-        r"ended with status 1 on 0000\.png: no weights found",
+        r"exited with status 1 on 0000\.png: no weights found",
     ),
-    "command writes nothing": (mask_program(""), r"ended well but wrote no mask for 0000\.png"),
-    "command writes another size": (
+    "mask command writes no mask": (
+        mask_program(""),
+        r"exited with status 0 but wrote no mask for 0000\.png",
+    ),
+    "mask command writes another size": (
         mask_program("import sys, cv2, numpy as np; cv2.imwrite(sys.argv[2], np.ones((9, 7)))"),
         r"wrote a mask of 7 x 9 pixels for 0000\.png of 128 x 96",
     ),
-    "nothing to cut out": (colors_alike, r"no object could be told from its background"),
-    "points elsewhere": (far_points, r"view \d+ sees 0 of 50 sparse points"),
-    "two points": (two_points, r"shape \(2, 3\); expected 10 or more points"),
-    "no points for the sphere": (images(lambda f: 0, "--sphere", "points"), r"source has no sparse points"),
-    "no sphere of its own": (images(lambda f: 0, "--sphere", "source"), r"the source has no scale_mat"),
-    "too much downscaling": (images(lambda f: 0, "--downscale", "100"), r"leaves nothing of"),
-    "par truncated": (par(lambda t: t.rsplit("\n", 2)[0]), r"announces 6 images and lists 5"),
-    "par without count": (par(lambda t: t.split("\n", 1)[1]), r"does not begin with the number of images"),
-    "par with words": (
+    "no contrast to the background": (uniform_images, r"object and background could not be separated"),
+    "points in another frame": (far_points, r"view \d+ sees 0 of 50 sparse points"),
+    "too few points": (two_points, r"shape \(2, 3\); expected 10 or more points"),
+    "no points for --sphere points": (
+        images(lambda f: 0, "--sphere", "points"),
+        r"source has no sparse points",
+    ),
+    "no scale_mat for --sphere source": (
+        images(lambda f: 0, "--sphere", "source"),
+        r"the source has no scale_mat",
+    ),
+    "--downscale too large": (images(lambda f: 0, "--downscale", "100"), r"leaves no pixel of"),
+    "par file truncated": (par(lambda t: t.rsplit("\n", 2)[0]), r"announces 6 images and lists 5"),
+    "par file without count": (
+        par(lambda t: t.split("\n", 1)[1]),
+        r"does not begin with the number of images",
+    ),
+    "par file with words": (
         par(lambda t: t.replace("150.0", "abc", 1)),
         r"ball0001\.png: .*'abc'; expected numbers",
     ),
-    "par line short": (par(lambda t: t.rsplit(" ", 1)[0]), r"ball0006\.png is followed by 20 numbers"),
-    "npz short of a camera": (npz(lambda a: a.pop("world_mat_5")), r"lacks world_mat_5"),
-    "npz without a center": (
+    "par file with a short line": (
+        par(lambda t: t.rsplit(" ", 1)[0]),
+        r"ball0006\.png is followed by 20 numbers",
+    ),
+    "npz lacks a camera": (npz(lambda a: a.pop("world_mat_5")), r"lacks world_mat_5"),
+    "npz with a singular matrix": (
         npz(lambda a: a.update(world_mat_2=np.diag([1.0, 1, 0, 1]))),
         r"world_mat_2: .*singular",
     ),
     "npz with two spheres": (
         npz(lambda a: a.update(scale_mat_2=np.diag([2.0, 2, 2, 1]))),
-        r"its scale_mats differ between views",
+        r"the scale_mats differ between views",
     ),
-    "text missing": (few_texts, r"6 images but 5 text files with a 3 x 4 projection"),
-    "text singular": (singular_text, r"camera of v3\.png: .*singular"),
+    "missing projection file": (few_texts, r"6 images but 5 text files with a 3 x 4 projection"),
+    "singular projection": (singular_text, r"camera of v3\.png: .*singular"),
     "COLMAP image missing": (
         colmap(lambda f: (f / "images" / "cam0" / "0.png").unlink()),
-        r"cam0/0\.png, which is not there",
+        r"cam0/0\.png, which does not exist",
     ),
-    "COLMAP images nowhere": (
+    "COLMAP image folder missing": (
         colmap(lambda f: (f / "images").rename(f / "pictures")),
-        r"no folder images/ around the COLMAP model.*--images",
+        r"no folder images/ near the COLMAP model.*--images",
     ),
-    "COLMAP model broken": (
+    "unreadable COLMAP model": (
         colmap(lambda f: (f / "sparse/0/cameras.txt").write_text("1 PINHOLE 128\n")),
         r"cannot be read as a COLMAP model|no COLMAP model",
     ),
-    "COLMAP camera spherical": (
+    "spherical COLMAP camera": (
         colmap(lambda f: (f / "sparse/0/cameras.txt").write_text("1 EQUIRECTANGULAR 128 96 128 96\n")),
         r"is EQUIRECTANGULAR; expected a camera with an image plane",
     ),
@@ -312,15 +331,17 @@ WRONG: dict[str, tuple[Spoil, str]] = {
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_is_refused_with_one_message_and_writes_nothing(what: str, tmp_path: Path, capsys) -> None:
+def test_an_invalid_source_is_refused_with_one_message_and_nothing_is_written(
+    what: str, tmp_path: Path, capsys
+) -> None:
     spoil, message = WRONG[what]
     arguments = spoil(tmp_path / "source")
     out = tmp_path / "data" / "mine" / "scan0"
     capsys.readouterr()
     assert main([str(tmp_path / "source"), "--out", str(out), *arguments]) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("error: ") and said.count("\n") == 1
-    assert re.search(message, said), said
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1
+    assert re.search(message, error), error
     assert not out.exists() and (not out.parent.exists() or list(out.parent.iterdir()) == [])
 
 
@@ -334,7 +355,7 @@ def test_out_must_be_a_scan(out: str, message: str, tmp_path: Path, capsys) -> N
     assert message in capsys.readouterr().err
 
 
-def test_out_is_a_folder_of_somebody_else(tmp_path: Path, capsys) -> None:
+def test_a_foreign_folder_is_not_replaced(tmp_path: Path, capsys) -> None:
     writers.write_npz(tmp_path / "source")
     out = tmp_path / "scan1"
     out.mkdir()
@@ -344,14 +365,14 @@ def test_out_is_a_folder_of_somebody_else(tmp_path: Path, capsys) -> None:
     assert (out / "thesis.tex").read_text() == "years"
 
 
-def test_out_is_a_file(tmp_path: Path, capsys) -> None:
+def test_a_file_as_out_is_refused(tmp_path: Path, capsys) -> None:
     writers.write_npz(tmp_path / "source")
     (tmp_path / "scan1").write_text("x")
     assert main([str(tmp_path / "source"), "--out", str(tmp_path / "scan1"), "--force"]) == 2
     assert "is a file" in capsys.readouterr().err
 
 
-def test_pycolmap_is_asked_for_by_name(tmp_path: Path, monkeypatch, capsys) -> None:
+def test_a_missing_pycolmap_names_the_install_command(tmp_path: Path, monkeypatch, capsys) -> None:
     colmap_writer.write_colmap(tmp_path / "source")
     monkeypatch.setitem(sys.modules, "pycolmap", None)
     assert main([str(tmp_path / "source"), "--out", str(tmp_path / "scan1")]) == 2

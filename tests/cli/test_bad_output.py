@@ -1,4 +1,4 @@
-"""Results that cannot be written: a message that says where and why, and nothing half done.
+"""Results that cannot be written: the message names path and reason, and no partial result remains.
 
 Tests may run as root, whom no permission stops: a file stands where a folder is needed, or the system's
 calls refuse.
@@ -38,7 +38,7 @@ SMALL_SCENE = (
 
 
 def refusing(call: Callable, folder: Path, number: int) -> Callable:
-    """A call of the system that refuses to write below a folder."""
+    """Returns a system call that fails for paths below a folder."""
 
     def refuse(path, *arguments, **options):
         writes = call is not os.open or bool(arguments and arguments[0] & (os.O_WRONLY | os.O_RDWR))
@@ -51,7 +51,7 @@ def refusing(call: Callable, folder: Path, number: int) -> Callable:
 
 @pytest.fixture
 def read_only(monkeypatch):
-    """Makes a folder read-only, or its disk full, for all that this process writes through `os`."""
+    """Makes a folder read-only, or its disk full, for everything that this process writes through `os`."""
 
     def protect(folder: Path, number: int = errno.EROFS) -> None:
         for name in ("open", "mkdir", "replace", "rename", "unlink"):
@@ -61,7 +61,7 @@ def read_only(monkeypatch):
 
 
 @pytest.mark.parametrize("folder", ["tiny.conf", "tiny.conf/exps"])
-def test_training_where_a_file_stands(project, folder):
+def test_training_with_a_file_in_place_of_the_folder(project, folder):
     project.refuses_to_train("--exps_folder", folder, says=[f"{project.root / 'tiny.conf'}", *IN_THE_WAY])
 
 
@@ -73,7 +73,7 @@ def test_training_where_a_file_stands(project, folder):
         (errno.ENOSPC, ["no space left on device", "free some space there"]),
     ],
 )
-def test_training_where_the_system_refuses(project, read_only, number, says):
+def test_training_with_a_failing_system_call(project, read_only, number, says):
     read_only(project.root / "exps", number)
     project.refuses_to_train(says=[f"cannot write {project.root / 'exps'}", *says])
 
@@ -87,13 +87,13 @@ def test_continuing_in_a_read_only_run_keeps_the_last_checkpoint(trained_project
     assert trained_project.run(evaluate, *EVALUATE, "--checkpoint", "1").status == 0
 
 
-def test_evaluation_where_a_file_stands(trained_project):
+def test_evaluation_with_a_file_in_place_of_the_folder(trained_project):
     (trained_project.root / "evals").write_text("")
     says = [str(trained_project.root / "evals"), *IN_THE_WAY]
     trained_project.refuses(evaluate, *EVALUATE, says=says)
 
 
-def test_evaluation_where_the_system_refuses(trained_project, read_only):
+def test_evaluation_with_a_failing_system_call(trained_project, read_only):
     read_only(trained_project.root / "evals", errno.EACCES)
     says = [
         f"cannot write {trained_project.root / 'evals'}",
@@ -103,7 +103,7 @@ def test_evaluation_where_the_system_refuses(trained_project, read_only):
     trained_project.refuses(evaluate, *EVALUATE, "--eval_rendering", says=says)
 
 
-def test_disentanglement_where_a_file_stands(trained_project):
+def test_disentanglement_with_a_file_in_place_of_the_folder(trained_project):
     (trained_project.root / "evals_disentanglement").write_text("")
     run = str(only_run(trained_project.root))
     flags = ("--geometry_run", run, "--appearance_run", run, "--checkpoint", "latest", "--frames", "1")
@@ -120,17 +120,17 @@ def test_preprocessing_of_a_read_only_scene(project, read_only, number):
     project.refuses(preprocess, "--source_dir", project.scene, says=says)
 
 
-def test_check_pictures_where_a_file_stands(project):
+def test_check_images_with_a_file_in_place_of_the_folder(project):
     says = [str(project.conf), *IN_THE_WAY]
     project.refuses(check_scene, "--source_dir", project.scene, "--out", project.conf, says=says)
 
 
-def test_built_in_scene_where_a_file_stands(project):
+def test_built_in_scene_with_a_file_in_place_of_the_folder(project):
     says = [str(project.conf), *IN_THE_WAY]
     project.refuses(make_scene, *SMALL_SCENE, "--out", project.conf / "scan1", says=says)
 
 
 @pytest.mark.parametrize("force", [(), ("--force",)])
-def test_built_in_scene_never_replaces_somebody_elses_folder(project, force):
+def test_built_in_scene_never_replaces_a_foreign_folder(project, force):
     says = [str(project.scene), "was not written by this command", "choose another --out"]
     project.refuses(make_scene, *SMALL_SCENE, "--out", project.scene, *force, says=says)

@@ -1,4 +1,4 @@
-"""What becomes a scene: preprocessing, its check and the built-in scene refuse what they cannot use."""
+"""Preprocessing, scene check and the built-in scene refuse invalid input."""
 
 from __future__ import annotations
 
@@ -48,7 +48,10 @@ def _camera(**entries: object) -> Callable[[Path], None]:
             ["no scene folder", "data/balls/scan3", "mask/ and cameras.npz"],
         ),
         (lambda scene: shutil.rmtree(scene / "mask"), ["no folder", "scan3/mask"]),
-        (lambda scene: (scene / MASK).unlink(), ["5 masks but 6 world_mats", "one mask and one camera"]),
+        (
+            lambda scene: (scene / MASK).unlink(),
+            ["5 masks but 6 world_mats", "expected one of each per view"],
+        ),
         (lambda scene: cut_short(scene / MASK), [MASK, "cannot be read as an image", "replace it"]),
         (
             _mask(0),
@@ -56,7 +59,7 @@ def _camera(**entries: object) -> Callable[[Path], None]:
         ),
         (
             _mask(255),
-            ["mask 2 (002.png) marks every pixel", "no outline", "expected the object white on black"],
+            ["mask 2 (002.png) marks every pixel", "expected the object white on black"],
         ),
         (
             lambda scene: (scene / CAMERAS).unlink(),
@@ -64,21 +67,21 @@ def _camera(**entries: object) -> Callable[[Path], None]:
         ),
         (
             lambda scene: cut_short(scene / CAMERAS),
-            [CAMERAS, "cannot be read as an npz", "fetch it again"],
+            [CAMERAS, "cannot be read as an npz", "download it again"],
         ),
         (lambda scene: (scene / CAMERAS).write_text("no"), [CAMERAS, "cannot be read as an npz"]),
         (
             _camera(world_mat_2=None),
-            [CAMERAS, "world_mat_2 is missing though world_mat_5 is there", "add it"],
+            [CAMERAS, "has world_mat_5 but not world_mat_2", "add it"],
         ),
         (_camera(world_mat_6=np.eye(4)), ["6 masks but 7 world_mats"]),
-        (_camera(world_mat_3=np.full((4, 4), np.inf)), ["world_mat_3 (003.png)", "not finite", "export"]),
+        (_camera(world_mat_3=np.full((4, 4), np.inf)), ["world_mat_3 (003.png)", "non-finite", "export"]),
         (_camera(world_mat_3=np.zeros((4, 4))), ["world_mat_3 (003.png)", "singular", "export"]),
         (_camera(world_mat_3=np.eye(3)), ["world_mat_3 has shape (3, 3)", "expected (4, 4)"]),
     ],
-    ids=lambda value: value[-1] if isinstance(value, list) else "",  # the same in every test process
+    ids=lambda value: value[-1] if isinstance(value, list) else "",  # equal in all test processes
 )
-def test_spoilt_scene_is_refused(project, main, spoil, says):
+def test_an_invalid_scene_is_refused(project, main, spoil, says):
     spoil(project.scene)
     project.refuses(main, "--source_dir", project.scene, says=says)
 
@@ -89,9 +92,11 @@ class TestPreprocess:
 
     def test_single_view(self, project):
         write_scene(project.scene, positions=positions_around()[:1])
-        self.refuses(project, says=["1 view", "cannot tell how far away", "expected two or more views"])
+        self.refuses(
+            project, says=["1 view", "determines neither distance nor depth", "expected two or more"]
+        )
 
-    def test_views_from_one_place(self, project):
+    def test_views_from_one_position(self, project):
         write_scene(project.scene, positions=positions_around()[:1] * 3)
         self.refuses(project, says=["3 views see the object from one place", "add views from other sides"])
 
@@ -100,21 +105,21 @@ class TestPreprocess:
             look_at_origin(position) @ np.diag([1.0, -1.0, -1.0, 1.0]) for position in positions_around()
         ]
         np.savez(project.scene / CAMERAS, **camera_matrices(poses))
-        self.refuses(project, says=["object lies behind camera 0 (000.png)", "expected OpenCV's", "OpenGL"])
+        self.refuses(
+            project, says=["object lies behind camera 0 (000.png)", "expected OpenCV axes", "OpenGL"]
+        )
 
     def test_camera_inside_the_object(self, project):
         matrices = camera_matrices([look_at_origin([0.1, 0.05, 0.1])])
         rewrite_npz(project.scene / CAMERAS, world_mat_4=matrices["world_mat_0"])
-        self.refuses(
-            project, says=["camera 4 (004.png) stands inside the object", "expected cameras outside"]
-        )
+        self.refuses(project, says=["camera 4 (004.png) lies inside the object", "expected cameras outside"])
 
     def test_masks_of_other_cameras(self, project):
         for k, path in enumerate(sorted((project.scene / "mask").iterdir())):
             mask = np.zeros((12, 16), np.uint8)
             mask[(0, -1)[k % 2], (0, -1)[k // 2 % 2]] = 255
             iio.imwrite(path, mask)
-        self.refuses(project, says=["masks and cameras contradict one another", "natural name order"])
+        self.refuses(project, says=["masks and cameras contradict each other", "natural name order"])
 
     def test_no_noisy_file(self, project):
         (project.scene / "cameras_linear_init.npz").unlink()
@@ -126,7 +131,7 @@ class TestPreprocess:
     def test_one_of_two_flags(self, project, flags, got):
         project.refuses(preprocess, *flags, says=[f"got {got} --source_dir and --dtu", "--source_dir FOLDER"])
 
-    def test_dtu_that_is_not_there(self, project):
+    def test_missing_dtu_folder(self, project):
         says = ["no scenes", "data/DTU/scan*", "download_data.sh", "--data_root"]
         project.refuses(preprocess, "--dtu", says=says)
 
@@ -144,8 +149,8 @@ class TestPreprocess:
         assert (dtu / "scan65" / "cameras_backup.npz").is_file()
 
     @pytest.mark.parametrize("positions", [positions_around(), positions_on_ring()], ids=["around", "ring"])
-    def test_writes_the_file_that_training_reads(self, project, positions):
-        """A scale_mat that training refuses is mended; cameras in one plane are as good as others."""
+    def test_a_scale_mat_that_training_refuses_is_replaced(self, project, positions):
+        """Also works with coplanar cameras."""
         write_scene(project.scene, positions=positions)
         small = np.diag([4 * SCALE, 4 * SCALE, 4 * SCALE, 1.0])
         small[:3, 3] = OFFSET
@@ -158,7 +163,7 @@ class TestPreprocess:
         assert project.train("--nepoch", "0").status == 0
         with np.load(project.scene / CAMERAS) as archive:
             scale_mat = archive["scale_mat_0"]
-        # Published rule: 9/4 of a ball's radius. Pixels of 1/7 radius and six views make the hull larger.
+        # Published rule: 9/4 of a ball's radius. Coarse pixels (1/7 radius) and few views enlarge the hull.
         assert 2.0 < scale_mat[0, 0] / (RADIUS * SCALE) < 3.5
         np.testing.assert_allclose(scale_mat[:3, 3], OFFSET, atol=0.2 * RADIUS * SCALE)
 
@@ -166,10 +171,10 @@ class TestPreprocess:
 class TestCheck:
     def test_image_missing(self, project):
         (project.scene / "image" / "000001.png").unlink()
-        says = ["5 images but 6 masks and cameras", "each image needs one of each"]
+        says = ["5 images but 6 masks and cameras", "expected one of each"]
         project.refuses(check_scene, "--source_dir", project.scene, says=says)
 
-    def test_what_can_be_drawn_is_drawn_and_named(self, project):
+    def test_a_single_view_is_drawn_with_a_warning(self, project):
         write_scene(project.scene, positions=positions_around()[:1])
         outcome = project.run(check_scene, "--source_dir", project.scene)
         assert outcome.status == 0, outcome.err

@@ -1,4 +1,4 @@
-"""Training refuses folders, images and masks that do not fit, and takes those of any usual kind."""
+"""Training refuses invalid folders, images and masks, and accepts common image formats."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _to_jpeg(scene: Path) -> None:
     cut_short(path.with_suffix(".jpeg"), 0.97)
 
 
-def _to_film(scene: Path) -> None:
+def _to_animation(scene: Path) -> None:
     path = scene / IMAGE
     frames = [np.full((12, 16, 3), value, np.uint8) for value in (0, 255)]
     iio.imwrite(path.with_suffix(".webp"), np.stack(frames), lossless=True)
@@ -75,7 +75,9 @@ def _to_float(scene: Path) -> None:
             id="mask-of-another-size",
         ),
         pytest.param(
-            _remove(MASK), ["scan 3: 6 images but 5 masks in", "each image needs one mask"], id="mask-missing"
+            _remove(MASK),
+            ["scan 3: 6 images but 5 masks in", "expected one mask per image"],
+            id="mask-missing",
         ),
         pytest.param(_remove(IMAGE), ["scan 3: 5 images but 6 masks in"], id="image-missing"),
         pytest.param(
@@ -112,22 +114,24 @@ def _to_float(scene: Path) -> None:
             id="mask-cut-short",
         ),
         pytest.param(
-            _to_film, ["000002.webp", "film of 2 frames", "expected one still image"], id="image-is-a-film"
+            _to_animation,
+            ["000002.webp", "animation of 2 frames", "expected one still image"],
+            id="animated-image",
         ),
         pytest.param(
             _to_float,
-            ["000002.tiff", "float32", "expected 8 or 16 bits a channel, or floats in [0, 1]"],
+            ["000002.tiff", "float32", "expected 8 or 16 bits per channel, or floats in [0, 1]"],
             id="floats-beyond-one",
         ),
         pytest.param(
             _fill(MASK, 0),
-            [MASK, "the mask is empty", "expected white on the object", "remove this view"],
+            [MASK, "the mask is empty", "expected the object in white", "remove this view"],
             id="empty-mask",
         ),
         pytest.param(
             _fill(MASK, 127),
-            [MASK, "the mask is empty", "expected white on the object"],
-            id="gray-mask-below-the-rule",
+            [MASK, "the mask is empty", "expected the object in white"],
+            id="gray-mask-below-threshold",
         ),
         pytest.param(
             _fill(MASK, 255),
@@ -136,7 +140,7 @@ def _to_float(scene: Path) -> None:
         ),
     ],
 )
-def test_spoilt_scene_is_refused(project, spoil, says):
+def test_an_invalid_scene_is_refused(project, spoil, says):
     spoil(project.scene)
     project.refuses_to_train(says=says)
 
@@ -146,12 +150,12 @@ class TestPlaces:
         shutil.rmtree(project.root / "data")
         project.refuses_to_train(says=["no data folder", "data/balls", "download_data.sh", "--data_root"])
 
-    def test_no_such_data_set_lists_those_there_are(self, project):
+    def test_a_missing_data_set_lists_the_existing_ones(self, project):
         write_scene(project.root / "data" / "cubes" / "scan1")
         says = [
             "no data folder",
             "data/bals",
-            "data holds balls, cubes",
+            "data has balls, cubes",
             "did you mean balls?",
             "dataset.data_dir",
         ]
@@ -162,20 +166,20 @@ class TestPlaces:
             "--data_root", "elsewhere", says=["no data folder elsewhere/balls", "--data_root"]
         )
 
-    def test_wrong_scan_lists_those_there_are(self, project):
+    def test_a_missing_scan_lists_the_existing_ones(self, project):
         for number in (24, 110):
             (project.scene.parent / f"scan{number}").mkdir()
-        says = ["no scene", "data/balls/scan65", "holds scan3, scan24, scan110", "--scan_id"]
+        says = ["no scene", "data/balls/scan65", "has scan3, scan24, scan110", "--scan_id"]
         project.refuses_to_train("--scan_id", "65", says=says)
 
     def test_folder_without_scans(self, project):
         shutil.rmtree(project.scene)
-        project.refuses_to_train(says=["no scene", "data/balls/scan3", "holds no scan folders", "--scan_id"])
+        project.refuses_to_train(says=["no scene", "data/balls/scan3", "has no scan folders", "--scan_id"])
 
-    def test_no_scan_id_anywhere_means_scan0(self, project):
+    def test_default_scan_is_scan0(self, project):
         conf = project.conf.read_text().replace(", scan_id = 3", "")
         project.conf.write_text(conf)
-        project.refuses_to_train(says=["no scene", "data/balls/scan0", "holds scan3"])
+        project.refuses_to_train(says=["no scene", "data/balls/scan0", "has scan3"])
         project.scene.rename(project.scene.with_name("scan0"))
         assert project.train().status == 0
         assert [path.name for path in (project.root / "exps").iterdir()] == ["tiny"]
@@ -186,14 +190,14 @@ class TestPlaces:
     [
         ("[6]", ["dataset.holdout names image 6", "images 0 to 5"]),
         ("[-1]", ["dataset.holdout names image -1", "images 0 to 5"]),
-        ("[0,1,2,3,4,5]", ["every image is held out", "none is left to train on", "6 images"]),
+        ("[0,1,2,3,4,5]", ["every image is held out", "6 images"]),
     ],
 )
-def test_holdout_that_does_not_fit(project, holdout, says):
+def test_invalid_holdout_is_refused(project, holdout, says):
     project.refuses_to_train("--set", f"dataset.holdout={holdout}", says=says)
 
 
-# ---- legal by conversion: that the pixels are right is shown in tests/datasets/test_images.py
+# ---- converted formats; tests/datasets/test_images.py checks the pixels
 
 
 def _each(scene: Path, kind: str, convert: Callable[[np.ndarray], np.ndarray], ending: str = ".png") -> None:
@@ -225,8 +229,7 @@ def _rgba(pixels: np.ndarray) -> np.ndarray:
         pytest.param(lambda scene: _each(scene, "mask", lambda p: p, ".jpg"), id="jpeg-masks"),
     ],
 )
-def test_other_kinds_of_images_are_taken(project, convert):
-    """Training gets as far as the run's folder: everything that could be refused has been."""
+def test_other_image_formats_are_accepted(project, convert):
     convert(project.scene)
     outcome = project.train("--nepoch", "0")
     assert outcome.status == 0, outcome.err

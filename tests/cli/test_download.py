@@ -1,4 +1,4 @@
-"""data/download_data.sh with archives made here and a server on this machine."""
+"""data/download_data.sh with generated archives and a local server."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="there is n
 
 
 def make_archive(path, scans=SCANS, top="DTU/", skip=()):
-    """A small stand-in for the DTU archive; `skip` lists members to leave out."""
+    """Writes a small stand-in for the DTU archive without the members in `skip`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(path, "w") as archive:
         for scan in scans:
@@ -52,10 +52,10 @@ def scans_in(root):
 
 
 def tools(folder, names):
-    """A folder for PATH with these commands only."""
+    """Returns a folder for PATH with these commands only."""
     folder.mkdir()
     for name in names:
-        if name == "python3":  # what the name stands for may itself need tools that are left out
+        if name == "python3":  # the command may need tools that are left out
             (folder / name).write_text(f'#!{BASH}\nexec "{sys.executable}" "$@"\n')
             (folder / name).chmod(0o755)
         elif found := shutil.which(name):
@@ -67,7 +67,7 @@ BASIC_TOOLS = ("dirname", "find", "wc", "head", "tr", "cat", "mkdir", "mv", "rm"
 
 
 class Server:
-    """Serves one file; knows ranges or not; can break off the first answer."""
+    """Serves one file, with or without ranges; may break off the first answer."""
 
     def __init__(self, content, ranges=True, break_after=None, kind="application/zip"):
         self.requests = []
@@ -104,7 +104,7 @@ class Server:
         self.server.server_close()
 
 
-def test_archive_at_hand(tmp_path):
+def test_local_archive(tmp_path):
     archive = make_archive(tmp_path / "my archive.zip")
     first = run(tmp_path / "data", archive)
     assert first.returncode == 0, first.stderr
@@ -126,7 +126,7 @@ def test_archive_without_a_top_folder(tmp_path):
 
 
 def test_only_what_is_missing_is_replaced(tmp_path):
-    """A complete scan stays as it is; an incomplete one is put aside, not deleted."""
+    """A complete scan is unchanged; an incomplete one is moved aside, not deleted."""
     root = tmp_path / "data"
     assert run(root, make_archive(tmp_path / "a.zip")).returncode == 0
     before = (root / "DTU" / "scan37" / "image" / "000000.png").read_bytes()
@@ -143,7 +143,7 @@ def test_only_what_is_missing_is_replaced(tmp_path):
 
 @needs_curl
 class TestDownload:
-    """Fetching, going on, and what can go wrong."""
+    """Downloads, interrupted and failing ones."""
 
     def test_from_a_file_url(self, tmp_path):
         archive = make_archive(tmp_path / "source" / "DTU.zip")
@@ -152,7 +152,7 @@ class TestDownload:
         assert scans_in(tmp_path / "data") == list(SCANS)
         assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["DTU"]  # the archive is gone
 
-    def test_interrupted_download_goes_on(self, tmp_path):
+    def test_interrupted_download_continues(self, tmp_path):
         content = make_archive(tmp_path / "a.zip").read_bytes()
         with Server(content, break_after=5000) as server:
             broken = run(tmp_path / "data", url=server.url)
@@ -166,11 +166,11 @@ class TestDownload:
         assert server.requests == [None, "bytes=5000-"]
         assert scans_in(tmp_path / "data") == list(SCANS)
 
-    def test_complete_part_is_not_fetched_again(self, tmp_path):
+    def test_complete_download_is_not_repeated(self, tmp_path):
         make_archive(tmp_path / "data" / "DTU.zip.part")
         assert run(tmp_path / "data").returncode == 0
 
-    def test_server_that_cannot_go_on(self, tmp_path):
+    def test_server_without_ranges(self, tmp_path):
         content = make_archive(tmp_path / "a.zip").read_bytes()
         (tmp_path / "data").mkdir()
         (tmp_path / "data" / "DTU.zip.part").write_bytes(content[:5000])
@@ -179,8 +179,8 @@ class TestDownload:
         assert result.returncode == 0, result.stderr
         assert server.requests == ["bytes=5000-", None]
 
-    def test_part_of_something_else(self, tmp_path):
-        """Checksums tell; nothing is unpacked, and the next run starts anew."""
+    def test_part_of_another_file(self, tmp_path):
+        """The checksum differs: nothing is unpacked, and the next run starts from the beginning."""
         content = make_archive(tmp_path / "a.zip").read_bytes()
         (tmp_path / "data").mkdir()
         (tmp_path / "data" / "DTU.zip.part").write_bytes(b"PK" + bytes(4998))
@@ -208,7 +208,7 @@ class TestDownload:
 
 
 @pytest.mark.skipif(shutil.which("wget") is None, reason="there is no wget on this machine")
-def test_wget_goes_on_too(tmp_path):
+def test_wget_continues_too(tmp_path):
     content = make_archive(tmp_path / "a.zip").read_bytes()
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "DTU.zip.part").write_bytes(content[:5000])
@@ -219,13 +219,13 @@ def test_wget_goes_on_too(tmp_path):
     assert server.requests == ["bytes=5000-"]
 
 
-def test_no_tool_to_fetch_with(tmp_path):
+def test_no_download_tool(tmp_path):
     result = run(tmp_path / "data", path=tools(tmp_path / "bin", (*BASIC_TOOLS, "python3")))
     assert result.returncode == 2
     assert "neither curl nor wget is installed" in result.stderr and "To do it by hand" in result.stderr
 
 
-def test_python_unpacks_where_unzip_is_missing(tmp_path):
+def test_python_unpacks_without_unzip(tmp_path):
     path = tools(tmp_path / "bin", (*BASIC_TOOLS, "python3"))
     assert run(tmp_path / "data", make_archive(tmp_path / "a.zip"), path=path).returncode == 0
     assert scans_in(tmp_path / "data") == list(SCANS)
@@ -234,7 +234,7 @@ def test_python_unpacks_where_unzip_is_missing(tmp_path):
     assert run(tmp_path / "other", truncated, path=path).returncode == 3
 
 
-def test_no_tool_to_unpack_with(tmp_path):
+def test_no_unpacking_tool(tmp_path):
     result = run(tmp_path / "data", path=tools(tmp_path / "bin", (*BASIC_TOOLS, "curl")))
     assert result.returncode == 2 and "neither unzip nor python3" in result.stderr
 
@@ -248,7 +248,7 @@ def test_truncated_archive(tmp_path, keep):
     assert scans_in(tmp_path / "data") == []
 
 
-def test_flipped_byte_is_noticed(tmp_path):
+def test_flipped_byte_is_detected(tmp_path):
     archive = make_archive(tmp_path / "a.zip")
     content = bytearray(archive.read_bytes())
     content[200] ^= 1
@@ -268,13 +268,13 @@ def test_archive_that_lacks_scans(tmp_path):
     assert scans_in(tmp_path / "data") == sorted(set(SCANS[:-2]) - {65})
 
 
-def test_noisy_cameras_are_missed(tmp_path):
+def test_missing_noisy_cameras_are_reported(tmp_path):
     archive = make_archive(tmp_path / "a.zip", skip={"scan24/cameras_linear_init.npz"})
     result = run(tmp_path / "data", archive)
     assert result.returncode == 0 and "scan24: has no cameras_linear_init.npz" in result.stdout
 
 
-def test_leftovers_of_a_killed_run_do_no_harm(tmp_path):
+def test_files_of_a_killed_run_do_no_harm(tmp_path):
     (tmp_path / "data" / ".DTU_unpacking" / "DTU" / "scan24").mkdir(parents=True)
     assert run(tmp_path / "data", make_archive(tmp_path / "a.zip")).returncode == 0
     assert not (tmp_path / "data" / ".DTU_unpacking").exists()

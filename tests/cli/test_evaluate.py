@@ -17,7 +17,8 @@ from tests.evaluation.test_reconstruction import drifted_poses
 
 import idr.conf.files
 import idr.runs.folders
-from idr.cli.evaluate import build_parser, find_exps_folder, main
+from idr.cli.evaluate import build_parser, main
+from idr.cli.shared.runs import find_exps_folder
 from idr.errors import MissingInputError
 from idr.runs.folders import CheckpointFolder
 
@@ -27,17 +28,12 @@ CODE = Path(idr.conf.files.__file__).parents[2]
 @pytest.fixture
 def root(tmp_path, monkeypatch):
     """A project folder with a scene, a conf and a run; results land in it."""
-    for module in (idr.conf.files, idr.runs.folders):
-        monkeypatch.setattr(module, "project_root", lambda: tmp_path)
-    monkeypatch.chdir(tmp_path)
-    ball.write_scene(tmp_path)
-    (tmp_path / "ball.conf").write_text(ball.conf_text(holdout=(4,)))
+    ball.enter_project(tmp_path, monkeypatch)
     return tmp_path
 
 
 def evaluate(root, *flags):
-    fixed = ["--conf", "ball.conf", "--scan_id", "3", "--data_root", str(root / "data"), "--device", "cpu"]
-    return main([*fixed, "--gpu", "ignore", "--resolution", "24", *flags])
+    return main([*ball.COMMAND, "--data_root", str(root / "data"), "--resolution", "24", *flags])
 
 
 def test_published_flags_and_defaults():
@@ -67,7 +63,7 @@ def test_everything_at_once(root, capsys):
     assert (folder / "rendering" / "eval_005.png").is_file()
 
 
-def test_ssim_stands_beside_psnr_for_both_kinds_of_views(root, capsys):
+def test_ssim_is_scored_for_training_and_held_out_views(root, capsys):
     ball.write_run(root / "exps")
     assert evaluate(root, "--eval_rendering") == 0
     out = capsys.readouterr().out
@@ -80,7 +76,7 @@ def test_ssim_stands_beside_psnr_for_both_kinds_of_views(root, capsys):
     assert "lpips_error" not in record
 
 
-def test_lpips_without_weights_is_seen_everywhere(root, capsys, monkeypatch):
+def test_missing_lpips_weights_show_in_output_results_and_status(root, capsys, monkeypatch):
     def no_network(*arguments, **keywords):
         raise OSError("no route to host")
 
@@ -106,7 +102,7 @@ def test_lpips_needs_its_package_and_renderings(root, capsys, monkeypatch):
     assert not (root / "evals").exists()
 
 
-def test_camera_line_and_suffix_and_named_run(root, capsys):
+def test_camera_errors_of_a_run_chosen_by_suffix_and_timestamp(root, capsys):
     run = ball.write_run(root / "exps", "ballSUFFIX_3", poses=drifted_poses((4,)))
     run.rename(run.with_name("2020"))
     flags = ("--expname", "SUFFIX", "--timestamp", "2020", "--checkpoint", "7", "--eval_cameras")
@@ -116,16 +112,12 @@ def test_camera_line_and_suffix_and_named_run(root, capsys):
     assert "cameras" in json.loads((root / "evals" / "ballSUFFIX_3" / "results.json").read_text())
 
 
-def test_no_surface_is_said_and_rendering_goes_on(root, capsys):
+def test_without_a_surface_rendering_continues(root, capsys):
     ball.write_run(root / "exps", radius=-1.0)
     assert evaluate(root, "--eval_rendering", "--is_uniform_grid") == 0
     out = capsys.readouterr().out
     assert "no surface" in out and "RENDERING EVALUATION 3" in out
     assert not list((root / "evals").rglob("*.ply"))
-
-
-def files_of(root):
-    return {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize(
@@ -144,12 +136,12 @@ def files_of(root):
 )
 def test_mistakes_give_one_message_and_change_nothing(root, capsys, flags, message):
     ball.write_run(root / "exps")
-    before = files_of(root)
+    before = ball.files_of(root)
     assert evaluate(root, *flags) == 2
     captured = capsys.readouterr()
     assert message in captured.err and captured.err.count("error:") == 1
     assert "Traceback" not in captured.err
-    assert files_of(root) == before
+    assert ball.files_of(root) == before
 
 
 def test_checkpoint_of_another_architecture_names_the_runs_own_conf(root, capsys):
@@ -172,7 +164,7 @@ def test_damaged_checkpoint_is_named(root, capsys):
     assert "damaged" in capsys.readouterr().err
 
 
-def test_exps_folder_is_sought_beside_code_then_here(root, monkeypatch):
+def test_exps_folder_is_looked_up_at_the_root_then_in_the_working_directory(root, monkeypatch):
     with pytest.raises(MissingInputError, match="no folder of runs"):
         find_exps_folder("exps")
     (root / "sub" / "exps").mkdir(parents=True)
@@ -183,16 +175,21 @@ def test_exps_folder_is_sought_beside_code_then_here(root, monkeypatch):
     assert find_exps_folder(str(root / "sub" / "exps")) == root / "sub" / "exps"
 
 
-@pytest.mark.parametrize("flags", [("--resolution", "1"), ("--chunk_pixels", "0"), ("--chunk_points", "x")])
-def test_numbers_out_of_range_are_argument_errors(flags, capsys):
+@pytest.mark.parametrize("flags", [("--resolution", "1"), ("--chunk_pixels", "0"), ("--chunk_points", "0")])
+def test_numbers_out_of_range_are_refused(flags, capsys):
+    assert main(list(flags)) == 2
+    assert re.search(rf"error: {' '.join(flags)}: expected \d or more", capsys.readouterr().err)
+
+
+def test_text_for_a_number_is_an_argument_error(capsys):
     with pytest.raises(SystemExit) as stop:
-        main(list(flags))
+        main(["--chunk_points", "x"])
     assert stop.value.code == 2
-    assert flags[0] in capsys.readouterr().err
+    assert "--chunk_points" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("script", ["eval.py", "eval_disentanglement.py"])
-def test_help_through_a_real_process_is_quick(script):
+def test_help_in_a_real_process_is_quick(script):
     environment = {**os.environ, "PYTHONPATH": ""}
     started = time.monotonic()
     done = subprocess.run(
@@ -203,7 +200,7 @@ def test_help_through_a_real_process_is_quick(script):
     assert re.search(r"--conf CONF", done.stdout) and "--gpu" in done.stdout
 
 
-def test_mistake_through_a_real_process():
+def test_mistake_in_a_real_process():
     done = subprocess.run(
         [sys.executable, "evaluation/eval.py", "--conf", "./confs/absent.conf", "--gpu", "ignore"],
         cwd=CODE, env={**os.environ, "PYTHONPATH": ""}, capture_output=True, text=True,

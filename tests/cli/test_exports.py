@@ -29,25 +29,16 @@ DRIFTED_BALL = {"radius": DRIFT_SCALE * ball.RADIUS, "center": DRIFT_SHIFT.tolis
 @pytest.fixture
 def root(tmp_path, monkeypatch):
     """A project folder with the ball's scene and conf; one view is held out."""
-    for module in (idr.conf.files, idr.runs.folders):
-        monkeypatch.setattr(module, "project_root", lambda: tmp_path)
-    monkeypatch.chdir(tmp_path)
-    ball.write_scene(tmp_path)
-    (tmp_path / "ball.conf").write_text(ball.conf_text(holdout=(4,)))
+    ball.enter_project(tmp_path, monkeypatch)
     return tmp_path
 
 
 def call(command, root, *flags):
-    fixed = ["--conf", "ball.conf", "--scan_id", "3", "--data_root", str(root / "data"), "--device", "cpu"]
-    return command.main([*fixed, "--gpu", "ignore", *flags])
+    return command.main([*ball.COMMAND, "--data_root", str(root / "data"), *flags])
 
 
 def mesh(root, *flags):
     return call(export_mesh, root, "--resolution", "24", *flags)
-
-
-def files_of(root):
-    return {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
 # ---- meshes
@@ -97,7 +88,7 @@ def node_of(path):
     return geometry, nodes
 
 
-def test_up_is_given_or_none(root, capsys):
+def test_up_direction_is_a_flag_or_none(root, capsys):
     ball.write_run(root / "exps")
     assert mesh(root, "--out", "none.glb", "--up", "none") == 0
     assert "matrix" not in node_of(root / "none.glb")[1][0] and "up:" not in capsys.readouterr().out
@@ -141,7 +132,7 @@ def test_mesh_of_trained_cameras_is_aligned(root):
         (("--out", "data"), "expected a name ending"),
         (("--texture", "8"), "--texture 8: expected 16 to"),
         (("--texture", "64", "--colors", "none"), "expected colors to bake"),
-        (("--faces", "3"), "--faces 3: expected at least 4"),
+        (("--faces", "3"), "--faces 3: expected 4 or more"),
         (("--resolution", "1"), "--resolution 1"),
         (("--chunk_points", "0"), "--chunk_points 0"),
         (("--checkpoint", "100"), "100"),
@@ -151,14 +142,14 @@ def test_mesh_of_trained_cameras_is_aligned(root):
 )
 def test_mesh_mistakes_give_one_message_and_change_nothing(root, capsys, flags, message):
     ball.write_run(root / "exps")
-    before = files_of(root)
+    before = ball.files_of(root)
     assert mesh(root, *flags) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("error:") == 1 and "Traceback" not in error
-    assert files_of(root) == before
+    assert ball.files_of(root) == before
 
 
-def test_no_surface_is_said(root, capsys):
+def test_no_surface_is_reported(root, capsys):
     ball.write_run(root / "exps", radius=-1.0)
     assert mesh(root) == 2
     assert "has no surface in the bounding sphere yet: train longer" in capsys.readouterr().err
@@ -179,7 +170,7 @@ def test_surface_that_leaves_the_box_is_closed_with_lids(root, capsys):
 
 
 @pytest.mark.parametrize("flags", [("--components", "most"), ("--components", "1.5"), ("--holes", "-3")])
-def test_words_that_are_none(flags, capsys):
+def test_invalid_words_are_argument_errors(flags, capsys):
     with pytest.raises(SystemExit) as stop:
         export_mesh.main(list(flags))
     assert stop.value.code == 2 and flags[0] in capsys.readouterr().err
@@ -207,7 +198,7 @@ def check_projections(source, extrinsics, atol=1e-6):
         np.testing.assert_allclose(got, project_points(points, ball.INTRINSICS @ matrix)[0], atol=atol)
 
 
-def test_trained_cameras_are_aligned_and_held_out_ones_stay(root, capsys):
+def test_trained_cameras_are_aligned_and_held_out_cameras_stay_given(root, capsys):
     run_poses = drifted_poses((4,))
     ball.write_run(root / "exps", poses=run_poses, **DRIFTED_BALL)
     assert call(export_cameras, root) == 0
@@ -243,11 +234,11 @@ def test_trained_cameras_are_aligned_and_held_out_ones_stay(root, capsys):
 )
 def test_camera_mistakes_give_one_message_and_change_nothing(root, capsys, flags, message):
     ball.write_run(root / "exps")
-    before = files_of(root)
+    before = ball.files_of(root)
     assert call(export_cameras, root, *flags) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("error:") == 1 and "Traceback" not in error
-    assert files_of(root) == before
+    assert ball.files_of(root) == before
 
 
 # ---- paths
@@ -277,7 +268,7 @@ def test_orbit_of_all_outputs_with_films(root, capsys):
         assert (iio.imread(folder / f"mask_{n:04d}.png") > 0).sum() == pytest.approx(area, rel=0.2)
 
 
-def test_recorded_path_renders_the_same_again(root):
+def test_recorded_path_renders_the_same_frames(root):
     ball.write_run(root / "exps", center=(0.1, 0.2, -0.1))
     views = ("--path", "views", "--key_views", "0", "2", "1", "--frames", "5")
     assert paths(root, *views, "--outputs", "color", "mask", "--out", "first") == 0
@@ -288,7 +279,7 @@ def test_recorded_path_renders_the_same_again(root):
         assert first.shape == (12, 16) and (first != second).sum() <= 1 and (first > 0).any()
 
 
-def test_first_frame_of_a_way_through_views_is_the_view(root):
+def test_first_frame_of_a_path_through_views_is_the_first_view(root):
     ball.write_run(root / "exps")
     flags = ("--path", "views", "--closed", "--frames", "6", "--outputs", "mask", "--out", "way")
     assert call(render_path, root, *flags) == 0
@@ -297,7 +288,7 @@ def test_first_frame_of_a_way_through_views_is_the_view(root):
     )
 
 
-def test_shorter_path_leaves_no_frames_of_a_longer_one(root, capsys):
+def test_frames_of_a_longer_earlier_path_are_removed(root, capsys):
     ball.write_run(root / "exps")
     assert paths(root, "--frames", "3", "--path", "spiral", "--out", "way") == 0
     (root / "way" / "notes.png").write_bytes(b"mine")
@@ -344,18 +335,18 @@ def test_appearance_of_another_run(root, capsys):
 )
 def test_path_mistakes_give_one_message_and_no_results(root, capsys, flags, message):
     ball.write_run(root / "exps")
-    before = files_of(root)
+    before = ball.files_of(root)
     assert paths(root, *flags) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("error:") == 1 and "Traceback" not in error
-    assert files_of(root) == before
+    assert ball.files_of(root) == before
 
 
 # ---- real processes
 
 
 @pytest.mark.parametrize("script", ["export_mesh.py", "export_cameras.py", "render_path.py"])
-def test_mistake_through_a_real_process(script):
+def test_mistake_in_a_real_process(script):
     done = subprocess.run(
         [sys.executable, f"evaluation/{script}", "--conf", "./confs/absent.conf", "--gpu", "ignore"],
         cwd=CODE, env={**os.environ, "PYTHONPATH": ""}, capture_output=True, text=True,

@@ -1,4 +1,4 @@
-"""The importer as a user meets it: masks of every origin, sizes, what is replaced and what is not."""
+"""The import command: mask sources, image sizes, unit spheres, overwriting, interruption."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CODE = Path(__file__).parents[2] / "code"
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """A nerfstudio scene of six views, its masks in a folder beside it."""
+    """A nerfstudio scene of six views, with a folder of masks next to it."""
     writers.write_nerfstudio(tmp_path / "source", tmp_path / "masks")
     return tmp_path / "source"
 
@@ -45,7 +45,7 @@ def content(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-def test_the_result_is_a_scene_that_training_reads(source: Path, capsys) -> None:
+def test_an_imported_scene_can_be_trained_on(source: Path, capsys) -> None:
     assert call(source, *with_masks(source)) == 0
     scene = scene_of(source)
     assert sorted(p.name for p in scene.iterdir()) == [
@@ -67,12 +67,12 @@ def test_the_result_is_a_scene_that_training_reads(source: Path, capsys) -> None
         "image": "0005.png",
         "source": "images/frame_6.png",
     }
-    said = capsys.readouterr().out
-    assert f"WARNING: {warning}" in said and f"report: open {scene / 'scene_report.html'}" in said
+    output = capsys.readouterr().out
+    assert f"WARNING: {warning}" in output and f"report: open {scene / 'scene_report.html'}" in output
     page = (scene / "scene_report.html").read_text()
     assert page.count("<figure>") == 6 and "<h1>mine/scan7</h1>" in page and warning in page
-    assert "conf: dataset { data_dir = mine, img_res = [96, 128] }" in said
-    assert "--scan_id 7 --set dataset.data_dir=mine --set dataset.img_res=[96,128]" in said
+    assert "conf: dataset { data_dir = mine, img_res = [96, 128] }" in output
+    assert "--scan_id 7 --set dataset.data_dir=mine --set dataset.img_res=[96,128]" in output
 
 
 def test_as_a_process(source: Path) -> None:
@@ -82,7 +82,7 @@ def test_as_a_process(source: Path) -> None:
     assert (scene_of(source) / "cameras.npz").is_file()
 
 
-def test_the_printed_training_command_is_understood(source: Path, capsys) -> None:
+def test_the_printed_training_command_can_be_parsed(source: Path, capsys) -> None:
     from idr.cli.train import build_parser
 
     assert call(source, *with_masks(source)) == 0
@@ -91,7 +91,7 @@ def test_the_printed_training_command_is_understood(source: Path, capsys) -> Non
     assert arguments.scan_id == 7 and arguments.data_root == str(scene_of(source).parents[1])
 
 
-def test_alpha_is_the_mask_and_its_colors_do_not_bleed(tmp_path: Path) -> None:
+def test_alpha_masks_do_not_bleed_into_colors(tmp_path: Path) -> None:
     projectors = writers.write_blender(tmp_path / "source")
     for k, projector in enumerate(projectors):
         path = tmp_path / "source" / "train" / f"r_{k}.png"
@@ -104,12 +104,12 @@ def test_alpha_is_the_mask_and_its_colors_do_not_bleed(tmp_path: Path) -> None:
         image = cv2.imread(str(scene / "image" / f"{k:04d}.png"))
         mask = cv2.imread(str(scene / "mask" / f"{k:04d}.png"), 0)
         assert image.shape == (32, 42, 3) and set(np.unique(mask)) == {0, 255}
-        assert (image[mask > 0] == 200).all()  # no black of transparent pixels at the edge
+        assert (image[mask > 0] == 200).all()  # no black from transparent pixels at the edges
         whole = spots.silhouette(projector)[:96, :126].reshape(32, 3, 42, 3).mean(axis=(1, 3))
         assert (mask[whole > 130] == 255).all() and (mask[whole < 125] == 0).all()
 
 
-def test_masks_lose_their_distortion_as_images_do(tmp_path: Path) -> None:
+def test_masks_are_undistorted_like_images(tmp_path: Path) -> None:
     writers.write_lens(
         tmp_path / "source", tmp_path / "masks", "OPENCV", {"k1": -0.3, "k2": 0.05, "p1": 0, "p2": 0}
     )
@@ -122,7 +122,7 @@ def test_masks_lose_their_distortion_as_images_do(tmp_path: Path) -> None:
         assert ((mask > 0) & (truth > 0)).sum() / ((mask > 0) | (truth > 0)).sum() > 0.97
 
 
-def test_an_external_segmenter(source: Path, tmp_path: Path) -> None:
+def test_an_external_segmentation_program(source: Path, tmp_path: Path) -> None:
     program = tmp_path / "segment it.py"
     program.write_text(
         "import sys, cv2, numpy as np\n"
@@ -156,19 +156,19 @@ def test_spheres(tmp_path: Path) -> None:
     writers.write_npz(source)
     assert call(source) == 0
     cameras = read_cameras(scene_of(source) / "cameras.npz", 6)
-    assert np.allclose(cameras.scale_mats, np.diag([1.5, 1.5, 1.5, 1]))  # NeuS's own is kept
+    assert np.allclose(cameras.scale_mats, np.diag([1.5, 1.5, 1.5, 1]))  # the source's own is kept
     assert call(source, "--force", "--sphere", "hull") == 0
     hull = read_cameras(scene_of(source) / "cameras.npz", 6).scale_mats[0]
-    assert np.abs(hull[:3, 3]).max() < 0.1 and 1.8 < hull[0, 0] < 2.3  # 3 * 3/4 * 0.9 for a ball: 2.03
+    assert np.abs(hull[:3, 3]).max() < 0.1 and 1.8 < hull[0, 0] < 2.3  # for a ball 3 * 3/4 * 0.9 = 2.03
     shell = np.random.default_rng(0).standard_normal((200, 3))
     shell *= 0.85 / np.linalg.norm(shell, axis=1, keepdims=True)
     np.savetxt(tmp_path / "points.txt", np.vstack([shell, np.full((20, 3), 9.0)]))
     assert call(source, "--force", "--sphere", "points", "--points", str(tmp_path / "points.txt")) == 0
     sphere = read_cameras(scene_of(source) / "cameras.npz", 6).scale_mats[0]
-    assert np.abs(sphere[:3, 3]).max() < 0.1 and 1.8 < sphere[0, 0] < 2.0  # 2.25 * 0.85, outliers left out
+    assert np.abs(sphere[:3, 3]).max() < 0.1 and 1.8 < sphere[0, 0] < 2.0  # 2.25 * 0.85, without outliers
 
 
-def test_nothing_is_replaced_without_force(source: Path, capsys) -> None:
+def test_a_scene_is_not_replaced_without_force(source: Path, capsys) -> None:
     assert call(source, *with_masks(source)) == 0
     before = content(scene_of(source))
     assert call(source, *with_masks(source), "--downscale", "2") == 2
@@ -178,16 +178,18 @@ def test_nothing_is_replaced_without_force(source: Path, capsys) -> None:
     assert cv2.imread(str(scene_of(source) / "image" / "0000.png")).shape == (48, 64, 3)
 
 
-def test_force_deletes_nothing_foreign(source: Path, capsys) -> None:
+def test_force_keeps_foreign_files(source: Path, capsys) -> None:
     assert call(source, *with_masks(source)) == 0
     (scene_of(source) / "notes.txt").write_text("mine")
     assert call(source, *with_masks(source), "--force") == 2
-    assert "also holds notes.txt" in capsys.readouterr().err
+    assert "also has notes.txt" in capsys.readouterr().err
     assert (scene_of(source) / "notes.txt").read_text() == "mine"
 
 
 @pytest.mark.parametrize("force", [False, True])
-def test_a_stopped_import_leaves_no_scene_and_harms_none(source: Path, force: bool, monkeypatch) -> None:
+def test_an_interrupted_import_leaves_no_scene_and_keeps_the_old_one(
+    source: Path, force: bool, monkeypatch
+) -> None:
     from idr.importers import scene_folder
 
     if force:
@@ -197,29 +199,29 @@ def test_a_stopped_import_leaves_no_scene_and_harms_none(source: Path, force: bo
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(scene_folder, "draw_sheet", stop)  # at the very end: all else is written
+    monkeypatch.setattr(scene_folder, "draw_sheet", stop)  # near the end, when nearly everything is written
     assert call(source, *with_masks(source), "--force") == 130
     parent = scene_of(source).parent
     assert (content(parent) if parent.exists() else {}) == before
     assert not parent.exists() or [p.name for p in parent.iterdir()] == (["scan7"] if force else [])
 
 
-def test_the_same_import_gives_the_same_bytes(source: Path) -> None:
+def test_imports_are_reproducible(source: Path) -> None:
     assert call(source, *with_masks(source)) == 0
     first = content(scene_of(source))
     assert call(source, *with_masks(source), "--force") == 0
     assert content(scene_of(source)) == first
 
 
-def test_a_models_points_are_the_scenes_and_given_ones_the_objects(
+def test_points_of_a_model_describe_the_scene_and_those_of_the_flag_the_object(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("pycolmap", reason="needs the extra `colmap`")
-    asked: list[tuple[object, object]] = []
+    calls: list[tuple[object, object]] = []
 
     def make_masks(images: object, names: object, cameras: object, points: object, scene: object) -> None:
-        asked.append((points, scene))
-        raise InputError("seen enough")
+        calls.append((points, scene))
+        raise InputError("stop here")
 
     monkeypatch.setattr(scene_folder, "make_masks", make_masks)
     colmap_writer.write_colmap(tmp_path / "source")
@@ -227,7 +229,7 @@ def test_a_models_points_are_the_scenes_and_given_ones_the_objects(
     np.savetxt(tmp_path / "points.txt", on_object)
     for more in ([], ["--points", str(tmp_path / "points.txt")]):
         assert call(tmp_path / "source", "--masks", "auto", *more) == 2
-    (without, all_points), (given, same_points) = asked
-    assert without is None
-    np.testing.assert_allclose(given, on_object)
-    assert np.shape(all_points) == np.shape(same_points) == (12, 3)
+    (no_points, scene_points), (object_points, same_points) = calls
+    assert no_points is None
+    np.testing.assert_allclose(object_points, on_object)
+    assert np.shape(scene_points) == np.shape(same_points) == (12, 3)

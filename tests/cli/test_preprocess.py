@@ -1,4 +1,4 @@
-"""preprocess_cameras.py and check_scene.py through their command lines."""
+"""The commands preprocess_cameras.py and check_scene.py."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def coarse_hulls(monkeypatch):
 
 
 def write_scene(folder, count=VIEWS, matrices=None):
-    """An ellipsoid with unpadded image numbers, whose natural order is not that of their letters."""
+    """An ellipsoid with unpadded image numbers, whose natural order differs from the alphabetical one."""
     (folder / "image").mkdir(parents=True)
     (folder / "mask").mkdir()
     matrices = world_mats(ring_centers(count, 300.0, 0.3)) if matrices is None else matrices
@@ -49,7 +49,7 @@ def scene(tmp_path):
 
 
 def tree_hash(folder):
-    """Every name and content below a folder."""
+    """Hash of all names and contents below a folder."""
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
         digest.update(str(path.relative_to(folder)).encode() + (path.read_bytes() if path.is_file() else b""))
@@ -57,7 +57,7 @@ def tree_hash(folder):
 
 
 def refused(capsys, main, argv, message, folder):
-    """Checks status 2, one message without a traceback, and that nothing was changed."""
+    """Asserts exit status 2, one message without traceback, and unchanged files."""
     before = tree_hash(folder)
     assert main(argv) == 2
     error = capsys.readouterr().err
@@ -66,7 +66,7 @@ def refused(capsys, main, argv, message, folder):
     assert tree_hash(folder) == before
 
 
-def test_preprocess_writes_what_training_reads(scene, capsys):
+def test_preprocess_writes_scale_mats_and_a_backup(scene, capsys):
     original = (scene / "cameras.npz").read_bytes()
     assert preprocess_cameras.main(["--source_dir", str(scene)]) == 0
     out = capsys.readouterr().out
@@ -100,7 +100,7 @@ def test_dry_run_changes_nothing(scene, capsys):
     assert tree_hash(scene) == before
 
 
-def test_dtu_takes_every_scan_and_reports_failures(scene, tmp_path, capsys):
+def test_dtu_processes_every_scan_and_reports_failures(scene, tmp_path, capsys):
     good = write_scene(tmp_path / "DTU" / "scan10", 6)
     bad = write_scene(tmp_path / "DTU" / "scan9", 5)
     next((bad / "mask").iterdir()).unlink()
@@ -120,7 +120,7 @@ def test_one_of_source_dir_and_dtu(argv, tmp_path, capsys):
 
 
 class TestRefusals:
-    """Mistakes through the command line: status 2, one message, nothing changed."""
+    """Invalid input: exit status 2, one message, nothing changed."""
 
     def test_no_scene(self, tmp_path, capsys):
         argv = ["--source_dir", str(tmp_path / "scan1")]
@@ -171,7 +171,9 @@ class TestRefusals:
 
     def test_single_view(self, tmp_path, capsys):
         scene = write_scene(tmp_path / "scan0", 1)
-        refused(capsys, preprocess_cameras.main, ["--source_dir", str(scene)], "two or more views", scene)
+        refused(
+            capsys, preprocess_cameras.main, ["--source_dir", str(scene)], "two or more viewpoints", scene
+        )
 
     def test_shuffled_cameras(self, scene, capsys):
         rng = np.random.default_rng(0)
@@ -182,12 +184,10 @@ class TestRefusals:
                 np.array([[1, 0, 30 * rng.normal()], [0, 1, 30 * rng.normal()], [0, 0, 1]]) @ matrix[:3]
             )
         np.savez(scene / "cameras.npz", **{f"world_mat_{k}": matrix for k, matrix in enumerate(matrices)})
-        refused(
-            capsys, preprocess_cameras.main, ["--source_dir", str(scene)], "contradict one another", scene
-        )
+        refused(capsys, preprocess_cameras.main, ["--source_dir", str(scene)], "contradict each other", scene)
 
     def test_read_only_folder(self, scene, capsys, monkeypatch):
-        """A refusal of the system; permissions do not bind a test that runs as root."""
+        """Simulates missing permission, which does not apply to tests that run as root."""
 
         def refuse(*args, **kwargs):
             raise PermissionError(13, "Permission denied")
@@ -201,7 +201,7 @@ class TestRefusals:
 
 
 class TestCheckScene:
-    """Pictures and warnings."""
+    """Images and warnings."""
 
     def test_a_good_scene(self, scene, capsys):
         preprocess_cameras.main(["--source_dir", str(scene)])
@@ -212,18 +212,18 @@ class TestCheckScene:
         assert sorted(path.name for path in (scene / "check").iterdir()) == sorted(
             [f"check_{k + 3}.png" for k in range(VIEWS)] + ["contact_sheet.png", "scene_report.html"]
         )
-        picture = cv2.imread(str(scene / "check" / "check_3.png"))
+        image = cv2.imread(str(scene / "check" / "check_3.png"))
         sheet = cv2.imread(str(scene / "check" / "contact_sheet.png"))
-        assert picture.shape[0] >= IMAGE_SIZE[0] and sheet.shape[1] == 3 * 480
+        assert image.shape[0] >= IMAGE_SIZE[0] and sheet.shape[1] == 3 * 480
         for color in ((64, 220, 64), (255, 210, 0), (255, 40, 200)):  # mask, sphere, hull, RGB
             assert (
-                np.abs(picture[..., ::-1].astype(int) - color).max(axis=-1) < 70
-            ).any()  # lines are smoothed
+                np.abs(image[..., ::-1].astype(int) - color).max(axis=-1) < 70
+            ).any()  # lines are antialiased
 
     @pytest.mark.parametrize(
         ("center", "radius", "message"),
         [
-            ((0.0, 0.0, 0.0), 0.5, "masks reach outside the sphere"),
+            ((0.0, 0.0, 0.0), 0.5, "masks extend beyond the sphere"),
             ((0.7, 0.0, 0.0), 1.0, "mask outside the sphere"),
             ((0.0, 0.0, 0.0), 8.0, "the sphere is far too large"),
             ((0.0, 0.0, 0.0), 8.0, "camera inside the sphere"),
@@ -247,7 +247,7 @@ class TestCheckScene:
         assert check_scene.main(["--source_dir", str(scene), "--out", str(tmp_path / "out")]) == 0
         assert "disagree" in capsys.readouterr().out
 
-    def test_contradicting_scene_is_still_drawn(self, tmp_path, capsys):
+    def test_a_contradictory_scene_is_still_drawn(self, tmp_path, capsys):
         matrices = world_mats(ring_centers(VIEWS, 300.0, 0.3))
         scene = write_scene(tmp_path / "scan0", matrices=matrices)
         preprocess_cameras.main(["--source_dir", str(scene)])
@@ -256,7 +256,7 @@ class TestCheckScene:
             mask[10 + 9 * k : 14 + 9 * k, 20 + 11 * k : 24 + 11 * k] = 255
             cv2.imwrite(str(scene / "mask" / f"{k + 3}.png"), mask)
         assert check_scene.main(["--source_dir", str(scene), "--out", str(tmp_path / "out")]) == 0
-        assert "WARNING: masks and cameras contradict one another" in capsys.readouterr().out
+        assert "WARNING: masks and cameras contradict each other" in capsys.readouterr().out
         assert (tmp_path / "out" / "contact_sheet.png").is_file()
 
     def test_images_of_another_size(self, scene, tmp_path, capsys):
@@ -268,12 +268,13 @@ class TestCheckScene:
 
 @pytest.mark.parametrize("script", ["preprocess_cameras.py", "check_scene.py"])
 def test_scripts_as_processes(script, tmp_path):
-    """From code/, uninstalled: help names every flag, a mistake gives status 2 and one line."""
-    shown = subprocess.run(
+    """From code/, uninstalled: help lists the flags, and a mistake gives exit status 2 and one line."""
+    help_text = subprocess.run(
         [sys.executable, f"preprocess/{script}", "-h"], cwd=CODE, capture_output=True, text=True
     )
-    assert shown.returncode == 0 and "--source_dir" in shown.stdout and "--use_linear_init" in shown.stdout
+    assert help_text.returncode == 0
+    assert "--source_dir" in help_text.stdout and "--use_linear_init" in help_text.stdout
     argv = [sys.executable, f"preprocess/{script}", "--source_dir", str(tmp_path / "nowhere")]
-    mistaken = subprocess.run(argv, cwd=CODE, capture_output=True, text=True)
-    assert mistaken.returncode == 2
-    assert mistaken.stderr.startswith("error: no scene folder") and "Traceback" not in mistaken.stderr
+    failed = subprocess.run(argv, cwd=CODE, capture_output=True, text=True)
+    assert failed.returncode == 2
+    assert failed.stderr.startswith("error: no scene folder") and "Traceback" not in failed.stderr

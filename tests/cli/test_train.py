@@ -1,4 +1,4 @@
-"""``exp_runner.py`` through its command line, where it does not refuse."""
+"""``exp_runner.py`` through its command line, with valid input."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 
 @pytest.fixture
 def three_threads():
-    """torch as on a machine of three cores."""
+    """Makes torch use three threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     yield
@@ -23,7 +23,7 @@ def three_threads():
         (("--set", "model.implicit_network.dims=[128,128]"), "on cpu (3 threads)"),
     ],
 )
-def test_a_narrow_network_gets_one_thread_unless_told(project, three_threads, flags, says):
+def test_a_narrow_network_gets_one_thread_by_default(project, three_threads, flags, says):
     outcome = project.train(*flags)
     assert outcome.status == 0
     assert says in outcome.out

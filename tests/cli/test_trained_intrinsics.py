@@ -46,7 +46,7 @@ def test_training_records_the_factor(root: Path) -> None:
     assert float(last["focal_factor"]) == pytest.approx(trained_factor(root), rel=1e-5) != 1
 
 
-def test_evaluation_tells_focal_lengths(
+def test_evaluation_reports_focal_lengths(
     root: Path, run_flags: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert evaluate.main([*run_flags, "--resolution", "8", "--eval_cameras", "--eval_rendering"]) == 0
@@ -76,7 +76,7 @@ def test_report_shows_focal_lengths_before_and_after(root: Path, run_flags: list
     assert f"<td>{18 * trained_factor(root):.2f} (" in text and "Where the cameras went" in text
 
 
-def test_keys_without_the_flag_are_said(
+def test_keys_without_the_flag_are_reported(
     root: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     flags = tiny.command(root, "--set", "train.cameras.focal=shared", nepoch=0)

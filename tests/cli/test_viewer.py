@@ -1,4 +1,4 @@
-"""``exp_runner.py --viewer``: refused early, ended with training."""
+"""``exp_runner.py --viewer``: early errors, end with the training."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from idr.cli.shared import train_viewer
 from idr.cli.train import main
 
 
-def test_training_shows_the_viewer_and_ends_it(project: Project, monkeypatch) -> None:
+def test_training_starts_the_viewer_and_ends_it(project: Project, monkeypatch) -> None:
     started = []
     popen = subprocess.Popen
 
@@ -29,7 +29,7 @@ def test_training_shows_the_viewer_and_ends_it(project: Project, monkeypatch) ->
     assert list(Path(project.root).rglob("ModelParameters/*.pth"))
 
 
-def test_taken_port_is_told_before_anything_is_written(project: Project, capsys) -> None:
+def test_port_in_use_is_reported_before_anything_is_written(project: Project, capsys) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

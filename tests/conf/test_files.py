@@ -81,7 +81,7 @@ def test_overrides_replace_and_add() -> None:
     assert conf["model"]["new"]["deep"] == 1e-3
     assert conf["train"]["note"] == "k=v" and conf["train"]["empty"] == ""
     assert conf["train"]["learning_rate_cam"] is None
-    assert conf["train"]["loss_class"] == "model.loss.IDRLoss"  # the rest stays
+    assert conf["train"]["loss_class"] == "model.loss.IDRLoss"  # the rest is unchanged
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_overrides_replace_and_add() -> None:
         ("train.note=1\nloss.alpha=2", r"not HOCON"),
     ],
 )
-def test_wrong_overrides_say_so(override: str, message: str) -> None:
+def test_invalid_overrides_are_refused(override: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         load_conf(PUBLISHED, [override])
 
@@ -120,7 +120,7 @@ def test_broken_conf_names_file_and_line(tmp_path: Path, text: str, message: str
         load_conf(tmp_path / "x.conf")
 
 
-def test_conf_that_is_no_text(tmp_path: Path) -> None:
+def test_conf_that_is_not_text(tmp_path: Path) -> None:
     (tmp_path / "x.conf").write_bytes(b"train { a = \xff\xfe }")
     with pytest.raises(InputError, match="not a text file in UTF-8"):
         load_conf(tmp_path / "x.conf")
@@ -156,7 +156,7 @@ def test_conf_is_found_in_working_directory_then_checkout(
     assert find_conf(checkout / "confs" / "x.conf") == checkout / "confs" / "x.conf"
 
 
-def test_missing_conf_lists_both_places_and_what_there_is(
+def test_missing_conf_lists_both_places_and_the_existing_confs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -225,7 +225,7 @@ def test_wrong_blocks_name_the_key(text: str, message: str) -> None:
         read(text)
 
 
-def test_unknown_keys_may_warn_or_pass(caplog: pytest.LogCaptureFixture) -> None:
+def test_unknown_keys_may_warn_or_be_ignored(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, logger="idr"):
         assert read("whole = 1, numbr = 3", unknown="ignore") == Everything(1)
         assert caplog.text == ""
@@ -242,7 +242,7 @@ def test_class_paths_resolve_to_ours_first() -> None:
     assert resolve_class("collections.OrderedDict").__name__ == "OrderedDict"
 
 
-def test_own_class_beside_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_user_class_on_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "mine.py").write_text("class Net: pass\nvalue = 3\n")
     (tmp_path / "needs.py").write_text("import not_there_at_all\n")
@@ -275,7 +275,7 @@ def test_own_class_beside_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         ("no.such.Thing", r"the module of your own class must be importable"),
     ],
 )
-def test_wrong_class_paths_say_so(path: str, message: str) -> None:
+def test_invalid_class_paths_are_refused(path: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         resolve_class(path)
 
@@ -327,7 +327,7 @@ def test_saved_published_conf_is_readable_and_resolved(tmp_path: Path) -> None:
     assert "        dims = [32, 32, 32, 32]\n" in text
 
 
-def test_value_that_no_conf_can_hold(tmp_path: Path) -> None:
+def test_value_that_hocon_cannot_represent(tmp_path: Path) -> None:
     (tmp_path / "x.conf").write_text("old")
     for value in (math.inf, math.nan, object(), ["a", ""]):
         with pytest.raises(InputError, match=r"train\.a: an? .* cannot be written to a conf"):

@@ -53,8 +53,7 @@ TABLE: dict[str, set[str]] = {
     "demo": {"evaluation", "geometry", "rendering", "runs"},
     "cli": {
         "checkpoints", "conf", "datasets", "demo", "evaluation", "export", "geometry", "importers",
-        "many_scenes", "meshing", "model", "model.kernels", "pictures", "preprocess", "runs", "training",
-        "viewer", "__init__",
+        "many_scenes", "meshing", "model", "pictures", "preprocess", "runs", "training", "viewer", "__init__",
     },
     "__init__": {"runs"},
 }  # fmt: skip

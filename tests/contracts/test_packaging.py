@@ -1,4 +1,4 @@
-"""What is installed: one list of dependencies, no libGL, commands that exist, nothing forgotten."""
+"""The installed package: one list of dependencies, no libGL, existing commands, no missing folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 
 if sys.version_info >= (3, 11):
     import tomllib
-else:  # pytest itself brings it there
+else:  # a dependency of pytest there
     import tomli as tomllib
 
 ROOT = Path(__file__).parents[2]
@@ -28,7 +28,7 @@ IMPORT_NAMES = {
     "imageio-ffmpeg": "imageio_ffmpeg",
     "fast-simplification": "fast_simplification",
 }
-DEPENDENCY_OF_A_DEPENDENCY = {"pyparsing"}  # pyhocon's parser; its exceptions are pyhocon's
+DEPENDENCY_OF_A_DEPENDENCY = {"pyparsing"}  # the parser of pyhocon, whose exceptions it raises
 SCRIPTS = {
     "idr-train", "idr-eval", "idr-eval-disentanglement", "idr-preprocess-cameras", "idr-check-scene",
     "idr-make-demo-scene", "idr-demo", "idr-run-scenes", "idr-import", "idr-report",
@@ -38,7 +38,7 @@ SCRIPTS = {
 
 
 def environment() -> tuple[list[str], list[str]]:
-    """The conda and the pip entries of environment.yml, whose form is simple enough to read by lines."""
+    """Returns the conda and the pip entries of environment.yml, read by lines."""
     text = (ROOT / "environment.yml").read_text()
     entries = re.findall(r"^( *)- (\S.*?)\s*$", text[text.index("dependencies:") :], re.MULTILINE)
     outer = min(len(indent) for indent, _ in entries)
@@ -156,7 +156,7 @@ def test_make_targets(target: str, last: str) -> None:
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
-def test_make_says_what_is_wrong_with_python() -> None:
+def test_make_names_a_missing_python() -> None:
     done = subprocess.run(
         ["make", "setup", "VENV=.no-such-folder", "PYTHON=no-such-python"],
         cwd=ROOT,

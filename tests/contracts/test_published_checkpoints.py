@@ -1,4 +1,4 @@
-"""Checkpoints both ways: files of the published code load here, and what is saved here loads there."""
+"""Checkpoints both ways: published files load here, and files saved here load in the published code."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PUBLISHED_KEYS = {
 
 
 class Training:
-    """A model, poses and their optimizers in the published shape, with a few steps done."""
+    """A model, poses and their optimizers in the published form after a few steps."""
 
     def __init__(self, seed: int, steps: int = 3) -> None:
         torch.manual_seed(seed)
@@ -52,7 +52,7 @@ class Training:
         return {part: {"epoch": epoch, key: state.state_dict()} for (part, key), state in pairs}
 
     def load_as_published(self, checkpoints: Path, name: str) -> int:
-        """Resumes with the published code's own calls."""
+        """Resumes with the calls of the published code."""
         epoch = -1
         states = (self.model, self.optimizer, self.scheduler, self.poses, self.optimizer_cam)
         for (part, key), state in zip(PUBLISHED_KEYS.items(), states, strict=True):
@@ -71,7 +71,7 @@ def test_golden_checkpoints_load(tmp_path: Path, name: str) -> None:
     folder.mkdir(parents=True)
     (folder / "2000.pth").write_bytes((GOLDEN / name / "checkpoint.pth").read_bytes())
     checkpoints = CheckpointFolder(folder.parent)
-    assert checkpoints.resolve("latest") == "2000"  # as in pretrained runs, which hold no latest
+    assert checkpoints.resolve("latest") == "2000"  # as in pretrained runs, which have no latest
     content = checkpoints.load("ModelParameters", "2000")
     assert list(content) == ["epoch", "model_state_dict"]
     first = next(iter(content["model_state_dict"]))
@@ -105,7 +105,7 @@ def test_ours_resumes_in_the_published_code(tmp_path: Path) -> None:
         assert other.scheduler.get_last_lr() == reference.scheduler.get_last_lr()
 
 
-def test_published_run_resumes_here_and_goes_on_as_one_of_ours(tmp_path: Path) -> None:
+def test_published_run_resumes_here_and_continues(tmp_path: Path) -> None:
     training = Training(seed=0)
     for name, epoch in (("0", 0), ("100", 100), ("latest", 100)):
         for part, content in training.parts(epoch).items():
@@ -127,7 +127,7 @@ def test_published_run_resumes_here_and_goes_on_as_one_of_ours(tmp_path: Path) -
 
 
 def test_files_are_in_the_format_of_the_published_torch(tmp_path: Path) -> None:
-    """torch 1.2 reads no zip files; its files begin with a pickled magic number."""
+    """torch 1.2 does not read zip files; its files begin with a pickled magic number."""
     CheckpointFolder(tmp_path).save("1", 1, 0, Training(seed=0).parts(1))
     for part in PUBLISHED_KEYS:
         file = tmp_path / part / "1.pth"
@@ -148,7 +148,7 @@ def test_equal_states_give_equal_content(tmp_path: Path) -> None:
 
 
 def test_files_from_a_gpu_load_on_the_cpu(tmp_path: Path) -> None:
-    """Pretrained runs hold CUDA tensors: the word in the file is replaced, since no GPU is at hand here."""
+    """Pretrained runs hold CUDA tensors; here the device name in the file is replaced, without a GPU."""
     checkpoints = CheckpointFolder(tmp_path)
     checkpoints.save("1", 1, 0, Training(seed=0).parts(1))
     content = (tmp_path / "ModelParameters" / "1.pth").read_bytes()

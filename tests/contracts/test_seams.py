@@ -1,4 +1,4 @@
-"""Contract 3: the published calls between data set, model, loss and trainer; own classes rely on them."""
+"""Contract 3: the published calls between data set, model, loss and trainer, on which user classes rely."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_model_forward(training, as_vector):
         assert tuple(grad_theta.shape) == (rays // 2 + rays, 3)
     else:
         assert grad_theta is None
-    assert 0 < outputs["network_object_mask"].sum() < rays  # both kinds of rays were looked at
+    assert 0 < outputs["network_object_mask"].sum() < rays  # hits and misses occur
 
 
 def test_model_parts():
@@ -154,12 +154,12 @@ def test_loss_keys_and_settable_weights():
         setattr(loss, name, value)
     second = loss(outputs, truth)
     assert torch.equal(second["rgb_loss"], first["rgb_loss"])
-    assert second["mask_loss"] < first["mask_loss"]  # alpha was read anew
+    assert second["mask_loss"] < first["mask_loss"]  # alpha is read in each call
     wanted = second["rgb_loss"] + 0.3 * second["eikonal_loss"] + 7.0 * second["mask_loss"]
     torch.testing.assert_close(second["loss"], wanted)
 
 
-# ---- a user's own classes
+# ---- classes of the user
 
 OWN = '''
 import torch
@@ -170,7 +170,7 @@ LOG = []
 
 
 class Views(torch.utils.data.Dataset):
-    """Three views of nothing, with the published methods and no more."""
+    """Three empty views, with only the published methods."""
 
     def __init__(self, train_cameras, img_res, shade, scan_id=0):
         self.train_cameras, self.img_res, self.shade, self.scan_id = train_cameras, img_res, shade, scan_id
@@ -232,7 +232,7 @@ class Paint(nn.Module):
 
 
 class Ball(nn.Module):
-    """A ball; its conf block holds a key of its own."""
+    """A ball; its conf block has an additional key."""
 
     def __init__(self, conf):
         super().__init__()
@@ -256,7 +256,7 @@ class Ball(nn.Module):
 
 
 class Loss(nn.Module):
-    """Squares, and a key of its own."""
+    """Squared errors; its conf block has an additional key."""
 
     def __init__(self, sharpness):
         super().__init__()
@@ -284,7 +284,7 @@ model { flavour = vanilla }
 
 @pytest.fixture
 def own_parts(root, monkeypatch):
-    """The user's module, on the path."""
+    """Puts the module of the user on the path."""
     folder = root / "mine"
     folder.mkdir()
     (folder / "users_parts.py").write_text(OWN)
@@ -299,7 +299,7 @@ def own_parts(root, monkeypatch):
 
 def test_own_classes_train_and_are_evaluated(root, own_parts, capsys):
     assert train([*TRAIN[:3], "2", *TRAIN[4:], "--batch_size", "2"]) == 0
-    # Schedules reach the loss's attribute; the pixels drawn reach the data set's items.
+    # Schedules set the attribute of the loss; the sampled pixels reach the items of the data set.
     assert [value for kind, value in own_parts.LOG if kind == "alpha"] == [20.0, 20.0, 60.0, 60.0]
     assert {value for kind, value in own_parts.LOG if kind == "item"} == {6, 64}  # training, plots
     run = only_run(root, "own")
@@ -307,7 +307,7 @@ def test_own_classes_train_and_are_evaluated(root, own_parts, capsys):
         "model_state_dict"
     ]
     assert list(weights) == ["implicit_network.radius", "rendering_network.rgb"]
-    assert (weights["rendering_network.rgb"] > 0).all()  # on the way to the photographs' shade
+    assert (weights["rendering_network.rgb"] > 0).all()  # towards the color of the photographs
 
     capsys.readouterr()
     assert evaluate([*EVALUATE, "--eval_rendering"]) == 0
@@ -324,7 +324,7 @@ def test_own_classes_train_and_are_evaluated(root, own_parts, capsys):
         ("loss", "model.loss.IDRLoss", "loss.sharpness: unknown key; keys of `loss`: eikonal_weight"),
     ],
 )
-def test_our_parts_beside_own_ones_check_their_blocks(root, own_parts, capsys, key, path, says):
+def test_built_in_classes_check_their_blocks_next_to_user_classes(root, own_parts, capsys, key, path, says):
     assert train([*TRAIN, "--set", f"train.{key}_class={path}"]) == 2
     error = capsys.readouterr().err
     assert error.count("error: ") == 1 and "Traceback" not in error

@@ -1,4 +1,4 @@
-"""Reading camera files: right matrices come out, and nothing but our own errors."""
+"""Reading camera files: correct matrices, or an error of our own."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ POSES = [look_at_origin(position) for position in positions_around(3)]
 
 @pytest.fixture
 def write(tmp_path):
-    """Writes three cameras, some entries changed."""
+    """Writes three cameras with modified entries."""
 
     def write_npz(**changes):
         entries = camera_matrices(POSES) | changes
@@ -30,16 +30,16 @@ def assert_same_cameras(path):
     for scaled in (True, False):
         intrinsics, poses = cameras.decompose(scaled)
         for k in range(3):
-            wanted = POSES[k].copy()
+            expected = POSES[k].copy()
             if not scaled:
-                wanted[:3, 3] = SCALE * wanted[:3, 3] + OFFSET
+                expected[:3, 3] = SCALE * expected[:3, 3] + OFFSET
             # float64 through an inverse and an RQ decomposition, at lengths of up to 1000
             np.testing.assert_allclose(intrinsics[k][:3, :3], INTRINSICS, atol=1e-9)
-            np.testing.assert_allclose(poses[k], wanted, atol=1e-8)
+            np.testing.assert_allclose(poses[k], expected, atol=1e-8)
     np.testing.assert_array_equal(cameras.scale_mats[1][:3, 3], OFFSET)
 
 
-def test_decomposition_gives_back_what_was_composed(write):
+def test_decomposition_inverts_composition(write):
     assert_same_cameras(write())
 
 
@@ -59,7 +59,7 @@ def test_matrices_of_three_rows_and_single_precision(write):
     assert cameras.world_mats.dtype == np.float64
 
 
-def test_other_entries_are_passed_over(write):
+def test_other_entries_are_ignored(write):
     bad = np.full((2, 2), np.nan)
     assert_same_cameras(
         write(world_mat_inv_0=bad, scale_mat_inv_9=bad, camera_mat_0=bad, world_mat_x=bad, note=bad)
@@ -69,10 +69,10 @@ def test_other_entries_are_passed_over(write):
 @pytest.mark.parametrize(
     "changes, num_images, message",
     [
-        ({}, 2, r"holds world_mat_2 too: 3 world_mat matrices for 2 images"),
+        ({}, 2, r"also has world_mat_2: 3 world_mat matrices for 2 images"),
         ({}, 4, r"lacks world_mat_3: 3 world_mat matrices for 4 images"),
         ({"scale_mat_1": None}, 3, r"lacks scale_mat_1: 2 scale_mat matrices for 3 images"),
-        ({"world_mat_0": np.full((4, 4), np.inf)}, 3, r"world_mat_0 holds values that are not finite"),
+        ({"world_mat_0": np.full((4, 4), np.inf)}, 3, r"world_mat_0 has non-finite values"),
         ({"world_mat_0": np.eye(4)[:2]}, 3, r"world_mat_0 has shape \(2, 4\); expected a 4x4 matrix"),
         (
             {"world_mat_0": np.eye(4) > 0},
@@ -83,20 +83,20 @@ def test_other_entries_are_passed_over(write):
         ({"world_mat_2": np.ones((4, 4))}, 3, r"world_mat_2: .*singular"),
     ],
 )
-def test_what_does_not_fit_is_named(write, changes, num_images, message):
+def test_invalid_matrices_are_refused(write, changes, num_images, message):
     with pytest.raises(InputError, match=message):
         read_cameras(write(**changes), num_images)
 
 
-def test_no_file_lists_those_beside(write):
+def test_a_missing_file_lists_the_existing_ones(write):
     path = write()
     with pytest.raises(MissingInputError, match=r"no camera file .*cams\.npz; npz files there: cameras\.npz"):
         read_cameras(path.with_name("cams.npz"), 3)
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
-def test_any_damage_gives_our_error_or_the_same_cameras(tmp_path, save):
-    """Every length, and a byte flipped in many places: checksums see what the format itself does not."""
+def test_any_corruption_gives_our_error_or_the_same_cameras(tmp_path, save):
+    """Truncation at many lengths, and flipped bytes at many positions, which checksums detect."""
     path = tmp_path / "cameras.npz"
     save(path, **camera_matrices(POSES))
     whole = path.read_bytes()

@@ -1,4 +1,4 @@
-"""Images and masks of every usual kind give the right pixels."""
+"""Pixels of images and masks in all supported formats."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ SHAPE = (12, 16)
 
 @pytest.fixture
 def rgb():
-    """(H, W, 3) uint8 of all levels."""
+    """(H, W, 3) uint8 of random values."""
     return np.random.default_rng(0).integers(0, 256, (*SHAPE, 3)).astype(np.uint8)
 
 
 @pytest.fixture
 def smooth():
-    """(H, W, 3) uint8 without edges, which lossy formats keep."""
+    """(H, W, 3) uint8 without edges, which lossy compression preserves."""
     rows, columns = np.mgrid[: SHAPE[0], : SHAPE[1]]
     return np.stack((10 * rows + 60, 8 * columns + 40, 200 - 5 * rows - 3 * columns), axis=-1).astype(
         np.uint8
@@ -46,8 +46,8 @@ def disc():
 class TestNames:
     def test_numbers_count_as_numbers(self):
         names = ["10.png", "2.png", "1.png", "a9b2.png", "a9b10.png", "007.png", "B1.png", "a10b1.png"]
-        wanted = ["1.png", "2.png", "007.png", "10.png", "a9b2.png", "a9b10.png", "a10b1.png", "B1.png"]
-        assert [path.name for path in natural_sorted(map(Path, names))] == wanted
+        expected = ["1.png", "2.png", "007.png", "10.png", "a9b2.png", "a9b10.png", "a10b1.png", "B1.png"]
+        assert [path.name for path in natural_sorted(map(Path, names))] == expected
 
     def test_equal_numbers_are_ordered_by_full_name(self):
         names = ["01.png", "1.png", "1.jpg", "001.png"]
@@ -66,7 +66,7 @@ class TestNames:
         found = [int(path.stem[5:]) for path in natural_sorted(map(Path, names))]
         assert found == sorted(numbers)
 
-    def test_listing_takes_any_ending_and_case_and_passes_over_the_rest(self, tmp_path):
+    def test_listing_ignores_other_files_and_the_case_of_extensions(self, tmp_path):
         for name in (
             "3.PNG",
             "1.jpeg",
@@ -80,11 +80,11 @@ class TestNames:
             "Thumbs.db",
         ):
             (tmp_path / name).write_bytes(b"")
-        wanted = ["1.jpeg", "2.JPG", "3.PNG", "4.webp", "5.bmp", "6.tif", "10.tiff"]
-        assert [path.name for path in list_images(tmp_path)] == wanted
+        expected = ["1.jpeg", "2.JPG", "3.PNG", "4.webp", "5.bmp", "6.tif", "10.tiff"]
+        assert [path.name for path in list_images(tmp_path)] == expected
 
-    def test_nothing_to_list(self, tmp_path):
-        with pytest.raises(MissingInputError, match=r"no folder .*absent; a scene holds image/ and mask/"):
+    def test_nothing_to_list_is_an_error(self, tmp_path):
+        with pytest.raises(MissingInputError, match=r"no folder .*absent; expected image/ and mask/"):
             list_images(tmp_path / "absent")
         (tmp_path / "notes.txt").write_text("")
         with pytest.raises(
@@ -114,10 +114,12 @@ def test_lossless_webp(tmp_path, rgb):
 def test_jpeg(tmp_path, smooth, ending):
     Image.fromarray(smooth).save(tmp_path / f"a{ending}", "JPEG", quality=95)
     found = load_rgb(tmp_path / f"a{ending}").astype(int)
-    assert np.abs(found - smooth).max() <= 10  # quality 95 and halved chroma; a swap of channels errs by 100
+    assert (
+        np.abs(found - smooth).max() <= 10
+    )  # quality 95, chroma subsampling; swapped channels would give 100
 
 
-def test_alpha_is_dropped_and_colors_under_it_stay(tmp_path, rgb):
+def test_alpha_is_dropped_and_colors_are_kept(tmp_path, rgb):
     alpha = np.random.default_rng(1).integers(0, 256, SHAPE).astype(np.uint8)
     iio.imwrite(tmp_path / "a.png", np.dstack((rgb, alpha)))
     np.testing.assert_array_equal(load_rgb(tmp_path / "a.png"), rgb)
@@ -125,23 +127,23 @@ def test_alpha_is_dropped_and_colors_under_it_stay(tmp_path, rgb):
 
 def test_gray_is_repeated(tmp_path, rgb):
     gray = rgb[..., 0]
-    wanted = np.dstack((gray, gray, gray))
+    expected = np.dstack((gray, gray, gray))
     iio.imwrite(tmp_path / "gray.png", gray)
     Image.fromarray(np.dstack((gray, rgb[..., 1])), "LA").save(tmp_path / "gray_alpha.png")
     for name in ("gray.png", "gray_alpha.png"):
-        np.testing.assert_array_equal(load_rgb(tmp_path / name), wanted)
+        np.testing.assert_array_equal(load_rgb(tmp_path / name), expected)
 
 
-def test_16_bits_become_the_nearest_of_8(tmp_path):
+def test_16_bits_are_rounded_to_8(tmp_path):
     values = np.linspace(0, 65535, SHAPE[0] * SHAPE[1]).round().astype(np.uint16).reshape(SHAPE)
-    wanted = np.array([[round(int(v) / 257) for v in row] for row in values])
+    expected = np.array([[round(int(v) / 257) for v in row] for row in values])
     for ending in (".png", ".tif"):
         iio.imwrite(tmp_path / f"a{ending}", values)
-        np.testing.assert_array_equal(load_rgb(tmp_path / f"a{ending}")[..., 1], wanted)
+        np.testing.assert_array_equal(load_rgb(tmp_path / f"a{ending}")[..., 1], expected)
 
 
 def test_16_bit_color(tmp_path, rgb):
-    """Whole levels: nothing is rounded, whichever of its bytes a decoder keeps."""
+    """Multiples of 257, so the result does not depend on how a decoder reduces them."""
     wide = rgb.astype(np.uint16) * 257
     cv2.imwrite(str(tmp_path / "a.png"), wide[..., ::-1])
     iio.imwrite(tmp_path / "a.tiff", wide, plugin="tifffile")
@@ -155,7 +157,7 @@ def test_floats(tmp_path, rgb):
     for wrong in (np.full(SHAPE, 1.5), np.full(SHAPE, np.nan)):
         iio.imwrite(tmp_path / "b.tiff", wrong.astype(np.float32), plugin="tifffile")
         with pytest.raises(
-            InputError, match=r"b.tiff holds float32 values; expected 8 or 16 bits a channel, or floats"
+            InputError, match=r"b.tiff has float32 values; expected 8 or 16 bits per channel, or floats"
         ):
             load_rgb(tmp_path / "b.tiff")
 
@@ -189,7 +191,7 @@ def test_one_bit(tmp_path, disc):
     np.testing.assert_array_equal(load_rgb(tmp_path / "a.png"), np.dstack([disc * 255] * 3))
 
 
-def test_first_picture_of_a_stereo_photograph_and_of_a_paged_tiff(tmp_path, smooth):
+def test_first_image_of_a_stereo_photograph_and_of_a_multipage_tiff(tmp_path, smooth):
     for name, options in (("phone.jpg", {"format": "MPO", "quality": 95}), ("pages.tif", {})):
         first, second = Image.fromarray(smooth), Image.fromarray(255 - smooth)
         first.save(tmp_path / name, save_all=True, append_images=[second], **options)
@@ -200,19 +202,19 @@ def test_first_picture_of_a_stereo_photograph_and_of_a_paged_tiff(tmp_path, smoo
 
 @pytest.mark.parametrize("ending", [".png", ".webp"])
 @pytest.mark.parametrize("load", [load_rgb, load_mask])
-def test_films_are_refused(tmp_path, rgb, ending, load):
+def test_animations_are_refused(tmp_path, rgb, ending, load):
     first, second = Image.fromarray(rgb), Image.fromarray(255 - rgb)
     first.save(tmp_path / f"a{ending}", save_all=True, append_images=[second])
-    with pytest.raises(InputError, match="is a film of 2 frames; expected one still image"):
+    with pytest.raises(InputError, match="is an animation of 2 frames; expected one still image"):
         load(tmp_path / f"a{ending}")
 
 
 @pytest.mark.parametrize("load", [load_rgb, load_mask])
-def test_every_shortened_file_is_refused(tmp_path, rgb, load):
+def test_truncated_files_are_refused(tmp_path, rgb, load):
     iio.imwrite(tmp_path / "whole.png", rgb)
     content = (tmp_path / "whole.png").read_bytes()
     path = tmp_path / "part.png"
-    end_marker = 12 + 4 + 4  # the closing chunk, and two checksums of the one before it, hold no pixel
+    end_marker = 12 + 4 + 4  # the end chunk and two checksums before it have no pixels
     for length in range(0, len(content) - end_marker, 7):
         path.write_bytes(content[:length])
         with pytest.raises(InputError, match=r"part.png cannot be read as an image \(.*\); replace it"):
@@ -230,7 +232,7 @@ def save(path: Path, pixels: np.ndarray, mode: str | None = None) -> Path:
 @pytest.mark.parametrize(
     "kind", ["0-255", "0-1", "one-bit", "16-bit", "16-bit-0-1", "rgb", "rgb-0-1", "rgba", "rgba-0-1"]
 )
-def test_mask_of_any_kind(tmp_path, disc, kind):
+def test_mask_formats(tmp_path, disc, kind):
     white, one = disc.astype(np.uint8) * 255, disc.astype(np.uint8)
     opaque = np.full(SHAPE, 255, np.uint8)
     pixels = {
@@ -252,17 +254,17 @@ def test_mask_of_any_kind(tmp_path, disc, kind):
 def test_threshold_is_between_127_and_128(tmp_path):
     levels = np.arange(256, dtype=np.uint8).reshape(16, 16)
     np.testing.assert_array_equal(load_mask(save(tmp_path / "m.png", levels)), levels >= 128)
-    rgb = np.dstack([levels] * 3)  # the weights of gray sum to one: no level may be lost in rounding
+    rgb = np.dstack([levels] * 3)  # luma weights sum to one, so gray levels must survive rounding
     np.testing.assert_array_equal(load_mask(save(tmp_path / "m3.png", rgb)), levels >= 128)
 
 
-def test_color_counts_by_its_gray_value(tmp_path):
-    """Luma: green is bright, red and blue are dark."""
+def test_color_masks_are_thresholded_by_luma(tmp_path):
+    """Green is bright, red and blue are dark."""
     pixels = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 0]]], np.uint8)
     np.testing.assert_array_equal(load_mask(save(tmp_path / "m.png", pixels)), [[False, True, False, True]])
 
 
-def test_transparency_is_the_mask_where_colors_say_nothing(tmp_path, disc, rgb):
+def test_alpha_is_the_mask_if_colors_are_constant(tmp_path, disc, rgb):
     alpha = disc.astype(np.uint8) * 255
     for level in (0, 255):
         flat = np.full((*SHAPE, 3), level, np.uint8)
@@ -284,12 +286,12 @@ def test_jpeg_noise_does_no_harm(tmp_path, quality):
     disc = (rows - 60) ** 2 + (columns - 80) ** 2 < 40**2
     Image.fromarray(disc.astype(np.uint8) * 255).save(tmp_path / "m.jpg", quality=quality)
     noisy = iio.imread(tmp_path / "m.jpg")
-    assert len(np.unique(noisy)) > 2  # there is noise
+    assert len(np.unique(noisy)) > 2  # JPEG noise
     wrong = load_mask(tmp_path / "m.jpg") != disc
-    assert wrong.sum() <= 0.02 * disc.sum()  # a few pixels of the outline at the lowest quality
+    assert wrong.sum() <= 0.02 * disc.sum()  # a few pixels of the outline, at the lowest quality
 
 
-def test_black_and_white_throughout(tmp_path):
+def test_constant_masks(tmp_path):
     for level, inside in ((0, False), (1, True), (127, False), (128, True), (255, True)):
         found = load_mask(save(tmp_path / "m.png", np.full(SHAPE, level, np.uint8)))
         assert found.all() == inside and found.any() == inside, level

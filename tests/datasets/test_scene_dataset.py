@@ -1,4 +1,4 @@
-"""One scene: pixels, splits and cameras against slow and direct readings of the same files."""
+"""The scene dataset: pixels, splits and cameras compared with direct reading of the same files."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ HEIGHT, WIDTH = 12, 16
 
 @pytest.fixture
 def scene(tmp_path):
-    """A scene's folder; photographs of noise, so that no two pixels are alike."""
+    """A scene with images of noise, so that all pixels differ."""
     folder = write_scene(tmp_path / "data" / "balls" / "scan3")
     rng = np.random.default_rng(0)
     for path in (folder / "image").iterdir():
@@ -44,7 +44,7 @@ def open_scene(scene, train_cameras=False, **options):
 # ---- pixels
 
 
-def test_items_equal_a_slow_reading(scene):
+def test_items_equal_direct_reading(scene):
     dataset = open_scene(scene)
     for index in (0, 4):
         photo = iio.imread(scene / "image" / f"{index:06d}.png")
@@ -57,11 +57,11 @@ def test_items_equal_a_slow_reading(scene):
                 assert sample["uv"][pixel].tolist() == [column, row]
                 assert bool(sample["object_mask"][pixel]) == (mask[row, column] > 127.5)
                 # [0, 255] to [-1, 1]; float32 rounding
-                wanted = photo[row, column].astype(float) / 255 * 2 - 1
-                np.testing.assert_allclose(truth["rgb"][pixel], wanted, atol=1e-6)
+                expected = photo[row, column].astype(float) / 255 * 2 - 1
+                np.testing.assert_allclose(truth["rgb"][pixel], expected, atol=1e-6)
 
 
-def test_images_stay_bytes_and_flat(scene):
+def test_images_are_stored_as_bytes(scene):
     dataset = open_scene(scene)
     assert dataset.images.dtype == torch.uint8 and tuple(dataset.images.shape) == (6, HEIGHT * WIDTH, 3)
     assert dataset.masks.dtype == torch.bool and tuple(dataset.masks.shape) == (6, HEIGHT * WIDTH)
@@ -69,7 +69,7 @@ def test_images_stay_bytes_and_flat(scene):
     assert sum(t.numel() * t.element_size() for t in tensors) <= 6 * (4 * HEIGHT * WIDTH + 2 * 64)
 
 
-def test_drawn_pixels_are_those_of_the_whole_image(scene):
+def test_sampled_pixels_equal_those_of_the_whole_image(scene):
     dataset = open_scene(scene)
     _, whole, truth = dataset[1]
     chosen = torch.tensor([7, 0, 191, 50])
@@ -86,7 +86,7 @@ def test_change_sampling_idx(scene):
     def drawn(seed):
         dataset.change_sampling_idx(20, torch.Generator().manual_seed(seed))
         uv = dataset[0][1]["uv"].long()
-        assert torch.equal(dataset[3][1]["uv"].long(), uv)  # one draw for all images, as published
+        assert torch.equal(dataset[3][1]["uv"].long(), uv)  # the same sample for all images, as published
         return (uv[:, 1] * WIDTH + uv[:, 0]).tolist()
 
     first = drawn(0)
@@ -100,11 +100,11 @@ def test_change_sampling_idx(scene):
     seen = set()
     for seed in range(60):
         seen |= set(drawn(seed))
-    assert len(seen) > 0.98 * total  # all of the image: 60 draws of 20 from 192 miss a pixel with 0.1 %
+    assert len(seen) > 0.98 * total  # 60 draws of 20 from 192 miss a pixel with probability 0.1 %
 
 
-def test_pairs_go_by_natural_order_of_names_without_padding(scene):
-    """Images 1.png .. 12.png, masks v0 .. v11: text order would pair the tenth with the second."""
+def test_images_and_masks_are_paired_in_natural_order(scene):
+    """Images 1.png .. 12.png, masks v0 .. v11: alphabetical order would pair the tenth with the second."""
     for kind in ("image", "mask"):
         for path in (scene / kind).iterdir():
             path.unlink()
@@ -124,7 +124,7 @@ def test_pairs_go_by_natural_order_of_names_without_padding(scene):
 # ---- splits
 
 
-def test_held_out_views_are_the_others(scene):
+def test_splits_are_complementary(scene):
     whole = open_scene(scene)
     train = open_scene(scene, holdout=[4, 1])
     held_out = open_scene(scene, holdout=[4, 1], split="holdout")
@@ -143,7 +143,7 @@ def test_held_out_views_are_the_others(scene):
         np.testing.assert_array_equal(dataset.get_scale_mat(), whole.get_scale_mat())
 
 
-def test_nothing_held_out_is_no_split(scene):
+def test_an_empty_split_is_refused(scene):
     with pytest.raises(InputError, match="no image is held out; the scene has 6 images"):
         open_scene(scene, split="holdout")
 
@@ -164,8 +164,8 @@ def test_poses_in_both_frames(scene):
     assert torch.equal(dataset[2][1]["pose"], dataset.poses[2])
 
 
-def test_trained_cameras_start_from_the_noisy_file_with_its_own_scale_mat(scene):
-    """The noisy file's frame is another: twice the radius, elsewhere, other K; only its poses count."""
+def test_initial_poses_use_the_noisy_files_own_scale_mat(scene):
+    """The noisy file has another radius, center and K; only its poses are used."""
     with np.load(scene / "cameras_linear_init.npz") as archive:
         world_mats = [archive[f"world_mat_{i}"] for i in range(6)]
     scale_mat = np.diag([1.5 * SCALE, 1.5 * SCALE, 1.5 * SCALE, 1.0])
@@ -195,7 +195,7 @@ def test_trained_cameras_start_from_the_noisy_file_with_its_own_scale_mat(scene)
         )
 
 
-def test_cam_file_replaces_everything_read_from_cameras_npz(scene):
+def test_cam_file_replaces_cameras_npz(scene):
     other = [look_at_origin(1.2 * position) for position in positions_around()]
     np.savez(scene / "other.npz", **camera_matrices(other, INTRINSICS * [[1.1], [1.2], [1.0]]))
     scale_mat = np.diag([SCALE / 2, SCALE / 2, SCALE / 2, 1.0])
@@ -209,19 +209,19 @@ def test_cam_file_replaces_everything_read_from_cameras_npz(scene):
     np.testing.assert_allclose(
         dataset.get_gt_pose()[3, :3, 3], 1.2 * SCALE * positions_around()[3] + OFFSET, atol=1e-3
     )
-    np.testing.assert_allclose(  # the start of trained cameras stays that of the noisy file
+    np.testing.assert_allclose(  # initial poses still come from the noisy file
         dataset.get_pose_init()[3, 4:], 0.99 * positions_around()[3], atol=1e-5
     )
 
 
-def test_single_view_warns_and_others_do_not(scene, caplog):
+def test_a_single_view_gives_a_warning(scene, caplog):
     with caplog.at_level(logging.WARNING, logger="idr"):
         open_scene(scene)
         assert not caplog.records
         write_scene(scene, positions=positions_around()[:1])
         dataset = open_scene(scene)
     assert len(dataset) == 1
-    assert "holds a single view: the surface behind it is not determined" in caplog.text
+    assert "has a single view: the unseen side is undetermined" in caplog.text
 
 
 def test_data_root_in_the_home_folder(scene, monkeypatch):
@@ -229,7 +229,7 @@ def test_data_root_in_the_home_folder(scene, monkeypatch):
     assert open_scene(scene, data_root="~/data").instance_dir == scene
 
 
-def test_works_behind_a_loader(scene):
+def test_works_with_a_data_loader(scene):
     dataset = open_scene(scene)
     loader = torch.utils.data.DataLoader(dataset, batch_size=4, collate_fn=dataset.collate_fn)
     batches = [(indices.tolist(), tuple(truth["rgb"].shape)) for indices, _, truth in loader]

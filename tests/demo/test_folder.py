@@ -1,4 +1,4 @@
-"""The built-in scene as a data folder: its cameras, its files and its command."""
+"""The built-in scene's cameras, data folder and command."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ VIEW = look_at(np.array([1.0, -2.6, 1.1]), np.zeros(3))
 
 
 def extract(function, half_side, resolution):
-    """Marching cubes without the project's own."""
+    """Marching cubes by scikit-image, independent of the project's."""
     from skimage.measure import marching_cubes
 
     along = np.linspace(-half_side, half_side, resolution)
@@ -49,8 +49,7 @@ def extract(function, half_side, resolution):
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data") / "demo" / "scan1"
-    pictures = write_scene(folder, SMALL, extract)
-    return folder, pictures
+    return folder, write_scene(folder, SMALL, extract)
 
 
 # Cameras
@@ -73,7 +72,7 @@ def test_held_out_views_are_distinct_and_never_all(num_views, data):
     assert all(0 <= index < num_views for index in chosen)
 
 
-def test_held_out_views_look_from_all_sides():
+def test_held_out_views_are_spread_out():
     directions = spiral_directions(30)[holdout_views(30, 6)]
     between = np.degrees(np.arccos(directions @ directions.T - 2 * np.eye(6)))
     assert between.min() > 60
@@ -90,7 +89,7 @@ def test_a_camera_looks_at_its_target_upright(center):
     assert pose[1 if abs(center[2]) > 2.5 else 2, 1] < 0  # y is down
 
 
-def test_disturbed_cameras_are_off_by_what_was_asked():
+def test_disturbed_cameras_have_the_requested_errors():
     exact = np.stack([look_at(3 * direction, np.zeros(3)) for direction in spiral_directions(400)])
     noisy = disturb_poses(exact, 1.5, 0.03, np.random.default_rng(0))
     turn = noisy[:, :3, :3] @ exact[:, :3, :3].transpose(0, 2, 1)
@@ -106,7 +105,7 @@ def test_disturbed_cameras_are_off_by_what_was_asked():
     )
 
 
-def test_world_matrices_decompose_into_what_they_were_made_of():
+def test_world_matrices_decompose_into_intrinsics_and_pose():
     intrinsics = camera_intrinsics((128, 160))
     ours, pose = decompose_projection((world_matrix(intrinsics, VIEW) @ UNIT_TO_WORLD)[:3])
     np.testing.assert_allclose(ours, intrinsics, atol=1e-9)
@@ -126,7 +125,7 @@ def digest(folder: Path):
 
 
 def test_the_dataset_reads_the_folder(scene):
-    folder, pictures = scene
+    folder, views = scene
     dataset = SceneDataset(
         False, "demo", (24, 30), scan_id=1, data_root=str(folder.parents[1]), holdout=tuple(SMALL.holdout)
     )
@@ -135,9 +134,9 @@ def test_the_dataset_reads_the_folder(scene):
     np.testing.assert_allclose(dataset.poses.numpy(), exact[dataset.indices], atol=1e-5)
     np.testing.assert_allclose(dataset.get_scale_mat(), UNIT_TO_WORLD, atol=1e-4)
     for k, index in enumerate(dataset.indices):
-        difference = dataset.images[k].numpy() / 255 - pictures[index].rgb.reshape(-1, 3)
+        difference = dataset.images[k].numpy() / 255 - views[index].rgb.reshape(-1, 3)
         assert np.abs(difference).max() <= 0.5 / 255 + 1e-9
-        assert np.array_equal(dataset.masks[k].numpy(), pictures[index].coverage.reshape(-1) > 0.5)
+        assert np.array_equal(dataset.masks[k].numpy(), views[index].coverage.reshape(-1) > 0.5)
     first = SceneDataset(True, "demo", (24, 30), scan_id=1, data_root=str(folder.parents[1])).get_pose_init()
     np.testing.assert_allclose(first[:, 4:].numpy(), noisy[:, :3, 3], atol=1e-5)
 
@@ -156,11 +155,11 @@ def test_the_exact_surface_projects_onto_the_masks(scene):
         drawn = np.zeros_like(mask)
         column, row = np.rint(uv.T).astype(int)
         drawn[row, column] = True
-        assert not (drawn & ~grown(mask)).any()  # within a pixel of the silhouette
+        assert not (drawn & ~dilated(mask)).any()  # within a pixel of the silhouette
         assert (drawn & mask).sum() > 0.9 * mask.sum()
 
 
-def grown(mask):
+def dilated(mask):
     padded = np.pad(mask, 1)
     height, width = mask.shape
     return np.any([padded[i : i + height, j : j + width] for i in range(3) for j in range(3)], axis=0)
@@ -170,11 +169,11 @@ def test_the_exact_surface_reads_back_in_the_unit_frame(scene, tmp_path):
     vertices, faces = synthetic.read_exact_mesh(scene[0])
     assert np.abs(sdf(vertices)).max() < 1e-6  # float32 world coordinates
     assert faces.max() < len(vertices)
-    with pytest.raises(MissingInputError, match="only the built-in scene has one"):
+    with pytest.raises(MissingInputError, match="expected the built-in scene"):
         synthetic.read_exact_mesh(tmp_path)
 
 
-def test_the_same_seed_gives_the_same_bytes(scene, tmp_path):
+def test_files_are_reproducible(scene, tmp_path):
     write_scene(tmp_path / "again", SMALL, extract)
     first, again = digest(scene[0]), digest(tmp_path / "again")
     assert first == again and len(first) == 2 * 4 + 4
@@ -183,18 +182,18 @@ def test_the_same_seed_gives_the_same_bytes(scene, tmp_path):
     assert digest(tmp_path / "other")["cameras.npz"] != first["cameras.npz"]
 
 
-def test_the_folder_says_how_it_was_made(scene):
-    about = json.loads((scene[0] / "scene.json").read_text())
-    assert about["holdout"] == SMALL.holdout and about["seed"] == 0 and about["version"] >= 1
-    assert about["img_res"] == [24, 30] and about["supersampling"] == 2
+def test_the_folder_records_its_settings(scene):
+    record = json.loads((scene[0] / "scene.json").read_text())
+    assert record["holdout"] == SMALL.holdout and record["seed"] == 0 and record["version"] >= 1
+    assert record["img_res"] == [24, 30] and record["supersampling"] == 2
 
 
 TINY = SceneSettings(num_views=1, num_holdout=0, img_res=(8, 8), supersampling=1, mesh_resolution=24)
 
 
-def test_nothing_is_overwritten_unasked(tmp_path):
+def test_nothing_is_overwritten_without_force(tmp_path):
     folder = tmp_path / "scan1"
-    folder.mkdir()  # an empty folder is as good as none
+    folder.mkdir()  # an empty folder may be used
     write_scene(folder, TINY, extract)
     before = digest(folder)
     with pytest.raises(InputError, match="--force"):
@@ -203,12 +202,12 @@ def test_nothing_is_overwritten_unasked(tmp_path):
     write_scene(folder, SceneSettings(**{**vars(TINY), "seed": 5}), extract, overwrite=True)
     assert digest(folder)["cameras.npz"] != before["cameras.npz"]
     (folder / "notes.txt").write_text("mine")
-    with pytest.raises(InputError, match=r"also holds notes\.txt"):
+    with pytest.raises(InputError, match=r"also has notes\.txt"):
         write_scene(folder, TINY, extract, overwrite=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["scan1"]
 
 
-def test_a_folder_of_something_else_is_never_replaced(tmp_path):
+def test_a_foreign_folder_is_never_replaced(tmp_path):
     (tmp_path / "scan1" / "image").mkdir(parents=True)
     with pytest.raises(InputError, match="was not written by this command"):
         write_scene(tmp_path / "scan1", TINY, extract, overwrite=True)
@@ -217,7 +216,7 @@ def test_a_folder_of_something_else_is_never_replaced(tmp_path):
         write_scene(tmp_path / "file", TINY, extract, overwrite=True)
 
 
-def test_a_failure_on_the_way_leaves_what_was_there(tmp_path, monkeypatch):
+def test_a_failure_keeps_the_old_scene(tmp_path, monkeypatch):
     folder = tmp_path / "scan1"
     write_scene(folder, TINY, extract)
     before = digest(tmp_path)

@@ -1,4 +1,4 @@
-"""The photo-like scene: what its files hold agrees with the truth beside them."""
+"""The phone-like photographs: their files agree with the ground truth."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_lens_distorts_as_opencv_does() -> None:
+def test_lens_distortion_agrees_with_opencv() -> None:
     lens = phone_lens((480, 640))
     uv = np.array([[319.5, 239.5], [0.0, 0.0], [639.0, 479.0], [12.5, 400.25]])
     k1, k2 = lens.radial
@@ -36,11 +36,11 @@ def test_the_lens_distorts_as_opencv_does() -> None:
     assert np.abs(seen[:, 0] - uv).max() < 1e-6
     assert np.allclose(np.linalg.norm(rays, axis=1), 1)
     straight = PhoneLens(lens.intrinsics, (0.0, 0.0)).rays(uv)
-    assert np.degrees(np.arccos(rays[1] @ straight[1])) > 0.5  # the corner shows what a user's lens does
+    assert np.degrees(np.arccos(rays[1] @ straight[1])) > 0.5  # a noticeable distortion in the corner
 
 
-def test_masks_and_cameras_of_the_truth_agree(scene: Path) -> None:
-    """The exact surface, projected through camera and lens, fills each mask."""
+def test_masks_and_cameras_of_the_ground_truth_agree(scene: Path) -> None:
+    """The exact surface, projected by camera and lens, fills each mask."""
     vertices, _ = read_exact_mesh(scene / "truth")
     matrices, lens = np.load(scene / "truth" / "cameras.npz"), phone_lens((48, 64))
     for i in range(8):
@@ -57,7 +57,7 @@ def test_masks_and_cameras_of_the_truth_agree(scene: Path) -> None:
         assert np.abs(seen[:, 0].min() - u.min()) < 1.5 and np.abs(seen[:, 1].max() - v.max()) < 1.5
 
 
-def test_photographs_are_those_of_a_phone(scene: Path) -> None:
+def test_photographs_have_exif_like_a_phones(scene: Path) -> None:
     tags = []
     for i in range(8):
         path = scene / "photos" / f"IMG_{i:04d}.jpg"
@@ -73,8 +73,8 @@ def test_photographs_are_those_of_a_phone(scene: Path) -> None:
     assert not (scene / "photos" / "mask").exists()
 
 
-def test_the_tag_turns_the_picture_upright(scene: Path) -> None:
-    """World's up, in the picture as displayed, points up."""
+def test_exif_orientation_turns_the_image_upright(scene: Path) -> None:
+    """The world's up direction points up in the displayed image."""
     matrices = np.load(scene / "truth" / "cameras.npz")
     for i, turn in ((0, np.eye(2)), (3, [[0, -1], [1, 0]]), (6, -np.eye(2))):  # stored to displayed axes
         projection = (matrices[f"world_mat_{i}"] @ matrices[f"scale_mat_{i}"])[:3]
@@ -86,6 +86,6 @@ def test_the_tag_turns_the_picture_upright(scene: Path) -> None:
 
 def test_nothing_is_overwritten(scene: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert make_photo_scene.main(["--out", str(scene), *SMALL]) == 2
-    assert "is there already: choose another --out" in capsys.readouterr().err
+    assert "already exists: choose another --out" in capsys.readouterr().err
     assert make_photo_scene.main(["--out", str(scene.parent / "new"), "--views", "2"]) == 2
     assert not (scene.parent / "new").exists()

@@ -1,4 +1,4 @@
-"""The built-in scene: its object, its colors and its exact pictures."""
+"""The built-in scene's object, colors and exact renderings."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from idr.demo.cameras import (
     look_at,
 )
 from idr.demo.render import (
-    SMALLEST_STEP,
+    MIN_STEP,
     camera_rays,
     intersect,
     render,
@@ -39,7 +39,7 @@ VIEW = look_at(np.array([1.0, -2.6, 1.1]), np.zeros(3))
 
 
 def extract(function, half_side, resolution):
-    """Marching cubes without the project's own."""
+    """Marching cubes by scikit-image, independent of the project's."""
     from skimage.measure import marching_cubes
 
     along = np.linspace(-half_side, half_side, resolution)
@@ -50,7 +50,7 @@ def extract(function, half_side, resolution):
 
 
 def random_rays(num_rays, generator):
-    """Rays from all around towards points near the object."""
+    """Rays from all directions towards points near the object."""
     origins = generator.standard_normal((num_rays, 3))
     origins *= 3 / np.linalg.norm(origins, axis=1, keepdims=True)
     directions = generator.uniform(-0.8, 0.8, (num_rays, 3)) - origins
@@ -70,10 +70,10 @@ def test_the_function_is_1_lipschitz(seed, reach):
     assert slope.max() <= 1 + 1e-9  # rounding over the smallest distance
 
 
-def test_the_slope_comes_close_to_its_bound_only_on_the_flutes():
+def test_the_gradient_is_close_to_one_on_the_surface():
     points = project_to_surface(extract(sdf, 0.87, 40)[0])
     slopes = np.linalg.norm(gradient(points), axis=1)
-    assert slopes.max() <= 1 and np.median(slopes) > 0.9  # the bound costs a tenth, not more
+    assert slopes.max() <= 1 and np.median(slopes) > 0.9  # the slope bound costs at most a tenth
 
 
 def test_the_object_is_closed_with_one_hole_and_inside_its_ball():
@@ -82,7 +82,7 @@ def test_the_object_is_closed_with_one_hole_and_inside_its_ball():
     vertices, faces = synthetic.exact_mesh(extract, 80)
     mesh = trimesh.Trimesh(vertices, faces, process=True)
     assert mesh.is_watertight and mesh.body_count == 1
-    assert mesh.volume > 0  # faces look outwards
+    assert mesh.volume > 0  # faces are oriented outward
     assert mesh.euler_number == 0  # a torus: the handle's hole; the spout's bore is blind
     assert np.linalg.norm(vertices, axis=1).max() < BOUNDING_RADIUS
     assert np.abs(sdf(vertices)).max() < 1e-9
@@ -90,7 +90,7 @@ def test_the_object_is_closed_with_one_hole_and_inside_its_ball():
     assert (sdf(BOUNDING_RADIUS * outside / np.linalg.norm(outside, axis=1, keepdims=True)) > 0).all()
 
 
-def test_one_can_see_through_the_handle_and_the_object_is_not_convex():
+def test_rays_pass_through_the_handle_and_the_object_is_not_convex():
     middle = HANDLE_CENTER + (-0.07, 0.0, 0.0)
     origin = (middle + (0.0, -3.0, 0.0))[None]
     for shift in (-0.04, 0.0, 0.04):
@@ -106,14 +106,14 @@ def test_a_round_cone_is_the_union_of_the_balls_along_its_axis():
     p, q = (
         generator.uniform(-0.5, 1.5, 300),
         generator.uniform(0.5, 1, 300),
-    )  # outside, where the distance is exact
+    )  # outside, where distances are exact
     along = np.linspace(0, 1, 4001)
     balls = np.hypot(p[:, None] - along * 0.8, q[:, None]) - (0.3 - 0.2 * along)
     ours = synthetic_object._round_cone(p, q, 0.8, np.array([0.3, 0.1]))
     np.testing.assert_allclose(ours, balls.min(axis=1), atol=1e-7)  # the balls' spacing squared
 
 
-def test_parts_left_out_for_speed_change_nothing():
+def test_skipping_parts_for_speed_changes_nothing():
     generator = np.random.default_rng(1)
     x, y, z = generator.uniform(-0.9, 0.9, (3, 200_000))
     r = np.hypot(x, y)
@@ -160,20 +160,20 @@ def test_highlights_move_with_the_viewer_and_colors_stay_in_range():
     assert albedo(points).std(axis=0).min() > 0.1  # a texture, not a tint
 
 
-# Pictures
+# Renderings
 
 
-def test_intersections_equal_a_dense_march():
+def test_intersections_equal_dense_sampling():
     origins, directions = random_rays(600, np.random.default_rng(3))
     depth, hit = intersect(origins, directions)
-    steps = np.arange(3 - BOUNDING_RADIUS - 0.01, 3 + BOUNDING_RADIUS, SMALLEST_STEP)
+    steps = np.arange(3 - BOUNDING_RADIUS - 0.01, 3 + BOUNDING_RADIUS, MIN_STEP)
     for k in range(len(origins)):
         inside = np.flatnonzero(sdf(origins[k] + steps[:, None] * directions[k]) < 0)
-        if not inside.size:  # a ray that grazes may hit between two of the march's steps
+        if not inside.size:  # a grazing ray may hit between two samples
             assert not hit[k] or np.abs(sdf((origins[k] + (depth[k] + 2e-4) * directions[k])[None]))[0] < 1e-4
             continue
         first = steps[inside[0]]
-        assert hit[k] and first - SMALLEST_STEP - 1e-9 <= depth[k] <= first + 1e-9
+        assert hit[k] and first - MIN_STEP - 1e-9 <= depth[k] <= first + 1e-9
     assert 150 < hit.sum() < 550
     assert np.abs(sdf(origins[hit] + depth[hit, None] * directions[hit])).max() < 1e-9
     assert np.isnan(depth[~hit]).all()
@@ -191,17 +191,17 @@ def test_bundles_never_start_behind_a_hit():
         rays = middles + 0.9 * spread * shift / np.linalg.norm(shift, axis=1, keepdims=True)
         rays /= np.linalg.norm(rays, axis=1, keepdims=True)
         depth, hit = intersect(np.broadcast_to(origin, rays.shape), rays)
-        assert (depth[hit] >= start[hit]).all()  # infinite where no ray of the bundle may hit
+        assert (depth[hit] >= start[hit]).all()  # infinite if no ray of the bundle can hit
 
 
-def test_samples_lie_evenly_about_the_integer_pixel():
+def test_samples_are_symmetric_about_the_pixel_center():
     offsets = subpixel_offsets(4)
     assert offsets.shape == (16, 2) and sorted(set(offsets[:, 0])) == [-0.375, -0.125, 0.125, 0.375]
     np.testing.assert_allclose(offsets.mean(axis=0), 0, atol=ROUNDING)
     np.testing.assert_array_equal(subpixel_offsets(1), [[0.0, 0.0]])
 
 
-def test_rays_are_those_of_the_geometry_module():
+def test_rays_agree_with_the_geometry_module():
     intrinsics = camera_intrinsics((128, 160))
     uv = np.array([[0.0, 0.0], [159.0, 3.0], [71.5, 64.25]])
     origin, directions = camera_rays(intrinsics, VIEW, uv)
@@ -210,12 +210,12 @@ def test_rays_are_those_of_the_geometry_module():
     np.testing.assert_allclose(origin, center[0], atol=ROUNDING)
 
 
-def test_a_pixel_is_the_average_of_its_samples():
-    """A loop over single rays, without bundles, for a row of pixels across both silhouettes."""
+def test_a_pixel_is_the_mean_of_its_samples():
+    """Compared with single rays, without bundles, for a row of pixels across the object."""
     shape, row, samples = (16, 20), 8, 2
     intrinsics = camera_intrinsics(shape)
-    picture = render(intrinsics, VIEW, shape, samples)
-    assert 0 < (picture.coverage[row] > 0).sum() < shape[1]
+    view = render(intrinsics, VIEW, shape, samples)
+    assert 0 < (view.coverage[row] > 0).sum() < shape[1]
     for column in range(shape[1]):
         colors = []
         for i in range(samples):
@@ -225,10 +225,10 @@ def test_a_pixel_is_the_average_of_its_samples():
                 depth, hit = intersect(origin[None], direction)
                 point = origin + depth[:, None] * direction
                 colors.append(shade(point, normal(point), -direction)[0] if hit[0] else np.ones(3))
-        np.testing.assert_allclose(picture.rgb[row, column], np.mean(colors, axis=0), atol=1e-6)
+        np.testing.assert_allclose(view.rgb[row, column], np.mean(colors, axis=0), atol=1e-6)
 
 
-def test_exact_forward_is_the_pictures_surface_behind_the_models_seam():
+def test_exact_forward_agrees_with_the_renderer():
     intrinsics = camera_intrinsics((24, 30))
     rows, columns = np.divmod(np.arange(24 * 30), 30)
     matrix = torch.from_numpy(np.stack([VIEW, look_at(np.array([-2.0, 2.0, 0.5]), np.zeros(3))])).float()
@@ -246,14 +246,14 @@ def test_exact_forward_is_the_pictures_surface_behind_the_models_seam():
         "network_object_mask": (num_rays,), "object_mask": (num_rays,),
     }  # fmt: skip
     assert out["grad_theta"] is None and not out["object_mask"].any()
-    picture = render(inputs["intrinsics"][0].double().numpy(), matrix[0].double().numpy(), (24, 30), 1)
+    view = render(inputs["intrinsics"][0].double().numpy(), matrix[0].double().numpy(), (24, 30), 1)
     hit = out["network_object_mask"]
-    assert np.array_equal(hit[: 24 * 30].numpy(), picture.coverage.reshape(-1) > 0)
+    assert np.array_equal(hit[: 24 * 30].numpy(), view.coverage.reshape(-1) > 0)
     np.testing.assert_allclose(
-        out["rgb_values"][: 24 * 30].numpy(), 2 * picture.rgb.reshape(-1, 3) - 1, atol=1e-6
+        out["rgb_values"][: 24 * 30].numpy(), 2 * view.rgb.reshape(-1, 3) - 1, atol=1e-6
     )
     assert out["sdf_output"][hit].abs().max() < 1e-6 and (out["sdf_output"][~hit] > 0).all()
     assert (out["rgb_values"][~hit] == 1).all()
-    assert (same["network_object_mask"] == hit).float().mean() > 0.995  # float32 poses: silhouettes may flip
+    assert (same["network_object_mask"] == hit).float().mean() > 0.995  # float32 poses may change silhouettes
     both = hit & same["network_object_mask"]
     assert (same["points"] - out["points"])[both].norm(dim=1).median() < 1e-5

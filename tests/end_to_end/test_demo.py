@@ -1,4 +1,4 @@
-"""The whole job on a small built-in scene: written, trained twice, meshed, rendered, measured, shown."""
+"""The demo on a small built-in scene: written, trained twice, meshed, rendered, evaluated, reported."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "24",
         "30",
         "--views",
-        "9",  # eight of them to train on: fast.conf takes as many a step
+        "9",  # eight for training: fast.conf takes eight per step
         "--holdout",
         "1",
         "--supersampling",
@@ -56,7 +56,7 @@ def test_demo(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     psnr = [float(cell) for cell in figures(printed, "PSNR, training views (dB)")]
     assert (
         len(psnr) == 3 and psnr[2] > max(psnr[:2]) + 3
-    )  # nothing trained for seconds comes near the ceiling
+    )  # a few seconds of training stay far below the upper bound
     chamfer = [float(cell) for cell in figures(printed, "Chamfer (unit sphere)")]
     assert 0 < chamfer[0] < 0.5 and 0 < chamfer[1] < 0.5 and chamfer[2] == 0
     assert re.fullmatch(
@@ -64,24 +64,22 @@ def test_demo(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     )
 
     page = (root / "evals" / "demo_overview.html").read_text()
-    assert "http" not in re.sub(
-        r"<script.*?</script>", "", page, flags=re.S
-    )  # no image or style from elsewhere
+    assert "http" not in re.sub(r"<script.*?</script>", "", page, flags=re.S)  # no external image or style
     assert not re.search(r"<(script|link|img)[^>]*(src|href)=[\"']http", page)
     assert (
         page.count('<img src="data:image/png;base64,') == 3 * 4
-    )  # 3 training views and 1 held-out, photograph and two runs
+    )  # 3 training views and 1 held-out view; photograph and two runs
     for name in ("fast_1", "fast_demo_trained_cameras_1"):
         assert list((root / "evals" / name).glob("surface_world_coordinates_2.ply"))
 
-    assert demo.main(argv) == 0  # what is done is not done again
+    assert demo.main(argv) == 0  # finished steps are skipped
     assert "nothing to do: 2 epochs are done" in capsys.readouterr().out
 
 
 def test_peek(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert demo.main(["--peek", "--out", str(root), "--resolution", "48", "--device", "cpu"]) == 0
     printed = capsys.readouterr().out
-    # Few pixels: the shipped network has seen this scene at 160 x 128, from other cameras.
+    # Few pixels: the network in trained_models/ was trained on this scene at 160 x 128 from other cameras.
     assert float(figures(printed, "PSNR, training views (dB)")[0]) > 15
     assert float(figures(printed, "Chamfer (unit sphere)")[0]) < 0.02
     assert (root / "evals" / "peek" / "overview.html").is_file()
@@ -91,7 +89,7 @@ def plans(*argv: str) -> list[demo.Plan]:
     return demo._plans(demo.build_parser().parse_args(argv), torch.device("cpu"))
 
 
-def test_the_published_networks_are_one_flag_away() -> None:
+def test_published_flag_chooses_the_published_networks() -> None:
     confs = [plan.conf for plan in plans("--published", "--nepoch", "7")]
     assert confs == ["./confs/demo.conf", "./confs/demo_trained_cameras.conf"]
     assert [plan.num_epochs for plan in plans("--published", "--nepoch", "7")] == [7, 200]
@@ -101,11 +99,14 @@ def test_the_published_networks_are_one_flag_away() -> None:
 
 def test_without_numba(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("idr.model.twins.find_kernel", lambda name: None)
-    with pytest.raises(ValueError, match=r"pip install 'idr\[fast\]' \(numba\); or .* with --published"):
+    with pytest.raises(ValueError, match=r"pip install 'idr\[fast\]' \(numba\), or .* with --published"):
         plans()
     assert len(plans("--published")) == 2
 
 
-def test_wrong_numbers(capsys: pytest.CaptureFixture[str]) -> None:
-    assert demo.main(["--nepoch", "0"]) == 2
-    assert "expected --nepoch" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    "flag, value, least", [("nepoch", 0, 1), ("nepoch_cameras", 0, 1), ("resolution", 15, 16)]
+)
+def test_wrong_numbers(flag: str, value: int, least: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert demo.main([f"--{flag}", str(value)]) == 2
+    assert capsys.readouterr().err == f"error: --{flag} {value}: expected {least} or more\n"

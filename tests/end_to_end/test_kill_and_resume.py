@@ -1,4 +1,4 @@
-"""Real processes that are ended: by kill -9 at random instants, by Ctrl-C.
+"""Real processes ended by kill -9 at random instants and by Ctrl-C.
 
 Run as a script this file is the process that forks and kills trainings; pytest's own process, which may hold
 threads (of a GPU's driver, say), is not one to fork.
@@ -30,7 +30,7 @@ from idr.cli.train import main  # noqa: E402
 
 NUM_VIEWS = 3
 NUM_EPOCHS = 16
-LONGEST_LIFE = 10.0  # epochs' time before the kill: the plots of epoch 0 take several
+LONGEST_LIFE = 10.0  # durations of an epoch before the kill; the plots of epoch 0 take several
 SETTINGS: dict[str, dict[str, Any]] = {
     "fixed cameras": {"flags": [], "conf": "", "kills": 10},
     "schedule": {"flags": [], "conf": "", "added": tiny.SCHEDULE, "kills": 6},
@@ -43,13 +43,13 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 
 def environment() -> dict[str, str]:
-    """One thread and no GPU, as in the process that compares."""
+    """Returns the environment of the comparing process: one thread, no GPU."""
     paths = os.pathsep.join((str(REPOSITORY / "code"), str(REPOSITORY)))
     return {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": paths}
 
 
 def train_in_child(arguments: list[str], life: float | None) -> int:
-    """Trains in a forked process and kills it so many seconds after training began.
+    """Trains in a forked process and kills it a number of seconds after training began.
 
     Args:
         arguments: The command line.
@@ -61,7 +61,7 @@ def train_in_child(arguments: list[str], life: float | None) -> int:
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
-        os.dup2(writer, 1)  # its first lines tell that training begins
+        os.dup2(writer, 1)  # its first lines announce the training
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         status = 99
         try:
@@ -80,7 +80,7 @@ def train_in_child(arguments: list[str], life: float | None) -> int:
 
 
 def latest_checkpoint(exps: Path) -> tuple[Path, str] | None:
-    """The run and the name of the checkpoint that --is_continue takes."""
+    """Returns the run and the name of the checkpoint from which --is_continue continues."""
     for run in sorted((exps / "tiny").glob("*"), reverse=True):
         names = CheckpointFolder(run / "checkpoints").names()
         if names:
@@ -89,11 +89,11 @@ def latest_checkpoint(exps: Path) -> tuple[Path, str] | None:
 
 
 def kill_and_resume(root: Path, setting: dict[str, Any], dice: random.Random) -> dict[str, Any]:
-    """Kills trainings at random instants, looks at the checkpoint each time and lets the last one finish."""
+    """Kills trainings at random instants, checks the checkpoint each time and lets the last one finish."""
     tiny.write_scene(root / "data", NUM_VIEWS)
     added = setting.get("added", "")
     (root / "tiny.conf").write_text(tiny.conf_text(setting["conf"]) + added)
-    (root / "whole.conf").write_text(tiny.conf_text() + added)  # keeps all checkpoints, draws no plots
+    (root / "whole.conf").write_text(tiny.conf_text() + added)  # keeps all checkpoints, no plots
     flags = [*setting["flags"], *([] if setting["conf"] == "" else ["--set", "plot.resolution=4"])]
     whole_command = tiny.command(root, *flags, nepoch=NUM_EPOCHS, exps="whole", conf="whole.conf")
     started = time.monotonic()
@@ -105,9 +105,7 @@ def kill_and_resume(root: Path, setting: dict[str, Any], dice: random.Random) ->
     status = 0
     while kills < setting["kills"] or status != 0:
         life = dice.uniform(0, longest) if kills < setting["kills"] else None
-        attempt += (
-            status == 0 and kills > 0
-        )  # the last one finished before it could be killed: once more, anew
+        attempt += status == 0 and kills > 0  # finished before it could be killed: repeat from the beginning
         exps = f"exps{attempt}"
         status = train_in_child(
             tiny.command(root, *flags, "--is_continue", nepoch=NUM_EPOCHS, exps=exps), life
@@ -125,7 +123,7 @@ def kill_and_resume(root: Path, setting: dict[str, Any], dice: random.Random) ->
 
 
 def outcome_of(setting: str, place: Path) -> Any:
-    """What `kill_and_resume` found; each setting has a process, and its time, of its own."""
+    """Returns the outcome of `kill_and_resume` in a separate process."""
     process = subprocess.run(
         [sys.executable, __file__, str(place), setting],
         env=environment(), capture_output=True, text=True, timeout=280,
@@ -135,16 +133,16 @@ def outcome_of(setting: str, place: Path) -> Any:
 
 
 @pytest.mark.parametrize("setting", list(SETTINGS))
-def test_killed_at_random_instants_a_run_goes_on_to_the_same_bits(setting: str, tmp_path: Path) -> None:
+def test_a_run_killed_at_random_instants_ends_with_the_same_bits(setting: str, tmp_path: Path) -> None:
     outcome = outcome_of(setting, tmp_path)
     assert outcome["kills"] == SETTINGS[setting]["kills"]
     assert outcome["differing"] == [] and outcome["same_rows"]
     assert outcome["epochs"][-1] == NUM_EPOCHS
-    assert len(set(outcome["epochs"])) > 2  # the kills came at different places
+    assert len(set(outcome["epochs"])) > 2  # kills in different epochs
 
 
 def test_ctrl_c_in_a_terminal(tmp_path: Path) -> None:
-    """The published script as a process of its own: it saves, says how to go on, and goes on to the bit."""
+    """The published script as a process: it saves, says how to continue, and continues to the same bits."""
     tiny.write_scene(tmp_path / "data", NUM_VIEWS)
     (tmp_path / "tiny.conf").write_text(tiny.conf_text("checkpoint_freq = 1000000"))
     script = [sys.executable, str(REPOSITORY / "code" / "training" / "exp_runner.py")]
@@ -154,7 +152,7 @@ def test_ctrl_c_in_a_terminal(tmp_path: Path) -> None:
     )  # fmt: skip
     try:
         deadline = time.monotonic() + 120
-        while not list((tmp_path / "exps").glob("*/*/metrics.csv")):  # an epoch is done
+        while not list((tmp_path / "exps").glob("*/*/metrics.csv")):  # after an epoch
             assert training.poll() is None and time.monotonic() < deadline
             time.sleep(0.01)
         training.send_signal(signal.SIGINT)
@@ -184,5 +182,5 @@ if __name__ == "__main__":
     place, name = Path(sys.argv[1]), sys.argv[2]
     tiny.write_scene(place / "data", NUM_VIEWS)
     tiny.write_conf(place / "tiny.conf")
-    assert main(tiny.command(place, nepoch=1)) == 0  # the children will find everything imported
+    assert main(tiny.command(place, nepoch=1)) == 0  # imports everything before the fork
     print(json.dumps(kill_and_resume(place / name, SETTINGS[name], random.Random(name))), flush=True)  # noqa: T201

@@ -1,4 +1,4 @@
-"""The chain of ``idr-photos``, ended at each of its steps by kill -9 and by Ctrl-C, and gone on with.
+"""The chain of ``idr-photos``, ended at each of its steps by kill -9 and by Ctrl-C, and continued.
 
 Run as a script this file is the process that forks the chains, as in `test_kill_and_resume`.
 """
@@ -27,11 +27,11 @@ from idr.cli.photos import command as photos  # noqa: E402
 
 NUM_EPOCHS = 12
 WITHIN = {"import": 0.1, "train": 0.1}
-"""Seconds after which long steps are killed once more, in the midst of their work."""
+"""Seconds after which long steps are killed a second time, during their work."""
 
 
 def command(root: Path, name: str) -> list[str]:
-    """The command line of a chain with results of their own."""
+    """Returns the command line of a chain with its own results."""
     conf = root / "tiny.conf"
     schedule = "train.schedule { learning_rate { final = 0.1 } }"
     conf.write_text(tiny.conf_text("checkpoint_freq = 2") + tiny.GRID + schedule)
@@ -40,7 +40,7 @@ def command(root: Path, name: str) -> list[str]:
 
 
 def run_in_child(arguments: list[str], step: str | None, number: int, delay: float) -> dict[str, Any]:
-    """Runs the chain in a forked process that sends itself a signal when it comes to a step, or a later one.
+    """Runs the chain in a forked process that signals itself at a step or a later one.
 
     Args:
         arguments: The command line.
@@ -58,9 +58,7 @@ def run_in_child(arguments: list[str], step: str | None, number: int, delay: flo
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         os.close(reading)
         torch.set_num_threads(1)
-        signal.signal(
-            signal.SIGINT, signal.default_int_handler
-        )  # shells let what is in the background ignore it
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # shells make background processes ignore it
         if step is not None:
             end_at(step, number, delay)
         os._exit(photos.main(arguments))
@@ -72,7 +70,7 @@ def run_in_child(arguments: list[str], step: str | None, number: int, delay: flo
 
 
 def end_at(step: str, number: int, delay: float) -> None:
-    """Lets the process send itself a signal after the line with which a step begins."""
+    """Makes the process signal itself after the first line of a step."""
     lines = [f"== {name}" for name in photos.STEPS[photos.STEPS.index(step) :]]
     say = photos.say
 
@@ -88,9 +86,8 @@ def end_at(step: str, number: int, delay: float) -> None:
 
 
 def end_everywhere(root: Path) -> dict[str, Any]:
-    """Runs one chain undisturbed, and one for each signal that is ended again and again at every step."""
-    # In this process, so that the children have all modules: trimesh swallows a Ctrl-C that comes while it
-    # imports others.
+    """Runs one chain without interruptions, and one for each signal, ended at every step."""
+    # In this process, so that the children have all modules: trimesh swallows a Ctrl-C during its imports.
     found: dict[str, Any] = {"undisturbed": photos.main(command(root, "undisturbed"))}
     for number in (signal.SIGKILL, signal.SIGINT):
         arguments, ends = command(root, number.name), []
@@ -115,7 +112,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any
 
 
 def made(folder: Path) -> dict[str, bytes]:
-    """What must not depend on interruptions: the scene, the last checkpoint's weights, the mesh."""
+    """Returns what interruptions must not change: the scene, the weights of the last checkpoint, the mesh."""
     files = sorted((folder / "data").rglob("*.png"))
     files += [folder / "data" / "photos" / "scan0" / "cameras.npz", folder / "mesh.glb"]
     content = {str(path.relative_to(folder)): path.read_bytes() for path in files}
@@ -125,7 +122,7 @@ def made(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("name", ["SIGKILL", "SIGINT"])
-def test_a_chain_that_is_ended_at_each_step_comes_to_the_same_end(ended: Any, name: str) -> None:
+def test_a_chain_interrupted_at_each_step_gives_the_same_result(ended: Any, name: str) -> None:
     root, found = ended
     assert found["undisturbed"] == 0
     last = found[name]["last"]
@@ -146,7 +143,7 @@ def test_a_signal_at_the_start_of_a_step_ends_the_chain(ended: Any, name: str, s
         assert last.removeprefix("== ") in photos.STEPS[photos.STEPS.index(step) :], step
 
 
-def test_nothing_is_left_unfinished(ended: Any) -> None:
+def test_no_temporary_files_remain(ended: Any) -> None:
     root, _ = ended
     assert not [path for path in root.rglob("*") if path.suffix == ".tmp" or "unfinished" in path.name]
 

@@ -1,6 +1,6 @@
-"""A scene and a network whose every number is known: one ball of one color, in closed form.
+"""A scene and a network in closed form: one ball of one color.
 
-The network is a class of the tests' own, named in the conf as a user would name his.
+The network is a class of the tests, named in the conf as a user's own class would be.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+import idr.conf.files
+import idr.runs.folders
 from idr.geometry.cameras import pixel_rays
 from idr.runs.folders import CheckpointFolder, checkpoint_name, create_run
 
@@ -184,3 +186,21 @@ def write_run(
     run = create_run(exps, name)
     CheckpointFolder(run / "checkpoints").save(checkpoint_name(7), 7, 0, parts)
     return run
+
+
+COMMAND = ["--conf", "ball.conf", "--scan_id", "3", "--device", "cpu", "--gpu", "ignore"]
+"""Flags of a command on the run in a project of `enter_project`."""
+
+
+def enter_project(root: Path, monkeypatch, holdout=(4,)) -> None:
+    """Makes a folder the project and the working directory, with the ball's scene and ``ball.conf``."""
+    for module in (idr.conf.files, idr.runs.folders):
+        monkeypatch.setattr(module, "project_root", lambda: root)
+    monkeypatch.chdir(root)
+    write_scene(root)
+    (root / "ball.conf").write_text(conf_text(holdout))
+
+
+def files_of(root: Path) -> dict[Path, bytes]:
+    """The content of all files below a folder."""
+    return {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}

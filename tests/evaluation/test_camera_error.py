@@ -11,7 +11,8 @@ from scipy.optimize import minimize
 from scipy.spatial.transform import Rotation
 
 from idr.errors import InputError
-from idr.evaluation.camera_error import CameraErrors, align_cameras, camera_errors, format_camera_errors
+from idr.evaluation.camera_error import CameraErrors, camera_errors, format_camera_errors
+from idr.geometry.alignment import align_cameras
 from idr.geometry.cameras import decompose_projection
 
 SCAN65 = Path(__file__).resolve().parents[3] / "shared" / "scenes" / "DTU" / "scan65"
@@ -104,7 +105,7 @@ def test_rotation_is_the_procrustes_solution():
         assert misfit(Rotation.from_rotvec(1e-3 * axis).as_matrix() @ rotation) > misfit(rotation)
 
 
-def test_mirror_image_is_not_an_answer():
+def test_the_alignment_never_mirrors():
     """Rotations that a reflection would fit better still get a proper rotation."""
     pred = poses_of(np.tile(np.eye(3), (4, 1, 1)), np.arange(12.0).reshape(4, 3))
     truth = pred.copy()
@@ -114,7 +115,7 @@ def test_mirror_image_is_not_an_answer():
     assert np.isfinite(alignment.matrix).all()
 
 
-def test_outliers_do_not_move_the_rest():
+def test_outliers_do_not_move_the_other_cameras():
     """Where least squares is pulled away: 20 exact cameras, 4 far off."""
     rng = np.random.default_rng(1)
     pred = random_poses(rng, 24)
@@ -184,7 +185,7 @@ class TestDegenerateSets:
 
 
 @pytest.mark.parametrize("degrees", [0.0, 1e-9, 1e-6, 1e-3, 1.0, 90.0, 179.999, 180.0])
-def test_angles_are_accurate_throughout(degrees):
+def test_angles_are_accurate_from_0_to_180_degrees(degrees):
     """arccos((trace - 1)/2) would return 0 or 1.2e-6 for the small ones."""
     axis = np.array([1.0, -2.0, 2.0]) / 3.0
     pred = poses_of(np.tile(np.eye(3), (2, 1, 1)), np.zeros((2, 3)))
@@ -197,7 +198,7 @@ def test_angles_are_accurate_throughout(degrees):
     )
 
 
-def test_angle_equals_arccos_where_that_is_accurate():
+def test_angle_equals_arccos_where_arccos_is_accurate():
     rng = np.random.default_rng(2)
     pred = random_poses(rng, 30)
     truth = disturbed(rng, pred, 30, 0.0)
@@ -230,7 +231,7 @@ def test_result_line_is_the_published_one():
         ),
     ],
 )
-def test_refusals(pred, truth, message):
+def test_invalid_poses_are_refused(pred, truth, message):
     with pytest.raises(InputError, match=message):
         align_cameras(pred, truth)
 

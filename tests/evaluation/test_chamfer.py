@@ -184,5 +184,5 @@ def test_a_mesh_without_area_cannot_be_compared():
         chamfer(mesh(np.zeros((0, 3)), np.zeros((0, 3), int)), plane(), 10)
 
 
-def test_no_points_are_no_problem():
+def test_an_empty_set_of_points_is_legal():
     assert point_to_mesh_distance(np.zeros((0, 3)), plane().vertices, plane().faces).shape == (0,)

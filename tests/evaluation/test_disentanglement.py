@@ -1,4 +1,4 @@
-"""The published path's keys, mixed models against their parts, and films."""
+"""Keys of the published path, composed models, films."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from idr.evaluation.disentanglement import (
     compose,
     path_keys,
 )
-from idr.runs.opened import LoadedModel
 
 CPU = torch.device("cpu")
 
@@ -34,7 +33,7 @@ def test_fewer_views_are_spread_over_the_scene(num_views, expected):
     assert path_keys(num_views).views == expected
 
 
-def test_given_keys_are_completed():
+def test_partial_keys_are_completed():
     keys = path_keys(10, views=[1, 5, 1])
     assert keys.times == (0.0, 1.0, 2.0) and keys.distances == (4.2, 4.2, 4.2)
     assert path_keys(12, times=[0, 5, 6, 7]).views == (0, 4, 8, 0)
@@ -50,25 +49,24 @@ def test_given_keys_are_completed():
         ({"distances": [4, -1, 4]}, "positive"),
     ],
 )
-def test_keys_that_do_not_fit_are_named(given, message):
+def test_inconsistent_keys_are_refused(given, message):
     with pytest.raises(InputError, match=message):
         path_keys(49, **given)
 
 
-def loaded(num_features):
-    model = ball.BallModel({"feature_vector_size": num_features}).eval()
-    return LoadedModel(model, 0, None, 1.0, CPU)
+def network(num_features):
+    return ball.BallModel({"feature_vector_size": num_features}).eval()
 
 
-def test_composition_takes_each_part_from_its_model():
-    geometry, appearance = loaded(4), loaded(4)
+def test_composition_joins_the_parts_of_two_models():
+    geometry, appearance = network(4), network(4)
     with torch.no_grad():
-        geometry.model.implicit_network.radius.fill_(0.3)
-        appearance.model.rendering_network.rgb.fill_(0.25)
-    joined = compose(geometry, appearance)
-    assert joined.implicit_network is geometry.model.implicit_network
-    assert joined.rendering_network is appearance.model.rendering_network
-    assert geometry.model.rendering_network is not appearance.model.rendering_network, "the parts stay whole"
+        geometry.implicit_network.radius.fill_(0.3)
+        appearance.rendering_network.rgb.fill_(0.25)
+    joined = compose(geometry, appearance, CPU)
+    assert joined.implicit_network is geometry.implicit_network
+    assert joined.rendering_network is appearance.rendering_network
+    assert geometry.rendering_network is not appearance.rendering_network, "the inputs are unchanged"
     intrinsics = torch.eye(4)
     intrinsics[:3, :3] = torch.tensor(ball.INTRINSICS)
     inputs = {
@@ -83,11 +81,11 @@ def test_composition_takes_each_part_from_its_model():
     assert (out["rgb_values"] == 0.25).all()
 
 
-def test_feature_sizes_that_differ_are_named():
+def test_different_feature_sizes_are_refused():
     with pytest.raises(
         InputError, match="gives 4 features but the appearance's takes 2.*feature_vector_size"
     ):
-        compose(loaded(4), loaded(2))
+        compose(network(4), network(2), CPU)
 
 
 def frames(count=5, size=(11, 13)):
@@ -108,7 +106,7 @@ def test_mp4_holds_every_frame(tmp_path):
     assert len(iio.imread(tmp_path / "turn.mp4", index=None)) == 5
 
 
-def test_video_that_cannot_be_written_is_said_before_rendering(monkeypatch, tmp_path):
+def test_invalid_video_paths_are_refused_before_rendering(monkeypatch, tmp_path):
     with pytest.raises(InputError, match="ending in .gif or .mp4"):
         video.check_video_path(tmp_path / "turn.avi")
     monkeypatch.setattr(video.importlib.util, "find_spec", lambda name: None)

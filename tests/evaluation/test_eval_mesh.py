@@ -1,4 +1,4 @@
-"""Meshes against meshes, clouds and a made miniature of DTU, each with an answer found otherwise."""
+"""Scores of meshes against meshes, point clouds and a miniature DTU scan, each with an independent oracle."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def protocol(points, scan, observed, plane):
     return [float(np.mean([d for d in side if d < 20])) for side in (accuracy, completeness)]
 
 
-def test_dtu_protocol_equals_the_text(miniature, capsys):
+def test_dtu_protocol_equals_its_description(miniature, capsys):
     folder, scan, observed, plane = miniature
     assert eval_mesh.main([f"{folder}/ours.ply", "--dtu", str(folder), "--scan_id", "7", "--seed", "5"]) == 0
     found = json.loads((folder / "ours_scores.json").read_text())
@@ -101,7 +101,7 @@ def test_thinning_leaves_neither_gaps_nor_neighbors():
     assert np.linalg.norm(points[:, None] - kept, axis=2).min(axis=1).max() < 0.2
 
 
-def test_thinning_keeps_what_a_slow_loop_keeps(monkeypatch):
+def test_thinning_equals_a_slow_loop(monkeypatch):
     monkeypatch.setattr(dtu, "_CHUNK", 100)  # many chunks, so that they meet
     points = np.random.default_rng(1).uniform(0, 2, (900, 3))
     slow = []
@@ -112,7 +112,7 @@ def test_thinning_keeps_what_a_slow_loop_keeps(monkeypatch):
     np.testing.assert_array_equal(thin_points(points, 0.2, np.random.default_rng(2)), slow)
 
 
-def test_completeness_looks_at_unobserved_points_too(miniature):
+def test_completeness_includes_unobserved_points(miniature):
     folder, scan, observed, plane = miniature
     reference = dtu.read_reference(folder, 7)
     mesh = trimesh.load(folder / "ours.ply", process=False)

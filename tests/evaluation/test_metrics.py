@@ -1,4 +1,4 @@
-"""Measures against slow loops."""
+"""Image scores against slow loops."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_psnr_ignores_what_is_outside_the_mask(images):
     assert masked_psnr(changed, photo, mask) == masked_psnr(rendered, photo, mask)
 
 
-def test_psnr_at_its_ends(images):
+def test_psnr_of_equal_images_and_of_an_empty_mask(images):
     rendered, photo, mask = images
     assert masked_psnr(photo, photo, mask) == math.inf
     assert math.isnan(masked_psnr(rendered, photo, torch.zeros_like(mask)))

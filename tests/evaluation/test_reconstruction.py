@@ -13,15 +13,13 @@ from tests.evaluation import ball
 
 from idr.conf.files import load_conf
 from idr.errors import InputError
-from idr.evaluation.camera_error import Alignment
 from idr.evaluation.reconstruction import (
     measure_cameras,
-    open_reconstruction,
-    poses_to_model_frame,
     write_renderings,
     write_surface,
 )
 from idr.evaluation.results import RenderingScores, ViewScore, results_record, write_results
+from idr.runs import Run
 
 CPU = torch.device("cpu")
 DRIFT = Rotation.from_rotvec([0.3, -0.5, 0.2]).as_matrix()
@@ -31,7 +29,10 @@ DRIFT_SCALE, DRIFT_SHIFT = 0.8, np.array([0.1, 0.05, -0.2])
 def open_ball(tmp_path, holdout=(), extra_mask_pixels=0, **run):
     data_root = ball.write_scene(tmp_path, extra_mask_pixels)
     folder = ball.write_run(tmp_path / "exps", **run)
-    return open_reconstruction(load_conf(ball.conf_text(holdout)), folder, "latest", 3, str(data_root), CPU)
+    conf = load_conf(ball.conf_text(holdout))
+    opened = Run(conf, folder, device=CPU, scan_id=3, data_root=str(data_root))
+    opened.read_scene()
+    return opened
 
 
 def drifted_poses(holdout=()):
@@ -57,7 +58,7 @@ def assert_ball_in_world(mesh, tolerance):
 
 
 @pytest.mark.parametrize("uniform", [False, True])
-def test_mesh_lies_in_world_coordinates(tmp_path, uniform):
+def test_mesh_is_in_world_coordinates(tmp_path, uniform):
     opened = open_ball(tmp_path)
     result = write_surface(opened, tmp_path / "out", 40, uniform, chunk_points=5000)
     assert result.path == tmp_path / "out" / "surface_world_coordinates_7.ply"
@@ -76,7 +77,7 @@ def test_network_without_surface_gives_no_mesh(tmp_path):
     np.testing.assert_allclose([view.psnr for view in scores.views], white, atol=1e-4)
 
 
-def test_psnr_and_iou_are_the_known_ones(tmp_path):
+def test_psnr_and_iou_have_their_exact_values(tmp_path):
     opened = open_ball(tmp_path, extra_mask_pixels=9)
     scores = write_renderings(opened, tmp_path / "out", chunk_pixels=100)
     psnr = -20 * np.log10(ball.PHOTO - ball.GRAY)
@@ -90,7 +91,7 @@ def test_psnr_and_iou_are_the_known_ones(tmp_path):
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [f"eval_{i:03d}.png" for i in range(6)]
 
 
-def test_held_out_views_are_apart_and_keep_their_numbers(tmp_path):
+def test_held_out_views_are_separate_and_keep_their_numbers(tmp_path):
     opened = open_ball(tmp_path, holdout=(1, 4))
     train = write_renderings(opened, tmp_path / "out", 500)
     held_out = write_renderings(opened, tmp_path / "out", 500, held_out=True)
@@ -101,7 +102,7 @@ def test_held_out_views_are_apart_and_keep_their_numbers(tmp_path):
     assert names == {f"eval_{i:03d}.png" for i in (0, 2, 3, 5)} | {"heldout_001.png", "heldout_004.png"}
 
 
-def test_trained_cameras_serve_mesh_renderings_and_held_out_views(tmp_path):
+def test_trained_cameras_align_mesh_renderings_and_held_out_views(tmp_path):
     opened = open_drifted(tmp_path, holdout=(2,))
     np.testing.assert_allclose(opened.alignment.scale, ball.SCALE / DRIFT_SCALE, rtol=1e-5)
     np.testing.assert_allclose(opened.alignment.rotation, DRIFT.T, atol=1e-5)
@@ -117,7 +118,7 @@ def test_trained_cameras_serve_mesh_renderings_and_held_out_views(tmp_path):
     np.testing.assert_allclose(errors.translation, 0, atol=1e-2)
 
 
-def test_camera_report_needs_trained_cameras(tmp_path):
+def test_camera_errors_need_trained_cameras(tmp_path):
     with pytest.raises(InputError, match="--eval_cameras.*no trained cameras.*--train_cameras"):
         measure_cameras(open_ball(tmp_path))
 
@@ -127,16 +128,7 @@ def test_cameras_of_another_scene_are_refused(tmp_path):
         open_ball(tmp_path, holdout=(0,), poses=drifted_poses())
 
 
-def test_poses_to_model_frame_inverts_the_alignment():
-    alignment = Alignment(2.5, DRIFT, np.array([1.0, 2.0, 3.0]))
-    poses = ball.unit_poses()
-    world = poses.copy()
-    world[:, :3, :3] = DRIFT @ poses[:, :3, :3]
-    world[:, :3, 3] = [alignment.matrix[:3, :3] @ c + alignment.translation for c in poses[:, :3, 3]]
-    np.testing.assert_allclose(poses_to_model_frame(world, alignment), poses, atol=1e-12)
-
-
-def test_lines_keep_the_published_wording():
+def test_result_lines_have_the_published_wording():
     scores = RenderingScores((ViewScore(0, 22.74, 0.9), ViewScore(3, 25.14, 0.8)))
     assert scores.lines(65)[0] == "RENDERING EVALUATION 65: psnr mean = 23.94 ; psnr std = 1.20"
     assert scores.lines(65)[1] == "MASK EVALUATION 65: iou mean = 0.8500 ; iou min = 0.8000 (image 3)"
@@ -145,7 +137,7 @@ def test_lines_keep_the_published_wording():
     )
 
 
-def test_results_hold_no_value_that_json_lacks(tmp_path):
+def test_infinite_and_nan_scores_are_null_in_json(tmp_path):
     scores = RenderingScores((ViewScore(0, float("inf"), 1.0), ViewScore(1, 20.0, 0.5)))
     path = write_results(results_record(None, None, {"rendering": scores}), tmp_path)
     record = json.loads(path.read_text())["rendering"]

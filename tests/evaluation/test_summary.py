@@ -1,4 +1,4 @@
-"""One table of all scans: what goes in, what is left out and said, means."""
+"""The table of all scans: scores, notes, means."""
 
 from __future__ import annotations
 

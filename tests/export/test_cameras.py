@@ -96,7 +96,7 @@ def test_importers_put_points_on_the_same_pixels(folder, kind, unit, one_lens):
         np.testing.assert_allclose(source.scale_mat, cameras.scale_mat, atol=1e-9)
 
 
-def test_unit_sphere_keeps_the_picture():
+def test_unit_sphere_coordinates_keep_the_projection():
     cameras = camera_set()
     unit = cameras.in_unit_sphere()
     inverse = np.linalg.inv(cameras.scale_mat)
@@ -124,7 +124,7 @@ def test_skew_stays_in_the_npz_and_is_refused_elsewhere(folder):
     write_cameras(camera_set(skew=1e-4), folder, ALL, "image")  # a ten-thousandth of a pixel is rounding
 
 
-def test_transforms_name_lenses_splits_and_masks():
+def test_transforms_list_intrinsics_splits_and_masks():
     content = transforms(camera_set(), "image", ["mask/a.png", "mask/b.png", "mask/c.png"])
     assert "fl_x" not in content and [f["fl_x"] for f in content["frames"]] == [40.0, 41.0, 42.0]
     assert content["train_filenames"] == ["image/001.png", "image/010.png"]

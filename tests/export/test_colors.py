@@ -1,4 +1,4 @@
-"""Colors from views against sums written out, on a ball beside a screen."""
+"""Colors from views against explicit sums, on a ball next to a screen."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class BallPoints:
     def __init__(self, points):
         self.points = self.normals = points
 
-    def rgb01(self, directions, which=None):
+    def rgb01(self, directions, indices=None):
         return (torch.nn.functional.normalize(directions, dim=-1) + 1) / 2
 
 
@@ -69,11 +69,11 @@ def seen_by(view, blocked=lambda origin, direction: False):
 
 
 @pytest.mark.parametrize("view", range(3))
-def test_ball_hides_its_own_back(view):
+def test_the_ball_occludes_its_back(view):
     np.testing.assert_allclose(Sight(BALL, VIEWS).cosines(POINTS, POINTS, view), seen_by(view), atol=1e-9)
 
 
-def test_screen_hides_what_is_behind_it():
+def test_the_screen_occludes_points_behind_it():
     # A square before the first camera, x = 2, |y| < 0.5, |z| < 0.5.
     corners = np.array([[2, -0.5, -0.5], [2, 0.5, -0.5], [2, 0.5, 0.5], [2, -0.5, 0.5]])
     screen = trimesh.Trimesh(corners, [[0, 1, 2], [0, 2, 3]], process=False)
@@ -90,7 +90,7 @@ def test_screen_hides_what_is_behind_it():
     assert ((got == 0) & (seen_by(0) > 0)).sum() > 20, "the screen hides something"
 
 
-def test_points_out_of_the_picture_are_not_seen():
+def test_points_outside_the_image_are_not_seen():
     narrow = view_points(
         np.diag([400.0, 400, 1])[None] + [[[0, 0, 29.5], [0, 0, 19.5], [0, 0, 0]]], POSES[:1], IMG_RES
     )

@@ -1,4 +1,4 @@
-"""Files of colored meshes, read back; textures by looking points up in them."""
+"""Files of colored meshes, read back; textures, sampled at points of the surface."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def glb_parts(path):
     return tree, array
 
 
-def test_glb_holds_linear_colors_and_shows_them_unlit(tmp_path):
+def test_glb_stores_linear_colors_and_is_unlit(tmp_path):
     write_surface(surface(), tmp_path / "ball.glb")
     tree, array = glb_parts(tmp_path / "ball.glb")
     (part,) = tree["meshes"][0]["primitives"]
@@ -79,7 +79,7 @@ def test_srgb_by_its_fixed_points():
 
 
 @pytest.mark.parametrize("ending", [".ply", ".obj"])
-def test_ply_and_obj_hold_photographs_colors(tmp_path, ending):
+def test_ply_and_obj_store_srgb_colors(tmp_path, ending):
     path = tmp_path / f"ball{ending}"
     write_surface(surface(), path)
     mesh = trimesh.load(path, process=False)
@@ -100,7 +100,7 @@ def test_surface_without_colors(tmp_path, ending):
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-def test_moved_surface_still_looks_outwards(sign):
+def test_moved_surface_stays_outward(sign):
     matrix = np.eye(4)
     matrix[:3, :3] = sign * 7 * trimesh.transformations.rotation_matrix(0.7, [1, 2, 3])[:3, :3]
     matrix[:3, 3] = 10, -20, 30
@@ -145,7 +145,7 @@ def points_and_uv(vertices, faces, uv):
         yield np.einsum("tk,tkd->td", weights, vertices[faces]), np.einsum("tk,tkd->td", weights, uv[faces])
 
 
-def test_texture_shows_each_point_its_color(baked):
+def test_texture_has_the_color_of_each_point(baked):
     done = baked.surface
     assert done.texture.shape == (512, 512, 3) and 0.3 < baked.used < 1
     assert len(done.faces) == len(BALL.faces) and done.uv.min() >= 0 and done.uv.max() <= 1
@@ -184,7 +184,7 @@ def test_texels_lie_in_their_faces_and_slivers_get_one():
 @pytest.mark.parametrize(
     "name, message", [("ball.stl", "ending in .glb, .obj, .ply"), ("ball.ply", "PLY holds no texture")]
 )
-def test_names_that_cannot_be_written(tmp_path, name, message):
+def test_unsupported_file_names_are_refused(tmp_path, name, message):
     textured = Surface(
         **(
             vars(surface())
@@ -196,7 +196,7 @@ def test_names_that_cannot_be_written(tmp_path, name, message):
     assert not any(tmp_path.iterdir())
 
 
-def test_file_that_stands_in_the_way(tmp_path):
+def test_a_file_in_place_of_a_folder_is_reported(tmp_path):
     (tmp_path / "taken").write_text("here")
     with pytest.raises(OutputError, match="a file stands where a folder is needed"):
         write_surface(surface(), tmp_path / "taken" / "ball.glb")

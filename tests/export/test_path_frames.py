@@ -1,4 +1,4 @@
-"""Pictures of a path's frames, on a ball in closed form."""
+"""Outputs of the frames of a path, on a closed-form ball."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_outputs_show_the_ball(frames, number):
         np.testing.assert_allclose(normal[row, column] / 255 * 2 - 1, expected, atol=0.006)
 
 
-def test_range_of_depths_holds_the_sphere_in_all_frames(frames):
+def test_depth_range_contains_the_sphere_in_all_frames(frames):
     _, (near, far) = frames
     distances = np.linalg.norm(POSES[:, :3, 3], axis=1)
     assert (near, far) == pytest.approx((distances.min() - 1, distances.max() + 1))

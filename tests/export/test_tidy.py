@@ -29,7 +29,7 @@ def punctured(*vertices):
 
 
 @pytest.mark.parametrize("share, count", [(1.0, 1), (0.0, 3), (0.2, 2), (0.3, 1)])
-def test_components_stay_by_their_area(share, count):
+def test_components_are_kept_by_area(share, count):
     tidied = tidy(spheres(0.5, 1.0, 0.1), TidyOptions(min_component=share))  # areas 0.25, 1 and 0.01
     assert tidied.components == (3, count)
     assert len(trimesh.graph.connected_components(tidied.mesh.edges)) == count
@@ -38,7 +38,7 @@ def test_components_stay_by_their_area(share, count):
     assert middle.any()
 
 
-def test_borders_of_holes_are_found():
+def test_hole_boundaries_are_found():
     mesh = trimesh.creation.icosphere(3)
     assert boundary_loops(mesh.faces) == []
     # The first twelve vertices have five neighbors, all others six.
@@ -69,7 +69,7 @@ def test_holes_are_closed_by_their_size(limit, closed):
         assert mesh.volume == pytest.approx(trimesh.creation.icosphere(3).volume, rel=0.01)
 
 
-def test_fewer_faces_stay_on_the_surface():
+def test_decimated_vertices_stay_on_the_surface():
     pytest.importorskip("fast_simplification", reason="extra idr[mesh] is not installed")
     mesh = trimesh.creation.icosphere(5)
     small = decimate(mesh, 1000)

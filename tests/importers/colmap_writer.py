@@ -1,4 +1,4 @@
-"""COLMAP's text format, written by hand from its documentation, with each camera model's formula."""
+"""Writes COLMAP's text format, from its documentation, with each camera model's formula."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ MODELS = {
 def write_colmap(
     folder: Path, masks: Path | None = None, model: str = "PINHOLE", binary: bool = False
 ) -> list[Projector]:
-    """A text model (or the same made binary) in sparse/0 beside images/, with twelve points."""
+    """A text or binary model in sparse/0 next to images/, with twelve points."""
     parameters, distort = MODELS[model]
     fy = parameters[0] if model.startswith("SIMPLE") else FY
 

@@ -1,7 +1,7 @@
-"""Scenes whose photographs say where their points are: bright spots, put where the source has them.
+"""Scenes whose photographs show known points as bright spots.
 
-A `Projector` maps (N, 3) world points to (N, 2) array coordinates: 0 is the center of the first pixel. Each
-test writes its own from the source's convention, sharing no line with the importer.
+A `Projector` maps (N, 3) world points to (N, 2) array coordinates; 0 is the center of the first pixel. The
+writers implement each format's projector independently of the importers.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ FX, FY, CX, CY = 150.0, 146.0, 61.3, 50.2
 POINTS = np.array(
     [[0.0, 0, 0], [0.5, 0.1, -0.2], [-0.4, 0.35, 0.2], [0.1, -0.5, 0.3], [-0.2, -0.3, -0.5], [0.3, 0.45, 0.4]]
 )
-SPREAD = 1.4  # pixels, standard deviation of a spot
-BALL = 0.9  # radius of the object, which the masks show
+SPREAD = 1.4  # standard deviation of a spot in pixels
+BALL = 0.9  # radius of the object in the masks
 
 
 def camera_to_world(count: int = 6, distance: float = 4.0) -> list[np.ndarray]:
-    """(4, 4) OpenCV poses of cameras all around that look about at the origin, each a little turned."""
+    """(4, 4) OpenCV poses of cameras around the origin that look approximately at it."""
     poses = []
     for k in range(count):
         z = 1 - (2 * k + 1) / count * 0.8
@@ -50,7 +50,7 @@ def camera_frame(points: np.ndarray, pose: np.ndarray) -> np.ndarray:
 
 
 def photograph(projector: Projector, size: tuple[int, int] = (HEIGHT, WIDTH)) -> np.ndarray:
-    """(H, W, 3) uint8: gray with a spot for each point."""
+    """(H, W, 3) uint8: gray with one spot per point."""
     rows, columns = np.mgrid[: size[0], : size[1]]
     image = np.full(size, 30.0)
     for u, v in projector(POINTS):
@@ -72,7 +72,7 @@ def silhouette(projector: Projector, size: tuple[int, int] = (HEIGHT, WIDTH)) ->
 def write_photographs(
     folder: Path, names: list[str], projectors: list[Projector], masks: Path | None
 ) -> None:
-    """Writes one image a projector, and its mask under the same stem."""
+    """Writes one image per projector, and its mask under the same stem."""
     for name, projector in zip(names, projectors, strict=True):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -83,7 +83,7 @@ def write_photographs(
 
 
 def largest_miss(scene: Path, window: int = 5) -> float:
-    """Largest distance in pixels between where cameras.npz has the points and where the images show them."""
+    """Largest distance in pixels between the points projected by cameras.npz and their spots."""
     cameras = np.load(scene / "cameras.npz")
     misses = []
     for k, path in enumerate(sorted((scene / "image").iterdir())):
@@ -92,18 +92,18 @@ def largest_miss(scene: Path, window: int = 5) -> float:
         for j, (u, v) in enumerate(expected):
             others = np.delete(expected, j, axis=0)
             if np.linalg.norm(others - [u, v], axis=1).min() < 2.5 * window:
-                continue  # two spots run into one another
+                continue  # overlapping spots
             left, top = round(u) - window, round(v) - window
             if min(left, top) < 0 or left + 2 * window >= gray.shape[1] or top + 2 * window >= gray.shape[0]:
                 continue
             patch = gray[top : top + 2 * window + 1, left : left + 2 * window + 1].clip(2) - 2
             row, column = center_of_mass(patch)
             misses.append(np.hypot(left + column - u, top + row - v))
-    assert len(misses) >= len(POINTS), "hardly any spot could be measured"
+    assert len(misses) >= len(POINTS), "too few spots could be measured"
     return float(max(misses))
 
 
 def project(world_mat: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """(N, 2) through a matrix of cameras.npz."""
+    """Projects points to (N, 2) with a matrix of cameras.npz."""
     pixels = points @ world_mat[:3, :3].T + world_mat[:3, 3]
     return pixels[:, :2] / pixels[:, 2:]

@@ -24,7 +24,7 @@ def write(folder, content):
     return path
 
 
-def test_frames_with_lenses_of_their_own(tmp_path):
+def test_frames_with_their_own_intrinsics(tmp_path):
     frames = [{"transform_matrix": m, "fl_x": 50.0 + k} for k, m in enumerate(OPENGL)]
     path = read_path(write(tmp_path, LENS | {"frames": frames}))
     np.testing.assert_allclose(path.poses, POSES, atol=1e-12)
@@ -32,13 +32,13 @@ def test_frames_with_lenses_of_their_own(tmp_path):
     np.testing.assert_allclose(path.intrinsics[2], [[52, 0, 20], [0, 51, 15], [0, 0, 1]])
 
 
-def test_bare_frames(tmp_path):
+def test_frames_without_intrinsics(tmp_path):
     path = read_path(write(tmp_path, {"frames": [{"transform_matrix": m} for m in OPENGL]}))
     np.testing.assert_allclose(path.poses, POSES, atol=1e-12)
     assert path.intrinsics is None and path.img_res is None
 
 
-def test_path_of_nerfstudios_viewer(tmp_path):
+def test_camera_path_of_the_nerfstudio_viewer(tmp_path):
     cameras = [{"camera_to_world": np.ravel(m).tolist(), "fov": 60} for m in OPENGL]
     path = read_path(write(tmp_path, {"camera_path": cameras, "render_height": 30, "render_width": 40}))
     np.testing.assert_allclose(path.poses, POSES, atol=1e-12)
@@ -53,9 +53,9 @@ SKEWED[0, 1] = 0.5
 @pytest.mark.parametrize(
     "content, message",
     [
-        ([], "holds a list"),
+        ([], "contains a list"),
         ({}, "neither a list `frames` nor `camera_path`"),
-        ({"frames": [3]}, "frame 0 is a int; expected an object"),
+        ({"frames": [3]}, "frame 0 has type int; expected an object"),
         ({"frames": [{}]}, "frame 0 has no `transform_matrix`"),
         ({"frames": [{"transform_matrix": SKEWED.tolist()}]}, "not a rotation"),
         (
@@ -70,7 +70,10 @@ SKEWED[0, 1] = 0.5
             },
             "1 of 2 frames have intrinsics",
         ),
-        ({"camera_path": [{"camera_to_world": [1, 2]}]}, "camera 0 has no `camera_to_world` of 16 numbers"),
+        (
+            {"camera_path": [{"camera_to_world": [1, 2]}]},
+            "camera 0 has no `camera_to_world`; expected 16 numbers",
+        ),
         (
             {
                 "camera_path": [{"camera_to_world": np.ravel(OPENGL[0]).tolist(), "fov": 190}],
@@ -81,11 +84,11 @@ SKEWED[0, 1] = 0.5
         ),
     ],
 )
-def test_mistakes_are_named(tmp_path, content, message):
+def test_invalid_paths_are_refused(tmp_path, content, message):
     with pytest.raises(InputError, match=message):
         read_path(write(tmp_path, content))
 
 
-def test_missing_file_lists_the_choices(tmp_path):
+def test_a_missing_file_lists_the_choices(tmp_path):
     with pytest.raises(MissingInputError, match="expected orbit, spiral, views or the name of a JSON file"):
         read_path(tmp_path / "orbits")

@@ -1,4 +1,4 @@
-"""Each source's convention, written out independently, against what the importer makes of it."""
+"""Compares the importers with each format's convention, implemented independently in the writers."""
 
 from __future__ import annotations
 
@@ -42,47 +42,47 @@ def needs_pycolmap(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PINHOLES)
-def test_points_fall_on_the_same_pixels(name: str, tmp_path: Path) -> None:
+def test_points_project_to_the_same_pixels(name: str, tmp_path: Path) -> None:
     needs_pycolmap(name)
     projectors = PINHOLES[name](tmp_path, None)
     source = read_source(tmp_path)
     assert source.kind == name.split(",")[0]
     assert len(source.views) == len(projectors)
     for view, projector in zip(source.views, match(projectors, source.views), strict=True):
-        through_ours = spots.project(view.intrinsics @ view.world_to_camera, spots.POINTS)
-        assert np.allclose(through_ours, projector(spots.POINTS), atol=1e-9)  # rounding of a matrix product
+        ours = spots.project(view.intrinsics @ view.world_to_camera, spots.POINTS)
+        assert np.allclose(ours, projector(spots.POINTS), atol=1e-9)  # rounding of a matrix product
 
 
 def match(projectors: list[spots.Projector], views: tuple) -> list[spots.Projector]:
-    """The writers number views from 0 or 1 in the order of `projectors`; COLMAP's sort by folder first."""
+    """Orders projectors like the views. Writers number views in order; COLMAP sorts them by folder first."""
     numbers = [int("".join(c for c in Path(view.name).stem if c.isdigit())) for view in views]
     return [projectors[number - min(numbers)] for number in numbers]
 
 
 @pytest.mark.parametrize("downscale", [1, 2])
 @pytest.mark.parametrize("name", [*PINHOLES, *LENSES])
-def test_spots_are_where_cameras_npz_says(name: str, downscale: int, tmp_path: Path) -> None:
+def test_spots_appear_where_cameras_npz_projects_them(name: str, downscale: int, tmp_path: Path) -> None:
     needs_pycolmap(name)
     {**PINHOLES, **LENSES}[name](tmp_path / "source", tmp_path / "masks")
     scene = tmp_path / "data" / "mine" / "scan3"
-    given = [] if name in ("neus", "idr") else ["--masks", str(tmp_path / "masks")]
-    arguments = [str(tmp_path / "source"), "--out", str(scene), "--downscale", str(downscale), *given]
+    masks = [] if name in ("neus", "idr") else ["--masks", str(tmp_path / "masks")]
+    arguments = [str(tmp_path / "source"), "--out", str(scene), "--downscale", str(downscale), *masks]
     assert main(arguments) == 0
-    # Eight bits and a window of 11 pixels leave 0.03 of a pixel, resampling by a lens's map 0.1; a half-pixel
-    # shift would be 0.5 (0.25 after reduction), a lens passed over several pixels.
+    # Quantization and the 11-pixel window cost 0.03 pixels, undistortion 0.1. A half-pixel shift would show
+    # as 0.5 (0.25 after downscaling), an ignored lens as several pixels.
     tolerance = 0.15 if name in LENSES else 0.05
     assert spots.largest_miss(scene, window=5 if downscale == 1 else 3) < tolerance
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.5])
-def test_the_pixel_center_may_be_stated(shift: float, tmp_path: Path) -> None:
+def test_the_pixel_center_is_configurable(shift: float, tmp_path: Path) -> None:
     projectors = writers.write_middlebury(tmp_path)
     view = read_source(tmp_path, pixel_center=shift).views[0]
     ours = spots.project(view.intrinsics @ view.world_to_camera, spots.POINTS)
     assert np.allclose(ours, projectors[0](spots.POINTS) - shift, atol=1e-9)
 
 
-def test_colmap_brings_its_points(tmp_path: Path) -> None:
+def test_colmap_points_are_read(tmp_path: Path) -> None:
     pytest.importorskip("pycolmap", reason="COLMAP models are read by pycolmap, which is not installed")
     colmap_writer.write_colmap(tmp_path)
     points = read_source(tmp_path).points

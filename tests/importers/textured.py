@@ -1,4 +1,4 @@
-"""Photographs with texture, as structure from motion needs them: a box on a ground, both in random print."""
+"""Textured photographs for structure from motion: a box on the ground, both with random textures."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 HEIGHT, WIDTH, FOCAL = 240, 320, 330.0
 SIDE = 256  # texels along a face
-BOX = 0.5  # half its edge
+BOX = 0.5  # half the edge length
 FACES = {  # corner and two edges of each face
     "top": ((-1, -1, 1), (2, 0, 0), (0, 2, 0)),
     "front": ((-1, -1, -1), (2, 0, 0), (0, 0, 2)),
@@ -37,7 +37,7 @@ def poses(count: int, step_degrees: float = 14.0, distance: float = 3.2) -> np.n
 
 
 def texture(seed: int, color: tuple[int, int, int]) -> np.ndarray:
-    """(SIDE, SIDE, 3) uint8: blotches of three sizes in one color."""
+    """(SIDE, SIDE, 3) uint8: noise at three scales in one color."""
     generator = np.random.default_rng(seed)
     gray = np.zeros((SIDE, SIDE))
     for blur in (1.2, 3.0, 8.0):
@@ -48,7 +48,7 @@ def texture(seed: int, color: tuple[int, int, int]) -> np.ndarray:
 
 
 def photograph(pose: np.ndarray, seed: int = 0) -> np.ndarray:
-    """(HEIGHT, WIDTH, 3) uint8 RGB, faces drawn from far to near."""
+    """(HEIGHT, WIDTH, 3) uint8 RGB; faces are drawn back to front."""
     k = np.array([[FOCAL, 0, (WIDTH - 1) / 2], [0, FOCAL, (HEIGHT - 1) / 2], [0, 0, 1]])
     world_to_camera = np.linalg.inv(pose)[:3]
     ground = (np.array([-3, -3, -BOX]), np.array([6.0, 0, 0]), np.array([0, 6.0, 0]))
@@ -60,15 +60,14 @@ def photograph(pose: np.ndarray, seed: int = 0) -> np.ndarray:
     for corner, across, up, number, color in patches:
         plane = np.column_stack([across / SIDE, up / SIDE, corner])  # texel -> world
         to_pixels = k @ (world_to_camera[:, :3] @ plane + np.outer(world_to_camera[:, 3], [0, 0, 1]))
-        print_ = texture(number, color)
-        drawn = cv2.warpPerspective(print_, to_pixels, (WIDTH, HEIGHT), flags=cv2.INTER_AREA)
+        drawn = cv2.warpPerspective(texture(number, color), to_pixels, (WIDTH, HEIGHT), flags=cv2.INTER_AREA)
         cover = cv2.warpPerspective(np.full((SIDE, SIDE), 255, np.uint8), to_pixels, (WIDTH, HEIGHT))
         image[cover > 127] = drawn[cover > 127]
     return image
 
 
 def write(folder: Path, views: np.ndarray, ending: str = "png") -> list[Path]:
-    """Writes one photograph a pose: view1.png, view2.png ... view10.png."""
+    """Writes one photograph per pose: view1.png, view2.png ... view10.png."""
     folder.mkdir(parents=True)
     files = []
     for number, pose in enumerate(views, start=1):

@@ -1,4 +1,4 @@
-"""Small scenes in each source's own layout, with what the source's convention says of their points."""
+"""Writes small scenes in each source format, with projectors that follow the format's convention."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FISHEYE = {"k1": 0.06, "k2": -0.02, "k3": 0.003, "k4": -0.001}
 
 
 def opengl_projector(pose: np.ndarray, fx: float, fy: float, cx: float, cy: float) -> Projector:
-    """NeRF's convention: y up, looking along -z, first pixel's center at 0.5."""
+    """NeRF's convention: looking along -z, y up, first pixel's center at 0.5."""
 
     def project(points: np.ndarray) -> np.ndarray:
         x, y, z = ((points - pose[:3, 3]) @ pose[:3, :3]).T
@@ -36,12 +36,12 @@ def opengl_projector(pose: np.ndarray, fx: float, fy: float, cx: float, cy: floa
 
 
 def to_opengl(pose: np.ndarray) -> np.ndarray:
-    """The same camera with OpenGL's axes."""
+    """The same camera with OpenGL axes."""
     return pose @ np.diag([1.0, -1.0, -1.0, 1.0])
 
 
 def write_nerfstudio(folder: Path, masks: Path | None = None) -> list[Projector]:
-    """One camera for all, fl_x and cx at the top."""
+    """One shared camera, with intrinsics for the whole file."""
     poses = [to_opengl(pose) for pose in camera_to_world()]
     projectors = [opengl_projector(pose, FX, FY, CX, CY) for pose in poses]
     names = [f"images/frame_{k + 1}.png" for k in range(len(poses))]
@@ -52,7 +52,7 @@ def write_nerfstudio(folder: Path, masks: Path | None = None) -> list[Projector]
 
 
 def write_several_cameras(folder: Path, masks: Path | None = None) -> list[Projector]:
-    """Intrinsics in each frame, no two alike, over others at the top."""
+    """Different intrinsics in each frame, which override those of the file."""
     poses = [to_opengl(pose) for pose in camera_to_world()]
     own = [
         {"fl_x": FX + 4 * k, "fl_y": FY - 3 * k, "cx": CX + k, "cy": CY - k, "w": WIDTH, "h": HEIGHT}
@@ -69,7 +69,7 @@ def write_several_cameras(folder: Path, masks: Path | None = None) -> list[Proje
 
 
 def write_blender(folder: Path, masks: Path | None = None) -> list[Projector]:
-    """camera_angle_x alone, names without ending."""
+    """Only camera_angle_x, and file names without extension."""
     poses = [to_opengl(pose) for pose in camera_to_world()]
     angle = 0.8
     focal = WIDTH / 2 / np.tan(angle / 2)
@@ -83,7 +83,7 @@ def write_blender(folder: Path, masks: Path | None = None) -> list[Projector]:
 
 
 def write_lens(folder: Path, masks: Path | None, model: str, values: dict[str, float]) -> list[Projector]:
-    """A lens, its formula written out here."""
+    """A distorted camera, by the formulas below."""
     poses = camera_to_world()
     distort = opencv_formula if model == "OPENCV" else fisheye_formula
 
@@ -113,7 +113,7 @@ def write_lens(folder: Path, masks: Path | None, model: str, values: dict[str, f
 
 
 def opencv_formula(x: np.ndarray, y: np.ndarray, v: dict[str, float]) -> tuple[np.ndarray, np.ndarray]:
-    """Brown's polynomial as OpenCV's manual has it."""
+    """Brown's polynomial, from OpenCV's manual."""
     r2 = x * x + y * y
     radial = 1 + v["k1"] * r2 + v["k2"] * r2**2
     return (
@@ -126,8 +126,8 @@ def fisheye_formula(x: np.ndarray, y: np.ndarray, v: dict[str, float]) -> tuple[
     """Kannala and Brandt's polynomial in the angle."""
     r = np.hypot(x, y)
     t = np.arctan(r)
-    bent = t * (1 + v["k1"] * t**2 + v["k2"] * t**4 + v["k3"] * t**6 + v["k4"] * t**8)
-    scale = np.divide(bent, r, out=np.ones_like(r), where=r > 1e-9)
+    distorted = t * (1 + v["k1"] * t**2 + v["k2"] * t**4 + v["k3"] * t**6 + v["k4"] * t**8)
+    scale = np.divide(distorted, r, out=np.ones_like(r), where=r > 1e-9)
     return x * scale, y * scale
 
 
@@ -139,7 +139,7 @@ def write_json(
     own: list[dict[str, Any]] | None = None,
     name: str = "transforms.json",
 ) -> None:
-    """Writes the file."""
+    """Writes the JSON file."""
     own = own or [{} for _ in names]
     frames = [
         {"file_path": n, "transform_matrix": p.tolist(), **o}
@@ -149,7 +149,7 @@ def write_json(
 
 
 def pinhole_projectors() -> tuple[list[Projector], list[np.ndarray]]:
-    """Cameras whose first pixel's center is at 0, and their (3, 4) projections."""
+    """Projectors with the first pixel's center at 0, and their (3, 4) projections."""
     k = np.array([[FX, 0.4, CX], [0, FY, CY], [0, 0, 1]])
     matrices = []
     for pose in camera_to_world():
@@ -167,7 +167,7 @@ def pinhole_projectors() -> tuple[list[Projector], list[np.ndarray]]:
 
 
 def write_npz(folder: Path, masks: Path | None = None, file: str = "cameras_sphere.npz") -> list[Projector]:
-    """NeuS's (or this project's) folder; matrices of either sign and any scale."""
+    """A NeuS (or IDR) folder; matrices with either sign and any scale."""
     projectors, matrices = pinhole_projectors()
     write_photographs(
         folder, [f"image/{k:03d}.png" for k in range(len(matrices))], projectors, folder / "mask"
@@ -181,7 +181,7 @@ def write_npz(folder: Path, masks: Path | None = None, file: str = "cameras_sphe
 
 
 def write_middlebury(folder: Path, masks: Path | None = None) -> list[Projector]:
-    """name K R t, a line each."""
+    """Lines `name K R t`."""
     projectors, _ = pinhole_projectors()
     names = [f"ball{k + 1:04d}.png" for k in range(len(projectors))]
     write_photographs(folder, names, projectors, masks)
@@ -196,7 +196,7 @@ def write_middlebury(folder: Path, masks: Path | None = None) -> list[Projector]
 
 
 def write_projections(folder: Path, masks: Path | None = None) -> list[Projector]:
-    """One text file beside each image."""
+    """One text file next to each image."""
     projectors, matrices = pinhole_projectors()
     write_photographs(folder, [f"v{k}.png" for k in range(len(matrices))], projectors, masks)
     for k, matrix in enumerate(matrices):
@@ -206,7 +206,7 @@ def write_projections(folder: Path, masks: Path | None = None) -> list[Projector
 
 
 def write_pmvs(folder: Path, masks: Path | None = None) -> list[Projector]:
-    """visualize/ and txt/ apart, names that do not agree, paired by their order."""
+    """Images in visualize/ and texts in txt/ with different names, paired by their order."""
     projectors, matrices = pinhole_projectors()
     write_photographs(folder, [f"visualize/a{k}.png" for k in range(len(matrices))], projectors, masks)
     (folder / "txt").mkdir()

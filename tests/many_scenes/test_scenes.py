@@ -1,4 +1,4 @@
-"""Many scenes: one that fails, one that goes on, one that is done, Ctrl-C, and submitit's local cluster."""
+"""Many scenes: failed, continued and finished ones, Ctrl-C, and the local cluster of submitit."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_a_list_of_scenes(root: Path, capsys: pytest.CaptureFixture[str]) -> Non
         "failed (exit status 2)", "done", "done before",
     ]  # fmt: skip
     assert [rows[scan]["epochs"] for scan in (3, 2, 1)] == ["0", "2", "2"]
-    (run,) = runs_of(root, 2)  # it went on where it was
+    (run,) = runs_of(root, 2)  # continued in its folder
     assert rows[2]["run"] == str(run) and rows[3]["run"] == ""
     assert [row["epoch"] for row in tiny.metrics_rows(run)] == ["0", "1"]
     assert float(rows[2]["psnr"]) == pytest.approx(float(tiny.metrics_rows(run)[-1]["psnr"]), abs=0.005)
@@ -75,10 +75,10 @@ def test_a_list_of_scenes(root: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert [row["status"] for row in table(root).values()] == ["done", "done before", "done before"]
     assert len(runs_of(root, 3)) == 1
     log = (root / "exps" / "tiny_scenes" / "scan3.log").read_text()
-    assert "error: " in log and "done: 2 epochs" in log  # added to, not written over
+    assert "error: " in log and "done: 2 epochs" in log  # appended, not overwritten
 
 
-def test_ctrl_c_is_passed_on_once(root: Path) -> None:
+def test_ctrl_c_is_forwarded_once(root: Path) -> None:
     script = [sys.executable, str(REPOSITORY / "code" / "training" / "run_scenes.py"), "--scans", "1", "2"]
     process = subprocess.Popen(
         [*script, *tiny.command(root, "--set", "train.checkpoint_freq=1000000", nepoch=1_000_000)],
@@ -86,7 +86,7 @@ def test_ctrl_c_is_passed_on_once(root: Path) -> None:
     )  # fmt: skip
     try:
         wait_for_epoch(root, process)
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does, which reaches the whole group
+        os.killpg(process.pid, signal.SIGINT)  # a terminal signals the whole group
         output, errors = process.communicate(timeout=60)
     finally:
         process.kill()
@@ -107,7 +107,7 @@ def wait_for_epoch(root: Path, process: subprocess.Popen[str]) -> None:
         time.sleep(0.02)
 
 
-def test_on_submitits_local_cluster(root: Path) -> None:
+def test_on_the_local_cluster_of_submitit(root: Path) -> None:
     pytest.importorskip("submitit")
     flags = ["--scans", "1", "--cluster", "local", "--cluster_set", "timeout_min=2"]
     assert run_scenes.main([*flags, *tiny.command(root, nepoch=1)]) == 0
@@ -123,12 +123,12 @@ signal.pause()
 """
 
 
-def test_a_job_whose_time_is_up_saves_and_asks_for_more(tmp_path: Path) -> None:
+def test_a_job_at_its_time_limit_saves_and_requeues(tmp_path: Path) -> None:
     submitit = pytest.importorskip("submitit")
     task = launchers.SceneTask(
         [sys.executable, "-S", "-c", SAVES_ON_CTRL_C, str(tmp_path / "up")], tmp_path / "log"
     )
-    with ThreadPoolExecutor(1) as thread:  # submitit calls `checkpoint` from a signal's handler meanwhile
+    with ThreadPoolExecutor(1) as thread:  # submitit calls `checkpoint` from a signal handler meanwhile
         status = thread.submit(task)
         deadline = time.monotonic() + 30
         while not (tmp_path / "up").exists():
@@ -174,7 +174,7 @@ def test_without_submitit(
     assert "--cluster needs the submitit package; pip install 'idr[cluster]'" in capsys.readouterr().err
 
 
-def test_options_of_the_training_are_checked_first(root: Path) -> None:
+def test_training_options_are_checked_first(root: Path) -> None:
     for wrong in (["--nepochs", "3"], ["--scan_id", "1"], ["--timestamp", "2020"]):
         with pytest.raises(SystemExit, match="2"):
             run_scenes.main(["--scans", "1", *tiny.command(root), *wrong])
@@ -182,7 +182,7 @@ def test_options_of_the_training_are_checked_first(root: Path) -> None:
 
 
 class FakeJob:
-    """Ends when it is told to."""
+    """Ends when interrupted."""
 
     def __init__(self, status: int | str | None) -> None:
         self.status, self.interrupts = status, 0
@@ -195,7 +195,7 @@ class FakeJob:
 
 
 class FakeLauncher:
-    """Starts nothing; checks how many run at once."""
+    """Starts no process; checks the number of simultaneous jobs."""
 
     def __init__(self, statuses: Sequence[int | str | None]) -> None:
         self.statuses, self.slots, self.jobs = list(statuses), list[int](), list[FakeJob]()
@@ -233,7 +233,7 @@ def test_a_full_disk_leaves_no_process_behind(tmp_path: Path, monkeypatch: pytes
     assert [job.interrupts for job in queue.launcher.jobs] == [1]  # type: ignore[attr-defined]
 
 
-def test_processes_take_turns_on_gpus_and_divide_cores(
+def test_processes_are_distributed_over_gpus_and_share_cores(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)

@@ -1,4 +1,4 @@
-"""The zero set of analytic fields, measured against their formulas."""
+"""Zero sets of analytic fields against their formulas."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_no_surface_gives_none(value):
     assert extract_mesh(lambda x: torch.full((len(x),), value), uniform_grid(1.0, 8)) is None
 
 
-def test_volume_does_not_depend_on_the_chunks_and_column_output_is_taken():
+def test_volume_is_independent_of_chunks_and_of_the_output_shape():
     grid = aligned_grid(turn(1), np.zeros(3), -np.array([1, 2, 3.0]), np.array([1, 2, 3.0]), 9)
     field = sphere(0.7, (0.1, 0.2, 0.3))
     whole = sample_volume(field, grid)
@@ -112,7 +112,7 @@ def test_points_follow_the_formula_of_the_grid():
     np.testing.assert_allclose(grid.center, np.mean(slow, axis=0))
 
 
-def test_chunk_bound_is_kept():
+def test_chunks_are_at_most_chunk_points():
     sizes = []
 
     def field(x):
@@ -135,13 +135,13 @@ def test_field_that_is_not_finite_is_refused():
         extract_mesh(lambda x: x[:, 0] / 0.0, uniform_grid(1.0, 5))
 
 
-def test_marching_cubes_on_given_values():
+def test_marching_cubes_on_sampled_values():
     grid = uniform_grid(1.0, 30)
     volume = np.linalg.norm(grid.points(0, grid.num_samples).numpy(), axis=1).reshape(grid.shape) - 0.5
     assert marching_cubes_volume(volume, grid).volume == pytest.approx(4 / 3 * math.pi / 8, rel=2e-2)
 
 
-def test_bad_boxes_are_named():
+def test_invalid_boxes_are_refused():
     one = np.ones(3)
     with pytest.raises(ValueError, match="resolution 1"):
         uniform_grid(1.0, 1)

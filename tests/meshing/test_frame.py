@@ -30,7 +30,7 @@ def ellipsoid(axes, scale=1.0):
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_grid_follows_a_turned_ellipsoid(seed):
+def test_grid_is_aligned_with_a_rotated_ellipsoid(seed):
     axes = turn(seed)
     grid = surface_frame(ellipsoid(axes), 1.0, resolution=50)
     assert np.linalg.det(grid.axes) == pytest.approx(1.0)
@@ -52,7 +52,7 @@ def test_same_field_gives_the_same_grid():
     np.testing.assert_array_equal(first.origin, second.origin)
 
 
-def test_frame_ignores_smaller_pieces():
+def test_frame_ignores_smaller_components():
     main = ellipsoid(turn(0), scale=0.7)
 
     def with_crumb(x):

@@ -32,7 +32,7 @@ def test_component_areas_against_trimesh():
     np.testing.assert_allclose(component_areas(mesh), expected)
 
 
-def test_mesh_in_one_piece_and_unused_vertices():
+def test_connected_mesh_and_unused_vertices():
     cube = trimesh.creation.box()
     assert largest_component(cube) is cube
     loose = trimesh.Trimesh(np.vstack((cube.vertices, [[9, 9, 9]])), cube.faces, process=False)
@@ -51,7 +51,7 @@ def test_file_reads_back_with_vertex_normals(tmp_path):
     assert os.listdir(tmp_path) == ["ball.ply"]
 
 
-def test_file_that_cannot_be_written_is_said(tmp_path):
+def test_unwritable_file_is_reported(tmp_path):
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(OutputError, match="file stands where a folder is needed"):
         write_mesh(trimesh.creation.box(), tmp_path / "file" / "ball.ply")

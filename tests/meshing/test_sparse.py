@@ -49,13 +49,13 @@ def test_mesh_is_the_dense_one(name, grid):
         assert sparse.evaluations < 0.2 * grid.num_samples
 
 
-def test_field_with_a_step_is_followed_level_by_level():
+def test_discontinuous_field_gives_the_dense_mesh():
     step = lambda x: (x @ torch.tensor([1.0, 0.4, 0.2]) > 0.123).float() - 0.4  # noqa: E731
     grid = skew_grid(55)
     assert_same_mesh(extract_sparse(step, grid, block=24).mesh, extract_dense(step, grid).mesh)
 
 
-def test_parts_are_really_there():
+def test_all_components_are_found():
     assert (
         len(fields.component_areas(extract_sparse(FIELDS["many parts"], uniform_grid(1.0, 128)).mesh)) == 125
     )
@@ -112,7 +112,7 @@ def test_bounds_are_above_the_slopes_of_the_field():
     assert extract_sparse(torus(0.6, 0.2, 2.0), uniform_grid(1.0, 100)).slope_bounds[1] > 2.0
 
 
-def test_what_was_done_is_logged(caplog):
+def test_the_number_of_evaluations_is_logged(caplog):
     with caplog.at_level(logging.INFO, logger="idr.meshing"):
         result = extract_sparse(sphere(0.7), uniform_grid(1.0, 64))
     assert f"{result.evaluations:,} evaluations" in caplog.text and "of the grid's 262,144" in caplog.text
@@ -126,7 +126,7 @@ def test_strides_halve_down_to_one():
     assert strides_of((48, 300, 300)) == [1]
 
 
-def test_small_grid_and_the_switch_evaluate_all():
+def test_small_and_dense_grids_are_evaluated_completely():
     field = Counted(sphere(0.5))
     assert extract_sparse(field, uniform_grid(1.0, 40)).evaluations == 40**3 == sum(field.calls)
     field = Counted(sphere(0.5))
@@ -192,18 +192,18 @@ def samples_of(field, grid):
     return SurfaceSearch(GridSampler(field, grid)).run()
 
 
-def test_wrong_sign_in_skipped_cells_is_seen(monkeypatch):
+def test_planted_wrong_sign_in_skipped_cells_is_detected(monkeypatch):
     def fill_with_outside(volume):
         volume[np.isnan(volume)] = 1.0
 
     grid = uniform_grid(1.0, 100)
     samples = samples_of(sphere(0.7), grid)
-    monkeypatch.setattr(blocks, "fill_unknown", fill_with_outside)
+    monkeypatch.setattr(blocks, "fill_missing", fill_with_outside)
     with pytest.raises(blocks.InconsistentSigns):
         blocks.mesh_blocks(samples, grid, 48)
 
 
-def test_samples_missing_on_a_block_side_are_seen(monkeypatch):
+def test_planted_missing_samples_on_a_block_side_are_detected(monkeypatch):
     whole = PagedValues.box
 
     def without_last_plane(self, start, size):
@@ -220,7 +220,7 @@ def test_samples_missing_on_a_block_side_are_seen(monkeypatch):
         assert_same_mesh(blocks.mesh_blocks(samples, grid, 48), expected)
 
 
-def test_blocks_left_unwelded_are_seen(monkeypatch):
+def test_planted_unwelded_blocks_are_detected(monkeypatch):
     monkeypatch.setattr(blocks, "weld", lambda vertices, faces, block: (vertices, faces))
     grid = uniform_grid(1.0, 100)
     with pytest.raises(AssertionError):
@@ -229,7 +229,7 @@ def test_blocks_left_unwelded_are_seen(monkeypatch):
         )
 
 
-def test_bounds_far_too_small_lose_the_surface(monkeypatch):
+def test_planted_small_bounds_lose_the_surface(monkeypatch):
     field, grid = FIELDS["tiny far part"], uniform_grid(1.0, 128)
     radii = SlopeBounds.radii
     monkeypatch.setattr(SlopeBounds, "radii", lambda self, regions, values: 4 * radii(self, regions, values))

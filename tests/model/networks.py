@@ -1,4 +1,4 @@
-"""Small networks for the tests: as many layers and encodings as the real ones, few units."""
+"""Small networks for the tests, with the structure of the published ones."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ CONF: dict[str, Any] = {
 
 
 def conf(**changes: Any) -> dict[str, Any]:
-    """The small model block; ``block__key=value`` changes a block's key, ``key=value`` one of the model's."""
+    """The small model block; ``block__key=value`` changes a block's key, ``key=value`` one of the model."""
     changed = copy.deepcopy(CONF)
     for name, value in changes.items():
         block, _, key = name.rpartition("__")
@@ -47,14 +47,14 @@ def conf(**changes: Any) -> dict[str, Any]:
 
 
 def idr_network(seed: int = 0, **changes: Any) -> IDRNetwork:
-    """A whole model, the same for the same seed; torch's own generator is left as it was."""
+    """A whole model, determined by the seed; torch's global generator is unchanged."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return IDRNetwork(conf(**changes))
 
 
 def fill_parameters(network: nn.Module) -> None:
-    """Gives all parameters numbers that count, a grid's table larger ones; the same for the same network."""
+    """Sets all parameters to deterministic random numbers of order one, larger ones in a grid's table."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, parameter in network.named_parameters():
@@ -63,7 +63,7 @@ def fill_parameters(network: nn.Module) -> None:
 
 
 def implicit_network(seed: int = 0, features: int = 4, **keys: Any) -> ImplicitNetwork:
-    """An implicit network with two hidden layers of 12 unless told otherwise, in float64."""
+    """An implicit network in float64; by default with two hidden layers of 12."""
     config = ImplicitNetworkConfig(**({"d_in": 3, "d_out": 1, "dims": (12, 12)} | keys))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -72,7 +72,7 @@ def implicit_network(seed: int = 0, features: int = 4, **keys: Any) -> ImplicitN
 
 @torch.no_grad()
 def roughen(network: nn.Module, amount: float, seed: int) -> None:
-    """Adds noise to every parameter, in proportion to it, so that nothing is special any more."""
+    """Adds noise to every parameter in proportion to its spread, to leave the symmetric initialization."""
     generator = torch.Generator().manual_seed(seed)
     for parameter in network.parameters():
         noise = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
@@ -92,7 +92,7 @@ def central_differences(function, x: torch.Tensor, step: float) -> torch.Tensor:
 def camera_input(
     num_images: int = 2, num_pixels: int = 20, dtype=torch.float32, vectors: bool = False, seed: int = 0
 ):
-    """Cameras 2.5 away that look at the origin, random pixels of a 40 x 40 image, a random mask."""
+    """Cameras at distance 2.5 looking at the origin, random pixels of a 40 x 40 image, a random mask."""
     generator = torch.Generator().manual_seed(seed)
     intrinsics = torch.eye(4, dtype=dtype).repeat(num_images, 1, 1)
     intrinsics[:, 0, 0] = intrinsics[:, 1, 1] = 45.0
@@ -112,7 +112,7 @@ def camera_input(
 
 
 def without_surface(network: IDRNetwork) -> IDRNetwork:
-    """The same network with f raised so far that nothing is hit."""
+    """The same network with f increased until no ray hits."""
     with torch.no_grad():
         last = network.implicit_network.layer(network.implicit_network.num_layers - 1)
         last.bias += 5.0

@@ -27,11 +27,11 @@ def test_encoding_equals_the_loop(octaves: int, dimensions: int) -> None:
     encoded = positional_encoding(x, octaves)
     assert encoded.shape == (7, encoded_width(dimensions, octaves))
     expected = torch.tensor([slow_encoding(row, octaves) for row in x.tolist()], dtype=torch.float64)
-    assert (encoded - expected).abs().max() < 1e-14  # two libraries' sines differ in the last bit
+    assert (encoded - expected).abs().max() < 1e-14  # the sines of two libraries differ in the last bit
 
 
 @pytest.mark.parametrize("octaves", [0, 1, 6])
-def test_points_that_lie_axis_by_axis_are_encoded_so(octaves: int) -> None:
+def test_the_encoding_keeps_the_memory_layout_of_the_points(octaves: int) -> None:
     x = torch.randn(9, 3, generator=torch.Generator().manual_seed(0))
     by_axes = x.T.contiguous().T.requires_grad_()
     encoded = positional_encoding(by_axes, octaves)
@@ -47,7 +47,7 @@ def test_published_widths() -> None:
     assert encoded_width(3, 0) == 3
 
 
-def test_no_octaves_leave_the_vector() -> None:
+def test_zero_octaves_return_the_vector() -> None:
     x = torch.randn(4, 3)
     assert positional_encoding(x, 0) is x
     assert positional_encoding(torch.zeros(0, 3), 6).shape == (0, 39)

@@ -1,4 +1,4 @@
-"""``gradient = numerical``: against the analytic gradient, and against central differences step by step."""
+"""``gradient = numerical``, against the analytic gradient and explicit central differences."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BLOCK = {
 
 
 def network(backend: str = "torch", features: int = 4, **keys: Any) -> ImplicitNetwork:
-    """A network whose grid and layers all count, the same for each backend, in float32."""
+    """A network in float32 with parameters of order one, the same for each backend."""
     block = {**BLOCK, "backend": backend}
     made = ImplicitNetwork(features, ImplicitNetworkConfig(3, 1, (16, 12), encoding=block, **keys))
     fill_parameters(made)
@@ -35,18 +35,18 @@ def network(backend: str = "torch", features: int = 4, **keys: Any) -> ImplicitN
 
 
 def points(num: int = 60, reach: float = 1.2) -> Tensor:
-    """Float32 numbers, also outside the grid's cube."""
+    """Points in float32, some of them outside the grid's cube."""
     generator = torch.Generator().manual_seed(1)
     return reach * (2 * torch.rand(num, 3, generator=generator) - 1)
 
 
 def by_hand(net: ImplicitNetwork, x: Tensor, step: float) -> tuple[Tensor, Tensor]:
-    """Outputs and differences of them, one shift after the other."""
+    """Outputs and central differences, one axis at a time."""
     return net(x), central_differences(lambda y: net(y)[:, 0], x, step)
 
 
-def everything(net: ImplicitNetwork, x: Tensor, step: float | None = None) -> list[Tensor]:
-    """Both passes' results, and a loss' gradients by points and parameters; with a step: by hand."""
+def all_results(net: ImplicitNetwork, x: Tensor, step: float | None = None) -> list[Tensor]:
+    """Values, gradients, and derivatives of a loss by points and parameters; with a step, `by_hand`."""
     x = x.to(net.layer(0).bias.dtype).requires_grad_(True)
     if step is None:
         output, gradient = net.value_and_gradient(x)
@@ -68,16 +68,17 @@ def test_equals_differences_by_hand(backend: str, open_levels: float, gradient_s
     oracle = network("torch").double()
     ours.encoding.open_levels = oracle.encoding.open_levels = open_levels
     cells = {4.0: 12, 2.5: (4 * 7) ** 0.5, 0.5: 3, 3.0: 7}[open_levels]  # grids of 3, 4, 7, 12
-    found = everything(ours, points())
-    expected = everything(oracle, points(), gradient_step * 2 / cells)
+    found = all_results(ours, points())
+    expected = all_results(oracle, points(), gradient_step * 2 / cells)
     names = ["output", "gradient", "distance", "slope", "x", *(n for n, _ in ours.named_parameters())]
     for name, one, two in zip(names, found, expected, strict=True):
-        # float32's rounding of 6e-8, divided by twice a step of 0.11 or more, times softplus' curvature
+        # float32's rounding of 6e-8, divided by twice a step of at least 0.11, times the curvature of
+        # softplus
         assert one.shape == two.shape and (one - two).abs().max() <= 1e-4 * two.abs().max(), name
 
 
-def test_becomes_the_analytic_one_as_the_step_shrinks() -> None:
-    """Inside a cell f is smooth: half the step, a quarter of the error."""
+def test_converges_to_the_analytic_gradient() -> None:
+    """Inside a cell f is smooth: half the step gives a quarter of the error."""
     analytic = implicit_network(encoding=BLOCK)
     with torch.no_grad():
         table = analytic.encoding.get_parameter("table")
@@ -97,7 +98,7 @@ def test_becomes_the_analytic_one_as_the_step_shrinks() -> None:
 
 
 def model(gradient: str) -> IDRNetwork:
-    """A whole model on the grid whose surface is rough, so that cells' gradients differ."""
+    """A whole model on the grid with a rough surface, so that gradients differ between cells."""
     changed = idr_network(
         implicit_network__skip_in=[], implicit_network__multires=0, implicit_network__encoding=BLOCK,
         implicit_network__gradient=gradient,
@@ -108,7 +109,7 @@ def model(gradient: str) -> IDRNetwork:
     return changed
 
 
-def test_serves_normals_the_eikonal_term_and_the_intersection(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_is_used_for_normals_the_eikonal_term_and_the_intersection(monkeypatch: pytest.MonkeyPatch) -> None:
     network, given = model("numerical"), camera_input()
     draws = StepDraws(torch.rand(40), 2 * torch.rand(20, 3) - 1)
     seen: dict[str, list[Tensor]] = {"normals": [], "slopes": []}
@@ -144,14 +145,14 @@ def test_serves_normals_the_eikonal_term_and_the_intersection(monkeypatch: pytes
     assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
     assert network.implicit_network.encoding.get_parameter("table").grad.abs().max() > 0
 
-    # What colors are shown in evaluation is what they were trained on.
+    # Colors depend on the same normals in evaluation as in training.
     with torch.no_grad():
         network.eval()(given)
     place, found = seen["normals"][2:]
     assert torch.allclose(found, differences(place), atol=1e-5) and not found.requires_grad
 
 
-def test_analytic_one_is_another() -> None:
+def test_differs_from_the_analytic_gradient() -> None:
     x = points(20, 0.8)
     one, two = (model(kind).implicit_network.gradient(x) for kind in ("analytic", "numerical"))
     assert (one - two).abs().max() > 0.01
@@ -163,7 +164,7 @@ def test_needs_levels() -> None:
 
 
 @pytest.mark.parametrize("backend", ["torch", "numba"])
-def test_no_points_and_no_numbers(backend: str) -> None:
+def test_no_points_and_nan(backend: str) -> None:
     net = network(backend, gradient="numerical")
     output, gradient = net.value_and_gradient(torch.zeros(0, 3))
     (output.sum() + gradient.sum()).backward()

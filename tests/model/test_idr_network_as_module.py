@@ -1,4 +1,4 @@
-"""IDRNetwork as a module: names of its state, copies, devices, refusals."""
+"""IDRNetwork as a torch module: names in its state, copies, devices, wrong keys."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_same_seed_same_network() -> None:
 
 
 def test_networks_cameras_and_losses_run_on_another_device() -> None:
-    """``meta`` computes shapes only; a tensor made on a fixed device would meet one of another here."""
+    """The device ``meta`` computes shapes only; a tensor made on a fixed device would raise an error here."""
     with torch.device("meta"):
         network = IDRNetwork(conf())
     assert all(p.device.type == "meta" for p in network.parameters())

@@ -1,4 +1,4 @@
-"""IDRNetwork: the seam that confs and scripts rely on, its edges, and its gradients."""
+"""IDRNetwork: its inputs and outputs, edge cases and gradients."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from tests.model.networks import (
     without_surface,
 )
 
-# --- the seam -----------------------------------------------------------------------------------------------
+# --- inputs and outputs
+# -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("vectors", [False, True])
@@ -53,21 +54,21 @@ def test_rays_are_flattened_image_by_image() -> None:
 
 
 @pytest.mark.parametrize("strategy", ["published", "accelerated"])
-def test_points_of_hits_lie_on_the_surface_and_values_belong_to_points(strategy: str) -> None:
+def test_hits_are_on_the_surface_and_values_are_those_at_the_points(strategy: str) -> None:
     network = idr_network(ray_tracer__strategy=strategy).double().eval()
     outputs = network(camera_input(dtype=torch.float64))
     hit, values = outputs["network_object_mask"], outputs["sdf_output"]
     assert 5 < hit.sum() < len(hit) - 5
     assert values[hit].abs().max() < 1e-4  # the threshold, 5e-5
     expected = network.implicit_network(outputs["points"])[:, :1]
-    assert (values[hit] - expected[hit]).abs().max() < 1e-12  # products of another shape round otherwise
-    # Elsewhere the accelerated tracer gives what its grid says, coarse far away: never a surface, though.
+    assert (values[hit] - expected[hit]).abs().max() < 1e-12  # products of another shape round differently
+    # Elsewhere the accelerated tracer returns the value of its grid, which is coarse, but never negative.
     inside = outputs["points"].norm(dim=1) <= 1.0
     assert (values - expected)[inside].abs().max() <= (0 if strategy == "published" else 0.05)
     assert (values[~hit] > 0).all()
 
 
-def test_colors_are_those_of_the_networks_seen_from_the_camera() -> None:
+def test_colors_of_hits_are_those_of_the_rendering_network() -> None:
     network = idr_network().double().eval()
     given = camera_input(dtype=torch.float64)
     outputs = network(given)
@@ -89,13 +90,13 @@ def test_evaluation_ignores_the_mask() -> None:
             assert torch.equal(outputs[name], expected[name]), name
 
 
-def test_evaluation_without_gradients_is_the_same() -> None:
+def test_evaluation_is_the_same_with_and_without_gradients() -> None:
     network, given = idr_network().eval(), camera_input()
     expected = network(given)
     with torch.no_grad():
         outputs = network(given)
     for name in ("points", "rgb_values", "sdf_output", "network_object_mask"):
-        # Where nothing is differentiated f's gradient is written out, which rounds otherwise.
+        # Without gradients a kernel computes f's gradient, with another rounding.
         assert torch.allclose(outputs[name].float(), expected[name].float(), rtol=1e-5, atol=1e-6), name
         assert not outputs[name].requires_grad
 
@@ -122,7 +123,7 @@ def test_float64_throughout() -> None:
 # --- draws --------------------------------------------------------------------------------------------------
 
 
-def test_draws_are_taken_as_given() -> None:
+def test_draws_of_the_input_are_used() -> None:
     network = idr_network(ray_tracer__strategy="published").train()
     given = camera_input()
     draws = draw_step(40, network.tracer_config, torch.zeros(1), torch.Generator().manual_seed(3))
@@ -134,10 +135,10 @@ def test_draws_are_taken_as_given() -> None:
     assert torch.equal(first["grad_theta"], expected.squeeze(1))
     others = StepDraws(torch.zeros(40), draws.eikonal_points)
     moved = network({**given, "draws": others})["points"]
-    assert not torch.equal(moved, first["points"])  # searched rays go elsewhere
+    assert not torch.equal(moved, first["points"])  # other samples give another minimum
 
 
-def test_generator_alone_decides_the_draws() -> None:
+def test_draws_depend_on_the_generator_alone() -> None:
     given = camera_input()
 
     def points(seed: int, global_seed: int) -> torch.Tensor:
@@ -154,7 +155,8 @@ def test_drawn_numbers_fill_their_ranges() -> None:
     draws = draw_step(2001, config, torch.zeros(1, dtype=torch.float64), torch.Generator().manual_seed(0))
     assert draws.depths.shape == (500,) and draws.eikonal_points.shape == (1000, 3)
     assert draws.depths.dtype == draws.eikonal_points.dtype == torch.float64
-    # The extremes of 500 and 3000 uniform numbers miss the ends by 1 % with probability below 1e-2 and 1e-12.
+    # The extremes of 500 and 3000 uniform numbers miss the ends by 1 % with probabilities below 1e-2 and
+    # 1e-12.
     assert 0 <= draws.depths.min() < 0.02 and 0.98 < draws.depths.max() < 1
     assert draws.eikonal_points.abs().max() <= 1.2 and draws.eikonal_points.abs().max() > 1.18
     assert draws.eikonal_points.mean().abs() < 5 * 1.2 / 3**0.5 / 3000**0.5  # five standard deviations
@@ -164,7 +166,7 @@ def test_drawn_numbers_fill_their_ranges() -> None:
 
 
 def test_total_gradient_equals_finite_differences() -> None:
-    """Tracing anew at every shifted value: the true derivative of the RGB loss by network and camera."""
+    """The derivative of the RGB loss by network and camera, against tracing again at shifted values."""
     network = (
         idr_network(ray_tracer__sdf_threshold=1e-9, ray_tracer__sphere_tracing_iters=40).double().train()
     )
@@ -172,7 +174,7 @@ def test_total_gradient_equals_finite_differences() -> None:
     given = camera_input(num_images=1, num_pixels=90, dtype=torch.float64, vectors=True)
     given["object_mask"] = torch.ones_like(given["object_mask"])
     draws = draw_step(90, network.tracer_config, given["uv"], torch.Generator().manual_seed(0))
-    # Rays that graze or miss change their treatment; the others carry the loss.
+    # Rays that graze or miss the surface may change between hit and miss; only the others are used.
     with torch.no_grad():
         keep = network({**given, "draws": draws})["network_object_mask"]
     given["uv"], given["object_mask"] = given["uv"][:, keep], given["object_mask"][:, keep]
@@ -185,7 +187,7 @@ def test_total_gradient_equals_finite_differences() -> None:
     rgb_loss(given["pose"]).backward()
     pose = given["pose"].detach()
     numerical = central_differences(lambda p: rgb_loss(p).detach().unsqueeze(0), pose, 1e-5)
-    # Traced depths are off by up to the threshold over the cosine, 1e-8, in differences over 2e-5: 1e-3.
+    # Traced depths have errors up to the threshold over the cosine, 1e-8; divided by the step 2e-5: 1e-3.
     assert (given["pose"].grad - numerical).abs().max() < 2e-3 * numerical.abs().max()
     bias = network.implicit_network.lin0.bias
     index = bias.grad.abs().argmax().item()
@@ -205,7 +207,7 @@ def test_mask_loss_moves_cameras() -> None:
     assert torch.isfinite(given["pose"].grad).all() and given["pose"].grad.any()
 
 
-def test_a_bound_on_the_slope_changes_derivatives_and_no_value() -> None:
+def test_min_abs_cos_changes_derivatives_and_no_value() -> None:
     outputs, gradients = [], []
     for bound in (0.0, 1e-9, 1.0):
         network = idr_network(min_abs_cos=bound).double().train()
@@ -217,7 +219,7 @@ def test_a_bound_on_the_slope_changes_derivatives_and_no_value() -> None:
         outputs[-1].sum().backward()
         gradients.append(network.implicit_network.get_parameter("lin0.bias").grad)
     assert torch.equal(outputs[0], outputs[2])
-    assert torch.equal(gradients[0], gradients[1])  # no ray is that near to a tangent
+    assert torch.equal(gradients[0], gradients[1])  # no ray is that close to a tangent
     assert not torch.allclose(gradients[0], gradients[2], rtol=0.01)
     with pytest.raises(InputError, match="model.min_abs_cos = 2.0: expected a cosine, 0 to 1"):
         idr_network(min_abs_cos=2.0)
@@ -247,9 +249,7 @@ def test_training_without_shaded_rays_is_finite(case: str) -> None:
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
     assert torch.isfinite(given["pose"].grad).all()
-    assert (
-        network.implicit_network.lin0.weight_v.grad.any()
-    )  # mask and Eikonal terms still teach the geometry
+    assert network.implicit_network.lin0.weight_v.grad.any()  # from mask and Eikonal term
     assert torch.isfinite(outputs["points"]).all()
     if case != "full mask":
         assert (outputs["rgb_values"] == 1).all()

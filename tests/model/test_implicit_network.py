@@ -1,4 +1,4 @@
-"""The signed distance network: published names, published start, derivatives."""
+"""The signed distance network: published names, geometric initialization, derivatives."""
 
 from __future__ import annotations
 
@@ -48,13 +48,14 @@ def test_published_parameters_without_weight_norm() -> None:
     assert network.lin2.weight.shape == (1, 12)
 
 
-# --- the start ----------------------------------------------------------------------------------------------
+# --- initialization
+# ----------------------------------------------------------------------------------------------
 
 
 def published_start(features: int, config: ImplicitNetworkConfig) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Weights and biases in the order in which the published constructor draws them, layer by layer.
+    """Weights and biases of each layer, drawn in the order of the published constructor.
 
-    Each layer is a plain nn.Linear, default numbers drawn first, then overwritten in place by normal_.
+    Each layer is a plain nn.Linear, whose default numbers are drawn first and then overwritten by normal_.
     """
     width = 3 + 6 * config.multires
     dims = [width, *config.dims, 1 + features]
@@ -97,7 +98,7 @@ def test_same_seed_starts_as_the_published_constructor(features: int, keys: dict
         after_ours = torch.rand(4)
         torch.manual_seed(42)
         expected = published_start(features, config)
-        assert torch.equal(torch.rand(4), after_ours)  # both drew as many numbers
+        assert torch.equal(torch.rand(4), after_ours)  # both drew equally many numbers
     assert network.num_layers == len(expected)
     for index, (weight, bias) in enumerate(expected):
         layer = network.layer(index)
@@ -110,18 +111,18 @@ def test_same_seed_starts_as_the_published_constructor(features: int, keys: dict
 
 
 def start_tolerance(width: int, num_hidden: int, radius: float) -> float:
-    """How far f may start from |x| - r at |x| = ``radius``: four standard deviations plus softplus' bias.
+    """Bound of |f - (|x| - r)| at |x| = ``radius``: four standard deviations plus the bias of softplus.
 
     A layer of n rectified N(0, 2 |h|^2 / n) numbers keeps |h| with relative deviation sqrt(5 / 4n); the last
-    layer sums n of them, with relative deviation sqrt(pi - 1) / sqrt(n). Softplus exceeds the ramp by an
-    area of pi^2 / 6 beta^2, met with the density of those numbers at 0 by each of the n summed ones.
+    layer sums n of them, with relative deviation sqrt(pi - 1) / sqrt(n). Softplus exceeds the ReLU by an area
+    of pi^2 / 6 beta^2, times the density of those numbers at 0, for each of the n summands.
     """
     deviation = math.sqrt((num_hidden - 1) * 1.25 + math.pi - 1) / math.sqrt(width)
     spread = math.sqrt(2 / width) * radius
     excess = (
         math.pi**2 / (6 * SOFTPLUS_BETA**2) / (spread * math.sqrt(2 * math.pi)) * math.sqrt(math.pi * width)
     )
-    return 4 * deviation * radius + 1.5 * excess  # each layer adds a little of the excess
+    return 4 * deviation * radius + 1.5 * excess  # each layer adds to the excess
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -145,7 +146,7 @@ def test_starts_as_a_sphere(dims, skip_in, multires: int, bias: float, seed: int
     assert (torch.nn.functional.normalize(normals, dim=1) * directions).sum(dim=1).min() > 0.7  # outwards
 
 
-def test_without_geometric_init_layers_are_torchs() -> None:
+def test_without_geometric_init_layers_start_with_torchs_default() -> None:
     torch.manual_seed(1)
     network = ImplicitNetwork(2, ImplicitNetworkConfig(3, 1, (8,), geometric_init=False))
     torch.manual_seed(1)
@@ -180,7 +181,7 @@ def test_values_equal_the_slow_network(multires: int) -> None:
     expected = np.stack([slow_forward(network, row, multires) for row in x.numpy()])
     output = network(x)
     assert output.shape == (20, 5)
-    # torch's softplus is the identity beyond 20 / beta: e^-20 / 100 = 2e-11 off
+    # torch's softplus is the identity beyond 20 / beta, an error of e^-20 / 100 = 2e-11
     assert np.abs(output.detach().numpy() - expected).max() < 1e-9
     assert np.abs(network.sdf(x).detach().numpy() - expected[:, 0]).max() < 1e-9
     assert network.sdf(x).shape == (20,)
@@ -204,7 +205,7 @@ def test_gradient_equals_finite_differences(keys: dict) -> None:
     gradient = network.gradient(x)
     assert gradient.shape == (25, 1, 3)
     numerical = central_differences(lambda y: network.sdf(y).detach(), x, step=1e-6)
-    # Third derivatives reach beta^2 = 1e4 and a step of 1e-6 leaves 1e-8 of them; rounding 1e-16 / 1e-6.
+    # Third derivatives up to beta^2 = 1e4, times the squared step 1e-12; rounding 1e-16 / 1e-6.
     assert (gradient.squeeze(1) - numerical).abs().max() < 1e-6
 
 
@@ -225,7 +226,7 @@ def test_double_backward_reaches_every_parameter() -> None:
 
     eikonal().backward()
     for name, parameter in network.named_parameters():
-        if name == "lin3.bias":  # adds a constant to f
+        if name == "lin3.bias":  # a constant of f
             assert parameter.grad is None or not parameter.grad.any()
             continue
         assert torch.isfinite(parameter.grad).all() and parameter.grad.any(), name
@@ -240,21 +241,21 @@ def test_double_backward_reaches_every_parameter() -> None:
         assert parameter.grad.flatten()[index].item() == pytest.approx((above - below) / 2e-6, rel=1e-4), name
 
 
-def test_value_and_gradient_agree_with_both_and_in_both_modes() -> None:
+def test_value_and_gradient_equal_separate_calls_with_and_without_graph() -> None:
     network = implicit_network(**SMALL)
     x = points(10)
     output, gradient = network.value_and_gradient(x)
     assert torch.equal(output, network(x)) and torch.equal(gradient, network.gradient(x).squeeze(1))
     assert output.requires_grad and gradient.requires_grad
-    assert not x.requires_grad  # the caller's tensor is left as it was
+    assert not x.requires_grad  # the caller's tensor is unchanged
     with torch.no_grad():
         plain_output, plain_gradient = network.value_and_gradient(x)
     for plain, known in ((plain_output, output), (plain_gradient, gradient)):
-        assert (plain - known).abs().max() < 1e-8  # written out; torch cuts softplus at exp(-20)
+        assert (plain - known).abs().max() < 1e-8  # torch's softplus is linear beyond exp(-20)
     assert not plain_output.requires_grad and not plain_gradient.requires_grad
 
 
-def test_gradient_is_differentiable_through_given_points() -> None:
+def test_gradient_is_differentiable_by_the_points() -> None:
     network = implicit_network(**SMALL)
     roughen(network, 0.3, seed=5)
     base = points(5)
@@ -269,7 +270,8 @@ def test_dtype_follows_the_points() -> None:
     assert output.dtype == gradient.dtype == torch.float32
 
 
-# --- refusals -----------------------------------------------------------------------------------------------
+# --- wrong keys
+# -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The losses against sums over rays in plain Python."""
+"""The losses, against sums over rays in plain Python."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WEIGHTS = (0.1, 100.0, 50.0)
 def slow_losses(
     outputs: dict, rgb: torch.Tensor, eikonal_weight: float, mask_weight: float, alpha: float
 ) -> dict:
-    """SPEC section 6, ray by ray."""
+    """SPEC section 6, one ray at a time."""
     num_rays = len(outputs["points"])
     rgb_sum = mask_sum = 0.0
     for ray, truth in enumerate(rgb.reshape(-1, 3).tolist()):
@@ -121,8 +121,8 @@ def test_divided_by_all_rays() -> None:
     assert half.item() == pytest.approx(per_ray[:4].sum().item() / 8)  # 8, although 4 are shaded
 
 
-def test_a_weight_counts_a_ray_that_often() -> None:
-    """Whole numbers as weights against rays repeated so often, divided by the rays there were."""
+def test_an_integer_weight_equals_a_repeated_ray() -> None:
+    """The divisor remains the number of rays without repetition."""
     outputs, rgb = random_outputs(2, 12, seed=7)
     weights = torch.randint(0, 4, (24,), generator=torch.Generator().manual_seed(0))
     weighted = IDRLoss(*WEIGHTS)(outputs, {"rgb": rgb, "weights": weights.view(2, 12).double()})
@@ -141,7 +141,7 @@ def test_extreme_logits_stay_finite() -> None:
     outputs["sdf_output"] = torch.tensor([[50.0], [-50.0], [50.0], [-50.0]], dtype=DOUBLE)
     outputs["object_mask"] = torch.tensor([True, True, False, False])
     losses = compare(outputs, rgb, weights=(0.1, 100.0, 1600.0))
-    assert losses["mask_loss"].item() == pytest.approx(2 * 50 / 4)  # the two wrong rays are 50 away each
+    assert losses["mask_loss"].item() == pytest.approx(2 * 50 / 4)  # two rays are wrong by 50 each
 
 
 def test_attributes_are_read_at_each_call() -> None:
@@ -155,7 +155,7 @@ def test_attributes_are_read_at_each_call() -> None:
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_excluded_rays_leak_nothing(bad: float) -> None:
+def test_excluded_rays_contribute_nothing(bad: float) -> None:
     outputs, rgb = random_outputs(1, 12, seed=8)
     shaded = outputs["network_object_mask"] & outputs["object_mask"]
     assert shaded.any() and not shaded.all()
@@ -187,14 +187,12 @@ def test_gradcheck() -> None:
     assert torch.autograd.gradcheck(total, given_tensors)
 
 
-def test_mask_gradient_points_the_right_way() -> None:
+def test_sign_of_the_mask_gradient() -> None:
     outputs, rgb = random_outputs(1, 10, seed=10, hit=0.0)
     outputs["sdf_output"].requires_grad_(True)
     IDRLoss(*WEIGHTS)(outputs, {"rgb": rgb})["loss"].backward()
     inside = outputs["object_mask"]
-    assert (
-        outputs["sdf_output"].grad[inside] > 0
-    ).all()  # descending lowers f: more object where the mask has one
+    assert (outputs["sdf_output"].grad[inside] > 0).all()  # descent lowers f inside the mask
     assert (outputs["sdf_output"].grad[~inside] < 0).all()
 
 

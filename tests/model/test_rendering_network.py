@@ -1,4 +1,4 @@
-"""The appearance network against a concatenation and a product of matrices by hand."""
+"""The appearance network, against an explicit concatenation and matrix product."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def inputs(num: int, features: int = 4):
 
 
 def by_hand(network, mode: str, octaves: int, point, normal, view_dir, feature) -> list[float]:
-    """One point: concatenation as SPEC section 3 lists it, then loops over numbers."""
+    """Color of one point: the concatenation of SPEC section 3, then loops over numbers."""
     encoded = list(view_dir)
     for k in range(octaves):
         encoded += [math.sin(2**k * a) for a in view_dir] + [math.cos(2**k * a) for a in view_dir]
@@ -82,7 +82,7 @@ def test_ablations_ignore_an_input(mode: str, ignored: int) -> None:
     assert torch.equal(network(*given), before)
 
 
-def test_every_input_counts_in_mode_idr() -> None:
+def test_mode_idr_depends_on_every_input() -> None:
     network = network_of("idr", 9, 2)
     given = inputs(6)
     for k in range(4):
@@ -152,7 +152,7 @@ def test_no_points() -> None:
         ),
     ],
 )
-def test_what_the_method_does_not_have_is_refused(keys: dict, message: str) -> None:
+def test_invalid_configs_are_refused(keys: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         RenderingNetwork(
             4, RenderingNetworkConfig(**({"mode": "idr", "d_in": 9, "d_out": 3, "dims": (8,)} | keys))
@@ -162,9 +162,9 @@ def test_what_the_method_does_not_have_is_refused(keys: dict, message: str) -> N
 def test_values_do_not_depend_on_the_batch() -> None:
     network = network_of("idr", 9, 2)
     given = inputs(9)
-    together = network(*given).detach().numpy()
+    batched = network(*given).detach().numpy()
     one_by_one = np.concatenate([network(*(t[k : k + 1] for t in given)).detach().numpy() for k in range(9)])
-    np.testing.assert_allclose(one_by_one, together, atol=1e-14)  # float64, sums in another order
+    np.testing.assert_allclose(one_by_one, batched, atol=1e-14)  # float64, sums in another order
 
 
 def branched(features: int = 4) -> RenderingNetwork:
@@ -176,15 +176,15 @@ def branched(features: int = 4) -> RenderingNetwork:
     return network
 
 
-def test_a_branch_for_the_view_adds_the_same_wherever_the_point_is() -> None:
+def test_the_view_branch_does_not_depend_on_the_position() -> None:
     network = branched()
     assert network.lin0.weight.shape == (10, 3 + 3 + 4) and network.view0.weight.shape == (7, 18 + 3 + 4)
     points, normals, view_dirs, features = inputs(8)
     view_dirs = torch.nn.functional.normalize(view_dirs, dim=1)
-    turned = view_dirs.flip(0)
+    others = view_dirs.flip(0)
 
-    def change(places: torch.Tensor) -> torch.Tensor:
-        one, two = (network(places, normals, view, features) for view in (view_dirs, turned))
+    def change(positions: torch.Tensor) -> torch.Tensor:
+        one, two = (network(positions, normals, views, features) for views in (view_dirs, others))
         return two - one
 
     assert (change(points) - change(points.flip(0))).abs().max() < 1e-12
@@ -195,7 +195,7 @@ def test_a_branch_for_the_view_adds_the_same_wherever_the_point_is() -> None:
     assert moved.abs().max() > 0.01
 
 
-def test_a_branch_for_the_view_passes_the_range_in_training_alone() -> None:
+def test_colors_of_the_view_branch_are_clamped_in_evaluation_only() -> None:
     network, (points, normals, view_dirs, features) = branched(), inputs(8)
     with torch.no_grad():
         network.view1.bias += 3.0
@@ -204,7 +204,7 @@ def test_a_branch_for_the_view_passes_the_range_in_training_alone() -> None:
     assert torch.equal(network.eval()(points, normals, view_dirs, features), bright.clamp(-1, 1))
 
 
-def test_a_branch_for_the_view_wants_view_and_normal() -> None:
+def test_the_view_branch_needs_view_and_normal() -> None:
     with pytest.raises(
         InputError, match=r"view_dims = \[8\]: mode no_normal lacks the view direction or the"
     ):

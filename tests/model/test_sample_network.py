@@ -1,4 +1,4 @@
-"""The differentiable intersection against the true intersection, whose derivative finite differences give."""
+"""The differentiable intersection, against finite differences of the true intersection."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ DOUBLE = torch.float64
 
 
 def ellipsoid(points: torch.Tensor, semi_axes: torch.Tensor) -> torch.Tensor:
-    """An implicit function of an ellipsoid, no signed distance: its gradient is not of length 1."""
+    """An implicit function of an ellipsoid, whose gradient is not of length 1."""
     return ((points / semi_axes) ** 2).sum(dim=1, keepdim=True) - 1
 
 
@@ -27,10 +27,10 @@ def true_depth(center: torch.Tensor, direction: torch.Tensor, semi_axes: torch.T
 
 
 def intersect(center: torch.Tensor, direction: torch.Tensor, semi_axes: torch.Tensor) -> torch.Tensor:
-    """Traces by the closed form, then applies the function under test as the network does.
+    """Traces in closed form, then applies the function under test as the network does.
 
-    The value moves with the inputs as the true intersection does, so that finite differences of this
-    function are those of the true intersection, while its autograd derivative is that of Eq. 3.
+    Its values are the true intersections, so finite differences are those of the true intersection, while its
+    autograd derivative is that of Eq. 3.
     """
     with torch.no_grad():
         depth = true_depth(center, direction, semi_axes)
@@ -63,7 +63,7 @@ def test_gradcheck_for_a_sphere() -> None:
 
 
 def test_derivative_by_radius_in_closed_form() -> None:
-    # Head-on, a sphere that grows by dr moves its front dr towards the camera.
+    # The front of a sphere that grows by dr moves toward the camera by dr.
     center = torch.tensor([[0.0, 0.0, -3.0]], dtype=DOUBLE)
     direction = torch.tensor([[0.0, 0.0, 1.0]], dtype=DOUBLE)
     radius = torch.tensor(0.6, dtype=DOUBLE, requires_grad=True)
@@ -75,7 +75,7 @@ def test_derivative_by_radius_in_closed_form() -> None:
 def test_value_is_the_traced_point_even_off_the_surface() -> None:
     center, direction = rays(6, seed=2)
     semi_axes = torch.full((3,), 0.6, dtype=DOUBLE)
-    depth = true_depth(center, direction, semi_axes) + 0.05  # a tracer that stopped short of the surface
+    depth = true_depth(center, direction, semi_axes) + 0.05  # a tracer that did not reach the surface
     points = center + depth * direction
     sdf, normal = ellipsoid(points, semi_axes), ellipsoid_gradient(points, semi_axes)
     assert torch.equal(differentiable_intersection(center, direction, depth, sdf, normal), points)
@@ -86,7 +86,7 @@ def test_points_move_on_the_surface_when_the_camera_does() -> None:
     semi_axes = torch.tensor([0.7, 0.5, 0.9], dtype=DOUBLE)
     jacobian = torch.func.jacrev(lambda c: intersect(c, direction, semi_axes).sum(dim=0))(center)  # (3, N, 3)
     normal = ellipsoid_gradient(intersect(center, direction, semi_axes), semi_axes)
-    # Whatever the camera's motion, the point's motion has no part along the normal.
+    # For any motion of the camera, the motion of the point is orthogonal to the normal.
     along_normal = torch.einsum("inj,ni->nj", jacobian, normal)
     assert along_normal.abs().max() < 1e-10
 
@@ -114,10 +114,10 @@ def test_tangential_ray_is_finite() -> None:
     for gradient in (center.grad, direction.grad, radius.grad):
         assert torch.isfinite(gradient).all()
     assert (result[0] - points[0]).abs().max() == 0
-    assert radius.grad != 0  # the other ray's derivative is untouched
+    assert radius.grad != 0  # from the other ray
 
 
-def test_a_bound_on_the_slope_holds_grazing_rays_and_leaves_the_others() -> None:
+def test_min_abs_cos_bounds_grazing_rays_only() -> None:
     center = torch.tensor([[0.599, 0.0, -3.0], [0.3, 0.0, -3.0]], dtype=DOUBLE)
     direction = torch.tensor([[0.0, 0.0, 1.0]], dtype=DOUBLE).expand(2, 3)
     depth = true_depth(center, direction, torch.full((3,), 0.6, dtype=DOUBLE))

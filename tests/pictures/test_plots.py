@@ -1,4 +1,4 @@
-"""Pictures of training, of a closed-form ball."""
+"""Plots during training, of a closed-form ball."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def write(model, folder, **changes):
     return write_plots(folder, 100, model, sdf, views(), config, 1.0, generator())
 
 
-def test_all_files_are_there_and_right(model, tmp_path):
+def test_all_files_are_written_with_the_right_content(model, tmp_path):
     assert write(model, tmp_path)
     names = {p.name for p in tmp_path.iterdir()}
     assert names == {
@@ -101,13 +101,13 @@ def test_figure_holds_surface_cameras_and_hits(model):
     image = render_image(model, view.intrinsics, view.pose, SIZE)
     camera = CameraView.of(view.pose, image, generator())
     pose = ball.unit_poses()[0]
-    np.testing.assert_allclose(camera.center, pose[:3, 3], atol=1e-5)
-    np.testing.assert_allclose(camera.direction, pose[:3, 2], atol=1e-5)
+    np.testing.assert_allclose(camera.pose, pose, atol=1e-5)
     assert len(camera.hits) == image.hit.sum()
     figure = surface_figure(mesh, [camera], "epoch 1")
     kinds = [trace.type for trace in figure.data]
-    assert kinds == ["mesh3d", "scatter3d", "scatter3d"]
-    surface, line, hits = figure.data
+    assert kinds == ["mesh3d", "scatter3d", "scatter3d", "scatter3d"]
+    surface, center, line, hits = figure.data
+    np.testing.assert_allclose([*center.x, *center.y, *center.z], pose[:3, 3], atol=1e-5)
     assert len(surface.x) == len(mesh.vertices) and len(surface.i) == len(mesh.faces)
     towards = np.array([line.x[1] - line.x[0], line.y[1] - line.y[0], line.z[1] - line.z[0]])
     np.testing.assert_allclose(towards / np.linalg.norm(towards), pose[:3, 2], atol=1e-5)
@@ -131,7 +131,7 @@ def test_hits_are_at_most_2048_and_drawn_from_the_generator(model):
     assert len(np.unique(first.hits, axis=0)) == MAX_HITS
 
 
-def test_without_a_surface_the_log_says_so(model, tmp_path, caplog):
+def test_a_missing_surface_is_logged(model, tmp_path, caplog):
     with torch.no_grad():
         model.implicit_network.radius.fill_(-1.0)
     with caplog.at_level(logging.INFO, logger="idr.pictures.plots"):

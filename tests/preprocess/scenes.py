@@ -1,4 +1,4 @@
-"""Synthetic views of ellipsoids, whose silhouettes are known exactly, and where the real scenes are."""
+"""Synthetic views of ellipsoids with exact silhouettes, and the folder of the real scenes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ INTRINSICS = np.array([[140.0, 0.7, 61.0], [0.0, 150.0, 43.0], [0.0, 0.0, 1.0]])
 
 
 def real_scene(name: str) -> Path:
-    """Folder of a real scene; skips the test where it is not there."""
+    """Folder of a real scene; skips the test without it."""
     folder = SCENES / name
     if not folder.is_dir():
         pytest.skip(f"the real scene {name} is not on this machine")
@@ -36,7 +36,7 @@ def look_at(
 def ellipsoid_mask(
     projection: np.ndarray, radii: np.ndarray, size: tuple[int, int] = IMAGE_SIZE
 ) -> np.ndarray:
-    """Silhouette of (x/a)^2 + (y/b)^2 + (z/c)^2 = 1: the rays that cross it in front of the camera."""
+    """Silhouette of (x/a)^2 + (y/b)^2 + (z/c)^2 = 1, from ray intersections in front of the camera."""
     rows, columns = np.mgrid[: size[0], : size[1]]
     pixels = np.stack([columns, rows, np.ones(size)], axis=-1).reshape(-1, 3)
     inverse = np.linalg.inv(projection[:, :3])
@@ -67,7 +67,7 @@ def names_of(count: int) -> tuple[str, ...]:
 
 
 def sphere_centers(count: int, distance: float = 5.0) -> np.ndarray:
-    """Camera centers all around, evenly spread."""
+    """Camera centers spread evenly over a sphere."""
     k = np.arange(count) + 0.5
     z, turn = 1 - 2 * k / count, np.pi * (1 + 5**0.5) * k
     return distance * np.column_stack([np.cos(turn) * np.sqrt(1 - z**2), np.sin(turn) * np.sqrt(1 - z**2), z])
@@ -83,7 +83,7 @@ def ring_centers(
 
 
 def subset(views: SceneViews, indices: list[int]) -> SceneViews:
-    """Some of the views, in the order given."""
+    """The views with these indices, in this order."""
     return SceneViews(
         tuple(views.names[k] for k in indices),
         tuple(views.masks[k] for k in indices),

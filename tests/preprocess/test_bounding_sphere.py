@@ -1,4 +1,4 @@
-"""The bounding sphere: oracles, invariances, refusals, real scenes."""
+"""The bounding sphere: oracles, invariances, invalid input, real scenes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.preprocess.scenes import (
 
 
 def every_mask_inside(views, center, radius):
-    """Whether the ray of each mask pixel meets the sphere, with the tracer's own test."""
+    """Whether the rays of all mask pixels hit the sphere, by the tracer's intersection test."""
     for k, mask in enumerate(views.masks):
         uv = torch.from_numpy(np.argwhere(mask)[:, ::-1].astype(np.float64))[None]
         intrinsics = torch.eye(4, dtype=torch.float64)[None].clone()
@@ -42,10 +42,10 @@ def every_mask_inside(views, center, radius):
     return True
 
 
-def test_ball_gives_the_published_rule():
+def test_published_rule_for_a_ball():
     """A ball's mean distance from its center is 3/4 of its radius: the rule gives 2.25 times its radius."""
     fit = fit_sphere(ellipsoid_views(sphere_centers(40)))
-    np.testing.assert_allclose(fit.center, 0.0, atol=0.02)  # a pixel is 0.035 wide there
+    np.testing.assert_allclose(fit.center, 0.0, atol=0.02)  # a pixel is 0.035 wide at the center
     assert fit.radius == pytest.approx(2.25, rel=0.03)
     assert fit.radius == fit.rule_radius
     np.testing.assert_allclose(fit.outline_radius, 1.0, atol=0.03)
@@ -55,7 +55,7 @@ def test_ball_gives_the_published_rule():
 
 @pytest.mark.parametrize("radii", [(1.0, 0.5, 0.7), (0.4, 0.4, 1.2)])
 def test_ellipsoids(radii):
-    """Mean distance from samples of the exact solid; a convex body seen all round is close to its hull."""
+    """Compared with samples of the exact solid, which is convex and thus close to its hull."""
     fit = fit_sphere(ellipsoid_views(sphere_centers(60), radii))
     ball = np.random.default_rng(0).normal(size=(200_000, 3))
     ball *= (np.random.default_rng(1).random(200_000) ** (1 / 3) / np.linalg.norm(ball, axis=1))[:, None]
@@ -65,8 +65,7 @@ def test_ellipsoids(radii):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_moving_turning_and_scaling_the_world(seed):
-    """The result follows the world: neither its origin, nor its axes, nor its unit play a part."""
+def test_equivariance_to_similarities_of_the_world(seed):
     rng = np.random.default_rng(seed)
     centers, radii = ring_centers(9, 200.0, 0.5), np.array([1.0, 0.6, 0.8])
     matrices = world_mats(centers)
@@ -77,10 +76,10 @@ def test_moving_turning_and_scaling_the_world(seed):
     offset = scale * rng.normal(size=3) * 10.0 ** rng.uniform(0, 3)
     new_to_old = np.eye(4)
     new_to_old[:3, :3], new_to_old[:3, 3] = rotation.T / scale, -rotation.T @ offset / scale
-    signs = rng.choice([-1.0, 1.0], 9) * rng.uniform(0.01, 100, 9)  # a projection is known up to a factor
+    signs = rng.choice([-1.0, 1.0], 9) * rng.uniform(0.01, 100, 9)  # projections are defined up to a factor
     moved = fit_sphere(make_views(names_of(9), masks, signs[:, None, None] * (matrices @ new_to_old)))
 
-    # Rounding may move single samples over a mask's edge, of 100,000.
+    # Rounding may move a few of 100,000 samples across a mask's edge.
     assert moved.radius == pytest.approx(scale * plain.radius, rel=1e-4)
     np.testing.assert_allclose(
         moved.center, scale * rotation @ plain.center + offset, atol=1e-4 * scale * plain.radius
@@ -88,15 +87,15 @@ def test_moving_turning_and_scaling_the_world(seed):
     np.testing.assert_allclose(moved.hull_iou, plain.hull_iou, atol=0.01)
 
 
-def test_the_same_twice():
+def test_deterministic():
     views = ellipsoid_views(ring_centers(8), (1.0, 0.5, 0.8))
     first, second = fit_sphere(views), fit_sphere(views)
     np.testing.assert_array_equal(first.hull.points, second.hull.points)
     assert (first.radius, *first.center) == (second.radius, *second.center)
 
 
-def test_order_of_views_hardly_matters():
-    """The grid takes the first camera's axes, so only the sampling differs."""
+def test_nearly_invariant_to_the_order_of_views():
+    """The grid has the first camera's axes, so only the sampling differs."""
     views = ellipsoid_views(sphere_centers(15), (1.0, 0.6, 0.8))
     first, second = fit_sphere(views), fit_sphere(subset(views, list(range(15))[::-1]))
     assert second.radius == pytest.approx(first.radius, rel=2e-3)
@@ -106,10 +105,10 @@ def test_order_of_views_hardly_matters():
 @pytest.mark.parametrize(
     "centers",
     [
-        ring_centers(12),  # all in one plane with the object
+        ring_centers(12),  # coplanar with the object
         ring_centers(5, 120.0, 0.3),
         ring_centers(2, 90.0),
-        sphere_centers(24, distance=2.5),  # close: cut off in every view
+        sphere_centers(24, distance=2.5),  # so close that every view is cut off
     ],
 )
 def test_every_mask_lies_inside(centers):
@@ -121,7 +120,7 @@ def test_every_mask_lies_inside(centers):
 
 
 def test_one_sided_narrow_capture_uses_outlines():
-    """Eight views within 12 degrees: the hull is open in depth, the sphere still sits on the object."""
+    """Eight views within 12 degrees: the hull is open in depth, but the sphere is centered on the object."""
     views = ellipsoid_views(ring_centers(8, 12.0, 0.2))
     fit = fit_sphere(views)
     assert fit.hull.is_open
@@ -132,7 +131,7 @@ def test_one_sided_narrow_capture_uses_outlines():
 
 
 def test_parallel_cameras_side_by_side():
-    """Equal orientations are legal as long as the places differ: the views are cut to different parts."""
+    """Equal orientations are valid if positions differ."""
     centers = np.array([[x, -5.0, z] for x in (-1.0, 0.0, 1.0) for z in (-0.5, 0.5)])
     rotation = look_at(np.array([0.0, -5.0, 0.0]), np.zeros(3))[:, :3]
     matrices = np.stack([INTRINSICS @ np.column_stack([rotation, -rotation @ center]) for center in centers])
@@ -143,7 +142,7 @@ def test_parallel_cameras_side_by_side():
     assert np.linalg.norm(fit.center) < 0.3
 
 
-def test_stray_pixel_enlarges_the_sphere_and_is_named():
+def test_a_stray_pixel_enlarges_the_sphere():
     views = ellipsoid_views(ring_centers(30))
     views.masks[17][2, 3] = True
     fit = fit_sphere(views)
@@ -177,8 +176,8 @@ def test_outline_radii_equal_a_loop_over_all_pixels():
         assert radius == pytest.approx(largest, rel=1e-9)
 
 
-def test_sphere_outline_touches_the_sphere():
-    """Rays through the outline pass the center at exactly the radius."""
+def test_sphere_outline_is_tangent_to_the_sphere():
+    """Rays through the outline pass the center at the radius."""
     views = ellipsoid_views(ring_centers(3, 100.0, 0.3))
     center, radius = np.array([0.2, 0.1, 0.0]), 0.9
     outline = sphere_outline(views, 1, center, radius)
@@ -197,10 +196,10 @@ def test_silhouette_of_the_hull_is_the_mask():
 
 
 class TestRefusals:
-    """Each message says what is impossible and what to do."""
+    """Invalid input; each message has a remedy."""
 
     def test_single_view(self):
-        with pytest.raises(InputError, match="1 view.*two or more views"):
+        with pytest.raises(InputError, match="1 view.*two or more viewpoints"):
             fit_sphere(ellipsoid_views(ring_centers(1, 10.0)))
 
     @pytest.mark.parametrize("value", [True, False])
@@ -212,7 +211,7 @@ class TestRefusals:
             make_views(names_of(4), tuple(masks), matrices)
 
     def test_views_from_one_place(self):
-        """A camera that only turned."""
+        """A camera that only rotates."""
         center = np.array([0.0, -5.0, 0.0])
         matrices = np.stack([INTRINSICS @ look_at(center, np.array([x, 0.0, 0.0])) for x in (-0.5, 0.0, 0.5)])
         masks = tuple(ellipsoid_mask(matrix, np.full(3, 0.6)) for matrix in matrices)
@@ -224,14 +223,16 @@ class TestRefusals:
         masks = tuple(ellipsoid_mask(matrix, np.ones(3)) for matrix in matrices)
         flip = np.diag([1.0, -1.0, -1.0])
         wrong = np.stack([INTRINSICS @ flip @ np.linalg.inv(INTRINSICS) @ matrix for matrix in matrices])
-        with pytest.raises(InputError, match="lies behind camera 0 .*OpenCV's, x right, y down, z forward"):
+        with pytest.raises(
+            InputError, match="lies behind camera 0 .*OpenCV axes .x right, y down, z forward"
+        ):
             fit_sphere(make_views(names_of(6), masks, wrong))
 
     def test_masks_of_other_cameras(self):
         matrices = world_mats(sphere_centers(10), np.array([1.3, 0.0, 0.0]))
         masks = [ellipsoid_mask(matrix, np.array([0.2, 0.2, 0.2])) for matrix in matrices]
         masks = masks[3:] + masks[:3]
-        with pytest.raises(InputError, match="contradict one another.*belong together"):
+        with pytest.raises(InputError, match="contradict each other.*belong together"):
             fit_sphere(make_views(names_of(10), tuple(masks), matrices))
 
     def test_camera_inside_the_object(self):
@@ -239,13 +240,13 @@ class TestRefusals:
         matrices = world_mats(centers)
         masks = [ellipsoid_mask(matrix, np.ones(3)) for matrix in matrices]
         masks[-1][:5] = False
-        with pytest.raises(InputError, match=r"camera 10 \(010.png\) stands inside the object"):
+        with pytest.raises(InputError, match=r"camera 10 \(010.png\) lies inside the object"):
             fit_sphere(make_views(names_of(11), tuple(masks), matrices))
 
     def test_matrices_without_a_camera(self):
         matrices = world_mats(ring_centers(3, 90.0))
         masks = tuple(ellipsoid_mask(matrix, np.ones(3)) for matrix in matrices)
-        for spoil, message in ((np.nan, "not finite"), (0.0, "singular")):
+        for spoil, message in ((np.nan, "non-finite"), (0.0, "singular")):
             wrong = matrices.copy()
             wrong[1, :, 0] = spoil
             with pytest.raises(InputError, match=f"world_mat_1 .*{message}"):
@@ -253,18 +254,18 @@ class TestRefusals:
 
 
 class TestRealScenes:
-    """Figures of the issue."""
+    """Compared with published spheres."""
 
     def test_scan65(self):
         views = load_views(real_scene("DTU/scan65"))
         fit = fit_sphere(views)
-        assert fit.radius == pytest.approx(246.405, rel=0.05)  # asked: 0.15
+        assert fit.radius == pytest.approx(246.405, rel=0.05)
         assert np.linalg.norm(fit.center - [-37.542, -42.644, 653.209]) < 5.0
         assert every_mask_inside(views, fit.center, fit.radius)
         assert fit.hull_iou.min() > 0.85 and not fit.warnings
 
     def test_scan65_noisy_cameras(self):
-        """Against the published scale_mat of that file."""
+        """Compared with the published scale_mat of that file."""
         views = load_views(real_scene("DTU/scan65"), "cameras_linear_init.npz")
         fit = fit_sphere(views)
         assert fit.radius == pytest.approx(240.866, rel=0.05)
@@ -272,7 +273,7 @@ class TestRealScenes:
         assert every_mask_inside(views, fit.center, fit.radius)
 
     def test_temple(self):
-        """Its bounding box is published: center and half diagonal."""
+        """Compared with the published bounding box: center and half diagonal."""
         views = load_views(real_scene("temple/scan1"))
         fit = fit_sphere(views)
         assert np.linalg.norm(fit.center - [-0.0244, 0.0966, 0.0259]) < 0.15 * 0.1063
@@ -289,8 +290,8 @@ class TestRealScenes:
             ("temple/scan1", [0, 1, 2], (-0.0286, 0.0831, 0.0250), 0.1766),
         ],
     )
-    def test_one_sided_parts(self, scene, indices, published_center, published_radius):
-        """A few neighboring views: center within a fifth of the whole scene's radius, radius within 40 %."""
+    def test_few_neighboring_views(self, scene, indices, published_center, published_radius):
+        """The center is within a fifth of the full scene's radius, the radius within 40 %."""
         views = subset(load_views(real_scene(scene)), indices)
         fit = fit_sphere(views)
         assert np.linalg.norm(fit.center - published_center) < 0.2 * published_radius

@@ -1,4 +1,4 @@
-"""Healthy scenes pass; each spoilt one gets its own name."""
+"""The doctor: sound scenes pass, and each mistake is diagnosed by name."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def scene(tmp_path_factory):
 
 
 @pytest.fixture
-def spoilt(scene, tmp_path):
-    """Diagnoses the scene with its matrices or masks changed."""
+def diagnosis(scene, tmp_path):
+    """Diagnoses the scene with modified matrices or masks."""
     views, scale = load_views(scene), read_matrices(scene / "cameras.npz", "scale_mat")[0]
 
     def diagnose(matrix=lambda views: views.projections, masks=lambda mask: mask, scale=scale):
@@ -49,7 +49,7 @@ def resized(x, y):
     return lambda v: np.diag([x, y, 1.0]) @ v.projections
 
 
-def test_healthy(scene, capsys):
+def test_a_sound_scene_passes(scene, capsys):
     assert doctor.main([str(scene)]) == 0
     assert "fit together" in capsys.readouterr().out
 
@@ -58,35 +58,35 @@ def test_healthy(scene, capsys):
     "signs, words",
     [((1, -1, -1), "axes y and z"), ((-1, 1, -1), "axes x and z"), ((-1, -1, 1), "axes x and y")],
 )
-def test_wrong_axes(spoilt, signs, words):
-    (found,) = spoilt(flipped(*signs))
-    assert found.name == failures.WRONG_AXES and words in found.text
+def test_wrong_axes(diagnosis, signs, words):
+    (finding,) = diagnosis(flipped(*signs))
+    assert finding.name == failures.WRONG_AXES and words in finding.text
 
 
-def test_mirrored(spoilt):
-    (found,) = spoilt(lambda v: v.projections @ np.diag([-1.0, 1.0, 1.0, 1.0]))
-    assert found.name == failures.MIRRORED_CAMERAS
+def test_mirrored(diagnosis):
+    (finding,) = diagnosis(lambda v: v.projections @ np.diag([-1.0, 1.0, 1.0, 1.0]))
+    assert finding.name == failures.MIRRORED_CAMERAS
 
 
 @pytest.mark.parametrize("factors", [(2.0, 2.0), (0.5, 0.5), (1.6, 1.6), (3.0, 2.0)])
-def test_resized(spoilt, factors):
-    (found,) = spoilt(resized(*factors))
-    assert found.name == failures.IMAGES_RESIZED
-    size = re.search(r"about (\d+) x (\d+) pixels", found.text).groups()
+def test_resized(diagnosis, factors):
+    (finding,) = diagnosis(resized(*factors))
+    assert finding.name == failures.IMAGES_RESIZED
+    size = re.search(r"about (\d+) x (\d+) pixels", finding.text).groups()
     assert np.allclose([float(n) for n in size], [76 * factors[0], 60 * factors[1]], rtol=0.1)
 
 
-def test_masks_inverted(spoilt):
-    (found,) = spoilt(masks=lambda mask: ~mask)
-    assert found.name == failures.MASKS_INVERTED
+def test_masks_inverted(diagnosis):
+    (finding,) = diagnosis(masks=lambda mask: ~mask)
+    assert finding.name == failures.MASKS_INVERTED
 
 
-def test_outside_sphere(spoilt):
-    (found,) = spoilt(scale=spoilt.scale @ np.diag([0.3, 0.3, 0.3, 1.0]))
-    assert found.name == failures.OBJECT_OUTSIDE_SPHERE
+def test_outside_sphere(diagnosis):
+    (finding,) = diagnosis(scale=diagnosis.scale @ np.diag([0.3, 0.3, 0.3, 1.0]))
+    assert finding.name == failures.OBJECT_OUTSIDE_SPHERE
 
 
-def test_masks_of_something_else(spoilt):
+def test_masks_of_another_object(diagnosis):
     generator = np.random.default_rng(0)
 
     def corner(mask):
@@ -95,8 +95,8 @@ def test_masks_of_something_else(spoilt):
         other[row : row + 8, column : column + 8] = True
         return other
 
-    (found,) = spoilt(masks=corner)
-    assert found.name == failures.CONTRADICTION
+    (finding,) = diagnosis(masks=corner)
+    assert finding.name == failures.CONTRADICTION
 
 
 def test_command_names_the_failure(scene, tmp_path, capsys):
@@ -132,8 +132,8 @@ def test_names_and_docs_agree():
 
 class TestRealScenes:
     @pytest.mark.parametrize("name", ["DTU/scan65", "temple/scan1"])
-    def test_no_false_alarm(self, name):
+    def test_sound_scenes_pass(self, name):
         assert doctor.main([str(real_scene(name))]) == 0
 
-    def test_rough_cameras_are_no_failure(self):
+    def test_rough_cameras_pass(self):
         assert doctor.main([str(real_scene("DTU/scan65")), "--use_linear_init"]) == 0

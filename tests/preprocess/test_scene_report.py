@@ -1,4 +1,4 @@
-"""The page of a scene: the hull's mesh against a known solid, what is named, what it weighs and needs."""
+"""The scene report: the hull's mesh compared with a known solid, warnings, size, self-containedness."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def write(folder: Path, centers: np.ndarray, radius: float = 2.0, **options: obj
     views = scenes.ellipsoid_views(centers, **options)
     arrays = {}
     for k, mask in enumerate(views.masks):
-        for kind, picture in (
+        for kind, image in (
             ("image", np.full((*mask.shape, 3), 90, np.uint8)),
             ("mask", mask * np.uint8(255)),
         ):
             (folder / kind).mkdir(parents=True, exist_ok=True)
-            cv2.imwrite(str(folder / kind / views.names[k]), picture)
+            cv2.imwrite(str(folder / kind / views.names[k]), image)
         arrays[f"world_mat_{k}"] = np.vstack([views.projections[k], [0, 0, 0, 1]])
         arrays[f"scale_mat_{k}"] = np.diag([radius, radius, radius, 1.0])
     np.savez(folder / "cameras.npz", **arrays)
@@ -38,7 +38,7 @@ def ball(tmp_path_factory: pytest.TempPathFactory) -> SceneCheck:
     return write(tmp_path_factory.mktemp("ball"), scenes.sphere_centers(12))
 
 
-def test_mesh_of_samples_is_closed_outward_and_of_their_volume() -> None:
+def test_hull_mesh_is_closed_and_has_the_volume_of_the_samples() -> None:
     axes = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))[0]
     axes *= np.sign(np.linalg.det(axes))
     steps = np.arange(-14, 15) * 0.1
@@ -46,22 +46,22 @@ def test_mesh_of_samples_is_closed_outward_and_of_their_volume() -> None:
     local = grid[np.linalg.norm(grid / [1.2, 0.9, 0.6], axis=1) < 1]
     shift = np.array([5.0, -3.0, 2.0])
     mesh = hull_mesh(SceneHull(local @ axes.T + shift, 0.1, 9, False, shift, 1.0), axes)
-    # Cells of the midpoint rule; marching cubes cuts their corners, smoothing keeps the volume.
+    # Marching cubes cuts the corners of the cells; smoothing keeps the volume.
     assert mesh.is_watertight and mesh.volume == pytest.approx(len(local) * 1e-3, rel=0.08)
     np.testing.assert_allclose(mesh.center_mass, shift, atol=0.01)
     extents = ((mesh.vertices - shift) @ axes).max(axis=0)
     np.testing.assert_allclose(extents, [1.2, 0.9, 0.6], atol=0.1)
 
 
-def test_one_sample_has_a_surface() -> None:
+def test_mesh_of_a_single_sample() -> None:
     mesh = hull_mesh(SceneHull(np.ones((1, 3)), 0.5, 2, False, np.ones(3), 1.0), np.eye(3))
     assert mesh.is_watertight and np.abs(mesh.vertices - 1).max() <= 0.25
 
 
-def test_page_of_a_good_scene(ball: SceneCheck, tmp_path: Path) -> None:
+def test_page_of_a_sound_scene(ball: SceneCheck, tmp_path: Path) -> None:
     assert write_scene_report(ball, tmp_path / "a.html", "mine/<scan1>") == ()
     text = (tmp_path / "a.html").read_text()
-    assert "<h1>mine/&lt;scan1&gt;</h1>" in text and "fit together" in text
+    assert "<h1>mine/&lt;scan1&gt;</h1>" in text and "are consistent" in text
     assert text.count('<img src="data:image/jpeg;base64,') == 12 and "view 11, 011.png, IoU 1.000" in text
     assert "unit sphere: radius in world units (scale)</td><td>2</td>" in text
     assert text.count("plotly.js v") == 1
@@ -75,24 +75,25 @@ def test_figure_is_in_unit_sphere_coordinates(ball: SceneCheck) -> None:
     assert [trace.name for trace in traces if trace.name] == ["cameras", "unit sphere"]
     hull = next(trace for trace in traces if trace.type == "mesh3d")
     radii = np.linalg.norm(np.stack([hull.x, hull.y, hull.z]), axis=0)
-    assert radii.mean() == pytest.approx(0.5, abs=0.05)  # a ball of 1 in a sphere of 2
+    assert radii.mean() == pytest.approx(0.5, abs=0.05)  # a ball of radius 1 in a sphere of radius 2
     cameras = next(trace for trace in traces if trace.name == "cameras")
     np.testing.assert_allclose(
         np.linalg.norm(np.stack([cameras.x, cameras.y, cameras.z]), axis=0), 2.5, rtol=1e-5
     )
 
 
-def test_what_is_wrong_is_listed(tmp_path: Path) -> None:
-    # Three cameras so near that the ball is cut off by the image's border, and a sphere that is too small.
+def test_warnings_are_listed(tmp_path: Path) -> None:
+    # Cameras so close that the image border cuts off the ball, and a sphere that is too small.
     check = write(tmp_path / "scan1", scenes.ring_centers(5, distance=2.6), radius=0.8)
-    doubts = write_scene_report(check, tmp_path / "a.html", "x", ["masks were guessed"])
-    assert any(doubt.startswith("object-outside-sphere: ") for doubt in doubts)
-    assert "masks were guessed" in doubts and any("5 views: fewer than 8" in doubt for doubt in doubts)
+    warnings = write_scene_report(check, tmp_path / "a.html", "x", ["masks were guessed"])
+    assert any(warning.startswith("object-outside-sphere: ") for warning in warnings)
+    assert "masks were guessed" in warnings
+    assert any("5 views: fewer than 8" in warning for warning in warnings)
     text = (tmp_path / "a.html").read_text()
-    assert "mask touches the image&#x27;s border" in text and "cameras of views to look at" in text
+    assert "mask touches the image&#x27;s border" in text and "cameras of views with warnings" in text
 
 
-def test_a_scene_without_a_hull_has_a_page(tmp_path: Path) -> None:
+def test_page_of_a_scene_without_hull(tmp_path: Path) -> None:
     centers = scenes.sphere_centers(12)
     write(tmp_path, centers)
     for k in range(12):
@@ -102,13 +103,13 @@ def test_a_scene_without_a_hull_has_a_page(tmp_path: Path) -> None:
         cv2.imwrite(str(tmp_path / "mask" / f"{k:03d}.png"), mask)
     check = check_scene(tmp_path, "cameras.npz")
     assert check.hull is None
-    doubts = write_scene_report(check, tmp_path / "a.html", "x")
-    assert any(doubt.startswith("masks-and-cameras-contradict") for doubt in doubts)
+    warnings = write_scene_report(check, tmp_path / "a.html", "x")
+    assert any(warning.startswith("masks-and-cameras-contradict") for warning in warnings)
     assert "Cameras and unit sphere (no hull)" in (tmp_path / "a.html").read_text()
 
 
-def test_pictures_shrink_where_there_are_many(ball: SceneCheck, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(scene_report, "PICTURES_BYTES", 12 * 0.25 * 100 * 100)
+def test_images_shrink_to_the_size_limit(ball: SceneCheck, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(scene_report, "IMAGES_BYTES", 12 * 0.25 * 100 * 100)
     write_scene_report(ball, tmp_path / "a.html", "x")
     import base64
 

@@ -1,4 +1,4 @@
-"""Reading camera files and writing scale_mats into them."""
+"""Reading camera files, and writing scale_mats to them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from idr.preprocess.scene_views import backup_path, read_matrices, write_scale_m
 
 @pytest.fixture
 def camera_file(tmp_path):
-    """Three cameras with a wrong scale_mat, an inverse, and entries of others."""
+    """Three cameras with a wrong scale_mat, an inverse, and unrelated entries."""
     path = tmp_path / "cameras.npz"
     rng = np.random.default_rng(0)
     entries = {f"world_mat_{k}": rng.normal(size=(4, 4)) for k in range(3)}
@@ -44,14 +44,14 @@ def test_scale_mats_are_written_and_the_rest_is_kept(camera_file):
         assert value.dtype == before[key].dtype
 
 
-def test_first_backup_stays(camera_file):
+def test_the_first_backup_is_kept(camera_file):
     original = camera_file.read_bytes()
     assert write_scale_mats(camera_file, np.zeros(3), 1.0)
     first = camera_file.read_bytes()
     assert not write_scale_mats(camera_file, np.ones(3), 2.0)
     assert backup_path(camera_file).read_bytes() == original
     assert not write_scale_mats(camera_file, np.zeros(3), 1.0)
-    assert camera_file.read_bytes() == first  # the same content, the same bytes
+    assert camera_file.read_bytes() == first  # reproducible bytes
     assert sorted(p.name for p in camera_file.parent.iterdir()) == ["cameras.npz", "cameras_backup.npz"]
 
 
@@ -76,7 +76,7 @@ def test_compression_is_kept(camera_file):
 @pytest.mark.parametrize("failing", ["replace", "fsync"])
 @pytest.mark.parametrize("call", [1, 2])
 def test_failed_write_leaves_the_file_alone(camera_file, monkeypatch, failing, call):
-    """Whether the backup or the file itself cannot be written."""
+    """The backup, or the file itself, cannot be written."""
     before = camera_file.read_bytes()
     real, calls = getattr(os, failing), []
 
@@ -93,8 +93,8 @@ def test_failed_write_leaves_the_file_alone(camera_file, monkeypatch, failing, c
     assert not list(camera_file.parent.glob(".*"))
 
 
-def test_training_reads_what_is_written(tmp_path):
-    """Through the reader of the data set, with an object before the camera."""
+def test_written_scale_mats_can_be_read_by_the_dataset(tmp_path):
+    """With an object in front of the camera."""
     path = tmp_path / "cameras.npz"
     np.savez(path, world_mat_0=np.eye(4), world_mat_1=np.eye(4)[:3])
     write_scale_mats(path, np.array([0.0, 0.0, 7.0]), 2.0)
@@ -102,7 +102,7 @@ def test_training_reads_what_is_written(tmp_path):
     np.testing.assert_array_equal(cameras.scale_mats[1] @ [0, 0, 1, 1], [0, 0, 9, 1])
 
 
-def test_matrices_come_in_numerical_order(tmp_path):
+def test_matrices_are_in_numerical_order(tmp_path):
     path = tmp_path / "cameras.npz"
     np.savez(path, **{f"world_mat_{k}": np.full((4, 4), k) for k in (10, 2, 0, 1, 3, 4, 5, 6, 7, 8, 9)})
     assert [matrix[0, 0] for matrix in read_matrices(path, "world_mat").values()] == list(range(11))
@@ -111,17 +111,17 @@ def test_matrices_come_in_numerical_order(tmp_path):
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
-        ({"scale_mat_0": np.eye(4)}, "holds no world_mat_0"),
+        ({"scale_mat_0": np.eye(4)}, "has no world_mat_0"),
         (
             {"world_mat_0": np.eye(4), "world_mat_2": np.eye(4)},
-            "world_mat_1 is missing though world_mat_2 is there",
+            "has world_mat_2 but not world_mat_1",
         ),
         ({"world_mat_0": np.eye(3)}, r"world_mat_0 has shape \(3, 3\); expected \(4, 4\)"),
         ({"world_mat_0": np.array([None, 1])}, "cannot be read as an npz"),
-        ({"world_mat_0": np.array(["a", "b"])}, "world_mat matrices that are no numbers"),
+        ({"world_mat_0": np.array(["a", "b"])}, "world_mat matrices are not numbers"),
     ],
 )
-def test_unusable_files(tmp_path, entries, message):
+def test_invalid_files(tmp_path, entries, message):
     path = tmp_path / "cameras.npz"
     np.savez(path, **entries)
     with pytest.raises(InputError, match=message):
@@ -131,11 +131,11 @@ def test_unusable_files(tmp_path, entries, message):
 @pytest.mark.parametrize("keep", [0, 10, 700, -40])
 def test_truncated_file(camera_file, keep):
     camera_file.write_bytes(camera_file.read_bytes()[:keep])
-    with pytest.raises(InputError, match="cannot be read as an npz.*fetch it again"):
+    with pytest.raises(InputError, match="cannot be read as an npz.*download it again"):
         read_matrices(camera_file, "world_mat")
 
 
-def test_missing_file_lists_what_there_is(camera_file):
+def test_a_missing_file_lists_the_existing_ones(camera_file):
     with pytest.raises(
         MissingInputError, match="no camera file .*linear_init.npz; npz files there: cameras.npz"
     ):

@@ -53,7 +53,7 @@ def test_new_run_by_the_real_clock(tmp_path: Path) -> None:
     assert re.fullmatch(r"\d{4}(_\d\d){5}", create_run(tmp_path, "x").name)
 
 
-def test_run_cannot_be_made(tmp_path: Path) -> None:
+def test_unwritable_exps_folder_is_reported(tmp_path: Path) -> None:
     (tmp_path / "exps").write_text("a file")
     with pytest.raises(OutputError, match=r"cannot write .*exps.*a file stands where a folder is needed"):
         create_run(tmp_path / "exps", "dtu")
@@ -70,7 +70,7 @@ def test_latest_run_is_the_last_in_name_order_that_holds_a_checkpoint(tmp_path: 
     assert find_run(tmp_path, "dtu_65", timestamp="2020", checkpoint=2000).name == "2020"
 
 
-def test_missing_runs_are_told_with_what_there_is(tmp_path: Path) -> None:
+def test_errors_list_the_existing_runs(tmp_path: Path) -> None:
     put_published(tmp_path / "dtu_65" / "2020", "2000")
     (tmp_path / "empty_1").mkdir()
     for arguments, message in [
@@ -85,7 +85,7 @@ def test_missing_runs_are_told_with_what_there_is(tmp_path: Path) -> None:
             find_run(*arguments)
 
 
-def test_run_whose_first_save_was_cut_short_is_no_latest(tmp_path: Path) -> None:
+def test_a_run_with_an_incomplete_first_save_is_not_the_latest(tmp_path: Path) -> None:
     put_published(tmp_path / "dtu" / "2020", "100")
     cut = put_published(tmp_path / "dtu" / "2021", "0")
     (cut / "checkpoints" / "manifests").mkdir()  # ours, and no manifest in it

@@ -1,4 +1,4 @@
-"""A run as a library object, against values the published code returned for the same weights."""
+"""`idr.load_run` against values that the published code returned for the same weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.evaluation import ball
 import idr
 from idr.errors import InputError, MissingInputError
 
-GOLDEN = Path(__file__).parent / "parity" / "golden" / "a"
+GOLDEN = Path(__file__).parents[1] / "parity" / "golden" / "a"
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def test_values_of_the_published_code(run, golden):
     np.testing.assert_allclose(run.color(x, 5 * view), (golden["net.rgb"] + 1) / 2, atol=5e-4)
 
 
-def test_answers_come_in_kind_and_shape(run, golden):
+def test_results_have_the_kind_and_shape_of_the_input(run, golden):
     x = golden["net.x"][:6].astype(np.float32)
     in_numpy = run.sdf(x.reshape(2, 3, 3))
     in_torch = run.sdf(torch.from_numpy(x))
@@ -89,7 +89,7 @@ def test_folder_of_the_name_gives_the_latest_run(run_folder):
     assert run.epoch == torch.load(GOLDEN / "checkpoint.pth", weights_only=True)["epoch"]
 
 
-def test_what_is_missing_is_named(run_folder, tmp_path):
+def test_missing_inputs_are_named(run_folder, tmp_path):
     with pytest.raises(MissingInputError, match="no run folder"):
         idr.load_run(tmp_path / "nowhere")
     with pytest.raises(MissingInputError, match="77"):
@@ -126,6 +126,11 @@ def test_importing_the_package_stays_cheap():
     code = "import sys, idr; assert 'torch' not in sys.modules and 'numpy' not in sys.modules; dir(idr)"
     source = Path(idr.__file__).parents[1]
     subprocess.run([sys.executable, "-c", code], cwd=source, check=True)
-    assert {"load_run", "Camera", "LoadedRun"} <= set(dir(idr))
+    assert {"load_run", "Camera", "Run"} <= set(dir(idr))
     with pytest.raises(AttributeError, match="no attribute 'load_runs'"):
         _ = idr.load_runs
+
+
+def test_the_old_name_of_the_class_warns():
+    with pytest.warns(DeprecationWarning, match=r"idr.LoadedRun is now idr.Run"):
+        assert idr.LoadedRun is idr.Run

@@ -39,16 +39,16 @@ def points_at(*radii):
     return torch.cat([radius * directions for radius in radii]).float()
 
 
-def test_points_near_the_surface_are_moved_onto_it():
+def test_points_near_the_surface_move_onto_it():
     for field in (ball.BallField, Squared):
-        shaded = shader_of_ball(field).at(points_at(0.59, 0.61), reach=0.02)
+        shaded = shader_of_ball(field).at(points_at(0.59, 0.61), max_distance=0.02)
         torch.testing.assert_close(shaded.points, points_at(0.6, 0.6), atol=1e-5, rtol=0)  # two Newton steps
         torch.testing.assert_close(shaded.normals, points_at(1, 1), atol=1e-5, rtol=0)
 
 
-def test_points_far_from_it_stay():
+def test_points_far_from_the_surface_stay():
     given = points_at(0.5, 0.7)
-    torch.testing.assert_close(shader_of_ball(ball.BallField).at(given, reach=0.02).points, given)
+    torch.testing.assert_close(shader_of_ball(ball.BallField).at(given, max_distance=0.02).points, given)
 
 
 def test_colors_are_those_of_the_renderer(tmp_path):

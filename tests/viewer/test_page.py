@@ -1,4 +1,4 @@
-"""A run on its page: checkpoints that come and go, what a browser sees, ports that are taken."""
+"""The viewer's page: changing checkpoints, browser cameras, ports."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ from idr.conf.files import load_conf
 from idr.errors import InputError, MissingInputError
 from idr.geometry.cameras import pixel_rays
 from idr.runs.folders import CheckpointFolder, newest_run
-from idr.viewer import pictures
-from idr.viewer.runs import Checkpoint, WatchedRun, nearest
+from idr.viewer.checkpoints import Checkpoint, CheckpointReader, nearest
 from idr.viewer.server import PageServer, ServeOptions, free_port
+from idr.viewer.space import browser_camera, field_of_view
+from idr.viewer.surfaces import PAINTS, PLAIN, coarse_to_fine, surface_of
 
 WAIT = 20.0
 
@@ -37,8 +38,8 @@ def folder(tmp_path):
 
 
 @pytest.fixture
-def watched(folder):
-    return WatchedRun(folder, load_conf(folder / "runconf.conf"), None, torch.device("cpu"))
+def reader(folder):
+    return CheckpointReader(folder, load_conf(folder / "runconf.conf"), None, torch.device("cpu"))
 
 
 def save_again(folder, epoch, radius):
@@ -58,34 +59,34 @@ def until(condition):
         time.sleep(0.01)
 
 
-def test_checkpoints_come_in_the_order_of_saving(folder, watched):
+def test_checkpoints_are_listed_in_the_order_of_saving(folder, reader):
     save_again(folder, 9, 0.3)
     save_again(folder, 8, 0.4)  # somebody went back
-    assert [c.epoch for c in watched.checkpoints()] == [7, 9, 8]
+    assert [c.epoch for c in reader.checkpoints()] == [7, 9, 8]
 
 
-def test_a_name_saved_again_is_another_checkpoint(folder, watched):
-    (before,) = watched.checkpoints()
-    assert float(watched.open(before, lambda: None).sdf(np.zeros(3))) == pytest.approx(-ball.RADIUS)
+def test_a_name_saved_again_is_another_checkpoint(folder, reader):
+    (before,) = reader.checkpoints()
+    assert float(reader.open(before, lambda: None).sdf(np.zeros(3))) == pytest.approx(-ball.RADIUS)
     save_again(folder, 7, 0.3)
-    (after,) = watched.checkpoints()
+    (after,) = reader.checkpoints()
     assert before != after
-    assert float(watched.open(after, lambda: None).sdf(np.zeros(3))) == pytest.approx(-0.3)
+    assert float(reader.open(after, lambda: None).sdf(np.zeros(3))) == pytest.approx(-0.3)
 
 
-def test_vanished_and_damaged_checkpoints_are_told_in_words(folder, watched):
-    (checkpoint,) = watched.checkpoints()
+def test_missing_and_damaged_checkpoints_give_a_message(folder, reader):
+    (checkpoint,) = reader.checkpoints()
     file = folder / "checkpoints" / "ModelParameters" / "7.pth"
     whole = file.read_bytes()
     file.write_bytes(whole[:100])
     with pytest.raises(InputError, match="damaged"):
-        watched.open(checkpoint, lambda: None)
+        reader.open(checkpoint, lambda: None)
     file.unlink()
-    assert [c.name for c in watched.checkpoints()] == ["latest"]  # its copy
+    assert [c.name for c in reader.checkpoints()] == ["latest"]  # its copy
     with pytest.raises(
         MissingInputError, match="checkpoint 7 .* does not exist; complete checkpoints there: latest"
     ):
-        watched.open(checkpoint, lambda: None)
+        reader.open(checkpoint, lambda: None)
 
 
 def test_nearest_checkpoint():
@@ -95,13 +96,13 @@ def test_nearest_checkpoint():
 
 
 def test_steps_from_coarse_to_fine():
-    assert pictures.coarse_to_fine(32, 96) == [32, 96] and pictures.coarse_to_fine(32, 128) == [32, 64, 128]
-    assert pictures.coarse_to_fine(64, 1024, 4) == [64, 256, 1024] and pictures.coarse_to_fine(64, 64) == [64]
+    assert coarse_to_fine(32, 96) == [32, 96] and coarse_to_fine(32, 128) == [32, 64, 128]
+    assert coarse_to_fine(64, 1024, 4) == [64, 256, 1024] and coarse_to_fine(64, 64) == [64]
 
 
 def test_browser_camera_fills_the_field_of_view():
     pose = ball.look_at_origin([1.0, 2.0, 0.5], 3.0)
-    camera = pictures.browser_camera([1, 0, 0, 0], pose[:3, 3], math.radians(60), 1.5, 90)
+    camera = browser_camera([1, 0, 0, 0], pose[:3, 3], math.radians(60), 1.5, 90)
     assert camera.img_res == (60, 90)
     intrinsics, tensor_pose = camera.tensors(torch.device("cpu"))
     # The middles of the upper and the left edge: half a pixel before the first pixel's center.
@@ -109,30 +110,30 @@ def test_browser_camera_fills_the_field_of_view():
     (top, left), _ = (value[0] for value in pixel_rays(edges, tensor_pose[None], intrinsics[None]))
     assert math.degrees(math.asin(-float(top[1]))) == pytest.approx(30, abs=1e-3)
     assert float(-left[0] / left[2]) == pytest.approx(1.5 * math.tan(math.radians(30)), abs=1e-5)
-    assert pictures.field_of_view(intrinsics.numpy(), (60, 90)) == pytest.approx((math.radians(60), 1.5))
+    assert field_of_view(intrinsics.numpy(), (60, 90)) == pytest.approx((math.radians(60), 1.5))
 
 
 def test_browser_camera_turns_as_its_quaternion_says():
     half = math.sqrt(0.5)  # a quarter turn about x: what was y becomes z
-    camera = pictures.browser_camera([half, half, 0, 0], [0, 0, 0], 1.0, 1.0, 9)
+    camera = browser_camera([half, half, 0, 0], [0, 0, 0], 1.0, 1.0, 9)
     np.testing.assert_allclose(np.asarray(camera.pose)[:3, 2], [0, -1, 0], atol=1e-7)
 
 
-@pytest.mark.parametrize("paint", pictures.PAINTS)
-def test_surface_is_the_ball(watched, paint):
-    run = watched.open(watched.checkpoints()[0], lambda: None)
-    shown = pictures.surface_of(run, 24, paint, lambda: None)
+@pytest.mark.parametrize("paint", PAINTS)
+def test_surface_is_the_ball(reader, paint):
+    run = reader.open(reader.checkpoints()[0], lambda: None)
+    shown = surface_of(run, 24, paint, lambda: None)
     assert shown.glb[:4] == b"glTF" and shown.num_faces > 500
 
 
-def test_no_surface_is_none(folder, watched):
+def test_no_surface_is_none(folder, reader):
     save_again(folder, 8, -1.0)
-    run = watched.open(watched.checkpoints()[-1], lambda: None)
-    assert pictures.surface_of(run, 24, pictures.PLAIN, lambda: None) is None
+    run = reader.open(reader.checkpoints()[-1], lambda: None)
+    assert surface_of(run, 24, PLAIN, lambda: None) is None
 
 
-def test_page_follows_training_and_answers_while_it_computes(folder, watched):
-    page = PageServer(watched, ServeOptions(port=0, resolution=32, side=64))
+def test_page_follows_training_and_stays_responsive(folder, reader):
+    page = PageServer(reader, ServeOptions(port=0, resolution=32, side=64))
     words = lambda: page._session._panel.status.content  # noqa: E731
     serving = threading.Thread(target=page.serve)
     serving.start()
@@ -153,9 +154,9 @@ def test_page_follows_training_and_answers_while_it_computes(folder, watched):
     assert not serving.is_alive()
 
 
-def test_page_waits_for_the_first_checkpoint(folder, watched):
+def test_page_waits_for_the_first_checkpoint(folder, reader):
     shutil.move(folder / "checkpoints", folder / "elsewhere")
-    page = PageServer(watched, ServeOptions(port=0, resolution=32, side=64))
+    page = PageServer(reader, ServeOptions(port=0, resolution=32, side=64))
     try:
         page._session.poll()
         page._session._say()
@@ -169,7 +170,7 @@ def test_page_waits_for_the_first_checkpoint(folder, watched):
         page.close()
 
 
-def test_taken_port_is_one_message():
+def test_port_in_use_gives_one_message():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -210,7 +211,7 @@ def test_mistakes_give_one_message(folder, capsys, flags, message):
     assert message in capsys.readouterr().err
 
 
-def test_missing_viser_is_told(monkeypatch, capsys):
+def test_missing_viser_is_reported(monkeypatch, capsys):
     monkeypatch.setitem(__import__("sys").modules, "viser", None)
     assert command.main([]) == 2
     assert "pip install -e '.[viewer]'" in capsys.readouterr().err

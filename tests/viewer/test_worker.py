@@ -1,4 +1,4 @@
-"""The worker: the newest request of a slot wins, the urgent goes first, failures become words."""
+"""The worker: newest request of a slot, urgency, failures."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ WAIT = 10.0
 
 
 @pytest.fixture
-def told():
+def failures():
     return []
 
 
 @pytest.fixture
-def worker(told):
-    worker = Worker(lambda slot, text: told.append((slot, text)))
+def worker(failures):
+    worker = Worker(lambda slot, text: failures.append((slot, text)))
     yield worker
     worker.close()
 
@@ -49,14 +49,14 @@ def endless(worker, started, ended):
     return work
 
 
-def test_submitting_returns_at_once_and_the_newest_ends_the_one_under_way(worker, told):
+def test_submit_returns_at_once_and_cancels_the_running_request(worker, failures):
     started, ended, seen = threading.Event(), threading.Event(), []
     worker.submit("surface", endless(worker, started, ended))
     assert started.wait(WAIT)
     for number in range(50):
         worker.submit("surface", lambda number=number: seen.append(number))
     finish(worker)
-    assert ended.is_set() and seen[-1] == 49 and len(seen) < 50 and told == []
+    assert ended.is_set() and seen[-1] == 49 and len(seen) < 50 and failures == []
 
 
 def test_waiting_requests_of_a_slot_are_replaced(worker):
@@ -69,7 +69,7 @@ def test_waiting_requests_of_a_slot_are_replaced(worker):
     assert seen == [4]
 
 
-def test_the_urgent_gets_its_turn_within_another_work_which_loses_nothing(worker):
+def test_urgent_requests_run_nested_in_others(worker):
     order, started, asked = [], threading.Event(), threading.Event()
 
     def mesh():
@@ -88,7 +88,7 @@ def test_the_urgent_gets_its_turn_within_another_work_which_loses_nothing(worker
     assert order == ["mesh begins", "view", "mesh ends", "less"]
 
 
-def test_dropped_work_ends(worker):
+def test_dropped_work_is_canceled(worker):
     started, ended = threading.Event(), threading.Event()
     worker.submit("views", endless(worker, started, ended))
     assert started.wait(WAIT)
@@ -96,7 +96,7 @@ def test_dropped_work_ends(worker):
     assert ended.wait(WAIT)
 
 
-def test_failures_are_told_and_the_worker_goes_on(worker, told, caplog):
+def test_failures_are_reported_and_the_worker_continues(worker, failures, caplog):
     def mistaken():
         raise InputError("checkpoint 7 is damaged")
 
@@ -106,13 +106,13 @@ def test_failures_are_told_and_the_worker_goes_on(worker, told, caplog):
     worker.submit("a", mistaken)
     worker.submit("b", broken)
     finish(worker)
-    assert told == [
+    assert failures == [
         ("a", "checkpoint 7 is damaged"),
-        ("b", "a fault of the viewer; the terminal shows where"),
+        ("b", "an internal error of the viewer; see the terminal"),
     ]
 
 
-def test_closing_ends_what_is_under_way():
+def test_closing_cancels_the_running_work():
     worker = Worker(lambda slot, text: None)
     started, ended = threading.Event(), threading.Event()
     worker.submit("surface", endless(worker, started, ended))
@@ -121,7 +121,7 @@ def test_closing_ends_what_is_under_way():
     assert ended.is_set()
 
 
-def test_interruptible_network_is_the_same_network_and_lets_the_worker_in():
+def test_interruptible_network_equals_the_network_and_calls_back():
     class Field(torch.nn.Module):
         def sdf(self, x):
             return x.norm(dim=-1)

@@ -30,7 +30,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command with `argv`, by default the process's own; returns the exit status.
+    """Runs the command on `argv`, None for the process's arguments; returns the exit status.
 
     It is 0 also if views do not fit.
     """

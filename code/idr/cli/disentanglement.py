@@ -1,4 +1,4 @@
-"""``eval_disentanglement.py``: the geometry of one run in the appearance of another, along a camera path."""
+"""``eval_disentanglement.py``: geometry of one run with the appearance of another, on a camera path."""
 
 from __future__ import annotations
 
@@ -17,11 +17,20 @@ from idr.cli.shared.common import (
     run,
     say,
 )
-from idr.cli.shared.runs import locate_given_run
-from idr.errors import InputError
+from idr.cli.shared.runs import (
+    add_frame_arguments,
+    check_frame_arguments,
+    check_view,
+    find_named_run,
+    frame_intrinsics,
+    set_chunks,
+)
 
 if TYPE_CHECKING:
     from pyhocon import ConfigTree
+
+    from idr.export.path_frames import Path3D
+    from idr.runs import Run
 
 log = logging.getLogger("idr.cli.disentanglement")
 
@@ -44,16 +53,14 @@ def build_parser() -> argparse.ArgumentParser:
     add_conf_arguments(parser)
     add_device_arguments(parser)
     runs = parser.add_argument_group("runs")
-    runs.add_argument(
-        "--geometry_id", type=int, default=65, help="scan that gives geometry, views and cameras"
-    )
-    runs.add_argument("--appearance_id", type=int, default=110, help="scan that gives the appearance")
+    runs.add_argument("--geometry_id", type=int, default=65, help="scan of the geometry, views and cameras")
+    runs.add_argument("--appearance_id", type=int, default=110, help="scan of the appearance")
     runs.add_argument(
         "--geometry_run",
         help=f"folder of the geometry's run; default: {TRAINED_MODELS}/<expname>_<G>/{PUBLISHED_TIMESTAMP}. "
-        "A run's own runconf.conf, if it has one, stands in for --conf",
+        "A run's own runconf.conf, if it has one, replaces --conf",
     )
-    runs.add_argument("--appearance_run", help="folder of the appearance's run, likewise")
+    runs.add_argument("--appearance_run", help="folder of the appearance's run; default: likewise")
     runs.add_argument("--checkpoint", default="2000", help="epoch of both checkpoints, or latest")
     runs.add_argument(
         "--geometry_checkpoint", help="epoch of the geometry's checkpoint; default: --checkpoint"
@@ -64,131 +71,101 @@ def build_parser() -> argparse.ArgumentParser:
     path = parser.add_argument_group("camera path")
     path.add_argument("--view", type=int, default=0, help="training view whose intrinsics are used")
     path.add_argument(
-        "--key_views", type=int, nargs="+", help="views passed; default: 11 16 34 28 11, or spread"
+        "--key_views", type=int, nargs="+", help="key views; default: 11 16 34 28 11, or spread evenly"
     )
-    path.add_argument("--key_times", type=float, nargs="+", help="when; default: 0 2 3 5 6")
+    path.add_argument("--key_times", type=float, nargs="+", help="times of the key views; default: 0 2 3 5 6")
     path.add_argument(
         "--key_distances",
         type=float,
         nargs="+",
-        help="from the origin, in radii; default: 4.2 4.2 3.8 3.8 4.2",
+        help="distances from the origin, in radii; default: 4.2 4.2 3.8 3.8 4.2",
     )
-    path.add_argument("--frames", type=int, default=30, help="number of frames, spread evenly over the times")
-    output = parser.add_argument_group("output")
-    output.add_argument(
-        "--img_res", type=int, nargs=2, metavar=("H", "W"), help="size; default: the photographs'"
-    )
-    output.add_argument("--video", type=Path, help="also write a film, .gif or .mp4 (MP4 needs idr[video])")
-    output.add_argument("--fps", type=float, default=10.0, help="frames a second of the film")
-    output.add_argument(
-        "--chunk_pixels", type=int, help="pixels rendered at once; default: plot.chunk_pixels"
-    )
+    path.add_argument("--frames", type=int, default=30, help="number of frames, evenly spaced in time")
+    add_frame_arguments(parser.add_argument_group("output"), fps=10.0)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command.
-
-    Args:
-        argv: Arguments without the program's name; None for the process's own.
-
-    Returns:
-        The exit status.
-    """
+    """Runs the command on `argv`, None for the process's arguments, and returns the exit status."""
     arguments = parse(build_parser(), argv)
     return run(lambda: _disentangle(arguments))
 
 
-def _check(arguments: argparse.Namespace) -> None:
-    """Refuses values out of range before anything is loaded."""
-    if arguments.frames < 1:
-        raise InputError(f"--frames {arguments.frames}: expected at least 1")
-    if not arguments.fps > 0:
-        raise InputError(f"--fps {arguments.fps}: expected a positive number")
-    if arguments.chunk_pixels is not None and arguments.chunk_pixels < 1:
-        raise InputError(f"--chunk_pixels {arguments.chunk_pixels}: expected at least 1")
-    if arguments.img_res and min(arguments.img_res) < 1:
-        raise InputError(f"--img_res {arguments.img_res}: expected height and width of at least 1")
-
-
 def _disentangle(arguments: argparse.Namespace) -> None:
-    _check(arguments)
+    check_frame_arguments(arguments)
     device = choose_device(arguments.gpu, arguments.device)
 
-    import numpy as np
-
-    from idr.conf.files import read_block
-    from idr.evaluation import disentanglement as mixing
-    from idr.evaluation.reconstruction import join_scene
+    from idr.evaluation.disentanglement import compose
     from idr.evaluation.video import check_video_path, write_video
-    from idr.export.path_frames import FramePainter, Path3D, Picture, film_frame, write_path
-    from idr.geometry.cameras import resized_intrinsics
-    from idr.geometry.paths import camera_path
-    from idr.pictures.plots import PlotConfig
-    from idr.runs.opened import conf_of_run, load_model
+    from idr.export.path_frames import FrameImage, FramePainter, film_frame, write_path
+    from idr.runs import Run
+    from idr.runs.folders import conf_of_run
 
     if arguments.video:
         check_video_path(arguments.video)
-    geometry_checkpoint = arguments.geometry_checkpoint or arguments.checkpoint
-    appearance_checkpoint = arguments.appearance_checkpoint or arguments.checkpoint
-    geometry_run = _run_folder(arguments, arguments.geometry_run, arguments.geometry_id, geometry_checkpoint)
-    appearance_run = _run_folder(
-        arguments, arguments.appearance_run, arguments.appearance_id, appearance_checkpoint
-    )
-    say(f"geometry: {geometry_run}")
-    say(f"appearance: {appearance_run}")
-    conf = conf_of_run(geometry_run, arguments.conf, arguments.overrides)
-    appearance_conf = conf_of_run(appearance_run, arguments.conf, arguments.overrides)
-    geometry = load_model(conf, geometry_run, geometry_checkpoint, device)
-    appearance = load_model(appearance_conf, appearance_run, appearance_checkpoint, device)
-    model = mixing.compose(geometry, appearance)
-
-    scan_id = _geometry_scan(arguments, conf)
-    scene = join_scene(geometry, conf, scan_id, arguments.data_root)
-    num_views = len(scene.dataset)
-    if not 0 <= arguments.view < num_views:
-        raise InputError(f"--view {arguments.view}: the scene has training views 0 to {num_views - 1}")
-    keys = mixing.path_keys(num_views, arguments.key_views, arguments.key_times, arguments.key_distances)
-    rotations = scene.training_poses[list(keys.views), :3, :3].double().numpy()
-    frame_times = np.linspace(keys.times[0], keys.times[-1], arguments.frames)
-    poses = camera_path(rotations, keys.times, keys.distances, frame_times)
-
-    own_res = (int(scene.dataset.img_res[0]), int(scene.dataset.img_res[1]))
-    img_res = (arguments.img_res[0], arguments.img_res[1]) if arguments.img_res else own_res
-    intrinsics = resized_intrinsics(scene.training_intrinsics[arguments.view], own_res, img_res).to(device)
-    path = Path3D(intrinsics.expand(len(poses), 4, 4), poses, img_res)
-    chunk_pixels = arguments.chunk_pixels or read_block(PlotConfig, conf.get("plot", {}), "plot").chunk_pixels
-    folder = _results_folder(arguments, geometry_run, appearance_run) / "novel_views_rendering"
+    trained = []
+    for part in ("geometry", "appearance"):
+        checkpoint = getattr(arguments, f"{part}_checkpoint") or arguments.checkpoint
+        folder = _run_folder(arguments, part, checkpoint)
+        say(f"{part}: {folder}")
+        conf = conf_of_run(folder, arguments.conf, arguments.overrides)
+        scan_id = _geometry_scan(arguments, conf)
+        trained.append(Run(conf, folder, checkpoint, device, scan_id=scan_id, data_root=arguments.data_root))
+    geometry, appearance = trained
+    model = compose(geometry.model, appearance.model, device)
+    geometry.read_scene()
+    set_chunks(arguments, geometry.conf)
+    path = _path(arguments, geometry)
+    folder = _results_folder(arguments, geometry.folder, appearance.folder) / "novel_views_rendering"
     names, painter = {"color": "eval_{:03d}.png"}, FramePainter(path.depth_range(geometry.bounding_radius))
     film = []
 
-    def on_frame(number: int, pictures: dict[str, Picture]) -> None:
-        log.info("frame %d of %d", number + 1, len(poses))
+    def on_frame(number: int, images: dict[str, FrameImage]) -> None:
+        log.info("frame %d of %d", number + 1, len(path.poses))
         if arguments.video:
-            film.append(film_frame(pictures["color"]))
+            film.append(film_frame(images["color"]))
 
-    files = write_path(model, path, folder, names, painter, chunk_pixels, on_frame)
+    files = write_path(model, path, folder, names, painter, arguments.chunk_pixels, on_frame)
     say(f"frames: {folder} ({len(files)})")
     if arguments.video:
         write_video(film, arguments.video, arguments.fps)
         say(f"film: {arguments.video}")
 
 
-def _run_folder(arguments: argparse.Namespace, given: str | None, scan_id: int, checkpoint: str) -> Path:
-    """Finds a run from the folder given, in the working directory or beside code/, or the published one."""
+def _path(arguments: argparse.Namespace, geometry: Run) -> Path3D:
+    """Returns the published path, or the one of the flags."""
+    import numpy as np
+
+    from idr.evaluation.disentanglement import path_keys
+    from idr.export.path_frames import Path3D
+    from idr.geometry.paths import camera_path
+
+    check_view(arguments, geometry)
+    intrinsics, img_res = frame_intrinsics(arguments, geometry)
+    num_views = len(geometry.scene)
+    keys = path_keys(num_views, arguments.key_views, arguments.key_times, arguments.key_distances)
+    rotations = geometry.training_poses[list(keys.views), :3, :3].double().numpy()
+    frame_times = np.linspace(keys.times[0], keys.times[-1], arguments.frames)
+    poses = camera_path(rotations, keys.times, keys.distances, frame_times)
+    return Path3D(intrinsics.expand(len(poses), 4, 4), poses, img_res)
+
+
+def _run_folder(arguments: argparse.Namespace, part: str, checkpoint: str) -> Path:
+    """Returns the folder of a part's run: the one of ``--<part>_run``, or the published one."""
     from idr.conf.build import conf_value
     from idr.conf.files import load_conf, project_root
     from idr.runs.folders import find_run, run_name
 
-    if given is not None:
-        return locate_given_run(given, checkpoint)
+    folder = getattr(arguments, f"{part}_run")
+    if folder is not None:
+        return find_named_run(folder, checkpoint)
     expname = str(conf_value(load_conf(arguments.conf, arguments.overrides), "train.expname"))
-    name = run_name(expname, "", scan_id)
+    name = run_name(expname, "", getattr(arguments, f"{part}_id"))
     return find_run(project_root() / TRAINED_MODELS, name, PUBLISHED_TIMESTAMP, checkpoint)
 
 
 def _geometry_scan(arguments: argparse.Namespace, conf: ConfigTree) -> int | None:
-    """Returns the scene of the geometry: a given run's own, else --geometry_id."""
+    """Returns the scan of the geometry: that of --geometry_run, else --geometry_id."""
     from idr.conf.build import scan_id_of
 
     own = scan_id_of(conf) if arguments.geometry_run else None
@@ -196,7 +173,7 @@ def _geometry_scan(arguments: argparse.Namespace, conf: ConfigTree) -> int | Non
 
 
 def _results_folder(arguments: argparse.Namespace, geometry_run: Path, appearance_run: Path) -> Path:
-    """Names the results after the conf and the scans, or after the runs where these were given."""
+    """Returns a folder named by the conf and the scans, or by the runs if they are given."""
     from idr.conf.build import conf_value
     from idr.conf.files import load_conf, project_root
 

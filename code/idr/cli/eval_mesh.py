@@ -1,4 +1,4 @@
-"""``eval_mesh.py``: measures a mesh against a mesh, a point cloud, or a DTU scan."""
+"""``eval_mesh.py``: scores a mesh against a mesh, a point cloud or a DTU scan."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from idr.cli.shared.common import make_parser, parse, run, say
 from idr.errors import InputError
 
 DESCRIPTION = (
-    "Chamfer distance, accuracy, completeness and F-score of a mesh against a mesh or point cloud in the "
-    "same frame; or the DTU protocol against the official data. Writes the numbers as JSON."
+    "Measures Chamfer distance, accuracy, completeness and F-score of a mesh against a mesh or point cloud "
+    "in the same frame, or by the DTU protocol against the official data. Writes the scores as JSON."
 )
 EXAMPLES = """\
   python evaluation/eval_mesh.py ../evals/demo_1/surface.ply --reference truth.ply
@@ -23,30 +23,25 @@ def build_parser() -> argparse.ArgumentParser:
     """Returns the parser of the command."""
     parser = make_parser(DESCRIPTION, EXAMPLES)
     parser.add_argument("mesh", help="the reconstruction: .ply, .obj, .stl or .glb")
-    parser.add_argument("--reference", default=None, help="the truth: a mesh, or a point cloud")
+    parser.add_argument("--reference", default=None, help="the true mesh or point cloud")
     parser.add_argument("--dtu", default=None, help="folder of the official data: Points/stl/, ObsMask/")
-    parser.add_argument("--scan_id", type=int, default=None, help="with --dtu: the scan's number")
+    parser.add_argument("--scan_id", type=int, default=None, help="with --dtu: scan number")
     parser.add_argument(
         "--threshold",
         type=float,
         default=None,
-        help="distance of the F-score; default: a hundredth of the diagonal of the reference's box",
+        help="threshold of the F-score; default: 1 %% of the diagonal of the reference's bounding box",
     )
     parser.add_argument("--samples", type=int, default=100_000, help="points drawn on each surface")
-    parser.add_argument("--seed", type=int, default=0, help="of the draws")
-    parser.add_argument("--out", default=None, help="JSON file; default: <mesh>_scores.json beside the mesh")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the draws")
+    parser.add_argument(
+        "--out", default=None, help="JSON file; default: <mesh>_scores.json in the mesh's folder"
+    )
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command.
-
-    Args:
-        argv: Arguments without the program's name; None for the process's own.
-
-    Returns:
-        The exit status.
-    """
+    """Runs the command on `argv`, None for the process's arguments, and returns the exit status."""
     arguments = parse(build_parser(), argv)
     return run(lambda: _evaluate(arguments))
 

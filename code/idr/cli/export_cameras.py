@@ -1,4 +1,4 @@
-"""``export_cameras.py``: a run's trained cameras, or a scene's given ones, for other methods."""
+"""``export_cameras.py``: writes the cameras of a run or of a scene for other methods."""
 
 from __future__ import annotations
 
@@ -10,8 +10,17 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from idr.cli.shared.common import make_parser, parse, run, say
-from idr.cli.shared.runs import add_run_arguments, check_new, open_chosen_run
+from idr.cli.shared.common import add_force_argument, make_parser, parse, run, say
+from idr.cli.shared.runs import (
+    add_coordinates_argument,
+    add_out_folder_argument,
+    add_run_arguments,
+    check_folder,
+    check_new,
+    name_of_run,
+    open_run,
+    results_of,
+)
 from idr.errors import InputError
 
 if TYPE_CHECKING:
@@ -19,8 +28,8 @@ if TYPE_CHECKING:
 
 FORMATS = ("transforms", "colmap", "npz")
 DESCRIPTION = (
-    "Writes cameras as transforms.json (nerfstudio's flavour), as a COLMAP text model and as npz. Trained "
-    "cameras are brought to world coordinates by their alignment with the given ones."
+    "Writes cameras as transforms.json (as nerfstudio reads it), as a COLMAP text model and as npz. Trained "
+    "cameras are aligned with the given ones in world coordinates."
 )
 EXAMPLES = """\
   python evaluation/export_cameras.py --conf ./confs/dtu_trained_cameras.conf --scan_id 65 --out cameras65
@@ -37,40 +46,23 @@ def build_parser() -> argparse.ArgumentParser:
         "--cameras",
         choices=("trained", "given"),
         default="trained",
-        help="trained = the run's; given = the scene's own, for which no run is needed",
+        help="trained = the run's; given = the scene's own, which need no run",
     )
-    output.add_argument(
-        "--out",
-        type=Path,
-        metavar="FOLDER",
-        help="folder to write; default: evals/<expname><suffix>[_<scan>]/cameras",
-    )
-    output.add_argument("--formats", nargs="+", choices=FORMATS, default=list(FORMATS), help="what to write")
-    output.add_argument(
-        "--coordinates",
-        choices=("world", "unit"),
-        default="world",
-        help="world = the given cameras'; unit = the sphere of radius 1 around the object",
-    )
+    add_out_folder_argument(output, "cameras")
+    output.add_argument("--formats", nargs="+", choices=FORMATS, default=list(FORMATS), help="files to write")
+    add_coordinates_argument(output)
     output.add_argument(
         "--copy_images",
         action="store_true",
-        help="copy images and masks there, too, so that the folder is a whole scene; otherwise "
-        "transforms.json names them where they are",
+        help="also copy images and masks, which makes the folder a complete scene; without it, "
+        "transforms.json refers to the originals",
     )
-    output.add_argument("--force", action="store_true", help="replace files that are there")
+    add_force_argument(output, "existing files")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command.
-
-    Args:
-        argv: Arguments without the program's name; None for the process's own.
-
-    Returns:
-        The exit status.
-    """
+    """Runs the command on `argv`, None for the process's arguments, and returns the exit status."""
     arguments = parse(build_parser(), argv)
     return run(lambda: _export(arguments))
 
@@ -80,10 +72,10 @@ def _export(arguments: argparse.Namespace) -> None:
 
     names = files_of(arguments.formats)
     if arguments.out:
-        _check_folder(arguments.out, names, arguments.force)
+        check_folder(arguments.out, names, arguments.force)
     cameras, dataset, results = _trained(arguments) if arguments.cameras == "trained" else _given(arguments)
     out = arguments.out or results / "cameras"
-    _check_folder(out, names, arguments.force)
+    check_folder(out, names, arguments.force)
     if arguments.coordinates == "unit":
         cameras = cameras.in_unit_sphere()
     if set(arguments.formats) - {"npz"}:
@@ -99,39 +91,29 @@ def _export(arguments: argparse.Namespace) -> None:
         say(f"wrote {out / name}")
 
 
-def _check_folder(out: Path, names: list[str], force: bool) -> None:
-    if out.is_file():
-        raise InputError(f"--out {out} is a file; expected a folder")
-    check_new([out / name for name in names], force)
-
-
 def _trained(arguments: argparse.Namespace) -> tuple[CameraSet, Any, Path]:
-    """The run's cameras, a split of its scene, and the folder of its results."""
-    chosen = open_chosen_run(arguments)
+    """Returns the run's cameras, its training views, and the folder of its results."""
+    trained, results = open_run(arguments)
     from idr.evaluation.scene_cameras import trained_cameras
-    from idr.runs.folders import evals_folder
 
-    return trained_cameras(chosen.opened), chosen.opened.dataset, evals_folder(chosen.name)
+    return trained_cameras(trained), trained.scene, results
 
 
 def _given(arguments: argparse.Namespace) -> tuple[CameraSet, Any, Path]:
-    """The scene's cameras, a split of it, and the folder of a run's results of that name."""
+    """Returns the scene's cameras, its training views, and the folder of a run's results of that name."""
     from idr.conf.files import load_conf
 
     conf = load_conf(arguments.conf, arguments.overrides)
-    from idr.conf.build import conf_value, scan_id_of
+    from idr.conf.build import scan_id_of
     from idr.evaluation.scene_cameras import given_cameras
-    from idr.runs.folders import evals_folder, run_name
-    from idr.runs.opened import open_dataset
+    from idr.runs.views import open_dataset
 
-    scan_id = scan_id_of(conf, arguments.scan_id)
-    dataset = open_dataset(conf, scan_id, arguments.data_root)
-    name = run_name(str(conf_value(conf, "train.expname")), arguments.expname, scan_id)
-    return given_cameras(dataset), dataset, evals_folder(name)
+    dataset = open_dataset(conf, scan_id_of(conf, arguments.scan_id), arguments.data_root)
+    return given_cameras(dataset), dataset, results_of(name_of_run(arguments, conf))
 
 
 def _images(dataset: Any, out: Path, copy: bool, force: bool) -> tuple[str, list[str]]:
-    """Names the images' folder and the masks for `transforms.json`; copies them if asked."""
+    """Returns the image folder and the masks as `transforms.json` refers to them; copies them if `copy`."""
     from idr.datasets.images import list_images
     from idr.files import make_folder, output_errors, write_atomic
 

@@ -8,8 +8,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from idr.cli.shared.common import make_parser, parse, run, say
-from idr.cli.shared.runs import add_run_arguments, check_new, open_chosen_run
+from idr.cli.shared.common import add_force_argument, check_at_least, make_parser, parse, run, say
+from idr.cli.shared.runs import (
+    add_chunk_arguments,
+    add_coordinates_argument,
+    add_resolution_argument,
+    add_run_arguments,
+    add_uniform_grid_argument,
+    check_new,
+    open_run,
+)
 from idr.errors import InputError
 
 if TYPE_CHECKING:
@@ -17,13 +25,14 @@ if TYPE_CHECKING:
     import trimesh
     from numpy.typing import NDArray
 
-    from idr.evaluation.reconstruction import Reconstruction
     from idr.export.colors import Coloring
     from idr.export.mesh_files import Surface
+    from idr.runs import Run
+    from idr.runs.shading import SurfaceShader
 
 DESCRIPTION = (
-    "Writes the surface of a trained run as a mesh for other programs, with colors from its appearance "
-    "network: for each vertex, or baked into a texture."
+    "Writes the surface of a trained run as a mesh for other programs, with colors of its appearance network "
+    "at the vertices or baked into a texture."
 )
 EXAMPLES = """\
   python evaluation/export_mesh.py --conf ./confs/demo.conf --scan_id 1
@@ -44,57 +53,48 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="files to write, .glb, .obj or .ply; default: evals/<expname><suffix>[_<scan>]/mesh_<epoch>.glb",
     )
-    output.add_argument("--force", action="store_true", help="replace files that are there")
-    output.add_argument(
-        "--coordinates",
-        choices=("world", "unit"),
-        default="world",
-        help="world = the cameras' own; unit = the sphere of radius 1 that the network was trained in",
-    )
+    add_force_argument(output, "existing files")
+    add_coordinates_argument(output)
     output.add_argument(
         "--lit",
         action="store_true",
-        help="let viewers of the GLB add light of their own to that of the photographs",
+        help="let viewers of the GLB add their own light to that of the photographs",
     )
     output.add_argument(
         "--up",
         type=_up,
         default="auto",
         metavar="auto|none|X,Y,Z",
-        help="what a GLB shows as up (glTF's +Y): auto = the mean of the cameras' up axes; none = its axes "
-        "as they are; or a direction in --coordinates, written --up=0,-1,0",
+        help="up direction of a GLB (glTF's +Y): auto = mean of the cameras' up axes; none = leave the axes; "
+        "or a direction in --coordinates, written --up=0,-1,0",
     )
     mesh = parser.add_argument_group("mesh")
-    mesh.add_argument("--resolution", type=int, default=256, help="grid samples along the shortest side")
-    mesh.add_argument(
-        "--is_uniform_grid",
-        action="store_true",
-        help="mesh in the axis-aligned cube around the bounding sphere, not along the surface's axes",
-    )
+    add_resolution_argument(mesh, 256)
+    add_uniform_grid_argument(mesh)
     mesh.add_argument(
         "--components",
         type=_components,
         default="largest",
         metavar="largest|all|SHARE",
-        help="what stays of a surface in pieces: the largest, all, or those of at least SHARE of its area",
+        help="components to keep: the largest, all, or those of at least SHARE of the largest one's area",
     )
     mesh.add_argument(
         "--holes",
         type=_holes,
         default="keep",
         metavar="keep|fill|N",
-        help="holes stay open, are closed with flat lids, or are closed if N edges or fewer surround them",
+        help="keep holes open, fill them with flat lids, or fill those of at most N boundary edges",
     )
     mesh.add_argument(
-        "--faces", type=int, help="reduce the mesh to so many faces; default: all (needs idr[mesh])"
+        "--faces", type=int, help="reduce the mesh to this many faces; default: all (needs idr[mesh])"
     )
     colors = parser.add_argument_group("colors")
     colors.add_argument(
         "--colors",
         choices=("views", "normal", "none"),
         default="views",
-        help="views = mean over the training views that see a point (needs idr[mesh]); normal = as seen "
-        "along its normal; none",
+        help="views = mean over the training views that see a point (needs idr[mesh]); normal = seen along "
+        "the normal; none",
     )
     colors.add_argument(
         "--texture",
@@ -103,14 +103,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="bake colors into a texture of SIZE x SIZE texels; default: colors at vertices "
         "(needs idr[mesh])",
     )
-    colors.add_argument(
-        "--chunk_points", type=int, help="points evaluated at once; default: plot.chunk_points"
-    )
+    add_chunk_arguments(colors, "chunk_points")
     return parser
 
 
 def _up(text: str) -> str | tuple[float, ...]:
-    """Parses a direction, or a word."""
+    """Parses the value of ``--up``."""
     if text in ("auto", "none"):
         return text
     try:
@@ -123,7 +121,7 @@ def _up(text: str) -> str | tuple[float, ...]:
 
 
 def _components(text: str) -> float:
-    """Parses a share of the largest component's area."""
+    """Parses a fraction of the largest component's area."""
     words = {"largest": 1.0, "all": 0.0}
     try:
         share = words[text] if text in words else float(text)
@@ -135,7 +133,7 @@ def _components(text: str) -> float:
 
 
 def _holes(text: str) -> float:
-    """Parses the most edges of a hole that is closed."""
+    """Parses the largest number of boundary edges of a hole to fill."""
     words = {"keep": 0.0, "fill": math.inf}
     if text not in words and not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text}: expected keep, fill or a number of edges")
@@ -143,24 +141,14 @@ def _holes(text: str) -> float:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command.
-
-    Args:
-        argv: Arguments without the program's name; None for the process's own.
-
-    Returns:
-        The exit status.
-    """
+    """Runs the command on `argv`, None for the process's arguments, and returns the exit status."""
     arguments = parse(build_parser(), argv)
     return run(lambda: _export(arguments))
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    """Refuses values out of range before anything is loaded."""
-    for flag, least in (("resolution", 2), ("faces", 4), ("chunk_points", 1)):
-        value = getattr(arguments, flag)
-        if value is not None and value < least:
-            raise InputError(f"--{flag} {value}: expected at least {least}")
+    """Refuses values out of range."""
+    check_at_least(arguments, resolution=2, faces=4, chunk_points=1)
     if arguments.texture is not None:
         if not 16 <= arguments.texture <= LARGEST_TEXTURE:
             raise InputError(f"--texture {arguments.texture}: expected 16 to {LARGEST_TEXTURE} texels")
@@ -177,41 +165,36 @@ def _export(arguments: argparse.Namespace) -> None:
     if arguments.out:
         check_formats(arguments.out, textured)
         check_new(_all_files(arguments.out, textured), arguments.force)
-    chosen = open_chosen_run(arguments)
+    trained, results = open_run(arguments)
 
-    from idr.conf.files import read_block
     from idr.export.mesh_files import write_surface
-    from idr.pictures.plots import PlotConfig
-    from idr.runs.folders import evals_folder
 
-    out = arguments.out or [evals_folder(chosen.name) / f"mesh_{chosen.opened.loaded.epoch}.glb"]
+    out = arguments.out or [results / f"mesh_{trained.epoch}.glb"]
     check_new(_all_files(out, textured), arguments.force)
-    plot = read_block(PlotConfig, chosen.conf.get("plot", {}), "plot")
-    chunk_points = arguments.chunk_points or plot.chunk_points
-    mesh = _mesh(arguments, chosen.opened, chunk_points)
-    surface = _colored(arguments, chosen.opened, mesh, chunk_points)
+    mesh = _mesh(arguments, trained)
+    surface = _colored(arguments, trained, mesh)
     if arguments.coordinates == "world":
-        surface = surface.moved(chosen.opened.world_from_unit)
+        surface = surface.moved(trained.world_from_unit)
     glb = any(path.suffix.lower() == ".glb" for path in out)
-    upright = _upright(arguments, chosen.opened) if glb else None
+    upright = _upright(arguments, trained) if glb else None
     for path in out:
         write_surface(surface, path, arguments.lit, upright)
         size = sum(file.stat().st_size for file in _all_files([path], textured)) / 1e6
         say(f"mesh: {path} ({len(surface.faces)} faces, {arguments.coordinates} coordinates, {size:.1f} MB)")
 
 
-def _upright(arguments: argparse.Namespace, opened: Reconstruction) -> NDArray[np.float64] | None:
-    """Finds the rotation that a GLB is shown with, from the cameras or as given; says which up it is."""
+def _upright(arguments: argparse.Namespace, trained: Run) -> NDArray[np.float64] | None:
+    """Returns the rotation that makes a GLB upright, by ``--up`` or the cameras; prints the direction."""
     import numpy as np
 
     from idr.geometry.paths import surroundings, upright_rotation
 
     if arguments.up == "none":
         return None
-    poses = opened.training_poses.double().numpy()
+    poses = trained.training_poses.double().numpy()
     turn = np.eye(3)
     if arguments.coordinates == "world":
-        turn = opened.world_from_unit[:3, :3]
+        turn = trained.world_from_unit[:3, :3]
         turn = turn / np.cbrt(np.linalg.det(turn))
     front = turn @ poses[0, :3, 3]
     if arguments.up != "auto":
@@ -231,15 +214,14 @@ def _all_files(out: list[Path], textured: bool) -> list[Path]:
     return [file for path in out for file in companions(path, textured)]
 
 
-def _mesh(arguments: argparse.Namespace, opened: Reconstruction, chunk_points: int) -> trimesh.Trimesh:
-    """Meshes the run and makes the mesh fit; says what was done."""
-    from idr.evaluation.reconstruction import unit_surface
+def _mesh(arguments: argparse.Namespace, trained: Run) -> trimesh.Trimesh:
+    """Meshes the run and tidies the mesh; prints what was done."""
     from idr.export.tidy import TidyOptions, tidy
 
-    whole = unit_surface(opened.loaded, arguments.resolution, arguments.is_uniform_grid, chunk_points)
+    whole = trained.surface(arguments.resolution, arguments.chunk_points, arguments.is_uniform_grid)
     if whole is None:
         raise InputError(
-            f"{opened.loaded.name} has no surface in the bounding sphere yet: train longer, or choose "
+            f"{trained.name} has no surface in the bounding sphere yet: train longer, or choose "
             "another --checkpoint"
         )
     tidied = tidy(whole, TidyOptions(arguments.components, arguments.holes, arguments.faces))
@@ -251,10 +233,8 @@ def _mesh(arguments: argparse.Namespace, opened: Reconstruction, chunk_points: i
     return tidied.mesh
 
 
-def _colored(
-    arguments: argparse.Namespace, opened: Reconstruction, mesh: trimesh.Trimesh, chunk_points: int
-) -> Surface:
-    """Gives the mesh normals of the signed distance, and colors; says how many points no view saw."""
+def _colored(arguments: argparse.Namespace, trained: Run, mesh: trimesh.Trimesh) -> Surface:
+    """Adds normals of the signed distance, and colors; prints how many points no view sees."""
     import numpy as np
     import torch
 
@@ -262,15 +242,14 @@ def _colored(
     from idr.export.texture import bake
     from idr.runs.shading import SurfaceShader
 
-    loaded = opened.loaded
-    shader = SurfaceShader(loaded.model, loaded.device)
+    shader = SurfaceShader(trained.model, trained.device)
     vertices = np.asarray(mesh.vertices, dtype=np.float64)
-    pieces = torch.from_numpy(vertices).float().split(chunk_points)
-    normals = torch.cat([shader.normals(piece.to(loaded.device)).cpu() for piece in pieces]).double().numpy()
+    chunks = torch.from_numpy(vertices).float().split(arguments.chunk_points)
+    normals = torch.cat([shader.normals(chunk.to(trained.device)).cpu() for chunk in chunks]).double().numpy()
     surface = Surface(vertices, np.asarray(mesh.faces), normals)
     if arguments.colors == "none":
         return surface
-    coloring = _coloring(arguments, opened, shader, mesh, chunk_points)
+    coloring = _coloring(arguments, trained, shader, mesh)
     if arguments.texture is not None:
         baked = bake(surface, arguments.texture, coloring)
         size = arguments.texture
@@ -288,25 +267,16 @@ def _say_unseen(num_unseen: int, count: int, what: str) -> None:
 
 
 def _coloring(
-    arguments: argparse.Namespace,
-    opened: Reconstruction,
-    shader: object,
-    mesh: trimesh.Trimesh,
-    chunk_points: int,
+    arguments: argparse.Namespace, trained: Run, shader: SurfaceShader, mesh: trimesh.Trimesh
 ) -> Coloring:
-    from typing import cast
-
-    from idr.export.colors import Shader, along_normals, over_views
+    from idr.export.colors import along_normals, over_views
     from idr.export.visibility import Sight, view_points
 
-    surface_shader = cast(Shader, shader)
     if arguments.colors == "normal":
-        return along_normals(surface_shader, chunk_points)
-    dataset = opened.dataset
-    height, width = (int(size) for size in dataset.img_res)
-    intrinsics = opened.training_intrinsics.numpy()
-    views = view_points(intrinsics, opened.training_poses.numpy(), (height, width))
-    return over_views(surface_shader, Sight(mesh, views), chunk_points)
+        return along_normals(shader, arguments.chunk_points)
+    intrinsics, poses = trained.training_intrinsics.numpy(), trained.training_poses.numpy()
+    views = view_points(intrinsics, poses, trained.img_res)
+    return over_views(shader, Sight(mesh, views), arguments.chunk_points)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from idr.cli.shared.common import (
 from idr.errors import InputError
 
 if TYPE_CHECKING:
-    from idr.importers.scene_folder import Imported, Roughen
+    from idr.importers.scene_folder import ImportedScene, Roughen
     from idr.importers.source import Array, Source
 
 PHOTOGRAPHS = "photographs"
@@ -138,7 +138,7 @@ def _add_rough(parser: argparse.ArgumentParser) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command with `argv`, by default the process's own, and returns the exit status."""
+    """Runs the command on `argv`, None for the process's arguments, and returns the exit status."""
     arguments = parse(build_parser(), argv)
     return run(lambda: _import(arguments))
 
@@ -148,7 +148,7 @@ def _import(arguments: argparse.Namespace) -> None:
     _check(arguments, out)
     from idr.importers.points import read_points
     from idr.importers.recognize import recognize
-    from idr.importers.scene_folder import Options, check_target, write_scene
+    from idr.importers.scene_folder import ImportOptions, check_target, write_scene
 
     began = time.monotonic()
     check_target(out, arguments.force)
@@ -159,7 +159,7 @@ def _import(arguments: argparse.Namespace) -> None:
     sparse = f", {len(source.points)} sparse points" if source.points is not None else ""
     say(f"{path}: {source.kind}, {len(source.views)} views{sparse}")
     points = read_points(Path(arguments.points).expanduser()) if arguments.points else None
-    options = Options(
+    options = ImportOptions(
         _mask_choice(arguments, source),
         arguments.mask_command,
         arguments.sphere,
@@ -180,7 +180,7 @@ def _check(arguments: argparse.Namespace, out: Path) -> None:
     if arguments.rough_cameras and arguments.rough_from:
         raise InputError("got both --rough_cameras and --rough_from; expected one of them")
     from idr.datasets.images import list_images
-    from idr.importers.masks.given import ALPHA, AUTO, check_command
+    from idr.importers.masks.sources import ALPHA, AUTO, check_command
 
     if arguments.mask_command:
         check_command(arguments.mask_command)
@@ -199,14 +199,14 @@ def _read(path: Path, kind: str | None, out: Path, arguments: argparse.Namespace
         return read_source(path, kind, images, arguments.pixel_center)
     if arguments.pixel_center is not None:
         raise InputError(f"--pixel_center is for sources with cameras; {path} holds photographs alone")
-    from idr.importers.photographs.structure_from_motion import Settings, reconstruct
+    from idr.importers.photographs.structure_from_motion import ReconstructionSettings, reconstruct
 
-    settings = Settings(
-        arguments.camera_model or Settings.camera_model,
-        arguments.matching or Settings.matching,
+    settings = ReconstructionSettings(
+        arguments.camera_model or ReconstructionSettings.camera_model,
+        arguments.matching or ReconstructionSettings.matching,
         arguments.min_registered,
         arguments.seed,
-        arguments.threads or Settings.threads,
+        arguments.threads or ReconstructionSettings.threads,
     )
     say(f"{path}: photographs alone; estimating their cameras takes a while")
     return reconstruct(images or path, out.parent / f"reconstruction_{out.name}", settings, say)
@@ -224,7 +224,7 @@ def _refuse_flags(arguments: argparse.Namespace, kind: str, path: Path) -> None:
 
 def _mask_choice(arguments: argparse.Namespace, source: Source) -> str | None:
     """Returns --masks, by default automatic masks for photographs alone without an alpha channel."""
-    from idr.importers.masks.given import AUTO, has_alpha_masks
+    from idr.importers.masks.sources import AUTO, has_alpha_masks
 
     if source.kind != PHOTOGRAPHS or arguments.masks or arguments.mask_command or has_alpha_masks(source):
         return arguments.masks
@@ -242,7 +242,7 @@ def _roughen(arguments: argparse.Namespace, source: Source, out: Path) -> Roughe
         )
     if not arguments.rough_from:
         return None
-    from idr.evaluation.camera_error import align_cameras
+    from idr.geometry.alignment import align_cameras
 
     path = Path(arguments.rough_from).expanduser()
     plain = argparse.Namespace(**vars(arguments) | {"images": None, "pixel_center": None})
@@ -257,7 +257,7 @@ def _roughen(arguments: argparse.Namespace, source: Source, out: Path) -> Roughe
     return lambda poses, center: poses_from(paired, poses, align)
 
 
-def _say_done(done: Imported, seconds: float) -> None:
+def _say_done(done: ImportedScene, seconds: float) -> None:
     """Prints the result and the commands to run next."""
     from idr.conf.files import project_root
 

@@ -43,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command with `argv`, by default the process's own, and returns the exit status."""
+    """Runs the command on `argv`, None for the process's arguments, and returns the exit status."""
     arguments = parse(_parser(), argv)
     return run(lambda: _preprocess(arguments))
 

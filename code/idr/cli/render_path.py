@@ -1,4 +1,4 @@
-"""``render_path.py``: a trained run seen along a camera path."""
+"""``render_path.py``: renders a trained run along a camera path."""
 
 from __future__ import annotations
 
@@ -9,15 +9,26 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from idr.cli.shared.common import make_parser, parse, run, say
-from idr.cli.shared.runs import ChosenRun, add_run_arguments, check_new, locate_given_run, open_chosen_run
+from idr.cli.shared.common import add_force_argument, make_parser, parse, run, say
+from idr.cli.shared.runs import (
+    add_frame_arguments,
+    add_out_folder_argument,
+    add_run_arguments,
+    check_folder,
+    check_frame_arguments,
+    check_view,
+    find_named_run,
+    frame_intrinsics,
+    open_run,
+)
 from idr.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from idr.export.path_frames import Path3D, Picture
+    from idr.export.path_frames import FrameImage, Path3D
+    from idr.runs import Run
 
 log = logging.getLogger("idr.cli.render_path")
 
@@ -25,8 +36,8 @@ OUTPUTS = ("color", "depth", "normal", "mask")
 BUILT_IN = ("orbit", "spiral", "views")
 RECORD = "path.json"
 DESCRIPTION = (
-    "Renders a trained run along a camera path: colors, depths, normals and masks as PNG files, and as "
-    "films. The appearance may be another run's."
+    "Renders a trained run along a camera path: colors, depths, normals and masks as PNG files and films. "
+    "The appearance may be another run's."
 )
 EXAMPLES = """\
   python evaluation/render_path.py --conf ./confs/demo.conf --scan_id 1 --frames 60 --video turn.mp4
@@ -40,7 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = make_parser(DESCRIPTION, EXAMPLES)
     add_run_arguments(parser)
     parser.add_argument(
-        "--appearance_run", help="folder of the run whose colors the surface gets; default: its own"
+        "--appearance_run", help="folder of a run whose appearance network replaces the run's own"
     )
     parser.add_argument("--appearance_checkpoint", default="latest", help="epoch of that run's checkpoint")
     path = parser.add_argument_group("camera path")
@@ -52,72 +63,50 @@ def build_parser() -> argparse.ArgumentParser:
         "to the highest's; views = through training views; FILE = a JSON file of frames in world "
         "coordinates, as this command and transforms.json have them, or nerfstudio's viewer",
     )
-    path.add_argument("--frames", type=int, default=60, help="number of frames, but for a FILE")
+    path.add_argument("--frames", type=int, default=60, help="number of frames, except for a FILE")
     path.add_argument(
-        "--view", type=int, default=0, help="training view that gives intrinsics and where an orbit starts"
+        "--view", type=int, default=0, help="training view of the intrinsics and of an orbit's start"
     )
     path.add_argument(
-        "--turns", type=float, help="of an orbit or spiral, negative clockwise; default: 1 and 3"
+        "--turns", type=float, help="turns of an orbit or spiral, negative clockwise; default: 1 and 3"
     )
     path.add_argument(
-        "--elevation", type=float, help="of an orbit, degrees; default: the training views' mean"
+        "--elevation", type=float, help="elevation of an orbit, degrees; default: the training views' mean"
     )
     path.add_argument(
         "--distance",
         type=float,
-        help="of an orbit or spiral from the sphere's center, in radii; default: the training views' mean",
+        help="distance of an orbit or spiral from the origin, in radii; default: the training views' mean",
     )
     path.add_argument(
-        "--key_views", type=int, nargs="+", help="training views that a path of views passes; default: all"
+        "--key_views", type=int, nargs="+", help="training views of a path of views; default: all"
     )
-    path.add_argument("--closed", action="store_true", help="let a path of views return to its first")
+    path.add_argument(
+        "--closed", action="store_true", help="return to the first view at the end of a path of views"
+    )
     output = parser.add_argument_group("output")
-    output.add_argument("--outputs", nargs="+", choices=OUTPUTS, default=["color"], help="what to write")
     output.add_argument(
-        "--out",
-        type=Path,
-        metavar="FOLDER",
-        help="folder of the frames; default: evals/<expname><suffix>[_<scan>]/path_<path>",
+        "--outputs",
+        nargs="+",
+        choices=OUTPUTS,
+        default=["color"],
+        help="images to write; each also gets a film with --video",
     )
-    output.add_argument("--force", action="store_true", help="replace frames that are there")
-    output.add_argument(
-        "--img_res", type=int, nargs=2, metavar=("H", "W"), help="size; default: the photographs'"
-    )
-    output.add_argument(
-        "--video",
-        type=Path,
-        help="also write a film, .gif or .mp4 (MP4 needs idr[video]); further outputs get films, too",
-    )
-    output.add_argument("--fps", type=float, default=25.0, help="frames a second of the film")
-    output.add_argument(
-        "--chunk_pixels", type=int, help="pixels rendered at once; default: plot.chunk_pixels"
-    )
+    add_out_folder_argument(output, "path_<path>")
+    add_force_argument(output, "existing files")
+    add_frame_arguments(output, fps=25.0)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command.
-
-    Args:
-        argv: Arguments without the program's name; None for the process's own.
-
-    Returns:
-        The exit status.
-    """
+    """Runs the command on `argv`, None for the process's arguments, and returns the exit status."""
     arguments = parse(build_parser(), argv)
     return run(lambda: _render(arguments))
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    """Refuses values out of range before anything is loaded."""
-    for flag in ("frames", "chunk_pixels"):
-        value = getattr(arguments, flag)
-        if value is not None and value < 1:
-            raise InputError(f"--{flag} {value}: expected at least 1")
-    if not arguments.fps > 0:
-        raise InputError(f"--fps {arguments.fps}: expected a positive number")
-    if arguments.img_res and min(arguments.img_res) < 1:
-        raise InputError(f"--img_res {arguments.img_res}: expected height and width of at least 1")
+    """Refuses values out of range."""
+    check_frame_arguments(arguments)
     if arguments.distance is not None and not arguments.distance > 1:
         raise InputError(f"--distance {arguments.distance}: expected more than 1, outside of the unit sphere")
     if arguments.elevation is not None and not -85 <= arguments.elevation <= 85:
@@ -131,7 +120,7 @@ def _check(arguments: argparse.Namespace) -> None:
 
 
 def _films(arguments: argparse.Namespace) -> dict[str, Path]:
-    """The film of each output; the first one's has the name given."""
+    """Returns the film of each output; the first one has the name of ``--video``."""
     if not arguments.video:
         return {}
     video, (first, *others) = arguments.video, list(dict.fromkeys(arguments.outputs))
@@ -146,37 +135,32 @@ def _render(arguments: argparse.Namespace) -> None:
     for film in films.values():
         check_video_path(film)
     if arguments.out:
-        _check_folder(arguments.out, arguments.force)
-    chosen = open_chosen_run(arguments)
+        _check_out(arguments.out, arguments.force)
+    trained, results = open_run(arguments)
 
-    from idr.conf.files import read_block
     from idr.export.path_frames import FramePainter, film_frame, write_path
-    from idr.pictures.plots import PlotConfig
-    from idr.runs.folders import evals_folder
     from idr.runs.shading import SurfaceShader
 
     kind = arguments.path if arguments.path in BUILT_IN else Path(arguments.path).stem
-    out = arguments.out or evals_folder(chosen.name) / f"path_{kind}"
-    _check_folder(out, arguments.force)
-    path = _path(arguments, chosen)
-    loaded = chosen.opened.loaded
-    shader = SurfaceShader(loaded.model, loaded.device)
-    depths = path.depth_range(loaded.bounding_radius)
-    painter = FramePainter(depths, lambda points: shader.normals(points.to(loaded.device)))
+    out = arguments.out or results / f"path_{kind}"
+    _check_out(out, arguments.force)
+    path = _path(arguments, trained)
+    shader = SurfaceShader(trained.model, trained.device)
+    depths = path.depth_range(trained.bounding_radius)
+    painter = FramePainter(depths, lambda points: shader.normals(points.to(trained.device)))
     names = {kind: f"{kind}_{{:04d}}.png" for kind in arguments.outputs}
-    plot = read_block(PlotConfig, chosen.conf.get("plot", {}), "plot")
     frames: dict[str, list[Any]] = {kind: [] for kind in films}
 
-    def on_frame(number: int, pictures: dict[str, Picture]) -> None:
+    def on_frame(number: int, images: dict[str, FrameImage]) -> None:
         log.info("frame %d of %d", number + 1, len(path.poses))
         for kind, kept in frames.items():
-            kept.append(film_frame(pictures[kind]))
+            kept.append(film_frame(images[kind]))
 
-    model = _model(arguments, chosen)
-    chunk_pixels = arguments.chunk_pixels or plot.chunk_pixels
-    files = write_path(model, path, out, names, painter, chunk_pixels, on_frame)
-    _write_record(out / RECORD, path, depths, chosen)
-    _remove_others(out, files)
+    model = _model(arguments, trained)
+    files = write_path(model, path, out, names, painter, arguments.chunk_pixels, on_frame)
+    _write_record(out / RECORD, path, depths, trained)
+    for stale in set(_own_files(out)) - set(files):  # of an earlier, longer path
+        stale.unlink()
     say(f"frames: {out} ({len(path.poses)} of {', '.join(names)})")
     for kind, film in films.items():
         write_video(frames[kind], film, arguments.fps)
@@ -184,68 +168,54 @@ def _render(arguments: argparse.Namespace) -> None:
 
 
 def _own_files(folder: Path) -> list[Path]:
-    """Frames of this command in a folder."""
+    """Returns the frames of this command in a folder."""
     pattern = re.compile(rf"({'|'.join(OUTPUTS)})_\d{{4,}}\.png")
     return [path for path in folder.glob("*.png") if pattern.fullmatch(path.name)]
 
 
-def _check_folder(out: Path, force: bool) -> None:
-    if out.is_file():
-        raise InputError(f"--out {out} is a file; expected a folder")
-    check_new([out / RECORD, *sorted(_own_files(out))[:1]], force)
+def _check_out(out: Path, force: bool) -> None:
+    check_folder(out, [RECORD, *sorted(path.name for path in _own_files(out))[:1]], force)
 
 
-def _remove_others(out: Path, written: list[Path]) -> None:
-    """Removes frames of an earlier, longer path, so that what is there is one path."""
-    for path in set(_own_files(out)) - set(written):
-        path.unlink()
-
-
-def _model(arguments: argparse.Namespace, chosen: ChosenRun) -> Any:
-    """The network that is rendered: the run's, or its geometry with another's appearance."""
-    geometry = chosen.opened.loaded
+def _model(arguments: argparse.Namespace, trained: Run) -> Any:
+    """Returns the run's network, or its geometry with the appearance of ``--appearance_run``."""
     if arguments.appearance_run is None:
-        return geometry.model
+        return trained.model
     from idr.evaluation.disentanglement import compose
-    from idr.runs.opened import conf_of_run, load_model
+    from idr.runs import Run
+    from idr.runs.folders import conf_of_run
 
-    folder = locate_given_run(arguments.appearance_run, arguments.appearance_checkpoint)
+    folder = find_named_run(arguments.appearance_run, arguments.appearance_checkpoint)
     conf = conf_of_run(folder, arguments.conf, arguments.overrides)
     say(f"appearance: {folder}")
-    return compose(geometry, load_model(conf, folder, arguments.appearance_checkpoint, geometry.device))
+    appearance = Run(conf, folder, arguments.appearance_checkpoint, trained.device)
+    return compose(trained.model, appearance.model, trained.device)
 
 
-def _path(arguments: argparse.Namespace, chosen: ChosenRun) -> Path3D:
-    """The cameras: poses of the path, intrinsics of the view or the file."""
+def _path(arguments: argparse.Namespace, trained: Run) -> Path3D:
+    """Returns the path of the flags, or of a file."""
     from idr.export.path_frames import Path3D
     from idr.geometry.camera_set import poses_in_frame
-    from idr.geometry.cameras import resized_intrinsics
 
-    opened = chosen.opened
-    if not 0 <= arguments.view < len(opened.dataset):
-        raise InputError(
-            f"--view {arguments.view}: the scene has training views 0 to {len(opened.dataset) - 1}"
-        )
-    own_res = (int(opened.dataset.img_res[0]), int(opened.dataset.img_res[1]))
-    intrinsics = opened.training_intrinsics[arguments.view][None]
+    check_view(arguments, trained)
+    own = None
     if arguments.path in BUILT_IN:
-        poses = _built_in(arguments, opened.training_poses.double().numpy())
+        poses = _built_in(arguments, trained.training_poses.double().numpy())
     else:
         import numpy as np
 
         from idr.importers.camera_path import read_path
 
-        given = read_path(Path(arguments.path).expanduser())
-        poses = poses_in_frame(given.poses, np.linalg.inv(opened.world_from_unit))
-        if given.intrinsics is not None and given.img_res is not None:
-            own_res, intrinsics = given.img_res, _homogeneous(given.intrinsics)
-    img_res = (arguments.img_res[0], arguments.img_res[1]) if arguments.img_res else own_res
-    resized = resized_intrinsics(intrinsics.float(), own_res, img_res).to(opened.loaded.device)
-    return Path3D(resized.expand(len(poses), 4, 4), poses, img_res)
+        file = read_path(Path(arguments.path).expanduser())
+        poses = poses_in_frame(file.poses, np.linalg.inv(trained.world_from_unit))
+        if file.intrinsics is not None and file.img_res is not None:
+            own = _homogeneous(file.intrinsics), file.img_res
+    intrinsics, img_res = frame_intrinsics(arguments, trained, own)
+    return Path3D(intrinsics.expand(len(poses), 4, 4), poses, img_res)
 
 
 def _homogeneous(intrinsics: np.ndarray) -> Tensor:
-    """(F, 4, 4) of (F, 3, 3)."""
+    """Pads K, (F, 3, 3), to (F, 4, 4)."""
     import torch
 
     matrices = torch.eye(4, dtype=torch.float64).repeat(len(intrinsics), 1, 1)
@@ -254,7 +224,7 @@ def _homogeneous(intrinsics: np.ndarray) -> Tensor:
 
 
 def _built_in(arguments: argparse.Namespace, views: np.ndarray) -> np.ndarray:
-    """(F, 4, 4) poses of an orbit, a spiral or a way through views."""
+    """Returns (F, 4, 4) poses of an orbit, a spiral or a path through views."""
     import numpy as np
 
     from idr.geometry.paths import between_poses, spiral, surroundings
@@ -278,8 +248,8 @@ def _built_in(arguments: argparse.Namespace, views: np.ndarray) -> np.ndarray:
     return spiral(around.up, start, distance, levels, turns, arguments.frames)
 
 
-def _write_record(file: Path, path: Path3D, depths: tuple[float, float], chosen: ChosenRun) -> None:
-    """Writes the path in world coordinates, so that it can be rendered again, and what depths mean."""
+def _write_record(file: Path, path: Path3D, depths: tuple[float, float], trained: Run) -> None:
+    """Writes the path in world coordinates, for ``--path`` to render again, and the scale of the depths."""
     import json
 
     import numpy as np
@@ -288,7 +258,7 @@ def _write_record(file: Path, path: Path3D, depths: tuple[float, float], chosen:
     from idr.files import write_text_atomic
     from idr.geometry.camera_set import poses_in_frame
 
-    world_from_unit = chosen.opened.world_from_unit
+    world_from_unit = trained.world_from_unit
     world = poses_in_frame(path.poses, world_from_unit) @ OPENCV_TO_OPENGL
     scale = float(np.cbrt(abs(np.linalg.det(world_from_unit[:3, :3]))))
     frames = [
@@ -296,7 +266,7 @@ def _write_record(file: Path, path: Path3D, depths: tuple[float, float], chosen:
         for k, pose in zip(path.intrinsics, world, strict=True)
     ]
     content = {
-        "run": str(chosen.folder),
+        "run": str(trained.folder),
         "w": path.img_res[1],
         "h": path.img_res[0],
         "depth": {"at_1": depths[0] * scale, "at_65535": depths[1] * scale, "unit": "world"},

@@ -69,7 +69,7 @@ def _add_own_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command with `argv`, by default the process's own, and returns the exit status."""
+    """Runs the command on `argv`, None for the process's arguments, and returns the exit status."""
     words = sys.argv[1:] if argv is None else list(argv)
     arguments = parse(build_parser(), words)
     own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)

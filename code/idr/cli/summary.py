@@ -1,4 +1,4 @@
-"""``summary.py``: the evaluations of all scans as one JSON and one table."""
+"""``summary.py``: one table of the evaluations of all scans."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import argparse
 from collections.abc import Sequence
 
 from idr.cli.shared.common import add_conf_arguments, make_parser, parse, run, say
+from idr.cli.shared.runs import add_expname_argument
 from idr.errors import MissingInputError
 
 DESCRIPTION = (
-    "Puts together what eval.py and eval_mesh.py measured of all scans of a conf, with means: "
+    "Collects the results of eval.py and eval_mesh.py for all scans of a conf, with means, in "
     "evals/<expname><suffix>_summary.json, .csv and .md. Evaluates nothing itself."
 )
 EXAMPLES = """\
@@ -21,9 +22,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Returns the parser of the command."""
     parser = make_parser(DESCRIPTION, EXAMPLES)
     add_conf_arguments(parser)
-    parser.add_argument(
-        "--expname", default="", help="suffix of the conf's train.expname, as given in training"
-    )
+    add_expname_argument(parser)
     parser.add_argument(
         "--scans", type=int, nargs="+", metavar="N", help="scans of the table; default: all evaluated ones"
     )
@@ -31,14 +30,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command.
-
-    Args:
-        argv: Arguments without the program's name; None for the process's own.
-
-    Returns:
-        The exit status.
-    """
+    """Runs the command on `argv`, None for the process's arguments, and returns the exit status."""
     arguments = parse(build_parser(), argv)
     return run(lambda: _summarize(arguments))
 

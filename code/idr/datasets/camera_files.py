@@ -1,6 +1,6 @@
-"""Reading ``cameras.npz`` and its like.
+"""Reads camera files such as ``cameras.npz``.
 
-B images. Frames: world (whatever the photographs were calibrated in) and unit sphere, world = scale_mat unit.
+B images. Frames: world (of the calibration) and unit sphere; x_world = scale_mat x_unit.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class CameraFile:
     """The matrices of one npz.
 
     Attributes:
-        path: Where they were read.
+        path: The file.
         world_mats: (B, 4, 4) projections from world coordinates to pixels.
         scale_mats: (B, 4, 4) similarities from unit-sphere to world coordinates.
     """
@@ -33,7 +33,7 @@ class CameraFile:
         """Decomposes all projections.
 
         Args:
-            scaled: Poses in unit-sphere coordinates; otherwise in world coordinates.
+            scaled: Whether poses are in unit-sphere coordinates rather than in world coordinates.
 
         Returns:
             intrinsics (B, 4, 4) and camera-to-world poses (B, 4, 4).
@@ -47,22 +47,21 @@ def read_cameras(path: Path, num_images: int) -> CameraFile:
     """Reads and checks the cameras of a scene.
 
     Args:
-        path: The npz, with ``world_mat_i`` and ``scale_mat_i`` for image i; other keys are passed over.
-        num_images: B, the number of images the file must match.
+        path: The npz, with ``world_mat_i`` and ``scale_mat_i`` for image i; other keys are ignored.
+        num_images: B, the expected number of cameras.
 
     Returns:
         The matrices.
 
     Raises:
         MissingInputError: No such file.
-        InputError: Unreadable, a matrix missing, too many, of a wrong shape, not finite, singular, or a
-            camera that does not have the unit sphere's center in front of it.
+        InputError: Unreadable; matrices missing, too many, of a wrong shape, not finite or singular; or a
+            camera with the unit sphere's center behind it.
     """
     if not path.is_file():
-        beside = ", ".join(sorted(other.name for other in path.parent.glob("*.npz"))) or "none"
+        others = ", ".join(sorted(other.name for other in path.parent.glob("*.npz"))) or "none"
         raise MissingInputError(
-            f"no camera file {path}; npz files there: {beside}; "
-            "expected an npz with world_mat_i and scale_mat_i"
+            f"no camera file {path}; npz files there: {others}; expected one with world_mat_i and scale_mat_i"
         )
     arrays = read_arrays(path)
     stacks = [_stack(arrays, prefix, num_images, path) for prefix in ("world_mat", "scale_mat")]
@@ -72,35 +71,35 @@ def read_cameras(path: Path, num_images: int) -> CameraFile:
 
 
 def read_arrays(path: Path) -> dict[str, NDArray]:
-    """Returns the arrays of an npz that are ours by their names; nothing pickled is loaded."""
+    """Reads the ``world_mat_i`` and ``scale_mat_i`` of an npz, without loading pickles."""
     try:
         archive = np.load(path, allow_pickle=False)
         if isinstance(archive, np.ndarray):
-            raise ValueError("it holds a single array")
+            raise ValueError("it is a single array")
         with archive:
             return {key: np.asarray(archive[key]) for key in archive.files if _index_of(key) is not None}
-    except Exception as error:  # zipfile, zlib and numpy raise whatever they like for a broken file
+    except Exception as error:  # zipfile, zlib and numpy raise arbitrary exceptions on broken files
         raise InputError(
-            f"{path} cannot be read as an npz ({error}); it may be truncated or altered, fetch it again"
+            f"{path} cannot be read as an npz ({error}); it may be truncated or corrupted: download it again"
         ) from error
 
 
 def _index_of(key: str) -> int | None:
-    """Returns i of ``world_mat_i`` or ``scale_mat_i``, None for any other key."""
+    """Index i of ``world_mat_i`` or ``scale_mat_i``, None for other keys."""
     prefix, _, index = key.rpartition("_")
     return int(index) if prefix in ("world_mat", "scale_mat") and index.isdigit() else None
 
 
 def _stack(arrays: dict[str, NDArray], prefix: str, num_images: int, path: Path) -> NDArray[np.float64]:
-    """Returns the (B, 4, 4) matrices of one kind after checking number, shape and values."""
-    there = {_index_of(key) for key in arrays if key.startswith(prefix)}
-    missing = [i for i in range(num_images) if i not in there]
-    extra = sorted(i for i in there if i is not None and i >= num_images)
+    """The (B, 4, 4) matrices of one kind, after checking number, shape and values."""
+    present = {_index_of(key) for key in arrays if key.startswith(prefix)}
+    missing = [i for i in range(num_images) if i not in present]
+    extra = sorted(i for i in present if i is not None and i >= num_images)
     if missing or extra:
-        what = f"lacks {prefix}_{missing[0]}" if missing else f"holds {prefix}_{extra[0]} too"
+        problem = f"lacks {prefix}_{missing[0]}" if missing else f"also has {prefix}_{extra[0]}"
         raise InputError(
-            f"{path} {what}: {len(there)} {prefix} matrices for {num_images} images; "
-            "each image needs one camera, numbered from 0 in natural name order"
+            f"{path} {problem}: {len(present)} {prefix} matrices for {num_images} images; expected one "
+            "camera per image, numbered from 0 in natural name order"
         )
     matrices = []
     for i in range(num_images):
@@ -113,22 +112,20 @@ def _stack(arrays: dict[str, NDArray], prefix: str, num_images: int, path: Path)
             )
         matrix = matrix.astype(np.float64)
         if not np.isfinite(matrix).all():
-            raise InputError(
-                f"{path}: {prefix}_{i} holds values that are not finite; calibrate this view again"
-            )
+            raise InputError(f"{path}: {prefix}_{i} has non-finite values; calibrate this view again")
         matrices.append(matrix)
     return np.stack(matrices)
 
 
 def _check_cameras(cameras: CameraFile) -> None:
-    """Refuses scale matrices that are no similarity and cameras that cannot see the unit sphere."""
+    """Checks that scale matrices are similarities, and that cameras have the unit sphere in front of them."""
     for i, scale_mat in enumerate(cameras.scale_mats):
         gram = scale_mat[:3, :3].T @ scale_mat[:3, :3]
         size = np.trace(gram) / 3
         if not size > 0 or np.abs(gram - size * np.eye(3)).max() > 1e-3 * size:
             raise InputError(
-                f"{cameras.path}: scale_mat_{i} is not a similarity; expected one scale for all axes, "
-                "a rotation and a translation; preprocess_cameras.py writes a right one"
+                f"{cameras.path}: scale_mat_{i} is not a similarity; expected uniform scale, rotation and "
+                "translation: run preprocess_cameras.py"
             )
     for i, projection in enumerate(cameras.world_mats @ cameras.scale_mats):
         try:

@@ -1,4 +1,4 @@
-"""Reading photographs and masks of any common kind.
+"""Reads photographs and masks in common formats.
 
 H rows, W columns.
 """
@@ -21,38 +21,27 @@ log = logging.getLogger(__name__)
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 TIFF_ENDINGS = (".tif", ".tiff")
-FILM_FORMATS = ("PNG", "WEBP")
-ARRAY_MODES = (
-    "1",
-    "L",
-    "LA",
-    "RGB",
-    "RGBA",
-    "I",
-    "I;16",
-    "I;16L",
-    "I;16B",
-    "I;16N",
-    "F",
-)  # Pillow's; used as they are
+ANIMATED_FORMATS = ("PNG", "WEBP")
+ARRAY_MODES = ("1", "L", "LA", "RGB", "RGBA", "I", "I;16", "I;16L", "I;16B", "I;16N", "F")
+"""Pillow modes that need no conversion."""
 MASK_THRESHOLD = 127.5  # of 255; the published rule
 OPAQUE = 255
-LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, what image libraries call the gray value
+LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 
 
 def natural_key(path: Path) -> list[tuple[int, int, str]]:
-    """Returns a sorting key in which numbers inside a name count as numbers: 2.png comes before 10.png."""
-    pieces = re.split(r"(\d+)", path.stem.lower())
-    return [(0, int(piece), "") if piece.isdigit() else (1, 0, piece) for piece in pieces]
+    """Sort key that compares numbers in a name by value: 2.png before 10.png."""
+    parts = re.split(r"(\d+)", path.stem.lower())
+    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts]
 
 
 def natural_sorted(paths: Iterable[Path]) -> list[Path]:
-    """Sorts paths by name with numbers in numerical order; full names break ties."""
+    """Sorts paths by `natural_key`; full names break ties."""
     return sorted(paths, key=lambda path: (natural_key(path), path.name))
 
 
 def list_images(folder: Path) -> list[Path]:
-    """Lists the images of a folder in natural name order, endings in any case; hidden files are passed over.
+    """Lists the images of a folder in natural name order, without hidden files.
 
     Args:
         folder: The folder.
@@ -65,7 +54,7 @@ def list_images(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise MissingInputError(
-            f"no folder {folder}; a scene holds image/ and mask/ (see DATA_CONVENTION.md)"
+            f"no folder {folder}; expected image/ and mask/ in a scene (see DATA_CONVENTION.md)"
         )
     found = [p for p in folder.iterdir() if p.suffix.lower() in IMAGE_ENDINGS and not p.name.startswith(".")]
     if not found:
@@ -74,12 +63,12 @@ def list_images(folder: Path) -> list[Path]:
 
 
 def _read(path: Path) -> NDArray[np.generic]:
-    """Reads a file as an array (H, W) or (H, W, C) of L, LA, RGB or RGBA values of the type that it holds."""
+    """Reads (H, W) or (H, W, C) values of L, LA, RGB or RGBA in the file's own type."""
     try:
         pixels = _decode(path)
     except InputError:
         raise
-    except Exception as error:  # decoders raise whatever they like for a broken file
+    except Exception as error:  # decoders raise arbitrary exceptions on broken files
         raise InputError(
             f"{path} cannot be read as an image ({type(error).__name__}: {error}); replace it"
         ) from error
@@ -89,28 +78,28 @@ def _read(path: Path) -> NDArray[np.generic]:
 
 
 def _decode(path: Path) -> NDArray[np.generic]:
-    """Decodes a file; of several pages, or of a stereo camera's two pictures, the first."""
+    """Decodes a file; the first of several pages or of a stereo pair."""
     try:
         image = Image.open(path)
     except UnidentifiedImageError:
-        if path.suffix.lower() in TIFF_ENDINGS:  # 16 bits or floats in three channels are beyond Pillow
+        if path.suffix.lower() in TIFF_ENDINGS:  # Pillow cannot read 16 bits or floats in three channels
             return np.array(iio.imread(path, index=0, plugin="tifffile"))
         raise
     with image:
         frames = getattr(image, "n_frames", 1)
-        if frames > 1 and image.format in FILM_FORMATS:
-            raise InputError(f"{path} is a film of {frames} frames; expected one still image")
+        if frames > 1 and image.format in ANIMATED_FORMATS:
+            raise InputError(f"{path} is an animation of {frames} frames; expected one still image")
         return np.array(image if image.mode in ARRAY_MODES else image.convert(_mode_for(image)))
 
 
 def _mode_for(image: Image.Image) -> str:
-    """Returns RGB or RGBA for palettes and for other color spaces, whose numbers are no RGB."""
+    """RGB or RGBA, to convert palettes and other color spaces to."""
     has_alpha = image.mode.lower() in ("pa", "rgba", "la") or "transparency" in image.info
     return "RGBA" if has_alpha else "RGB"
 
 
 def _to_uint8(pixels: NDArray[np.generic], path: Path) -> NDArray[np.uint8]:
-    """Scales 1-bit, 16-bit and float images to 0..255 by the range of their type."""
+    """Scales 1-bit, 16-bit and float images to 0..255."""
     if pixels.dtype == np.uint8:
         return pixels.astype(np.uint8, copy=False)
     if pixels.dtype == np.bool_:
@@ -120,25 +109,19 @@ def _to_uint8(pixels: NDArray[np.generic], path: Path) -> NDArray[np.uint8]:
     if pixels.size == 0:
         return pixels.astype(np.uint8)
     if np.issubdtype(pixels.dtype, np.integer) and pixels.min() >= 0 and pixels.max() <= 65535:
-        return np.round(pixels.astype(np.float64) / 257.0).astype(
-            np.uint8
-        )  # 16 bits, decoded as wider integers
-    if (
-        np.issubdtype(pixels.dtype, np.floating)
-        and np.isfinite(pixels.astype(np.float64)).all()
-        and pixels.max() <= 1.0
-    ):
+        # 16 bits, decoded as wider integers
+        return np.round(pixels.astype(np.float64) / 257.0).astype(np.uint8)
+    if np.issubdtype(pixels.dtype, np.floating) and np.isfinite(pixels).all() and pixels.max() <= 1.0:
         return np.round(np.clip(pixels.astype(np.float64), 0, 1) * OPAQUE).astype(np.uint8)
     raise InputError(
-        f"{path} holds {pixels.dtype} values; expected 8 or 16 bits a channel, or floats in [0, 1]"
+        f"{path} has {pixels.dtype} values; expected 8 or 16 bits per channel, or floats in [0, 1]"
     )
 
 
 def load_rgb(path: Path) -> NDArray[np.uint8]:
-    """Loads a photograph.
+    """Loads a photograph as RGB.
 
-    Gray images are repeated over three channels, 16-bit ones reduced to 8, and an alpha channel is dropped:
-    the object mask comes from the mask folder.
+    Gray images are repeated over three channels, 16 bits reduced to 8, and alpha channels dropped.
 
     Args:
         path: The file.
@@ -162,10 +145,10 @@ def load_alpha(path: Path) -> NDArray[np.uint8] | None:
     """Loads the alpha channel of an image.
 
     Args:
-        path: The file, of any kind `load_rgb` takes.
+        path: The file, in any format of `load_rgb`.
 
     Returns:
-        (H, W) uint8, 255 where opaque; None if there is no such channel.
+        (H, W) uint8, 255 where opaque; None without an alpha channel.
 
     Raises:
         InputError: Not a readable still image.
@@ -177,14 +160,14 @@ def load_alpha(path: Path) -> NDArray[np.uint8] | None:
 
 
 def load_mask(path: Path) -> NDArray[np.bool_]:
-    """Loads an object mask: gray above 127.5 of 255 is inside.
+    """Loads an object mask: gray values above 127.5 of 255 are inside.
 
-    Files that hold only the values 0 and 1 are taken as false and true. Color is reduced to its luma. An
-    alpha channel that is not opaque everywhere is the mask where the colors say nothing (all one value),
-    and cuts the colors' mask otherwise.
+    Files with only the values 0 and 1 are treated as booleans. Colors are reduced to their luma. An alpha
+    channel with transparent pixels is intersected with the mask of the colors, or replaces it if all colors
+    are equal.
 
     Args:
-        path: The file, of any kind `load_rgb` takes; JPEG noise does no harm.
+        path: The file, in any format of `load_rgb`; JPEG noise is harmless.
 
     Returns:
         (H, W) bool.
@@ -208,7 +191,7 @@ def load_mask(path: Path) -> NDArray[np.bool_]:
 
 
 def _stretched(values: NDArray[np.generic]) -> NDArray[np.generic]:
-    """Returns values of 0 and 1 as 0 and 255, others as they are."""
+    """Scales values of 0 and 1 to 0 and 255; returns others unchanged."""
     if np.issubdtype(values.dtype, np.integer) and values.size and values.max() == 1:
         return values.astype(np.uint8) * np.uint8(OPAQUE)
     return values

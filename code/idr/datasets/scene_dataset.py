@@ -1,7 +1,7 @@
-"""One scene: photographs, masks and cameras.
+"""The dataset of one scene: photographs, masks and cameras.
 
-B images, H rows, W columns, P pixels of a draw. Images stay uint8 and pixels are looked up by index, so
-that no grid of pixel coordinates or float image is ever built.
+B images, H rows, W columns, P sampled pixels. Images stay uint8 and pixels are indexed, so neither float
+images nor grids of pixel coordinates are stored.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Item = tuple[int, Sample, Sample]
 
 @dataclass(frozen=True)
 class SceneDatasetConfig:
-    """Keys of the block ``dataset``; see `SceneDataset` for their meaning."""
+    """Keys of the block ``dataset``; see `SceneDataset`."""
 
     data_dir: str
     img_res: tuple[int, ...]
@@ -47,27 +47,27 @@ class SceneDataset(torch.utils.data.Dataset):
     """The scene of a folder ``<data_root>/<data_dir>/scan<scan_id>`` (see DATA_CONVENTION.md).
 
     Args:
-        train_cameras: Leave poses to the trainer: items hold no ``pose`` and `get_pose_init` may be called.
+        train_cameras: Whether poses are trained: items then have no ``pose``.
         data_dir: Folder of the data set below the data root.
         img_res: [height, width] of the images.
         scan_id: Number of the scene.
-        cam_file: Name of an npz that replaces ``cameras.npz``.
-        data_root: Folder of all data sets; default ``data/`` beside ``code/``.
-        holdout: Numbers of images that are never trained on.
-        split: ``train`` for the images that are trained on, ``holdout`` for the others.
+        cam_file: Name of an npz to read instead of ``cameras.npz``.
+        data_root: Folder of all data sets; default ``data/`` next to ``code/``.
+        holdout: Indices of images held out of training.
+        split: ``train``, or ``holdout`` for the held-out images.
 
     Attributes:
         images: (B, H W, 3) uint8.
-        masks: (B, H W) bool, the object.
+        masks: (B, H W) bool, True inside the object.
         intrinsics: (B, 4, 4) float32.
         poses: (B, 4, 4) float32 camera-to-world, unit-sphere frame.
-        indices: The images' numbers in the folder.
+        indices: Indices of the images in the folder.
         instance_dir: The scene's folder.
-        split: Which images these are.
+        split: The split.
 
     Raises:
-        MissingInputError: The folder or a file is not there.
-        InputError: Something in it does not fit.
+        MissingInputError: The folder or a file is missing.
+        InputError: Its content is inconsistent or invalid.
     """
 
     config_class = SceneDatasetConfig
@@ -96,10 +96,10 @@ class SceneDataset(torch.utils.data.Dataset):
         if len(image_paths) != len(mask_paths):
             raise InputError(
                 f"scan {scan_id}: {len(image_paths)} images but {len(mask_paths)} masks in "
-                f"{self.instance_dir}; each image needs one mask, paired in natural name order"
+                f"{self.instance_dir}; expected one mask per image, in the same natural name order"
             )
         self.num_images_in_folder = len(image_paths)
-        self.indices = _chosen(len(image_paths), holdout, split)
+        self.indices = _split_indices(len(image_paths), holdout, split)
         self._all_cameras = self._read(cam_file or "cameras.npz")
         intrinsics, poses = self._all_cameras.decompose()
         self.intrinsics = torch.from_numpy(intrinsics[self.indices]).float()
@@ -108,7 +108,7 @@ class SceneDataset(torch.utils.data.Dataset):
         self.images = torch.stack([self._load_image(image_paths[i]) for i in self.indices])
         self.masks = torch.stack([self._load_mask(mask_paths[i]) for i in self.indices])
         if len(image_paths) == 1:
-            log.warning("%s holds a single view: the surface behind it is not determined", self.instance_dir)
+            log.warning("%s has a single view: the unseen side is undetermined", self.instance_dir)
 
     @property
     def n_images(self) -> int:
@@ -117,7 +117,7 @@ class SceneDataset(torch.utils.data.Dataset):
 
     @property
     def camera_file(self) -> CameraFile:
-        """The given cameras of all images in the folder, whatever the split."""
+        """The cameras of all images in the folder, in any split."""
         return self._all_cameras
 
     def _read(self, name: str) -> CameraFile:
@@ -133,12 +133,12 @@ class SceneDataset(torch.utils.data.Dataset):
         self._check_size(mask.shape, path)
         if not mask.any():
             raise InputError(
-                f"{path}: the mask is empty; expected white on the object; mend it or remove this view"
+                f"{path}: the mask is empty; expected the object in white: correct it, or remove this view"
             )
         if mask.all():
             raise InputError(
-                f"{path}: the mask is white everywhere, so it has no silhouette; expected black around the "
-                "object; mend it or remove this view"
+                f"{path}: the mask is white everywhere; expected black around the object: correct it, or "
+                "remove this view"
             )
         return torch.from_numpy(mask).reshape(-1)
 
@@ -156,33 +156,33 @@ class SceneDataset(torch.utils.data.Dataset):
         return self.sample_item(index, self.sampling_idx)
 
     def sample_item(self, index: int, pixels: Tensor | None) -> Item:
-        """Returns some pixels of an image.
+        """Returns pixels of an image.
 
         Args:
             index: Position of the image in this split.
-            pixels: (P,) pixel numbers, row by row, or None for all of them.
+            pixels: (P,) pixel indices in row-major order, None for all.
 
         Returns:
             The index; ``object_mask`` (P,), ``uv`` (P, 2), ``intrinsics`` (4, 4) and, unless cameras are
             trained, ``pose`` (4, 4); ``rgb`` (P, 3) in [-1, 1].
         """
-        chosen = torch.arange(self.total_pixels) if pixels is None else pixels
+        pixels = torch.arange(self.total_pixels) if pixels is None else pixels
         width = self.img_res[1]
         sample = {
-            "object_mask": self.masks[index][chosen],
-            "uv": torch.stack((chosen % width, chosen // width), dim=1).float(),
+            "object_mask": self.masks[index][pixels],
+            "uv": torch.stack((pixels % width, pixels // width), dim=1).float(),
             "intrinsics": self.intrinsics[index],
         }
         if not self.train_cameras:
             sample["pose"] = self.poses[index]
-        return index, sample, {"rgb": self.images[index][chosen].float() / 127.5 - 1.0}
+        return index, sample, {"rgb": self.images[index][pixels].float() / 127.5 - 1.0}
 
     def change_sampling_idx(self, sampling_size: int, generator: torch.Generator | None = None) -> None:
-        """Draws the pixels that items hold from now on, without replacement.
+        """Samples the pixels of subsequent items, without replacement.
 
         Args:
             sampling_size: P; -1 for all pixels.
-            generator: Source of the draw; None for torch's default one.
+            generator: Random generator, None for torch's default.
         """
         if sampling_size == -1:
             self.sampling_idx = None
@@ -197,25 +197,18 @@ class SceneDataset(torch.utils.data.Dataset):
         return torch.tensor(indices), stack(samples), stack(truths)
 
     def get_scale_mat(self) -> np.ndarray:
-        """Returns scale_mat_0, (4, 4): unit-sphere to world coordinates."""
+        """scale_mat_0, (4, 4): unit-sphere to world coordinates."""
         return self._all_cameras.scale_mats[0]
 
     def get_gt_pose(self, scaled: bool = False) -> Tensor:
-        """Returns the given cameras' poses.
-
-        Args:
-            scaled: In unit-sphere coordinates; otherwise in world coordinates.
-
-        Returns:
-            (B, 4, 4) camera-to-world.
-        """
+        """(B, 4, 4) camera-to-world poses of the file, in unit-sphere (`scaled`) or world coordinates."""
         return torch.from_numpy(self._all_cameras.decompose(scaled)[1][self.indices]).float()
 
     def get_pose_init(self) -> Tensor:
-        """Returns where trained cameras start: the poses of ``cameras_linear_init.npz``.
+        """Initial poses of trained cameras, from ``cameras_linear_init.npz``.
 
         Returns:
-            (B, 7) quaternion (w, x, y, z) and center, in that file's own unit-sphere coordinates.
+            (B, 7) quaternion (w, x, y, z) and center, in that file's unit-sphere coordinates.
         """
         cameras = self._read("cameras_linear_init.npz")
         all_poses = cameras.decompose()[1]
@@ -225,38 +218,35 @@ class SceneDataset(torch.utils.data.Dataset):
 
 
 def _checked_resolution(img_res: Sequence[int]) -> tuple[int, int]:
-    """Returns (height, width)."""
     if len(img_res) != 2 or min(img_res) < 1:
         raise InputError(f"dataset.img_res = {list(img_res)}: expected [height, width] in pixels")
     return int(img_res[0]), int(img_res[1])
 
 
-def _data_root(given: str | None) -> Path:
-    """Returns the folder of all data sets."""
-    return Path(given).expanduser() if given else project_root() / "data"
+def _data_root(folder: str | None) -> Path:
+    return Path(folder).expanduser() if folder else project_root() / "data"
 
 
 def _scene_folder(data_root: Path, data_dir: str, scan_id: int) -> Path:
-    """Finds the scene's folder or says which scenes there are."""
+    """Finds the scene's folder, or lists the existing scenes in an error."""
     folder = data_root / data_dir / f"scan{scan_id}"
     if folder.is_dir():
         return folder
     if not folder.parent.is_dir():
         sets = [path.name for path in natural_sorted(data_root.glob("*")) if path.is_dir()]
-        there = f"{data_root} holds {', '.join(sets)}{did_you_mean(data_dir, sets)}; " if sets else ""
+        existing = f"{data_root} has {', '.join(sets)}{did_you_mean(data_dir, sets)}; " if sets else ""
         raise MissingInputError(
-            f"no data folder {folder.parent}; {there}bring the data set there (data/download_data.sh for "
-            "DTU), correct dataset.data_dir, or name another place with --data_root"
+            f"no data folder {folder.parent}; {existing}put the data set there (data/download_data.sh for "
+            "DTU), correct dataset.data_dir, or pass another --data_root"
         )
     scans = [path.name for path in natural_sorted(folder.parent.glob("scan*")) if path.is_dir()]
     raise MissingInputError(
-        f"no scene {folder}; {folder.parent} holds {', '.join(scans) or 'no scan folders'}; "
-        "choose one with --scan_id"
+        f"no scene {folder}; {folder.parent} has {', '.join(scans) or 'no scan folders'}; choose one with "
+        "--scan_id"
     )
 
 
-def _chosen(num_images: int, holdout: Sequence[int], split: str) -> list[int]:
-    """Returns the numbers of the images of a split."""
+def _split_indices(num_images: int, holdout: Sequence[int], split: str) -> list[int]:
     wrong = [i for i in holdout if not 0 <= i < num_images]
     if wrong:
         raise InputError(
@@ -265,24 +255,20 @@ def _chosen(num_images: int, holdout: Sequence[int], split: str) -> list[int]:
     if split not in SPLITS:
         raise InputError(f"split {split}: expected one of {', '.join(SPLITS)}")
     held_out = set(holdout)
-    chosen = [i for i in range(num_images) if (i in held_out) == (split == "holdout")]
-    if not chosen:
-        which = (
-            "no image is held out"
-            if split == "holdout"
-            else "every image is held out, none is left to train on"
-        )
-        raise InputError(f"dataset.holdout = {list(holdout)}: {which}; the scene has {num_images} images")
-    return chosen
+    indices = [i for i in range(num_images) if (i in held_out) == (split == "holdout")]
+    if not indices:
+        problem = "no image is held out" if split == "holdout" else "every image is held out"
+        raise InputError(f"dataset.holdout = {list(holdout)}: {problem}; the scene has {num_images} images")
+    return indices
 
 
 def _check_distance(poses: np.ndarray, path: Path) -> None:
-    """Refuses cameras inside the unit sphere, which is to hold the object alone."""
+    """Checks that all cameras are outside the unit sphere."""
     distances = np.linalg.norm(poses[:, :3, 3], axis=1)
     nearest = int(distances.argmin())
     if distances[nearest] < 1.0:
         raise InputError(
             f"{path}: camera {nearest} lies inside the unit sphere (at {distances[nearest]:.2f} of its "
-            "radius); expected the object alone inside; run preprocess_cameras.py to find scale_mat from "
-            "the masks"
+            "radius); expected only the object inside: run preprocess_cameras.py, which computes scale_mat "
+            "from the masks"
         )

@@ -1,1 +1,1 @@
-"""Built-in scenes with known surfaces, and the scores that need the truth."""
+"""Built-in scenes with known surfaces, and scores against them."""

@@ -1,7 +1,6 @@
-"""The built-in scene's colors: glazes, fixed lights and highlights, in numpy.
+"""The built-in scene's colors: albedo, fixed lights and highlights, in numpy.
 
-N points, in the frame of the unit sphere (z up). Colors are RGB in [0, 1], as they stand in the image: no
-gamma is applied anywhere.
+N points, in the unit-sphere frame (z up). Colors are RGB in [0, 1] as in the image, without gamma.
 """
 
 from __future__ import annotations
@@ -25,9 +24,9 @@ _CREAM, _CORAL = np.array([0.93, 0.86, 0.70]), np.array([0.89, 0.53, 0.43])
 _GOLD = np.array([0.88, 0.71, 0.40])
 
 _BELT_HALF_HEIGHT = 0.095
-_PART_EDGE = 0.012  # width over which two parts' colors blend
+_PART_EDGE = 0.012  # width over which colors of two parts blend
 
-# Directions towards the lights, their strength, and the strength of their highlights.
+# Direction towards each light, its diffuse and its specular strength.
 _LIGHTS = (
     (np.array([0.45, -0.60, 0.66]), 0.40, 0.26),
     (np.array([-0.70, 0.45, 0.30]), 0.20, 0.12),
@@ -35,7 +34,7 @@ _LIGHTS = (
 )
 _SKY, _GROUND = np.array([0.64, 0.66, 0.68]), np.array([0.60, 0.57, 0.55])
 _SHININESS = 14.0
-_USUAL_SLOPE = 0.91  # of the sdf, along normals
+_TYPICAL_SLOPE = 0.91  # of the sdf along normals
 _OCCLUSION_STEPS = (0.05, 0.12, 0.24)
 _OCCLUSION_STRENGTH = 0.5
 
@@ -46,12 +45,12 @@ def _smoothstep(value: Array, low: float, high: float) -> Array:
 
 
 def _mix(a: Array, b: Array, weight: Array) -> Array:
-    """Blends from a, where the weight is 0, to b, where it is 1; colors (3,) or (N, 3), weight (N,)."""
+    """Interpolates from a (weight 0) to b (weight 1); colors (3,) or (N, 3), weight (N,)."""
     return a + (b - a) * weight[:, None]
 
 
 def _band(value: Array, half_width: float, edge: float) -> Array:
-    """1 within +-half_width of zero, 0 beyond, with soft edges."""
+    """1 within +-half_width of zero, 0 outside, with soft edges."""
     return _smoothstep(half_width - np.abs(value), -edge, edge)
 
 
@@ -94,7 +93,7 @@ def _handle_color(x: Array, z: Array) -> Array:
 
 
 def albedo(points: Array) -> Array:
-    """The glaze's color.
+    """Albedo of the glaze.
 
     Args:
         points: (N, 3) on or near the surface.
@@ -119,24 +118,24 @@ def albedo(points: Array) -> Array:
 
 
 def ambient_occlusion(points: Array, normals: Array) -> Array:
-    """How open the surroundings of surface points are, from a few distances along the normal.
+    """Ambient occlusion from the sdf at a few distances along the normal.
 
     Args:
         points: (N, 3) on the surface.
         normals: (N, 3) unit outward normals.
 
     Returns:
-        (N,) from 0, enclosed, to 1, free.
+        (N,) from 0 (occluded) to 1 (free).
     """
     closed = np.zeros(len(points))
     for weight, step in zip((0.5, 0.3, 0.2), _OCCLUSION_STEPS, strict=True):
-        free = np.clip(sdf(points + step * normals) / (_USUAL_SLOPE * step), 0.0, 1.0)
+        free = np.clip(sdf(points + step * normals) / (_TYPICAL_SLOPE * step), 0.0, 1.0)
         closed += weight * (1 - free)
     return 1 - _OCCLUSION_STRENGTH * closed
 
 
 def shade(points: Array, normals: Array, views: Array) -> Array:
-    """The color seen: glaze under fixed lights, with highlights that move with the viewer (Blinn-Phong).
+    """Observed color: diffuse glaze under fixed lights, with view-dependent Blinn-Phong highlights.
 
     Args:
         points: (N, 3) on the surface.

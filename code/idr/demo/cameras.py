@@ -1,7 +1,7 @@
-"""The built-in scene's cameras: a full sphere of views, exact and disturbed.
+"""The built-in scene's cameras, on a full sphere around the object.
 
-B views. numpy in float64. Poses are camera-to-world in the frame of the unit sphere, axes OpenCV's (x right,
-y down, z forward); the world's frame differs from it by `UNIT_TO_WORLD`.
+B views. numpy in float64. Poses are camera-to-world in the unit-sphere frame with OpenCV axes (x right, y
+down, z forward); `UNIT_TO_WORLD` maps this frame to the world.
 """
 
 from __future__ import annotations
@@ -21,26 +21,19 @@ UNIT_TO_WORLD = np.array(
         [0.0, 0.0, 0.0, 1.0],
     ]
 )
-"""The scene's scale_mat: far from the identity, so that a forgotten or doubled one shows at once."""
+"""The scene's scale_mat: far from the identity, so that omitting it or applying it twice is noticed."""
 
 CAMERA_DISTANCE = 3.0
 _DISTANCE_JITTER, _DIRECTION_JITTER, _TARGET_JITTER, _ROLL_JITTER = 0.04, 0.05, 0.02, np.radians(8.0)
-_FOCAL = 1.86  # in units of the picture's shorter side: the object fills it from most sides
+_FOCAL = 1.86  # over the image's shorter side; the object fills the image from most sides
 _ASPECT = 1.02  # fy / fx
-_PRINCIPAL_SHIFT = (0.018, -0.012)  # from the picture's middle, in units of its width and height
-_STEEP = 0.72  # steeper views, by the sine of their elevation, have +y at the top
+_PRINCIPAL_SHIFT = (0.018, -0.012)  # from the image's center, over its width and height
+_STEEP = 0.72  # sine of the elevation above which +y is up
 _GOLDEN_ANGLE = np.pi * (3 - np.sqrt(5))
 
 
 def camera_intrinsics(img_res: tuple[int, int]) -> Array:
-    """Returns the K of all views; its fx and fy differ and its principal point is off the middle.
-
-    Args:
-        img_res: Height and width in pixels.
-
-    Returns:
-        (4, 4) intrinsics, without skew.
-    """
+    """(4, 4) K of all views, without skew; fx and fy differ, and the principal point is off center."""
     height, width = img_res
     intrinsics = np.eye(4)
     intrinsics[0, 0] = _FOCAL * min(height, width)
@@ -51,7 +44,7 @@ def camera_intrinsics(img_res: tuple[int, int]) -> Array:
 
 
 def spiral_directions(num_views: int) -> Array:
-    """Spreads directions evenly over the sphere (Fibonacci's spiral), from the north pole to the south.
+    """Directions spread evenly over the sphere (Fibonacci spiral), from the north pole to the south pole.
 
     Args:
         num_views: B, at least 1.
@@ -66,14 +59,14 @@ def spiral_directions(num_views: int) -> Array:
 
 
 def holdout_views(num_views: int, num_holdout: int) -> list[int]:
-    """Chooses views to hold out, spread over the sphere; the same for every seed.
+    """Chooses held-out views by farthest point sampling; independent of the seed.
 
     Args:
-        num_views: All views written.
-        num_holdout: How many of them, fewer than all.
+        num_views: Number of all views.
+        num_holdout: Number of held-out views, less than `num_views`.
 
     Returns:
-        Ascending indices: each next choice is the view farthest from those chosen before.
+        Ascending indices.
     """
     if num_holdout == 0:
         return []
@@ -87,15 +80,15 @@ def holdout_views(num_views: int, num_holdout: int) -> list[int]:
 
 
 def look_at(center: Array, target: Array, roll: float = 0.0, steep: float = _STEEP) -> Array:
-    """Returns the pose of a camera that looks at a point, its picture's top towards +z or, from high up, +y.
+    """Pose of a camera that looks at a point, with +z up, or +y in steep views.
 
-    The object is longest along x, which thus lies across the picture in views from above and below.
+    The object is longest along x, which is thus horizontal in views from above and below.
 
     Args:
         center: (3,) the camera's center.
-        target: (3,) the point, another than the center.
-        roll: Turn about the optical axis in radians.
-        steep: Sine of the elevation from which on +y is at the top; 1 for never.
+        target: (3,) the point, different from the center.
+        roll: Rotation about the optical axis in radians.
+        steep: Sine of the elevation above which +y is up; 1 for never.
 
     Returns:
         (4, 4) camera-to-world.
@@ -113,34 +106,31 @@ def look_at(center: Array, target: Array, roll: float = 0.0, steep: float = _STE
 
 
 def view_poses(num_views: int, generator: np.random.Generator) -> Array:
-    """Places cameras around the object, each a little off the regular spiral.
+    """Places cameras around the object, at random offsets from a regular spiral.
 
     Args:
         num_views: B.
-        generator: Source of the deviations.
+        generator: Random generator of the offsets.
 
     Returns:
         (B, 4, 4) poses, about `CAMERA_DISTANCE` from the origin.
     """
     poses = []
     for direction in spiral_directions(num_views):
-        turned = direction + _DIRECTION_JITTER * generator.standard_normal(3)
+        jittered = direction + _DIRECTION_JITTER * generator.standard_normal(3)
         distance = CAMERA_DISTANCE * (1 + _DISTANCE_JITTER * generator.uniform(-1, 1))
         target = _TARGET_JITTER * generator.uniform(-1, 1, 3)
         roll = _ROLL_JITTER * generator.uniform(-1, 1)
-        poses.append(look_at(distance * turned / np.linalg.norm(turned), target, roll))
+        poses.append(look_at(distance * jittered / np.linalg.norm(jittered), target, roll))
     return np.stack(poses)
 
 
 def world_matrix(intrinsics: Array, pose: Array) -> Array:
-    """Returns the projection from world coordinates, as `world_mat_i` holds it.
+    """`world_mat_i` of a camera: (4, 4), K [R | t] over (0, 0, 0, 1), from world coordinates.
 
     Args:
         intrinsics: (4, 4).
-        pose: (4, 4) camera-to-world in the frame of the unit sphere.
-
-    Returns:
-        (4, 4): K [R | t] over (0, 0, 0, 1).
+        pose: (4, 4) camera-to-world in the unit-sphere frame.
     """
     center = UNIT_TO_WORLD[:3, :3] @ pose[:3, 3] + UNIT_TO_WORLD[:3, 3]
     world_to_cam = np.eye(4)

@@ -1,7 +1,4 @@
-"""Scores against the built-in scene's exact surface and colors.
-
-V vertices.
-"""
+"""Scores against the built-in scene's exact surface and colors."""
 
 from __future__ import annotations
 
@@ -19,9 +16,9 @@ from idr.evaluation.chamfer import ChamferResult, chamfer, distance_to_zero_set
 from idr.evaluation.metrics import mask_iou, masked_psnr
 from idr.evaluation.results import RenderingScores, ViewScore
 from idr.rendering import render_image
-from idr.runs.opened import read_view
+from idr.runs.views import read_view
 
-CHAMFER_SAMPLES = 30_000  # the mean's standard error is then below one percent of it
+CHAMFER_SAMPLES = 30_000  # the mean's standard error is below 1 %
 
 
 def chamfer_to_exact(
@@ -30,16 +27,16 @@ def chamfer_to_exact(
     unit_from_world: NDArray[np.floating],
     scene_folder: Path,
 ) -> ChamferResult:
-    """Measures a reconstruction of the built-in scene.
+    """Chamfer distances of a reconstruction to the exact surface.
 
     Args:
-        world_vertices: (V, 3) the reconstruction in world coordinates.
+        world_vertices: (V, 3) of the reconstruction, in world coordinates.
         faces: (T, 3).
         unit_from_world: (4, 4) inverse of the scene's own scale_mat.
-        scene_folder: Holds the exact surface.
+        scene_folder: Folder with the exact surface.
 
     Returns:
-        Distances in unit-sphere units: accuracy to the exact zero set, completeness to the mesh's triangles.
+        Distances in unit-sphere units: accuracy to the exact zero set, completeness to the reconstruction.
     """
     vertices = np.asarray(world_vertices) @ unit_from_world[:3, :3].T + unit_from_world[:3, 3]
     ours = trimesh.Trimesh(vertices, faces, process=False)
@@ -53,15 +50,15 @@ def chamfer_to_exact(
 
 
 def ceiling_scores(datasets: Sequence[Any]) -> list[RenderingScores]:
-    """Scores the exact surface and colors, one ray a pixel, as a trained network is scored.
+    """Scores of the exact surface and colors, rendered with one ray per pixel like a trained network.
 
-    No reconstruction can be expected to do better: the photographs average 4 x 4 samples a pixel.
+    They are an upper bound for reconstructions, because the photographs average 4 x 4 samples per pixel.
 
     Args:
-        datasets: Splits of the built-in scene, items whole images.
+        datasets: Splits of the built-in scene, with whole images as items.
 
     Returns:
-        One set of scores a split.
+        One set of scores per split.
     """
     return [
         RenderingScores(tuple(_exact_view(dataset, i) for i in range(len(dataset)))) for dataset in datasets

@@ -1,4 +1,4 @@
-"""The built-in scene's folder: appears whole or not at all, and replaces nothing but its like."""
+"""Checks that writing the built-in scene replaces nothing but an earlier one."""
 
 from __future__ import annotations
 
@@ -13,20 +13,19 @@ _OWN_NAMES = {"image", "mask", "cameras.npz", "cameras_linear_init.npz", SURFACE
 
 
 def check_replaceable(folder: Path, overwrite: bool) -> None:
-    """Makes sure that nothing is lost by putting a scene in a folder's place.
+    """Checks that a folder may be replaced by a built-in scene.
 
     Args:
-        folder: The folder; missing and empty ones are fine.
-        overwrite: Whether a scene of ours may be replaced.
+        folder: The folder; it may be missing or empty.
+        overwrite: Whether an earlier built-in scene may be replaced.
 
     Raises:
-        InputError: Something else than a scene of ours is there, or it holds further files, or `overwrite`
-            is off.
+        InputError: The folder has other content, or `overwrite` is False.
     """
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     if not folder.is_dir():
-        raise InputError(f"{folder} is a file; expected a folder to write the scene to: choose another --out")
+        raise InputError(f"{folder} is a file; expected a folder for the scene: choose another --out")
     try:
         ours = json.loads((folder / SETTINGS_FILE).read_text())["generator"] == GENERATOR
     except (OSError, ValueError, KeyError, TypeError):
@@ -36,12 +35,10 @@ def check_replaceable(folder: Path, overwrite: bool) -> None:
             f"{folder} exists and was not written by this command: choose another --out or move it away"
         )
     if not overwrite:
-        raise InputError(
-            f"{folder} holds a scene already: add --force to write it anew, or choose another --out"
-        )
+        raise InputError(f"{folder} already has a scene: add --force to replace it, or choose another --out")
     foreign = sorted(path.name for path in folder.iterdir() if path.name not in _OWN_NAMES)
     if foreign:
         raise InputError(
-            f"{folder} also holds {', '.join(foreign[:5])}, which this command did not write and will not "
-            "delete: move it away first"
+            f"{folder} also has {', '.join(foreign[:5])}, not written by this command; --force would delete "
+            "it: move it away first"
         )

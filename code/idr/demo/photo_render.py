@@ -1,6 +1,6 @@
-"""Pictures of the built-in teapot as a phone would take them: on a table, through a lens that distorts.
+"""Renders phone-like photographs of the built-in teapot: on a table, with lens distortion.
 
-H rows, W columns, S samples a pixel, N points. numpy in float64, in the frame of the unit sphere (z up).
+H rows, W columns, S samples per pixel, N points. numpy in float64, in the unit-sphere frame (z up).
 """
 
 from __future__ import annotations
@@ -10,54 +10,54 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import gaussian_filter, map_coordinates
 
-from idr.demo.render import Picture, colors, intersect, safe_start, subpixel_offsets
+from idr.demo.render import RenderedView, colors, intersect, safe_start, subpixel_offsets
 from idr.demo.teapot import Array, sdf
 
 TABLE_HEIGHT = -0.48
-"""z of the table's top: the teapot's foot stands on it."""
+"""z of the table top that the teapot stands on."""
 TABLE_RADIUS = 2.3
 
-_TEXELS, _TEXTURE_SIDE = 2048, 5.0  # texture of the table: samples along a side, and its length
+_TEXELS, _TEXTURE_SIDE = 2048, 5.0  # texture of the table: samples along a side, and side length
 _SPECKLE_CELLS, _SPECKLE_SIZE, _SPECKLE_DEPTH = 64, 0.016, 0.3
-_SHADE_REACH, _SHADE_DEPTH = 0.3, 0.55  # the teapot darkens the table around its foot
+_SHADE_REACH, _SHADE_DEPTH = 0.3, 0.55  # contact shadow on the table
 _ROOM_BLUR = 24.0  # the room is out of focus
 _UNDISTORTING_STEPS = 20
 
 
 @dataclass(frozen=True)
 class PhoneLens:
-    """A pinhole camera with two radial coefficients, COLMAP's RADIAL.
+    """A camera with two radial distortion coefficients, COLMAP's RADIAL.
 
     Attributes:
         intrinsics: (4, 4) K; integer pixels are centers.
-        radial: k1, k2: normalized points move to x (1 + k1 r^2 + k2 r^4).
+        radial: (k1, k2): normalized points x are distorted to x (1 + k1 r^2 + k2 r^4).
     """
 
     intrinsics: Array
     radial: tuple[float, float]
 
     def distort(self, points: Array) -> Array:
-        """Moves (N, 2) normalized points to where the lens shows them."""
+        """Distorts (N, 2) normalized points."""
         square = np.square(points).sum(axis=1, keepdims=True)
         return points * (1 + self.radial[0] * square + self.radial[1] * square**2)
 
     def rays(self, uv: Array) -> Array:
-        """Returns the (N, 3) unit directions, in the camera's frame, that (N, 2) pixels see."""
+        """(N, 3) unit directions of (N, 2) pixels in the camera's frame."""
         focal, center = np.diag(self.intrinsics)[:2], self.intrinsics[:2, 2]
-        seen = (uv - center) / focal
-        points = seen
-        for _ in range(_UNDISTORTING_STEPS):  # a contraction: the coefficients are small
-            points = points * seen / np.where(self.distort(points) == 0, 1.0, self.distort(points))
-            points = np.where(seen == 0, 0.0, points)
+        distorted = (uv - center) / focal
+        points = distorted
+        for _ in range(_UNDISTORTING_STEPS):  # a contraction, since the coefficients are small
+            points = points * distorted / np.where(self.distort(points) == 0, 1.0, self.distort(points))
+            points = np.where(distorted == 0, 0.0, points)
         directions = np.column_stack((points, np.ones(len(points))))
         return directions / np.linalg.norm(directions, axis=1, keepdims=True)
 
 
 class Room:
-    """What surrounds the object: a printed table top and blurred walls.
+    """The object's surroundings: a printed table top and blurred walls.
 
     Args:
-        generator: Source of the prints.
+        generator: Random generator of the textures.
     """
 
     def __init__(self, generator: np.random.Generator) -> None:
@@ -69,10 +69,10 @@ class Room:
         self.speckles /= self.speckles.max()
 
     def color(self, origin: Array, directions: Array) -> Array:
-        """Returns what rays see that miss the object.
+        """Colors of rays that miss the object.
 
         Args:
-            origin: (3,) the camera's center, above the table.
+            origin: (3,) camera center, above the table.
             directions: (N, 3) unit vectors.
 
         Returns:
@@ -87,7 +87,7 @@ class Room:
         return rgb
 
     def speckled(self, rgb: Array, points: Array) -> Array:
-        """Darkens the glaze by speckles fixed to the object's (N, 3) points, so that it has texture."""
+        """Darkens the glaze by a solid texture of speckles at (N, 3) points."""
         cells = (points / _SPECKLE_SIZE).T % _SPECKLE_CELLS
         depth = map_coordinates(self.speckles, cells, order=1, mode="grid-wrap")
         return rgb * (1 - _SPECKLE_DEPTH * np.clip(3 * depth, 0.0, 1.0)[:, None])
@@ -109,7 +109,7 @@ class Room:
 
 
 def _table_texture(generator: np.random.Generator) -> Array:
-    """A dark cloth with prints of all sizes, in browns and blues that the teapot does not have: (T, T, 3)."""
+    """(T, T, 3) texture: a dark cloth with prints of all sizes, in colors that the teapot does not have."""
     side = _TEXELS
     grain = np.zeros((side, side))
     for cells, weight in ((16, 0.3), (64, 0.35), (256, 0.35)):
@@ -136,7 +136,7 @@ def _table_texture(generator: np.random.Generator) -> Array:
 
 def render_photo(
     lens: PhoneLens, pose: Array, img_res: tuple[int, int], supersampling: int, room: Room
-) -> Picture:
+) -> RenderedView:
     """Renders a view.
 
     Args:
@@ -144,30 +144,30 @@ def render_photo(
         pose: (4, 4) camera-to-world, above the table and outside the object's bounding ball.
         img_res: H, W.
         supersampling: Samples along each side of a pixel; S is its square.
-        room: What surrounds the object.
+        room: The surroundings.
 
     Returns:
-        The picture, with the object's coverage.
+        The view; its coverage is that of the object.
     """
     height, width = img_res
     rows, columns = np.divmod(np.arange(height * width), width)
     uv = np.column_stack((columns, rows)).astype(np.float64)
     offsets = subpixel_offsets(supersampling)
     origin, turn = pose[:3, 3], pose[:3, :3].T
-    middles = lens.rays(uv) @ turn  # (H W, 3)
+    centers = lens.rays(uv) @ turn  # (H W, 3)
     corner = lens.rays(uv + 0.5) @ turn
-    # A distorted pixel's samples lie within its corners; a fifth more covers their unevenness.
-    start = safe_start(origin, middles, 1.2 * float(np.linalg.norm(corner - middles, axis=1).max()))
+    # A pixel's samples lie within its corners; 20 % margin allows for the distortion.
+    start = safe_start(origin, centers, 1.2 * float(np.linalg.norm(corner - centers, axis=1).max()))
     rgb, coverage = np.zeros((len(uv), 3)), np.zeros(len(uv))
     for offset in offsets:
         directions = lens.rays(uv + offset) @ turn
-        some = np.flatnonzero(np.isfinite(start))
-        origins = np.broadcast_to(origin, (len(some), 3))
-        depth, hit = intersect(origins, directions[some], start[some])
-        seen, depth = some[hit], depth[hit]
+        candidates = np.flatnonzero(np.isfinite(start))
+        origins = np.broadcast_to(origin, (len(candidates), 3))
+        depth, hit = intersect(origins, directions[candidates], start[candidates])
+        seen, depth = candidates[hit], depth[hit]
         color = room.color(origin, directions)
         glaze = colors(origins[: len(seen)], directions[seen], depth)
         color[seen] = room.speckled(glaze, origin + depth[:, None] * directions[seen])
         rgb += color / len(offsets)
         coverage[seen] += 1 / len(offsets)
-    return Picture(rgb.reshape(height, width, 3), coverage.reshape(height, width))
+    return RenderedView(rgb.reshape(height, width, 3), coverage.reshape(height, width))

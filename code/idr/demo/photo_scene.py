@@ -1,7 +1,7 @@
-"""Photographs as people take them, with the truth kept aside: a teapot on a table, without masks or cameras.
+"""Writes phone-like photographs of a teapot on a table, and the ground truth separately.
 
-<folder>/photos/IMG_0000.jpg ...   what a user has: JPEG with EXIF, distorted, some held sideways
-<folder>/truth/                    what nobody has: mask/ and cameras.npz for the pixels as stored,
+<folder>/photos/IMG_0000.jpg ...   the user's input: JPEG with EXIF, distorted, some taken sideways
+<folder>/truth/                    ground truth: mask/ and cameras.npz for the pixels as stored,
                                    exact_surface.ply in world coordinates, scene.json
 """
 
@@ -28,16 +28,16 @@ PHOTOS, TRUTH = "photos", "truth"
 SETTINGS_FILE = "scene.json"
 GENERATOR = "idr photo-like scene"
 
-_FOCAL = 0.94  # of the longer side
+_FOCAL = 0.94  # over the longer side
 _RADIAL = (-0.075, 0.012)
 _RINGS = ((14.0, 0.4), (34.0, 0.35), (57.0, 0.25))  # elevation in degrees, share of the views
 _DISTANCE, _DISTANCE_JITTER, _ANGLE_JITTER, _TARGET_JITTER = 2.9, 0.15, 4.0, 0.05
 _TARGET = np.array([0.0, 0.0, -0.08])
 _SENSOR_NOISE = 0.006
 _JPEG_QUALITY = 92
-_FILM_WIDTH = 36.0  # mm, of the format that EXIF's equivalent focal length refers to
-_CROP = 7.6  # a phone's sensor against that format
-# How the phone was held, by the view's number modulo 8: roll in degrees, and EXIF's orientation for it.
+_FILM_WIDTH = 36.0  # mm, of 35 mm film
+_CROP = 7.6  # crop factor of a phone
+# Roll in degrees and EXIF orientation, by the view's number modulo 8.
 _HOLDS = {3: (90.0, 6), 6: (180.0, 3)}
 _UPRIGHT = (0.0, 1)
 _ORIENTATION, _MAKE, _MODEL, _EXIF_BLOCK = 0x0112, 0x010F, 0x0110, 0x8769
@@ -46,11 +46,11 @@ _FOCAL_LENGTH, _FOCAL_FILM, _WIDTH, _HEIGHT = 0x920A, 0xA405, 0xA002, 0xA003
 
 @dataclass(frozen=True)
 class PhotoSettings:
-    """What the photographs depend on.
+    """Settings of the photographs.
 
     Attributes:
-        seed: Decides prints, cameras and noise.
-        num_views: Photographs.
+        seed: Seed of textures, cameras and noise.
+        num_views: Number of photographs.
         img_res: Height and width as stored.
         supersampling: Samples along each side of a pixel.
         mesh_resolution: Samples along each side of the grid for the exact surface.
@@ -63,11 +63,7 @@ class PhotoSettings:
     mesh_resolution: int = 192
 
     def __post_init__(self) -> None:
-        """Checks the ranges.
-
-        Raises:
-            InputError: A value is out of range.
-        """
+        """Raises `InputError` if a value is out of range."""
         checks = (
             ("--seed", self.seed, self.seed >= 0, "0 or more"),
             ("--views", self.num_views, self.num_views >= 3, "at least 3"),
@@ -75,13 +71,13 @@ class PhotoSettings:
             ("--supersampling", self.supersampling, 1 <= self.supersampling <= 16, "1 to 16"),
             ("--mesh_resolution", self.mesh_resolution, 16 <= self.mesh_resolution <= 1024, "16 to 1024"),
         )
-        for name, value, fine, expected in checks:
-            if not fine:
+        for name, value, valid, expected in checks:
+            if not valid:
                 raise InputError(f"{name} {value}: expected {expected}")
 
 
 def phone_lens(img_res: tuple[int, int]) -> PhoneLens:
-    """Returns the camera of all photographs: square pixels, principal point in the middle."""
+    """The camera of all photographs: square pixels, centered principal point."""
     height, width = img_res
     intrinsics = np.diag([_FOCAL * max(img_res), _FOCAL * max(img_res), 1.0, 1.0])
     intrinsics[:2, 2] = (width - 1) / 2, (height - 1) / 2
@@ -89,14 +85,14 @@ def phone_lens(img_res: tuple[int, int]) -> PhoneLens:
 
 
 def photo_poses(num_views: int, generator: np.random.Generator) -> Array:
-    """Walks around the table in three rounds, each higher than the last.
+    """Poses on three rings of increasing elevation around the table.
 
     Args:
         num_views: B.
-        generator: Source of what no hand does evenly.
+        generator: Random generator of the offsets.
 
     Returns:
-        (B, 4, 4) camera-to-world in the frame of the unit sphere, for pixels as stored.
+        (B, 4, 4) camera-to-world in the unit-sphere frame, for pixels as stored.
     """
     ends = np.rint(np.cumsum([share for _, share in _RINGS]) * num_views).astype(int)
     poses = []
@@ -119,21 +115,21 @@ def photo_poses(num_views: int, generator: np.random.Generator) -> Array:
 def write_photos(
     folder: Path, settings: PhotoSettings, extract: Extractor, progress: Callable[[str], None]
 ) -> None:
-    """Writes photographs and truth, whole or not at all.
+    """Writes photographs and ground truth, completely or not at all.
 
     Args:
-        folder: A folder that is not there yet.
-        settings: What to write.
+        folder: A missing or empty folder.
+        settings: Settings of the photographs.
         extract: Marching cubes, as for `exact_mesh`.
-        progress: Told in a line what was done.
+        progress: Receives progress messages.
 
     Raises:
-        InputError: The folder is there and not empty.
-        OutputError: The system refuses to write.
+        InputError: The folder is not empty.
+        OutputError: Writing failed.
     """
     folder = Path(folder).resolve()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} is there already: choose another --out, or move it away")
+        raise InputError(f"{folder} already exists: choose another --out, or move it away")
     with whole_folder(folder) as unfinished:
         _write_files(unfinished, settings, extract, progress)
 
@@ -148,33 +144,33 @@ def _write_files(
     lens, room = phone_lens(settings.img_res), Room(prints)
     poses, matrices = photo_poses(settings.num_views, layout), {}
     for i, pose in enumerate(poses):
-        picture = render_photo(lens, pose, settings.img_res, settings.supersampling, room)
-        grainy = picture.rgb + _SENSOR_NOISE * noise.standard_normal(picture.rgb.shape)
-        pixels = np.rint(255 * np.clip(grainy, 0, 1)).astype(np.uint8)
+        view = render_photo(lens, pose, settings.img_res, settings.supersampling, room)
+        noisy = view.rgb + _SENSOR_NOISE * noise.standard_normal(view.rgb.shape)
+        pixels = np.rint(255 * np.clip(noisy, 0, 1)).astype(np.uint8)
         name = f"IMG_{i:04d}"
         image = Image.fromarray(pixels)
         exif = _exif(lens, settings.img_res, _HOLDS.get(i % 8, _UPRIGHT)[1])
         image.save(photos / f"{name}.jpg", quality=_JPEG_QUALITY, exif=exif)
-        iio.imwrite(truth / "mask" / f"{name}.png", picture.mask)
+        iio.imwrite(truth / "mask" / f"{name}.png", view.mask)
         matrices[f"scale_mat_{i}"] = UNIT_TO_WORLD
         matrices[f"world_mat_{i}"] = world_matrix(lens.intrinsics, pose)
         progress(f"photograph {i + 1} of {settings.num_views}")
     np.savez(truth / "cameras.npz", allow_pickle=False, **matrices)
     write_surface(truth / SURFACE_FILE, *exact_mesh(extract, settings.mesh_resolution))
-    about = {"generator": GENERATOR, **asdict(settings), "radial": lens.radial}
-    about |= {"intrinsics": lens.intrinsics[:3, :3].tolist(), "unit_to_world": UNIT_TO_WORLD.tolist()}
-    (truth / SETTINGS_FILE).write_text(json.dumps(about, indent=2) + "\n")
+    record = {"generator": GENERATOR, **asdict(settings), "radial": lens.radial}
+    record |= {"intrinsics": lens.intrinsics[:3, :3].tolist(), "unit_to_world": UNIT_TO_WORLD.tolist()}
+    (truth / SETTINGS_FILE).write_text(json.dumps(record, indent=2) + "\n")
 
 
 def _exif(lens: PhoneLens, img_res: tuple[int, int], orientation: int) -> Image.Exif:
-    """What a phone notes: its name, how it was held, and its focal length, rounded as it does."""
+    """EXIF of a phone: make, model, orientation and rounded focal lengths."""
     exif = Image.Exif()
     exif[_MAKE], exif[_MODEL] = "Fictive", "Phone 1"
     if orientation != _UPRIGHT[1]:
         exif[_ORIENTATION] = orientation
-    film = lens.intrinsics[0, 0] / max(img_res) * _FILM_WIDTH
+    focal_35mm = lens.intrinsics[0, 0] / max(img_res) * _FILM_WIDTH
     block = exif.get_ifd(_EXIF_BLOCK)
-    block[_FOCAL_LENGTH] = TiffImagePlugin.IFDRational(round(100 * film / _CROP), 100)
-    block[_FOCAL_FILM] = round(film)
+    block[_FOCAL_LENGTH] = TiffImagePlugin.IFDRational(round(100 * focal_35mm / _CROP), 100)
+    block[_FOCAL_FILM] = round(focal_35mm)
     block[_WIDTH], block[_HEIGHT] = img_res[1], img_res[0]
     return exif

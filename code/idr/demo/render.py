@@ -1,7 +1,7 @@
-"""Exact pictures of the built-in scene: intersection from the Lipschitz bound, supersampled pixels.
+"""Exact renderings of the built-in scene: sphere tracing with the Lipschitz bound, supersampled pixels.
 
-R rays, S sub-pixel samples. numpy in float64; shares nothing with the learned model's tracer, not even the
-rays, so that the two can be held against one another. The frame is the unit sphere's.
+R rays, S samples per pixel. numpy in float64, in the unit-sphere frame. Independent of the model's tracer and
+of its rays, so that each can be tested against the other.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from torch import Tensor
 from idr.demo.appearance import shade
 from idr.demo.teapot import BOUNDING_RADIUS, LIPSCHITZ, Array, in_blocks, normal, sdf
 
-SMALLEST_STEP = 5e-4
-"""A ray that pierces the surface for less than this length may count as a miss; no other can."""
+MIN_STEP = 5e-4
+"""Only rays that are inside the object for less than this length may be counted as misses."""
 
-_BRACKET_STEPS = 3  # regula falsi (Illinois) steps within a bracket of SMALLEST_STEP: exact to about 1e-10
+_BRACKET_STEPS = 3  # regula falsi (Illinois) iterations in a bracket of MIN_STEP: exact to about 1e-10
 _WHITE = 1.0
-_COVERED = 0.5  # a pixel is in the mask when more than this fraction of it shows the object
+_COVERED = 0.5  # share of a pixel that must show the object for the pixel to be in the mask
 _SAMPLES_AT_ONCE = 1 << 18
 
 
 @dataclass(frozen=True)
-class Picture:
+class RenderedView:
     """A rendered view.
 
     Attributes:
-        rgb: (H, W, 3) in [0, 1], averaged over each pixel's samples, white where a sample misses.
-        coverage: (H, W) fraction of a pixel's samples that hit the object.
+        rgb: (H, W, 3) in [0, 1], mean over each pixel's samples, white for misses.
+        coverage: (H, W) share of each pixel's samples that hit the object.
     """
 
     rgb: Array
@@ -39,12 +39,12 @@ class Picture:
 
     @property
     def mask(self) -> NDArray[np.uint8]:
-        """(H, W) 255 where more than half of a pixel shows the object, else 0."""
+        """(H, W) 255 where more than half of the pixel shows the object, else 0."""
         return np.where(self.coverage > _COVERED, 255, 0).astype(np.uint8)
 
 
 def camera_rays(intrinsics: Array, pose: Array, uv: Array) -> tuple[Array, Array]:
-    """Returns the rays through (not necessarily integer) pixel positions.
+    """Rays through pixel positions.
 
     Args:
         intrinsics: (4, 4) or (3, 3) upper triangular K, K[2, 2] = 1.
@@ -53,7 +53,7 @@ def camera_rays(intrinsics: Array, pose: Array, uv: Array) -> tuple[Array, Array
 
     Returns:
         origin: (3,) the camera's center.
-        directions: (R, 3) unit vectors away from it.
+        directions: (R, 3) unit vectors.
     """
     at_depth_one = np.linalg.solve(intrinsics[:3, :3], np.column_stack((uv, np.ones(len(uv)))).T).T
     directions = at_depth_one @ pose[:3, :3].T
@@ -61,22 +61,22 @@ def camera_rays(intrinsics: Array, pose: Array, uv: Array) -> tuple[Array, Array
 
 
 def _chord(origins: Array, directions: Array, radius: float) -> tuple[Array, Array]:
-    """Depths at which rays enter and leave a ball; equal where they miss it or leave it behind them."""
+    """Depths at which rays enter and leave a ball; equal where they miss it or it lies behind them."""
     middle = -np.einsum("ij,ij->i", origins, directions)
     half = np.sqrt(np.maximum(radius**2 - np.einsum("ij,ij->i", origins, origins) + middle**2, 0.0))
     return np.maximum(middle - half, 0.0), np.maximum(middle + half, 0.0)
 
 
 def intersect(origins: Array, directions: Array, start: Array | None = None) -> tuple[Array, Array]:
-    """Finds where rays first enter the object.
+    """Finds the first intersections of rays with the object.
 
-    `sdf` is 1-Lipschitz, so a step as long as its value cannot pass the surface. Steps are never shorter
-    than SMALLEST_STEP; the one that lands inside is therefore exactly that long, and brackets the surface.
+    `sdf` is 1-Lipschitz, so a step of its value cannot cross the surface. Steps are at least MIN_STEP long; a
+    step that ends inside therefore has exactly that length, and brackets the surface.
 
     Args:
         origins: (R, 3), outside the object.
         directions: (R, 3) unit vectors.
-        start: (R,) depths known to lie before any hit; the default is where the bounding ball begins.
+        start: (R,) lower bounds of the depth of any hit; None for the entry into the bounding ball.
 
     Returns:
         depth: (R,) distance to the first hit, NaN without one.
@@ -89,7 +89,7 @@ def intersect(origins: Array, directions: Array, start: Array | None = None) -> 
     while active.size:
         at = depth[active]
         value = sdf(origins[active] + at[:, None] * directions[active])
-        step = np.maximum(value / LIPSCHITZ, SMALLEST_STEP)
+        step = np.maximum(value / LIPSCHITZ, MIN_STEP)
         inside = value <= 0
         value_behind[active[inside]] = value[inside]
         active, at, value, step = active[~inside], at[~inside], value[~inside], step[~inside]
@@ -105,15 +105,15 @@ def intersect(origins: Array, directions: Array, start: Array | None = None) -> 
 
 
 def _refine(origins: Array, directions: Array, low: Array, high: Array, f_low: Array, f_high: Array) -> Array:
-    """Regula falsi with the Illinois rule between low (outside) and high (inside)."""
-    unbracketed = np.isnan(low)  # the ray began on the surface
+    """Regula falsi with the Illinois rule, between low (outside) and high (inside)."""
+    unbracketed = np.isnan(low)  # the ray starts on the surface
     low, f_low = np.where(unbracketed, high, low), np.where(unbracketed, 0.0, f_low)
     last_side = np.zeros(len(low))
     for _ in range(_BRACKET_STEPS):
         middle = low + (high - low) * f_low / np.maximum(f_low - f_high, 1e-300)
         value = sdf(origins + middle[:, None] * directions)
         outside = value > 0
-        # The Illinois rule: an end kept twice counts half, so that both ends close in.
+        # Illinois rule: halve the value of an end that was kept twice, so that both ends converge.
         f_high = np.where(outside & (last_side > 0), 0.5 * f_high, np.where(outside, f_high, value))
         f_low = np.where(~outside & (last_side < 0), 0.5 * f_low, np.where(outside, value, f_low))
         low, high = np.where(outside, middle, low), np.where(outside, high, middle)
@@ -122,23 +122,22 @@ def _refine(origins: Array, directions: Array, low: Array, high: Array, f_low: A
 
 
 def safe_start(origin: Array, directions: Array, spread: float) -> Array:
-    """Marches bundles of rays up to where one of a bundle might hit.
+    """Lower bounds of the hit depths of bundles of rays.
 
-    A ray of the bundle differs from its middle by at most `spread` in direction, hence by t * spread in
-    position at depth t, so `sdf` on it is at least the middle's value less t * spread.
+    A ray of a bundle differs from the central ray by at most `spread` in direction, hence by t * spread in
+    position at depth t; its `sdf` is at least that of the central ray minus t * spread.
 
     Args:
         origin: (3,) common origin.
-        directions: (R, 3) unit middle directions, one a bundle.
-        spread: Largest |d - d_middle| over a bundle's unit directions d.
+        directions: (R, 3) unit directions of the central rays, one per bundle.
+        spread: Largest |d - d_center| over a bundle's unit directions d.
 
     Returns:
-        (R,) depths before any hit of the bundle; infinite where all its rays miss.
+        (R,) depths before any hit of the bundle; infinite if all its rays miss.
     """
     origins = np.broadcast_to(origin, directions.shape)
-    margin = spread * (
-        np.linalg.norm(origin) + BOUNDING_RADIUS
-    )  # the bundle's half width where it leaves the ball
+    # Half width of the bundle where it leaves the ball.
+    margin = spread * (np.linalg.norm(origin) + BOUNDING_RADIUS)
     near, far = _chord(origins, directions, BOUNDING_RADIUS + margin)
     depth = np.where(near < far, near, np.inf)
     active = np.flatnonzero(near < far)
@@ -146,7 +145,7 @@ def safe_start(origin: Array, directions: Array, spread: float) -> Array:
         at = depth[active]
         value = sdf(origin + at[:, None] * directions[active])
         step = (value / LIPSCHITZ - at * spread) / (1 + spread)
-        going = step > max(0.5 * margin, SMALLEST_STEP)
+        going = step > max(0.5 * margin, MIN_STEP)
         active, at = active[going], at[going] + step[going]
         out = at > far[active]
         depth[active] = np.where(out, np.inf, at)
@@ -155,7 +154,7 @@ def safe_start(origin: Array, directions: Array, spread: float) -> Array:
 
 
 def subpixel_offsets(supersampling: int) -> Array:
-    """Sample positions in a pixel: the centers of a square grid of cells, symmetric about the integer uv.
+    """Sample positions in a pixel: a regular grid, symmetric about the pixel's center.
 
     Args:
         supersampling: Samples along each side.
@@ -168,7 +167,7 @@ def subpixel_offsets(supersampling: int) -> Array:
 
 
 def colors(origins: Array, directions: Array, depth: Array) -> Array:
-    """Shades the points where rays hit.
+    """Shades the points hit by rays.
 
     Args:
         origins: (R, 3).
@@ -186,7 +185,7 @@ def colors(origins: Array, directions: Array, depth: Array) -> Array:
     return in_blocks(shade_block, np.concatenate((origins + depth[:, None] * directions, directions), axis=1))
 
 
-def render(intrinsics: Array, pose: Array, img_res: tuple[int, int], supersampling: int) -> Picture:
+def render(intrinsics: Array, pose: Array, img_res: tuple[int, int], supersampling: int) -> RenderedView:
     """Renders a view.
 
     Args:
@@ -196,53 +195,50 @@ def render(intrinsics: Array, pose: Array, img_res: tuple[int, int], supersampli
         supersampling: Samples along each side of a pixel.
 
     Returns:
-        The picture; a pixel is the plain average of its samples.
+        The view; each pixel is the mean of its samples.
     """
     height, width = img_res
     offsets = subpixel_offsets(supersampling)
     rows, columns = np.divmod(np.arange(height * width), width)
     uv = np.column_stack((columns, rows)).astype(np.float64)  # (H*W, 2)
     rgb, coverage = np.full((len(uv), 3), _WHITE), np.zeros(len(uv))
-    # Directions differ by at most the distance of the points they pass at depth one.
+    # Unit directions differ by at most the distance of their points at depth one.
     inverse = np.linalg.inv(intrinsics[:3, :3])
     spread = float(np.linalg.norm(offsets @ inverse[:2, :2].T, axis=1).max())
     pixels_at_once = max(_SAMPLES_AT_ONCE // len(offsets), 1)
     for begin in range(0, len(uv), pixels_at_once):
         chunk = slice(begin, begin + pixels_at_once)
-        origin, middles = camera_rays(intrinsics, pose, uv[chunk])
-        start = safe_start(origin, middles, spread)
-        some = np.flatnonzero(np.isfinite(start))
-        samples = (uv[chunk][some, None] + offsets).reshape(-1, 2)  # (R, 2), R = pixels * S
+        origin, centers = camera_rays(intrinsics, pose, uv[chunk])
+        start = safe_start(origin, centers, spread)
+        candidates = np.flatnonzero(np.isfinite(start))
+        samples = (uv[chunk][candidates, None] + offsets).reshape(-1, 2)  # (R, 2), R = pixels * S
         _, directions = camera_rays(intrinsics, pose, samples)
         origins = np.broadcast_to(origin, directions.shape)
-        depth, hit = intersect(origins, directions, np.repeat(start[some], len(offsets)))
+        depth, hit = intersect(origins, directions, np.repeat(start[candidates], len(offsets)))
         color = np.full((len(samples), 3), _WHITE)
         color[hit] = colors(origins[hit], directions[hit], depth[hit])
-        rgb[begin + some] = color.reshape(len(some), len(offsets), 3).mean(axis=1)
-        coverage[begin + some] = hit.reshape(len(some), len(offsets)).mean(axis=1)
-    return Picture(rgb.reshape(height, width, 3), coverage.reshape(height, width))
+        rgb[begin + candidates] = color.reshape(len(candidates), len(offsets), 3).mean(axis=1)
+        coverage[begin + candidates] = hit.reshape(len(candidates), len(offsets)).mean(axis=1)
+    return RenderedView(rgb.reshape(height, width, 3), coverage.reshape(height, width))
 
 
 def exact_forward(inputs: dict[str, Tensor]) -> dict[str, Tensor | None]:
-    """The exact surface and color behind the model's seam: what no reconstruction can beat, one ray a pixel.
+    """Renders the exact surface and colors with the interface of `IDRNetwork.forward`.
 
     Args:
         inputs: `intrinsics` (B, 4, 4), `uv` (B, P, 2), `pose` (B, 4, 4) or (B, 7) (quaternion (w, x, y, z) of
-            any positive norm, then center) and, if wanted back, `object_mask` (B, P). R = B * P.
+            any positive norm, then center), optionally `object_mask` (B, P). R = B * P.
 
     Returns:
-        `points` (R, 3), without a hit the ray's point closest to the origin; `rgb_values` (R, 3) in [-1, 1],
-        white without a hit; `sdf_output` (R, 1); `network_object_mask` (R,) bool; `object_mask` (R,) as
-        given, or the hits; `grad_theta` None. Device as the input's, dtype that of `uv`.
+        `points` (R, 3), for misses the ray's point closest to the origin; `rgb_values` (R, 3) in [-1, 1],
+        white for misses; `sdf_output` (R, 1); `network_object_mask` (R,) bool; `object_mask` (R,) from the
+        inputs, or the hits; `grad_theta` None. Device and dtype of `uv`.
     """
     uv = inputs["uv"]
     points, rgb, hits = [], [], []
     for intrinsics, pose, pixels in zip(inputs["intrinsics"], inputs["pose"], uv, strict=True):
-        k, where = (
-            intrinsics.detach().cpu().double().numpy(),
-            _as_matrix(pose.detach().cpu().double().numpy()),
-        )
-        origin, directions = camera_rays(k, where, pixels.detach().cpu().double().numpy())
+        k, pose_array, uv_array = (t.detach().cpu().double().numpy() for t in (intrinsics, pose, pixels))
+        origin, directions = camera_rays(k, _as_matrix(pose_array), uv_array)
         origins = np.broadcast_to(origin, directions.shape)
         depth, hit = intersect(origins, directions)
         closest = -np.einsum("ij,ij->i", origins, directions)
@@ -269,7 +265,7 @@ def exact_forward(inputs: dict[str, Tensor]) -> dict[str, Tensor | None]:
 
 
 def _as_matrix(pose: Array) -> Array:
-    """A (4, 4) pose from itself or from a 7-vector, by rotating the axes with the quaternion."""
+    """A (4, 4) pose from a (4, 4) pose, or from quaternion and center (7,)."""
     if pose.shape == (4, 4):
         return pose
     w, vector = pose[0] / np.linalg.norm(pose[:4]), pose[1:4] / np.linalg.norm(pose[:4])

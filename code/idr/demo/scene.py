@@ -1,9 +1,8 @@
-"""The built-in scene: a glazed teapot, written as a data folder like any other.
+"""Writes the built-in scene, a glazed teapot, as a data folder.
 
-The object's shape is in `synthetic_object`, its colors in `synthetic_appearance`, its exact pictures in
-`synthetic_render`, its cameras in `synthetic_cameras`; here they become the files of DATA_CONVENTION, with
-`exact_surface.ply` (the surface in world coordinates, as evaluation's meshes are) and `scene.json` (how
-the folder was made) beside them.
+Besides the files of DATA_CONVENTION, the folder has `exact_surface.ply` (in world coordinates) and
+`scene.json` (the settings). See `teapot` for the shape, `appearance` for colors, `render` for images and
+`cameras` for poses.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from idr.demo.folder import (
     SURFACE_FILE,
     check_replaceable,
 )
-from idr.demo.render import Picture, exact_forward, render
+from idr.demo.render import RenderedView, exact_forward, render
 from idr.demo.teapot import BOUNDING_RADIUS, Array, in_blocks, project_to_surface, sdf
 from idr.errors import InputError, MissingInputError
 from idr.files import whole_folder
@@ -42,7 +41,7 @@ from idr.geometry.rough_poses import disturb_poses
 __all__ = ["SceneSettings", "exact_forward", "exact_mesh", "read_exact_mesh", "sdf", "write_scene"]
 
 GENERATOR_VERSION = 1
-"""Goes up whenever the same settings give other files."""
+"""Incremented when the same settings produce other files."""
 
 _MOST_WORKERS = 8
 
@@ -52,17 +51,17 @@ Extractor = Callable[[Callable[[Array], Array], float, int], tuple[Array, NDArra
 
 @dataclass(frozen=True)
 class SceneSettings:
-    """What the files of a scene depend on.
+    """Settings of a scene.
 
     Attributes:
-        seed: Decides the cameras' deviations from the regular spiral and the noisy cameras.
-        num_views: Views to train on.
-        num_holdout: Views written besides, to be named in `dataset.holdout`.
-        img_res: Height and width of the pictures.
+        seed: Seed of the camera offsets and of the noisy cameras.
+        num_views: Training views.
+        num_holdout: Additional held-out views, for `dataset.holdout`.
+        img_res: Height and width of the images.
         supersampling: Samples along each side of a pixel.
         noise_degrees: Mean error of the rotations in cameras_linear_init.npz.
         noise_center: Mean error of the centers there, in unit-sphere units.
-        mesh_resolution: Samples along each side of the grid that the exact surface is extracted from.
+        mesh_resolution: Samples along each side of the grid for the exact surface.
     """
 
     seed: int = 0
@@ -75,11 +74,7 @@ class SceneSettings:
     mesh_resolution: int = 192
 
     def __post_init__(self) -> None:
-        """Checks the ranges.
-
-        Raises:
-            InputError: A value is out of range.
-        """
+        """Raises `InputError` if a value is out of range."""
         checks = (
             ("seed", self.seed, self.seed >= 0, "0 or more"),
             ("number of training views", self.num_views, self.num_views >= 1, "at least 1"),
@@ -100,30 +95,27 @@ class SceneSettings:
             ("center noise", self.noise_center, 0 <= self.noise_center <= 1, "0 to 1 unit-sphere units"),
             ("mesh resolution", self.mesh_resolution, 16 <= self.mesh_resolution <= 1024, "16 to 1024"),
         )
-        for name, value, fine, expected in checks:
-            if not fine:
+        for name, value, valid, expected in checks:
+            if not valid:
                 raise InputError(f"built-in scene: {name} {value}; expected {expected}")
 
     @property
     def num_written(self) -> int:
-        """All views, trained on or not."""
+        """Number of all views, held-out ones included."""
         return self.num_views + self.num_holdout
 
     @property
     def holdout(self) -> list[int]:
-        """Indices of the held-out views, for the conf's `dataset.holdout`; they do not depend on the seed."""
+        """Indices of the held-out views, for `dataset.holdout`; independent of the seed."""
         return holdout_views(self.num_written, self.num_holdout)
 
 
 def scene_poses(settings: SceneSettings) -> tuple[Array, Array]:
-    """Returns the scene's cameras.
-
-    Args:
-        settings: The scene.
+    """Exact and noisy poses of all views.
 
     Returns:
-        exact: (B, 4, 4) camera-to-world in the frame of the unit sphere.
-        noisy: (B, 4, 4) likewise, disturbed.
+        exact: (B, 4, 4) camera-to-world in the unit-sphere frame.
+        noisy: (B, 4, 4), disturbed.
     """
     layout, noise = (np.random.default_rng([settings.seed, stream]) for stream in (0, 1))
     exact = view_poses(settings.num_written, layout)
@@ -134,44 +126,43 @@ def exact_mesh(extract: Extractor, resolution: int) -> tuple[Array, NDArray[np.i
     """Meshes the exact surface.
 
     Args:
-        extract: Marching cubes or the like.
+        extract: Marching cubes.
         resolution: Samples along each side of the cube around the object.
 
     Returns:
-        vertices: (V, 3) in the frame of the unit sphere, moved onto the surface (`sdf` about 1e-12 there).
-        faces: (T, 3) indices, outward.
+        vertices: (V, 3) in the unit-sphere frame, projected onto the surface (|sdf| about 1e-12).
+        faces: (T, 3) indices, oriented outward.
     """
-    # An odd margin keeps the object's planes of symmetry off the samples, where the function is exactly zero.
+    # The margin keeps samples off the object's symmetry planes, where the function is exactly zero.
     vertices, faces = extract(sdf, BOUNDING_RADIUS + 0.0137, resolution)
     return project_to_surface(vertices), faces
 
 
 def write_scene(
     folder: Path, settings: SceneSettings, extract: Extractor, overwrite: bool = False
-) -> list[Picture]:
-    """Writes the scene's folder, whole or not at all.
+) -> list[RenderedView]:
+    """Writes the scene's folder, completely or not at all.
 
     Args:
-        folder: Where; missing parents are made.
-        settings: What to write.
-        extract: See `exact_mesh`.
-        overwrite: Replace a folder that this function wrote earlier.
+        folder: The folder; missing parents are created.
+        settings: Settings of the scene.
+        extract: Marching cubes.
+        overwrite: Whether an earlier built-in scene may be replaced.
 
     Returns:
-        The pictures as rendered, before rounding to 8 bits.
+        The rendered views, before quantization to 8 bits.
 
     Raises:
-        InputError: The folder exists and may not be replaced.
-        OutputError: The system refuses to write.
+        InputError: The folder exists and must not be replaced.
+        OutputError: Writing failed.
     """
-    folder = Path(folder).resolve()  # a link stays a link
+    folder = Path(folder).resolve()  # keeps a link
     check_replaceable(folder, overwrite)
     with whole_folder(folder) as unfinished:
-        pictures = _write_files(unfinished, settings, extract)
-    return pictures
+        return _write_files(unfinished, settings, extract)
 
 
-def _write_files(folder: Path, settings: SceneSettings, extract: Extractor) -> list[Picture]:
+def _write_files(folder: Path, settings: SceneSettings, extract: Extractor) -> list[RenderedView]:
     intrinsics = camera_intrinsics(settings.img_res)
     exact, noisy = scene_poses(settings)
     for name, poses in (("cameras.npz", exact), ("cameras_linear_init.npz", noisy)):
@@ -183,29 +174,28 @@ def _write_files(folder: Path, settings: SceneSettings, extract: Extractor) -> l
             )
         np.savez(folder / name, allow_pickle=False, **matrices)
 
-    pictures = render_views(intrinsics, exact, settings)
+    views = render_views(intrinsics, exact, settings)
     (folder / "image").mkdir()
     (folder / "mask").mkdir()
-    for i, picture in enumerate(pictures):
-        iio.imwrite(folder / "image" / f"{i:03d}.png", np.rint(255 * picture.rgb).astype(np.uint8))
-        iio.imwrite(folder / "mask" / f"{i:03d}.png", picture.mask)
+    for i, view in enumerate(views):
+        iio.imwrite(folder / "image" / f"{i:03d}.png", np.rint(255 * view.rgb).astype(np.uint8))
+        iio.imwrite(folder / "mask" / f"{i:03d}.png", view.mask)
     write_surface(folder / SURFACE_FILE, *exact_mesh(extract, settings.mesh_resolution))
-    about = {"generator": GENERATOR, "version": GENERATOR_VERSION, **asdict(settings)}
-    about |= {"holdout": settings.holdout, "unit_to_world": UNIT_TO_WORLD.tolist()}
-    (folder / SETTINGS_FILE).write_text(json.dumps(about, indent=2) + "\n")
-    return pictures
+    record = {"generator": GENERATOR, "version": GENERATOR_VERSION, **asdict(settings)}
+    record |= {"holdout": settings.holdout, "unit_to_world": UNIT_TO_WORLD.tolist()}
+    (folder / SETTINGS_FILE).write_text(json.dumps(record, indent=2) + "\n")
+    return views
 
 
-def render_views(intrinsics: Array, poses: Sequence[Array] | Array, settings: SceneSettings) -> list[Picture]:
-    """Renders views side by side on the machine's processors (numpy lets go of the interpreter).
+def render_views(
+    intrinsics: Array, poses: Sequence[Array] | Array, settings: SceneSettings
+) -> list[RenderedView]:
+    """Renders views in parallel threads (numpy releases the GIL), deterministically.
 
     Args:
         intrinsics: (4, 4).
         poses: B poses, (4, 4) each.
-        settings: Size and supersampling.
-
-    Returns:
-        B pictures, the same whatever the number of processors.
+        settings: Image size and supersampling.
     """
     with ThreadPoolExecutor(min(os.cpu_count() or 1, _MOST_WORKERS)) as pool:
         return list(
@@ -214,11 +204,11 @@ def render_views(intrinsics: Array, poses: Sequence[Array] | Array, settings: Sc
 
 
 def write_surface(path: Path, vertices: Array, faces: NDArray[np.integer]) -> None:
-    """Writes a mesh of the unit sphere's frame in world coordinates, colored by its glaze.
+    """Writes a mesh in world coordinates, with its albedo as vertex colors.
 
     Args:
         path: The file, .ply.
-        vertices: (V, 3) in the frame of the unit sphere.
+        vertices: (V, 3) in the unit-sphere frame.
         faces: (T, 3).
     """
     import trimesh
@@ -229,18 +219,18 @@ def write_surface(path: Path, vertices: Array, faces: NDArray[np.integer]) -> No
 
 
 def read_exact_mesh(folder: Path) -> tuple[Array, NDArray[np.integer]]:
-    """Reads the exact surface that `write_scene` left.
+    """Reads the exact surface of a built-in scene.
 
     Args:
         folder: The scene's folder.
 
     Returns:
-        vertices: (V, 3) in the frame of the unit sphere that the scene was written in, whatever scale_mat the
-            camera files have been given since.
+        vertices: (V, 3) in the scene's original unit-sphere frame, even if the camera files have a new
+            scale_mat.
         faces: (T, 3).
 
     Raises:
-        MissingInputError: The folder holds no exact surface.
+        MissingInputError: The folder has no exact surface.
         InputError: Its files cannot be read.
     """
     import trimesh
@@ -248,8 +238,8 @@ def read_exact_mesh(folder: Path) -> tuple[Array, NDArray[np.integer]]:
     for name in (SURFACE_FILE, SETTINGS_FILE):
         if not (folder / name).is_file():
             raise MissingInputError(
-                f"no {name} in {folder}: only the built-in scene has one; "
-                "preprocess/make_demo_scene.py writes it"
+                f"no {name} in {folder}; expected the built-in scene, written by "
+                "preprocess/make_demo_scene.py"
             )
     try:
         to_world = np.array(
@@ -258,8 +248,7 @@ def read_exact_mesh(folder: Path) -> tuple[Array, NDArray[np.integer]]:
         mesh = trimesh.load_mesh(folder / SURFACE_FILE, process=False)
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
-            f"cannot read the exact surface in {folder} ({error}): write the scene anew"
+            f"cannot read the exact surface in {folder} ({error}): write the scene again"
         ) from error
-    return (np.asarray(mesh.vertices) - to_world[:3, 3]) @ np.linalg.inv(to_world[:3, :3]).T, np.asarray(
-        mesh.faces
-    )
+    vertices = (np.asarray(mesh.vertices) - to_world[:3, 3]) @ np.linalg.inv(to_world[:3, :3]).T
+    return vertices, np.asarray(mesh.faces)

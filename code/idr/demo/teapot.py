@@ -1,11 +1,10 @@
 """The built-in scene's object, a teapot, as an analytic function whose zero set is its surface.
 
-N points. Everything here is numpy in float64, in the frame of the unit sphere with z up, the spout towards
-+x and the handle towards -x.
+N points. numpy in float64, in the unit-sphere frame with z up, spout towards +x, handle towards -x.
 
-The function is built so that following it is safe: every primitive is a Euclidean distance, the smooth
-unions weigh gradients convexly, the domain's fluting has a derived slope bound, and the whole is divided by
-that bound. It is therefore 1-Lipschitz: |sdf(x)| never exceeds the distance from x to the surface.
+The function is 1-Lipschitz, so |sdf(x)| never exceeds the distance from x to the surface: every primitive is
+a Euclidean distance, smooth unions combine gradients convexly, the fluting has a known slope bound, and the
+result is divided by that bound.
 """
 
 from __future__ import annotations
@@ -21,19 +20,19 @@ LIPSCHITZ = 1.0
 """|sdf(x) - sdf(y)| <= LIPSCHITZ * |x - y| for all points."""
 
 BOUNDING_RADIUS = 0.85
-"""The surface lies inside the ball of this radius around the origin."""
+"""Radius of a ball around the origin that contains the surface."""
 
 GRADIENT_STEP = 1e-5
-"""Half width of `gradient`'s central difference: truncation and rounding both stay below 1e-6."""
+"""Half width of the central difference; truncation and rounding errors stay below 1e-6."""
 
 NUM_FLUTES = 12
-_FLUTE_DEPTH = 0.022  # ridge height as a fraction of the distance from the axis
-_FLUTE_HEIGHT = 0.34  # the flutes fade out at this height above and below the belly's middle
-_FLUTE_REACH = 0.62  # the flutes' height grows no further beyond this distance from the axis
+_FLUTE_DEPTH = 0.022  # ridge height over the distance from the axis
+_FLUTE_HEIGHT = 0.34  # height above and below the belly's center where the flutes end
+_FLUTE_REACH = 0.62  # distance from the axis beyond which ridges grow no further
 
-# Slopes of depth * min(r, reach) * cos(n phi) * w(z): at most depth * n around the axis; in the meridian's
-# plane at most depth outwards and depth * reach * max|w'| upwards, where max|w'| of (1 - s^2)^2 with
-# s = z / height is 8 / (3 sqrt(3)) / height. The belly's own gradient, of length 1, lies in that plane.
+# Slopes of depth * min(r, reach) * cos(n phi) * w(z): at most depth * n around the axis; in the meridian
+# plane at most depth outwards and depth * reach * max|w'| upwards, where max|w'| of (1 - s^2)^2 with s = z /
+# height is 8 / (3 sqrt(3)) / height. The belly's own gradient, of length 1, lies in that plane.
 _AROUND = _FLUTE_DEPTH * NUM_FLUTES
 _IN_PLANE = _FLUTE_DEPTH * np.hypot(1.0, _FLUTE_REACH * 8 / (3 * np.sqrt(3)) / _FLUTE_HEIGHT)
 _SLOPE_BOUND = float(np.hypot(1.0 + _IN_PLANE, _AROUND))
@@ -44,14 +43,14 @@ LID_HEIGHT, LID_RING_RADIUS = 0.308, 0.25
 NUM_BEADS = 20
 _BEAD_RADIUS = 0.028
 
-# The spout's center line (x, z) and its radius there.
+# Center line (x, z) of the spout, and its radii.
 SPOUT_LINE = np.array([[0.36, -0.16], [0.53, -0.12], [0.62, 0.03], [0.66, 0.18], [0.745, 0.285]])
 _SPOUT_RADII = np.array([0.165, 0.118, 0.083, 0.062, 0.064])
 _SPOUT_BORE = 0.04
-_SPOUT_JOINT = 0.03  # fillet between the spout's pieces; each swells the union by a quarter of it at most
+_SPOUT_JOINT = 0.03  # fillet between the spout's segments; each enlarges the union by at most a quarter of it
 _SPOUT_FILLET = 0.06
 
-# A box that holds the spout, which is made of the convex hulls of neighboring balls.
+# Bounding box of the spout, which consists of convex hulls of neighboring balls.
 _SPOUT_SWELL = (len(SPOUT_LINE) - 2) * _SPOUT_JOINT / 4
 _SPOUT_LOWER = (SPOUT_LINE - _SPOUT_RADII[:, None]).min(axis=0) - _SPOUT_SWELL
 _SPOUT_UPPER = (SPOUT_LINE + _SPOUT_RADII[:, None]).max(axis=0) + _SPOUT_SWELL
@@ -60,26 +59,26 @@ _SPOUT_HALF_WIDTH = float(_SPOUT_RADII.max()) + _SPOUT_SWELL
 HANDLE_CENTER = np.array([-0.515, 0.0, 0.0])
 _HANDLE_STRETCH, _HANDLE_RADIUS, _HANDLE_TUBE = 0.06, 0.205, 0.056
 
-_BLOCK = 1 << 15  # points evaluated at once: the temporaries stay in the processor's cache
+_BLOCK = 1 << 15  # points evaluated at once, so that temporaries stay in the cache
 
 
 def _norm(a: Array, b: Array) -> Array:
-    """Length of (a, b); `np.hypot` guards against overflow, at eight times the cost."""
+    """Length of (a, b); `np.hypot` takes eight times as long because it avoids overflow."""
     squared = a * a
     squared += b * b
     return np.sqrt(squared, out=squared)
 
 
 def smooth_union(a: Array, b: Array, radius: float) -> Array:
-    """Joins two distance functions with a fillet (polynomial smooth minimum).
+    """Union of two distance functions with a fillet (polynomial smooth minimum).
 
-    Its gradient is a convex combination of the two gradients, so it keeps their Lipschitz bound; where
-    the two differ by more than `radius` it equals the minimum exactly.
+    Its gradient is a convex combination of the two gradients, so the Lipschitz bound is kept. It equals the
+    minimum where the values differ by more than `radius`.
 
     Args:
         a: (N,) values of one function.
         b: (N,) values of the other.
-        radius: Width of the transition, in the values' unit.
+        radius: Width of the transition, in the unit of the values.
 
     Returns:
         (N,) values of the union.
@@ -94,7 +93,7 @@ def smooth_union(a: Array, b: Array, radius: float) -> Array:
 
 
 def _thick_disc(r: Array, z: Array, disc: float, thickness: float) -> Array:
-    """Distance to a horizontal disc of radius `disc`, less `thickness`."""
+    """Distance to a horizontal disc of radius `disc`, minus `thickness`."""
     return _norm(np.maximum(r - disc, 0.0), z) - thickness
 
 
@@ -114,7 +113,7 @@ def _flutes(x: Array, y: Array, r: Array, z: Array) -> Array:
 
 
 def _beads(x: Array, y: Array, r: Array, z: Array) -> Array:
-    """Distance to a ring of balls: the nearest ball's azimuth is the nearest multiple of the spacing."""
+    """Distance to a ring of balls at multiples of an azimuthal spacing."""
     spacing = 2 * np.pi / NUM_BEADS
     nearest = spacing * np.round(np.arctan2(y, x) / spacing)
     along = x * np.cos(nearest) + y * np.sin(nearest)
@@ -128,20 +127,20 @@ def _round_cone(p: Array, q: Array, length: float, radii: Array) -> Array:
     Args:
         p: (N,) coordinate along the axis, 0 at the first ball and `length` at the second.
         q: (N,) distance from the axis.
-        length: Distance of the balls' centers, more than the radii's difference.
-        radii: (2,) the balls' radii.
+        length: Distance of the centers, more than the difference of the radii.
+        radii: (2,) radii of the balls.
 
     Returns:
         (N,) signed distances.
     """
     sine = (radii[0] - radii[1]) / length
     cosine = np.sqrt(1 - sine * sine)
-    along = np.clip(p - q * (sine / cosine), 0.0, length)  # foot, on the axis, of the cone's normal
+    along = np.clip(p - q * (sine / cosine), 0.0, length)  # foot of the cone's normal on the axis
     return _norm(p - along, q) - (radii[0] - sine * along)
 
 
 def _spout(x: Array, y: Array, z: Array) -> Array:
-    """A chain of round cones with a bore sunk into its end."""
+    """A chain of round cones with a bore in its end."""
     outside = np.full_like(x, np.inf)
     for i in range(len(SPOUT_LINE) - 1):
         axis = SPOUT_LINE[i + 1] - SPOUT_LINE[i]
@@ -151,14 +150,14 @@ def _spout(x: Array, y: Array, z: Array) -> Array:
         p = dx * axis[0] + dz * axis[1]
         q = _norm(dx * axis[1] - dz * axis[0], y)
         outside = smooth_union(outside, _round_cone(p, q, length, _SPOUT_RADII[i : i + 2]), _SPOUT_JOINT)
-    # p, q still belong to the last piece: the bore runs along its axis, from inside it to beyond its end.
+    # p, q are those of the last segment: the bore runs along its axis, from inside to beyond its end.
     bore = _norm(np.maximum(0.3 * length - p, 0.0), q) - _SPOUT_BORE
-    flat = p - (length + 0.35 * _SPOUT_RADII[-1])  # cuts the rounded end off, so that the rim is a flat ring
+    flat = p - (length + 0.35 * _SPOUT_RADII[-1])  # cuts off the rounded end, for a flat rim
     return -smooth_union(-np.maximum(outside, flat), bore, 0.015)
 
 
 def _handle(x: Array, y: Array, z: Array) -> Array:
-    """A torus in the xz plane, stretched along z (a chain's link)."""
+    """A torus in the xz plane, stretched along z (a chain link)."""
     dx, dz = x - HANDLE_CENTER[0], z - HANDLE_CENTER[2]
     stretched = dz - np.clip(dz, -_HANDLE_STRETCH, _HANDLE_STRETCH)
     return _norm(_norm(dx, stretched) - _HANDLE_RADIUS, y) - _HANDLE_TUBE
@@ -176,14 +175,14 @@ def _lid(x: Array, y: Array, r: Array, z: Array) -> Array:
     dome = _norm(r, z - 0.155) - 0.285
     knob = smooth_union(_norm(r, z - 0.515) - 0.066, _ring(r, z - 0.45, 0.0, 0.042), 0.03)
     lid = smooth_union(dome, knob, 0.035)
-    # The ring holds all beads: only where it is nearer than the lid can they matter.
+    # The torus contains all beads, which matter only where it is nearer than the lid.
     near = np.flatnonzero(_ring(r, z - LID_HEIGHT, LID_RING_RADIUS, _BEAD_RADIUS) < lid)
     lid[near] = np.minimum(lid[near], _beads(x[near], y[near], r[near], z[near] - LID_HEIGHT))
     return lid
 
 
 def part_distances(points: Array) -> tuple[Array, Array, Array, Array]:
-    """Values of the object's parts before they are joined; the smallest tells what a point belongs to.
+    """Distances to the parts before the union; the smallest identifies a point's part.
 
     Args:
         points: (N, 3).
@@ -200,11 +199,11 @@ def _object(points: Array) -> Array:
     x, y, z = (np.ascontiguousarray(points[:, axis]) for axis in range(3))
     r = _norm(x, y)
     body = _body(x, y, r, z)
-    # The spout is the costly part; further off than its fillet it leaves the union as it is.
-    beside = np.maximum(np.maximum(_SPOUT_LOWER[0] - x, x - _SPOUT_UPPER[0]), 0.0)
-    above = np.maximum(np.maximum(_SPOUT_LOWER[1] - z, z - _SPOUT_UPPER[1]), 0.0)
-    aside = np.maximum(np.abs(y) - _SPOUT_HALF_WIDTH, 0.0)
-    to_box = _norm(_norm(beside, above), aside)  # 0 inside it
+    # The spout is expensive, and does not affect the union beyond its fillet.
+    outside_x = np.maximum(np.maximum(_SPOUT_LOWER[0] - x, x - _SPOUT_UPPER[0]), 0.0)
+    outside_z = np.maximum(np.maximum(_SPOUT_LOWER[1] - z, z - _SPOUT_UPPER[1]), 0.0)
+    outside_y = np.maximum(np.abs(y) - _SPOUT_HALF_WIDTH, 0.0)
+    to_box = _norm(_norm(outside_x, outside_z), outside_y)  # 0 inside it
     near = np.flatnonzero(to_box <= np.maximum(body + _SPOUT_FILLET, 0.0))
     spout = np.full_like(body, np.inf)
     spout[near] = _spout(x[near], y[near], z[near])
@@ -213,7 +212,7 @@ def _object(points: Array) -> Array:
 
 
 def in_blocks(function: Callable[[Array], Array], points: Array, block: int = _BLOCK) -> Array:
-    """Evaluates a function of points a block at a time, which bounds memory and is quicker.
+    """Evaluates a function of points block by block, which bounds memory and is faster.
 
     Args:
         function: Maps (n, 3) to (n, ...).
@@ -221,7 +220,7 @@ def in_blocks(function: Callable[[Array], Array], points: Array, block: int = _B
         block: Largest n.
 
     Returns:
-        (N, ...) the results in order.
+        (N, ...) results in order.
     """
     if len(points) <= block:
         return function(points)
@@ -229,25 +228,25 @@ def in_blocks(function: Callable[[Array], Array], points: Array, block: int = _B
 
 
 def sdf(points: Array) -> Array:
-    """The object's signed function: negative inside, 1-Lipschitz, zero exactly on the surface.
+    """Implicit function of the object: negative inside, zero on the surface, 1-Lipschitz.
 
     Args:
-        points: (N, 3) in the frame of the unit sphere.
+        points: (N, 3) in the unit-sphere frame.
 
     Returns:
-        (N,) values; their size is at most the distance to the surface, and about 0.91 of it near by.
+        (N,) values; at most the distance to the surface in magnitude, and about 0.91 of it near the surface.
     """
     return in_blocks(_object, np.asarray(points, dtype=np.float64))
 
 
 def gradient(points: Array) -> Array:
-    """The gradient of `sdf` by central differences, defined also on the few creases.
+    """Gradient of `sdf` by central differences, defined on creases too.
 
     Args:
         points: (N, 3).
 
     Returns:
-        (N, 3), of length at most 1, pointing outwards on the surface.
+        (N, 3), of length at most 1, outward on the surface.
     """
 
     def differences(block: Array) -> Array:
@@ -265,21 +264,21 @@ def normal(points: Array) -> Array:
         points: (N, 3) on or near the surface.
 
     Returns:
-        (N, 3) of length 1; zero where the gradient vanishes (never on the surface).
+        (N, 3) of length 1; zero where the gradient vanishes, which is never on the surface.
     """
     slope = gradient(points)
     return slope / np.maximum(np.linalg.norm(slope, axis=1, keepdims=True), 1e-12)
 
 
 def project_to_surface(points: Array, iterations: int = 8) -> Array:
-    """Moves points near the surface onto it by Newton's iteration along the gradient.
+    """Projects points near the surface onto it by Newton iterations along the gradient.
 
     Args:
         points: (N, 3), closer to the surface than its smallest radius of curvature.
-        iterations: Number of steps.
+        iterations: Number of iterations.
 
     Returns:
-        (N, 3) with `sdf` zero to about 1e-12; a point on a crease stays within 1e-6.
+        (N, 3) with |sdf| about 1e-12, or up to 1e-6 on creases.
     """
     moved = np.array(points, dtype=np.float64)
     for _ in range(iterations):

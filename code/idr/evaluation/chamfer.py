@@ -1,7 +1,7 @@
-"""Chamfer distance between surfaces, measured from samples to triangles, never from points to points.
+"""Chamfer distance between surfaces, by point-to-triangle distances.
 
-N points, V vertices, T triangles. numpy in float64. Both surfaces stand in one frame, by convention that of
-the unit sphere: bring a mesh in world coordinates there with the inverse of its scale_mat first.
+N points, V vertices, T triangles, numpy float64. Both surfaces share one frame, by convention the unit
+sphere's: map a mesh in world coordinates by the inverse of its scale_mat first.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Array = NDArray[np.float64]
 DEFAULT_SAMPLES = 100_000
 _PROJECTION_ITERATIONS = 12
 _NEWTON_STEPS = 3
-_LARGEST_NEWTON_STEP = 0.05  # of the surface's extent: no step may leave the neighborhood
+_LARGEST_NEWTON_STEP = 0.05  # as a fraction of the surface's extent
 
 
 class Mesh(Protocol):
@@ -50,8 +50,8 @@ class ChamferResult:
     """Mean distances between two surfaces, in the unit of their frame.
 
     Attributes:
-        accuracy: From the reconstructed surface to the true one.
-        completeness: From the true surface to the reconstructed one.
+        accuracy: Mean distance from the reconstructed to the true surface.
+        completeness: Mean distance from the true to the reconstructed surface.
         chamfer: Mean of the two.
     """
 
@@ -67,18 +67,15 @@ def chamfer(
     seed: int = 0,
     exact_distance: Callable[[Array], Array] | None = None,
 ) -> ChamferResult:
-    """Measures how far a reconstruction is from the truth, both ways.
+    """Returns the mean distances between a reconstruction and the true surface.
 
     Args:
         mesh_a: The reconstruction.
-        mesh_b: The truth, in the same frame.
+        mesh_b: The true surface, in the same frame.
         num_samples: Points drawn on each surface.
-        seed: Of the draws.
-        exact_distance: (N, 3) -> (N,) distance to the true surface; takes the place of `mesh_b`'s triangles
-            for the accuracy where the truth is known better than its mesh.
-
-    Returns:
-        The distances.
+        seed: Seed of the draws.
+        exact_distance: (N, 3) -> (N,) distance to the true surface, used for the accuracy in place of the
+            triangles of `mesh_b`.
 
     Raises:
         InputError: A mesh has no triangles or no area, or a number in it is not finite.
@@ -95,15 +92,12 @@ def chamfer(
 
 
 def sample_surface(mesh: Mesh, num_samples: int, generator: np.random.Generator) -> Array:
-    """Draws points on a mesh, uniformly by area.
+    """Returns (N, 3) points drawn on a mesh, uniformly by area.
 
     Args:
         mesh: The surface.
         num_samples: N, at least 1.
         generator: Source of the draws.
-
-    Returns:
-        (N, 3) points.
 
     Raises:
         InputError: The mesh has no area.
@@ -121,7 +115,7 @@ def sample_surface(mesh: Mesh, num_samples: int, generator: np.random.Generator)
     chosen = np.searchsorted(cumulative, generator.uniform(0, cumulative[-1], num_samples), side="right")
     chosen = np.minimum(chosen, len(faces) - 1)
     weights = generator.uniform(size=(num_samples, 2))
-    outside = weights.sum(axis=1) > 1  # the parallelogram's other half: fold it back
+    outside = weights.sum(axis=1) > 1  # the other half of the parallelogram: reflect it
     weights[outside] = 1 - weights[outside]
     return corners[chosen, 0] + np.einsum("nk,nkd->nd", weights, sides[chosen])
 
@@ -132,15 +126,14 @@ def distance_to_zero_set(
     gradient: Callable[[Array], Array],
     mesh: Mesh,
 ) -> Array:
-    """Measures distances to the zero set of a function, beyond the accuracy of a mesh of it.
+    """Returns distances to the zero set of a function, more accurate than those to a mesh of it.
 
-    From the nearest point on the mesh, the foot point is moved along the surface towards the query and
-    brought back onto the zero set by Newton's iteration, until it is the nearest one around; the smallest
-    distance met on the zero set is returned.
+    Starting at the nearest point of the mesh, the foot point alternately moves along the surface towards the
+    query and back onto the zero set by Newton's method. The smallest distance found is returned.
 
     Args:
         points: (N, 3).
-        sdf: (n, 3) -> (n,) values, zero on the surface, smooth near it; any slope but 0.
+        sdf: (n, 3) -> (n,) values, zero on the surface, smooth near it, with nonzero gradient.
         gradient: (n, 3) -> (n, 3) its gradient.
         mesh: Dense mesh of the zero set, in the same frame.
 
@@ -183,7 +176,7 @@ def distance_to_zero_set(
 def _onto_zero_set(
     points: Array, sdf: Callable[[Array], Array], gradient: Callable[[Array], Array], longest: float
 ) -> tuple[Array, Array]:
-    """Newton's iteration along the gradient; returns points, and gradients just before the last step."""
+    """Newton's method along the gradient; returns points, and gradients before the last step."""
     for _ in range(_NEWTON_STEPS):
         slope = gradient(points)
         length = np.linalg.norm(slope, axis=1, keepdims=True)

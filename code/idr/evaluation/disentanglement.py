@@ -1,7 +1,7 @@
-"""One run's geometry in another's appearance, seen along a camera path (paper, section 4.3).
+"""Geometry of one run with the appearance of another, along a camera path (paper, section 4.3).
 
-K key views, B training views of the geometry's scene. Paths are in `idr.geometry.paths`, their
-renderer in `idr.export.path_frames`.
+K key views, B training views of the geometry's scene. `idr.geometry.paths` interpolates the path,
+`idr.export.path_frames` renders it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import numpy as np
 import torch
 
 from idr.errors import InputError
-from idr.runs.opened import LoadedModel
 
 log = logging.getLogger(__name__)
 
@@ -28,12 +27,12 @@ PUBLISHED_FRAMES = 30
 
 @dataclass(frozen=True)
 class PathKeys:
-    """Where a camera path passes, and when.
+    """Key views of a camera path.
 
     Attributes:
         views: (K) training views whose orientation the camera takes.
-        times: (K) when, increasing.
-        distances: (K) distance from the origin, unit-sphere units.
+        times: (K) increasing times.
+        distances: (K) distances from the origin, unit-sphere units.
     """
 
     views: tuple[int, ...]
@@ -47,22 +46,19 @@ def path_keys(
     times: Sequence[float] | None = None,
     distances: Sequence[float] | None = None,
 ) -> PathKeys:
-    """Completes what a user gave of a path with the published keys.
+    """Completes a user's path with the published keys.
 
-    Where the views are not given and the scene lacks the published ones, or another number of keys is asked
-    for, views spread evenly over the scene stand in, the last the first again.
+    If no views are given and the scene lacks the published ones, or another number of keys is given, views
+    spread evenly over the scene replace them, and the last one is the first again.
 
     Args:
         num_views: B.
         views: Key views, or None.
-        times: Their times, or None: the published ones, for another number of keys a second apart.
-        distances: Their distances, or None: the published ones, for another number of keys all 4.2.
-
-    Returns:
-        Keys that belong together.
+        times: Times; None for the published ones, or one second apart for another number of keys.
+        distances: Distances; None for the published ones, or 4.2 for another number of keys.
 
     Raises:
-        InputError: The numbers of keys differ, or a value is out of its range.
+        InputError: The numbers of keys differ, or a value is out of range.
     """
     given = {"--key_views": views, "--key_times": times, "--key_distances": distances}
     counts = {flag: len(values) for flag, values in given.items() if values is not None}
@@ -96,32 +92,33 @@ def _check_keys(
         raise InputError(f"--key_distances {list(distances)}: expected positive distances")
 
 
-def compose(geometry: LoadedModel, appearance: LoadedModel) -> Any:
-    """Joins the surface of one network with the colors of another.
+def compose(geometry: Any, appearance: Any, device: torch.device) -> Any:
+    """Returns a network with the surface of one network and the colors of another.
 
     Args:
-        geometry: Gives tracer, signed distance, features and normals.
-        appearance: Gives the rendering network.
+        geometry: Network that provides tracer, signed distance, features and normals; left unchanged.
+        appearance: Network that provides the rendering network.
+        device: Device of the geometry.
 
     Returns:
-        A network of the geometry's class; the two that went in are unchanged.
+        A network of the geometry's class.
 
     Raises:
-        InputError: The rendering network takes another number of features than the geometry gives.
+        InputError: The two networks have different numbers of features.
     """
-    origin = torch.zeros(1, 3, device=geometry.device)
+    origin = torch.zeros(1, 3, device=device)
     with torch.no_grad():
-        features = geometry.model.implicit_network(origin)[:, 1:]
-    joined = copy.copy(geometry.model)
-    joined._modules = dict(geometry.model._modules)  # a shallow copy shares this table: give it its own
-    joined.rendering_network = appearance.model.rendering_network.to(geometry.device)
+        features = geometry.implicit_network(origin)[:, 1:]
+    joined = copy.copy(geometry)
+    joined._modules = dict(geometry._modules)  # a shallow copy shares this dictionary
+    joined.rendering_network = appearance.rendering_network.to(device)
     try:
         with torch.no_grad():
             joined.rendering_network(origin, origin, origin, features)
     except RuntimeError as error:
-        wanted = getattr(appearance.model, "feature_vector_size", "another number of")
+        expected = getattr(appearance, "feature_vector_size", "another number of")
         raise InputError(
-            f"the geometry's network gives {features.shape[1]} features but the appearance's takes {wanted}: "
-            "choose two runs of the same model.feature_vector_size"
+            f"the geometry's network gives {features.shape[1]} features but the appearance's takes "
+            f"{expected}: choose two runs of the same model.feature_vector_size"
         ) from error
     return joined

@@ -1,17 +1,17 @@
 """The DTU protocol: a reconstruction against the structured-light scan, in millimeters.
 
-N sampled points, M scan points. World frame of the data set, numpy in float64.
+N sampled points, M scan points. World frame of the data set, numpy float64.
 
-Of the mesh, points at most 0.2 mm apart on its triangles are thinned so that no two are nearer than 0.2 mm.
-Accuracy: of those in the box BB widened by 60 mm (120 mm beyond the far side) whose voxel is observed, the
-mean distance to the scan. Completeness: of scan points above the ground plane, the mean distance to the
-thinned points within the widened box. Distances of 20 mm or more are dropped. Overall: the mean of both
-means. (Jensen et al., CVPR 2014; Aanaes et al., IJCV 2016)
+The mesh is sampled at most 0.2 mm apart, and the samples are thinned so that no two are closer than 0.2 mm.
+Accuracy: mean distance to the scan of the samples in the box BB, enlarged by 60 mm (120 mm at the far side),
+whose voxel is observed. Completeness: mean distance of the scan points above the ground plane to the samples
+in the enlarged box. Distances of 20 mm or more are dropped. Overall: mean of both. (Jensen et al., CVPR 2014;
+Aanaes et al., IJCV 2016)
 
-The observation mask chooses whose distances count, never what they are measured to: completeness looks at all
-of the reconstruction in the widened box. So does the official MATLAB evaluation: `MaxDistCP(Qdata, Qstl, BB,
-60)` searches every thinned point, cell by cell with 60 mm around each cell (hence the widening), before
-`DataInMask` is known, and `DataInMask` then selects `Ddata` alone as `StlAbovePlane` selects `Dstl`.
+The observation mask selects the samples whose distances count, not the targets: completeness uses all samples
+in the enlarged box. This follows the official MATLAB evaluation: `MaxDistCP(Qdata, Qstl, BB, 60)` searches
+every thinned point, cell by cell with 60 mm around each cell (hence the enlarged box), before `DataInMask` is
+computed; `DataInMask` then selects `Ddata` only, as `StlAbovePlane` selects `Dstl`.
 """
 
 from __future__ import annotations
@@ -31,8 +31,14 @@ from idr.evaluation.chamfer import Mesh
 Array = NDArray[np.float64]
 
 SPACING = 0.2
-FARTHEST = 20.0
+"""Distance of samples on the mesh, mm."""
+
+MAX_DISTANCE = 20.0
+"""Distances from here on are dropped, mm."""
+
 BEFORE_BOX, BEHIND_BOX = 60.0, 120.0
+"""Enlargement of the box at its lower and upper sides, mm."""
+
 _CHUNK = 8192
 SOURCE = (
     "the official data are at https://roboimagedata.compute.dtu.dk/?page_id=36: Points.zip holds "
@@ -67,7 +73,7 @@ class DTUScores:
         accuracy: Mean distance from the reconstruction to the scan.
         completeness: Mean distance from the scan to the reconstruction.
         overall: Mean of the two.
-        num_observed: Points of the reconstruction that were measured, those beyond 20 mm included.
+        num_observed: Samples of the reconstruction that were measured, including those beyond 20 mm.
         num_above: Points of the scan that were measured, likewise.
     """
 
@@ -79,22 +85,20 @@ class DTUScores:
 
 
 def read_reference(folder: Path, scan: int) -> DTUReference:
-    """Reads a scan's data from the official layout.
+    """Reads the official data of a scan.
 
     Args:
-        folder: Holds ``Points/stl/stl%03d_total.ply``, ``ObsMask/ObsMask%d_10.mat``, ``ObsMask/Plane%d.mat``.
-        scan: The scan's number.
-
-    Returns:
-        The data.
+        folder: Folder of ``Points/stl/stl%03d_total.ply``, ``ObsMask/ObsMask%d_10.mat``,
+        ``ObsMask/Plane%d.mat``.
+        scan: Scan number.
 
     Raises:
-        MissingInputError: A file is not there; the message tells where to get it.
-        InputError: A file is unreadable or holds something else.
+        MissingInputError: A file is missing; the message names its source.
+        InputError: A file is unreadable or has other contents.
     """
-    cloud = _there(folder / "Points" / "stl" / f"stl{scan:03d}_total.ply")
-    mask_path = _there(folder / "ObsMask" / f"ObsMask{scan}_10.mat")
-    plane_path = _there(folder / "ObsMask" / f"Plane{scan}.mat")
+    cloud = _existing(folder / "Points" / "stl" / f"stl{scan:03d}_total.ply")
+    mask_path = _existing(folder / "ObsMask" / f"ObsMask{scan}_10.mat")
+    plane_path = _existing(folder / "ObsMask" / f"Plane{scan}.mat")
     points = read_geometry(cloud).vertices
     mask = _read_mat(mask_path, ("ObsMask", "BB", "Res"))
     plane = np.asarray(_read_mat(plane_path, ("P",))["P"], dtype=np.float64).reshape(-1)
@@ -110,7 +114,7 @@ def read_reference(folder: Path, scan: int) -> DTUReference:
     return DTUReference(np.asarray(points, dtype=np.float64), observed, box, float(resolution[0]), plane)
 
 
-def _there(path: Path) -> Path:
+def _existing(path: Path) -> Path:
     if not path.is_file():
         raise MissingInputError(f"no file {path}; {SOURCE}")
     return path
@@ -119,7 +123,7 @@ def _there(path: Path) -> Path:
 def _read_mat(path: Path, names: tuple[str, ...]) -> dict[str, NDArray[np.generic]]:
     try:
         content = scipy.io.loadmat(str(path), variable_names=names)
-    except Exception as error:  # scipy raises of many kinds on what is no .mat file
+    except Exception as error:  # scipy raises many kinds of errors for other files
         raise InputError(f"{path} is no readable .mat file ({error}); {SOURCE}") from error
     missing = [name for name in names if name not in content]
     if missing:
@@ -128,11 +132,11 @@ def _read_mat(path: Path, names: tuple[str, ...]) -> dict[str, NDArray[np.generi
 
 
 def read_geometry(path: Path) -> trimesh.Trimesh | trimesh.PointCloud:
-    """Reads a mesh or a point cloud (PLY, OBJ, STL, GLB), vertices as they are in the file.
+    """Reads a mesh or a point cloud (PLY, OBJ, STL, GLB) without merging vertices.
 
     Raises:
         MissingInputError: No such file.
-        InputError: It is not readable, or holds no point.
+        InputError: It is not readable, or has no point.
     """
     if not path.is_file():
         raise MissingInputError(f"no file {path}: expected a mesh or point cloud (.ply, .obj, .stl, .glb)")
@@ -140,7 +144,7 @@ def read_geometry(path: Path) -> trimesh.Trimesh | trimesh.PointCloud:
         found = trimesh.load(str(path), process=False)
         if isinstance(found, trimesh.Scene):
             found = found.to_geometry()
-    except Exception as error:  # each format's reader raises what it likes
+    except Exception as error:  # each format's reader raises its own errors
         raise InputError(
             f"{path} is not readable ({error}); expected a mesh or point cloud as .ply, .obj, .stl or .glb"
         ) from error
@@ -152,18 +156,15 @@ def read_geometry(path: Path) -> trimesh.Trimesh | trimesh.PointCloud:
 
 
 def dtu_scores(mesh: Mesh, reference: DTUReference, seed: int = 0) -> DTUScores:
-    """Measures a mesh by the protocol.
+    """Scores a mesh by the protocol.
 
     Args:
         mesh: The reconstruction in world coordinates, mm.
         reference: The official data.
-        seed: Of the order in which points are thinned.
-
-    Returns:
-        The scores.
+        seed: Seed of the order of thinning.
 
     Raises:
-        InputError: Nothing of the mesh, or of the scan, takes part or lies within 20 mm of the other.
+        InputError: No point of the mesh or of the scan is selected, or none is within 20 mm of the other.
     """
     points = thin_points(points_on_triangles(mesh, SPACING), SPACING, np.random.default_rng(seed))
     lower, upper = reference.box
@@ -184,24 +185,19 @@ def dtu_scores(mesh: Mesh, reference: DTUReference, seed: int = 0) -> DTUScores:
 
 
 def _mean_within(distances: Array) -> float:
-    near = distances[distances < FARTHEST]
+    near = distances[distances < MAX_DISTANCE]
     if not len(near):
         raise InputError(
-            f"mesh and scan are nowhere within {FARTHEST:g} mm of one another; expected the same scan, "
+            f"mesh and scan are nowhere within {MAX_DISTANCE:g} mm of one another; expected the same scan, "
             "in world coordinates, in millimeters"
         )
     return float(near.mean())
 
 
 def points_on_triangles(mesh: Mesh, spacing: float) -> Array:
-    """Lays a triangular lattice on each triangle, corners included, neighbors at most `spacing` apart.
+    """Returns the points of a triangular lattice on each triangle, (N, 3), corners included.
 
-    Args:
-        mesh: The surface.
-        spacing: Largest distance of neighbors along each side.
-
-    Returns:
-        (N, 3); corners that triangles share are repeated.
+    Neighbors along a side are at most `spacing` apart. Corners that triangles share are repeated.
 
     Raises:
         InputError: The mesh has no triangle.
@@ -222,18 +218,15 @@ def points_on_triangles(mesh: Mesh, spacing: float) -> Array:
 
 
 def thin_points(points: Array, spacing: float, generator: np.random.Generator) -> Array:
-    """Keeps points, in random order, each of which is at least `spacing` from those kept before.
+    """Returns a maximal subset, (K, 3), of (N, 3) points that are pairwise at least `spacing` apart.
 
-    The loop runs over the points that are still alive only, few of the dense lattice: 12 million points of a
-    mesh of a million vertices took 17 s on one thread (machine shared).
+    Points are visited in random order and kept if they are far enough from the points kept before. Only
+    points not yet excluded are visited: 12 million points take 17 s on one thread.
 
     Args:
         points: (N, 3).
-        spacing: Least distance of two points that are kept.
-        generator: Of the order.
-
-    Returns:
-        (K, 3) of them; every point left out has a kept one within `spacing`.
+        spacing: Smallest distance of two kept points.
+        generator: Source of the order.
     """
     points = points[generator.permutation(len(points))]
     tree, alive = cKDTree(points), np.ones(len(points), dtype=bool)

@@ -1,6 +1,6 @@
 """Chamfer distance and F-score of a mesh against a mesh or a point cloud.
 
-N points. numpy in float64; both stand in one frame, in any unit.
+N points, numpy float64. Mesh and reference share one frame and unit.
 """
 
 from __future__ import annotations
@@ -15,21 +15,22 @@ from idr.errors import InputError
 from idr.evaluation.chamfer import DEFAULT_SAMPLES, Mesh, sample_surface
 from idr.evaluation.point_to_mesh import point_to_mesh_distance
 
-THRESHOLD_SHARE = 0.01
+THRESHOLD_FRACTION = 0.01
+"""Default threshold as a fraction of the diagonal of the reference's bounding box."""
 
 
 @dataclass(frozen=True)
 class MeshScores:
-    """How near two surfaces are, in the unit of their frame.
+    """Distances between two surfaces, in the unit of their frame.
 
     Attributes:
         accuracy: Mean distance from the mesh to the reference.
         completeness: Mean distance from the reference to the mesh.
         chamfer: Mean of the two.
-        threshold: Distance up to which a point counts as right.
-        precision: Share of the mesh within the threshold.
-        recall: Share of the reference within the threshold.
-        f_score: Harmonic mean of the two; 0 where both are 0.
+        threshold: Distance up to which a point counts as correct.
+        precision: Fraction of the mesh within the threshold.
+        recall: Fraction of the reference within the threshold.
+        f_score: Harmonic mean of precision and recall; 0 if both are 0.
     """
 
     accuracy: float
@@ -48,25 +49,22 @@ def mesh_scores(
     num_samples: int = DEFAULT_SAMPLES,
     seed: int = 0,
 ) -> MeshScores:
-    """Measures a mesh, from points to triangles wherever there are triangles.
+    """Scores a mesh against a reference, by point-to-triangle distances where there are triangles.
 
     Args:
         mesh: The reconstruction.
-        reference: The truth: triangles, or points, each of which then counts once.
-        threshold: Of the F-score; None for a hundredth of the diagonal of the reference's bounding box.
+        reference: The true mesh, or a point cloud whose points are used as they are.
+        threshold: Threshold of the F-score; None for `THRESHOLD_FRACTION`.
         num_samples: Points drawn on each surface.
-        seed: Of the draws.
-
-    Returns:
-        The scores.
+        seed: Seed of the draws.
 
     Raises:
-        InputError: A surface without area, or a threshold that is not positive.
+        InputError: A surface has no area, or the threshold is not positive.
     """
     generator = np.random.default_rng(seed)
     truth = np.asarray(reference.vertices, dtype=np.float64)
     if threshold is None:
-        threshold = THRESHOLD_SHARE * float(np.linalg.norm(np.ptp(truth, axis=0)))
+        threshold = THRESHOLD_FRACTION * float(np.linalg.norm(np.ptp(truth, axis=0)))
     if not np.isfinite(threshold) or threshold <= 0:
         raise InputError(f"threshold {threshold:g}: expected a positive distance; give one with --threshold")
     on_mesh = sample_surface(mesh, num_samples, generator)

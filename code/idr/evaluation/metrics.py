@@ -1,4 +1,4 @@
-"""Measures of a rendered view against its photograph and mask.
+"""Scores of a rendered view against its photograph and mask.
 
 H, W image height and width.
 """
@@ -18,19 +18,19 @@ SSIM_WINDOW = 11
 def masked_psnr(rendered: Tensor, photo: Tensor, mask: Tensor) -> float:
     """Peak signal-to-noise ratio over the pixels of the object.
 
-    10 log10(1 / MSE), the squared error summed over masked pixels and channels and divided by 3 times the
-    number of masked pixels. A miss inside the mask counts with the white it was rendered in.
+    10 log10(1 / MSE), with the mean over masked pixels and channels. A ray that misses the surface inside the
+    mask counts with the white background that it is rendered in.
 
     Args:
         rendered: (H, W, 3) or (H * W, 3) colors in [0, 1], not rounded to 8 bits.
-        photo: Likewise, the photograph.
-        mask: (H, W) or (H * W,) bool, the given mask of the object.
+        photo: The photograph, same shape.
+        mask: (H, W) or (H * W,) bool, True on the object.
 
     Returns:
-        Decibels; infinite for equal colors, NaN for a mask without a pixel.
+        Decibels; infinite for equal colors, NaN for an empty mask.
 
     Raises:
-        ValueError: The shapes do not belong together.
+        ValueError: The shapes do not match.
     """
     if rendered.shape != photo.shape or rendered.shape[:-1] != mask.shape:
         raise ValueError(
@@ -44,34 +44,29 @@ def masked_psnr(rendered: Tensor, photo: Tensor, mask: Tensor) -> float:
     return math.inf if mean_square == 0 else -10.0 * math.log10(mean_square)
 
 
-def on_black(picture: Tensor, mask: Tensor) -> Tensor:
-    """Returns a picture with 0 outside the mask, as the published evaluation multiplies before its PSNR.
-
-    Args:
-        picture: (H, W, 3) colors in [0, 1].
-        mask: (H, W) bool.
-    """
-    return picture * mask[..., None].to(picture)
+def on_black(image: Tensor, mask: Tensor) -> Tensor:
+    """Returns an image, (H, W, 3), with 0 outside the mask, (H, W) bool, as in the published evaluation."""
+    return image * mask[..., None].to(image)
 
 
 def masked_ssim(rendered: Tensor, photo: Tensor, mask: Tensor) -> float:
     """Structural similarity over the pixels of the object (Wang et al. 2004).
 
-    Both pictures are black outside the mask, as for the published PSNR. The map is scikit-image's
-    ``structural_similarity(..., full=True)`` with Wang's choices: a Gaussian window (sigma 1.5, 11 x 11
-    pixels), population covariances, data range 1, each channel by itself. The result is its mean over masked
-    pixels and channels; windows at the rim see the black around the object, alike in both pictures.
+    Both images are black outside the mask, as for the published PSNR. The map is scikit-image's
+    ``structural_similarity(..., full=True)`` with the choices of Wang et al.: a Gaussian window (sigma 1.5,
+    11 x 11 pixels), population covariances, data range 1, each channel separately. The score is its mean over
+    masked pixels and channels. Windows at the silhouette include the black around the object in both images.
 
     Args:
         rendered: (H, W, 3) colors in [0, 1], not rounded to 8 bits.
-        photo: (H, W, 3) likewise, the photograph.
-        mask: (H, W) bool, the given mask of the object.
+        photo: The photograph, same shape.
+        mask: (H, W) bool, True on the object.
 
     Returns:
-        Up to 1 for equal pictures; NaN for a mask without a pixel or pictures smaller than the window.
+        At most 1, for equal images; NaN for an empty mask or images smaller than the window.
 
     Raises:
-        ValueError: The shapes do not belong together.
+        ValueError: The shapes do not match.
     """
     if rendered.shape != photo.shape or rendered.dim() != 3 or rendered.shape[:-1] != mask.shape:
         raise ValueError(
@@ -80,9 +75,9 @@ def masked_ssim(rendered: Tensor, photo: Tensor, mask: Tensor) -> float:
         )
     if not mask.any() or min(mask.shape) < SSIM_WINDOW:
         return math.nan
-    pictures = (on_black(picture, mask).double().cpu().numpy() for picture in (photo, rendered))
+    images = (on_black(image, mask).double().cpu().numpy() for image in (photo, rendered))
     _, similarity = structural_similarity(
-        *pictures, data_range=1.0, channel_axis=-1, gaussian_weights=True, sigma=1.5,
+        *images, data_range=1.0, channel_axis=-1, gaussian_weights=True, sigma=1.5,
         use_sample_covariance=False, full=True,
     )  # fmt: skip
     return float(similarity[mask.cpu().numpy()].mean())
@@ -92,11 +87,11 @@ def mask_iou(hit: Tensor, mask: Tensor) -> float:
     """Intersection over union of the rendered silhouette and the given mask.
 
     Args:
-        hit: Bool, where rays hit the surface.
-        mask: Bool of the same shape, the given mask.
+        hit: Bool, True where a ray hits the surface.
+        mask: Bool, same shape, True on the object.
 
     Returns:
-        0 to 1; 1 where both are empty.
+        0 to 1; 1 if both are empty.
 
     Raises:
         ValueError: The shapes differ.

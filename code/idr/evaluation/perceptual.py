@@ -1,4 +1,7 @@
-"""LPIPS, a distance of pictures as people see it (Zhang et al., CVPR 2018)."""
+"""LPIPS, a perceptual distance between images (Zhang et al., CVPR 2018).
+
+H, W image height and width.
+"""
 
 from __future__ import annotations
 
@@ -15,41 +18,36 @@ from torch import Tensor
 from idr.errors import InputError, MissingInputError
 from idr.evaluation.metrics import on_black
 
-PictureDistance: TypeAlias = Callable[[Tensor, Tensor, Tensor], float]
-"""Of a rendering and a photograph, (H, W, 3) in [0, 1], under a mask (H, W)."""
+ImageDistance: TypeAlias = Callable[[Tensor, Tensor, Tensor], float]
+"""Distance of a rendering and a photograph, (H, W, 3) in [0, 1], under a mask (H, W)."""
 
 BACKBONE = "alex"
-LEAST_SIDE = 32
-"""Pixels below which AlexNet's layers have nothing left to look at."""
+MIN_SIDE = 32
+"""Smallest image side, pixels; AlexNet's layers reduce a smaller image to nothing."""
 
 
 class WeightsUnavailable(Exception):
-    """The weights could not be loaded; the text says why and what to do."""
+    """The weights could not be loaded; the text gives the reason and a remedy."""
 
 
 def require_lpips() -> None:
-    """Refuses at once where the package is missing.
-
-    Raises:
-        MissingInputError: It is not installed.
-    """
+    """Raises `MissingInputError` if the package lpips is not installed."""
     try:
         importlib.import_module("lpips")
     except ImportError as error:
         raise MissingInputError("--lpips needs lpips: pip install -e '.[lpips]'") from error
 
 
-def load_lpips(device: torch.device) -> PictureDistance:
+def load_lpips(device: torch.device) -> ImageDistance:
     """Loads LPIPS with AlexNet, version 0.1, as papers report it.
 
-    The package brings its own layers' weights; AlexNet's come from torchvision, which downloads them once.
+    The package ships the weights of its own layers; torchvision downloads AlexNet's once.
 
     Args:
-        device: Where it computes.
+        device: Device of the computation.
 
     Returns:
-        The distance of two (H, W, 3) pictures in [0, 1], both black outside the mask; 0 is equal, NaN for
-        pictures of less than 32 pixels on a side.
+        The distance of two images on black; 0 for equal images, NaN below 32 pixels on a side.
 
     Raises:
         MissingInputError: The package is not installed.
@@ -59,7 +57,7 @@ def load_lpips(device: torch.device) -> PictureDistance:
     import lpips
 
     try:
-        # torchvision warns of how lpips calls it and prints of its download.
+        # torchvision warns about how lpips calls it and prints its download.
         with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore", UserWarning)
             network = lpips.LPIPS(net=BACKBONE, version="0.1", verbose=False)
@@ -72,16 +70,16 @@ def load_lpips(device: torch.device) -> PictureDistance:
     return network_distance(network.to(device).eval(), device)
 
 
-def network_distance(network: Callable[[Tensor, Tensor], Tensor], device: torch.device) -> PictureDistance:
-    """Makes a distance of pictures from a network that takes (1, 3, H, W) in [-1, 1].
+def network_distance(network: Callable[[Tensor, Tensor], Tensor], device: torch.device) -> ImageDistance:
+    """Turns a network on pairs of (1, 3, H, W) images in [-1, 1] into a distance of masked images.
 
     Args:
         network: Called with the photograph and the rendering.
-        device: Where it computes.
+        device: Device of the computation.
     """
 
-    def prepared(picture: Tensor, mask: Tensor) -> Tensor:
-        signed = 2.0 * on_black(picture, mask).float().clamp(0.0, 1.0) - 1.0
+    def prepared(image: Tensor, mask: Tensor) -> Tensor:
+        signed = 2.0 * on_black(image, mask).float().clamp(0.0, 1.0) - 1.0
         return signed.permute(2, 0, 1)[None].to(device)  # (1, 3, H, W)
 
     def distance(rendered: Tensor, photo: Tensor, mask: Tensor) -> float:
@@ -89,7 +87,7 @@ def network_distance(network: Callable[[Tensor, Tensor], Tensor], device: torch.
             raise InputError(
                 f"rendered {tuple(rendered.shape)}, photo {tuple(photo.shape)}: expected (H, W, 3)"
             )
-        if min(mask.shape) < LEAST_SIDE:
+        if min(mask.shape) < MIN_SIDE:
             return float("nan")
         with torch.no_grad():
             return float(network(prepared(photo, mask), prepared(rendered, mask)))

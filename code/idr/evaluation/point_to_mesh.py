@@ -1,6 +1,6 @@
 """Exact distances from points to the triangles of a mesh.
 
-N points, T triangles, M (point, triangle) pairs. numpy in float64, any unit.
+N points, T triangles, M (point, triangle) pairs, numpy float64, any unit.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from idr.errors import InputError
 
 Array = NDArray[np.float64]
 
-_MOST_PAIRS = 1 << 16  # pairs examined at once: some 30 MiB of temporaries
+_MOST_PAIRS = 1 << 16  # pairs processed at once: about 30 MiB of temporaries
 _CHUNK_POINTS = 1 << 14
 
 
 @dataclass(frozen=True)
 class ClosestPoints:
-    """The nearest points of a mesh.
+    """Nearest points on a mesh.
 
     Attributes:
-        points: (N, 3) nearest point on the mesh, in the frame of the query.
-        distance: (N,) distance to it.
+        points: (N, 3) nearest points.
+        distance: (N,) distances to them.
     """
 
     points: Array
@@ -38,36 +38,32 @@ def point_to_mesh_distance(points: ArrayLike, vertices: ArrayLike, faces: ArrayL
     Args:
         points: (N, 3).
         vertices: (V, 3) in the same frame and unit.
-        faces: (T, 3) vertex indices; degenerate triangles count as the segments or points they are.
+        faces: (T, 3) vertex indices; degenerate triangles count as segments or points.
 
     Returns:
         (N,) unsigned distances.
 
     Raises:
-        InputError: The mesh is empty, or a shape or number is unusable.
+        InputError: The mesh is empty, a shape is wrong, or a value is not finite.
     """
     return closest_points(points, vertices, faces).distance
 
 
 def closest_points(points: ArrayLike, vertices: ArrayLike, faces: ArrayLike) -> ClosestPoints:
-    """Finds the nearest points of a triangle mesh, exactly.
+    """Returns the exact nearest points on a triangle mesh.
 
-    Every point first gets an upper bound, the distance to the triangle with the nearest middle. Then (point,
-    box) pairs descend a tree of the triangles' bounding boxes; a pair is dropped only when its box, which
-    holds all its triangles, is no nearer than the bound, so the nearest triangle is always reached. Boxes
-    suit triangles of any size and shape; pairs are taken from a stack in bounded portions, so memory stays
-    bounded even where everything is equally near.
+    The distance to the triangle with the nearest centroid is an upper bound for each point. Then (point, box)
+    pairs descend a tree of bounding boxes of the triangles. A pair is dropped if its box is no nearer than
+    the bound, so the nearest triangle is always reached. Pairs are processed from a stack in limited numbers,
+    which bounds memory.
 
     Args:
         points: (N, 3).
         vertices: (V, 3).
         faces: (T, 3).
 
-    Returns:
-        The nearest points and distances.
-
     Raises:
-        InputError: The mesh is empty, or a shape or number is unusable.
+        InputError: The mesh is empty, a shape is wrong, or a value is not finite.
     """
     query = np.asarray(points, dtype=np.float64)
     triangles = _triangles(query, np.asarray(vertices, dtype=np.float64), np.asarray(faces))
@@ -85,7 +81,7 @@ def closest_points(points: ArrayLike, vertices: ArrayLike, faces: ArrayLike) -> 
 
 
 def _triangles(points: Array, vertices: Array, faces: NDArray[np.integer]) -> Array:
-    """Returns the mesh's (T, 3, 3) corners after checking everything."""
+    """Returns the (T, 3, 3) corners of the mesh after checking all inputs."""
     if points.ndim != 2 or points.shape[1] != 3 or not np.isfinite(points).all():
         raise InputError(f"points of shape {points.shape}: expected finite (N, 3)")
     if faces.ndim != 2 or faces.shape[1] != 3 or len(faces) == 0:
@@ -103,9 +99,9 @@ class _BoxTree:
     """Bounding boxes of a binary tree over triangles.
 
     Attributes:
-        triangles: (2^L, 3, 3) the mesh's triangles in the tree's order, the last repeated to fill it.
-        lower, upper: L + 1 arrays (2^l, 3), the boxes of level l; node i's children are 2i and 2i + 1 of the
-            next level, and the last level's nodes are the single triangles.
+        triangles: (2^L, 3, 3) triangles in the order of the tree, the last one repeated to fill it.
+        lower, upper: L + 1 arrays (2^l, 3), the boxes of level l. The children of node i are 2i and 2i + 1 of
+            the next level; the nodes of the last level are single triangles.
     """
 
     def __init__(self, triangles: Array) -> None:
@@ -127,7 +123,7 @@ class _BoxTree:
 
 
 def _descend(points: Array, tree: _BoxTree, best: Array, nearest: Array) -> None:
-    """Improves `best` (n,) and `nearest` (n, 3) in place to what the whole tree holds."""
+    """Updates `best` (n,) and `nearest` (n, 3) in place to the minimum over the whole tree."""
     last = len(tree.lower) - 1
     stack = [(0, np.arange(len(points)), np.zeros(len(points), dtype=np.intp))]  # (level, points, nodes)
     while stack:
@@ -147,17 +143,17 @@ def _descend(points: Array, tree: _BoxTree, best: Array, nearest: Array) -> None
             continue
         found = closest_on_triangles(points[point], tree.triangles[node])
         distance = np.linalg.norm(found - points[point], axis=1)
-        order = np.lexsort((distance, point))  # each point's nearest comes first
+        order = np.lexsort((distance, point))  # the nearest of each point comes first
         point, distance, found = point[order], distance[order], found[order]
         winner = np.concatenate(([True], point[1:] != point[:-1])) & (distance < best[point])
         best[point[winner]], nearest[point[winner]] = distance[winner], found[winner]
 
 
 def closest_on_triangles(points: Array, triangles: Array) -> Array:
-    """Returns the nearest point of one triangle for each point.
+    """Returns the nearest point on one triangle for each point.
 
-    The candidates are the foot of the perpendicular, where it falls inside, and the nearest point of each
-    side, which needs no case for degenerate triangles.
+    Candidates are the foot of the perpendicular, if inside, and the nearest point of each side, which covers
+    degenerate triangles.
 
     Args:
         points: (M, 3).
@@ -185,7 +181,7 @@ def closest_on_triangles(points: Array, triangles: Array) -> Array:
     w = np.einsum("ij,ij->i", np.cross(side_u, from_corner), normal) / area
     inside = flat & (v >= 0) & (w >= 0) & (v + w <= 1)
     foot = points - (np.einsum("ij,ij->i", from_corner, normal) / area)[:, None] * normal
-    # In a sliver the coordinates are mostly rounding: the foot counts only where it is the nearest, too.
+    # The coordinates of a sliver are mostly rounding: accept the foot only if it is the nearest, too.
     inside &= np.square(foot - points).sum(axis=1) <= least
     nearest[inside] = foot[inside]
     return nearest

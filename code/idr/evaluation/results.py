@@ -1,4 +1,4 @@
-"""The numbers of an evaluation: their result lines and their file."""
+"""Scores of an evaluation, their result lines and their file ``results.json``."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import trimesh
+from torch import Tensor
 
 from idr.evaluation.camera_error import CameraErrors
 from idr.files import write_text_atomic
@@ -21,9 +22,9 @@ class MeshResult:
 
     Attributes:
         path: The file.
-        mesh: The mesh, world coordinates, largest component only.
-        num_components: Components before the others were dropped.
-        dropped_area: Share of the area, 0 to 1, that was in the dropped ones.
+        mesh: The largest component in world coordinates.
+        num_components: Components of the whole surface.
+        dropped_area: Fraction of the area in the other components, 0 to 1.
     """
 
     path: Path
@@ -34,14 +35,14 @@ class MeshResult:
 
 @dataclass(frozen=True)
 class ViewScore:
-    """One rendered view against its photograph.
+    """Scores of one rendered view against its photograph.
 
     Attributes:
-        number: The image's number in the scene's folder.
-        psnr: Masked PSNR in dB.
-        iou: Intersection over union of hit and given mask.
-        ssim: Masked SSIM, see `masked_ssim`; NaN where it was not measured.
-        lpips: See `load_lpips`; NaN likewise.
+        number: Position of the image in its folder.
+        psnr: See `masked_psnr`, dB.
+        iou: See `mask_iou`.
+        ssim: See `masked_ssim`; NaN if not measured.
+        lpips: See `load_lpips`; NaN if not measured.
     """
 
     number: int
@@ -53,11 +54,7 @@ class ViewScore:
 
 @dataclass(frozen=True)
 class RenderingScores:
-    """All rendered views of a split.
-
-    Attributes:
-        views: The views.
-    """
+    """Scores of all rendered views of a split."""
 
     views: tuple[ViewScore, ...]
 
@@ -68,7 +65,7 @@ class RenderingScores:
 
     @property
     def psnr_std(self) -> float:
-        """Standard deviation (ddof 0) of the views' PSNR in dB; NaN where a view is infinite."""
+        """Standard deviation (ddof 0) of the views' PSNR in dB; NaN if a view's is infinite."""
         values = np.array([view.psnr for view in self.views])
         return float(values.std()) if np.isfinite(values).all() else math.nan
 
@@ -79,22 +76,20 @@ class RenderingScores:
 
     @property
     def ssim_mean(self) -> float:
-        """Mean of the views' SSIM; NaN where a view has none."""
+        """Mean of the views' SSIM; NaN if a view has none."""
         return float(np.mean([view.ssim for view in self.views]))
 
     @property
     def lpips_mean(self) -> float:
-        """Mean of the views' LPIPS; NaN where a view has none."""
+        """Mean of the views' LPIPS; NaN if a view has none."""
         return float(np.mean([view.lpips for view in self.views]))
 
     def lines(self, scan_id: int | None, held_out: bool = False) -> list[str]:
-        """Words the result; the published line, which users' scripts read, comes first.
-
-        SSIM and LPIPS have lines where they were measured.
+        """Returns the result lines, first the published one, which users' scripts parse.
 
         Args:
-            scan_id: Scan in the lines; None stands as 0, the folder that is then read.
-            held_out: Mark the lines as those of views never trained on.
+            scan_id: Scan in the lines; None is written as 0, the folder that is then read.
+            held_out: Mark the lines as those of held-out views.
         """
         scan = 0 if scan_id is None else scan_id
         mark = "HELD-OUT " if held_out else ""
@@ -123,7 +118,7 @@ class RenderingScores:
 def results_record(
     surface: MeshResult | None, cameras: CameraErrors | None, renderings: dict[str, RenderingScores]
 ) -> dict[str, Any]:
-    """Collects all numbers as plain values; what JSON cannot hold (infinite, NaN) becomes None."""
+    """Returns all scores as plain values; infinite and NaN values, which JSON lacks, become None."""
     record: dict[str, Any] = {}
     if surface is not None:
         record["surface"] = {
@@ -165,12 +160,23 @@ def results_record(
     return record
 
 
+def focal_line(given: Tensor, trained: Tensor) -> str:
+    """Returns the result line on trained intrinsics; given and trained K are (B, 4, 4)."""
+    factor = trained[:, 0, 0] / given[:, 0, 0]
+    shift = (trained[:, :2, 2] - given[:, :2, 2]).norm(dim=1)
+    return (
+        f"INTRINSICS: focal length given = {float(given[:, 0, 0].mean()):.2f} ; trained = "
+        f"{float(trained[:, 0, 0].mean()):.2f} ; factor mean = {float(factor.mean()):.4f} ; "
+        f"principal point moved mean = {float(shift.mean()):.2f} pixels"
+    )
+
+
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
 def write_results(record: dict[str, Any], folder: Path) -> Path:
-    """Writes ``results.json``, whole or not at all, and returns its path."""
+    """Writes ``results.json`` atomically and returns its path."""
     path = folder / "results.json"
     write_text_atomic(path, json.dumps(record, indent=2, allow_nan=False) + "\n")
     return path

@@ -1,4 +1,4 @@
-"""The cameras of a whole scene in world coordinates: as given, or as a run trained them.
+"""The cameras of a whole scene in world coordinates, given or trained.
 
 B images of the scene, held-out ones included.
 """
@@ -12,22 +12,19 @@ import torch
 
 from idr.datasets.images import list_images
 from idr.errors import InputError
-from idr.evaluation.reconstruction import Reconstruction
 from idr.geometry.camera_set import CameraSet
-from idr.runs.opened import image_numbers
+from idr.runs import Run
+from idr.runs.views import image_numbers
 
 
 def given_cameras(dataset: Any) -> CameraSet:
-    """Returns the cameras that a scene's file gives, to its last digit.
+    """Returns all B cameras of a scene's camera file, float64, world coordinates.
 
     Args:
         dataset: A split of the scene.
 
-    Returns:
-        All B cameras of the scene, world coordinates.
-
     Raises:
-        InputError: The data set is a user's own that keeps its cameras elsewhere.
+        InputError: The data set is a user's own class that does not read a data folder.
     """
     if not hasattr(dataset, "camera_file") or not hasattr(dataset, "instance_dir"):
         raise InputError(
@@ -44,45 +41,38 @@ def given_cameras(dataset: Any) -> CameraSet:
     return CameraSet(names, intrinsics[:, :3, :3], poses, (height, width), cameras.scale_mats[0], held_out)
 
 
-def trained_cameras(reconstruction: Reconstruction) -> CameraSet:
-    """Returns a run's trained cameras, brought to the world by the alignment with the given ones.
+def trained_cameras(run: Run) -> CameraSet:
+    """Returns all B cameras of a run in world coordinates, the trained ones aligned with the given ones.
 
-    Held-out views, which no training moved, stand where they are given; trained intrinsics give them the
-    training views' mean correction.
-
-    Args:
-        reconstruction: The run.
-
-    Returns:
-        All B cameras of the scene, world coordinates.
+    Held-out views were not trained and keep their given poses. If intrinsics were trained, they get the mean
+    correction of the training views.
 
     Raises:
         InputError: The run trained no cameras, or the alignment mirrors them.
     """
-    trained, alignment = reconstruction.loaded.trained_poses, reconstruction.alignment
+    trained, alignment = run.trained_poses, run.alignment
     if trained is None or alignment is None:
         raise InputError(
-            f"{reconstruction.loaded.name} holds no trained cameras (CamParameters); export the scene's own "
+            f"{run.name} holds no trained cameras (CamParameters); export the scene's own "
             "with --cameras given"
         )
     if alignment.scale <= 0:
         raise InputError(
-            "the trained cameras fit the given ones only mirrored: they have gone astray; train anew from "
+            "the trained cameras fit the given ones only mirrored: they have diverged; train again from "
             "better ones"
         )
-    given = given_cameras(reconstruction.dataset)
+    given = given_cameras(run.scene)
     poses = given.poses.copy()
-    numbers = image_numbers(reconstruction.dataset)
+    numbers = image_numbers(run.scene)
     own = trained.double().numpy()
     poses[numbers, :3, :3] = alignment.rotation @ own[:, :3, :3]
     poses[numbers, :3, 3] = own[:, :3, 3] @ alignment.matrix[:3, :3].T + alignment.translation
     intrinsics = given.intrinsics
-    corrections = reconstruction.loaded.corrections
-    if corrections is not None:
+    if run.corrections is not None:
         padded = torch.eye(4, dtype=torch.float64).repeat(len(intrinsics), 1, 1)
         padded[:, :3, :3] = torch.from_numpy(intrinsics)
-        corrected = corrections.of_other_views(padded)
-        corrected[numbers] = corrections.of_training_views(padded[numbers])
+        corrected = run.corrections.of_other_views(padded)
+        corrected[numbers] = run.corrections.of_training_views(padded[numbers])
         intrinsics = corrected[:, :3, :3].numpy()
     return CameraSet(
         given.names, intrinsics, poses, given.img_res, np.asarray(alignment.matrix), given.held_out

@@ -1,4 +1,4 @@
-"""All scans of a conf on one table: what ``eval.py`` and ``eval_mesh.py`` left in ``evals/``, with means."""
+"""One table of the results of ``eval.py`` and ``eval_mesh.py`` for all scans of a conf, with means."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ TITLES = {"rotation_degrees": "rotation (deg)", "translation": "center (world)"}
 
 @dataclass(frozen=True)
 class ScanScores:
-    """What is known of a scan.
+    """Scores of a scan.
 
     Attributes:
-        scan: Its number; None for a run without one.
-        epoch: Of the checkpoint that was evaluated.
-        protocol: Of the mesh's scores, ``dtu`` or ``chamfer``; None without any.
-        values: By name of `COLUMNS`; None where it was not measured.
+        scan: Scan number; None for a run without one.
+        epoch: Epoch of the evaluated checkpoint.
+        protocol: Protocol of the mesh scores, ``dtu`` or ``chamfer``; None without mesh scores.
+        values: Score by column of `COLUMNS`; None if not measured.
     """
 
     scan: int | None
@@ -42,17 +42,14 @@ class ScanScores:
 
 
 def find_scans(evals: Path, name: str) -> dict[int | None, Path]:
-    """Finds the evaluated scans of a conf.
+    """Returns the folders of the evaluated scans of a conf, by scan number in order.
 
     Args:
         evals: The folder ``evals/``.
         name: ``<expname><suffix>``.
 
-    Returns:
-        Folders with a ``results.json``, by scan, in order.
-
     Raises:
-        MissingInputError: There is none.
+        MissingInputError: No folder holds a ``results.json``.
     """
     pattern = re.compile(re.escape(name) + r"(?:_(\d+))?")
     found: dict[int | None, Path] = {}
@@ -66,17 +63,17 @@ def find_scans(evals: Path, name: str) -> dict[int | None, Path]:
 
 
 def read_scan(scan: int | None, folder: Path) -> tuple[ScanScores, list[str]]:
-    """Reads what was measured of a scan.
+    """Reads the scores of a scan.
 
     Args:
-        scan: Its number.
-        folder: With ``results.json``, and beside it the scores of the mesh that it names.
+        scan: Scan number.
+        folder: Folder of ``results.json`` and of the scores of the mesh that it names.
 
     Returns:
-        The scores, and what was left out and why.
+        The scores, and a note for each score that is left out.
 
     Raises:
-        InputError: A file is no JSON of ours.
+        InputError: A file is not a results file.
     """
     record, notes = _read(folder / "results.json"), []
     values: dict[str, float | None] = dict.fromkeys(COLUMNS)
@@ -100,7 +97,7 @@ def read_scan(scan: int | None, folder: Path) -> tuple[ScanScores, list[str]]:
 
 
 def _mesh_scores(mesh: Path, notes: list[str]) -> dict[str, Any] | None:
-    """The scores that belong to a mesh; none where the mesh is newer than they are."""
+    """Reads the scores of a mesh; None, with a note, if the mesh is newer than its scores."""
     path = mesh.with_name(f"{mesh.stem}_scores.json")
     if not path.is_file():
         return None
@@ -121,7 +118,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def means(scans: list[ScanScores]) -> dict[str, float | None]:
-    """Means over scans; None where a scan lacks the score, or mesh scores follow different protocols."""
+    """Returns means over scans; None if a scan lacks the score or mesh scores follow several protocols."""
     mixed = len({scan.protocol for scan in scans}) > 1
     result: dict[str, float | None] = {}
     for column in COLUMNS:
@@ -135,11 +132,11 @@ def write_summary(scans: list[ScanScores], path: Path) -> str:
     """Writes ``<path>.json``, ``.csv`` and ``.md``.
 
     Args:
-        scans: The scans, in order; one or more.
-        path: Without an ending.
+        scans: At least one scan, in order.
+        path: Path without suffix.
 
     Returns:
-        The table for people: columns that any scan has, and the means.
+        The Markdown table, with the columns that at least one scan has.
 
     Raises:
         OutputError: A file cannot be written.

@@ -1,4 +1,4 @@
-"""Frames as a film: GIF always, MP4 with an extra.
+"""Videos of rendered frames: GIF, or MP4 with the extra ``video``.
 
 F frames, H, W image height and width.
 """
@@ -23,13 +23,10 @@ FORMATS = (".gif", ".mp4")
 
 
 def check_video_path(path: Path) -> None:
-    """Refuses what could not be written, before any frame is rendered.
-
-    Args:
-        path: The film; its ending tells the format.
+    """Checks that a video can be written, before any frame is rendered.
 
     Raises:
-        InputError: The ending is neither .gif nor .mp4, or MP4's encoder is not installed.
+        InputError: The suffix is neither .gif nor .mp4, or the MP4 encoder is not installed.
     """
     if path.suffix.lower() not in FORMATS:
         raise InputError(f"--video {path}: expected a name ending in {' or '.join(FORMATS)}")
@@ -38,12 +35,12 @@ def check_video_path(path: Path) -> None:
 
 
 def write_video(frames: Sequence[NDArray[np.uint8]], path: Path, frames_per_second: float) -> None:
-    """Writes a film that repeats, whole or not at all.
+    """Writes a looping video atomically.
 
     Args:
         frames: F images (H, W, 3) of one size.
-        path: The film, .gif or .mp4. MP4 wants even sides: a last odd row or column is repeated.
-        frames_per_second: Speed.
+        path: File ending in .gif or .mp4. MP4 needs even sides, so an odd last row or column is repeated.
+        frames_per_second: Frame rate.
 
     Raises:
         InputError: See `check_video_path`.
@@ -51,7 +48,7 @@ def write_video(frames: Sequence[NDArray[np.uint8]], path: Path, frames_per_seco
     """
     check_video_path(path)
     if path.suffix.lower() == ".gif":
-        duration = 1000.0 / frames_per_second  # milliseconds a frame
+        duration = 1000.0 / frames_per_second  # milliseconds per frame
         content = iio.imwrite("<bytes>", np.stack(frames), extension=".gif", duration=duration, loop=0)
     else:
         height, width = frames[0].shape[:2]

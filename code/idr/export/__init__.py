@@ -1,1 +1,1 @@
-"""What leaves the project: colored meshes, cameras, films. Takes arrays and callables, never models."""
+"""Files for other programs: colored meshes, cameras, rendered paths. Needs no models."""

@@ -1,7 +1,8 @@
 """Cameras as files for other methods: `transforms.json`, COLMAP's text model, and this project's npz.
 
-B cameras. `transforms.json` and COLMAP put the center of the first pixel at (0.5, 0.5), this project and its
-npz at (0, 0). The first looks along -z with y up (OpenGL), the others along z with y down (OpenCV).
+B cameras. The center of the first pixel is at (0.5, 0.5) in `transforms.json` and COLMAP, at (0, 0) in this
+project and its npz. Cameras of `transforms.json` look along -z with y up (OpenGL), the others along z with y
+down (OpenCV).
 """
 
 from __future__ import annotations
@@ -25,18 +26,14 @@ OPENCV_TO_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
 PIXEL_CENTER = 0.5
 
 SAME_DIGITS = 10
-"""Intrinsics that agree in so many digits differ by rounding alone."""
+"""Intrinsics equal in this many digits count as equal."""
 
 NEGLIGIBLE_SKEW = 0.01
-"""Pixels that leaving skew out may move a point by; calibrations are good to a tenth of one at best."""
+"""Largest shift of a point by omitting skew, pixels; calibrations reach a tenth of a pixel at best."""
 
 
 def files_of(formats: list[str]) -> list[str]:
-    """Returns the names, relative to the folder, of what `write_cameras` writes.
-
-    Args:
-        formats: Of ``transforms``, ``colmap`` and ``npz``.
-    """
+    """Returns the files, relative to the folder, that `write_cameras` writes."""
     names = {"transforms": [TRANSFORMS], "colmap": [f"{COLMAP}/{n}" for n in COLMAP_FILES], "npz": [NPZ]}
     return [name for kind in formats for name in names[kind]]
 
@@ -44,17 +41,17 @@ def files_of(formats: list[str]) -> list[str]:
 def write_cameras(
     cameras: CameraSet, folder: Path, formats: list[str], images: str, masks: list[str] | None = None
 ) -> None:
-    """Writes cameras, each file whole or not at all.
+    """Writes cameras, each file atomically.
 
     Args:
         cameras: The cameras.
-        folder: Where; missing folders are made.
-        formats: Of ``transforms``, ``colmap`` and ``npz``.
-        images: The images' folder as `transforms.json` is to name it: relative to `folder`, or absolute.
-        masks: (B) the masks' files, named likewise; None to leave them out.
+        folder: The folder; created if missing.
+        formats: Any of ``transforms``, ``colmap`` and ``npz``.
+        images: Image folder as written in `transforms.json`: relative to `folder`, or absolute.
+        masks: (B) mask files, likewise; None omits them.
 
     Raises:
-        InputError: Cameras have skew, which only the npz can hold.
+        InputError: A camera has skew, which only the npz can hold.
         OutputError: A file cannot be written.
     """
     if set(formats) - {"npz"}:
@@ -71,11 +68,7 @@ def write_cameras(
 
 
 def check_skew(cameras: CameraSet) -> None:
-    """Refuses cameras whose pixels are no rectangles, beyond what nobody could see.
-
-    Raises:
-        InputError: Leaving the skew out would move a point of an image by more than 0.01 pixels.
-    """
+    """Raises `InputError` if omitting a camera's skew would move an image point by more than 0.01 pixels."""
     for name, k in zip(cameras.names, cameras.intrinsics, strict=True):
         rows = np.array([0.0, cameras.img_res[0] - 1.0])
         moved = float(np.abs(k[0, 1] * (rows - k[1, 2]) / k[1, 1]).max())
@@ -87,16 +80,10 @@ def check_skew(cameras: CameraSet) -> None:
 
 
 def transforms(cameras: CameraSet, images: str, masks: list[str] | None = None) -> dict[str, Any]:
-    """Returns the content of a `transforms.json` in nerfstudio's flavour.
+    """Returns the content of a `transforms.json` as nerfstudio reads it; see `write_cameras`.
 
-    Args:
-        cameras: The cameras, without skew.
-        images: The images' folder as the file is to name it.
-        masks: (B) the masks' files, named likewise.
-
-    Returns:
-        What JSON holds: intrinsics on top where all cameras share them, in each frame elsewhere;
-        ``train_filenames`` and ``test_filenames`` where views were held out; ``scale_mat`` as in the npz.
+    Intrinsics are at the top if all cameras share them, else in each frame. ``train_filenames`` and
+    ``test_filenames`` list the splits if views were held out. ``scale_mat`` is as in the npz.
     """
     height, width = cameras.img_res
     numbers, kinds = _distinct(cameras)
@@ -118,7 +105,7 @@ def transforms(cameras: CameraSet, images: str, masks: list[str] | None = None) 
 
 
 def _distinct(cameras: CameraSet) -> tuple[list[int], list[dict[str, float]]]:
-    """For each of B cameras the number of its intrinsics, and these; rounding makes no new ones."""
+    """Returns for each of B cameras the index of its intrinsics, and the distinct intrinsics."""
     numbers: dict[tuple[str, ...], int] = {}
     kinds: list[dict[str, float]] = []
     number_of = []
@@ -133,7 +120,7 @@ def _distinct(cameras: CameraSet) -> tuple[list[int], list[dict[str, float]]]:
 
 
 def intrinsics_entry(k: NDArray[np.float64]) -> dict[str, float]:
-    """Returns the entries of K, (3, 3) or (4, 4), in `transforms.json`, the first pixel's center at 0.5."""
+    """Returns the entries of K, (3, 3) or (4, 4), in `transforms.json`."""
     return {
         "fl_x": float(k[0, 0]),
         "fl_y": float(k[1, 1]),
@@ -143,22 +130,15 @@ def intrinsics_entry(k: NDArray[np.float64]) -> dict[str, float]:
 
 
 def colmap_texts(cameras: CameraSet) -> dict[str, str]:
-    """Returns COLMAP's text model: cameras that images share are written once; there are no points.
-
-    Args:
-        cameras: The cameras, without skew.
-
-    Returns:
-        Text by file name.
-    """
+    """Returns COLMAP's text model by file name, for cameras without skew; it has no points."""
     height, width = cameras.img_res
     numbers, kinds = _distinct(cameras)
     lines = []
     world_to_camera = np.linalg.inv(cameras.poses)
     quaternions = rotation_to_quaternion(torch.from_numpy(world_to_camera[:, :3, :3])).numpy()
     for i, name in enumerate(cameras.names):
-        placed = (*quaternions[i].tolist(), *world_to_camera[i, :3, 3].tolist())
-        lines += [f"{i + 1} {_numbers(placed)} {numbers[i] + 1} {name}", ""]
+        pose = (*quaternions[i].tolist(), *world_to_camera[i, :3, 3].tolist())
+        lines += [f"{i + 1} {_numbers(pose)} {numbers[i] + 1} {name}", ""]
     cameras_text = "".join(
         f"{number} PINHOLE {width} {height} {_numbers(tuple(kind.values()))}\n"
         for number, kind in enumerate(kinds, start=1)
@@ -173,7 +153,6 @@ def colmap_texts(cameras: CameraSet) -> dict[str, str]:
 
 
 def _numbers(values: tuple[float, ...]) -> str:
-    """Numbers with all their digits."""
     return " ".join(repr(float(value)) for value in values)
 
 

@@ -1,4 +1,4 @@
-"""Packages that only exports need, imported on use."""
+"""Import of the optional packages of the extra ``idr[mesh]``."""
 
 from __future__ import annotations
 
@@ -8,15 +8,12 @@ from typing import Any
 from idr.errors import MissingInputError
 
 
-def import_mesh_package(name: str, what_for: str) -> Any:
-    """Imports a package of the extra ``idr[mesh]``.
+def import_mesh_package(name: str, user: str) -> Any:
+    """Imports ``xatlas``, ``embreex`` or ``fast_simplification``.
 
     Args:
-        name: The module: ``xatlas``, ``embreex`` or ``fast_simplification``.
-        what_for: What needs it and how to do without, for the message.
-
-    Returns:
-        The module.
+        name: The module.
+        user: What needs it and the alternative, for the message.
 
     Raises:
         MissingInputError: It is not installed.
@@ -25,5 +22,5 @@ def import_mesh_package(name: str, what_for: str) -> Any:
         return importlib.import_module(name)
     except ImportError as error:
         raise MissingInputError(
-            f"{what_for} needs {name}, which is not installed: pip install -e '.[mesh]'"
+            f"{user} needs {name}, which is not installed: pip install -e '.[mesh]'"
         ) from error

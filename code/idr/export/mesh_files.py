@@ -1,6 +1,6 @@
 """Colored meshes as PLY, OBJ and GLB files.
 
-V vertices, T faces. Colors come as photographs have them, sRGB in [0, 1].
+V vertices, T faces. Colors are sRGB in [0, 1].
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ FORMATS = (".glb", ".obj", ".ply")
 TEXTURED_FORMATS = (".glb", ".obj")
 UNLIT = "KHR_materials_unlit"
 DIGITS = 9
-"""Digits of OBJ's numbers; float32 needs as many."""
+"""Significant digits in OBJ files; float32 needs 9."""
 
 
 @dataclass(frozen=True)
 class Surface:
-    """A mesh with what there is to show on it.
+    """A mesh with normals, and colors or a texture.
 
     Attributes:
         vertices: (V, 3).
         faces: (T, 3), counter-clockwise seen from outside.
         normals: (V, 3) unit normals.
         colors: (V, 3) sRGB in [0, 1], or None.
-        uv: (V, 2) places in the texture, (0, 0) its lower left corner; None without one.
+        uv: (V, 2) texture coordinates, (0, 0) the lower left corner; None without a texture.
         texture: (H, W, 3) uint8 sRGB, or None.
     """
 
@@ -50,10 +50,10 @@ class Surface:
     texture: NDArray[np.uint8] | None = None
 
     def moved(self, matrix: NDArray[np.floating]) -> Surface:
-        """Returns the surface in another frame, still looking outwards.
+        """Returns the surface in another frame, its faces still outward.
 
         Args:
-            matrix: (4, 4) affine map; with a negative determinant it mirrors.
+            matrix: (4, 4) affine map; its determinant may be negative.
         """
         linear, shift = np.asarray(matrix, dtype=np.float64)[:3, :3], np.asarray(matrix)[:3, 3]
         normals = self.normals @ np.linalg.inv(linear)  # by the inverse transpose, as gradients are
@@ -63,15 +63,7 @@ class Surface:
 
 
 def check_formats(paths: list[Path], textured: bool) -> None:
-    """Refuses names of files that cannot be written.
-
-    Args:
-        paths: The files.
-        textured: Whether they are to hold a texture.
-
-    Raises:
-        InputError: An ending is none of `FORMATS`, or a texture does not fit in the format.
-    """
+    """Raises `InputError` if a suffix is none of `FORMATS`, or its format cannot hold a texture."""
     for path in paths:
         if path.suffix.lower() not in FORMATS:
             raise InputError(f"--out {path}: expected a name ending in {', '.join(FORMATS)}")
@@ -82,7 +74,7 @@ def check_formats(paths: list[Path], textured: bool) -> None:
 
 
 def companions(path: Path, textured: bool) -> list[Path]:
-    """Returns all files that `write_surface` writes for one name: OBJ keeps materials and images apart."""
+    """Returns all files that `write_surface` writes for a name; a textured OBJ has an .mtl and an image."""
     if textured and path.suffix.lower() == ".obj":
         return [path.with_suffix(".png"), path.with_suffix(".mtl"), path]
     return [path]
@@ -91,18 +83,18 @@ def companions(path: Path, textured: bool) -> list[Path]:
 def write_surface(
     surface: Surface, path: Path, lit: bool = False, upright: NDArray[np.floating] | None = None
 ) -> None:
-    """Writes a surface; the file's ending tells the format. Each file is written whole or not at all.
+    """Writes a surface in the format of the suffix, each file atomically.
 
     Args:
         surface: The surface.
-        path: The file; missing folders are made. A texture of an OBJ goes beside it, with its .mtl.
-        lit: GLB only: let viewers shade the surface with lights of their own. Otherwise colors appear as
-            they are, since the light of the photographs is in them.
-        upright: (3, 3) rotation to glTF's axes, GLB only: it becomes the node's matrix, so that viewers show
-            the mesh upright while the vertices in the file keep the surface's own coordinates.
+        path: The file; see `companions`.
+        lit: GLB only: let viewers add their own lights. Without it, colors are shown as they are, since they
+            contain the light of the photographs.
+        upright: GLB only: (3, 3) rotation to glTF's axes, written as the node's matrix. Viewers then show the
+            mesh upright while the vertices keep the surface's coordinates.
 
     Raises:
-        InputError: The ending is unknown.
+        InputError: The suffix is unknown.
         OutputError: A file cannot be written.
     """
     check_formats([path], surface.texture is not None)
@@ -132,9 +124,8 @@ def _ply(surface: Surface) -> bytes:
 def glb_content(surface: Surface, lit: bool, upright: NDArray[np.floating] | None = None) -> bytes:
     """Returns the content of a GLB file; see `write_surface` for the arguments.
 
-    Vertex colors of glTF are linear, textures sRGB; linear light is kept as float32. trimesh writes vertex
-    colors as 8 bits only, too few for linear light, so they go through as an attribute of its own, which is
-    then given glTF's name.
+    In glTF, vertex colors are linear and textures are sRGB. trimesh writes vertex colors with 8 bits, too few
+    for linear values, so they are passed as a float32 attribute that is renamed afterwards.
     """
     image = None if surface.texture is None else Image.fromarray(surface.texture)
     textured = image is not None and surface.uv is not None
@@ -154,7 +145,7 @@ def glb_content(surface: Surface, lit: bool, upright: NDArray[np.floating] | Non
             if not textured:
                 attributes.pop("TEXCOORD_0")
         for entry in tree["materials"]:
-            entry["doubleSided"] = True  # slivers that decimation turned over are no holes
+            entry["doubleSided"] = True  # decimation may flip slivers, which would look like holes
             if not lit:
                 entry["extensions"] = {UNLIT: {}}
         if not lit:
@@ -169,13 +160,13 @@ def glb_content(surface: Surface, lit: bool, upright: NDArray[np.floating] | Non
 
 
 def srgb_to_linear(colors: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Undoes the transfer function of sRGB (IEC 61966-2-1) for values in [0, 1]."""
+    """Inverts the transfer function of sRGB (IEC 61966-2-1), for values in [0, 1]."""
     values = np.clip(np.asarray(colors, dtype=np.float64), 0.0, 1.0)
     return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
 
 
 def _write_obj(surface: Surface, path: Path) -> None:
-    """Vertex colors stand behind the coordinates, as MeshLab, Blender and others read them."""
+    """Writes an OBJ file; vertex colors follow the coordinates, as MeshLab and Blender expect."""
     if surface.texture is None:
         colors = None if surface.colors is None else _levels(surface.colors)
         text = export_obj(
@@ -191,9 +182,9 @@ def _write_obj(surface: Surface, path: Path) -> None:
         _mesh(surface, visual=visual),
         include_normals=True, digits=DIGITS, header=None, return_texture=True, mtl_name=mtl.name,
     )  # fmt: skip
-    picture = io.BytesIO()
-    Image.fromarray(surface.texture).save(picture, format="PNG")
+    png = io.BytesIO()
+    Image.fromarray(surface.texture).save(png, format="PNG")
     material = f"newmtl surface\nKa 1 1 1\nKd 1 1 1\nKs 0 0 0\nmap_Kd {image.name}\n"
-    write_atomic(image, lambda file: file.write(picture.getvalue()))
+    write_atomic(image, lambda file: file.write(png.getvalue()))
     write_atomic(mtl, lambda file: file.write(material.encode()))
     write_atomic(path, lambda file: file.write(text.encode()))

@@ -1,4 +1,4 @@
-"""THE renderer of camera paths: color, depth, normals and mask of each frame as PNG files.
+"""Renders camera paths: color, depth, normals and mask of each frame as PNG files.
 
 F frames, H, W image height and width. Unit-sphere coordinates.
 """
@@ -20,7 +20,7 @@ from idr.rendering import Forward, RenderedImage, render_image
 
 OUTPUTS = ("color", "depth", "normal", "mask")
 DEEPEST = 65535
-Picture = NDArray[np.uint8] | NDArray[np.uint16]
+FrameImage = NDArray[np.uint8] | NDArray[np.uint16]
 Normals = Callable[[Tensor], Tensor]
 """(N, 3) points on the surface -> (N, 3) unit normals."""
 
@@ -40,14 +40,9 @@ class Path3D:
     img_res: tuple[int, int]
 
     def depth_range(self, radius: float) -> tuple[float, float]:
-        """Returns between which depths all of a path's frames see the object.
+        """Returns the smallest and largest depth of the bounding sphere of a radius over all frames.
 
-        Args:
-            radius: Of the object's bounding sphere.
-
-        Returns:
-            Least and largest distance along the optical axis, one pair for the whole path, so that a film of
-            depths does not flicker.
+        One range for the whole path keeps a film of depths from flickering.
         """
         middle = -(self.poses[:, :3, 3] * self.poses[:, :3, 2]).sum(axis=1)
         near = max(float(middle.min()) - radius, 0.0)
@@ -55,28 +50,23 @@ class Path3D:
 
 
 class FramePainter:
-    """Makes pictures of rendered frames."""
+    """Turns rendered frames into images."""
 
     def __init__(self, depth_range: tuple[float, float], normals: Normals | None = None) -> None:
-        """Sets what all frames of a path share.
-
-        Args:
-            depth_range: Depths of the first and the last gray level.
-            normals: The surface's normals; needed for the output ``normal``.
-        """
+        """Sets the depths of the first and last gray level, and the normals for the output ``normal``."""
         self._near, self._far = depth_range
         self._normals = normals
 
-    def picture(self, kind: str, image: RenderedImage, pose: NDArray[np.float64]) -> Picture:
-        """Returns the picture of one output.
+    def image_of(self, kind: str, image: RenderedImage, pose: NDArray[np.float64]) -> FrameImage:
+        """Returns one output of a rendered frame.
 
         Args:
-            kind: One of `OUTPUTS`. ``color``: (H, W, 3), white where nothing is. ``mask``: (H, W), 255 on the
-                object. ``depth``: (H, W) 16 bits, 0 where nothing is, else 1 at the near and 65535 at the far
-                end of the range. ``normal``: (H, W, 3), (n + 1) / 2 with x right, y up, z towards the
-                camera; black where nothing is.
+            kind: One of `OUTPUTS`. ``color``: (H, W, 3), white without a hit. ``mask``: (H, W), 255 on the
+                object. ``depth``: (H, W) 16 bits, 1 to 65535 over the depth range, 0 without a hit.
+                ``normal``: (H, W, 3), (n + 1) / 2 with x right, y up, z towards the camera, black without a
+                hit.
             image: The rendered frame.
-            pose: (4, 4) its camera.
+            pose: (4, 4) camera-to-world.
         """
         if kind == "color":
             return (image.rgb01 * 255).round().to(torch.uint8).numpy()
@@ -93,12 +83,12 @@ class FramePainter:
         return levels
 
 
-def film_frame(picture: Picture) -> NDArray[np.uint8]:
-    """Returns a picture as a film wants it: (H, W, 3), 8 bits; depths bright near and dark far."""
-    if picture.dtype == np.uint16:
-        gray = np.where(picture > 0, 255.0 - picture / DEEPEST * 215.0, 0.0)
-        picture = gray.round().astype(np.uint8)
-    flat = picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, axis=2)
+def film_frame(frame: FrameImage) -> NDArray[np.uint8]:
+    """Returns an output as a film frame, (H, W, 3) 8 bits; depths are bright near and dark far."""
+    if frame.dtype == np.uint16:
+        gray = np.where(frame > 0, 255.0 - frame / DEEPEST * 215.0, 0.0)
+        frame = gray.round().astype(np.uint8)
+    flat = frame if frame.ndim == 3 else np.repeat(frame[..., None], 3, axis=2)
     return flat.astype(np.uint8)
 
 
@@ -109,22 +99,21 @@ def write_path(
     names: Mapping[str, str],
     painter: FramePainter,
     chunk_pixels: int,
-    on_frame: Callable[[int, dict[str, Picture]], None] = lambda number, pictures: None,
+    on_frame: Callable[[int, dict[str, FrameImage]], None] = lambda number, images: None,
 ) -> list[Path]:
-    """Renders a path and writes its frames, each file whole or not at all.
+    """Renders a path and writes its frames, each file atomically.
 
     Args:
         forward: The network, see `idr.rendering.render_image`.
         path: The cameras.
-        folder: Where the images go; missing folders are made.
-        names: For each output wanted, one of `OUTPUTS`, its files' name with a place for the frame's number,
-            such as ``eval_{:03d}.png``.
-        painter: Makes the pictures.
+        folder: Folder of the files; created if missing.
+        names: File name by output, with a field for the frame number, such as ``eval_{:03d}.png``.
+        painter: Makes the images.
         chunk_pixels: Pixels rendered at once.
-        on_frame: Called after each frame with its number and pictures.
+        on_frame: Called after each frame with its number and images.
 
     Returns:
-        The files.
+        The files written.
 
     Raises:
         OutputError: A file cannot be written.
@@ -133,13 +122,13 @@ def write_path(
     for number, pose in enumerate(path.poses):
         view = torch.as_tensor(pose, dtype=torch.float32).to(path.intrinsics.device)
         image = render_image(forward, path.intrinsics[number], view, path.img_res, chunk_pixels=chunk_pixels)
-        pictures = {kind: painter.picture(kind, image, pose) for kind in names}
-        for kind, picture in pictures.items():
+        images = {kind: painter.image_of(kind, image, pose) for kind in names}
+        for kind, frame in images.items():
             written.append(folder / names[kind].format(number))
-            _write_png(picture, written[-1])
-        on_frame(number, pictures)
+            _write_png(frame, written[-1])
+        on_frame(number, images)
     return written
 
 
-def _write_png(picture: Picture, path: Path) -> None:
-    write_atomic(path, lambda file: iio.imwrite(file, picture, extension=".png"))
+def _write_png(frame: FrameImage, path: Path) -> None:
+    write_atomic(path, lambda file: iio.imwrite(file, frame, extension=".png"))

@@ -1,7 +1,6 @@
-"""A texture baked from a surface's colors: unwrapping, the texels' places on the surface, the picture.
+"""Bakes the colors of a surface into a texture.
 
-V vertices, T faces, S texels on the surface. uv has its origin in the
-picture's lower left corner; row 0 of the picture is the top.
+V vertices, T faces, S texels on the surface. The origin of uv is the lower left corner; row 0 is the top.
 """
 
 from __future__ import annotations
@@ -20,26 +19,27 @@ from idr.export.mesh_files import Surface
 log = logging.getLogger(__name__)
 
 PADDING = 4
-"""Texels between charts, about: a viewer's first mipmaps do not mix colors of different charts."""
+"""Approximate gap between charts, texels, so that a viewer's first mipmaps do not mix charts."""
 
 LANDMARKS = (
     (1 / 3, 1 / 3, 1 / 3),
     *((0.5, 0.5, 0), (0, 0.5, 0.5), (0.5, 0, 0.5)),
     *((1, 0, 0), (0, 1, 0), (0, 0, 1)),
 )
-"""Barycentric coordinates of points that every face gets a texel for."""
+"""Barycentric coordinates of the points of a face that always get a texel."""
 
 CANDIDATES_AT_ONCE = 4_000_000
+"""Texels tested at once; bounds memory."""
 
 
 @dataclass(frozen=True)
 class Texels:
-    """Texels that show the surface, and the point of it that each shows.
+    """Texels on the surface and their points.
 
     Attributes:
-        rows: (S,) their rows.
-        columns: (S,) their columns.
-        faces: (S,) the face that each lies in.
+        rows: (S,) rows.
+        columns: (S,) columns.
+        faces: (S,) face of each.
         weights: (S, 3) barycentric coordinates in that face.
     """
 
@@ -54,10 +54,10 @@ class Baked:
     """A surface with its texture.
 
     Attributes:
-        surface: The surface; vertices on seams are there once for each side.
+        surface: The surface; vertices on seams are duplicated.
         num_texels: S.
-        num_unseen: Texels that no view saw.
-        used: Share of the texture that shows surface.
+        num_unseen: Texels that no view sees.
+        used: Fraction of the texture on the surface.
     """
 
     surface: Surface
@@ -67,15 +67,12 @@ class Baked:
 
 
 def bake(surface: Surface, size: int, coloring: Coloring) -> Baked:
-    """Unwraps a surface and paints its texture.
+    """Unwraps a surface and colors its texture.
 
     Args:
         surface: The surface, in the coloring's frame.
         size: Texels along the texture's sides.
-        coloring: Gives points of the surface their colors.
-
-    Returns:
-        The surface with uv and texture.
+        coloring: Colors of surface points.
 
     Raises:
         MissingInputError: ``xatlas`` is not installed.
@@ -89,13 +86,13 @@ def bake(surface: Surface, size: int, coloring: Coloring) -> Baked:
     directions /= np.linalg.norm(directions, axis=1, keepdims=True).clip(1e-12)
     colors = coloring(points, directions)
 
-    picture = np.zeros((size, size, 3), np.uint8)
+    image = np.zeros((size, size, 3), np.uint8)
     covered = np.zeros((size, size), bool)
-    picture[texels.rows, texels.columns] = (colors.rgb * 255).round().astype(np.uint8)
+    image[texels.rows, texels.columns] = (colors.rgb * 255).round().astype(np.uint8)
     covered[texels.rows, texels.columns] = True
-    # Texels between charts take the nearest chart's color, so that interpolation at a seam finds no black.
+    # Texels between charts get the nearest chart's color, so that interpolation at a seam mixes in no black.
     nearest = distance_transform_edt(~covered, return_distances=False, return_indices=True)
-    baked = Surface(vertices, faces, normals, None, uv, picture[nearest[0], nearest[1]])
+    baked = Surface(vertices, faces, normals, None, uv, image[nearest[0], nearest[1]])
     return Baked(baked, len(points), colors.num_unseen, float(covered.mean()))
 
 
@@ -104,10 +101,10 @@ def unwrap(surface: Surface, size: int) -> tuple[NDArray[np.int64], NDArray[np.i
 
     Args:
         surface: The surface.
-        size: Texels along the square's sides that the packing reckons with, about.
+        size: Approximate number of texels along the square's sides.
 
     Returns:
-        For each of V' vertices the (V',) original one; (T, 3) faces of the new vertices; (V', 2) uv.
+        (V',) original vertex of each new vertex, (T, 3) faces of the new vertices, and (V', 2) uv.
 
     Raises:
         MissingInputError: ``xatlas`` is not installed.
@@ -128,21 +125,18 @@ def unwrap(surface: Surface, size: int) -> tuple[NDArray[np.int64], NDArray[np.i
 
 
 def texels_of(uv: NDArray[np.float64], faces: NDArray[np.int64], size: int) -> Texels:
-    """Finds the texels that show a face.
+    """Returns the texels on the surface, each once.
 
-    These are the texels whose centers lie in a face, and those in which lie a corner, the middle of an edge
-    or the centroid of one: a sliver between two centers, alone in its chart, would else be painted with
-    the color of whatever chart is next to it.
+    These are the texels whose center lies in a face, and the texels of the `LANDMARKS` of a face. Without the
+    latter, a sliver between texel centers would get the color of a neighboring chart. A texel claimed by
+    several faces belongs to one that contains its center, if any.
 
     Args:
         uv: (V, 2).
         faces: (T, 3).
         size: Texels along the texture's sides.
-
-    Returns:
-        The texels, each once; of several faces that claim one, one that holds its center has it.
     """
-    # In texels from the upper left; a texel's center is at whole numbers.
+    # In texels from the upper left corner; texel centers are at whole numbers.
     places = np.column_stack((uv[:, 0] * size, (1.0 - uv[:, 1]) * size)) - 0.5
     triangles = places[faces]  # (T, 3, 2)
     low = np.ceil(triangles.min(axis=1)).astype(np.int64).clip(0)
@@ -159,13 +153,13 @@ def texels_of(uv: NDArray[np.float64], faces: NDArray[np.int64], size: int) -> T
 def _touched(
     triangles: NDArray[np.float64], weights: NDArray[np.float64], size: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """Rows, columns, faces and weights of the texels in which one point of each face lies."""
+    """Rows, columns, faces and weights of the texels that contain one point of each face."""
     places = np.round(np.einsum("k,tkd->td", weights, triangles)).astype(np.int64).clip(0, size - 1)
     return places[:, 1], places[:, 0], np.arange(len(triangles)), np.tile(weights, (len(triangles), 1))
 
 
 def _groups(counts: NDArray[np.int64], limit: int) -> list[NDArray[np.int64]]:
-    """Faces in groups of about ``limit`` candidates, so that memory is bounded."""
+    """Splits the faces into groups of about ``limit`` candidate texels."""
     group_of = np.cumsum(counts) // limit
     return np.split(np.arange(len(counts)), np.flatnonzero(np.diff(group_of)) + 1)
 
@@ -177,7 +171,7 @@ def _inside(
     counts: NDArray[np.int64],
     group: NDArray[np.int64],
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """Rows, columns, faces and weights of the texels inside a group's faces."""
+    """Rows, columns, faces and weights of the texels with centers in a group's faces."""
     owners = np.repeat(group, counts[group])
     starts = np.repeat(np.cumsum(counts[group]) - counts[group], counts[group])
     within = np.arange(len(owners)) - starts
@@ -186,7 +180,7 @@ def _inside(
     a, b, c = (triangles[owners, k] for k in range(3))
     ab, ac, ap = b - a, c - a, np.column_stack((columns, rows)) - a
     area = ab[:, 0] * ac[:, 1] - ab[:, 1] * ac[:, 0]
-    area = np.where(np.abs(area) < 1e-12, np.nan, area)  # a face without area holds no texel
+    area = np.where(np.abs(area) < 1e-12, np.nan, area)  # a degenerate face contains no texel
     second = (ap[:, 0] * ac[:, 1] - ap[:, 1] * ac[:, 0]) / area
     third = (ab[:, 0] * ap[:, 1] - ab[:, 1] * ap[:, 0]) / area
     weights = np.column_stack((1.0 - second - third, second, third))

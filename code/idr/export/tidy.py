@@ -1,4 +1,4 @@
-"""A mesh made fit for others: which components stay, which holes are closed, how many faces it has.
+"""Tidies a mesh: keeps components, closes holes, decimates.
 
 V vertices, T faces, K vertices around a hole.
 """
@@ -21,13 +21,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TidyOptions:
-    """What is done to a mesh, in this order.
+    """Steps of `tidy`, in this order.
 
     Attributes:
-        min_component: Least area of a component that stays, as a share of the largest one's: 1 keeps the
-            largest alone, 0 all of them.
-        max_hole_edges: Holes of so many edges or fewer are closed; 0 closes none.
-        num_faces: Faces wanted, None for as many as there are.
+        min_component: Smallest area of a kept component as a fraction of the largest one's: 1 keeps only the
+            largest, 0 keeps all.
+        max_hole_edges: Largest number of edges of a hole that is closed; 0 closes none.
+        num_faces: Target number of faces; None keeps all.
     """
 
     min_component: float = 1.0
@@ -37,7 +37,7 @@ class TidyOptions:
 
 @dataclass(frozen=True)
 class Tidied:
-    """A mesh and what was done to it.
+    """A tidied mesh.
 
     Attributes:
         mesh: The mesh.
@@ -53,18 +53,11 @@ class Tidied:
 
 
 def tidy(mesh: trimesh.Trimesh, options: TidyOptions) -> Tidied:
-    """Keeps components, closes holes, decimates.
-
-    Args:
-        mesh: A mesh with at least one face.
-        options: How.
-
-    Returns:
-        A new mesh.
+    """Keeps components, closes holes and decimates a mesh with at least one face.
 
     Raises:
-        MissingInputError: Faces are to be fewer, and ``fast_simplification`` is not installed.
-        InputError: So few faces leave nothing of the mesh.
+        MissingInputError: Decimation needs ``fast_simplification``, which is not installed.
+        InputError: Decimation leaves no face.
     """
     kept, components = keep_components(mesh, options.min_component)
     closed, holes = close_holes(kept, options.max_hole_edges)
@@ -75,14 +68,14 @@ def tidy(mesh: trimesh.Trimesh, options: TidyOptions) -> Tidied:
 
 
 def boundary_loops(faces: NDArray[np.integer]) -> list[NDArray[np.int64]]:
-    """Finds the holes of a mesh.
+    """Returns the holes of a mesh.
 
     Args:
-        faces: (T, 3) faces, all turned the same way.
+        faces: (T, 3) consistently oriented faces.
 
     Returns:
-        One (K,) array of vertices a hole, in the order of the bordering faces' edges. Where holes touch at
-        a vertex they are told apart by walking on along any edge that is left.
+        One (K,) array of vertices per hole, along the edges of the bordering faces. Holes that share a vertex
+        are separated by following any remaining edge there.
     """
     edges = np.concatenate((faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]])).astype(np.int64)
     size = int(faces.max()) + 1
@@ -111,15 +104,15 @@ def boundary_loops(faces: NDArray[np.integer]) -> list[NDArray[np.int64]]:
 def close_holes(mesh: trimesh.Trimesh, max_edges: float) -> tuple[trimesh.Trimesh, tuple[int, int]]:
     """Closes holes by a fan around the mean of their border.
 
-    Such a lid is flat: right for where a surface leaves the sampled box or for small rips, an invention
-    over a hole that is large and bent.
+    Such a lid is flat: right where the surface leaves the sampled box and for small holes, arbitrary over
+    large curved holes.
 
     Args:
-        mesh: The mesh, its faces all turned the same way.
-        max_edges: Most edges of a hole that is closed; infinite for all, 0 for none.
+        mesh: A mesh with consistently oriented faces.
+        max_edges: Largest number of edges of a hole that is closed; infinite for all, 0 for none.
 
     Returns:
-        A mesh (the one given if nothing was closed), and the numbers of holes found and closed.
+        The mesh (the same object if nothing was closed), and the numbers of holes found and closed.
     """
     loops = boundary_loops(mesh.faces)
     chosen = [loop for loop in loops if len(loop) <= max_edges]
@@ -127,7 +120,7 @@ def close_holes(mesh: trimesh.Trimesh, max_edges: float) -> tuple[trimesh.Trimes
         return mesh, (len(loops), 0)
     centers = np.array([mesh.vertices[loop].mean(axis=0) for loop in chosen])
     count = len(mesh.vertices)
-    # The border runs with the bordering faces, so the lid's faces run against it.
+    # The border follows the bordering faces, so the lid's faces go against it.
     lids = [
         np.column_stack((np.roll(loop, -1), loop, np.full(len(loop), count + k)))
         for k, loop in enumerate(chosen)
@@ -138,18 +131,11 @@ def close_holes(mesh: trimesh.Trimesh, max_edges: float) -> tuple[trimesh.Trimes
 
 
 def decimate(mesh: trimesh.Trimesh, num_faces: int) -> trimesh.Trimesh:
-    """Makes a mesh of fewer faces (quadric edge collapse).
-
-    Args:
-        mesh: The mesh.
-        num_faces: Faces wanted; the result may have a few more or fewer.
-
-    Returns:
-        A new mesh without unused vertices.
+    """Returns a mesh of about `num_faces` faces by quadric edge collapse, without unused vertices.
 
     Raises:
         MissingInputError: ``fast_simplification`` is not installed.
-        InputError: Nothing is left of the mesh.
+        InputError: No face is left.
     """
     package = import_mesh_package("fast_simplification", "--faces")
     vertices, faces = package.simplify(

@@ -1,6 +1,6 @@
-"""Which cameras see which points of a mesh.
+"""Visibility of mesh points in cameras.
 
-B cameras, N points. Any one frame for mesh, points and cameras.
+B cameras, N points, all in one frame.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from idr.export.extras import import_mesh_package
 from idr.geometry.cameras import project_points
 
 LIFT = 2e-3
-"""Rays start so far above the surface, unit-sphere units, that rounding does not hide a point by its own
-face; parts of the object closer together than this hide nothing of each other."""
+"""Distance above the surface at which rays start, unit-sphere units, so that rounding does not hide a point
+behind its own face. Parts of the object closer together than this do not occlude one another."""
 
 GRAZING = 0.1
-"""Least cosine between normal and direction: beyond 84 degrees a photograph shows next to nothing."""
+"""Smallest cosine between normal and viewing direction, 84 degrees; beyond, a photograph shows too little."""
 
 
 @dataclass(frozen=True)
 class ViewPoint:
-    """A camera that may see points.
+    """A camera.
 
     Attributes:
-        projection: (3, 4) to pixels.
+        projection: (3, 4) map to pixels.
         center: (3,) the camera's center.
         img_res: Height and width.
     """
@@ -40,7 +40,7 @@ class ViewPoint:
 def view_points(
     intrinsics: NDArray[np.floating], poses: NDArray[np.floating], img_res: tuple[int, int]
 ) -> list[ViewPoint]:
-    """Makes view points of cameras.
+    """Returns the view points of cameras.
 
     Args:
         intrinsics: (B, 3, 3) or (B, 4, 4) K.
@@ -58,10 +58,10 @@ def view_points(
 
 
 class Sight:
-    """Answers which cameras see points of a mesh."""
+    """Visibility of the points of a mesh in its views."""
 
     def __init__(self, mesh: trimesh.Trimesh, views: list[ViewPoint]) -> None:
-        """Prepares the mesh for rays.
+        """Builds the ray intersector of the mesh.
 
         Raises:
             MissingInputError: ``embreex`` is not installed.
@@ -75,7 +75,7 @@ class Sight:
     def cosines(
         self, points: NDArray[np.floating], normals: NDArray[np.floating], view: int
     ) -> NDArray[np.float64]:
-        """Tells how squarely a camera sees points.
+        """Returns the cosines between the normals of points and the directions to a camera.
 
         Args:
             points: (N, 3) points on the mesh.
@@ -83,8 +83,7 @@ class Sight:
             view: Position of the camera.
 
         Returns:
-            (N,) cosine between normal and direction to the camera; 0 for a point that lies outside the
-            image, faces away or nearly so, or is hidden.
+            (N,) cosines; 0 for a point outside the image, at a grazing angle, facing away, or occluded.
         """
         camera = self.views[view]
         towards = camera.center - points

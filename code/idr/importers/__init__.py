@@ -1,1 +1,1 @@
-"""Scenes of other programs, read and written as the project's data folders."""
+"""Imports scenes of other programs, and photographs, as data folders."""

@@ -1,6 +1,6 @@
-"""Camera paths in JSON: frames as in `transforms.json`, or the camera paths that nerfstudio's viewer saves.
+"""Reads camera paths in JSON: frames as in `transforms.json`, or paths saved by nerfstudio's viewer.
 
-F frames. Both look along -z with y up (OpenGL) and go from camera to world.
+F frames. Both formats have camera-to-world matrices with OpenGL axes (looking along -z, y up).
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class CameraPath:
 
     Attributes:
         poses: (F, 4, 4) camera-to-world, OpenCV axes.
-        intrinsics: (F, 3, 3) K for images of `img_res`, the first pixel's center at 0; None where not given.
-        img_res: Height and width; None where not given.
+        intrinsics: (F, 3, 3) K for images of `img_res`, first pixel's center at 0; None if not stated.
+        img_res: Height and width; None if not stated.
     """
 
     poses: Array
@@ -37,16 +37,16 @@ def read_path(path: Path) -> CameraPath:
     """Reads a camera path.
 
     Args:
-        path: A JSON file with ``frames``, each with a ``transform_matrix`` (intrinsics as in a
-            `transforms.json`, or none; no images are looked for), or with ``camera_path``, each with a
-            ``camera_to_world`` of 16 numbers and perhaps ``fov``, the vertical angle in degrees.
+        path: A JSON file with ``frames``, each with a ``transform_matrix`` and optional intrinsics as in
+            `transforms.json` (images are not needed); or with ``camera_path``, each entry with a
+            ``camera_to_world`` of 16 numbers and optionally ``fov``, the vertical angle in degrees.
 
     Returns:
         The path.
 
     Raises:
         MissingInputError: No such file.
-        InputError: Neither format, or a camera that is none.
+        InputError: Neither format, or an invalid camera.
     """
     if not path.is_file():
         raise MissingInputError(
@@ -57,70 +57,68 @@ def read_path(path: Path) -> CameraPath:
         return _nerfstudio(path, content)
     frames = content.get("frames")
     if not isinstance(frames, list) or not frames:
-        raise InputError(f"{path} holds neither a list `frames` nor `camera_path`; expected one of them")
+        raise InputError(f"{path} has neither a list `frames` nor `camera_path`; expected one of them")
     size: tuple[int, int] | None = None
     poses, intrinsics = [], []
     for k, frame in enumerate(frames):
-        whose = f"{path}: frame {k}"
-        camera = {**content, **_an_object(frame, whose)}
-        poses.append(_pose(frame, whose))
-        own = transforms.size_of(camera, whose)
-        size = _same_size(size, own, k, whose)
+        label = f"{path}: frame {k}"
+        camera = {**content, **_an_object(frame, label)}
+        poses.append(_pose(frame, label))
+        own = transforms.size_of(camera, label)
+        size = _same_size(size, own, k, label)
         if own is not None and any(
             key in camera for key in ("fl_x", "fl_y", "camera_angle_x", "camera_angle_y")
         ):
-            intrinsics.append(shifted(transforms.intrinsics_of(camera, own, whose), transforms.PIXEL_CENTER))
-            check_intrinsics(intrinsics[-1], whose)
+            intrinsics.append(shifted(transforms.intrinsics_of(camera, own, label), transforms.PIXEL_CENTER))
+            check_intrinsics(intrinsics[-1], label)
     return CameraPath(np.stack(poses), _all_or_none(intrinsics, len(poses), path), size)
 
 
 def _nerfstudio(path: Path, content: Mapping[str, Any]) -> CameraPath:
-    """The viewer's own format; its matrices are flat lists of rows."""
-    written = {"h": content.get("render_height"), "w": content.get("render_width")}
-    size = transforms.size_of(written, str(path))
+    """The viewer's own format; its matrices are flat, row by row."""
+    stated = {"h": content.get("render_height"), "w": content.get("render_width")}
+    size = transforms.size_of(stated, str(path))
     poses, intrinsics = [], []
     for k, entry in enumerate(content["camera_path"]):
-        whose = f"{path}: camera {k}"
-        numbers = _an_object(entry, whose).get("camera_to_world")
+        label = f"{path}: camera {k}"
+        numbers = _an_object(entry, label).get("camera_to_world")
         if not isinstance(numbers, list) or len(numbers) != 16:
-            raise InputError(f"{whose} has no `camera_to_world` of 16 numbers")
+            raise InputError(f"{label} has no `camera_to_world`; expected 16 numbers")
         rows = [numbers[row * 4 : row * 4 + 4] for row in range(4)]
-        poses.append(_pose({"transform_matrix": rows}, whose))
+        poses.append(_pose({"transform_matrix": rows}, label))
         fov = entry.get("fov")
         if fov is None or size is None:
             continue
         if not is_number(fov) or not 0 < fov < 180:
-            raise InputError(f"{whose}: fov is {fov!r}; expected degrees between 0 and 180")
+            raise InputError(f"{label}: fov is {fov!r}; expected degrees between 0 and 180")
         focal = size[0] / 2 / math.tan(math.radians(fov) / 2)
         k_matrix = np.array([[focal, 0, size[1] / 2], [0, focal, size[0] / 2], [0, 0, 1]])
         intrinsics.append(shifted(k_matrix, transforms.PIXEL_CENTER))
     return CameraPath(np.stack(poses), _all_or_none(intrinsics, len(poses), path), size)
 
 
-def _an_object(entry: Any, whose: str) -> dict[str, Any]:
+def _an_object(entry: Any, label: str) -> dict[str, Any]:
     if not isinstance(entry, dict):
-        raise InputError(f"{whose} is a {type(entry).__name__}; expected an object with a matrix")
+        raise InputError(f"{label} has type {type(entry).__name__}; expected an object with a matrix")
     return entry
 
 
-def _pose(frame: Mapping[str, Any], whose: str) -> Array:
-    """(4, 4) camera-to-world with OpenCV's axes."""
+def _pose(frame: Mapping[str, Any], label: str) -> Array:
+    """(4, 4) camera-to-world with OpenCV axes."""
     world_to_camera = np.eye(4)
-    world_to_camera[:3] = transforms.world_to_camera(frame, whose)
+    world_to_camera[:3] = transforms.world_to_camera(frame, label)
     return np.linalg.inv(world_to_camera).astype(np.float64)
 
 
 def _same_size(
-    before: tuple[int, int] | None, own: tuple[int, int] | None, k: int, whose: str
+    before: tuple[int, int] | None, own: tuple[int, int] | None, k: int, label: str
 ) -> tuple[int, int] | None:
     if k and own != before:
-        raise InputError(f"{whose} has another image size than the frames before; expected one for all")
+        raise InputError(f"{label} has another image size than earlier frames; expected one for all")
     return own
 
 
 def _all_or_none(intrinsics: list[Array], count: int, path: Path) -> Array | None:
     if intrinsics and len(intrinsics) != count:
-        raise InputError(
-            f"{path}: {len(intrinsics)} of {count} frames have intrinsics; expected all of them or none"
-        )
+        raise InputError(f"{path}: {len(intrinsics)} of {count} frames have intrinsics; expected all or none")
     return np.stack(intrinsics) if intrinsics else None

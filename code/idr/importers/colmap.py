@@ -1,7 +1,7 @@
-"""COLMAP models, binary or text, read by `pycolmap`.
+"""Reads COLMAP models, binary or text, through `pycolmap`.
 
-COLMAP puts the first pixel's center at (0.5, 0.5) and uses OpenCV's axes. All its camera models but the
-spherical one are taken: pycolmap itself says what their lenses do.
+COLMAP puts the first pixel's center at (0.5, 0.5) and uses OpenCV axes. All of its camera models except the
+spherical one are supported; pycolmap itself evaluates their distortion.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from idr.errors import InputError, MissingInputError
-from idr.importers.points import FEWEST_POINTS
+from idr.importers.points import MIN_POINTS
 from idr.importers.source import (
     Array,
     Lens,
@@ -30,36 +30,36 @@ from idr.importers.source import (
 MODEL_FOLDERS = (".", "sparse/0", "sparse", "colmap/sparse/0", "dense/sparse")
 IMAGE_FOLDERS = (
     *("images", "image", "../images", "../image", "../../images", "../../image", "../../../images"),
-    "../photographs",  # beside a model of our own reconstruction
+    "../photographs",  # next to a model of our own reconstruction
 )
 PIXEL_CENTER = 0.5
 SPHERICAL = ("EQUIRECTANGULAR",)
-LONG_TRACK = 3
-"""Images that must see a point for it to be believed, where enough points have so many."""
+MIN_TRACK_LENGTH = 3
+"""Images that must see a point for it to count as reliable, if enough points are seen that often."""
 
 
 def import_pycolmap() -> Any:
-    """Returns the module, or says how to get it.
+    """Imports pycolmap, or names the install command.
 
-    On its first import it puts the handlers of its logging library (glog) in place of those for SIGTERM and
-    crashes, and has no switch against that: a plain ``kill`` would end in a native stack trace. SIGTERM gets
-    back what Python knows of it; crashes keep glog's trace, which tells where they were.
+    The first import installs handlers of its logging library (glog) for SIGTERM and crashes, with no option
+    to prevent it: a plain ``kill`` would end in a native stack trace. Python's handler for SIGTERM is
+    restored; glog keeps those for crashes, whose trace is useful.
     """
     before = signal.getsignal(signal.SIGTERM)
     try:
         import pycolmap
     except ImportError as error:
         raise MissingInputError(
-            "COLMAP models are read by pycolmap, which is not installed: pip install 'pycolmap>=4.0' (or "
+            "reading COLMAP models needs pycolmap, which is not installed: pip install 'pycolmap>=4.0' (or "
             "pip install -e '.[colmap]')"
         ) from error
-    if threading.current_thread() is threading.main_thread():  # Python lets no other one set handlers
+    if threading.current_thread() is threading.main_thread():  # only the main thread may set handlers
         signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
     return pycolmap
 
 
 def find_model(source: Path) -> Path | None:
-    """Returns the folder with cameras, images and points3D, .bin or .txt; None if there is none."""
+    """Returns the folder with cameras and images, .bin or .txt, or None."""
     for name in MODEL_FOLDERS:
         folder = source / name
         if any(
@@ -70,18 +70,12 @@ def find_model(source: Path) -> Path | None:
 
 
 def read(source: Path, images: Path | None = None, pixel_center: float = PIXEL_CENTER) -> Source:
-    """Reads a COLMAP model.
+    """Reads a COLMAP model in `source` or in one of `MODEL_FOLDERS` below it; see `source.Reader`.
 
-    Args:
-        source: The model's folder, or one above it (`sparse/0`, `sparse`, `colmap/sparse/0`).
-        images: The images' folder, None to look for `images/` around the model.
-        pixel_center: Where the model puts the center of the first pixel.
-
-    Returns:
-        The scene: the images that the model places, in natural name order.
+    The scene has the images that the model registered, in natural name order.
 
     Raises:
-        MissingInputError: pycolmap, the model or an image is not there.
+        MissingInputError: pycolmap, the model or an image is missing.
         InputError: The model cannot be read, is empty, or has a spherical camera.
     """
     pycolmap = import_pycolmap()
@@ -96,26 +90,26 @@ def read(source: Path, images: Path | None = None, pixel_center: float = PIXEL_C
     return from_model(model, images or _image_folder(folder), str(folder), pixel_center)
 
 
-def from_model(model: Any, images: Path, whose: str, pixel_center: float = PIXEL_CENTER) -> Source:
-    """Makes a scene of a `pycolmap.Reconstruction`.
+def from_model(model: Any, images: Path, label: str, pixel_center: float = PIXEL_CENTER) -> Source:
+    """Makes a scene from a `pycolmap.Reconstruction`.
 
     Args:
         model: The reconstruction.
         images: Folder that its image names are relative to.
-        whose: The model's name, for messages.
-        pixel_center: Where the model puts the center of the first pixel.
+        label: The model's name in messages.
+        pixel_center: Coordinate of the first pixel's center in the model.
 
     Returns:
         The scene.
 
     Raises:
-        MissingInputError: An image is not there.
-        InputError: No image is placed, or a camera is spherical.
+        MissingInputError: An image is missing.
+        InputError: No image is registered, or a camera is spherical.
     """
-    placed = [model.images[i] for i in model.reg_image_ids()]
-    if not placed:
-        raise InputError(f"{whose}: a COLMAP model without placed images; run its mapper again")
-    views = [_view(image, images, whose, pixel_center) for image in placed]
+    registered = [model.images[i] for i in model.reg_image_ids()]
+    if not registered:
+        raise InputError(f"{label}: a COLMAP model without registered images; run COLMAP's mapper again")
+    views = [_view(image, images, label, pixel_center) for image in registered]
     views.sort(key=lambda view: view_key(view.name))
     return Source("colmap", tuple(views), _points(model))
 
@@ -123,23 +117,24 @@ def from_model(model: Any, images: Path, whose: str, pixel_center: float = PIXEL
 def _image_folder(model: Path) -> Path:
     found = next((model / name for name in IMAGE_FOLDERS if (model / name).is_dir()), None)
     if found is None:
-        raise MissingInputError(f"no folder images/ around the COLMAP model {model}; name it with --images")
+        raise MissingInputError(f"no folder images/ near the COLMAP model {model}; pass it with --images")
     return found
 
 
-def _view(image: Any, images: Path, whose: str, pixel_center: float) -> SourceView:
+def _view(image: Any, images: Path, label: str, pixel_center: float) -> SourceView:
     camera = image.camera
-    name = f"{whose}: camera {camera.camera_id} of {image.name}"
+    name = f"{label}: camera {camera.camera_id} of {image.name}"
     if camera.model_name in SPHERICAL:
         raise InputError(
-            f"{name} is {camera.model_name}; expected a camera with an image plane: render views of it"
+            f"{name} is {camera.model_name}; expected a camera with an image plane: render perspective views "
+            "of it"
         )
     intrinsics = np.asarray(camera.calibration_matrix(), dtype=np.float64)
     check_intrinsics(intrinsics, name)
     pose = np.asarray(image.cam_from_world().matrix(), dtype=np.float64)
     return SourceView(
         image.name,
-        find_image(images / image.name, whose),
+        find_image(images / image.name, label),
         shifted(intrinsics, pixel_center),
         pose,
         _lens(camera),
@@ -148,10 +143,10 @@ def _view(image: Any, images: Path, whose: str, pixel_center: float) -> SourceVi
 
 
 def _lens(camera: Any) -> Lens | None:
-    """The camera's distortion as pycolmap computes it; None for a pinhole."""
+    """The camera's distortion as computed by pycolmap; None for a pinhole."""
     if camera.is_undistorted():
         return None
-    camera = copy.deepcopy(camera)  # the model's own goes with the model
+    camera = copy.deepcopy(camera)  # the original is freed with its model
     k = np.asarray(camera.calibration_matrix(), dtype=np.float64)
 
     def lens(points: Array) -> Array:
@@ -162,8 +157,8 @@ def _lens(camera: Any) -> Lens | None:
 
 
 def _points(model: Any) -> Array | None:
-    """(N, 3) points that at least three images see, or all of them if those are few; None for hardly any."""
+    """(N, 3) points with long tracks, or all points if those are too few; None below `MIN_POINTS`."""
     tracks = [(point.xyz, point.track.length()) for point in model.points3D.values()]
-    long = [xyz for xyz, length in tracks if length >= LONG_TRACK]
-    chosen = long if len(long) >= FEWEST_POINTS else [xyz for xyz, _ in tracks]
-    return np.array(chosen, dtype=np.float64) if len(chosen) >= FEWEST_POINTS else None
+    reliable = [xyz for xyz, length in tracks if length >= MIN_TRACK_LENGTH]
+    chosen = reliable if len(reliable) >= MIN_POINTS else [xyz for xyz, _ in tracks]
+    return np.array(chosen, dtype=np.float64) if len(chosen) >= MIN_POINTS else None

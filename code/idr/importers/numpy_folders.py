@@ -1,6 +1,6 @@
-"""Folders with `world_mat_i` and `scale_mat_i` in an npz: this project's own layout, and NeuS's.
+"""Reads folders with `world_mat_i` and `scale_mat_i` in an npz: IDR's own layout, and NeuS's.
 
-Both put the first pixel's center at 0 and use OpenCV's axes, so that nothing is converted.
+Both use OpenCV axes and put the first pixel's center at 0, so nothing is converted.
 """
 
 from __future__ import annotations
@@ -20,25 +20,12 @@ PIXEL_CENTER = 0.0
 
 
 def read_neus(source: Path, images: Path | None = None, pixel_center: float = PIXEL_CENTER) -> Source:
-    """Reads a NeuS folder: `image/`, perhaps `mask/`, `cameras_sphere.npz`; see `read_idr`."""
+    """Reads a NeuS folder: `image/`, `cameras_sphere.npz`, optionally `mask/`; see `source.Reader`."""
     return _read(source, NEUS_FILE, "neus", images, pixel_center)
 
 
 def read_idr(source: Path, images: Path | None = None, pixel_center: float = PIXEL_CENTER) -> Source:
-    """Reads a folder in this project's layout; masks and `scale_mat`s may be missing.
-
-    Args:
-        source: The folder.
-        images: The images' folder, None for `image/` (or `images/`) there.
-        pixel_center: Where the matrices put the center of the first pixel.
-
-    Returns:
-        The scene.
-
-    Raises:
-        MissingInputError: No camera file or no images.
-        InputError: Counts differ, or a matrix is unusable.
-    """
+    """Reads `image/` (or `images/`) and `cameras.npz`, optionally `mask/`; see `source.Reader`."""
     return _read(source, IDR_FILE, "idr", images, pixel_center)
 
 
@@ -54,8 +41,8 @@ def _read(source: Path, file: str, kind: str, images: Path | None, pixel_center:
         world_mats, scale_mats = cameras.world_mats, cameras.scale_mats
         if not np.allclose(scale_mats, scale_mats[0], rtol=1e-6, atol=1e-6 * abs(scale_mats[0, 0, 0])):
             raise InputError(
-                f"{path}: its scale_mats differ between views; expected one unit sphere for the whole scene: "
-                "remove them and let --sphere hull find it"
+                f"{path}: the scale_mats differ between views; expected one unit sphere for the whole scene: "
+                "remove them and use --sphere hull"
             )
     else:
         world_mats = _bare_world_mats(path, len(photos))
@@ -64,9 +51,8 @@ def _read(source: Path, file: str, kind: str, images: Path | None, pixel_center:
         masks = list(list_images(source / "mask"))
         if len(masks) != len(photos):
             raise InputError(
-                f"{source}: {len(photos)} images but {len(masks)} masks; each image needs one mask, "
-                "paired in "
-                "natural name order (move mask/ away to have masks made)"
+                f"{source}: {len(photos)} images but {len(masks)} masks; expected one mask per image, in the "
+                "same natural name order (or remove mask/ and use --masks auto)"
             )
     views = tuple(
         view_of_projection(photo.name, photo, matrix[:3], pixel_center, mask)
@@ -80,6 +66,6 @@ def _bare_world_mats(path: Path, num_images: int) -> np.ndarray:
     matrices = read_matrices(path, "world_mat")
     if len(matrices) != num_images:
         raise InputError(
-            f"{path}: {len(matrices)} world_mat matrices for {num_images} images; each image needs one camera"
+            f"{path}: {len(matrices)} world_mat matrices for {num_images} images; expected one per image"
         )
     return np.stack(list(matrices.values()))

@@ -1,7 +1,4 @@
-"""Sparse points of a scene, from the files that programs keep them in.
-
-N points.
-"""
+"""Reads sparse points of a scene, (N, 3), from PLY, NumPy and text files."""
 
 from __future__ import annotations
 
@@ -16,38 +13,38 @@ from idr.importers.source import Array
 
 ENDINGS = (".ply", ".npz", ".npy", ".txt", ".xyz")
 NPZ_KEYS = ("points_world", "points", "xyz")
-FEWEST_POINTS = 10
+MIN_POINTS = 10
 
 
 def read_points(path: Path) -> Array:
-    """Reads points of the scene, in the cameras' world frame.
+    """Reads points in the world frame of the cameras.
 
     Args:
-        path: A PLY, an npz with `points_world`, `points` or `xyz`, an npy, or text with x y z first on each
-            line.
+        path: A PLY; an npz with `points_world`, `points` or `xyz`; an npy; or text whose lines begin with
+            x y z.
 
     Returns:
-        (N, 3), at least ten.
+        (N, 3), N >= `MIN_POINTS`.
 
     Raises:
         MissingInputError: No such file.
-        InputError: Not readable, too few points, or not finite.
+        InputError: Unreadable, too few points, or non-finite values.
     """
     if not path.is_file():
-        raise MissingInputError(f"no file of points {path}; expected one of {', '.join(ENDINGS)}")
+        raise MissingInputError(f"no point file {path}; expected one ending in {', '.join(ENDINGS)}")
     try:
         points = _read(path)
     except InputError:
         raise
-    except Exception as error:  # readers raise whatever they like for a broken file
+    except Exception as error:  # readers raise arbitrary exceptions on broken files
         raise InputError(f"{path} cannot be read as points ({error}); export it again") from error
-    if points.ndim != 2 or points.shape[1] < 3 or len(points) < FEWEST_POINTS:
+    if points.ndim != 2 or points.shape[1] < 3 or len(points) < MIN_POINTS:
         raise InputError(
-            f"{path} has shape {points.shape}; expected {FEWEST_POINTS} or more points with x, y, z"
+            f"{path} has shape {points.shape}; expected {MIN_POINTS} or more points with x, y, z"
         )
     points = points[:, :3].astype(np.float64)
     if not np.isfinite(points).all():
-        raise InputError(f"{path} holds points that are not finite; remove them")
+        raise InputError(f"{path} has points with non-finite coordinates; remove them")
     return points
 
 
@@ -63,8 +60,10 @@ def _read(path: Path) -> np.ndarray:
             for key in NPZ_KEYS:
                 if key in arrays.files:
                     return arrays[key]
-            raise InputError(f"{path} holds {', '.join(arrays.files)}; expected one of {', '.join(NPZ_KEYS)}")
+            raise InputError(
+                f"{path} has the arrays {', '.join(arrays.files)}; expected one of {', '.join(NPZ_KEYS)}"
+            )
     if ending in (".txt", ".xyz"):
         rows = [line.split()[:3] for line in path.read_text().splitlines() if line.strip() and line[0] != "#"]
         return np.array(rows, dtype=np.float64)
-    raise InputError(f"{path}: expected a file of points ending in {', '.join(ENDINGS)}")
+    raise InputError(f"{path}: expected a point file ending in {', '.join(ENDINGS)}")

@@ -1,4 +1,4 @@
-"""Which program left a folder: the kinds of sources, and how each is told."""
+"""The supported source formats, and how each is recognized."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from pathlib import Path
 from idr.errors import InputError, MissingInputError
 from idr.importers import colmap, numpy_folders, text_cameras, transforms
 from idr.importers.photographs import source as photographs
-from idr.importers.source import Source
+from idr.importers.source import Reader, Source
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of source.
+    """A source format.
 
     Attributes:
-        looks_for: What marks it, for messages.
-        is_there: Whether a path is of this kind.
-        read: Reads it: (source, images folder or None, pixel center).
-        pixel_center: Where its convention puts the center of the first pixel.
+        looks_for: The files that identify it, for messages.
+        matches: Whether a path has this format.
+        read: Its reader.
+        pixel_center: Coordinate of the first pixel's center in this format.
     """
 
     looks_for: str
-    is_there: Callable[[Path], bool]
-    read: Callable[[Path, Path | None, float], Source]
+    matches: Callable[[Path], bool]
+    read: Reader
     pixel_center: float
 
 
@@ -61,7 +61,7 @@ KINDS = {
         colmap.PIXEL_CENTER,
     ),
     "projections": Kind(
-        "images with a text file of a 3 x 4 projection each",
+        "images, each with a text file of a 3 x 4 projection",
         lambda source: source.is_dir() and bool(text_cameras.find_projections(source)[0]),
         text_cameras.read_projections,
         text_cameras.PIXEL_CENTER,
@@ -70,54 +70,55 @@ KINDS = {
 
 
 def recognize(source: Path) -> str:
-    """Tells the kind of a source.
+    """Returns the format of a source.
 
     Args:
         source: File or folder.
 
     Returns:
-        A key of `KINDS`, or `photographs.KIND` for photographs and nothing that places them.
+        A key of `KINDS`, or `photographs.KIND` for photographs without cameras.
 
     Raises:
-        MissingInputError: Nothing there.
-        InputError: Of no kind, or of several.
+        MissingInputError: The path does not exist.
+        InputError: No format matches, or several do.
     """
     if not source.exists():
         raise MissingInputError(f"no file or folder {source}; expected a scene to import")
-    found = [name for name, kind in KINDS.items() if kind.is_there(source)]
-    if not found and (photographs.find_photographs(source) or photographs.foreign_files(source)):
+    found = [name for name, kind in KINDS.items() if kind.matches(source)]
+    if not found and (photographs.find_photographs(source) or photographs.unsupported_files(source)):
         return photographs.KIND
     if not found:
-        looked = "; ".join(f"{name}: {kind.looks_for}" for name, kind in KINDS.items())
-        looked += "; photographs alone"
-        raise InputError(f"{source} is no scene that can be imported; looked for {looked}")
+        expected = "; ".join(f"{name}: {kind.looks_for}" for name, kind in KINDS.items())
+        raise InputError(
+            f"{source} has no known format; expected one of {expected}; or a folder of photographs alone"
+        )
     if len(found) > 1:
-        raise InputError(f"{source} may be {' or '.join(found)}; say which with --kind {found[0]}")
+        raise InputError(f"{source} may be {' or '.join(found)}; choose one, such as --kind {found[0]}")
     return found[0]
 
 
 def read_source(
     source: Path, kind: str | None = None, images: Path | None = None, pixel_center: float | None = None
 ) -> Source:
-    """Reads a scene of another program; photographs without cameras are for `reconstruction.reconstruct`.
+    """Reads a scene with cameras. For photographs alone, use `structure_from_motion.reconstruct`.
 
     Args:
         source: File or folder.
         kind: A key of `KINDS`, None to recognize it.
-        images: The images' folder, None for where the source has them.
-        pixel_center: Where the source puts the center of the first pixel, None for its kind's convention.
+        images: Folder of the images, None to search where the format keeps them.
+        pixel_center: Coordinate of the first pixel's center, None for the format's convention.
 
     Returns:
         The scene.
 
     Raises:
-        MissingInputError: A part of it is not there.
-        InputError: It cannot be used.
+        MissingInputError: A file of the scene is missing.
+        InputError: The scene does not match its format.
     """
     kind = kind or recognize(source)
     if not source.exists():
         raise MissingInputError(f"no file or folder {source}; expected a scene to import")
     if kind == photographs.KIND:
-        raise InputError(f"{source} holds photographs without cameras; expected a scene with cameras")
+        raise InputError(f"{source} has photographs without cameras; expected a scene with cameras")
     chosen = KINDS[kind]
     return chosen.read(source, images, chosen.pixel_center if pixel_center is None else pixel_center)

@@ -1,4 +1,4 @@
-"""Rough cameras beside the exact ones, for training that corrects them: `cameras_linear_init.npz`.
+"""Rough cameras (`cameras_linear_init.npz`) for training with `--train_cameras`.
 
 B views. Poses are (4, 4) camera-to-world, world frame and unit of the imported scene.
 """
@@ -12,13 +12,13 @@ import numpy as np
 
 from idr.errors import InputError
 from idr.geometry.rough_poses import disturb_poses
-from idr.importers.masks.given import mask_stem
+from idr.importers.masks.sources import mask_stem
 from idr.importers.source import Array, Source, SourceView
 
 Align = Callable[[Array, Array], tuple[float, Array, Array]]
-"""Finds scale, rotation (3, 3) and translation (3,) from (B, 4, 4) poses to the (B, 4, 4) that they meet."""
-FEWEST_SHARED = 3
-"""Views that both sources must have: a similarity between two frames needs as many."""
+"""Returns scale, rotation (3, 3) and translation (3,) that align (B, 4, 4) poses with (B, 4, 4) others."""
+MIN_SHARED_VIEWS = 3
+"""Views needed to determine the similarity between two frames."""
 
 
 def disturbed_poses(poses: Array, center: Array, degrees: float, fraction: float, seed: int) -> Array:
@@ -26,22 +26,22 @@ def disturbed_poses(poses: Array, center: Array, degrees: float, fraction: float
 
     Args:
         poses: (B, 4, 4) exact poses.
-        center: (3,) the object's middle.
-        degrees: Mean angle by which cameras are turned, about random axes; single ones 0.5 to 1.5 of it.
-        fraction: Mean length by which they are moved, in random directions, over their distance from the
-            middle; single ones likewise.
-        seed: Of the noise.
+        center: (3,) the object's center.
+        degrees: Mean rotation angle, about random axes; single cameras get 0.5 to 1.5 times as much.
+        fraction: Mean displacement, in random directions, over the distance to `center`; single cameras get
+            0.5 to 1.5 times as much.
+        seed: Seed of the noise.
 
     Returns:
         (B, 4, 4) poses.
 
     Raises:
-        InputError: Degrees or fraction that are no disturbance, or too large to be one.
+        InputError: `degrees` or `fraction` out of range.
     """
     if not 0 <= degrees <= 45 or not 0 <= fraction <= 0.5:
         raise InputError(
-            f"rough cameras of {degrees:g} degrees and {fraction:g} of the distance; expected 0 to 45 "
-            "degrees and 0 to 0.5"
+            f"--rough_degrees {degrees:g}, --rough_fraction {fraction:g}; expected 0 to 45 degrees and 0 to "
+            "0.5"
         )
     offsets = poses[:, :3, 3] - center
     distances = np.linalg.norm(offsets, axis=1, keepdims=True)
@@ -53,15 +53,15 @@ def disturbed_poses(poses: Array, center: Array, degrees: float, fraction: float
 
 
 def poses_from(views: list[SourceView], poses: Array, align: Align) -> Array:
-    """Takes rough cameras from another source of the same photographs.
+    """Returns another source's poses of the same photographs in the frame of the exact poses.
 
     Args:
         views: B views of the other source, see `paired_views`.
         poses: (B, 4, 4) exact poses.
-        align: Finds the similarity between the sources' frames.
+        align: Computes the similarity between the two frames.
 
     Returns:
-        (B, 4, 4) the other source's poses in the exact ones' frame.
+        (B, 4, 4).
     """
     rough = np.stack([_pose(view) for view in views])
     scale, rotation, translation = align(rough, poses)
@@ -71,23 +71,23 @@ def poses_from(views: list[SourceView], poses: Array, align: Align) -> Array:
 
 
 def describe(rough: Array, poses: Array, center: Array) -> str:
-    """Says how far rough cameras are off.
+    """Describes the errors of rough cameras.
 
     Args:
         rough: (B, 4, 4) rough poses.
         poses: (B, 4, 4) exact poses.
-        center: (3,) the object's middle.
+        center: (3,) the object's center.
 
     Returns:
-        One sentence with mean angle, and mean move over distance.
+        One sentence with the mean rotation error, and the mean displacement over distance.
     """
     traces = np.einsum("bij,bij->b", rough[:, :3, :3], poses[:, :3, :3])
     angle = np.degrees(np.arccos(np.clip((traces - 1) / 2, -1, 1))).mean()
-    moved = np.linalg.norm(rough[:, :3, 3] - poses[:, :3, 3], axis=1)
-    share = (moved / np.linalg.norm(poses[:, :3, 3] - center, axis=1)).mean()
+    displacement = np.linalg.norm(rough[:, :3, 3] - poses[:, :3, 3], axis=1)
+    share = (displacement / np.linalg.norm(poses[:, :3, 3] - center, axis=1)).mean()
     return (
-        f"rough cameras in cameras_linear_init.npz: off by {angle:.2f} degrees and {100 * share:.1f} % of "
-        "the distance on average; train with --train_cameras"
+        f"rough cameras in cameras_linear_init.npz: mean error {angle:.2f} degrees and {100 * share:.1f} % "
+        "of the distance; train with --train_cameras"
     )
 
 
@@ -98,39 +98,38 @@ def _pose(view: SourceView) -> Array:
     return pose
 
 
-def paired_views(second: Source, names: list[str], whose: str) -> list[SourceView]:
+def paired_views(second: Source, names: list[str], label: str) -> list[SourceView]:
     """Finds the views of another source of the same photographs.
 
     Args:
-        second: The other source; views are paired by the stems of their names, or in natural order where no
-            name agrees.
+        second: The other source; views are paired by file stem, or in natural order if no stems agree.
         names: B names of the views.
-        whose: The other source's name, for messages.
+        label: The other source's name in messages.
 
     Returns:
         B views.
 
     Raises:
-        InputError: Views that the other source lacks, or fewer than three.
+        InputError: The other source lacks views, or there are fewer than `MIN_SHARED_VIEWS`.
     """
-    if len(names) < FEWEST_SHARED:
+    if len(names) < MIN_SHARED_VIEWS:
         raise InputError(
-            f"--rough_from {whose}: {len(names)} views; expected {FEWEST_SHARED} or more, to bring its frame "
-            "to this one's"
+            f"--rough_from {label}: {len(names)} views; expected {MIN_SHARED_VIEWS} or more, to align its "
+            "frame with this one"
         )
     by_stem = {mask_stem(Path(view.name)): view for view in second.views}
     stems = [mask_stem(Path(name)) for name in names]
     if any(stem in by_stem for stem in stems) and len(by_stem) == len(second.views):
-        lacking = [name for name, stem in zip(names, stems, strict=True) if stem not in by_stem]
-        if lacking:
+        missing = [name for name, stem in zip(names, stems, strict=True) if stem not in by_stem]
+        if missing:
             raise InputError(
-                f"--rough_from {whose} has no camera for {', '.join(lacking[:8])} ({len(lacking)} of "
-                f"{len(names)} views); expected one for each view: import without these photographs"
+                f"--rough_from {label} has no camera for {', '.join(missing[:8])} ({len(missing)} of "
+                f"{len(names)} views); expected one per view: import without these photographs"
             )
         return [by_stem[stem] for stem in stems]
     if len(second.views) != len(names):
         raise InputError(
-            f"--rough_from {whose}: {len(second.views)} cameras for {len(names)} views, and their names do "
-            "not agree; expected one for each, of the same name or in the same natural order"
+            f"--rough_from {label}: {len(second.views)} cameras for {len(names)} views, and their names do "
+            "not agree; expected one per view, with the same name or in the same natural order"
         )
     return list(second.views)

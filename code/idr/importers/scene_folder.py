@@ -1,13 +1,13 @@
-"""Puts an imported scene into a folder of the project: whole or not at all.
+"""Writes an imported scene as a data folder, completely or not at all.
 
-B views, N points. World frame and unit.
+B views, N points, H rows, W columns. World frame and unit.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from idr.errors import InputError
 from idr.files import whole_folder, write_atomic, write_text_atomic
-from idr.importers.masks import given as mask_sources
+from idr.importers.masks import sources as mask_sources
 from idr.importers.masks.automatic import make_masks
 from idr.importers.masks.contact_sheet import draw_sheet
-from idr.importers.photographs.files import Picture, load_picture
+from idr.importers.photographs.files import PreparedView, prepare_view
 from idr.importers.rough_cameras import describe
 from idr.importers.source import Array, Source
 from idr.importers.sphere import Sphere, choose_sphere
@@ -31,24 +31,25 @@ RECORD, SHEET, CAMERAS, ROUGH = "import.json", "masks.png", "cameras.npz", "came
 OWN_NAMES = {"image", "mask", "check", RECORD, SHEET, REPORT, CAMERAS, ROUGH}
 OWN_NAMES |= {"cameras_backup.npz", "cameras_linear_init_backup.npz"}
 Roughen = Callable[[Array, Array], Array]
-"""Makes rough poses (B, 4, 4) of exact ones (B, 4, 4) around the object's middle (3,)."""
-DOUBTFUL = 0.75
-"""Overlap of a made mask with what the other views say of it below which it is named."""
+"""Returns rough poses (B, 4, 4) for exact poses (B, 4, 4) and the object's center (3,)."""
+Progress = Callable[[str], None]
+MIN_AGREEMENT = 0.75
+"""IoU of an automatic mask with the other views' hull below which the mask is named in a warning."""
 
 
 @dataclass(frozen=True)
-class Options:
-    """How to import.
+class ImportOptions:
+    """Options of an import.
 
     Attributes:
-        masks: Folder of masks, `auto`, `alpha`, or None for what the source has.
-        mask_command: Another program that makes them, None for none.
+        masks: Folder of masks, `auto`, `alpha`, or None for the source's own.
+        mask_command: Command line of a program that makes masks, None without one.
         sphere: `auto`, `hull`, `points` or `source`.
         downscale: Factor by which images shrink.
-        points: (N, 3) sparse points on the object: where made masks begin, and for the sphere in place of
-            the source's own.
-        overwrite: Whether a scene that is there may be replaced.
-        roughen: Makes the rough cameras to write beside the exact ones; None for none.
+        points: (N, 3) sparse points on the object: they seed automatic masks and replace the source's points
+            for the sphere.
+        overwrite: Whether an imported scene may be replaced.
+        roughen: Makes the rough cameras to write next to the exact ones; None for none.
     """
 
     masks: str | None = None
@@ -61,17 +62,17 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Imported:
-    """What was written.
+class ImportedScene:
+    """A scene as written.
 
     Attributes:
         folder: The scene's folder.
         num_views: B.
         size: (H, W) of all images.
-        mask_source: Where the masks came from, in words.
+        mask_source: Origin of the masks.
         sphere: The unit sphere.
-        warnings: What a user should look at.
-        notes: What was done to images and cameras.
+        warnings: Warnings for the user.
+        notes: Changes made to images and cameras.
     """
 
     folder: Path
@@ -79,83 +80,80 @@ class Imported:
     size: tuple[int, int]
     mask_source: str
     sphere: Sphere
-    warnings: tuple[str, ...] = field(default=())
-    notes: tuple[str, ...] = field(default=())
+    warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def check_target(folder: Path, overwrite: bool) -> None:
-    """Makes sure that nothing is lost by putting a scene in a folder's place.
+    """Checks that writing a scene to a folder destroys nothing else.
 
     Args:
-        folder: The folder; missing and empty ones are fine.
+        folder: The folder; it may be missing or empty.
         overwrite: Whether an imported scene may be replaced.
 
     Raises:
-        InputError: Something is there that may not be replaced.
+        InputError: The folder has content that must not be replaced.
     """
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     if not folder.is_dir():
-        raise InputError(f"{folder} is a file; expected a folder to write the scene to: choose another --out")
+        raise InputError(f"{folder} is a file; expected a folder for the scene: choose another --out")
     if not (folder / RECORD).is_file():
         raise InputError(
             f"{folder} exists and was not written by an import: choose another --out, or move it away"
         )
     if not overwrite:
-        raise InputError(
-            f"{folder} holds a scene already: add --force to replace it, or choose another --out"
-        )
+        raise InputError(f"{folder} already has a scene: add --force to replace it, or choose another --out")
     foreign = sorted(path.name for path in folder.iterdir() if path.name not in OWN_NAMES)
     if foreign:
         raise InputError(
-            f"{folder} also holds {', '.join(foreign[:5])}, which no import wrote and --force will not "
-            "delete: "
+            f"{folder} also has {', '.join(foreign[:5])}, not written by an import; --force would delete it: "
             "move it away first"
         )
 
 
 def write_scene(
-    source: Source, folder: Path, options: Options, origin: str, tell: Callable[[str], None]
-) -> Imported:
-    """Writes a scene of another program as a data folder.
+    source: Source, folder: Path, options: ImportOptions, origin: str, progress: Progress
+) -> ImportedScene:
+    """Writes a scene as a data folder.
 
-    Everything is made in a hidden folder beside the target, which takes its place at the very end.
+    Files are written to a hidden folder next to the target, which is renamed at the end.
 
     Args:
         source: The scene.
-        folder: The folder to make, `data/<dir>/scan<N>`.
-        options: How.
-        origin: Where the source was read, for the record.
-        tell: Called with a line of progress now and then.
+        folder: The folder to write, `data/<dir>/scan<N>`.
+        options: Options of the import.
+        origin: Path of the source, for the record.
+        progress: Receives progress messages.
 
     Returns:
-        What was written.
+        The scene as written.
 
     Raises:
-        MissingInputError: A part of the source is not there.
-        InputError: The source cannot be used, or the target may not be replaced.
-        OutputError: The system refuses to write; what was there is unchanged.
+        MissingInputError: A file of the source is missing.
+        InputError: The source cannot be used, or the target must not be replaced.
+        OutputError: Writing failed; existing files are unchanged.
     """
     check_target(folder, options.overwrite)
-    words = mask_sources.check_command(options.mask_command) if options.mask_command else None
-    if words and options.masks:
-        raise InputError("got both --masks and --mask_command; expected one of them")
+    command = mask_sources.check_command(options.mask_command) if options.mask_command else None
+    if command and options.masks:
+        raise InputError("got both --masks and --mask_command; expected only one of them")
     if len({view.image.resolve() for view in source.views}) < len(source.views):
-        raise InputError("two views are of one photograph; expected each image once: remove the other entry")
+        raise InputError(
+            "two views use the same photograph; expected each image once: remove the other entry"
+        )
     with whole_folder(folder) as temporary:
-        pictures, mask_source = _write_images(source, temporary, options, words, tell)
-        views, warnings = _with_masks(source, pictures, temporary, options, words, tell)
+        prepared, mask_source = _write_images(source, temporary, options, command, progress)
+        views, warnings = _write_masks(source, prepared, temporary, options, command, progress)
         points = options.points if options.points is not None else source.points
         sphere = choose_sphere(views, points, source.scale_mat, options.sphere)
-        projections = np.stack([picture.projection for picture in pictures])
-        _write_cameras(temporary / CAMERAS, projections, sphere)
+        _write_cameras(temporary / CAMERAS, np.stack([view.projection for view in prepared]), sphere)
         rough = _write_rough(temporary / ROUGH, views, sphere, options.roughen)
         draw_sheet(views, temporary / "image", temporary / SHEET)
-        tell("drawing the report")
+        progress("writing the scene report")
         title, check = f"{folder.parent.name}/{folder.name}", check_scene(temporary, CAMERAS)
         warnings = write_scene_report(check, temporary / REPORT, title, (*warnings, *sphere.warnings))
-        size = pictures[0].rgb.shape[:2]
-        notes = (*source.notes, *_notes(pictures, options), *rough)
+        notes = (*source.notes, *_notes(prepared, options), *rough)
         record = {
             "generator": "idr import_scene",
             "source": origin,
@@ -170,79 +168,75 @@ def write_scene(
             ],
         }
         write_text_atomic(temporary / RECORD, json.dumps(record, indent=1) + "\n")
-    return Imported(folder, len(pictures), (size[0], size[1]), mask_source, sphere, warnings, notes)
+    height, width = prepared[0].rgb.shape[:2]
+    return ImportedScene(folder, len(prepared), (height, width), mask_source, sphere, warnings, notes)
 
 
 def _write_images(
-    source: Source, folder: Path, options: Options, words: list[str] | None, tell: Callable[[str], None]
-) -> tuple[list[Picture], str]:
-    """Reads every view and writes its image; says where masks will come from."""
-    given = options.masks
-    makes = given == mask_sources.AUTO or words is not None
+    source: Source, folder: Path, options: ImportOptions, command: list[str] | None, progress: Progress
+) -> tuple[list[PreparedView], str]:
+    """Reads every view and writes its image; also returns the origin of the masks."""
+    choice = options.masks
+    made = choice == mask_sources.AUTO or command is not None
     files: list[Path | None] = [None] * len(source.views)
-    use_alpha = given == mask_sources.ALPHA
-    if not makes and not use_alpha:
-        files = mask_sources.mask_files(source, Path(given).expanduser() if given else None)
+    use_alpha = choice == mask_sources.ALPHA
+    if not made and not use_alpha:
+        files = mask_sources.mask_files(source, Path(choice).expanduser() if choice else None)
         use_alpha = files[0] is None and mask_sources.has_alpha_masks(source)
         if files[0] is None and not use_alpha:
             raise InputError(
-                f"the source ({source.kind}) has no masks and its images no alpha channel; expected "
-                "--masks FOLDER, "
-                "--mask_command 'prog {image} {mask}', or --masks auto to have them made"
+                f"the source ({source.kind}) has neither masks nor an alpha channel; expected --masks "
+                "FOLDER, --mask_command 'prog {image} {mask}', or --masks auto to compute them"
             )
-    pictures: list[Picture] = []
+    prepared: list[PreparedView] = []
     for k, (view, file) in enumerate(zip(source.views, files, strict=True)):
-        picture = load_picture(view, file, use_alpha, options.downscale)
-        if pictures and picture.rgb.shape != pictures[0].rgb.shape:
-            first = pictures[0].rgb.shape
+        image = prepare_view(view, file, use_alpha, options.downscale)
+        if prepared and image.rgb.shape != prepared[0].rgb.shape:
+            first = prepared[0].rgb.shape
             raise InputError(
-                f"{view.image} has {picture.rgb.shape[1]} x {picture.rgb.shape[0]} pixels, "
-                f"{source.views[0].image.name} {first[1]} x {first[0]}; expected all images of one size: "
-                "import "
-                "those of one size, or resize them before calibration"
+                f"{view.image} has {image.rgb.shape[1]} x {image.rgb.shape[0]} pixels, "
+                f"{source.views[0].image.name} {first[1]} x {first[0]}; expected images of one size: import "
+                "only those of one size, or resize them before calibration"
             )
-        pictures.append(picture)
-        _write_png(folder / "image" / _name(k), cv2.cvtColor(picture.rgb, cv2.COLOR_RGB2BGR))
+        prepared.append(image)
+        _write_png(folder / "image" / _name(k), cv2.cvtColor(image.rgb, cv2.COLOR_RGB2BGR))
         if (k + 1) % 25 == 0:
-            tell(f"read {k + 1} of {len(source.views)} images")
-    if makes:
-        return pictures, f"made by {words[0]}" if words else "made (auto)"
-    return pictures, "alpha channel" if use_alpha else (given or "the source's own")
+            progress(f"read {k + 1} of {len(source.views)} images")
+    if made:
+        return prepared, f"made by {command[0]}" if command else "made (auto)"
+    return prepared, "alpha channel" if use_alpha else (choice or "the source's own")
 
 
-def _with_masks(
+def _write_masks(
     source: Source,
-    pictures: list[Picture],
+    prepared: list[PreparedView],
     folder: Path,
-    options: Options,
-    words: list[str] | None,
-    tell: Callable[[str], None],
+    options: ImportOptions,
+    command: list[str] | None,
+    progress: Progress,
 ) -> tuple[SceneViews, tuple[str, ...]]:
-    """Makes the masks that are missing, checks and writes all of them."""
-    names = [_name(k) for k in range(len(pictures))]
-    world_mats = np.stack([picture.projection for picture in pictures])
+    """Computes missing masks, checks all masks and writes them."""
+    names = [_name(k) for k in range(len(prepared))]
+    titles = [f"{name} ({view.name})" for name, view in zip(names, source.views, strict=True)]
+    world_mats = np.stack([view.projection for view in prepared])
     warnings: tuple[str, ...] = ()
     masks: list[NDArray[np.bool_]]
-    if words is not None:
+    if command is not None:
         masks = [
-            mask_sources.run_command(words, folder / "image" / name, picture.rgb.shape[:2])
-            for name, picture in zip(names, pictures, strict=True)
+            mask_sources.run_command(command, folder / "image" / name, view.rgb.shape[:2])
+            for name, view in zip(names, prepared, strict=True)
         ]
     elif options.masks == mask_sources.AUTO:
-        tell(f"making masks of {len(pictures)} images")
-        titles = [f"{name} ({view.name})" for name, view in zip(names, source.views, strict=True)]
-        photographs = [picture.rgb for picture in pictures]
-        made = make_masks(photographs, titles, world_mats, options.points, source.points)
+        progress(f"making masks of {len(prepared)} images")
+        made = make_masks([view.rgb for view in prepared], titles, world_mats, options.points, source.points)
         masks = list(made.masks)
-        doubtful = np.flatnonzero(made.agreement < DOUBTFUL)
-        if len(doubtful):
-            listed = ", ".join(f"{names[k]} {made.agreement[k]:.2f}" for k in doubtful[:8])
-            warnings = (f"masks that the other views bear out least (overlap): {listed}; look at {SHEET}",)
+        poor = np.flatnonzero(made.agreement < MIN_AGREEMENT)
+        if len(poor):
+            listed = ", ".join(f"{names[k]} {made.agreement[k]:.2f}" for k in poor[:8])
+            warnings = (f"masks that agree least with the other views (IoU): {listed}; check {SHEET}",)
     else:
-        masks = [picture.mask for picture in pictures if picture.mask is not None]
-    views = make_views(
-        tuple(f"{n} ({v.name})" for n, v in zip(names, source.views, strict=True)), tuple(masks), world_mats
-    )
+        masks = [view.mask for view in prepared if view.mask is not None]
+    views = make_views(tuple(titles), tuple(masks), world_mats)
     for name, mask in zip(names, masks, strict=True):
         _write_png(folder / "mask" / name, mask.astype(np.uint8) * np.uint8(255))
     return SceneViews(tuple(names), views.masks, views.intrinsics, views.poses, views.projections), warnings
@@ -257,7 +251,7 @@ def _write_cameras(path: Path, projections: Array, sphere: Sphere) -> None:
 
 
 def _write_rough(path: Path, views: SceneViews, sphere: Sphere, roughen: Roughen | None) -> list[str]:
-    """Writes rough cameras with the exact ones' intrinsics, if asked to; says how far off they are."""
+    """Writes rough cameras with the exact intrinsics, if any; returns a note on their errors."""
     if roughen is None:
         return []
     poses = roughen(views.poses, sphere.center)
@@ -265,17 +259,17 @@ def _write_rough(path: Path, views: SceneViews, sphere: Sphere, roughen: Roughen
     return [describe(poses, views.poses, sphere.center)]
 
 
-def _notes(pictures: list[Picture], options: Options) -> list[str]:
+def _notes(prepared: list[PreparedView], options: ImportOptions) -> list[str]:
     notes = []
-    undistorted = sum(picture.undistorted for picture in pictures)
+    undistorted = sum(view.undistorted for view in prepared)
     if undistorted:
-        notes.append(f"lens distortion removed from {undistorted} of {len(pictures)} images and masks")
-    rescaled = {round(picture.rescaled, 4) for picture in pictures if picture.rescaled != 1.0}
+        notes.append(f"lens distortion removed from {undistorted} of {len(prepared)} images and masks")
+    rescaled = {round(view.rescaled, 4) for view in prepared if view.rescaled != 1.0}
     if rescaled:
         factors = ", ".join(f"{factor:g}" for factor in sorted(rescaled))
-        notes.append(f"images are {factors} times the calibrated size: intrinsics scaled to them")
+        notes.append(f"images are {factors} times the calibrated size: intrinsics scaled accordingly")
     if options.downscale > 1:
-        notes.append(f"reduced {options.downscale} times by averaging")
+        notes.append(f"images reduced {options.downscale} times by averaging")
     return notes
 
 
@@ -283,6 +277,6 @@ def _name(k: int) -> str:
     return f"{k:04d}.png"
 
 
-def _write_png(path: Path, picture: np.ndarray) -> None:
-    encoded = cv2.imencode(".png", picture)[1].tobytes()
+def _write_png(path: Path, image: np.ndarray) -> None:
+    encoded = cv2.imencode(".png", image)[1].tobytes()
     write_atomic(path, lambda file: file.write(encoded))

@@ -1,11 +1,11 @@
-"""The unit sphere of an imported scene: from the masks' visual hull, from sparse points, or the source's own.
+"""The unit sphere of an imported scene: from the visual hull, from sparse points, or the source's own.
 
 N points. World frame and unit.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from idr.preprocess.outlines import outline_radii
 from idr.preprocess.scene_views import SceneViews
 
 CHOICES = ("auto", "hull", "points", "source")
-FEWEST_INSIDE = 10
+MIN_POINTS_INSIDE = 10
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class Sphere:
 
     Attributes:
         scale_mat: (4, 4) unit sphere to world.
-        origin: What it was made from.
-        warnings: What a user should look at.
+        origin: What it was computed from.
+        warnings: Warnings for the user.
     """
 
     scale_mat: Array
@@ -49,23 +49,24 @@ def choose_sphere(views: SceneViews, points: Array | None, scale_mat: Array | No
 
     Args:
         views: Masks and cameras.
-        points: (N, 3) sparse points, None for none.
-        scale_mat: (4, 4) the source's own, None for none.
-        choice: `hull`, `points`, `source`, or `auto`: the source's own where it has one, else the hull.
+        points: (N, 3) sparse points, None without any.
+        scale_mat: (4, 4) the source's own, None without one.
+        choice: `hull`, `points`, `source`, or `auto` for the source's own if it has one, else the hull.
 
     Returns:
-        The sphere; every mask lies within its outline, unless it is the source's own.
+        The sphere. Its outline contains every mask, unless it is the source's own.
 
     Raises:
-        InputError: What was chosen is not there, masks and cameras contradict one another, or a camera is in
-            the sphere.
+        InputError: The source lacks what was chosen, masks and cameras contradict each other, or a camera
+            lies inside the sphere.
     """
     if choice == "auto":
         choice = "source" if scale_mat is not None else "hull"
     if choice == "source":
         if scale_mat is None:
-            raise InputError("--sphere source: the source has no scale_mat; expected hull or points")
-        sphere = Sphere(scale_mat, "the source's scale_mat", _outside(views, scale_mat))
+            raise InputError("--sphere source: the source has no scale_mat; use hull or points")
+        sphere = Sphere(scale_mat, "the source's scale_mat")
+        sphere = replace(sphere, warnings=_outside(views, sphere))
     elif choice == "points":
         sphere = _from_points(views, points)
     else:
@@ -74,33 +75,30 @@ def choose_sphere(views: SceneViews, points: Array | None, scale_mat: Array | No
     inside = np.flatnonzero(np.linalg.norm(views.centers - sphere.center, axis=1) <= sphere.radius)
     if len(inside):
         raise InputError(
-            f"the camera of {views.names[inside[0]]} stands inside the unit sphere ({len(inside)} of "
-            f"{len(views)} do, "
-            f"by {sphere.origin}); expected cameras around the object: check the masks, or try another "
+            f"{len(inside)} of {len(views)} cameras lie inside the unit sphere from {sphere.origin} (first: "
+            f"{views.names[inside[0]]}); expected cameras around the object: check the masks, or try another "
             "--sphere"
         )
     return sphere
 
 
 def _from_points(views: SceneViews, points: Array | None) -> Sphere:
-    """A sphere of those sparse points that lie inside the mask of nearly all views that see them.
+    """The sphere of those sparse points that lie inside the masks of nearly all views that see them.
 
-    They lie on the surface; the radius is what the published rule gives a ball whose surface they are.
+    The points lie on the surface; the radius is the published rule's for a ball with that surface.
     """
     if points is None:
-        raise InputError(
-            "--sphere points: the source has no sparse points; give them with --points, or use hull"
-        )
+        raise InputError("--sphere points: the source has no sparse points; pass --points, or use hull")
     from idr.preprocess.visual_hull import Carver, needed_views
 
     carver = Carver(views, np.zeros(3), 1.0)
     world_to_local = np.linalg.inv(carver.to_world)
     seen, inside = carver.count_views(points @ world_to_local[:3, :3].T + world_to_local[:3, 3])
     kept = points[(seen >= 2) & (inside >= needed_views(seen))]
-    if len(kept) < FEWEST_INSIDE:
+    if len(kept) < MIN_POINTS_INSIDE:
         raise InputError(
             f"--sphere points: {len(kept)} of {len(points)} sparse points lie inside the masks; expected "
-            f"{FEWEST_INSIDE} or more: are they in the cameras' world frame? or use --sphere hull"
+            f"{MIN_POINTS_INSIDE} or more: check that they are in the cameras' world frame, or use hull"
         )
     center = kept.mean(axis=0)
     mean = float(np.linalg.norm(kept - center, axis=1).mean())
@@ -117,14 +115,12 @@ def _similarity(center: Array, radius: float) -> Array:
     return matrix
 
 
-def _outside(views: SceneViews, scale_mat: Array) -> tuple[str, ...]:
-    """Warns of masks that reach out of the source's sphere."""
-    radius = float(np.cbrt(abs(np.linalg.det(scale_mat[:3, :3]))))
-    reach = outline_radii(views, scale_mat[:3, 3]) / radius
+def _outside(views: SceneViews, sphere: Sphere) -> tuple[str, ...]:
+    """Warns of masks that extend beyond the source's sphere."""
+    reach = outline_radii(views, sphere.center) / sphere.radius
     if reach.max() <= 1.0:
         return ()
     return (
-        f"{int((reach > 1).sum())} masks reach out of the source's sphere (up to {reach.max():.2f} of "
-        "its radius): "
-        "what lies outside is not reconstructed; --sphere hull finds a new one",
+        f"{int((reach > 1).sum())} masks extend beyond the source's sphere (up to {reach.max():.2f} of its "
+        "radius); parts outside are not reconstructed: --sphere hull computes a new one",
     )

@@ -1,6 +1,6 @@
-"""Cameras in text files: Middlebury's `*_par.txt`, and one 3 x 4 projection matrix a file.
+"""Reads cameras from text files: Middlebury's `*_par.txt`, and one 3 x 4 projection matrix per image.
 
-Both count pixels from the center of the first one unless told otherwise, and map world points to pixels.
+By default the first pixel's center is at 0. Matrices map the world to pixels.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ PAR_ENDING = "_par.txt"
 PIXEL_CENTER = 0.0
 IMAGE_FOLDERS = ("image", "images", "visualize", "rgb", ".")
 TEXT_FOLDERS = (".", "cameras", "cams", "calib", "projections", "txt")
-PAR_NUMBERS = 21
-"""K, R and t: 9 + 9 + 3."""
+PAR_NUMBERS = 9 + 9 + 3
+"""K, R and t."""
 
 
 def find_par(source: Path) -> list[Path]:
@@ -39,60 +39,52 @@ def find_par(source: Path) -> list[Path]:
 
 
 def read_middlebury(source: Path, images: Path | None = None, pixel_center: float = PIXEL_CENTER) -> Source:
-    """Reads Middlebury's multi-view layout: a count, then `name K R t` a line; the projection is K [R | t].
+    """Reads a `*_par.txt`: the number of images, then lines `name K R t`; see `source.Reader`.
 
-    Args:
-        source: The folder, or its `*_par.txt`.
-        images: The images' folder, None for the file's own.
-        pixel_center: Where the file puts the center of the first pixel.
-
-    Returns:
-        The scene.
-
-    Raises:
-        MissingInputError: No such file, or an image that is not there.
-        InputError: Several such files, or one that is not as described.
+    The projection is K [R | t].
     """
     found = find_par(source)
     if not found:
         raise MissingInputError(f"no *{PAR_ENDING} in {source}")
     if len(found) > 1:
-        raise InputError(f"{source} holds {', '.join(p.name for p in found)}; name the one to read as SOURCE")
+        raise InputError(f"{source} has {', '.join(p.name for p in found)}; pass one of them as SOURCE")
     path = found[0]
     lines = [line.split() for line in path.read_text(errors="replace").splitlines() if line.strip()]
     if not lines or len(lines[0]) != 1 or not lines[0][0].isdigit():
-        raise InputError(f"{path} does not begin with the number of images, alone on a line")
+        raise InputError(
+            f"{path} does not begin with the number of images; expected it alone on the first line"
+        )
     if int(lines[0][0]) != len(lines) - 1:
         raise InputError(
             f"{path} announces {lines[0][0]} images and lists {len(lines) - 1}; it may be truncated: "
-            "fetch it again"
+            "download it again"
         )
     views = [_par_view(path, words, images or path.parent, pixel_center) for words in lines[1:]]
     return Source("middlebury", tuple(sorted(views, key=lambda view: view_key(view.name))))
 
 
 def _par_view(path: Path, words: list[str], folder: Path, pixel_center: float) -> SourceView:
-    whose = f"{path}: {words[0]}"
-    values = _numbers(words[1:], whose)
+    label = f"{path}: {words[0]}"
+    values = _numbers(words[1:], label)
     if len(values) != PAR_NUMBERS:
-        raise InputError(f"{whose} is followed by {len(values)} numbers; expected K, R and t: {PAR_NUMBERS}")
+        raise InputError(f"{label} is followed by {len(values)} numbers; expected {PAR_NUMBERS} (K, R and t)")
     k, rotation, t = values[:9].reshape(3, 3), values[9:18].reshape(3, 3), values[18:]
-    check_intrinsics(k, whose)
-    check_rotation(rotation, f"{whose}: R")
-    image = find_image(folder / words[0], whose)
+    check_intrinsics(k, label)
+    check_rotation(rotation, f"{label}: R")
+    image = find_image(folder / words[0], label)
     return SourceView(words[0], image, shifted(k, pixel_center), np.column_stack([rotation, t]))
 
 
 def find_projections(source: Path, images: Path | None = None) -> tuple[list[Path], list[Path]]:
-    """Finds images and text files with projections that can be paired.
+    """Finds images and their text files with projections.
 
     Args:
         source: The folder.
-        images: The images' folder, None to look around.
+        images: Folder of the images, None to search `IMAGE_FOLDERS`.
 
     Returns:
-        Images and text files, paired by name, or by natural order if their names share nothing; two empty
-        lists if there are none.
+        Images and text files, paired by name, or by natural order if no names agree; two empty lists if there
+        are none.
     """
     folders = [images] if images else [source / name for name in IMAGE_FOLDERS]
     for folder in folders:
@@ -116,7 +108,7 @@ def _files(folder: Path, endings: tuple[str, ...]) -> list[Path]:
 
 
 def is_projection(path: Path) -> bool:
-    """Tells whether a text file holds 12 numbers, after a word such as PMVS's CONTOUR perhaps."""
+    """Whether a text file has 12 numbers, optionally after a word such as PMVS's CONTOUR."""
     try:
         words = path.read_text(encoding="utf-8").split()
     except (OSError, UnicodeDecodeError):
@@ -128,33 +120,22 @@ def is_projection(path: Path) -> bool:
 
 
 def read_projections(source: Path, images: Path | None = None, pixel_center: float = PIXEL_CENTER) -> Source:
-    """Reads a folder of photographs with one text file of a 3 x 4 projection for each.
+    """Reads images, each with a text file of a 3 x 4 projection; see `source.Reader`.
 
-    Args:
-        source: The folder: images there, or in `image/`, `images/`, `visualize/`; text files there, or in
-            `cameras/`, `cams/`, `calib/`, `projections/`, `txt/`.
-        images: The images' folder, None to look around.
-        pixel_center: Where the projections put the center of the first pixel.
-
-    Returns:
-        The scene.
-
-    Raises:
-        MissingInputError: No images, or no such text files.
-        InputError: Counts differ, or a matrix is unusable.
+    Images are searched in `IMAGE_FOLDERS`, text files in `TEXT_FOLDERS`.
     """
     photos, texts = find_projections(source, images)
     if not photos:
         if images:
             list_images(images)
         raise MissingInputError(
-            f"no images with text files of 3 x 4 projections in {source}; looked for images in "
-            f"{', '.join(IMAGE_FOLDERS)} and for .txt files of 12 numbers in {', '.join(TEXT_FOLDERS)}"
+            f"no images with text files of 3 x 4 projections in {source}; expected images in "
+            f"{', '.join(IMAGE_FOLDERS)} and .txt files of 12 numbers in {', '.join(TEXT_FOLDERS)}"
         )
     if len(photos) != len(texts):
         raise InputError(
-            f"{source}: {len(photos)} images but {len(texts)} text files with a 3 x 4 projection; each image "
-            "needs one, of the same name or in the same natural order"
+            f"{source}: {len(photos)} images but {len(texts)} text files with a 3 x 4 projection; expected "
+            "one per image, with the same name or in the same natural order"
         )
     views = []
     for photo, text in zip(photos, texts, strict=True):
@@ -164,11 +145,11 @@ def read_projections(source: Path, images: Path | None = None, pixel_center: flo
     return Source("projections", tuple(views))
 
 
-def _numbers(words: list[str], whose: str) -> Array:
+def _numbers(words: list[str], label: str) -> Array:
     try:
         values = np.array([float(word) for word in words])
     except ValueError as error:
-        raise InputError(f"{whose}: {error}; expected numbers") from error
+        raise InputError(f"{label}: {error}; expected numbers") from error
     if not np.isfinite(values).all():
-        raise InputError(f"{whose}: values that are not finite; calibrate this view again")
+        raise InputError(f"{label}: non-finite values; calibrate this view again")
     return values

@@ -1,4 +1,4 @@
-"""The one extractor of zero sets: grids, marching cubes, the default frame, and meshes as files."""
+"""Extraction of zero sets: grids, marching cubes, the default frame, mesh files."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Meshing block by block, and welding the blocks.
+"""Marching cubes block by block, and welding of the blocks.
 
-M cells, V vertices, F faces. A block is a cube of cells; with its neighbors it shares the samples on its
-sides, and so the vertices there.
+M cells, V vertices, F faces. A block is a cube of cells. Neighboring blocks share the samples on their common
+side and therefore the vertices there.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ from idr.meshing.marching import nudge_zeros, triangulate
 from idr.meshing.sparse import SurfaceSamples
 
 DEFAULT_BLOCK = 128
-"""Cells along a block's sides: 9 MiB of values."""
+"""Cells along a block's sides; 9 MiB of values."""
 
 
 class InconsistentSigns(Exception):
-    """Signs change in cells where they were ruled not to: the field does not keep the bound on its slopes."""
+    """The sign changes in a cell in which it was excluded: the field exceeds the slope bound."""
 
 
 def mesh_blocks(samples: SurfaceSamples, grid: SampleGrid, block: int) -> trimesh.Trimesh | None:
     """Extracts the surface from the samples around it.
 
     Args:
-        samples: What was evaluated.
-        grid: Where the samples lie.
+        samples: The evaluated samples.
+        grid: The samples.
         block: Cells along a block's sides, a multiple of 8.
 
     Returns:
-        The mesh in the grid's frame, blocks and their faces in order, or None without a surface.
+        The mesh in the frame of the grid, in the order of the blocks; None without a surface.
 
     Raises:
-        InconsistentSigns: The samples do not belong to one surface.
+        InconsistentSigns: The samples are not those of one surface.
         ValueError: ``block`` is not a positive multiple of 8.
     """
     if block < 8 or block % 8:
@@ -46,7 +46,7 @@ def mesh_blocks(samples: SurfaceSamples, grid: SampleGrid, block: int) -> trimes
     blocks, counts = np.unique(samples.crossed // block, axis=0, return_counts=True)
     for start, count in zip(blocks.astype(np.int64) * block, counts, strict=True):
         volume = samples.values.box(start, np.minimum(last - start, block) + 1)
-        fill_unknown(volume)
+        fill_missing(volume)
         if _count_crossed(volume) != count:
             raise InconsistentSigns
         nudge_zeros(volume, grid.spacing)
@@ -58,16 +58,16 @@ def mesh_blocks(samples: SurfaceSamples, grid: SampleGrid, block: int) -> trimes
     return trimesh.Trimesh(vertices=grid.to_frame(welded), faces=joined, process=False)
 
 
-def fill_unknown(volume: NDArray[np.float32]) -> None:
-    """Fills samples that were not evaluated with the value of an evaluated one of the same sign, in place.
+def fill_missing(volume: NDArray[np.float32]) -> None:
+    """Replaces NaN, in place, by the value of an evaluated sample of the same sign.
 
-    All corners of cells that change sign are evaluated, so a sample that is not lies in cells of one sign
-    only and has that of its neighbors. Marching cubes reads the sign alone: no vertex lies in such cells.
+    All corners of cells with a sign change are evaluated. A sample that is not evaluated lies only in cells
+    of one sign and has the sign of its neighbors. Such cells hold no vertex, so only the sign matters.
 
     Args:
-        volume: (X, Y, Z) values, nan where unknown, at least one known.
+        volume: (X, Y, Z) values, NaN where not evaluated; at least one is evaluated.
     """
-    for axis in range(3):  # line by line; then the lines of which nothing is known, from those beside them
+    for axis in range(3):  # along lines, then from line to line, then from plane to plane
         if not np.isnan(volume).any():
             return
         lines = np.moveaxis(volume, axis, 0)
@@ -77,7 +77,7 @@ def fill_unknown(volume: NDArray[np.float32]) -> None:
 
 
 def _count_crossed(volume: NDArray[np.float32]) -> int:
-    """Number of cells whose corners differ in sign."""
+    """Returns the number of cells with a sign change."""
     some = every = volume < 0
     for axis in range(3):
         some, every = np.moveaxis(some, axis, 0), np.moveaxis(every, axis, 0)
@@ -91,8 +91,8 @@ def weld(
 ) -> tuple[NDArray[np.float64], NDArray[np.integer]]:
     """Merges the vertices that blocks share.
 
-    A vertex on the side between two blocks has the same place in both to the last bit: it lies on an edge of
-    the grid, at a place computed from the same two values and counted from the same sample.
+    A vertex on the side between two blocks has bitwise equal coordinates in both: it lies on a grid edge, at
+    a position computed from the same two values relative to the same sample.
 
     Args:
         vertices: (V, 3) in grid indices.
@@ -100,11 +100,11 @@ def weld(
         block: Cells along a block's sides.
 
     Returns:
-        The vertices in the order in which they first appeared, and the faces.
+        The vertices in the order of their first appearance, and the faces.
     """
     on_side = np.flatnonzero((vertices % block == 0).any(axis=1))
     _, first, group = np.unique(vertices[on_side], axis=0, return_index=True, return_inverse=True)
-    stands_for = np.arange(len(vertices))
-    stands_for[on_side] = on_side[first][group.reshape(-1)]
-    kept = stands_for == np.arange(len(vertices))
-    return vertices[kept], (np.cumsum(kept) - 1)[stands_for[faces]]
+    representative = np.arange(len(vertices))
+    representative[on_side] = on_side[first][group.reshape(-1)]
+    kept = representative == np.arange(len(vertices))
+    return vertices[kept], (np.cumsum(kept) - 1)[representative[faces]]

@@ -1,4 +1,4 @@
-"""THE extractor of zero sets: marching cubes, on the samples that the surface needs or on all of them."""
+"""Extracts zero sets by marching cubes, on the samples near the surface or on all samples."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Extraction:
-    """A surface and what it took.
+    """A surface and its cost.
 
     Attributes:
-        mesh: The mesh with outward faces, in the field's frame, or None without a surface in the grid.
-        evaluations: Samples of the grid that were evaluated, each once.
-        num_samples: Samples that the grid has.
-        slope_bounds: The least and the largest, over the grid's regions, of the bounds on the field's slopes
-            under which no sign of a sample is missed; infinite where all were evaluated.
+        mesh: The mesh with outward faces, in the field's frame; None without a surface in the grid.
+        evaluations: Number of evaluated samples.
+        num_samples: Number of samples of the grid.
+        slope_bounds: Smallest and largest bound on the field's slope over the regions of the grid. If the
+            field keeps them, no sign is missed. Infinite if all samples were evaluated.
     """
 
     mesh: trimesh.Trimesh | None
@@ -44,21 +44,18 @@ def extract_sparse(
     device: torch.device | str = "cpu",
     block: int = DEFAULT_BLOCK,
 ) -> Extraction:
-    """Extracts a zero set, evaluating the field coarse to fine where a zero is not ruled out.
+    """Extracts a zero set, evaluating the field coarse to fine where a zero cannot be excluded.
 
-    The mesh is that of `extract_dense` up to rounding and the order of its parts, as long as the field keeps
-    the slopes' bound, which is learnt from its values and reported. A grid of fewer than 49 samples along its
-    shortest side is evaluated whole.
+    The mesh equals that of `extract_dense`, up to rounding and the order of its parts, if the field keeps the
+    slope bounds, which are estimated from its values and reported. A grid of fewer than 49 samples along its
+    shortest side is evaluated completely.
 
     Args:
         field: (N, 3) points -> (N,) signed distances, negative inside.
-        grid: Where to sample.
-        chunk_points: Points a call of the field.
-        device: Where the points are made.
-        block: Cells along the sides of the blocks that are meshed at once, a multiple of 8; bounds memory.
-
-    Returns:
-        The mesh and the count of evaluations.
+        grid: The samples.
+        chunk_points: Points per call of the field.
+        device: Device of the points.
+        block: Cells along the sides of a block of marching cubes, a multiple of 8; bounds memory.
 
     Raises:
         InputError: The field is not finite somewhere.
@@ -73,7 +70,7 @@ def extract_sparse(
             mesh = mesh_blocks(samples, grid, block)
             break
         except InconsistentSigns:
-            search.distrust()
+            search.widen_bounds()
     result = Extraction(mesh, sampler.evaluations, grid.num_samples, search.bounds.extremes)
     log.info(
         "%s evaluations, %.2f %% of the grid's %s; slopes bounded by %.2f to %.2f, region by region",
@@ -91,16 +88,13 @@ def extract_dense(
     chunk_points: int = DEFAULT_CHUNK_POINTS,
     device: torch.device | str = "cpu",
 ) -> Extraction:
-    """Extracts a zero set from all samples of a grid: the oracle of `extract_sparse`.
+    """Extracts a zero set from all samples of a grid, the reference for `extract_sparse`.
 
     Args:
         field: (N, 3) points -> (N,) signed distances, negative inside.
-        grid: Where to sample.
-        chunk_points: Points a call of the field.
-        device: Where the points are made.
-
-    Returns:
-        The mesh and the count of evaluations.
+        grid: The samples.
+        chunk_points: Points per call of the field.
+        device: Device of the points.
 
     Raises:
         InputError: The field is not finite somewhere, or the volume does not fit in memory.
@@ -116,14 +110,14 @@ def extract_mesh(
     device: torch.device | str = "cpu",
     dense: bool = False,
 ) -> trimesh.Trimesh | None:
-    """Extracts the zero set of a field.
+    """Returns the zero set of a field.
 
     Args:
         field: (N, 3) points -> (N,) signed distances, negative inside.
-        grid: Where to sample.
-        chunk_points: Points a call of the field.
-        device: Where the points are made.
-        dense: Evaluate all samples, not only those that the surface needs.
+        grid: The samples.
+        chunk_points: Points per call of the field.
+        device: Device of the points.
+        dense: Evaluate all samples, not only those near the surface.
 
     Returns:
         The mesh with outward faces, in the field's frame, or None without a surface in the grid.
@@ -139,13 +133,13 @@ def marching_cubes_volume(volume: NDArray[np.float32], grid: SampleGrid) -> trim
     """Extracts the zero set of sampled values.
 
     Args:
-        volume: Values at the grid's samples, negative inside, of gradient about 1. Values next to 0 are
-            moved away from it in place.
-        grid: Where the samples lie.
+        volume: Values at the grid's samples, negative inside, with gradient norm about 1. Values close to 0
+            are changed in place.
+        grid: The samples.
 
     Returns:
-        The mesh in the grid's frame, faces counter-clockwise seen from outside (where values are positive),
-        or None where the samples have one sign only. A surface that leaves the grid is open there.
+        The mesh in the grid's frame, faces counter-clockwise seen from outside, where values are positive.
+        None if all samples have one sign. A surface that leaves the grid is open there.
     """
     nudge_zeros(volume, grid.spacing)
     if volume.min() > 0 or volume.max() < 0:

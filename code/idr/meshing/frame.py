@@ -16,7 +16,7 @@ COARSE_RESOLUTION = 100
 """Samples along each side of the coarse grid (published)."""
 
 MARGIN = 0.2
-"""Added on each side of the surface, in unit-sphere units (published)."""
+"""Margin on each side of the surface, unit-sphere units (published)."""
 
 NUM_SURFACE_SAMPLES = 10_000
 
@@ -30,27 +30,26 @@ def surface_frame(
     seed: int = 0,
     dense: bool = False,
 ) -> SampleGrid | None:
-    """Finds the grid in which a surface is meshed by default.
+    """Returns the default grid of a surface: along its principal axes, with a margin on each side.
 
-    A coarse mesh is made, points are drawn on its largest component, and the grid follows their principal
-    axes and extent with a margin on each side.
+    The axes and the extent are those of points drawn on the largest component of a coarse mesh.
 
-    Differs: the published code samples the coarse mesh over [-1, 1]^3 whatever the bounding sphere; here the
-    cube is [-bound, bound]^3, the same for the published confs, whose radius is 1. The points are drawn from
-    a seed, so that the same field always gives the same grid.
+    Differs: the published code samples the coarse mesh over [-1, 1]^3; here the cube is [-bound, bound]^3,
+    the same for the published confs, whose radius is 1. The points are drawn from a seed, so the same field
+    gives the same grid.
 
     Args:
         field: (N, 3) points -> (N,) signed distances, negative inside.
-        bound: Half the side of the coarse cube: the radius of the object's bounding sphere.
+        bound: Half the side of the coarse cube, the radius of the bounding sphere.
         resolution: Samples along the shortest side, ends included.
-        chunk_points: Points a call of the field.
-        device: Where the points are made.
+        chunk_points: Points per call of the field.
+        device: Device of the points.
         seed: Seed of the points drawn on the surface.
-        dense: Evaluate the whole coarse grid, not only where the surface needs it. The coarse mesh is the
-            same, faces in the same order, and so is the grid.
+        dense: Evaluate all samples of the coarse grid, not only those near the surface; the result is the
+            same.
 
     Returns:
-        The grid, or None if the coarse grid sees no surface.
+        The grid; None if the coarse mesh is empty.
     """
     coarse = extract_mesh(field, uniform_grid(bound, COARSE_RESOLUTION), chunk_points, device, dense)
     if coarse is None:

@@ -1,4 +1,4 @@
-"""Regular grids of sample points, axis-aligned or turned."""
+"""Regular grids of sample points, axis-aligned or rotated."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from torch import Tensor
 class SampleGrid:
     """A regular grid: sample (i, j, k) lies at ``origin + axes @ (spacing * (i, j, k))``.
 
-    The samples are never held as one array; `points` makes those of a chunk.
+    The samples are never stored as one array; `points` computes a chunk.
 
     Attributes:
         origin: (3,) position of sample (0, 0, 0).
-        axes: (3, 3) rotation (determinant +1); column d is the direction in which index d grows.
+        axes: (3, 3) rotation (determinant +1); column d is the direction of index d.
         spacing: Distance between neighboring samples, the same along all axes.
         shape: Number of samples along the three axes, each at least 2.
     """
@@ -31,46 +31,27 @@ class SampleGrid:
 
     @property
     def num_samples(self) -> int:
-        """Number of samples in all."""
+        """Total number of samples."""
         return math.prod(self.shape)
 
     @property
     def center(self) -> NDArray[np.float64]:
-        """(3,) middle of the grid."""
+        """(3,) center of the grid."""
         return self.to_frame(((np.array(self.shape) - 1) / 2)[None])[0]
 
     def to_frame(self, indices: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Maps grid indices, whole or not, to the frame the grid lies in.
-
-        Args:
-            indices: (N, 3).
-
-        Returns:
-            (N, 3) positions.
-        """
+        """Maps (N, 3) grid indices, which may be fractional, to (N, 3) positions."""
         return self.origin + (np.asarray(indices, dtype=np.float64) * self.spacing) @ self.axes.T
 
     def points(self, start: int, stop: int, device: torch.device | str = "cpu") -> Tensor:
-        """Returns the samples with flat numbers start to stop - 1, the last index running fastest.
-
-        Args:
-            start: First flat number.
-            stop: One more than the last.
-            device: Where the points are made.
-
-        Returns:
-            (stop - start, 3) float32 positions.
-        """
+        """Returns the samples of flat indices start to stop - 1, (N, 3) float32; see `points_at`."""
         return self.points_at(torch.arange(start, stop, device=device))
 
     def points_at(self, numbers: Tensor) -> Tensor:
-        """Returns some samples.
+        """Returns the positions of samples, (N, 3) float32.
 
         Args:
-            numbers: (N,) int64 flat numbers, the last index running fastest.
-
-        Returns:
-            (N, 3) float32 positions, on the device of the numbers.
+            numbers: (N,) int64 flat indices in row-major order; determines the device.
         """
         along = (
             torch.div(numbers, self.shape[1] * self.shape[2], rounding_mode="floor"),
@@ -100,20 +81,20 @@ def aligned_grid(
     upper: NDArray[np.floating],
     resolution: int,
 ) -> SampleGrid:
-    """Returns a grid over a turned box, spaced evenly: ``resolution`` samples along its shortest side.
+    """Returns an evenly spaced grid over a rotated box, with ``resolution`` samples along its shortest side.
 
     Args:
         axes: (3, 3) rotation whose columns are the box's axes.
-        center: (3,) point that the box is given from.
-        lower: (3,) lower ends of the box along its axes, seen from ``center``.
-        upper: (3,) upper ends, above the lower ones.
+        center: (3,) origin of the box coordinates.
+        lower: (3,) lower ends of the box along its axes, relative to ``center``.
+        upper: (3,) upper ends, likewise.
         resolution: Samples along the shortest side, ends included, at least 2.
 
     Returns:
-        The grid; along the longer sides it reaches past the upper end by less than one spacing.
+        The grid; along the longer sides it exceeds the upper end by less than one spacing.
 
     Raises:
-        ValueError: The box is empty, the axes are no rotation, or the resolution is below 2.
+        ValueError: The box is empty, the axes are not a rotation, or the resolution is below 2.
     """
     axes, center, lower, upper = (
         np.asarray(value, dtype=np.float64) for value in (axes, center, lower, upper)
@@ -126,6 +107,6 @@ def aligned_grid(
     if not (np.allclose(axes @ axes.T, np.eye(3), atol=1e-6) and np.linalg.det(axes) > 0):
         raise ValueError("the grid's axes are no rotation (orthonormal, determinant +1)")
     spacing = float(sides.min()) / (resolution - 1)
-    # The tolerance keeps sides that are whole multiples of the spacing from gaining a sample by rounding.
+    # The tolerance prevents an extra sample by rounding if a side is a multiple of the spacing.
     counts = np.ceil(sides / spacing - 1e-6).astype(int) + 1
     return SampleGrid(center + axes @ lower, axes, spacing, (int(counts[0]), int(counts[1]), int(counts[2])))

@@ -1,4 +1,4 @@
-"""Evaluating a field at a grid's samples, chunk by chunk."""
+"""Evaluation of a field at the samples of a grid, in chunks."""
 
 from __future__ import annotations
 
@@ -20,26 +20,27 @@ Field = Callable[[Tensor], Tensor]
 """A signed distance: (N, 3) points -> (N,) or (N, 1) values, negative inside."""
 
 DEFAULT_CHUNK_POINTS = 100_000
-"""Points in one call of the field: about 0.6 GiB with 8 layers of 512."""
+"""Points per call of the field; about 0.6 GiB with 8 layers of 512 units."""
 
 _SECONDS_BETWEEN_LINES = 15.0
+"""Interval of the progress messages."""
 
 _LARGE_GIB = 4.0
-"""Volumes beyond this are announced: a thin object's own frame has far more samples along its long sides."""
+"""Size of a volume above which a warning is logged; the frame of a thin object may have very many samples."""
 
 
 class GridSampler:
-    """Evaluates a field at samples of a grid; only one chunk of points exists at a time.
+    """Evaluates a field at samples of a grid, one chunk of points at a time.
 
     Args:
         field: The field; called without gradients with points on ``device``.
-        grid: Where to sample.
-        chunk_points: Points a call, at least 1.
-        device: Where the points are made.
+        grid: The samples.
+        chunk_points: Points per call, at least 1.
+        device: Device of the points.
 
     Attributes:
         grid: The grid.
-        evaluations: Samples evaluated so far.
+        evaluations: Number of samples evaluated so far.
 
     Raises:
         ValueError: ``chunk_points`` is not positive.
@@ -61,20 +62,17 @@ class GridSampler:
         self._device = device
 
     def evaluate(self, numbers: NDArray[np.int64] | range, title: str) -> NDArray[np.float32]:
-        """Evaluates the field at some samples.
+        """Returns the field at samples, (N,) on the CPU.
 
         Args:
-            numbers: (N,) flat numbers of the samples, the last index running fastest.
-            title: What is sampled, for the lines that tell how far it is.
-
-        Returns:
-            (N,) values, on the CPU.
+            numbers: (N,) flat indices in row-major order.
+            title: Name of the samples in progress messages.
 
         Raises:
             InputError: The field is not finite somewhere.
         """
         values = np.empty(len(numbers), dtype=np.float32)
-        started = reported = time.monotonic()
+        started = logged = time.monotonic()
         with torch.no_grad():
             for start in range(0, len(numbers), self._chunk_points):
                 stop = min(start + self._chunk_points, len(numbers))
@@ -83,10 +81,10 @@ class GridSampler:
                 if not np.isfinite(values[start:stop]).all():
                     raise InputError("the SDF is not finite everywhere: take an earlier checkpoint")
                 now = time.monotonic()
-                if now - reported > _SECONDS_BETWEEN_LINES:
+                if now - logged > _SECONDS_BETWEEN_LINES:
                     left = (now - started) * (len(numbers) - stop) / stop
                     log.info("sampling %s: %.0f %%, %.0f s left", title, 100 * stop / len(numbers), left)
-                    reported = now
+                    logged = now
         self.evaluations += len(numbers)
         return values
 
@@ -102,16 +100,13 @@ def sample_volume(
     chunk_points: int = DEFAULT_CHUNK_POINTS,
     device: torch.device | str = "cpu",
 ) -> NDArray[np.float32]:
-    """Evaluates a field at all samples of a grid.
+    """Returns a field at all samples of a grid, in the grid's shape, on the CPU.
 
     Args:
         field: The field; called without gradients with points on ``device``.
-        grid: Where to sample.
-        chunk_points: Points a call, at least 1.
-        device: Where the points are made.
-
-    Returns:
-        Values of the grid's shape, on the CPU.
+        grid: The samples.
+        chunk_points: Points per call, at least 1.
+        device: Device of the points.
 
     Raises:
         ValueError: ``chunk_points`` is not positive.

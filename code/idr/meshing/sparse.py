@@ -1,14 +1,13 @@
-"""The samples of a grid that a surface needs, found coarse to fine.
+"""Coarse-to-fine search for the samples of a grid near a surface.
 
-M cells, N nodes. A level of stride s has the grid's samples at multiples of s and at the upper ends. Cells
-of the coarsest level are split where a zero is not ruled out, down to cells of stride 2, and in these the
-samples whose sign is not known are evaluated one by one, then all corners of the grid's cells that change
-sign.
+M cells, N samples. The level of stride s has the grid's samples at multiples of s and at the upper ends.
+Cells of the coarsest level are split if a zero cannot be excluded, down to stride 2. In these cells, first
+the samples of undetermined sign are evaluated, then all corners of cells with a sign change.
 
-What rules a zero out is a bound on the field's slopes in each region (`SlopeBounds`), learnt from the samples
-themselves; where a finer level shows a larger slope than was assumed, or a sign that was ruled out, the bound
-is raised and the region searched again, without evaluating anything twice. So under the bounds that hold at
-the end, which are reported, the signs of all samples of the grid are those that a dense evaluation gives.
+A zero is excluded by a bound on the field's slope in each region (`SlopeBounds`), estimated from the samples.
+If a finer level shows a larger slope or an excluded sign, the bound is raised and the region is searched
+again; no sample is evaluated twice. Under the final bounds, which are reported, all signs equal those of a
+dense evaluation.
 """
 
 from __future__ import annotations
@@ -24,27 +23,27 @@ from idr.fields.refinement import CORNERS, PagedValues, SlopeBounds, uncertain_o
 from idr.meshing.sampling import GridSampler
 
 COARSEST_CELLS = 24
-"""Cells along the shortest side of the coarsest level, at least (and fewer than twice as many)."""
+"""Smallest number of cells along the shortest side of the coarsest level; it has fewer than twice as many."""
 
 _CHUNK_CELLS = 1 << 15
-"""Cells looked at together; bounds memory."""
+"""Cells processed at once; bounds memory."""
 
 # The 3 x 3 x 3 samples of a cell of stride 2, which of them are its corners, and the samples at the corners
 # of each of the 8 cells of stride 1 in it.
 _SAMPLES = np.array(list(itertools.product(range(3), repeat=3)), dtype=np.int32)  # (27, 3)
 _OWN_CORNERS = np.array([9 * x + 3 * y + z for x, y, z in 2 * CORNERS])  # (8,)
 _CHILD_CORNERS = np.array([[9 * x + 3 * y + z for x, y, z in child + CORNERS] for child in CORNERS])  # (8, 8)
-# From corner i to sample j, in spacings of the grid.
+# Distance from corner i to sample j, in grid spacings.
 _TO_SAMPLE = np.linalg.norm(_SAMPLES[:, None] - 2.0 * CORNERS[None], axis=2).astype(np.float32)  # (27, 8)
 
 
 @dataclass(frozen=True)
 class SurfaceSamples:
-    """What was evaluated near a surface.
+    """Evaluated samples near a surface.
 
     Attributes:
-        values: Values at the grid's samples, set at all corners of the cells that change sign.
-        crossed: (M, 3) cells of the grid that change sign, by their lowest corners.
+        values: Values of the grid's samples, set at all corners of cells with a sign change.
+        crossed: (M, 3) lowest corners of the cells with a sign change.
     """
 
     values: PagedValues
@@ -52,15 +51,15 @@ class SurfaceSamples:
 
 
 class SurfaceSearch:
-    """Finds the cells of a grid that change sign, and the values at their corners.
+    """Finds the cells of a grid with a sign change, and the values at their corners.
 
-    The regions of the bounds are the cells of the coarsest level.
+    The regions of the slope bounds are the cells of the coarsest level.
 
     Args:
         sampler: The field on the grid.
 
     Attributes:
-        bounds: The bounds on the field's slopes that are assumed.
+        bounds: The assumed bounds on the field's slope.
     """
 
     def __init__(self, sampler: GridSampler) -> None:
@@ -71,55 +70,51 @@ class SurfaceSearch:
         counts = [[-(-int(last) // stride) for last in self._last] for stride in self._strides]
         self._values = [PagedValues((x + 1, y + 1, z + 1)) for x, y, z in counts]
         self.bounds = SlopeBounds((counts[0][0], counts[0][1], counts[0][2]))
-        self._due = np.ones(counts[0], dtype=bool)  # regions to be searched with the present bounds
+        self._pending = np.ones(counts[0], dtype=bool)  # regions to search with the current bounds
         self._crossed = np.empty((0, 3), dtype=np.int32)
 
     def run(self) -> SurfaceSamples:
-        """Searches until nothing that was seen denies the bounds.
+        """Searches until all evaluated samples agree with the bounds.
 
         Raises:
             InputError: The field is not finite somewhere.
         """
-        while self._due.any():
-            cells = self._strides[0] * np.argwhere(self._due).astype(np.int32)
-            self._crossed = self._crossed[~self._due[self._regions(self._crossed)]]
-            self._due[:] = False
+        while self._pending.any():
+            cells = self._strides[0] * np.argwhere(self._pending).astype(np.int32)
+            self._crossed = self._crossed[~self._pending[self._regions(self._crossed)]]
+            self._pending[:] = False
             self._crossed = np.concatenate((self._crossed, self._descend(cells)))
-            self._crossed = self._crossed[~self._due[self._regions(self._crossed)]]
+            self._crossed = self._crossed[~self._pending[self._regions(self._crossed)]]
         return SurfaceSamples(self._values[-1], self._crossed)
 
-    def distrust(self) -> None:
-        """Has all searched again under larger bounds, since the samples make no surface."""
-        self._due[:] = True
-        self.bounds.widen(self._due)
+    def widen_bounds(self) -> None:
+        """Raises all bounds and marks all regions for another search."""
+        self._pending[:] = True
+        self.bounds.widen(self._pending)
 
     def _descend(self, cells: NDArray[np.int32]) -> NDArray[np.int32]:
-        """Searches cells of the coarsest level.
-
-        Returns:
-            The cells of the grid within that change sign, less those in regions that became due again.
-        """
-        self._fetch(0, (self._corners(part, self._strides[0]) for part in _parts(cells)))
+        """Returns the sign-changing cells in coarsest cells, without those of regions now pending."""
+        self._fetch(0, (self._corners(chunk, self._strides[0]) for chunk in _chunks(cells)))
         for level, stride in enumerate(self._strides):
             cells = self._check(level, cells)
             if stride == 2:
                 break
-            children = [self._split(level, part) for part in _parts(cells)]
+            children = [self._split(level, chunk) for chunk in _chunks(cells)]
             cells = np.concatenate([cells[:0], *children])
-            self._fetch(level + 1, (self._corners(part, stride // 2) for part in _parts(cells)))
+            self._fetch(level + 1, (self._corners(chunk, stride // 2) for chunk in _chunks(cells)))
         return self._finish(level, cells)
 
     def _check(self, level: int, cells: NDArray[np.int32]) -> NDArray[np.int32]:
-        """Shows the bounds the slopes in cells of a level; returns the cells whose bounds they keep."""
-        for part in _parts(cells):
-            corners = self._corners(part, self._strides[level])
+        """Compares slopes with the bounds; returns the cells of regions that are not pending."""
+        for chunk in _chunks(cells):
+            corners = self._corners(chunk, self._strides[level])
             widths = (corners[:, 7] - corners[:, 0]) * self._sampler.grid.spacing
-            self.bounds.observe(np.stack(self._regions(part), axis=1), self._get(level, corners), widths)
-        self._due |= self.bounds.settle()
-        return cells[~self._due[self._regions(cells)]]
+            self.bounds.observe(np.stack(self._regions(chunk), axis=1), self._get(level, corners), widths)
+        self._pending |= self.bounds.settle()
+        return cells[~self._pending[self._regions(cells)]]
 
     def _regions(self, cells: NDArray[np.int32]) -> tuple[NDArray[np.int32], ...]:
-        """The regions that cells lie in, as an index."""
+        """Returns the regions of cells as an index."""
         return tuple((cells // self._strides[0]).T)
 
     def _radii(self, cells: NDArray[np.int32], values: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -136,11 +131,11 @@ class SurfaceSearch:
         return self._values[level].get(-(-samples // self._strides[level]))
 
     def _fetch(self, level: int, batches: Iterator[NDArray[np.int32]]) -> None:
-        """Sees to it that values are there.
+        """Evaluates the missing ones of samples and stores them at a level.
 
         Args:
-            level: Level into whose store they go.
-            batches: (..., 3) samples, in any order, repeated as may be.
+            level: The level.
+            batches: (..., 3) samples, in any order, possibly repeated.
         """
         parts = []
         for batch in batches:
@@ -152,7 +147,7 @@ class SurfaceSearch:
             return
         samples = np.stack(np.unravel_index(numbers, self._shape), axis=-1).astype(np.int32)
         values = np.full(len(numbers), np.nan, dtype=np.float32)
-        if level > 0:  # a corner of a split cell has its value already
+        if level > 0:  # corners of split cells have values already
             stride = self._strides[level - 1]
             coarser = ((samples % stride == 0) | (samples == self._last)).all(axis=1)
             values[coarser] = self._get(level - 1, samples[coarser])
@@ -162,7 +157,7 @@ class SurfaceSearch:
         self._values[level].set(-(-samples // self._strides[level]), values)
 
     def _split(self, level: int, cells: NDArray[np.int32]) -> NDArray[np.int32]:
-        """Returns the cells of the next level, within the given ones, in which a zero is not ruled out."""
+        """Returns the cells of the next level, within these cells, in which a zero cannot be excluded."""
         stride = self._strides[level]
         radii = self._radii(cells, self._get(level, self._corners(cells, stride)))
         uncertain = uncertain_octants(radii, stride)
@@ -170,33 +165,30 @@ class SurfaceSearch:
         return children[(children < self._last).all(axis=1)]
 
     def _finish(self, level: int, cells: NDArray[np.int32]) -> NDArray[np.int32]:
-        """Evaluates the samples whose sign is not known, then all corners of cells that change sign.
+        """Evaluates the samples near the surface and returns the cells with a sign change.
 
         Args:
             level: The level of stride 2.
-            cells: Its cells in which a zero is not ruled out.
-
-        Returns:
-            The cells of the grid that change sign.
+            cells: Its cells in which a zero cannot be excluded.
         """
-        self._fetch(level + 1, (_Block(self, level, part).uncertain() for part in _parts(cells)))
-        self._fetch(level + 1, (_Block(self, level, part).needed() for part in _parts(cells)))
+        self._fetch(level + 1, (_Block(self, level, chunk).uncertain() for chunk in _chunks(cells)))
+        self._fetch(level + 1, (_Block(self, level, chunk).needed() for chunk in _chunks(cells)))
         found = [cells[:0]]
-        for part in _parts(cells):
-            block = _Block(self, level, part)
-            wrong = np.zeros_like(self._due)
-            wrong[self._regions(part[block.contradicted()])] = True
+        for chunk in _chunks(cells):
+            block = _Block(self, level, chunk)
+            wrong = np.zeros_like(self._pending)
+            wrong[self._regions(chunk[block.contradicted()])] = True
             self.bounds.widen(wrong)
-            self._due |= wrong
+            self._pending |= wrong
             found.append(block.crossed())
         return self._check(level + 1, np.concatenate(found))
 
 
 class _Block:
-    """What is known of the 27 samples of some cells of stride 2.
+    """The 27 samples of each of some cells of stride 2.
 
     Args:
-        search: Where the values are.
+        search: The search, which stores the values.
         level: The level of stride 2.
         cells: (M, 3).
     """
@@ -208,55 +200,51 @@ class _Block:
         self._values = search._get(level + 1, self._samples)  # (M, 27)
         corners = self._values[:, _OWN_CORNERS] = search._get(level, self._samples[:, _OWN_CORNERS])
         radii = search._radii(cells, corners)
-        # A sample within a corner's radius has its sign.
+        # A sample within a corner's radius has the corner's sign.
         outside, inside = np.where(corners < 0, 0, radii), np.where(corners < 0, radii, 0)
-        self._outside = np.empty(self._values.shape, dtype=bool)  # (M, 27) known to be positive
+        self._outside = np.empty(self._values.shape, dtype=bool)  # (M, 27) implied to be positive
         self._inside = np.empty_like(self._outside)
         for sample, distances in enumerate(_TO_SAMPLE):
             self._outside[:, sample] = (outside > distances).any(axis=1)
             self._inside[:, sample] = (inside > distances).any(axis=1)
-        self._known = ~np.isnan(self._values)
+        self._evaluated = ~np.isnan(self._values)
 
     def uncertain(self) -> NDArray[np.int32]:
-        """(N, 3) samples whose sign is neither evaluated nor ruled."""
-        return self._samples[~self._known & (self._outside == self._inside)]
+        """(N, 3) samples whose sign is neither evaluated nor implied."""
+        return self._samples[~self._evaluated & (self._outside == self._inside)]
 
     def _changing(self) -> NDArray[np.bool_]:
-        """(M, 8) cells of stride 1 that change sign; those beyond the grid's end do not count."""
-        negative = np.where(self._known, self._values < 0, self._inside)[:, _CHILD_CORNERS]  # (M, 8, 8)
+        """(M, 8) True for cells of stride 1 with a sign change, within the grid."""
+        negative = np.where(self._evaluated, self._values < 0, self._inside)[:, _CHILD_CORNERS]  # (M, 8, 8)
         within = (self._cells[:, None] + CORNERS < self._last).all(axis=2)
         return np.asarray(negative.any(axis=2) & ~negative.all(axis=2) & within)
 
     def needed(self) -> NDArray[np.int32]:
-        """(N, 3) corners of the cells that change sign."""
-        wanted = np.zeros(self._known.shape, dtype=bool)
+        """(N, 3) corners of the cells with a sign change."""
+        needed = np.zeros(self._evaluated.shape, dtype=bool)
         changing = self._changing()
         for child, corners in enumerate(_CHILD_CORNERS):
-            wanted[:, corners] |= changing[:, child, None]
-        return self._samples[wanted]
+            needed[:, corners] |= changing[:, child, None]
+        return self._samples[needed]
 
     def contradicted(self) -> NDArray[np.bool_]:
-        """(M,) True where a sample of the cell was ruled to have another sign than it has, or both."""
-        wrong = np.where(self._known, np.where(self._values < 0, self._outside, self._inside), False)
+        """(M,) True if an implied sign of a sample is wrong, or both signs are implied."""
+        wrong = np.where(self._evaluated, np.where(self._values < 0, self._outside, self._inside), False)
         return np.asarray((wrong | (self._inside & self._outside)).any(axis=1))
 
     def crossed(self) -> NDArray[np.int32]:
-        """(M, 3) cells of stride 1 that change sign."""
+        """(M, 3) cells of stride 1 with a sign change."""
         return (self._cells[:, None] + CORNERS)[self._changing()]
 
 
 def strides_of(shape: tuple[int, int, int]) -> list[int]:
-    """Returns the strides of a grid's levels, halving down to 1; just [1] for a grid too small to refine.
-
-    Args:
-        shape: Number of samples along the axes.
-    """
+    """Returns the strides of a grid's levels, halving down to 1; [1] for a grid too small to refine."""
     stride = 1
     while (min(shape) - 1) // (2 * stride) >= COARSEST_CELLS:
         stride *= 2
     return [stride >> level for level in range(stride.bit_length())]
 
 
-def _parts(cells: NDArray[np.int32]) -> Iterator[NDArray[np.int32]]:
-    """Cuts cells into chunks."""
+def _chunks(cells: NDArray[np.int32]) -> Iterator[NDArray[np.int32]]:
+    """Splits cells into chunks."""
     return (cells[start : start + _CHUNK_CELLS] for start in range(0, len(cells), _CHUNK_CELLS))

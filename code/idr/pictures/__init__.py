@@ -1,1 +1,1 @@
-"""Plots, pages that open without network, and figures in 3D."""
+"""Plots, HTML pages and 3D figures."""

@@ -1,4 +1,4 @@
-"""A page of the house: its look, tables, pictures, and the body that they are added to."""
+"""HTML pages that open without network: style, tables, images and figures."""
 
 from __future__ import annotations
 
@@ -25,18 +25,13 @@ figure img { width: 20rem; image-rendering: pixelated; border: 1px solid #eee; }
 
 @dataclass(frozen=True)
 class Table:
-    """A table of texts.
-
-    Attributes:
-        header: Titles of the columns.
-        rows: The rows, each as long as the header.
-    """
+    """A table of texts: column titles, and rows as long as the header."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
 
     def as_text(self) -> str:
-        """Returns the table in columns of equal width, for a terminal."""
+        """Returns the table in aligned columns for a terminal."""
         lines = [self.header, *self.rows]
         widths = [max(len(line[k]) for line in lines) for k in range(len(self.header))]
 
@@ -56,11 +51,11 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture with a caption.
+class CaptionedImage:
+    """An image embedded in the page with a caption.
 
     Attributes:
-        image: A PNG or JPEG file, or the content of one; it goes into the page.
+        image: A PNG or JPEG file, or the content of one.
         caption: Text below it.
     """
 
@@ -68,7 +63,7 @@ class Picture:
     caption: str
 
     def as_html(self) -> str:
-        """Returns the picture as HTML."""
+        """Returns the image as HTML."""
         content = self.image if isinstance(self.image, bytes) else self.image.read_bytes()
         kind = "jpeg" if content.startswith(JPEG_BEGINS) else "png"
         data = base64.b64encode(content).decode("ascii")
@@ -78,48 +73,44 @@ class Picture:
 
 
 class Page:
-    """A page's body so far; the drawing library goes in with the first figure."""
+    """Collects the body of a page. The first figure embeds plotly's script."""
 
     def __init__(self) -> None:
         self.parts: list[str] = []
         self._figures = 0
 
     def add_html(self, text: str) -> None:
-        """Adds HTML as it is."""
+        """Appends HTML."""
         self.parts.append(text)
 
     def add_figure(self, title: str, figure: Any | None, otherwise: str = "") -> None:
-        """Adds a figure under a heading.
+        """Appends a figure under a heading.
 
         Args:
-            title: The heading, a text.
-            figure: A plotly figure, or None where there is nothing to draw.
-            otherwise: What is said then, a text.
+            title: Text of the heading.
+            figure: A plotly figure, or None.
+            otherwise: Text shown in place of a figure that is None.
         """
         self.add_html(f"<h2>{html.escape(title)}</h2>")
         if figure is None:
             self.add_html(f"<p>{html.escape(otherwise)}</p>")
             return
-        # A name of its own choosing would be random, and no two pages of one scene the same.
+        # plotly's default id is random; a fixed one makes pages reproducible.
         name = f"figure-{self._figures}"
         self.add_html(figure.to_html(full_html=False, include_plotlyjs=self._figures == 0, div_id=name))
         self._figures += 1
 
     def as_html(self, title: str) -> str:
-        """Returns the whole page.
-
-        Args:
-            title: Its heading, a text.
-        """
+        """Returns the whole page; the title is a text."""
         return page_html(title, "".join(self.parts))
 
 
 def page_html(title: str, body: str) -> str:
-    """Returns a whole page in the house's look.
+    """Returns a whole page.
 
     Args:
-        title: Its heading, a text.
-        body: What follows the heading, HTML.
+        title: Text of the heading.
+        body: HTML below the heading.
     """
     heading = html.escape(title)
     head = f'<meta charset="utf-8"><title>{heading}</title><style>{STYLE}</style>'

@@ -1,6 +1,6 @@
-"""Pictures of a training run: renderings and depth beside the photographs.
+"""Plots during training: renderings, depth maps and the surface.
 
-H, W image height and width, V views plotted. The surface's pictures are in `plots_surface`.
+H, W image height and width, V plotted views. `surface_page` writes the surface.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ class PlotConfig:
     """Keys of the block ``plot``.
 
     Attributes:
-        plot_nimgs: V, how many views are drawn at random and plotted side by side.
-        max_depth: Depth shown where nothing is hit, unit-sphere units.
-        resolution: Samples along each side of the surface's grid.
-        chunk_pixels: Pixels rendered at once; bounds memory, here and in evaluation.
-        chunk_points: Points meshed at once; bounds memory, here and in evaluation.
+        plot_nimgs: V, number of random views plotted side by side.
+        max_depth: Depth shown where no surface is hit, unit-sphere units.
+        resolution: Grid samples along each side for the surface.
+        chunk_pixels: Pixels rendered at once in plots and evaluation; bounds memory.
+        chunk_points: Points meshed at once in plots and evaluation; bounds memory.
     """
 
     plot_nimgs: int = 1
@@ -64,16 +64,7 @@ class PlotView:
 
 
 def choose_views(num_images: int, config: PlotConfig, generator: torch.Generator) -> list[int]:
-    """Draws the views to plot, without replacement.
-
-    Args:
-        num_images: Views of the scene.
-        config: Its ``plot_nimgs`` views are drawn, or all if there are fewer.
-        generator: Source of the draw.
-
-    Returns:
-        Indices of the views.
-    """
+    """Returns the indices of up to ``config.plot_nimgs`` of `num_images` views, drawn without replacement."""
     return torch.randperm(num_images, generator=generator)[: config.plot_nimgs].tolist()
 
 
@@ -89,20 +80,20 @@ def write_plots(
 ) -> bool:
     """Writes ``rendering_<e>.png``, ``depth_<e>.png``, ``surface_<e>.ply`` and ``surface_<e>.html``.
 
-    Without a surface the pictures are written, the surface's two files are not, and the log says so.
+    Without a surface, the two surface files are left out and the log says so.
 
     Args:
         folder: The run's ``plots/``.
         epoch: e.
         forward: The model in evaluation mode, see `render_image`.
         sdf: (N, 3) points -> (N,) signed distances.
-        views: V views of equal size, from `choose_views`.
+        views: V views of equal size.
         config: The block ``plot``.
         bound: Radius of the object's bounding sphere.
-        generator: Source of the draw of plotted hits, on the CPU.
+        generator: Draws the plotted hits, on the CPU.
 
     Returns:
-        False where there was no surface.
+        False if there is no surface.
 
     Raises:
         OutputError: A file cannot be written.
@@ -123,29 +114,24 @@ def write_plots(
 
 
 def _size(view: PlotView) -> tuple[int, int]:
-    """Height and width of a view."""
     return int(view.photo.shape[0]), int(view.photo.shape[1])
 
 
 def renderings_above_photos(images: Sequence[RenderedImage], views: Sequence[PlotView]) -> Tensor:
-    """Puts renderings above their photographs, the views side by side.
-
-    Returns:
-        (2 H, V W, 3) colors in [0, 1].
-    """
+    """Returns (2 H, V W, 3) colors in [0, 1]: renderings above photographs, the views side by side."""
     columns = [torch.cat((i.rgb01, v.photo.cpu().float())) for i, v in zip(images, views, strict=True)]
     return torch.cat(columns, dim=1)
 
 
 def depth_panels(images: Sequence[RenderedImage], max_depth: float) -> Tensor:
-    """Draws depth along the camera's axis as gray, each view over its own range.
+    """Returns depth along the optical axis as gray levels, each view scaled to its own range.
 
     Args:
         images: V rendered views.
-        max_depth: Depth drawn where nothing is hit.
+        max_depth: Depth of pixels where no surface is hit.
 
     Returns:
-        (H, V W) in [0, 1], the nearest depth black; a view of one depth throughout is black.
+        (H, V W) in [0, 1], 0 at the nearest depth; a view of constant depth is 0.
     """
     panels = []
     for image in images:

@@ -1,4 +1,4 @@
-"""Surfaces and cameras in space, as plotly figures.
+"""Surfaces and cameras as 3D plotly figures.
 
 B cameras, T points of a line.
 """
@@ -13,29 +13,33 @@ import trimesh
 from numpy.typing import NDArray
 
 AXIS_LENGTH = 0.25
-"""Length of the line that shows where a camera looks, unit-sphere units."""
+"""Length of the line along a camera's optical axis, unit-sphere units."""
 EYE_ASIDE, EYE_ABOVE = 1.6, 0.9
-"""Where a figure is seen from at first, in plotly's unit: about half the figure's extent."""
+"""Initial eye position in plotly's unit, about half the figure's extent."""
 
 
-def mesh_trace(mesh: trimesh.Trimesh) -> Any:
-    """Returns a mesh as a plotly trace."""
-    import plotly.graph_objects as go
+def mesh_trace(mesh: trimesh.Trimesh, name: str = "") -> Any:
+    """Returns a mesh as a plotly trace; a name puts it into the legend."""
+    import plotly.graph_objects as go  # half a second: only where a figure is drawn
 
+    # float32 halves the page; its digits are more than a screen shows.
     x, y, z = np.asarray(mesh.vertices, dtype=np.float32).T
     i, j, k = np.asarray(mesh.faces, dtype=np.int32).T
     lighting = {"ambient": 0.4, "diffuse": 0.8, "specular": 0.3, "roughness": 0.5}
-    return go.Mesh3d(x=x, y=y, z=z, i=i, j=j, k=k, color="#c9b79c", lighting=lighting, hoverinfo="skip")
+    return go.Mesh3d(
+        x=x, y=y, z=z, i=i, j=j, k=k, color="#c9b79c", lighting=lighting,
+        hoverinfo="name" if name else "skip", name=name or None, showlegend=bool(name),
+    )  # fmt: skip
 
 
 def space_figure(traces: Sequence[Any], poses: NDArray[np.float64] | None = None) -> Any:
-    """Returns a plotly figure of traces in space, axes of equal scale and not drawn.
+    """Returns a 3D plotly figure with hidden axes of equal scale.
 
-    The legend stands at the left: plotly's tool bar covers the right upper corner.
+    The legend is at the left because plotly's tool bar covers the upper right corner.
 
     Args:
-        traces: What is drawn.
-        poses: (B, 4, 4) cameras around the origin that say where up is; None for the third axis.
+        traces: Traces of the figure.
+        poses: (B, 4, 4) cameras around the origin that define the up direction; None for the third axis.
     """
     import plotly.graph_objects as go
 
@@ -50,26 +54,26 @@ def space_figure(traces: Sequence[Any], poses: NDArray[np.float64] | None = None
 
 
 def _seen_upright(poses: NDArray[np.float64]) -> dict[str, dict[str, float]]:
-    """Plotly's camera: up is the cameras' mean up, and it stands above where the first one stands."""
+    """Returns plotly's camera: up is the mean up of the cameras, the eye is above the first camera."""
     mean = -poses[:, :3, 1].mean(axis=0)
     length = np.linalg.norm(mean)
-    up = mean / length if length > 1e-6 else -poses[0, :3, 1]  # cameras whose ups cancel: the first one's
+    up = mean / length if length > 1e-6 else -poses[0, :3, 1]  # the ups cancel: use the first one
     aside = poses[0, :3, 3] - up * (up @ poses[0, :3, 3])
     distance = np.linalg.norm(aside)
-    # A first camera right above: any direction aside will do, and its own right is one.
+    # The first camera is right above: its own x axis is a direction aside.
     aside = aside / distance if distance > 1e-6 else poses[0, :3, 0]
     eye = EYE_ASIDE * aside + EYE_ABOVE * up
     return {name: dict(zip("xyz", map(float, v), strict=True)) for name, v in (("up", up), ("eye", eye))}
 
 
 def camera_traces(poses: NDArray[np.float64], texts: Sequence[str], name: str, color: str) -> list[Any]:
-    """Returns cameras as plotly traces: their centers, and a line along each optical axis.
+    """Returns two plotly traces: camera centers, and a line along each optical axis.
 
     Args:
         poses: (B, 4, 4) camera-to-world, OpenCV axes.
-        texts: B texts that appear under the pointer.
-        name: In the legend.
-        color: As CSS has it.
+        texts: B texts shown on hover.
+        name: Legend entry.
+        color: CSS color.
     """
     import plotly.graph_objects as go
 
@@ -86,6 +90,6 @@ def camera_traces(poses: NDArray[np.float64], texts: Sequence[str], name: str, c
 
 
 def polyline(lines: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Returns (3, B (T + 1)) coordinates of B lines (B, T, 3) in one trace: a NaN parts them."""
+    """Returns B lines, (B, T, 3), as the coordinates of one trace, (3, B (T + 1)), separated by NaN."""
     gaps = np.full((len(lines), 1, 3), np.nan)
     return np.concatenate((lines, gaps), axis=1).reshape(-1, 3).T.astype(np.float32)

@@ -1,4 +1,4 @@
-"""The surface as a mesh file and as a page to turn about in a browser, cameras and rays' hits beside it.
+"""The surface during training as a mesh file and as an interactive page with cameras and ray hits.
 
 N hits of a view.
 """
@@ -20,59 +20,58 @@ from idr.files import write_text_atomic
 from idr.geometry.cameras import pose_matrix
 from idr.meshing import extract_mesh, uniform_grid, write_mesh
 from idr.meshing.sampling import Field
+from idr.pictures.space import camera_traces, mesh_trace
 from idr.rendering import RenderedImage
 
 MAX_HITS = 2048
-"""Hits drawn for one view (published)."""
+"""Most hits drawn per view (published)."""
 
 AXIS_RANGE = (-3.0, 3.0)
-"""Range of the page's axes, unit-sphere units (published)."""
+"""Range of the axes, unit-sphere units (published)."""
 
 START_EYE = {"x": 1.0, "y": 1.0, "z": 0.65}
-"""Where the page is seen from at first, in halves of the axes' cube: near, since the object fills a third."""
+"""Initial eye position in half sides of the axes' cube: close, since the object fills a third of it."""
 
-VIEW_LENGTH = 0.6
-"""Length of the line that shows where a camera looks, unit-sphere units."""
+COLORS = ("#2266cc", "#d9822b", "#3a9d5d", "#b34a9b")
+"""Colors of the cameras, in turn."""
 
 PLOTLY_FILE = "plotly.min.js"
-"""The drawing library, written once beside the pages so that they open without network."""
+"""plotly's script, written once next to the pages so that they open without network."""
 
 
 @dataclass(frozen=True)
 class CameraView:
-    """A camera and what its rays hit.
+    """A camera and the hits of its rays.
 
     Attributes:
-        center: (3,) the camera.
-        direction: (3,) unit vector along its optical axis.
-        hits: (N, 3) points, N at most 2048.
-        sdf: (N,) the network's value there.
+        pose: (4, 4) camera-to-world, unit-sphere coordinates.
+        hits: (N, 3) points on the surface, N at most 2048.
+        sdf: (N,) the network's values there.
     """
 
-    center: NDArray[np.float64]
-    direction: NDArray[np.float64]
+    pose: NDArray[np.float64]
     hits: NDArray[np.float64]
     sdf: NDArray[np.float64]
 
     @classmethod
     def of(cls, pose: Tensor, image: RenderedImage, generator: torch.Generator) -> CameraView:
-        """Collects a rendered view.
+        """Makes one of a rendered view.
 
         Args:
             pose: (4, 4) camera-to-world or (7,), unit-sphere coordinates.
             image: The rendering.
-            generator: Source of the draw where there are more than 2048 hits, on the CPU.
+            generator: Draws the hits if there are more than 2048, on the CPU.
         """
         matrix = pose_matrix(pose[None].detach().cpu())[0].double().numpy()
         hits, sdf = image.points[image.hit], image.sdf[image.hit]
         chosen = torch.randperm(len(hits), generator=generator)[:MAX_HITS]
-        return cls(matrix[:3, 3], matrix[:3, 2], hits[chosen].double().numpy(), sdf[chosen].double().numpy())
+        return cls(matrix, hits[chosen].double().numpy(), sdf[chosen].double().numpy())
 
 
 def mesh_surface(
     sdf: Field, bound: float, resolution: int, chunk_points: int, device: torch.device
 ) -> trimesh.Trimesh | None:
-    """Meshes the zero set over the bounding cube, or returns None where there is none."""
+    """Meshes the zero set over the bounding cube; None if there is none."""
     return extract_mesh(sdf, uniform_grid(bound, resolution), chunk_points, device)
 
 
@@ -84,7 +83,7 @@ def write_surface_page(
     Args:
         mesh: The surface.
         cameras: The plotted views.
-        folder: The run's ``plots/``; ``plotly.min.js`` is put there once.
+        folder: The run's ``plots/``; also gets ``plotly.min.js`` once.
         epoch: e.
 
     Raises:
@@ -102,55 +101,22 @@ def write_surface_page(
 
 
 def surface_figure(mesh: trimesh.Trimesh, cameras: Sequence[CameraView], title: str) -> Any:
-    """Draws a surface with cameras, their viewing directions and their rays' hits.
-
-    Args:
-        mesh: The surface, unit-sphere coordinates.
-        cameras: The views.
-        title: Heading of the page.
-
-    Returns:
-        A plotly figure with axes of equal scale from -3 to 3.
-    """
+    """Returns a plotly figure of a surface with cameras and ray hits, axes of equal scale from -3 to 3."""
     import plotly.graph_objects as go
 
-    # float32 halves the page; six digits are more than a screen shows.
-    x, y, z = np.asarray(mesh.vertices, dtype=np.float32).T
-    i, j, k = np.asarray(mesh.faces, dtype=np.int32).T
-    lighting = {"ambient": 0.35, "diffuse": 0.8, "specular": 0.2, "roughness": 0.6}
-    traces: list[Any] = [
-        go.Mesh3d(x=x, y=y, z=z, i=i, j=j, k=k, color="#b8c4d6", lighting=lighting, name="surface",
-                  hoverinfo="name", showlegend=True)
-    ]  # fmt: skip
+    traces = [mesh_trace(mesh, "surface")]
     for number, camera in enumerate(cameras):
-        traces += _camera_traces(go, camera, number)
+        name = f"camera {number}"
+        traces += camera_traces(camera.pose[None], [name], name, COLORS[number % len(COLORS)])
+        x, y, z = camera.hits.astype(np.float32).T
+        traces.append(
+            go.Scatter3d(
+                x=x, y=y, z=z, mode="markers", name=f"hits of {name}", marker={"size": 1.5},
+                text=[f"sdf {value:.2e}" for value in camera.sdf], hoverinfo="text",
+            )
+        )  # fmt: skip
     axis = {"range": list(AXIS_RANGE), "autorange": False}
     scene = {"xaxis": axis, "yaxis": axis, "zaxis": axis, "aspectmode": "cube", "camera": {"eye": START_EYE}}
     layout = {"title": {"text": title}, "scene": scene, "margin": {"l": 0, "r": 0, "b": 0, "t": 40}}
     layout["legend"] = {"itemsizing": "constant"}
     return go.Figure(data=traces, layout=layout)
-
-
-def _camera_traces(go: Any, camera: CameraView, number: int) -> list[Any]:
-    """Draws one camera, its direction and its hits; hovering shows the SDF."""
-    tip = camera.center + VIEW_LENGTH * camera.direction
-    line = np.stack((camera.center, tip)).astype(np.float32)
-    hits = camera.hits.astype(np.float32)
-    values = [f"sdf {value:.2e}" for value in camera.sdf]
-    return [
-        go.Scatter3d(
-            **dict(zip("xyz", line.T, strict=True)),
-            mode="lines+markers",
-            name=f"camera {number}",
-            line={"width": 5},
-            marker={"size": [6, 0]},
-        ),
-        go.Scatter3d(
-            **dict(zip("xyz", hits.T, strict=True)),
-            mode="markers",
-            name=f"hits of camera {number}",
-            marker={"size": 1.5},
-            text=values,
-            hoverinfo="text",
-        ),
-    ]

@@ -1,1 +1,1 @@
-"""From masks and cameras to the sphere that bounds the object."""
+"""Bounding sphere, visual hull, diagnosis and report of a scene, from its masks and cameras."""

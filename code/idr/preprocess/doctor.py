@@ -1,7 +1,7 @@
-"""What is wrong with a scene, by name: each usual mistake is undone on trial, and the hull says which it was.
+"""Diagnoses a scene: undoes each common mistake in turn and checks whether the visual hull improves.
 
-B views, H rows, W columns. A wrong convention leaves masks and cameras without a common hull; the one whose
-undoing brings the hull back is the diagnosis.
+B views, H rows, W columns. With a wrong convention, masks and cameras have no common hull; the correction
+that restores it is the diagnosis.
 """
 
 from __future__ import annotations
@@ -29,36 +29,36 @@ from idr.preprocess.outlines import hull_ious, outline_radii
 from idr.preprocess.scene_views import SceneViews, load_views, make_views
 
 GOOD_IOU = 0.93
-"""With more overlap nothing is tried: round objects agree with wrong cameras to some 0.85."""
+"""IoU of hull and masks from which nothing is tried; wrong cameras around round objects reach about 0.85."""
 TOLERABLE_IOU = 0.6
-"""Rough cameras to be trained have such hulls: the noisy ones of DTU scan 65 reach 0.79."""
-CLEARLY_BETTER = 0.08
-"""A trial must bring this much more overlap of hull and masks than the scene as it is."""
-STICKS_OUT = 1.02
-"""Radii; below, a mask's rim is within its own pixels of the sphere."""
-USUAL_FACTORS = (0.25, 0.5, 2.0, 4.0)
-"""Factors that images are resized by when the principal point does not tell."""
+"""IoU from which a scene passes, to allow rough cameras; the noisy ones of DTU scan 65 reach 0.79."""
+MIN_IMPROVEMENT = 0.08
+"""Increase in IoU by which a correction counts as the diagnosis."""
+MAX_REACH = 1.02
+"""Radii up to which a mask may extend beyond the sphere, about the width of its border pixels."""
+COMMON_FACTORS = (0.25, 0.5, 2.0, 4.0)
+"""Resize factors to try if the principal points do not indicate any."""
 
 FLIPS = {
-    "y and z (OpenGL's and Blender's axes; the same as images mirrored left to right)": (1, -1, -1),
-    "x and z (the same as images mirrored top to bottom)": (-1, 1, -1),
-    "x and y (images turned by 180 degrees)": (-1, -1, 1),
+    "y and z (OpenGL or Blender axes, or images mirrored left to right)": (1, -1, -1),
+    "x and z (or images mirrored top to bottom)": (-1, 1, -1),
+    "x and y (or images turned by 180 degrees)": (-1, -1, 1),
 }
 
 
 def diagnose_scene(scene_dir: Path, camera_file: str) -> tuple[Finding, ...]:
-    """Examines a data folder before anyone trains on it.
+    """Diagnoses a data folder before training.
 
     Args:
         scene_dir: Folder with `mask/` and the camera file.
         camera_file: Name of the npz with `world_mat_<i>` and `scale_mat_<i>`.
 
     Returns:
-        What was found; nothing for a healthy scene.
+        The findings; empty for a sound scene.
 
     Raises:
-        MissingInputError: A part of the data is not there.
-        InputError: A part of the data is unreadable, or counts differ.
+        MissingInputError: A file is missing.
+        InputError: A file is unreadable, or counts differ.
     """
     views = load_views(scene_dir, camera_file)
     scale_mat = read_cameras(scene_dir / camera_file, len(views)).scale_mats[0]
@@ -68,20 +68,20 @@ def diagnose_scene(scene_dir: Path, camera_file: str) -> tuple[Finding, ...]:
 def diagnose_views(
     views: SceneViews, scale_mat: NDArray[np.float64], overlap: float | None = None
 ) -> tuple[Finding, ...]:
-    """Examines masks, cameras and sphere; see `diagnose_scene`.
+    """Diagnoses masks, cameras and sphere; see `diagnose_scene`.
 
     Args:
         views: Masks and cameras.
         scale_mat: (4, 4) unit sphere to world.
-        overlap: Their `hull_overlap` where it is known already; None to compute it.
+        overlap: Precomputed `hull_overlap`; None to compute it.
     """
-    rims = [np.mean(np.concatenate([m[0], m[-1], m[:, 0], m[:, -1]])) for m in views.masks]
-    if np.median(rims) > 0.5:
+    borders = [np.mean(np.concatenate([m[0], m[-1], m[:, 0], m[:, -1]])) for m in views.masks]
+    if np.median(borders) > 0.5:
         return (
             Finding(
                 MASKS_INVERTED,
-                f"in most views the image's border is marked as object (median {np.median(rims):.0%} of it); "
-                "expected the object white on black: invert the masks",
+                f"in most views the image border is marked as object (median {np.median(borders):.0%} of "
+                "it); expected the object white on black: invert the masks",
             ),
         )
     overlap = hull_overlap(views) if overlap is None else overlap
@@ -92,19 +92,19 @@ def diagnose_views(
     center = scale_mat[:3, 3]
     radius = float(np.cbrt(np.abs(np.linalg.det(scale_mat[:3, :3]))))
     reach = outline_radii(views, center) / radius
-    if reach.max() > STICKS_OUT:
+    if reach.max() > MAX_REACH:
         return (
             Finding(
                 OBJECT_OUTSIDE_SPHERE,
-                f"{int((reach > STICKS_OUT).sum())} of {len(views)} masks reach outside the unit sphere, "
-                f"up to {reach.max():.2f} of its radius; run preprocess_cameras.py",
+                f"{int((reach > MAX_REACH).sum())} of {len(views)} masks extend beyond the unit sphere, up "
+                f"to {reach.max():.2f} of its radius; run preprocess_cameras.py",
             ),
         )
     return ()
 
 
 def hull_overlap(views: SceneViews) -> float:
-    """Returns the mean overlap (IoU) of hull and masks; 0 where there is no hull."""
+    """Mean IoU of hull and masks; 0 without a hull."""
     try:
         return float(hull_ious(views, carve_scene(views)).mean())
     except InputError:
@@ -112,40 +112,39 @@ def hull_overlap(views: SceneViews) -> float:
 
 
 def _best_trial(views: SceneViews, overlap: float) -> Finding | None:
-    """Undoes each usual mistake and names the one that helps most; None where all is tolerable as it is."""
-    found = [(hull_overlap(trial), finding) for trial, finding in _trials(views)]
-    best, finding = max(found, key=lambda pair: pair[0])
-    if best > overlap + CLEARLY_BETTER and best > 0.5:
+    """The mistake whose correction helps most; None if the scene is tolerable as it is."""
+    candidates = [(hull_overlap(trial), finding) for trial, finding in _trials(views)]
+    best, finding = max(candidates, key=lambda pair: pair[0])
+    if best > overlap + MIN_IMPROVEMENT and best > 0.5:
         return replace(
-            finding, text=f"{finding.text} (overlap of hull and masks {overlap:.2f}, so mended {best:.2f})"
+            finding, text=f"{finding.text} (IoU of hull and masks {overlap:.2f}, corrected {best:.2f})"
         )
     if overlap >= TOLERABLE_IOU:
         return None
     return Finding(
         CONTRADICTION,
-        f"the hull of all masks covers them by {overlap:.2f} only, and no flip of axes or change of size "
-        "mends it; check that mask i belongs to world_mat_i, and look at check_scene.py's pictures",
+        f"the IoU of hull and masks is only {overlap:.2f}, and no flip of axes or change of size improves "
+        "it; check that mask i belongs to world_mat_i, and inspect the images that check_scene.py draws",
     )
 
 
 def _trials(views: SceneViews) -> Iterator[tuple[SceneViews, Finding]]:
-    """Yields the scene with one mistake undone, and the name of that mistake."""
+    """Yields the scene with one mistake corrected, and that mistake."""
 
     def with_cameras(projections: NDArray[np.float64]) -> SceneViews:
         return make_views(views.names, views.masks, projections)
 
     world_to_camera = np.linalg.inv(views.poses)[:, :3]
     for which, signs in FLIPS.items():
-        text = f"the cameras fit the masks once the signs of camera axes {which} are flipped; "
-        text += "expected OpenCV's axes: x right, y down, z forward"
+        text = f"the cameras fit the masks only with flipped camera axes {which}; expected OpenCV axes: "
         flipped = views.intrinsics @ (np.diag(signs).astype(float) @ world_to_camera)
-        yield with_cameras(flipped), Finding(WRONG_AXES, text)
+        yield with_cameras(flipped), Finding(WRONG_AXES, text + "x right, y down, z forward")
     mirrored = views.projections @ np.diag([1.0, 1.0, -1.0, 1.0])
     yield (
         with_cameras(mirrored),
         Finding(
             MIRRORED_CAMERAS,
-            "the cameras fit the masks once the world is mirrored: its axes are left-handed; expected a "
+            "the cameras fit the masks only in a mirrored world: its axes are left-handed; expected a "
             "right-handed world: negate one world axis (third column of every world_mat)",
         ),
     )
@@ -158,14 +157,14 @@ def _trials(views: SceneViews) -> Iterator[tuple[SceneViews, Finding]]:
                 IMAGES_RESIZED,
                 f"the cameras are for images of about {width / x:.0f} x {height / y:.0f} pixels, these have "
                 f"{width} x {height}; multiply the first row of every world_mat by {x:.4g} and the second by "
-                f"{y:.4g}, or use images of the size that was calibrated",
+                f"{y:.4g}, or use images of the calibrated size",
             ),
         )
 
 
 def _size_factors(views: SceneViews) -> list[tuple[float, float]]:
-    """(x, y) factors from calibrated to present size: as principal points say, then the usual ones."""
+    """(x, y) factors from calibrated to current size: from the principal points, then common ones."""
     sizes = np.array([mask.shape[::-1] for mask in views.masks])
     x, y = np.median(sizes / 2 / views.intrinsics[:, :2, 2], axis=0)
-    told = [(float(x), float(y))] if x > 0 and y > 0 and max(abs(x - 1), abs(y - 1)) > 0.1 else []
-    return told + [(factor, factor) for factor in USUAL_FACTORS]
+    indicated = [(float(x), float(y))] if x > 0 and y > 0 and max(abs(x - 1), abs(y - 1)) > 0.1 else []
+    return indicated + [(factor, factor) for factor in COMMON_FACTORS]

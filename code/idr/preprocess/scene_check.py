@@ -1,4 +1,4 @@
-"""Does a data folder fit together? Bounding sphere and visual hull against masks, in figures and pictures.
+"""Checks a data folder: compares bounding sphere and visual hull with the masks of each view.
 
 B views, H rows, W columns. Lengths are in units of the bounding sphere's radius, unless stated otherwise.
 """
@@ -20,21 +20,22 @@ from idr.preprocess.scene_views import SceneViews, load_views
 from idr.preprocess.visual_hull import SceneHull
 
 SMALL_IN_SPHERE = 0.25
-"""An object that fills less of the sphere's radius wastes the network's resolution."""
-FEW_VIEWS = 8
-"""Fewer seldom tell a surface from its hull."""
+"""Share of the sphere's radius below which the object wastes the network's resolution."""
+MIN_VIEWS = 8
+"""Views below which the reconstruction is often no better than the visual hull."""
 
 
 @dataclass(frozen=True)
 class ViewCheck:
-    """What was found in one view.
+    """The check of one view.
 
     Attributes:
         name: The mask's file name.
         distance: Camera center from the sphere's center.
-        outline_radius: Radius a sphere around the same center needs to hold the mask: 1 or less is right.
-        hull_iou: Overlap of hull and mask, 0 to 1; NaN without a hull.
-        warnings: What is wrong, a few words each.
+        outline_radius: Radius of the smallest concentric sphere whose outline contains the mask; should be at
+            most 1.
+        hull_iou: IoU of hull and mask; NaN without a hull.
+        warnings: Problems, a few words each.
     """
 
     name: str
@@ -46,16 +47,16 @@ class ViewCheck:
 
 @dataclass(frozen=True)
 class SceneCheck:
-    """What was found in a scene.
+    """The check of a scene.
 
     Attributes:
         views: Masks and cameras.
         images: B paths of the photographs.
         center: (3,) sphere's center in the world.
         radius: Sphere's radius in world units.
-        hull: The visual hull; None if masks and cameras contradict one another.
-        checks: One a view.
-        warnings: About the scene as a whole.
+        hull: The visual hull; None if masks and cameras contradict each other.
+        checks: One per view.
+        warnings: Warnings about the scene as a whole.
     """
 
     views: SceneViews
@@ -75,18 +76,18 @@ def check_scene(scene_dir: Path, camera_file: str) -> SceneCheck:
         camera_file: Name of the npz with `world_mat_<i>` and `scale_mat_<i>`.
 
     Returns:
-        The findings; what contradicts itself is among them, as far as it can be drawn.
+        The check; contradictions are among its warnings.
 
     Raises:
-        MissingInputError: A part of the data is not there.
-        InputError: Unreadable data, differing counts, or a camera that does not have the sphere before it.
+        MissingInputError: A file is missing.
+        InputError: Unreadable data, differing counts, or a camera without the sphere in front of it.
     """
     views = load_views(scene_dir, camera_file)
     images = tuple(list_images(scene_dir / "image"))
     if len(images) != len(views):
         raise InputError(
-            f"{scene_dir}: {len(images)} images but {len(views)} masks and cameras; each image needs one of "
-            "each"
+            f"{scene_dir}: {len(images)} images but {len(views)} masks and cameras; expected one of each per "
+            "image"
         )
     scale_mats = read_cameras(scene_dir / camera_file, len(views)).scale_mats
     center = scale_mats[0, :3, 3]
@@ -94,7 +95,8 @@ def check_scene(scene_dir: Path, camera_file: str) -> SceneCheck:
     warnings = []
     if not np.allclose(scale_mats, scale_mats[0], rtol=1e-6, atol=1e-6 * radius):
         warnings.append(
-            "the scale_mats differ between views: the poses' common frame is lost; run preprocess_cameras.py"
+            "the scale_mats differ between views, so the poses have no common frame; run "
+            "preprocess_cameras.py"
         )
     try:
         hull = carve_scene(views)
@@ -121,48 +123,48 @@ def check_scene(scene_dir: Path, camera_file: str) -> SceneCheck:
 def _view_warnings(
     distance: float, outline_radius: float, iou: float, mask: NDArray[np.bool_]
 ) -> tuple[str, ...]:
-    found = []
+    warnings = []
     if outline_radius > 1.0:
-        found.append("mask outside the sphere")
+        warnings.append("mask outside the sphere")
     if iou < POOR_IOU:
-        found.append("hull and mask disagree")
+        warnings.append("hull and mask disagree")
     if distance <= 1.0:
-        found.append("camera inside the sphere")
+        warnings.append("camera inside the sphere")
     if mask[[0, -1]].any() or mask[:, [0, -1]].any():
-        found.append("mask touches the image's border")
-    return tuple(found)
+        warnings.append("mask touches the image's border")
+    return tuple(warnings)
 
 
 def _few_views(count: int) -> list[str]:
-    if count >= FEW_VIEWS:
+    if count >= MIN_VIEWS:
         return []
     return [
-        f"{count} views: fewer than {FEW_VIEWS} leave most of the shape open; photograph the object from "
-        "more sides"
+        f"{count} views: fewer than {MIN_VIEWS} leave much of the shape undetermined; photograph the object "
+        "from more sides"
     ]
 
 
 def _scene_warnings(
     hull: SceneHull | None, center: NDArray[np.float64], radius: float, outline_radius: NDArray[np.float64]
 ) -> list[str]:
-    found = []
+    warnings = []
     largest = float(outline_radius.max())
     if largest > 1.0:
-        found.append(
-            f"{int((outline_radius > 1.0).sum())} masks reach outside the sphere, which would need "
-            f"{largest:.2f} times its radius; run preprocess_cameras.py, or look for stray white pixels"
+        warnings.append(
+            f"{int((outline_radius > 1.0).sum())} masks extend beyond the sphere, up to {largest:.2f} times "
+            "its radius; run preprocess_cameras.py, or look for stray white pixels"
         )
     if largest < SMALL_IN_SPHERE:
-        found.append(
+        warnings.append(
             f"the sphere is far too large: the masks fill {largest:.2f} of its radius; run "
             "preprocess_cameras.py"
         )
     if hull is not None and hull.is_open:
-        found.append(
-            "the views see the object from about one side: its hull is open in depth and was cut off"
+        warnings.append(
+            "all views are from about one side: the object's hull is open in depth and was cut off"
         )
     elif hull is not None:
         beyond = float((np.linalg.norm(hull.points - center, axis=1) > radius).mean())
         if beyond > 0.0:
-            found.append(f"{beyond:.1%} of the visual hull lies outside the sphere")
-    return found
+            warnings.append(f"{beyond:.1%} of the visual hull lies outside the sphere")
+    return warnings

@@ -1,4 +1,4 @@
-"""Pictures of a scene's check: outlines of mask, sphere and hull over each photograph, alone and on a sheet.
+"""Draws outlines of mask, sphere and hull over each photograph, singly and on a contact sheet.
 
 H rows, W columns.
 """
@@ -18,35 +18,35 @@ from idr.files import write_atomic
 from idr.preprocess.outlines import hull_silhouette, sphere_outline
 from idr.preprocess.scene_check import SceneCheck
 
-Picture: TypeAlias = NDArray[Any]  # (H, W, 3) uint8 RGB; cv2's stubs name no dtype
+Image: TypeAlias = NDArray[Any]  # (H, W, 3) uint8 RGB; cv2's stubs have no dtype
 
 MASK_COLOR, SPHERE_COLOR, HULL_COLOR = (64, 220, 64), (255, 210, 0), (255, 40, 200)  # RGB
 BACKGROUND, TEXT_COLOR, ALARM_COLOR = (32, 32, 32), (255, 255, 255), (255, 90, 80)
 LEGEND = "green: mask   yellow: unit sphere   magenta: visual hull"
-LARGEST_BORDER = 0.75
-"""Border drawn around the image to show a sphere that reaches beyond it, at most this part of the side."""
+MAX_BORDER = 0.75
+"""Largest border that is added to show a sphere beyond the image, over the image's side."""
 CELL_WIDTH, LARGEST_SHEET = 480, 4000
-"""Pixels: a view's width on the contact sheet, and the sheet's largest width."""
+"""Pixels: width of a view on the contact sheet, and largest width of the sheet."""
 
 
 def draw_scene(check: SceneCheck, out_dir: Path) -> Path:
     """Draws the outlines of mask, sphere and hull over every photograph, and all of them on one sheet.
 
     Args:
-        check: What `check_scene` returned.
+        check: Result of `check_scene`.
         out_dir: Folder for `check_<image name>.png` and `contact_sheet.png`.
 
     Returns:
         The contact sheet's path.
 
     Raises:
-        OutputError: The system refuses to write.
+        OutputError: Writing failed.
     """
     num_views = len(check.views)
     columns = math.ceil(math.sqrt(num_views))
     cell_width = min(CELL_WIDTH, LARGEST_SHEET // columns)
     border = border_for(check)
-    rows: list[list[Picture]] = []
+    rows: list[list[Image]] = []
     for k in range(num_views):
         thick = max(1, round(max(check.views.masks[k].shape) / 400))
         _write_png(out_dir / f"check_{check.images[k].stem}.png", draw_view(check, k, border, thick))
@@ -59,23 +59,23 @@ def draw_scene(check: SceneCheck, out_dir: Path) -> Path:
 
 
 def border_for(check: SceneCheck) -> tuple[int, int]:
-    """Returns rows and columns to add on each side so that the spheres' outlines show, within reason."""
-    need = np.zeros(2)
+    """Rows and columns to add on each side to show the sphere's outlines, up to `MAX_BORDER`."""
+    border = np.zeros(2)
     for k in range(len(check.views)):
         outline = sphere_outline(check.views, k, check.center, check.radius)
         if outline is not None:
             size = np.array(check.views.masks[k].shape[::-1])
             beyond = np.maximum(-outline.min(axis=0), outline.max(axis=0) - size).clip(0)
-            need = np.maximum(need, np.minimum(beyond + 0.02 * size, LARGEST_BORDER * size))
-    return int(need[1]), int(need[0])
+            border = np.maximum(border, np.minimum(beyond + 0.02 * size, MAX_BORDER * size))
+    return int(border[1]), int(border[0])
 
 
-def draw_view(check: SceneCheck, k: int, border: tuple[int, int], thick: int) -> Picture:
-    """Draws one photograph with its outlines on a canvas with a border.
+def draw_view(check: SceneCheck, k: int, border: tuple[int, int], thick: int) -> Image:
+    """Draws one photograph with its outlines and a border.
 
     Args:
-        check: What `check_scene` returned.
-        k: Which view.
+        check: Result of `check_scene`.
+        k: Index of the view.
         border: Rows and columns added on each side.
         thick: Width of the outlines in pixels.
 
@@ -94,9 +94,9 @@ def draw_view(check: SceneCheck, k: int, border: tuple[int, int], thick: int) ->
     for region, color in regions:
         contours, _ = cv2.findContours(region.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
         cv2.drawContours(canvas, contours, -1, color, thick, offset=(columns, rows))
-    found = check.checks[k]
-    _write_text(canvas, f"{k}: {check.images[k].name}  IoU {found.hull_iou:.2f}", 1, TEXT_COLOR)
-    for line, warning in enumerate(found.warnings, start=2):
+    view = check.checks[k]
+    _write_text(canvas, f"{k}: {check.images[k].name}  IoU {view.hull_iou:.2f}", 1, TEXT_COLOR)
+    for line, warning in enumerate(view.warnings, start=2):
         _write_text(canvas, warning, line, ALARM_COLOR)
     sphere = sphere_outline(check.views, k, check.center, check.radius)
     if sphere is not None:
@@ -105,26 +105,26 @@ def draw_view(check: SceneCheck, k: int, border: tuple[int, int], thick: int) ->
     return canvas
 
 
-def draw_small(check: SceneCheck, k: int, border: tuple[int, int], width: int) -> Picture:
-    """Draws a view as `draw_view` does, reduced to a width, its outlines a line thick after that.
+def draw_small(check: SceneCheck, k: int, border: tuple[int, int], width: int) -> Image:
+    """Draws a view like `draw_view`, reduced to a width, with outlines one pixel wide after the reduction.
 
     Args:
-        check: What `check_scene` returned.
-        k: Which view.
-        border: Rows and columns added on each side before.
+        check: Result of `check_scene`.
+        k: Index of the view.
+        border: Rows and columns added on each side before the reduction.
         width: Pixels.
 
     Returns:
         (H', width, 3) RGB.
     """
     whole = check.views.masks[k].shape[1] + 2 * border[1]
-    picture = draw_view(check, k, border, max(1, round(1.2 * whole / width)))
-    height = max(1, round(width * picture.shape[0] / picture.shape[1]))
-    return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
+    image = draw_view(check, k, border, max(1, round(1.2 * whole / width)))
+    height = max(1, round(width * image.shape[0] / image.shape[1]))
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
 
 
-def _write_text(canvas: Picture, text: str, line: int, color: tuple[int, int, int]) -> None:
-    """Writes a line of text on a strip at the top, sized to the canvas."""
+def _write_text(canvas: Image, text: str, line: int, color: tuple[int, int, int]) -> None:
+    """Writes a line of text at the top, in a size proportional to the canvas."""
     size = canvas.shape[1] / 900
     height = round(34 * size)
     canvas[(line - 1) * height : line * height] = BACKGROUND
@@ -132,8 +132,8 @@ def _write_text(canvas: Picture, text: str, line: int, color: tuple[int, int, in
     cv2.putText(canvas, text, place, cv2.FONT_HERSHEY_SIMPLEX, size, color, width, cv2.LINE_AA)
 
 
-def _sheet(rows: list[list[Picture]], width: int) -> Picture:
-    """Lays the cells out in rows under a legend."""
+def _sheet(rows: list[list[Image]], width: int) -> Image:
+    """Arranges the cells in rows below a legend."""
     size = width / 2400
     legend = np.full((round(60 * size), width, 3), BACKGROUND, np.uint8)
     place, thick = (round(12 * size), round(42 * size)), max(1, round(2 * size))
@@ -149,6 +149,6 @@ def _sheet(rows: list[list[Picture]], width: int) -> Picture:
     return np.vstack(bands)
 
 
-def _write_png(path: Path, picture: Picture) -> None:
-    encoded = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes()
+def _write_png(path: Path, image: Image) -> None:
+    encoded = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes()
     write_atomic(path, lambda file: file.write(encoded))

@@ -1,6 +1,6 @@
-"""``scene_report.html``: a scene on one page that opens without network, before anyone trains on it.
+"""Writes ``scene_report.html``: the check of a scene on one self-contained page.
 
-B views, H rows, W columns, N samples of the hull. Figures in space are in unit-sphere coordinates.
+The 3D figure is in unit-sphere coordinates.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from idr.failures import Finding
 from idr.files import write_text_atomic
 from idr.meshing.marching import triangulate
-from idr.pictures.page import Page, Picture, Table
+from idr.pictures.page import CaptionedImage, Page, Table
 from idr.pictures.space import camera_traces, mesh_trace, polyline, space_figure
 from idr.preprocess.doctor import diagnose_views
 from idr.preprocess.scene_check import SceneCheck, ViewCheck
@@ -27,44 +27,44 @@ from idr.preprocess.scene_drawing import LEGEND, border_for, draw_small
 from idr.preprocess.visual_hull import SceneHull
 
 REPORT = "scene_report.html"
-WIDEST, PICTURES_BYTES = 480, 6_000_000
-"""Pixels of a view's width, and what all pictures together may weigh about: a page should stay a mail."""
-BYTES_A_PIXEL = 0.25
-"""Of a JPEG of this quality, base64 and all; photographs with much texture need about as much."""
+MAX_WIDTH, IMAGES_BYTES = 480, 6_000_000
+"""Width of a view in pixels, and approximate size of all images: the page should fit into a mail."""
+BYTES_PER_PIXEL = 0.25
+"""Of a textured JPEG with `JPEG_QUALITY`, base64-encoded."""
 JPEG_QUALITY = 85
 SMOOTHINGS = 8
-"""Steps of Taubin's smoothing, which takes the cells' stairs away and keeps the volume."""
-CAMERA_COLOR, DOUBTED_COLOR, SPHERE_COLOR = "#2266cc", "#d03b3b", "#c9a400"
+"""Iterations of Taubin smoothing, which removes the steps of the grid and keeps the volume."""
+CAMERA_COLOR, WARNING_COLOR, SPHERE_COLOR = "#2266cc", "#d03b3b", "#c9a400"
 
 
 def write_scene_report(
-    check: SceneCheck, path: Path, title: str, known: Sequence[str] = ()
+    check: SceneCheck, path: Path, title: str, more_warnings: Sequence[str] = ()
 ) -> tuple[str, ...]:
-    """Writes the page: what to look at, counts and scale, cameras and hull to turn about, every view.
+    """Writes the page: warnings, summary, 3D figure of cameras and hull, and every view.
 
     Args:
-        check: What `check_scene` returned.
+        check: Result of `check_scene`.
         path: The file.
         title: Its heading.
-        known: What is to be looked at for reasons that the check does not know, a sentence each.
+        more_warnings: Warnings from elsewhere, one sentence each.
 
     Returns:
-        What to look at, a sentence each: named failures, what was known, the check's warnings. Views that do
-        not fit are named on the page.
+        All warnings about the scene, one sentence each: the doctor's findings, `more_warnings`, the check's
+        warnings. Those about single views are only on the page.
 
     Raises:
-        OutputError: It cannot be written.
+        OutputError: Writing failed.
     """
-    doubts = tuple(dict.fromkeys((*map(str, _findings(check)), *known, *check.warnings)))
+    warnings = tuple(dict.fromkeys((*map(str, _findings(check)), *more_warnings, *check.warnings)))
     page = Page()
-    page.add_html(_doubts_html(check, doubts))
+    page.add_html(_warnings_html(check, warnings))
     page.add_html(f"<h2>The scene</h2>{_summary(check).as_html()}")
     hull = "Cameras, unit sphere and visual hull" if check.hull else "Cameras and unit sphere (no hull)"
     page.add_figure(hull, scene_figure(check))
     page.add_html(_views_html(check))
-    page.add_html(f"<h2>Figures of the views</h2>{_views_table(check).as_html()}")
+    page.add_html(f"<h2>Numbers of the views</h2>{_views_table(check).as_html()}")
     write_text_atomic(path, page.as_html(title))
-    return doubts
+    return warnings
 
 
 def _findings(check: SceneCheck) -> tuple[Finding, ...]:
@@ -74,19 +74,19 @@ def _findings(check: SceneCheck) -> tuple[Finding, ...]:
     return diagnose_views(check.views, scale_mat, float(np.mean(ious)) if check.hull else 0.0)
 
 
-def _doubts_html(check: SceneCheck, of_the_scene: Sequence[str]) -> str:
-    """The list of what to look at, the scene as a whole first."""
-    doubts = [
-        *of_the_scene,
+def _warnings_html(check: SceneCheck, scene_warnings: Sequence[str]) -> str:
+    """The list of warnings, those about the whole scene first."""
+    warnings = [
+        *scene_warnings,
         *(
             f"view {k}, {check.images[k].name}: {', '.join(view.warnings)}"
             for k, view in enumerate(check.checks)
             if view.warnings
         ),
     ]
-    if not doubts:
-        return "<h2>To look at</h2><p>Nothing: masks, cameras and unit sphere fit together.</p>"
-    return f"<h2>To look at</h2><ul>{''.join(f'<li>{html.escape(doubt)}</li>' for doubt in doubts)}</ul>"
+    if not warnings:
+        return "<h2>Warnings</h2><p>None: masks, cameras and unit sphere are consistent.</p>"
+    return f"<h2>Warnings</h2><ul>{''.join(f'<li>{html.escape(text)}</li>' for text in warnings)}</ul>"
 
 
 def _summary(check: SceneCheck) -> Table:
@@ -94,14 +94,14 @@ def _summary(check: SceneCheck) -> Table:
     distances = [view.distance for view in check.checks]
     rows = [
         ["views", str(len(check.checks))],
-        ["views to look at", str(sum(bool(view.warnings) for view in check.checks))],
+        ["views with warnings", str(sum(bool(view.warnings) for view in check.checks))],
         ["image size (pixels)", ", ".join(sizes)],
         ["share of an image inside its mask, mean", f"{np.mean([m.mean() for m in check.views.masks]):.1%}"],
         ["unit sphere: center in the world", ", ".join(f"{value:.6g}" for value in check.center)],
         ["unit sphere: radius in world units (scale)", f"{check.radius:.6g}"],
-        ["a pixel at the sphere's center, mean (world units)", f"{_pixel_at_center(check):.3g}"],
-        ["cameras: distance in radii, least and greatest", f"{min(distances):.2f}, {max(distances):.2f}"],
-        ["masks reach, of the radius, at most", f"{max(v.outline_radius for v in check.checks):.3f}"],
+        ["pixel size at the sphere's center, mean (world units)", f"{_pixel_at_center(check):.3g}"],
+        ["cameras: smallest and largest distance (radii)", f"{min(distances):.2f}, {max(distances):.2f}"],
+        ["largest extent of a mask (radii)", f"{max(v.outline_radius for v in check.checks):.3f}"],
     ]
     if check.hull is not None:
         ious = [view.hull_iou for view in check.checks]
@@ -111,7 +111,7 @@ def _summary(check: SceneCheck) -> Table:
 
 
 def _pixel_at_center(check: SceneCheck) -> float:
-    """Mean side of a pixel at the depth of the sphere's center, world units."""
+    """Mean width of a pixel at the depth of the sphere's center, in world units."""
     depths = ((check.center - check.views.centers) * check.views.poses[:, :3, 2]).sum(axis=1)
     return float((depths / check.views.intrinsics[:, 0, 0]).mean())
 
@@ -120,10 +120,10 @@ def scene_figure(check: SceneCheck) -> Any:
     """Draws cameras, unit sphere and visual hull in unit-sphere coordinates.
 
     Args:
-        check: What `check_scene` returned.
+        check: Result of `check_scene`.
 
     Returns:
-        A plotly figure; cameras of views with warnings have a color of their own.
+        A plotly figure; cameras of views with warnings have another color.
     """
     import plotly.graph_objects as go
 
@@ -135,10 +135,10 @@ def scene_figure(check: SceneCheck) -> Any:
         mesh.vertices = (mesh.vertices - check.center) / check.radius
         traces.append(mesh_trace(mesh))
     texts = [f"view {k}, {path.name}" for k, path in enumerate(check.images)]
-    doubted = np.array([bool(view.warnings) for view in check.checks])
+    warned = np.array([bool(view.warnings) for view in check.checks])
     for chosen, name, color in (
-        (~doubted, "cameras", CAMERA_COLOR),
-        (doubted, "cameras of views to look at", DOUBTED_COLOR),
+        (~warned, "cameras", CAMERA_COLOR),
+        (warned, "cameras of views with warnings", WARNING_COLOR),
     ):
         if chosen.any():
             traces += camera_traces(poses[chosen], [texts[k] for k in np.flatnonzero(chosen)], name, color)
@@ -156,19 +156,19 @@ def _circles(num_points: int = 73) -> NDArray[np.float64]:
 
 
 def hull_mesh(hull: SceneHull, axes: NDArray[np.float64]) -> trimesh.Trimesh:
-    """Puts a surface around the hull's samples: each fills a cell of the grid that they were taken from.
+    """Meshes the hull's samples, each of which fills a cell of its grid.
 
     Args:
         hull: The hull, at least one sample.
         axes: (3, 3) the grid's axes in the world as columns: those of the first camera.
 
     Returns:
-        The surface in the world, smoothed a little, closed.
+        The closed surface in the world, slightly smoothed.
     """
     local = hull.points @ axes
     low = local.min(axis=0)
     cells = np.round((local - low) / hull.spacing).astype(np.int64)
-    volume = np.ones(cells.max(axis=0) + 3, np.float32)  # an empty layer around
+    volume = np.ones(cells.max(axis=0) + 3, np.float32)  # with an empty border
     volume[tuple((cells + 1).T)] = -1.0
     vertices, faces = triangulate(volume)
     mesh = trimesh.Trimesh(((vertices - 1.0) * hull.spacing + low) @ axes.T, faces, process=False)
@@ -176,17 +176,17 @@ def hull_mesh(hull: SceneHull, axes: NDArray[np.float64]) -> trimesh.Trimesh:
 
 
 def _views_html(check: SceneCheck) -> str:
-    """Every view with its outlines, as JPEGs that shrink where there are many."""
+    """Every view with its outlines, as JPEGs whose size depends on their number."""
     border = border_for(check)
     height, width = check.views.masks[0].shape
     shape = (height + 2 * border[0]) / (width + 2 * border[1])
-    affordable = math.sqrt(PICTURES_BYTES / (len(check.checks) * BYTES_A_PIXEL * shape))
-    width = max(16, min(WIDEST, int(affordable)))
+    affordable = math.sqrt(IMAGES_BYTES / (len(check.checks) * BYTES_PER_PIXEL * shape))
+    width = max(16, min(MAX_WIDTH, int(affordable)))
     figures = []
     for k, view in enumerate(check.checks):
-        picture = cv2.cvtColor(draw_small(check, k, border, width), cv2.COLOR_RGB2BGR)
-        jpeg = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
-        figures.append(Picture(jpeg, _caption(k, check.images[k].name, view)).as_html())
+        image = cv2.cvtColor(draw_small(check, k, border, width), cv2.COLOR_RGB2BGR)
+        jpeg = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
+        figures.append(CaptionedImage(jpeg, _caption(k, check.images[k].name, view)).as_html())
     return f"<h2>Views</h2><p>{html.escape(LEGEND)}</p><div>{''.join(figures)}</div>"
 
 
@@ -206,5 +206,5 @@ def _views_table(check: SceneCheck) -> Table:
         ]
         for k, view in enumerate(check.checks)
     ]
-    header = ["view", "IoU of hull and mask", "mask reaches (of radius)", "camera at (radii)", "to look at"]
+    header = ["view", "IoU of hull and mask", "mask extent (radii)", "camera distance (radii)", "warnings"]
     return Table(header, rows)

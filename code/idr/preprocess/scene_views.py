@@ -1,6 +1,6 @@
-"""What the preprocessing reads and writes of a scene folder: masks, projections, `scale_mat`s.
+"""Reads masks and projections of a scene folder, and writes its `scale_mat`s.
 
-B views, H rows, W columns. Projections map world points to pixels (column, row) without a half-pixel shift.
+B views, H rows, W columns. Projections map the world to pixels (column, row); integers are pixel centers.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ class SceneViews:
 
     Attributes:
         names: B file names of the masks.
-        masks: B arrays (H, W) of bool, True inside the object, none of them empty or full.
+        masks: B arrays (H, W) of bool, True inside the object; none is empty or full.
         intrinsics: (B, 3, 3) with K[2, 2] = 1.
         poses: (B, 4, 4) camera-to-world, world frame and unit.
-        projections: (B, 3, 4) = K [R | t], world points to pixels, third row giving the depth.
+        projections: (B, 3, 4) = K [R | t], world to pixels; the third row yields the depth.
     """
 
     names: tuple[str, ...]
@@ -55,12 +55,12 @@ class SceneViews:
 def make_views(
     names: tuple[str, ...], masks: tuple[NDArray[np.bool_], ...], world_mats: NDArray[np.floating]
 ) -> SceneViews:
-    """Checks masks and projection matrices and puts them together.
+    """Checks masks and projection matrices, and decomposes the latter.
 
     Args:
         names: B names, for messages.
         masks: B arrays (H, W) of bool.
-        world_mats: (B, 3, 4) or (B, 4, 4) projections, each of either sign and any scale.
+        world_mats: (B, 3, 4) or (B, 4, 4) projections, of either sign and any scale.
 
     Returns:
         The views.
@@ -71,9 +71,7 @@ def make_views(
     intrinsics, poses, projections = [], [], []
     for k, matrix in enumerate(np.asarray(world_mats, dtype=np.float64)):
         if not np.isfinite(matrix).all():
-            raise InputError(
-                f"world_mat_{k} ({names[k]}) holds values that are not finite; export the cameras again"
-            )
+            raise InputError(f"world_mat_{k} ({names[k]}) has non-finite values; export the cameras again")
         try:
             camera, pose = decompose_projection(matrix[:3])
         except ValueError as error:
@@ -84,10 +82,9 @@ def make_views(
         projections.append(camera[:3, :3] @ world_to_camera[:3])
     for k, mask in enumerate(masks):
         if mask.all() or not mask.any():
-            what, has = ("every", "no outline") if mask.all() else ("no", "nothing to carve with")
             raise InputError(
-                f"mask {k} ({names[k]}) marks {what} pixel as object, so it has {has}; "
-                "expected the object white on black: replace this mask, or remove the view"
+                f"mask {k} ({names[k]}) marks {'every' if mask.all() else 'no'} pixel as object; expected "
+                "the object white on black: replace this mask, or remove the view"
             )
     return SceneViews(names, masks, np.array(intrinsics), np.array(poses), np.array(projections))
 
@@ -96,15 +93,15 @@ def load_views(scene_dir: Path, camera_file: str = EXACT_CAMERAS) -> SceneViews:
     """Reads masks and cameras of a scene folder.
 
     Args:
-        scene_dir: Folder that holds `mask/` and the camera file.
+        scene_dir: Folder with `mask/` and the camera file.
         camera_file: Name of the npz with the `world_mat_<i>`.
 
     Returns:
         The views.
 
     Raises:
-        MissingInputError: The folder, its masks or the camera file are not there.
-        InputError: Counts differ, or a mask or matrix is unusable.
+        MissingInputError: The folder, its masks or the camera file are missing.
+        InputError: Counts differ, or a mask or matrix is invalid.
     """
     if not scene_dir.is_dir():
         raise MissingInputError(
@@ -114,8 +111,8 @@ def load_views(scene_dir: Path, camera_file: str = EXACT_CAMERAS) -> SceneViews:
     matrices = read_matrices(scene_dir / camera_file, "world_mat")
     if len(masks) != len(matrices):
         raise InputError(
-            f"{scene_dir}: {len(masks)} masks but {len(matrices)} world_mats in {camera_file}; "
-            "each view needs one mask and one camera, paired in natural name order"
+            f"{scene_dir}: {len(masks)} masks but {len(matrices)} world_mats in {camera_file}; expected one "
+            "of each per view, in the same natural name order"
         )
     names = tuple(path.name for path in masks)
     return make_views(
@@ -131,33 +128,29 @@ def read_matrices(path: Path, prefix: str) -> dict[int, NDArray[np.float64]]:
         prefix: `world_mat` or `scale_mat`.
 
     Returns:
-        (4, 4) matrices by number, in order from 0; a (3, 4) one is completed with (0, 0, 0, 1).
+        (4, 4) matrices by number, in order from 0; (3, 4) matrices are completed with (0, 0, 0, 1).
 
     Raises:
         MissingInputError: No such file.
-        InputError: Not a readable npz, no such matrices, a gap in their numbers, or another shape.
+        InputError: Not a readable npz, no such matrices, gaps in their numbers, or another shape.
     """
     if not path.is_file():
-        beside = sorted(p.name for p in path.parent.glob("*.npz"))
+        others = ", ".join(sorted(p.name for p in path.parent.glob("*.npz"))) or "none"
         raise MissingInputError(
-            f"no camera file {path}; npz files there: {', '.join(beside) if beside else 'none'}. It holds "
-            "one world_mat_<i> for each image (see DATA_CONVENTION.md)"
+            f"no camera file {path}; npz files there: {others}; expected one world_mat_<i> per image (see "
+            "DATA_CONVENTION.md)"
         )
     arrays = read_arrays(path)
     names = {int(m[1]): m[0] for m in (re.fullmatch(prefix + r"_(\d+)", key) for key in arrays) if m}
     try:
         found = {k: np.asarray(arrays[names[k]], dtype=np.float64) for k in sorted(names)}
     except (TypeError, ValueError) as error:
-        raise InputError(
-            f"{path}: {prefix} matrices that are no numbers ({error}); export them again"
-        ) from error
+        raise InputError(f"{path}: {prefix} matrices are not numbers ({error}); export them again") from error
     if not found:
-        raise InputError(f"{path} holds no {prefix}_0, {prefix}_1, ...; expected one {prefix} for each image")
+        raise InputError(f"{path} has no {prefix}_0, {prefix}_1, ...; expected one {prefix} per image")
     missing = sorted(set(range(max(found) + 1)) - set(found))
     if missing:
-        raise InputError(
-            f"{path}: {prefix}_{missing[0]} is missing though {prefix}_{max(found)} is there; add it"
-        )
+        raise InputError(f"{path} has {prefix}_{max(found)} but not {prefix}_{missing[0]}; add it")
     for k, matrix in found.items():
         if matrix.shape not in ((3, 4), (4, 4)):
             raise InputError(f"{path}: {prefix}_{k} has shape {matrix.shape}; expected (4, 4)")
@@ -167,17 +160,16 @@ def read_matrices(path: Path, prefix: str) -> dict[int, NDArray[np.float64]]:
 
 
 def backup_path(path: Path) -> Path:
-    """Returns where the first state of a camera file is kept: `cameras_backup.npz` for `cameras.npz`."""
+    """The backup of a camera file's original: `cameras_backup.npz` for `cameras.npz`."""
     return path.with_name(f"{path.stem}_backup{path.suffix}")
 
 
 def write_scale_mats(path: Path, center: NDArray[np.floating], radius: float) -> bool:
-    """Puts one similarity, unit sphere to world, into a camera file as every view's `scale_mat_<i>`.
+    """Writes one similarity, unit sphere to world, to a camera file as every view's `scale_mat_<i>`.
 
-    All other entries are kept byte for byte, but `scale_mat_inv_<i>`, where there are any, become the
-    inverses. The file as it was before the first call stays beside it, see `backup_path`; later calls
-    leave that copy alone. The file is replaced in one step.
-    Differs: the published code wrote `<name>_new.npz`, which nothing reads until it is renamed.
+    Existing `scale_mat_inv_<i>` become its inverse; all other entries are kept byte for byte. The first call
+    also writes a backup (`backup_path`). The file is replaced atomically.
+    Differs: the published code wrote `<name>_new.npz`, to be renamed by hand.
 
     Args:
         path: The npz with the `world_mat_<i>`.
@@ -185,11 +177,11 @@ def write_scale_mats(path: Path, center: NDArray[np.floating], radius: float) ->
         radius: Radius of the sphere in world units, positive.
 
     Returns:
-        True if this call made the backup, False if there was one.
+        Whether this call made the backup.
 
     Raises:
-        InputError: The file is no readable npz of matrices.
-        OutputError: The system refuses to write; the file is unchanged.
+        InputError: The file is not a readable npz of matrices.
+        OutputError: Writing failed; the file is unchanged.
     """
     count = len(read_matrices(path, "world_mat"))
     scale_mat = np.diag([radius, radius, radius, 1.0])
@@ -223,7 +215,7 @@ def _npy_bytes(array: NDArray[np.float64]) -> bytes:
 
 
 def _zip_bytes(members: Mapping[str, bytes], compression: int) -> bytes:
-    """An npz of the members, with a fixed date so that the same content gives the same bytes."""
+    """An npz of the members, with a fixed date for reproducible bytes."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", compression) as archive:
         for name, content in members.items():

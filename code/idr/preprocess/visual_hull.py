@@ -1,15 +1,14 @@
-"""The visual hull: all points that the views' masks allow the object to fill.
+"""The visual hull: all points that are consistent with the views' masks.
 
-B views, N points or cells. Coordinates here are those of `Carver`'s region: its center is the origin, its
-axes are the first camera's and its unit is chosen by the caller. A result therefore depends on the cameras'
-relation to one another and never on the world's origin, axes or unit.
+B views, N points or cells. Coordinates are those of `Carver`'s region: its center is the origin, its axes are
+the first camera's, and its unit is chosen by the caller. Results are therefore independent of the world's
+origin, axes and unit.
 
-A point counts as part of the hull if nearly all views that see it (have it in front and within the image)
-see it inside their mask. "Nearly all" is `INSIDE_SHARE` = 45/49: the published rule, at least 45 of DTU's 49
-views, as a share. Likewise a point must be seen by that share of the views that see the best seen point of
-the hull: beyond the common field of view, too few masks carve for their agreement to mean much.
-Differs: the published code counts 45 views whatever their number, in a box that
-depends on the world's origin.
+A point belongs to the hull if nearly all views that see it (in front of the camera, within the image) see it
+inside their mask. "Nearly all" means `INSIDE_SHARE` = 45/49: the published rule, at least 45 of DTU's 49
+views, as a share. It must also be seen by that share of the largest number of views that see any point of the
+hull: outside the common field of view, too few masks carve. Differs: the published code requires 45 views
+whatever their number, in a box that depends on the world's origin.
 """
 
 from __future__ import annotations
@@ -27,20 +26,20 @@ INSIDE_SHARE = 45 / 49
 CELLS_FIRST = 24
 """Cells along each side of the region at the coarsest level."""
 CELLS_BUDGET = 600_000
-"""Cells are halved until their number would pass this; a compact object then spans some 100 cells."""
+"""Upper bound on the number of cells at the finest level; a compact object then spans about 100 cells."""
 MAX_HALVINGS = 12
-"""An object thinner than region / (24 * 2**12) is not to be found."""
+"""Objects thinner than region / (24 * 2**12) are not found."""
 
 
 @dataclass(frozen=True)
 class Hull:
-    """The part of a region that the masks allow, as samples of a regular grid.
+    """The visual hull within a region, sampled on a regular grid.
 
     Attributes:
-        points: (N, 3) centers of grid cells in the hull; none if no point is allowed.
+        points: (N, 3) centers of grid cells in the hull, N >= 0.
         spacing: Side of a cell.
         most_views: Largest number of views that see one point of the hull.
-        is_open: Whether the hull reaches the region's border: the views do not bound it.
+        is_open: Whether the hull reaches the region's border, so the views do not bound it.
     """
 
     points: NDArray[np.float64]
@@ -57,37 +56,37 @@ class SceneHull:
         points: (N, 3) samples of a regular grid.
         spacing: Distance of neighboring samples.
         most_views: Largest number of views that see one point of the hull.
-        is_open: Whether the views leave the hull's depth open; it is then cut off, and a sphere is better
-            made from the masks' outlines alone.
-        middle: (3,) the point nearest to the rays through the masks' centroids.
-        outline: Radius of the smallest ball around `middle` whose outline holds every mask.
+        is_open: Whether the views leave the hull's depth open; it is then cut off, and unsuitable for a
+            sphere.
+        center: (3,) the point nearest to the rays through the masks' centroids.
+        outline: Radius of the smallest ball around `center` whose outlines contain all masks.
     """
 
     points: NDArray[np.float64]
     spacing: float
     most_views: int
     is_open: bool
-    middle: NDArray[np.float64]
+    center: NDArray[np.float64]
     outline: float
 
 
 def needed_views(count: NDArray[np.integer] | int) -> NDArray[np.int64]:
-    """Returns how many of `count` views are nearly all of them: 45 of 49, 15 of 16, all of 12 or fewer."""
+    """Number of views that count as nearly all of `count`: 45 of 49, 15 of 16, all of 12 or fewer."""
     return np.ceil(np.asarray(count) * INSIDE_SHARE - 1e-9).astype(np.int64)
 
 
 def fewest_views(num_views: int) -> int:
-    """Returns how many views must see a point at least: half of all, and never fewer than two."""
+    """Number of views that must see a point: half of all, at least two."""
     return max(2, -(-num_views // 2))
 
 
 class Carver:
-    """Carves the visual hull out of a ball, in coordinates of the ball's center and the first camera's axes.
+    """Carves the visual hull from a ball, in the frame of the ball's center and the first camera's axes.
 
     Args:
         views: Masks and cameras.
         center: (3,) center of the region in the world.
-        unit: Length in the world that is 1 here.
+        unit: Unit of this frame in world units.
     """
 
     def __init__(self, views: SceneViews, center: NDArray[np.floating], unit: float) -> None:
@@ -95,16 +94,17 @@ class Carver:
         self.to_world = np.eye(4)
         self.to_world[:3, :3] = unit * views.poses[0, :3, :3]
         self.to_world[:3, 3] = center
-        # Depth comes out in this frame's unit: project_points scales each projection by its third row.
+        # project_points scales each projection by its third row, so depth is in this frame's unit.
         self.projections = views.projections @ self.to_world  # (B, 3, 4)
         world_to_local = np.linalg.inv(self.to_world)
         self.centers = views.centers @ world_to_local[:3, :3].T + world_to_local[:3, 3]  # (B, 3)
         self._to_mask = [_distance_to_mask(mask) for mask in views.masks]
 
     def carve(self, region_radius: float) -> Hull:
-        """Carves the hull out of the ball of a given radius around the center.
+        """Carves the hull from the ball with this radius around the center.
 
-        Cells are dropped where even their best point fails, the rest halved; nothing thin is lost on the way.
+        Cells that cannot contain a point of the hull are dropped and the others halved, so thin parts
+        survive.
         """
         fewest = fewest_views(len(self.views))
         spacing = 2.0 * region_radius / CELLS_FIRST
@@ -130,7 +130,7 @@ class Carver:
         return Hull(points, spacing, most, is_open)
 
     def count_views(self, points: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Counts for each of (N, 3) points the views that see it, and those that see it inside the mask."""
+        """Numbers of views that see each of (N, 3) points, and that see it inside the mask."""
         seen, inside = np.zeros(len(points), np.int64), np.zeros(len(points), np.int64)
         for mask, projection in zip(self.views.masks, self.projections, strict=True):
             column, row, sees = nearest_pixels(points, projection, mask.shape)
@@ -141,7 +141,7 @@ class Carver:
     def _possible(
         self, cells: NDArray[np.float64], spacing: float, region_radius: float, fewest: int
     ) -> NDArray[np.float64]:
-        """Keeps cubic cells (centers (N, 3)) that may hold a point of the hull; it never errs to no."""
+        """Keeps cubic cells (centers (N, 3)) that may contain a point of the hull; conservative."""
         reach = spacing * np.sqrt(3.0) / 2.0  # center to corner
         cells = cells[np.linalg.norm(cells, axis=1) <= region_radius + reach]
         num_views = len(self.views)
@@ -150,7 +150,7 @@ class Carver:
             surely_outside, surely_unseen = self._sure(k, cells, reach)
             outside += surely_outside
             unseen += surely_unseen
-            # More views may disagree the more views see the point: all of them is the mildest case.
+            # The more views see a point, the more may disagree; all views is the most permissive case.
             keep = (outside <= num_views - needed_views(num_views)) & (unseen <= num_views - fewest)
             if not keep.all():
                 cells, outside, unseen = cells[keep], outside[keep], unseen[keep]
@@ -159,7 +159,7 @@ class Carver:
     def _sure(
         self, k: int, cells: NDArray[np.float64], reach: float
     ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Whether all points within `reach` of each center are seen outside the mask, or are not seen."""
+        """Whether all points within `reach` of each center are seen outside the mask, and all are unseen."""
         height, width = self.views.masks[k].shape
         uv, depth = project_points(cells, self.projections[k])
         in_front = depth > 2.0 * reach
@@ -170,17 +170,17 @@ class Carver:
             footprint = np.where(in_front, focal * reach * distance / (depth * (depth - reach)), np.inf) + 1.0
         border = np.minimum(
             np.minimum(uv[:, 0], width - 1 - uv[:, 0]), np.minimum(uv[:, 1], height - 1 - uv[:, 1])
-        )  # pixels from the image's edge, negative beyond it
+        )  # pixels to the image's edge, negative outside
         border = np.where(in_front, border, 0.0)
         within = border > footprint
         column, row = (np.where(within, np.round(uv[:, i]), 0).astype(np.int64) for i in (0, 1))
-        # One pixel for rounding the center, one in `footprint` for rounding the other points.
+        # One pixel for rounding the center, another (in `footprint`) for rounding the other points.
         outside = within & (self._to_mask[k][row, column] > footprint + 1.0)
         return outside, (depth < -reach) | (border < -footprint)
 
 
 def _distance_to_mask(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Distance of each pixel from the mask, rounded down and cut at 255: one byte, never too large."""
+    """Distance of each pixel from the mask, rounded down and clipped to 255; never overestimated."""
     distance = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     return np.minimum(np.floor(distance), 255).astype(np.uint8)
 
@@ -196,7 +196,7 @@ def nearest_pixels(
         shape: (H, W) of the image.
 
     Returns:
-        column, row: (N,) nearest pixel, 0 where the point is not seen.
+        column, row: (N,) nearest pixel, 0 if the point is not seen.
         sees: (N,) whether the point lies in front of the camera and within the image.
     """
     uv, depth = project_points(points, projection)

@@ -1,1 +1,8 @@
-"""Trained runs: their folders, and opening them."""
+"""Trained runs: their folders, and `Run`, the one object for a trained run."""
+
+from __future__ import annotations
+
+from idr.runs.camera import Camera
+from idr.runs.run import Run, load_run
+
+__all__ = ["Camera", "Run", "load_run"]

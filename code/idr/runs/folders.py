@@ -1,4 +1,4 @@
-"""Where runs and results lie: `exps/<name>/<time>/` and `evals/<name>/`, and how the last run is found.
+"""Folders of runs and results, `exps/<name>/<time>/` and `evals/<name>/`, and how a run is found.
 
     exps/<expname><suffix>[_<scan>]/<YYYY_MM_DD_HH_MM_SS>/
         runconf.conf   plots/   checkpoints/
@@ -9,17 +9,20 @@ A run's folder may have any other name; published runs are called `2020`.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from pyhocon import ConfigTree
+
 from idr.checkpoints.folder import LATEST, PARTS, STATE_KEYS, CheckpointFolder, checkpoint_name
-from idr.conf.files import did_you_mean, project_root
+from idr.conf.files import did_you_mean, load_conf, project_root
 from idr.errors import MissingInputError
 from idr.files import make_folder, output_errors, sync_folder
 
 __all__ = [
     "CHECKPOINTS", "LATEST", "PARTS", "PLOTS", "RUNCONF", "STATE_KEYS", "CheckpointFolder", "checkpoint_name",
-    "create_run", "evals_folder", "find_run", "newest_run", "run_name",
+    "conf_of_run", "create_run", "evals_folder", "find_run", "locate_run", "newest_run", "run_name",
 ]  # fmt: skip
 
 CHECKPOINTS = "checkpoints"
@@ -30,29 +33,26 @@ NO_SCAN = -1
 
 
 def run_name(expname: str, suffix: str = "", scan_id: int | None = None) -> str:
-    """Names a run: the folder under `exps/` and `evals/`.
+    """Returns the name of a run's folder under `exps/` and `evals/`: `<expname><suffix>[_<scan>]`.
 
     Args:
         expname: `train.expname` of the conf.
-        suffix: `--expname`; joined without a separator.
-        scan_id: Scan; None and -1 add nothing.
-
-    Returns:
-        `<expname><suffix>[_<scan>]`.
+        suffix: `--expname`, appended without a separator.
+        scan_id: Scan number; None and -1 add nothing.
     """
     scan = "" if scan_id is None or scan_id == NO_SCAN else f"_{scan_id}"
     return f"{expname}{suffix}{scan}"
 
 
 def create_run(exps_folder: Path, name: str) -> Path:
-    """Makes a new run folder, named by the time.
+    """Creates a run folder named by the current time, with empty `plots/` and `checkpoints/`.
 
     Args:
-        exps_folder: Such as `exps/` beside `code/`; made if missing.
+        exps_folder: The folder `exps/`; created if missing.
         name: From `run_name`.
 
     Returns:
-        The folder, with empty `plots/` and `checkpoints/`. If a run took this second, the next free one.
+        The folder. If the current second is taken, it has the next free one.
 
     Raises:
         OutputError: The system refuses.
@@ -75,19 +75,16 @@ def create_run(exps_folder: Path, name: str) -> Path:
 
 
 def find_run(exps_folder: Path, name: str, timestamp: str = LATEST, checkpoint: str | int = LATEST) -> Path:
-    """Finds the folder of a run that holds a checkpoint.
+    """Returns the folder of a run that holds a checkpoint.
 
     Args:
-        exps_folder: Such as `exps/`.
+        exps_folder: The folder `exps/`.
         name: From `run_name`.
-        timestamp: The run's folder, whatever its name; `latest` is the last in name order that holds it.
-        checkpoint: The checkpoint it must hold, as for `CheckpointFolder.resolve`.
-
-    Returns:
-        The run's folder.
+        timestamp: Name of the run's folder; `latest` is the last one in name order that holds the checkpoint.
+        checkpoint: As for `CheckpointFolder.resolve`.
 
     Raises:
-        MissingInputError: No such run, or none with that checkpoint; the message lists what there is.
+        MissingInputError: No such run, or none with that checkpoint; the message lists the runs there are.
     """
     parent = Path(exps_folder) / name
     if not parent.is_dir():
@@ -108,15 +105,32 @@ def find_run(exps_folder: Path, name: str, timestamp: str = LATEST, checkpoint: 
     raise MissingInputError(f"no run in {parent} holds {what}; {listing}; train first, or choose another one")
 
 
-def newest_run(exps_folder: Path, name: str | None = None) -> Path:
-    """Finds the run that was trained last, with a checkpoint or still without.
+def locate_run(path: str | Path, checkpoint: str) -> Path:
+    """Returns a run's folder from that folder's path, or from the path of all runs of its name.
 
     Args:
-        exps_folder: Such as `exps/`.
-        name: Look among the runs of this name; None for all names.
+        path: ``exps/<name>/<time>``, or ``exps/<name>`` for the latest run there that holds the checkpoint.
+        checkpoint: ``latest`` or an epoch.
 
-    Returns:
-        The folder of the run whose checkpoints changed last.
+    Raises:
+        MissingInputError: There is no such run or checkpoint.
+    """
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        raise MissingInputError(f"no run folder {folder}: expected one that holds {CHECKPOINTS}/")
+    folder = folder.resolve()
+    if (folder / CHECKPOINTS).is_dir():
+        CheckpointFolder(folder / CHECKPOINTS).resolve(checkpoint)
+        return folder
+    return find_run(folder.parent, folder.name, checkpoint=checkpoint)
+
+
+def newest_run(exps_folder: Path, name: str | None = None) -> Path:
+    """Returns the folder of the run whose checkpoints changed last; it may not hold one yet.
+
+    Args:
+        exps_folder: The folder `exps/`.
+        name: Search the runs of this name only; None for all names.
 
     Raises:
         MissingInputError: There is no run.
@@ -133,13 +147,44 @@ def newest_run(exps_folder: Path, name: str | None = None) -> Path:
     return max(runs, key=lambda run: (_last_change(run / CHECKPOINTS), run))
 
 
+def conf_of_run(run_folder: Path, fallback: str | Path | None, overrides: Sequence[str] = ()) -> ConfigTree:
+    """Reads the conf saved with a run; published pretrained runs have none.
+
+    Args:
+        run_folder: The run.
+        fallback: Conf to read if the run has none of its own, or None.
+        overrides: ``key=value`` texts that replace keys.
+
+    Raises:
+        MissingInputError: The run has no conf and there is no fallback.
+    """
+    own = run_folder / RUNCONF
+    if own.is_file():
+        return load_conf(own, overrides)
+    if fallback is None:
+        raise MissingInputError(
+            f"{run_folder} holds no {RUNCONF}: give the conf that the run was trained with"
+        )
+    return load_conf(fallback, overrides)
+
+
+def evals_folder(name: str, root: Path | None = None) -> Path:
+    """Returns `<root>/evals/<name>`, the folder of a run's results, without creating it.
+
+    Args:
+        name: From `run_name`.
+        root: Folder that holds `evals/`; None for the project's.
+    """
+    return (project_root() if root is None else Path(root)) / "evals" / name
+
+
 def _last_change(checkpoints: Path) -> int:
-    """When files came into a folder of checkpoints or left it, nanoseconds."""
+    """Returns when a folder of checkpoints last gained or lost a file, nanoseconds."""
     times = []
     for folder in (checkpoints, *checkpoints.iterdir()):
         try:
             times.append(folder.stat().st_mtime_ns)
-        except FileNotFoundError:  # a run that is being trained
+        except FileNotFoundError:  # removed by a training under way
             continue
     return max(times, default=0)
 
@@ -167,16 +212,3 @@ def _no_such_name(exps_folder: Path, name: str) -> str:
         f"no run {name} in {exps_folder}{did_you_mean(name, names)}; {listing}; "
         "check --conf, --expname and --scan_id, or train first"
     )
-
-
-def evals_folder(name: str, root: Path | None = None) -> Path:
-    """Names the folder of a run's results; it is not made.
-
-    Args:
-        name: From `run_name`.
-        root: Folder that holds `evals/`; None for the project's.
-
-    Returns:
-        `<root>/evals/<name>`.
-    """
-    return (project_root() if root is None else Path(root)) / "evals" / name

@@ -1,6 +1,6 @@
-"""Colors of points on a surface, asked for outside of any image.
+"""Colors of surface points, outside of any image.
 
-N points, M of them seen from somewhere. Unit-sphere coordinates.
+N points, M of them with a viewing direction. Unit-sphere coordinates.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from torch.nn import functional
 
 
 class ShadedPoints:
-    """Points of a surface whose features and gradients are computed once, for any number of directions.
+    """Surface points whose features and gradients are computed once, for any number of directions.
 
     Attributes:
         points: (N, 3).
-        gradients: (N, 3) gradient of the signed distance, not normalized, as the rendering network takes it.
+        gradients: (N, 3) gradient of the signed distance, not normalized, the rendering network's input.
     """
 
     def __init__(self, model: Any, points: Tensor) -> None:
@@ -31,17 +31,17 @@ class ShadedPoints:
         """(N, 3) unit normals, outward; 0 where the gradient vanishes."""
         return functional.normalize(self.gradients, dim=-1)
 
-    def rgb01(self, directions: Tensor, which: Tensor | None = None) -> Tensor:
+    def rgb01(self, directions: Tensor, indices: Tensor | None = None) -> Tensor:
         """Returns colors (paper, Eq. 2).
 
         Args:
             directions: (M, 3) directions from the points to the camera, of any length.
-            which: (M,) positions of the points that are looked at, or None for all.
+            indices: (M,) indices of the points, or None for all.
 
         Returns:
-            (M, 3) RGB, [0, 1] up to what the network's tanh leaves.
+            (M, 3) RGB in [0, 1] up to the rounding of the network's tanh.
         """
-        chosen = slice(None) if which is None else which
+        chosen = slice(None) if indices is None else indices
         rgb = self._rendering_network(
             self.points[chosen],
             self.gradients[chosen],
@@ -52,19 +52,19 @@ class ShadedPoints:
 
 
 def gradient_of(model: Any, points: Tensor) -> Tensor:
-    """(N, 3) gradient of the signed distance at (N, 3) points, not normalized, without a graph."""
+    """(N, 3) gradient of the signed distance at (N, 3) points, not normalized, detached."""
     return model.implicit_network.gradient(points)[:, 0].detach()
 
 
 class SurfaceShader:
-    """A network's surface as an exporter of colored meshes needs it; made of a model of the house's seam.
+    """Normals and colors near the surface of a model, for the exporters.
 
     Attributes:
-        device: Where points are to be put.
+        device: Device of the points.
     """
 
     NEWTON_STEPS = 2
-    """From within a cell of the surface, each step squares what is left of the distance."""
+    """Starting within a grid cell of the surface, each step squares the remaining distance."""
 
     def __init__(self, model: Any, device: torch.device) -> None:
         self._model = model
@@ -76,18 +76,15 @@ class SurfaceShader:
         return functional.normalize(gradient_of(self._model, points), dim=-1)
 
     @torch.no_grad()
-    def at(self, points: Tensor, reach: float) -> ShadedPoints:
-        """Prepares points for shading.
+    def at(self, points: Tensor, max_distance: float) -> ShadedPoints:
+        """Moves points onto the surface and prepares them for shading.
 
-        The rendering network knows the surface alone, but a mesh, above all a decimated one, only lies
-        near it: points are first moved onto the zero set along the gradient (Newton's method).
+        The rendering network is trained on the surface only, but the vertices of a mesh, above all of a
+        decimated one, only lie near it. Newton's method along the gradient moves them onto the zero set.
 
         Args:
             points: (N, 3) points near the surface.
-            reach: How far a point may be moved, unit-sphere units; one that would go further stays.
-
-        Returns:
-            The points on the surface.
+            max_distance: Largest displacement, unit-sphere units; a point that would move farther stays.
         """
         moved = points
         for _ in range(self.NEWTON_STEPS):
@@ -95,5 +92,5 @@ class SurfaceShader:
             values = self._model.implicit_network(moved)[:, :1]
             squared = (gradients * gradients).sum(dim=-1, keepdim=True).clamp_min(1e-12)
             moved = moved - values * gradients / squared
-        near = (moved - points).norm(dim=-1, keepdim=True) <= reach
+        near = (moved - points).norm(dim=-1, keepdim=True) <= max_distance
         return ShadedPoints(self._model, torch.where(near, moved, points))

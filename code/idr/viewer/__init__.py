@@ -1,1 +1,1 @@
-"""A page in the browser on which a run can be watched while it trains; only commands import it."""
+"""A browser page that shows a run, also during training; only commands import it."""

@@ -1,4 +1,4 @@
-"""The page's panel: sliders, pictures and words. It holds no run; what is moved here is told to callbacks."""
+"""The panel of the page: controls, images and texts. It knows no run and calls a listener back."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any, Protocol
 import numpy as np
 
 from idr.evaluation.report.views import ComparedView, to_bytes
-from idr.viewer.pictures import PAINTS
-from idr.viewer.runs import Checkpoint
+from idr.viewer.checkpoints import Checkpoint
+from idr.viewer.surfaces import PAINTS
 
 PHOTOS, RENDERINGS, ERRORS, NONE = "photographs", "renderings", "errors", "nothing"
-LEAST_RESOLUTION, MOST_RESOLUTION, RESOLUTION_STEP = 32, 512, 32
-LEAST_SIDE, MOST_SIDE, SIDE_STEP = 64, 1024, 64
-MOST_MARKS = 8
-"""Checkpoints beyond which the slider gets no marks of theirs."""
+MIN_RESOLUTION, MAX_RESOLUTION, RESOLUTION_STEP = 32, 512, 32
+MIN_SIDE, MAX_SIDE, SIDE_STEP = 64, 1024, 64
+MAX_MARKS = 8
+"""Most checkpoints that get marks on the slider."""
 
 LEGEND = (
     "Errors: black where equal, yellow from a mean difference of 0.5 on, blue where silhouette and mask "
@@ -26,42 +26,42 @@ LEGEND = (
 
 
 class Listener(Protocol):
-    """Who is told what was moved."""
+    """Receives the changes that a browser makes in the panel."""
 
     def choose_epoch(self, epoch: int) -> None:
-        """The slider of epochs was moved."""
+        """The slider of epochs moved."""
 
     def follow(self, newest: bool) -> None:
-        """Whether to show each new checkpoint."""
+        """Show each new checkpoint, or not."""
 
     def replay(self) -> None:
         """Show all checkpoints one after another."""
 
     def change_surface(self) -> None:
-        """Another resolution or paint of the surface."""
+        """Resolution or paint of the surface changed."""
 
     def change_view(self, index: int) -> None:
-        """Another view is to be compared."""
+        """Compare another view."""
 
     def go_to_view(self, client: Any) -> None:
-        """A browser is to stand where the compared view's camera does."""
+        """Move a browser to the compared view's camera."""
 
     def change_cameras(self) -> None:
-        """Other pictures on the cameras."""
+        """Images on the cameras changed."""
 
     def change_novel(self) -> None:
-        """Whether space shows the surface or the network's own picture."""
+        """Show the mesh, or renderings by the network."""
 
 
 @dataclass(frozen=True)
 class PanelStart:
-    """What the panel shows at first.
+    """Initial state of the panel.
 
     Attributes:
-        title: The run, in words.
-        num_views: Training views.
-        resolution: Of the surface.
-        side: Pixels along the longer side of pictures.
+        title: Name of the run, Markdown.
+        num_views: Number of training views.
+        resolution: Resolution of the surface.
+        side: Pixels along the longer side of images.
     """
 
     title: str
@@ -71,7 +71,7 @@ class PanelStart:
 
 
 class Panel:
-    """Builds the panel on viser's ``gui`` and keeps its handles."""
+    """Builds the panel on viser's ``gui`` and keeps the handles."""
 
     def __init__(self, gui: Any, start: PanelStart, listener: Listener) -> None:
         self._gui = gui
@@ -88,7 +88,7 @@ class Panel:
             self.replay = gui.add_button("Replay from the first checkpoint")
         with gui.add_folder("Surface"):
             self.resolution = gui.add_slider(
-                "Resolution", LEAST_RESOLUTION, MOST_RESOLUTION, RESOLUTION_STEP, start.resolution,
+                "Resolution", MIN_RESOLUTION, MAX_RESOLUTION, RESOLUTION_STEP, start.resolution,
                 hint="Grid samples along the shortest side",
             )  # fmt: skip
             self.paint = gui.add_dropdown("Painted by", PAINTS)
@@ -97,24 +97,24 @@ class Panel:
                 "View", 0, max(1, start.num_views - 1), 1, 0, hint="Or click its camera"
             )
             self.side = gui.add_slider(
-                "Pixels", LEAST_SIDE, MOST_SIDE, SIDE_STEP, start.side, hint="Along the longer side"
+                "Pixels", MIN_SIDE, MAX_SIDE, SIDE_STEP, start.side, hint="Along the longer side"
             )
-            self.go = gui.add_button("Stand where this camera does")
+            self.go = gui.add_button("Move to this camera")
             self.scores = gui.add_markdown("")
             empty = np.full((3, 4, 3), 255, dtype=np.uint8)
             self.photo = gui.add_image(empty, label="photograph", format="png", visible=False)
             self.rendering = gui.add_image(empty, label="rendering", format="png", visible=False)
             self.error = gui.add_image(empty, label="error", format="png", visible=False)
         with gui.add_folder("Cameras"):
-            self.pictures = gui.add_dropdown(
-                "Show", (PHOTOS, RENDERINGS, ERRORS, NONE), hint="Pictures on the cameras in space"
+            self.shown = gui.add_dropdown(
+                "Show", (PHOTOS, RENDERINGS, ERRORS, NONE), hint="Images on the cameras in space"
             )
             self.table = gui.add_markdown("", visible=False)
-        with gui.add_folder("From where you stand"):
+        with gui.add_folder("Your view"):
             self.novel = gui.add_checkbox(
                 "Rendered by the network", False, hint="In place of the mesh; again whenever you move"
             )
-            self.novel_side = gui.add_slider("Pixels", LEAST_SIDE, MOST_SIDE, SIDE_STEP, start.side)
+            self.novel_side = gui.add_slider("Pixels", MIN_SIDE, MAX_SIDE, SIDE_STEP, start.side)
         self._connect(listener)
 
     def _connect(self, listener: Listener) -> None:
@@ -124,7 +124,7 @@ class Panel:
         self._on_user(self.side, lambda: listener.change_view(int(self.view.value)))
         for handle in (self.resolution, self.paint):
             self._on_user(handle, listener.change_surface)
-        self._on_user(self.pictures, listener.change_cameras)
+        self._on_user(self.shown, listener.change_cameras)
         for handle in (self.novel, self.novel_side):
             self._on_user(handle, listener.change_novel)
         self.replay.on_click(lambda _: listener.replay())
@@ -132,7 +132,7 @@ class Panel:
 
     @staticmethod
     def _on_user(handle: Any, act: Callable[[], None]) -> None:
-        """Calls back for what a browser changed; what the program itself sets has no client."""
+        """Calls back for a change by a browser; a change by the program has no client."""
 
         @handle.on_update
         def _(event: Any) -> None:
@@ -140,13 +140,13 @@ class Panel:
                 act()
 
     def show_checkpoints(self, checkpoints: Sequence[Checkpoint], shown: Checkpoint | None) -> None:
-        """Sets the slider of epochs to the checkpoints there are and the one that is shown."""
+        """Sets the range of the slider of epochs and the shown checkpoint."""
         if not checkpoints:
             return
         epochs = sorted({checkpoint.epoch for checkpoint in checkpoints})
         first, last = epochs[0], max(epochs[-1], epochs[0] + 1)
         self.epoch.min, self.epoch.max = first, last
-        self.epoch.marks = tuple(epochs) if len(epochs) <= MOST_MARKS else (first, last)
+        self.epoch.marks = tuple(epochs) if len(epochs) <= MAX_MARKS else (first, last)
         self.epoch.disabled = len(epochs) < 2
         if shown is not None:
             self.epoch.value = shown.epoch
@@ -167,10 +167,10 @@ class Panel:
         )
 
     def show_table(self, scores: dict[int, tuple[int, float, float]], total: int) -> None:
-        """Lists the views' scores, the worst first.
+        """Shows the views' scores, the worst first.
 
         Args:
-            scores: By position, the image's number, PSNR and mask IoU.
+            scores: Image number, PSNR and mask IoU by position.
             total: Number of views.
         """
         rows = sorted(scores.values(), key=lambda row: (math.isfinite(row[1]), row[1]))
@@ -181,12 +181,12 @@ class Panel:
         self.table.visible = True
 
     def say(self, text: str) -> None:
-        """Shows what is shown and what is computed."""
+        """Shows a status text."""
         if self.status.content != text:
             self.status.content = text
 
-    def tell_trouble(self, text: str) -> None:
-        """Shows what went wrong; an empty text takes it away."""
+    def show_trouble(self, text: str) -> None:
+        """Shows an error; an empty text hides it."""
         if self.trouble.content != text:
             self.trouble.content = text and f"**{text}**"
             self.trouble.visible = bool(text)

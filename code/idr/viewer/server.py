@@ -1,4 +1,4 @@
-"""Serving the page: the port, viser's server, and looking for new checkpoints."""
+"""Serves the page: port, viser's server, and polling for new checkpoints."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from dataclasses import dataclass
 from typing import Any
 
 from idr.errors import InputError, MissingInputError
-from idr.viewer.runs import WatchedRun
+from idr.viewer.checkpoints import CheckpointReader
 
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 1.0
-"""Between two looks for new checkpoints."""
+"""Interval of the polling for new checkpoints."""
 
 
 @dataclass(frozen=True)
 class ServeOptions:
-    """Where and what to serve.
+    """Options of the page.
 
     Attributes:
         host: Address to listen at; 127.0.0.1 is reached from this machine only.
         port: Port; 0 for any free one.
-        resolution: Of the surface at first.
-        side: Pixels along the longer side of pictures at first.
+        resolution: Initial resolution of the surface.
+        side: Initial pixels along the longer side of images.
     """
 
     host: str = "127.0.0.1"
@@ -38,11 +38,7 @@ class ServeOptions:
 
 
 def require_viser() -> Any:
-    """Imports viser.
-
-    Raises:
-        MissingInputError: It is not installed.
-    """
+    """Imports viser; raises `MissingInputError` if it is not installed."""
     try:
         return importlib.import_module("viser")
     except ImportError as error:
@@ -50,10 +46,10 @@ def require_viser() -> Any:
 
 
 def free_port(host: str, port: int) -> int:
-    """Returns the port if it is free, or any free one for 0; viser itself would take another one unasked.
+    """Returns the port if it is free, or any free one for 0; viser itself would silently take another one.
 
     Raises:
-        InputError: It is taken, may not be used, or the address is not this machine's.
+        InputError: It is taken or not allowed, or the address is not this machine's.
     """
     if not 0 <= port <= 65535:
         raise InputError(f"port {port}: expected 1 to 65535, or 0 for any free one")
@@ -74,47 +70,47 @@ def free_port(host: str, port: int) -> int:
 
 
 class PageServer:
-    """A run's page, served until it is closed.
+    """The page of a run, served until it is closed.
 
     Args:
-        run: The run.
-        options: Where and what.
+        reader: Checkpoints of the run.
+        options: Options.
 
     Raises:
         MissingInputError: viser is not installed.
         InputError: The port or the address cannot be used.
     """
 
-    def __init__(self, run: WatchedRun, options: ServeOptions) -> None:
+    def __init__(self, reader: CheckpointReader, options: ServeOptions) -> None:
         viser = require_viser()
         port = free_port(options.host, options.port)
 
         from idr.viewer.session import Session
 
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints a box of its own
+        with contextlib.redirect_stdout(io.StringIO()):  # viser prints a banner
             self._server = viser.ViserServer(host=options.host, port=port, verbose=False)
         self._ending = threading.Event()
         self.port = int(self._server.get_port())
-        if self.port != port:  # taken in between
+        if self.port != port:  # taken meanwhile
             self._stop_server()
-            raise InputError(f"port {port} of {options.host} was taken this moment; start again")
-        # Sharing would open a tunnel through somebody else's server.
+            raise InputError(f"port {port} of {options.host} was just taken; start again")
+        # Sharing would open a tunnel through a third party's server.
         self._server.gui.configure_theme(control_width="large", show_logo=False, show_share_button=False)
         self._server.gui.main_panel.dock_right()
-        self._session = Session(run, self._server, options.resolution, options.side)
+        self._session = Session(reader, self._server, options.resolution, options.side)
 
     def serve(self) -> None:
-        """Looks for new checkpoints until `end` is called."""
+        """Polls for new checkpoints until `end` is called."""
         while not self._ending.is_set():
             self._session.poll()
             self._ending.wait(POLL_SECONDS)
 
     def end(self) -> None:
-        """Lets `serve` return; from any thread."""
+        """Makes `serve` return; may be called from any thread."""
         self._ending.set()
 
     def close(self) -> None:
-        """Ends worker and server."""
+        """Stops worker and server."""
         self._session.close()
         self._stop_server()
 

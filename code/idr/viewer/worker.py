@@ -1,4 +1,4 @@
-"""The one thread that computes, so that the page answers whatever is being computed."""
+"""The single thread that computes, so that the page stays responsive."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from idr.errors import USER_ERRORS
 log = logging.getLogger(__name__)
 
 Work = Callable[[], None]
-"""What is to be computed and shown; calls `Worker.between` every now and then."""
+"""Computes and shows something; calls `Worker.between` regularly."""
 
 
 class Superseded(Exception):
-    """Raised inside a work whose result nobody waits for any more."""
+    """Raised inside work whose result is no longer needed."""
 
 
 @dataclass(frozen=True)
@@ -29,16 +29,15 @@ class _Request:
 
 
 class Worker:
-    """Computes what is asked for, on a thread of its own.
+    """Executes requests on a thread of its own.
 
-    Requests come in slots, such as the surface or one browser's view. In each slot the newest wins: it
-    replaces what waits there and ends what is computed for it. A more urgent slot does not wait for the
-    others: it gets its turn in between two steps of theirs, on the same thread, and nothing done is lost.
+    Requests belong to slots, such as the surface or one browser's view. A new request replaces the waiting
+    one of its slot and cancels the running one. A more urgent request interrupts the running one at its next
+    call of `between` and runs nested on the same thread, so no work is lost.
 
     Args:
-        on_failure: Called on the thread with the slot and one sentence where a work fails.
-        on_change: Called on the thread whenever what is computed changes, with the slots under way,
-            outermost first.
+        on_failure: Called on the thread with the slot and a sentence when work fails.
+        on_change: Called on the thread with the running slots, outermost first, whenever they change.
     """
 
     def __init__(
@@ -51,20 +50,14 @@ class Worker:
         self._changed = threading.Condition()
         self._waiting: dict[str, _Request] = {}
         self._newest: dict[str, int] = {}
-        self._under_way: list[_Request] = []  # touched by the thread alone
+        self._running: list[_Request] = []  # touched by the thread alone
         self._serial = 0
         self._closing = False
         self._thread = threading.Thread(target=self._loop, name="viewer-worker", daemon=True)
         self._thread.start()
 
     def submit(self, slot: str, work: Work, urgency: int = 0) -> None:
-        """Asks for something; returns at once.
-
-        Args:
-            slot: What it replaces.
-            work: What to do.
-            urgency: The larger comes first.
-        """
+        """Adds a request and returns at once; a request of larger urgency runs first."""
         with self._changed:
             self._serial += 1
             self._newest[slot] = self._serial
@@ -72,41 +65,37 @@ class Worker:
             self._changed.notify_all()
 
     def drop(self, slot: str) -> None:
-        """Takes back what a slot asked for, and ends it if it is under way."""
+        """Removes the request of a slot, and cancels it if it is running."""
         with self._changed:
             self._serial += 1
             self._newest[slot] = self._serial
             self._waiting.pop(slot, None)
 
     def between(self) -> None:
-        """Lets the worker in between two steps; to be called by a work, on the worker's thread.
+        """Runs more urgent requests; to be called by running work.
 
         Raises:
-            Superseded: The work's result is not wanted any more.
+            Superseded: The result of this work is no longer needed.
         """
-        current = self._under_way[-1]
+        current = self._running[-1]
         while True:
             with self._changed:
                 if self._closing or self._newest[current.slot] != current.serial:
                     raise Superseded
-                request = self._take(above=current.urgency)
+                request = self._pop(above=current.urgency)
             if request is None:
                 return
             self._run(request)
 
     def close(self, seconds: float = 5.0) -> None:
-        """Ends what is computed at its next step, and the thread.
-
-        Args:
-            seconds: To wait for the thread at most.
-        """
+        """Cancels the running work and ends the thread, waiting at most `seconds` for it."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
         self._thread.join(seconds)
 
-    def _take(self, above: int | None = None) -> _Request | None:
-        """Takes the most urgent request that waits, of equal ones the oldest; the lock is held."""
+    def _pop(self, above: int | None = None) -> _Request | None:
+        """Removes and returns the most urgent waiting request, the oldest of equals; needs the lock."""
         chosen = min(self._waiting.values(), key=lambda r: (-r.urgency, r.serial), default=None)
         if chosen is None or (above is not None and chosen.urgency <= above):
             return None
@@ -119,13 +108,13 @@ class Worker:
                     self._changed.wait()
                 if self._closing:
                     return
-                request = self._take()
+                request = self._pop()
             assert request is not None
             self._run(request)
 
     def _run(self, request: _Request) -> None:
-        self._under_way.append(request)
-        self._tell_change()
+        self._running.append(request)
+        self._report_change()
         try:
             request.work()
         except Superseded:
@@ -136,20 +125,20 @@ class Worker:
             self._on_failure(request.slot, "no memory left; choose a lower resolution")
         except Exception:
             log.exception("the viewer failed at %s", request.slot)
-            self._on_failure(request.slot, "a fault of the viewer; the terminal shows where")
+            self._on_failure(request.slot, "an internal error of the viewer; see the terminal")
         finally:
-            self._under_way.pop()
-            self._tell_change()
+            self._running.pop()
+            self._report_change()
 
-    def _tell_change(self) -> None:
-        self._on_change(tuple(request.slot for request in self._under_way))
+    def _report_change(self) -> None:
+        self._on_change(tuple(request.slot for request in self._running))
 
 
 class Interruptible:
-    """A network that lets the worker in before each of its evaluations; otherwise as it is.
+    """Wraps a network to call `Worker.between` before each of its evaluations.
 
     Args:
-        network: A model of the house's seam, or one of its networks.
+        network: A model, or one of its networks.
         between: `Worker.between`.
     """
 

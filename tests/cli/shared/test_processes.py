@@ -1,4 +1,4 @@
-"""The published scripts as a user starts them: a process of their own, from code/, nothing installed."""
+"""The scripts as a user starts them: as processes, from code/, uninstalled."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.cli.bad_input import CONF, snapshot
 CODE = Path(__file__).resolve().parents[3] / "code"
 HEAVY = ("torch", "numpy", "scipy", "pyhocon", "imageio", "cv2", "trimesh", "plotly")
 
-# Script, and arguments that only fail once the real work is about to begin; {0} is an empty folder.
+# Script, and arguments that fail after parsing; {0} is an empty folder.
 CASES = {
     "training/exp_runner.py": (
         "--conf {0}/tiny.conf --data_root {0}/data --exps_folder {0}/exps --gpu ignore --device cpu",
@@ -45,7 +45,7 @@ def start(
 
 
 def imported(importtime: str) -> set[str]:
-    """Top-level modules in the report of ``-X importtime``."""
+    """Returns the top-level modules that ``-X importtime`` lists."""
     return {
         line.rpartition("|")[2].strip().partition(".")[0] for line in importtime.splitlines() if "|" in line
     }
@@ -57,7 +57,7 @@ def test_help_comes_before_any_heavy_import(script):
     assert done.returncode == 0
     assert done.stdout.startswith("usage: ") and "examples:" in done.stdout
     modules = imported(done.stderr)
-    assert {"argparse", "idr"} <= modules  # the report was read
+    assert {"argparse", "idr"} <= modules  # the list is complete
     assert modules.isdisjoint(HEAVY)
 
 

@@ -1,4 +1,4 @@
-"""The page of a run: what it shows, its weight, what is said where something is missing."""
+"""The report page of a run: content, size, missing inputs."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ import torch
 from tests.evaluation import ball
 from tests.evaluation.test_reconstruction import drifted_poses
 
-import idr.conf.files
-import idr.runs.folders
 from idr.cli import report as command
 from idr.cli.report import main, report_after_training
 from idr.errors import InputError
@@ -20,7 +18,7 @@ from idr.evaluation.report import page
 from idr.evaluation.report.figures import camera_paths, curves_figure, read_metrics
 from idr.evaluation.report.views import compare_view, error_map, reduced_camera, spread
 from idr.geometry.cameras import pixel_rays
-from idr.runs.api import Camera, load_run
+from idr.runs import Camera, load_run
 from idr.runs.folders import CheckpointFolder
 
 METRICS = "epoch,loss,rgb_loss,psnr\n0,2.0,0.5,10\n1,1.0,,20\n"
@@ -29,11 +27,7 @@ METRICS = "epoch,loss,rgb_loss,psnr\n0,2.0,0.5,10\n1,1.0,,20\n"
 @pytest.fixture
 def root(tmp_path, monkeypatch):
     """A project folder with a scene and a conf."""
-    for module in (idr.conf.files, idr.runs.folders):
-        monkeypatch.setattr(module, "project_root", lambda: tmp_path)
-    monkeypatch.chdir(tmp_path)
-    ball.write_scene(tmp_path)
-    (tmp_path / "ball.conf").write_text(ball.conf_text(holdout=(4,)))
+    ball.enter_project(tmp_path, monkeypatch)
     return tmp_path
 
 
@@ -45,11 +39,10 @@ def make_run(root, **options):
 
 
 def report(root, *flags):
-    fixed = ["--conf", "ball.conf", "--scan_id", "3", "--data_root", str(root / "data"), "--device", "cpu"]
-    return main([*fixed, "--gpu", "ignore", "--resolution", "16", *flags])
+    return main([*ball.COMMAND, "--data_root", str(root / "data"), "--resolution", "16", *flags])
 
 
-def test_page_holds_everything_and_needs_no_network(root, capsys):
+def test_page_is_complete_and_needs_no_network(root, capsys):
     folder = make_run(root)
     (folder / "metrics.csv").write_text(METRICS)
     assert report(root, "--views", "2") == 0
@@ -67,7 +60,7 @@ def test_page_holds_everything_and_needs_no_network(root, capsys):
     assert not re.search(r"<(script|link|img)[^>]*(src|href)=[\"']?(https?:)?//", text)
 
 
-def test_no_surface_and_no_metrics_are_said(root):
+def test_missing_surface_and_metrics_are_reported(root):
     folder = make_run(root, radius=-1.0)
     assert report(root, "--views", "1", "--out", "elsewhere.html") == 0
     text = (root / "elsewhere.html").read_text()
@@ -75,7 +68,7 @@ def test_no_surface_and_no_metrics_are_said(root):
     assert not (folder / "report.html").exists()
 
 
-def test_trained_cameras_show_where_they_went(root):
+def test_report_shows_the_paths_of_trained_cameras(root):
     poses = drifted_poses((4,))
     folder = make_run(root, poses=poses)
     checkpoints = CheckpointFolder(folder / "checkpoints")
@@ -112,7 +105,7 @@ def test_score_of_a_reduced_view_is_that_of_its_pixels(root):
     assert view.psnr == pytest.approx(13.979, abs=0.01)
 
 
-def test_error_map_tells_equal_wrong_and_disagreeing_pixels():
+def test_error_map_colors_equal_wrong_and_disagreeing_pixels():
     photo = torch.tensor([[0.2, 0.2, 0.2, 0.2]])[..., None].expand(1, 4, 3)
     rendered = photo + torch.tensor([0.0, 0.6, 0.0, 0.0])[:, None]
     hit, mask = torch.tensor([[True, True, True, False]]), torch.tensor([[True, True, False, False]])
@@ -123,7 +116,7 @@ def test_error_map_tells_equal_wrong_and_disagreeing_pixels():
     assert (outside == 1).all()
 
 
-def test_curves_leave_gaps_where_cells_are_empty(tmp_path):
+def test_empty_cells_are_gaps_in_the_curves(tmp_path):
     (tmp_path / "metrics.csv").write_text(METRICS)
     metrics = read_metrics(tmp_path / "metrics.csv")
     np.testing.assert_array_equal(metrics["rgb_loss"], [0.5, np.nan])
@@ -132,12 +125,12 @@ def test_curves_leave_gaps_where_cells_are_empty(tmp_path):
     assert read_metrics(tmp_path / "none.csv") == {} and curves_figure({}) is None
 
 
-def test_spread_takes_both_ends():
+def test_spread_includes_both_ends():
     assert spread(49, 4) == [0, 16, 32, 48] and spread(2, 6) == [0, 1] and spread(0, 6) == []
     assert spread(5, 1) == [0]
 
 
-def test_too_heavy_a_page_is_refused_and_the_old_one_stays(root, monkeypatch):
+def test_a_page_that_is_too_large_is_refused_and_the_old_one_stays(root, monkeypatch):
     folder = make_run(root)
     (folder / "report.html").write_text("old")
     monkeypatch.setattr(page, "MAX_BYTES", 1_000_000)
@@ -156,7 +149,11 @@ def test_report_that_fails_after_training_is_a_warning(root, caplog, monkeypatch
 
 @pytest.mark.parametrize(
     "flags, message",
-    [(("--checkpoint", "100"), "100"), (("--scan_id", "9"), "ball_9"), (("--views", "0"), "at least 1")],
+    [
+        (("--checkpoint", "100"), "100"),
+        (("--scan_id", "9"), "ball_9"),
+        (("--views", "0"), "--views 0: expected 1 or more"),
+    ],
 )
 def test_mistakes_give_one_message(root, capsys, flags, message):
     make_run(root)

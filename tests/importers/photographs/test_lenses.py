@@ -1,4 +1,4 @@
-"""Undistortion against cv2.undistort, and lenses that make no sense."""
+"""Undistortion compared with cv2.undistort, and invalid lenses."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ def texture() -> np.ndarray:
     return (127 + 60 * np.sin(rows / 5) + 60 * np.cos(columns / 7)).astype(np.float32)
 
 
-def test_maps_do_what_cv2_undistort_does() -> None:
+def test_maps_agree_with_cv2_undistort() -> None:
     lens = OpenCVLens(COEFFICIENTS)
     new = pinhole_for(K, lens, SIZE, "camera")
     ours = cv2.remap(texture(), *undistortion_maps(K, lens, new, SIZE), cv2.INTER_LINEAR)
     theirs = cv2.undistort(texture(), K, np.array(COEFFICIENTS), None, new)
-    # remap and undistort interpolate at 1/32 of a pixel; this texture changes by at most 12 a pixel
+    # remap and undistort interpolate at 1/32 pixel; the texture's gradient is at most 12 per pixel
     assert np.abs(ours - theirs).max() < 1.0
 
 
-def test_fisheye_agrees_with_cv2s_own_maps() -> None:
+def test_fisheye_maps_agree_with_cv2() -> None:
     values = (0.06, -0.02, 0.003, -0.001)
     lens = FisheyeLens(values)
     new = pinhole_for(K, lens, SIZE, "camera")
@@ -46,14 +46,14 @@ def test_fisheye_agrees_with_cv2s_own_maps() -> None:
 
 
 @pytest.mark.parametrize("lens", [OpenCVLens(COEFFICIENTS), OpenCVLens((0.2, 0.0, 0.0, 0.0))])
-def test_the_new_view_shows_only_what_the_lens_saw_and_wastes_little(lens: OpenCVLens) -> None:
+def test_the_pinhole_image_lies_tightly_within_the_distorted_one(lens: OpenCVLens) -> None:
     new = pinhole_for(K, lens, SIZE, "camera")
     border = [[u, v] for u in np.linspace(-0.5, 127.5, 50) for v in (-0.5, 95.5)]
     border += [[u, v] for v in np.linspace(-0.5, 95.5, 50) for u in (-0.5, 127.5)]
     seen = lens_pixels(K, lens, new, np.array(border))
     assert seen.min() > -0.5 - 1e-3 and seen[:, 0].max() < 127.5 + 1e-3 and seen[:, 1].max() < 95.5 + 1e-3
     margin = np.minimum(seen + 0.5, np.array([127.5, 95.5]) - seen).min()
-    assert margin < 1.5  # one step of the search moves a border by 2 percent of half the image
+    assert margin < 1.5  # one search step moves the border by 2 % of half the image
 
 
 def test_a_lens_that_folds_is_refused() -> None:

@@ -1,4 +1,4 @@
-"""A kill stays a kill once pycolmap is imported, whose logging library takes the signal for itself."""
+"""SIGTERM keeps its handler when pycolmap is imported, whose logging library installs its own."""
 
 from __future__ import annotations
 
@@ -12,21 +12,23 @@ pytest.importorskip("pycolmap", reason="needs the extra `colmap`")
 IMPORTED = "from idr.importers.colmap import import_pycolmap; import_pycolmap(); "
 
 
-def end_of(code: str) -> subprocess.CompletedProcess[str]:
+def run_and_kill(code: str) -> subprocess.CompletedProcess[str]:
     send = "import os, signal; os.kill(os.getpid(), signal.SIGTERM)"
     return subprocess.run([sys.executable, "-c", code + send], capture_output=True, text=True, timeout=60)
 
 
-def test_a_kill_ends_the_process_without_a_stack_trace() -> None:
-    done = end_of(IMPORTED)
+def test_sigterm_ends_the_process_without_a_stack_trace() -> None:
+    done = run_and_kill(IMPORTED)
     assert done.returncode == -signal.SIGTERM and done.stderr == ""
 
 
-def test_a_handler_of_the_process_still_runs() -> None:
-    done = end_of("import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(7)); " + IMPORTED)
+def test_a_python_handler_still_runs() -> None:
+    done = run_and_kill(
+        "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(7)); " + IMPORTED
+    )
     assert done.returncode == 7 and done.stderr == ""
 
 
-def test_pycolmap_alone_would_print_one() -> None:
-    done = end_of("import pycolmap; ")
+def test_pycolmap_alone_prints_a_stack_trace() -> None:
+    done = run_and_kill("import pycolmap; ")
     assert "SIGTERM" in done.stderr  # else `import_pycolmap` need not restore anything

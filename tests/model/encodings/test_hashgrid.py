@@ -1,4 +1,4 @@
-"""The hash grid: against a loop over points, in plain torch and compiled, with both derivatives."""
+"""The hash grid in plain torch and compiled, with both derivatives, against a loop over points."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BACKENDS = ("torch", "numba")
 
 
 def grid(backend: str = "torch", **changes: Any) -> HashGrid:
-    """A small grid with features of order one: levels 0 dense, others hashed."""
+    """A small grid with features of order one; level 0 is dense, the others are hashed."""
     encoding = make_encoding({**BLOCK, "backend": backend, **changes}, "encoding")
     assert isinstance(encoding, HashGrid)
     generator = torch.Generator().manual_seed(0)
@@ -37,7 +37,7 @@ def points(num: int, dtype: torch.dtype = torch.float32, reach: float = 1.2) -> 
 
 
 def slow_features(x: list[float], encoding: HashGrid, log2_table: int, finest: int) -> list[float]:
-    """Levels, vertices and hashes of one point, number by number, from the paper's text."""
+    """Features of one point, in plain Python, from the text of the paper."""
     config, table, result, first = encoding.config, encoding.table.tolist(), [], 0
     growth = math.exp((math.log(finest) - math.log(config.base_resolution)) / (config.levels - 1))
     for level in range(config.levels):
@@ -73,7 +73,7 @@ def test_equals_the_loop(backend: str, features: int) -> None:
     assert encoded.shape == (42, 3 + 4 * features) and encoding.width == 3 + 4 * features
     assert torch.equal(encoded[:, :3], x)
     slow = torch.tensor([slow_features(row, encoding, 6, 16) for row in x.tolist()])
-    assert (encoded[:, 3:] - slow).abs().max() < 1e-5  # float32: a place up to 16 is known to 1e-6
+    assert (encoded[:, 3:] - slow).abs().max() < 1e-5  # float32: positions up to 16 have errors of 1e-6
 
 
 def test_gradcheck_of_plain_torch() -> None:
@@ -107,10 +107,12 @@ def test_compiled_derivatives_equal_those_of_torch(features: int, open_levels: f
     x = points(300, reach=1.5)
     ours, theirs = all_derivatives(compiled, x), all_derivatives(oracle, x)
     for name, one, two in zip(("value", "x", "T", "x'", "T'", "given'"), ours, theirs, strict=True):
-        assert (one - two).abs().max() <= 2e-6 * two.abs().max(), name  # sums of hundreds in another order
+        assert (one - two).abs().max() <= 2e-6 * two.abs().max(), (
+            name
+        )  # sums of hundreds of numbers in another order
 
 
-def test_compiled_sums_repeat_to_the_last_bit_with_any_number_of_threads() -> None:
+def test_compiled_sums_are_bit_equal_for_any_number_of_threads() -> None:
     before, results = torch.get_num_threads(), []
     try:
         for threads in (1, 2, 2):
@@ -122,12 +124,12 @@ def test_compiled_sums_repeat_to_the_last_bit_with_any_number_of_threads() -> No
         assert torch.equal(one, two) and torch.equal(two, three)
 
 
-def test_the_gradient_by_points_does_not_sum_the_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_gradient_by_points_does_not_compute_that_of_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
     from idr.model.kernels import hashgrid_loops
 
     encoding, x = grid("numba"), points(10).requires_grad_(True)
     encoded = encoding(x)
-    monkeypatch.setattr(hashgrid_loops, "table_gradient", None)  # would fail if it were called
+    monkeypatch.setattr(hashgrid_loops, "table_gradient", None)  # fails if it is called
     (slope,) = torch.autograd.grad(encoded.sum(), x, create_graph=True)
     assert slope.requires_grad and slope.abs().min() > 0
 
@@ -156,22 +158,22 @@ def test_spacing_follows_the_finest_open_level() -> None:
     for open_levels, cells in ((0.0, 2), (0.4, 2), (1.0, 2), (2.0, 4), (3.0, 8), (4.0, 16), (9.0, 16)):
         encoding.open_levels = open_levels
         assert encoding.spacing() == 2.5 / cells
-    for open_levels in (1.25, 2.5, 3.999):  # between levels equal steps are equal factors
+    for open_levels in (1.25, 2.5, 3.999):  # geometric between levels
         encoding.open_levels = open_levels
         assert encoding.spacing() == pytest.approx(2.5 / 2**open_levels, rel=1e-12)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_no_points_and_no_numbers(backend: str) -> None:
+def test_no_points_and_nan(backend: str) -> None:
     encoding = grid(backend)
     assert encoding(torch.zeros(0, 3)).shape == (0, 11)
     assert encoding(torch.full((1, 3), math.nan)).isnan().all()
 
 
-def test_backend_is_chosen_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_backend_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     from idr.model.encodings import hashgrid
 
-    hashgrid._announce.cache_clear()
+    hashgrid._log_once.cache_clear()
     encoding = grid("auto")
     with caplog.at_level("INFO", logger="idr"):
         encoding(points(3))
@@ -186,7 +188,7 @@ def test_backend_is_chosen_and_said_once(caplog: pytest.LogCaptureFixture) -> No
 def test_without_numba(monkeypatch: pytest.MonkeyPatch) -> None:
     from idr.model.encodings import hashgrid
 
-    monkeypatch.setattr(hashgrid, "has_numba", lambda: False)
+    monkeypatch.setattr(hashgrid, "find_kernel", lambda name: None)
     assert torch.equal(grid("auto")(points(9)), grid("torch")(points(9)))
     with pytest.raises(
         ValueError, match=r"backend = numba: numba is not installed, or .*; pip install 'idr\[fast\]'"
@@ -194,12 +196,12 @@ def test_without_numba(monkeypatch: pytest.MonkeyPatch) -> None:
         grid("numba")
 
 
-def test_numba_where_it_cannot_serve() -> None:
+def test_numba_with_another_dtype_is_refused() -> None:
     with pytest.raises(ValueError, match=r"backend = numba: points are torch.float64 on cpu"):
         grid("numba").double()(points(3, DOUBLE))
 
 
-def test_state_holds_the_table_alone() -> None:
+def test_the_state_dict_contains_only_the_table() -> None:
     encoding = grid()
     encoding.open_levels = 2.0
     assert list(encoding.state_dict()) == ["table"]

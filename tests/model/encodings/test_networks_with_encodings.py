@@ -1,4 +1,4 @@
-"""Networks with an encoding of their own: start, gradients, confs, training, checkpoints."""
+"""Networks with a hash grid: initialization, gradients, confs, training, checkpoints."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from idr.conf.build import build_model
 from idr.conf.files import load_conf
 from idr.errors import InputError
 from idr.model.rendering_network import RenderingNetwork, RenderingNetworkConfig
-from idr.runs.opened import load_model
+from idr.runs import Run
 from tests.model.networks import central_differences, implicit_network
 from tests.training import tiny
 
@@ -20,7 +20,7 @@ ENCODING = "model.implicit_network.encoding"
 
 
 def conf_text(more: str = "") -> str:
-    """The tiny scene's conf with a hash grid of three small levels."""
+    """The conf of the tiny scene with a hash grid of three small levels."""
     encoding = "type = hashgrid, levels = 3, log2_table = 10, base_resolution = 4, finest_resolution = 16"
     text = tiny.conf_text().replace("multires = 1\n", f"encoding {{ {encoding} }}\n{more}\n", 1)
     assert "hashgrid" in text
@@ -35,14 +35,14 @@ def test_starts_as_a_sphere(bias: float, skip_in: tuple[int, ...], seed: int) ->
     with torch.no_grad():
         directions = torch.nn.functional.normalize(torch.randn(500, 3, dtype=torch.float64), dim=1)
         values = plain.sdf(directions * bias)
-        assert values.abs().mean() < 0.2 * bias  # 256 random units make it no rounder
+        assert values.abs().mean() < 0.2 * bias  # the deviation of 256 random units
         assert (plain.sdf(directions * 0.1 * bias) < 0).all() and (plain.sdf(directions) > 0).all()
         gone = plain.sdf(directions * bias)
         plain.encoding.open_levels = 0.0
-        assert torch.allclose(gone, plain.sdf(directions * bias), atol=1e-3)  # the encoding plays no part yet
+        assert torch.allclose(gone, plain.sdf(directions * bias), atol=1e-3)  # the encoding has no effect yet
 
 
-def test_gradient_is_that_of_differences() -> None:
+def test_gradient_equals_finite_differences() -> None:
     network = implicit_network(encoding=BLOCK)
     with torch.no_grad():
         network.encoding.table.uniform_(-0.1, 0.1)  # type: ignore[operator]
@@ -53,7 +53,7 @@ def test_gradient_is_that_of_differences() -> None:
     assert (network.gradient(x).squeeze(1) - exact).abs().max() < 1e-5
 
 
-def test_sinusoids_by_name_are_the_published_ones() -> None:
+def test_sinusoids_by_name_equal_multires() -> None:
     named = implicit_network(encoding={"type": "sinusoids", "multires": 2})
     published = implicit_network(multires=2)
     x = torch.rand(9, 3, dtype=torch.float64)
@@ -70,17 +70,17 @@ def test_sinusoids_by_name_are_the_published_ones() -> None:
         (f"{ENCODING}.log2_table=40", rf"{ENCODING}.log2_table = 40: expected 4 to 24"),
         (f"{ENCODING}.finest_resolution=2", r"finest_resolution = 2: expected base_resolution \(4\) to"),
         (f"{ENCODING}.base_resolution=0", rf"{ENCODING}.base_resolution = 0: expected 1 or more"),
-        (f"{ENCODING}.bound=0", rf"{ENCODING}.bound = 0.0: expected half a cube's side"),
+        (f"{ENCODING}.bound=0", rf"{ENCODING}.bound = 0.0: expected half the side of a cube"),
         (f"{ENCODING}.backend=nubma", rf"{ENCODING}.backend: .*did you mean numba\?"),
         (f"{ENCODING}.type=hashgird", rf"{ENCODING}.type = hashgird: .*did you mean hashgrid\?"),
-        ("model.implicit_network.multires=2", r"multires = 2: the block .*encoding takes its place"),
+        ("model.implicit_network.multires=2", r"multires = 2: the block .*encoding replaces it"),
         ("model.implicit_network.gradient=exact", r"gradient: got 'exact'.*analytic, numerical"),
         ("model.implicit_network.gradient_step=0.5", "gradient_step: belongs to gradient = numerical, got"),
         ("model.implicit_network.gradient_step=-1", r"gradient_step = -1\.0: expected a step above 0"),
         ("model.implicit_network.gradeint_step=2", r"unknown key \(did you mean gradient_step\?\)"),
         (
             "model.rendering_network.encoding_view={type=spherical_harmonics}",
-            "takes the place of multires_view",
+            "replaces multires_view",
         ),
     ],
 )
@@ -90,7 +90,7 @@ def test_wrong_values_are_refused(override: str, message: str) -> None:
 
 
 def test_colors_have_an_encoding_of_their_own() -> None:
-    """The network sees the encoded point where it saw the point; its table learns, and only by colors."""
+    """The encoded point replaces the point, and the table gets gradients from colors."""
     config = RenderingNetworkConfig("idr", 9, 3, (16,), encoding=BLOCK)
     network = RenderingNetwork(5, config).double()
     assert network.encoding is not None
@@ -109,7 +109,7 @@ def test_colors_have_an_encoding_of_their_own() -> None:
 
 
 @pytest.mark.parametrize("gradient", ["analytic", "numerical"])
-def test_trains_and_comes_back_from_a_checkpoint(tmp_path: Path, gradient: str) -> None:
+def test_trains_and_loads_from_a_checkpoint(tmp_path: Path, gradient: str) -> None:
     tiny.write_scene(tmp_path / "data")
     conf = load_conf(conf_text(f"gradient = {gradient}"))
     trainer = tiny.make_trainer(
@@ -123,6 +123,6 @@ def test_trains_and_comes_back_from_a_checkpoint(tmp_path: Path, gradient: str) 
     moved = (network.encoding.table - before).abs().amax(dim=1)
     assert (moved > 1e-4).float().mean() > 0.1 and network.lin0.weight_v[:, 3:].any()
 
-    loaded = load_model(conf, tmp_path / "run", "latest", torch.device("cpu")).model
+    loaded = Run(conf, tmp_path / "run", device=torch.device("cpu")).model
     x = 2 * torch.rand(100, 3) - 1
     assert torch.equal(loaded.implicit_network(x), network(x))

@@ -1,4 +1,4 @@
-"""Spherical harmonics against scipy's complex ones, and a rendering network that takes them."""
+"""Spherical harmonics, against Legendre functions, and a rendering network with them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def directions(num: int) -> torch.Tensor:
 
 
 def real_harmonic(band: int, order: int, direction: list[float]) -> float:
-    """From the associated Legendre function, Condon-Shortley phase included."""
+    """From the associated Legendre function, with the Condon-Shortley phase."""
     x, y, z = direction
     m = abs(order)
     norm = math.sqrt((2 * band + 1) / (4 * math.pi) * math.factorial(band - m) / math.factorial(band + m))
@@ -33,7 +33,7 @@ def real_harmonic(band: int, order: int, direction: list[float]) -> float:
 
 
 @pytest.mark.parametrize("degree", [1, 2, 3, 4])
-def test_equal_those_of_legendre_functions(degree: int) -> None:
+def test_equals_legendre_functions(degree: int) -> None:
     v = directions(30)
     expected = torch.tensor(
         [
@@ -48,15 +48,15 @@ def test_equal_those_of_legendre_functions(degree: int) -> None:
 
 
 @pytest.mark.parametrize(("mode", "d_in", "others"), [("idr", 9, 6), ("no_normal", 6, 3)])
-def test_rendering_network_takes_them(mode: str, d_in: int, others: int) -> None:
+def test_width_of_the_rendering_network(mode: str, d_in: int, others: int) -> None:
     network = RenderingNetwork(5, RenderingNetworkConfig(mode, d_in, 3, (8,), encoding_view=BLOCK))
     assert network.lin0.weight_v.shape == (8, others + 16 + 5)  # type: ignore[union-attr]
     x = torch.rand(7, 3)
     assert network(x, x, directions(7).float(), torch.rand(7, 5)).shape == (7, 3)
 
 
-def test_mirroring_against_a_householder_matrix() -> None:
-    """-v reflected in the plane across n, (I - 2 n n^T)(-v); normals of any length."""
+def test_mirror_equals_a_householder_matrix() -> None:
+    """-v reflected at the plane orthogonal to n, (I - 2 n n^T)(-v), for normals of any length."""
     v, n = directions(40), directions(41)[:40]
     for length in (1.0, 0.3, 7.0):
         found = mirror(v, length * n)
@@ -66,14 +66,14 @@ def test_mirroring_against_a_householder_matrix() -> None:
     assert torch.equal(mirror(v, torch.zeros_like(n)), -v)
 
 
-def test_mirroring_has_a_gradient_by_normal_and_direction() -> None:
+def test_gradcheck_of_mirror() -> None:
     v, n = directions(5).requires_grad_(), (0.7 * directions(6)[:5]).requires_grad_()
     assert torch.autograd.gradcheck(mirror, (v, n))
 
 
 @pytest.mark.parametrize("direction", ["view", "mirrored", "both"])
-def test_which_direction_the_rendering_network_sees(direction: str) -> None:
-    """Of a pair of view directions with one mirror image each, as the first layer's weights pick them."""
+def test_directions_that_the_rendering_network_sees(direction: str) -> None:
+    """The encoded direction, its mirror image, or both."""
     block = {**BLOCK, "direction": direction}
     network = RenderingNetwork(2, RenderingNetworkConfig("idr", 9, 3, (64,), encoding_view=block)).double()
     v, n = directions(30), 1.5 * directions(31)[:30]
@@ -102,7 +102,7 @@ def test_which_direction_the_rendering_network_sees(direction: str) -> None:
         ({**BLOCK, "direction": "both"}, "no_normal", "direction = both: mode no_normal does not see both"),
     ],
 )
-def test_wrong_blocks(block: dict, mode: str, message: str) -> None:
+def test_wrong_blocks_are_refused(block: dict, mode: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         RenderingNetwork(
             5, RenderingNetworkConfig(mode, 9 if mode == "idr" else 6, 3, (8,), encoding_view=block)

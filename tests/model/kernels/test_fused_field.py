@@ -1,4 +1,4 @@
-"""The written-out passes of a network on a hash grid, against autograd on plain torch in float64."""
+"""The explicit derivatives of a network on a hash grid, against autograd on plain torch in float64."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NUM_POINTS = 200
 def network(
     backend: str, dims: Sequence[int] = (16, 12), weight_norm: bool = True, features: int = 2
 ) -> ImplicitNetwork:
-    """A network whose grid and layers all count, the same for each backend."""
+    """A network with parameters of order one, the same for each backend."""
     block = {
         "type": "hashgrid", "levels": 4, "features": features, "log2_table": 8, "base_resolution": 3,
         "finest_resolution": 12, "backend": backend,
@@ -29,8 +29,8 @@ def network(
     return made
 
 
-def everything(net: ImplicitNetwork, x: Tensor) -> list[Tensor]:
-    """Both passes' results, and the gradients of a loss of all of them by points and parameters."""
+def all_results(net: ImplicitNetwork, x: Tensor) -> list[Tensor]:
+    """Values and gradients, and the derivatives of a loss of all of them by points and parameters."""
     x = x.to(net.layer(0).bias.dtype).requires_grad_(True)
     output, gradient = net.value_and_gradient(x)
     distance, slope = net.sdf_and_gradient(x.detach())
@@ -51,18 +51,18 @@ def test_equals_plain_torch(
     oracle = network("torch", dims, weight_norm, features).double()
     oracle.load_state_dict(ours.state_dict())
     ours.encoding.open_levels = oracle.encoding.open_levels = open_levels
-    # Outside the cube, too, whose nearest point's features count there.
+    # Also points outside the cube, which get the features of its nearest point.
     x = 1.2 * (2 * torch.rand(NUM_POINTS, 3, generator=torch.Generator().manual_seed(1)) - 1)
     names = ["output", "gradient", "distance", "slope", "x", *(n for n, _ in ours.named_parameters())]
-    for name, one, two in zip(names, everything(ours, x), everything(oracle, x), strict=True):
-        # Softplus' second derivative, 100 at most, multiplies float32's rounding of 6e-8.
+    for name, one, two in zip(names, all_results(ours, x), all_results(oracle, x), strict=True):
+        # The second derivative of softplus, up to 100, multiplies float32's rounding of 6e-8.
         assert (one - two).abs().max() <= 1e-4 * two.abs().max(), name
 
 
-def test_it_is_what_serves_and_only_where_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_serves_the_analytic_gradient_on_compiled_grids_only(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    original = fused_field.field_and_gradient
-    monkeypatch.setattr(fused_field, "field_and_gradient", lambda *a: calls.append(a) or original(*a))
+    original = fused_field.output_and_gradient
+    monkeypatch.setattr(fused_field, "output_and_gradient", lambda *a: calls.append(a) or original(*a))
     x = torch.rand(7, 3)
     net = network("numba")
     net.value_and_gradient(x)
@@ -88,7 +88,7 @@ def test_closed_levels_get_no_gradient() -> None:
     assert table[:closed].any() and not table[closed:].any()
 
 
-def test_without_gradients_nothing_is_recorded() -> None:
+def test_records_no_graph_without_gradients() -> None:
     net, x = network("numba"), torch.rand(5, 3)
     with torch.no_grad():
         output, gradient = net.value_and_gradient(x)
@@ -96,7 +96,7 @@ def test_without_gradients_nothing_is_recorded() -> None:
     assert torch.allclose(output, net(x), atol=1e-5)
 
 
-def test_no_points_and_no_numbers() -> None:
+def test_no_points_and_nan() -> None:
     net = network("numba")
     output, gradient = net.value_and_gradient(torch.zeros(0, 3))
     (output.sum() + gradient.sum()).backward()
@@ -104,7 +104,7 @@ def test_no_points_and_no_numbers() -> None:
     assert net.value_and_gradient(torch.full((1, 3), torch.nan))[1].isnan().all()
 
 
-def test_repeats_to_the_last_bit() -> None:
+def test_is_deterministic() -> None:
     net, x = network("numba"), torch.rand(3000, 3)
-    for one, two in zip(everything(net, x), everything(net, x), strict=True):
+    for one, two in zip(all_results(net, x), all_results(net, x), strict=True):
         assert torch.equal(one, two)

@@ -1,4 +1,4 @@
-"""Networks where nothing is differentiated by weights: the same numbers, in parts, in borrowed memory."""
+"""Networks without derivatives by their weights: the numbers of autograd, in chunks that share memory."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(autouse=True)
-def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inference, "POINTS_AT_ONCE", 7)
-    monkeypatch.setattr(inference, "POINTS_WITH_GRADIENT", 5)
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inference, "CHUNK", 7)
+    monkeypatch.setattr(inference, "CHUNK_WITH_GRADIENT", 5)
 
 
 def network(shape: str, dtype: torch.dtype = DOUBLE) -> ImplicitNetwork:
@@ -40,9 +40,7 @@ def points(num: int) -> Tensor:
 @pytest.mark.parametrize("capability", ["AVX2", "AVX512"])
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("num", [0, 1, 7, 8, 33])
-def test_the_numbers_are_those_of_autograd(
-    shape: str, num: int, capability: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_equals_autograd(shape: str, num: int, capability: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     made, x = network(shape), points(num)
     expected = made.sdf(x), *made.value_and_gradient(x), *made.sdf_and_gradient(x)
@@ -51,11 +49,11 @@ def test_the_numbers_are_those_of_autograd(
     for ours, theirs in zip(found, expected, strict=True):
         assert theirs.requires_grad and not ours.requires_grad
         assert ours.shape == theirs.shape
-        # torch takes softplus as linear where exp(-beta z) is below exp(-20): 2e-11 of it remain, over beta.
+        # torch's softplus is linear where exp(-beta z) is below exp(-20): an error of 2e-11, over beta.
         assert torch.allclose(ours, theirs, rtol=1e-8, atol=1e-9)
 
 
-def test_no_result_lies_in_memory_that_is_used_again() -> None:
+def test_results_do_not_share_memory_with_later_calls() -> None:
     made, x = network("a skip"), points(33)
     with torch.no_grad():
         found = made.sdf(x), *made.value_and_gradient(x)
@@ -65,25 +63,28 @@ def test_no_result_lies_in_memory_that_is_used_again() -> None:
 
 
 def test_memory_does_not_grow_with_the_points(monkeypatch: pytest.MonkeyPatch) -> None:
-    made, taken = network("a skip"), []
-    take = inference._Scratch.take
+    made, addresses = network("a skip"), []
+    tensor = inference._Scratch.tensor
 
-    def counting(scratch: Any, *given: Any) -> Tensor:
-        found = take(scratch, *given)
-        taken.append(found.untyped_storage().data_ptr())
-        return found
+    def counting(*arguments: Any) -> Tensor:
+        memory = tensor(*arguments)
+        addresses.append(memory.untyped_storage().data_ptr())
+        return memory
 
-    monkeypatch.setattr(inference._Scratch, "take", counting)
-    numbers = []
+    monkeypatch.setattr(inference._Scratch, "tensor", counting)
+    counts = []
     for num in (14, 70):
-        taken.clear()
+        addresses.clear()
         with torch.no_grad():
             made.sdf(points(num))
-        numbers.append((len(taken), len(set(taken))))
-    assert numbers == [(2 * 6, 3), (10 * 6, 3)]  # a part: two for each of three layers, one of them a skip's
+        counts.append((len(addresses), len(set(addresses))))
+    assert counts == [
+        (2 * 6, 3),
+        (10 * 6, 3),
+    ]  # a chunk: two for each of three layers
 
 
-def test_autocast_is_heeded() -> None:
+def test_autocast_applies() -> None:
     made, x = network("a skip", torch.float32), points(9).float()
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
         assert made.sdf(x).dtype == torch.bfloat16

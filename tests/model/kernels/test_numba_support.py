@@ -1,4 +1,4 @@
-"""Compiled loops: whether there are any; `in_threads`: every job once, errors are raised, also in a fork."""
+"""Compiling loops with and without numba; `in_threads`: each job once, errors raised, forks."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def _two_threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def test_every_job_is_done_once_by_both() -> None:
+def test_every_job_runs_once_in_two_threads() -> None:
     done, seen, both = [], set(), threading.Barrier(2, timeout=10)
 
     def task(job: int) -> None:
         if job < 2:
-            both.wait()  # neither is done before another thread has the other
+            both.wait()  # each needs a thread of its own
         done.append(job)
         seen.add(threading.get_ident())
 
@@ -50,8 +50,8 @@ def test_an_error_is_raised(in_main: bool) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no forks on this system")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_a_fork_has_threads_of_its_own() -> None:
-    in_threads(lambda job: None, [(0,), (1,)])  # the parent's are there
+def test_a_fork_makes_its_own_threads() -> None:
+    in_threads(lambda job: None, [(0,), (1,)])  # starts the parent's threads
     child = os.fork()
     if child == 0:
         done: list[int] = []
@@ -73,16 +73,17 @@ def test_numba_that_cannot_be_imported(
     try:
         with caplog.at_level("WARNING", logger="idr"):
             assert not has_numba() and not has_numba()
+            assert compiled()(refuse) is refuse  # loops can be defined, and no kernel offers them
     finally:
         has_numba.cache_clear()
-    said = ["numba is installed and cannot be used: Numba needs NumPy 2.3 or less. Got NumPy 9.0."]
-    assert [record.message for record in caplog.records] == (said if broken else [])
+    warning = ["numba is installed and cannot be used: Numba needs NumPy 2.3 or less. Got NumPy 9.0."]
+    assert [record.message for record in caplog.records] == (warning if broken else [])
 
 
-def test_a_loop_that_cannot_be_kept_is_compiled_all_the_same() -> None:
+def test_a_loop_that_cannot_be_cached_is_compiled() -> None:
     numba = pytest.importorskip("numba", reason="the extra idr[fast] is not installed")
     made: dict[str, Any] = {}
-    exec("def double(x):\n    return 2 * x", made)  # has no file beside which to keep it
+    exec("def double(x):\n    return 2 * x", made)  # has no file, hence no cache
     with pytest.raises(RuntimeError, match="cannot cache"):
         numba.njit(cache=True)(made["double"])
     assert compiled()(made["double"])(21) == 42

@@ -1,4 +1,4 @@
-"""softplus by compiled loops against torch's in float64."""
+"""Softplus in compiled loops, against torch's in float64."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The compiled tracer: against a dense search of the same network in plain torch."""
+"""The compiled tracer, against a dense search of the same network in plain torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.nn import functional
 from idr.geometry.spheres import SphereCrossing, ray_sphere_intersection
 from idr.model.implicit_network import ImplicitNetwork, ImplicitNetworkConfig
 from idr.model.tracing import CompiledTracer, Rays, TracerConfig, TraceRequest, TraceResult, make_tracer
-from idr.model.tracing.compiled import tracer as compiled_module
+from idr.model.tracing import compiled as compiled_module
 
 CONFIG = TracerConfig(1.0, strategy="compiled")
 NUM_RAYS, SAMPLES = 400, 4000
@@ -21,7 +21,7 @@ NUM_RAYS, SAMPLES = 400, 4000
 def bumpy_ball(
     backend: str = "numba", features: int = 2, dims: tuple[int, ...] = (32, 30)
 ) -> ImplicitNetwork:
-    """A ball whose surface the grid's features dent."""
+    """A ball with a surface perturbed by the grid's features."""
     block = {
         "type": "hashgrid", "levels": 4, "features": features, "log2_table": 10, "base_resolution": 4,
         "finest_resolution": 16, "backend": backend,
@@ -33,8 +33,8 @@ def bumpy_ball(
     return network
 
 
-def some_rays() -> tuple[Rays, SphereCrossing]:
-    """Rays from a camera outside the sphere: at the ball, past it, and past the sphere."""
+def camera_rays() -> tuple[Rays, SphereCrossing]:
+    """Rays from a camera outside the sphere: some hit the ball, some miss it, some miss the sphere."""
     generator = torch.Generator().manual_seed(0)
     center = torch.tensor([[0.3, -0.4, 2.6]])
     targets = 1.2 * (2 * torch.rand(NUM_RAYS, 3, generator=generator) - 1)
@@ -45,11 +45,11 @@ def some_rays() -> tuple[Rays, SphereCrossing]:
 
 
 def traced(network: ImplicitNetwork, inside: Tensor) -> tuple[TraceResult, Rays, SphereCrossing]:
-    """What training gets."""
+    """The result of a training request."""
     tracer = make_tracer(CONFIG)
     assert isinstance(tracer, CompiledTracer)
     tracer.attach(network)
-    rays, crossing = some_rays()
+    rays, crossing = camera_rays()
     request = TraceRequest.for_training(network.sdf, rays, crossing, inside, torch.rand(100))
     return tracer.trace(request), rays, crossing
 
@@ -73,7 +73,8 @@ def test_first_hits_are_those_of_a_dense_search(
     depths, values = dense(network, rays, crossing)
     negative = (values < 0) & crossing.crosses[:, None]
     hit = negative.any(dim=1)
-    # Untrained networks are up to three times steeper than a distance: steps may pass over a grazed part.
+    # Untrained networks are up to three times steeper than a distance: steps may skip a part that a ray
+    # grazes.
     grazing = values.amin(dim=1).abs() < 0.01
     assert 50 < int(hit.sum()) < 350
     assert torch.equal(found.hit[~grazing], hit[~grazing])
@@ -95,7 +96,7 @@ def test_rays_for_the_mask_loss_end_where_f_is_small() -> None:
     near_miss = passing & (values.amin(dim=1) < 0.1)
     assert near_miss.sum() > 10 and through.sum() > 50
     assert (f - values.amin(dim=1))[near_miss].max() < 0.01  # steps are as long as f there
-    assert (f - values.amin(dim=1))[through].max() < 0.05  # as long as they are deep, at most 0.5 here
+    assert (f - values.amin(dim=1))[through].max() < 0.05  # steps inside are as long as |f|, at most 0.5
     missed = ~crossing.crosses
     closest = -(rays.direction * rays.origin).sum(dim=1)
     assert (
@@ -103,7 +104,7 @@ def test_rays_for_the_mask_loss_end_where_f_is_small() -> None:
     )
 
 
-def test_a_camera_inside_hits_where_it_is() -> None:
+def test_a_camera_inside_the_object_hits_at_depth_zero() -> None:
     network, tracer = bumpy_ball(), make_tracer(CONFIG)
     tracer.attach(network)
     rays = Rays(torch.zeros(1, 3), torch.tensor([[0.0, 0.0, 1.0]]))
@@ -113,7 +114,7 @@ def test_a_camera_inside_hits_where_it_is() -> None:
     assert found.hit.all() and found.depth.item() == 0.0
 
 
-def test_any_number_of_threads_gives_the_same_bits() -> None:
+def test_results_are_bit_equal_for_any_number_of_threads() -> None:
     network, before, results = bumpy_ball(), torch.get_num_threads(), []
     inside = torch.arange(NUM_RAYS) % 2 == 0
     try:
@@ -126,28 +127,28 @@ def test_any_number_of_threads_gives_the_same_bits() -> None:
         assert torch.equal(results[0].depth, other.depth) and torch.equal(results[0].hit, other.hit)
 
 
-def test_where_the_loops_cannot_serve_it_is_the_accelerated_tracer(
+def test_without_loops_it_is_the_accelerated_tracer(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    compiled_module._announce.cache_clear()
+    compiled_module._log_once.cache_clear()
     inside = torch.ones(NUM_RAYS, dtype=torch.bool)
     with caplog.at_level(logging.INFO, logger="idr"):
         plain = traced(bumpy_ball("torch"), inside)[0]
         loops = traced(bumpy_ball("numba"), inside)[0]
-    said = [record.message for record in caplog.records if "strategy" in record.message]
-    assert said == [
-        "strategy = compiled: training rays are traced by strategy accelerated: the loops need numba, a CPU "
-        "and float32",
+    messages = [record.message for record in caplog.records if "strategy" in record.message]
+    assert messages == [
+        "strategy = compiled: training rays are traced by strategy accelerated: the loops need an encoding "
+        "of type hashgrid, no skip layers, numba, a CPU and float32",
         "strategy = compiled: training rays are traced by compiled loops",
     ]
     assert torch.equal(plain.hit, loops.hit)
     assert (plain.depth - loops.depth)[plain.hit].abs().max() < 1e-3
 
 
-def test_nothing_is_carried_and_evaluation_has_its_grid() -> None:
+def test_training_has_no_state_and_evaluation_has_its_grid() -> None:
     network, tracer = bumpy_ball(), make_tracer(CONFIG)
     tracer.attach(network)
-    rays, crossing = some_rays()
+    rays, crossing = camera_rays()
     inside = torch.ones(NUM_RAYS, dtype=torch.bool)
     request = TraceRequest.for_training(network.sdf, rays, crossing, inside, torch.rand(100))
     trained = tracer.trace(request)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from idr.runs.opened import load_model
 from tests.reads import ReadCounter
 from tests.training import tiny
 from tests.training.schedule.test_by_epoch import config
@@ -15,7 +16,6 @@ from tests.training.test_resume import as_published
 from idr.conf.files import load_conf, read_block
 from idr.model.encodings.hashgrid import HashGrid, HashGridConfig
 from idr.model.encodings.levels import find_encoding, load_open_levels, open_levels
-from idr.runs.opened import load_model
 from idr.training.optimizers import make_optimizer
 from idr.training.schedule.by_step import make_schedule
 from idr.training.schedule.checks import check_schedule

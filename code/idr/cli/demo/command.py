@@ -25,8 +25,8 @@ from idr.errors import InputError
 if TYPE_CHECKING:
     import torch
 
-    from idr.evaluation.reconstruction import Reconstruction
     from idr.evaluation.results import RenderingScores
+    from idr.runs import Run
 
 log = logging.getLogger("idr.cli.demo.command")
 
@@ -104,7 +104,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command with `argv`, by default the process's own, and returns the exit status."""
+    """Runs the command on `argv`, None for the process's arguments, and returns the exit status."""
     arguments = parse(build_parser(), argv)
     return run(lambda: _peek(arguments) if arguments.peek else _demo(arguments))
 
@@ -157,14 +157,14 @@ def _peek(arguments: argparse.Namespace) -> int:
 
     from idr.conf.build import scan_id_of
     from idr.conf.files import project_root
-    from idr.evaluation.reconstruction import join_scene
-    from idr.runs.opened import load_model, locate_run
+    from idr.runs import Run
+    from idr.runs.folders import locate_run
 
     root = _root(arguments)
     scene = _make_scene(root)
     conf = _conf("./confs/demo.conf", root)
-    model = load_model(conf, locate_run(project_root() / PEEK_RUN / "demo_1", "latest"), "latest", device)
-    opened = join_scene(model, conf, scan_id_of(conf), str(root / "data"))
+    shipped = locate_run(project_root() / PEEK_RUN / "demo_1", "latest")
+    opened = Run(conf, shipped, device=device, scan_id=scan_id_of(conf), data_root=str(root / "data"))
     folder = root / "evals" / "peek"
     score = _score(opened, folder, scene, arguments.resolution or PEEK_RESOLUTION, views=SHOWN_VIEWS)
     scores = {"shipped checkpoint": score}
@@ -233,19 +233,19 @@ def _train(plan: Plan, root: Path, arguments: argparse.Namespace) -> int:
 
 def _measure(plan: Plan, root: Path, scene: Path, device: torch.device, resolution: int) -> Scores:
     """Extracts the mesh of a trained run, renders its views and evaluates both."""
-    from idr.evaluation.reconstruction import open_reconstruction
+    from idr.runs import Run
     from idr.runs.folders import find_run, run_name
 
     conf = _conf(plan.conf, root)
     name = run_name(conf["train.expname"], "", SCAN_ID)
     folder = find_run(root / "exps", name)
     say(f"\n== {plan.title}: meshing, rendering and measuring")
-    opened = open_reconstruction(conf, folder, "latest", SCAN_ID, None, device)
+    opened = Run(conf, folder, device=device, scan_id=SCAN_ID)
     return _score(opened, root / "evals" / name, scene, resolution, run=folder)
 
 
 def _score(
-    opened: Reconstruction,
+    opened: Run,
     folder: Path,
     scene: Path,
     resolution: int,
@@ -274,7 +274,7 @@ def _score(
         for held_out in (False, True)
     )
     cameras = None
-    if opened.loaded.trained_poses is not None:
+    if opened.trained_poses is not None:
         after = measure_cameras(opened)
         cameras = (
             _start_errors(scene.parents[2]),

@@ -78,7 +78,7 @@ def score_table(scores: dict[str, Scores], ceiling: Sequence[RenderingScores] | 
 def write_demo_overview(path: Path, table: Table, scores: dict[str, Scores], scene: Path) -> None:
     """Writes the page with the table, photographs next to renderings, and surfaces."""
     from idr.evaluation.report.overview import write_overview
-    from idr.pictures.page import Picture
+    from idr.pictures.page import CaptionedImage
 
     first = next(iter(scores.values()))
     numbers = [v.number for split in first.views for v in split.views[:SHOWN_VIEWS]]
@@ -86,10 +86,10 @@ def write_demo_overview(path: Path, table: Table, scores: dict[str, Scores], sce
     rows = []
     for number in numbers:
         kind = "held-out view" if number in held_out else "view"
-        row = [Picture(scene / "image" / f"{number:03d}.png", f"photograph, {kind} {number}")]
+        row = [CaptionedImage(scene / "image" / f"{number:03d}.png", f"photograph, {kind} {number}")]
         for title, score in scores.items():
             stem = "heldout" if number in held_out else "eval"
-            row.append(Picture(score.folder / "rendering" / f"{stem}_{number:03d}.png", title))
+            row.append(CaptionedImage(score.folder / "rendering" / f"{stem}_{number:03d}.png", title))
         rows.append(row)
     surfaces = {title: score.mesh for title, score in scores.items() if score.mesh is not None}
     write_overview(path, "IDR on the built-in scene", table, rows, surfaces)

@@ -87,7 +87,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command with `argv`, by default the process's own; returns the exit status.
+    """Runs the command on `argv`, None for the process's arguments; returns the exit status.
 
     It is 0 if all steps succeeded, 1 if one stopped the chain, 2 for bad input.
     """

@@ -1,1 +1,1 @@
-"""The page that shows a run, and the overview of the demo."""
+"""The report page of a run, and the overview page of the demo."""

@@ -1,6 +1,6 @@
-"""What a run's report draws: curves of ``metrics.csv``, the surface with cameras, where cameras went.
+"""Figures of a run's report: training curves, the surface with cameras, paths of trained cameras.
 
-B images, T checkpoints. All coordinates are those of the unit sphere.
+B images, T checkpoints. Unit-sphere coordinates.
 """
 
 from __future__ import annotations
@@ -10,15 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from idr.evaluation.reconstruction import poses_to_model_frame
-from idr.geometry.cameras import pose_matrix
 from idr.pictures.space import camera_traces, mesh_trace, polyline, space_figure
-from idr.runs.api import LoadedRun
+from idr.runs import Run
+from idr.runs.checkpoint import read_poses
 from idr.runs.folders import CHECKPOINTS, CheckpointFolder
-from idr.runs.opened import image_numbers
+from idr.runs.views import image_numbers
 
 CURVES = {
     "losses": ("loss", "rgb_loss", "eikonal_loss", "mask_loss"),
@@ -27,19 +25,16 @@ CURVES = {
     "cameras: mean center error (world units)": ("camera_center",),
     "cameras: trained focal length over the given": ("focal_factor",),
 }
-"""Title of each diagram, and the columns of ``metrics.csv`` in it."""
+"""Columns of ``metrics.csv`` by title of the diagram."""
 
 START, END, GIVEN, PATH = "#d9822b", "#2266cc", "#3a9d5d", "#999999"
 
 
 def read_metrics(path: Path) -> dict[str, NDArray[np.float64]]:
-    """Reads ``metrics.csv``.
-
-    Args:
-        path: The file; published runs have none.
+    """Reads ``metrics.csv``, which published runs lack.
 
     Returns:
-        By column, one number an epoch, NaN where a cell is empty; nothing without a file.
+        One number per epoch by column, NaN for an empty cell; empty without a file.
     """
     if not path.is_file():
         return {}
@@ -50,7 +45,7 @@ def read_metrics(path: Path) -> dict[str, NDArray[np.float64]]:
 
 
 def curves_figure(metrics: dict[str, NDArray[np.float64]]) -> Any | None:
-    """Draws the curves of training, one diagram a kind; None without any."""
+    """Returns the training curves, one diagram per entry of `CURVES`; None without any."""
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
@@ -71,49 +66,43 @@ def curves_figure(metrics: dict[str, NDArray[np.float64]]) -> Any | None:
     return figure
 
 
-def surface_with_cameras(run: LoadedRun, mesh: Any | None) -> Any:
-    """Draws the surface and the training cameras, each with a line along its optical axis."""
+def surface_with_cameras(run: Run, mesh: Any | None) -> Any:
+    """Returns a figure of the surface and the training cameras."""
     traces = [] if mesh is None else [mesh_trace(mesh)]
-    poses = run.scene.training_poses.double().numpy()
-    numbers = [f"view {number}" for number in image_numbers(run.scene.dataset)]
+    poses = run.training_poses.double().numpy()
+    numbers = [f"view {number}" for number in image_numbers(run.scene)]
     traces += camera_traces(poses, numbers, "cameras", END)
     return space_figure(traces, poses)
 
 
-def camera_paths(run: LoadedRun) -> NDArray[np.float64] | None:
-    """Returns where the trained cameras stood at each checkpoint.
+def camera_paths(run: Run) -> NDArray[np.float64] | None:
+    """Returns the trained camera-to-world poses of all checkpoints, (T, B, 4, 4), oldest first.
 
-    Returns:
-        (T, B, 4, 4) camera-to-world, oldest first; None where fewer than two checkpoints hold cameras.
+    None if fewer than two checkpoints hold cameras.
     """
     folder = CheckpointFolder(run.folder / CHECKPOINTS)
     names = sorted(
         (name for name in folder.names() if folder.has("CamParameters", name)), key=folder.position_of
     )
-    vectors = [folder.load("CamParameters", name)["pose_vecs_state_dict"]["weight"] for name in names]
-    if len(vectors) < 2:
+    if len(names) < 2:
         return None
-    return torch.stack([pose_matrix(vector.float()) for vector in vectors]).double().numpy()
+    tables = [read_poses(folder.load("CamParameters", name), f"checkpoint {name}") for name in names]
+    return np.stack([poses.double().numpy() for poses in tables])
 
 
-def paths_figure(run: LoadedRun, paths: NDArray[np.float64]) -> Any:
-    """Draws each camera's way from the first checkpoint to the last, and where the given cameras stand.
+def paths_figure(run: Run, paths: NDArray[np.float64]) -> Any:
+    """Returns a figure of each camera's path over the checkpoints, with the aligned given cameras.
 
     Args:
-        run: The run, its cameras trained.
-        paths: What `camera_paths` returned.
+        run: A run with trained cameras.
+        paths: From `camera_paths`.
     """
     import plotly.graph_objects as go
 
-    numbers = [f"view {number}" for number in image_numbers(run.scene.dataset)]
-    scene = run.scene
+    numbers = [f"view {number}" for number in image_numbers(run.scene)]
     traces = camera_traces(paths[0], numbers, "first checkpoint", START)
     traces += camera_traces(paths[-1], numbers, "last checkpoint", END)
-    if scene.alignment is not None:
-        given = np.asarray(scene.dataset.get_gt_pose(scaled=False), dtype=np.float64)
-        traces += camera_traces(
-            poses_to_model_frame(given, scene.alignment), numbers, "given, aligned", GIVEN
-        )
+    traces += camera_traces(run.given_poses.double().numpy(), numbers, "given, aligned", GIVEN)
     centers = paths[:, :, :3, 3].transpose(1, 0, 2)  # (B, T, 3)
     x, y, z = polyline(centers)
     traces.append(go.Scatter3d(x=x, y=y, z=z, mode="lines", line={"color": PATH, "width": 3}, name="way"))

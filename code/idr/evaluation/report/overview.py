@@ -1,4 +1,4 @@
-"""A page that shows reconstructions at a glance and opens without network: one file, everything inside."""
+"""One page that compares reconstructions: a table, photographs beside renderings, and surfaces."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import trimesh
 
 from idr.files import write_text_atomic
-from idr.pictures.page import Page, Picture, Table
+from idr.pictures.page import CaptionedImage, Page, Table
 from idr.pictures.space import mesh_trace, space_figure
 
 
@@ -16,7 +16,7 @@ def write_overview(
     path: Path,
     title: str,
     table: Table,
-    pictures: Sequence[Sequence[Picture]],
+    images: Sequence[Sequence[CaptionedImage]],
     surfaces: dict[str, trimesh.Trimesh],
 ) -> None:
     """Writes the page.
@@ -24,17 +24,17 @@ def write_overview(
     Args:
         path: The file.
         title: Its heading.
-        table: The numbers.
-        pictures: Rows of pictures.
-        surfaces: Meshes to turn about, by caption; all in one frame.
+        table: The scores.
+        images: Rows of images.
+        surfaces: Meshes by caption, all in one frame.
 
     Raises:
-        OutputError: It cannot be written.
+        OutputError: The file cannot be written.
     """
     page = Page()
     page.add_html(f"{table.as_html()}<h2>Photographs and renderings</h2>")
-    for row in pictures:
-        page.add_html(f"<div>{''.join(picture.as_html() for picture in row)}</div>")
+    for row in images:
+        page.add_html(f"<div>{''.join(image.as_html() for image in row)}</div>")
     for caption, mesh in surfaces.items():
         page.add_figure(caption, space_figure([mesh_trace(mesh)]))
     write_text_atomic(path, page.as_html(title))

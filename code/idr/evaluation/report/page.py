@@ -1,4 +1,4 @@
-"""``report.html``: one run on one page that opens without network."""
+"""``report.html``: one run on one self-contained page."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from idr.evaluation.report import figures
 from idr.evaluation.report.views import ComparedView, compare_view, spread, to_bytes
 from idr.files import write_text_atomic
 from idr.meshing.sampling import DEFAULT_CHUNK_POINTS
-from idr.pictures.page import Page, Picture, Table
+from idr.pictures.page import CaptionedImage, Page, Table
 from idr.rendering import DEFAULT_CHUNK_PIXELS
-from idr.runs.api import LoadedRun
+from idr.runs import Run
 from idr.runs.folders import RUNCONF
-from idr.runs.intrinsics import given_of
+from idr.runs.views import given_intrinsics
 
 log = logging.getLogger(__name__)
 
@@ -35,18 +35,18 @@ REPORT = "report.html"
 """The page's name in a run's folder."""
 
 MAX_BYTES = 15_000_000
-"""What a page may weigh: a mail, a phone. The drawing library alone is a third of it."""
+"""Largest page, for mail and phones. plotly's script alone is a third of it."""
 
 PACKAGES = ("idr", "numpy", "scikit-image", "trimesh", "plotly")
 
 
 @dataclass(frozen=True)
 class ReportOptions:
-    """How much a page shows.
+    """Size of a page.
 
     Attributes:
-        views: Training views rendered, spread evenly.
-        side: Pixels along the longer side of their pictures at most.
+        views: Number of training views, spread evenly.
+        side: Most pixels along the longer side of their images.
         resolution: Grid samples along the mesh's shortest side.
         chunk_pixels: Pixels rendered at once; bounds memory.
         chunk_points: Points meshed at once; bounds memory.
@@ -59,24 +59,24 @@ class ReportOptions:
     chunk_points: int = DEFAULT_CHUNK_POINTS
 
 
-def write_report(run: LoadedRun, path: Path, options: ReportOptions) -> None:
+def write_report(run: Run, path: Path, options: ReportOptions) -> None:
     """Writes the page: curves, views, surface, cameras, conf, versions.
 
     Args:
         run: The run; its scene is read.
         path: The file.
-        options: How much it shows.
+        options: Size of the page.
 
     Raises:
-        InputError: The scene does not belong to the run, or the page would weigh more than 15 MB.
-        OutputError: It cannot be written.
+        InputError: The scene does not belong to the run, or the page would exceed 15 MB.
+        OutputError: The file cannot be written.
     """
     compared = []
-    for index in spread(len(run.scene.dataset), options.views):
+    for index in spread(len(run.scene), options.views):
         compared.append(compare_view(run, index, options.side, options.chunk_pixels))
         log.info("report: view %d, psnr %.2f", compared[-1].number, compared[-1].psnr)
     mesh = run.mesh(options.resolution, options.chunk_points)
-    cameras = measure_cameras(run.scene) if run.scene.alignment is not None else None
+    cameras = measure_cameras(run) if run.alignment is not None else None
     page = Page()
     page.add_html(_summary(run, compared, cameras, mesh).as_html())
     page.add_figure(
@@ -102,12 +102,12 @@ def write_report(run: LoadedRun, path: Path, options: ReportOptions) -> None:
 
 
 def _summary(
-    run: LoadedRun, compared: Sequence[ComparedView], cameras: CameraErrors | None, mesh: Any | None
+    run: Run, compared: Sequence[ComparedView], cameras: CameraErrors | None, mesh: Any | None
 ) -> Table:
     rows = [["run", str(run.folder)], ["epoch", str(run.epoch)]]
     if compared:
         step = compared[0].step
-        which = f"{len(compared)} training views" + (f", every {step}th pixel" if step > 1 else "")
+        which = f"{len(compared)} training views" + (f", one pixel in {step} each way" if step > 1 else "")
         psnr = [view.psnr for view in compared if math.isfinite(view.psnr)]
         if psnr:
             rows.append([f"PSNR, {which} (dB)", f"{sum(psnr) / len(psnr):.2f}"])
@@ -120,17 +120,16 @@ def _summary(
     return Table(["", "this run"], rows)
 
 
-def _focal_rows(run: LoadedRun) -> list[list[str]]:
-    """Focal lengths before and after, where intrinsics were trained."""
-    if run.scene.loaded.corrections is None:
+def _focal_rows(run: Run) -> list[list[str]]:
+    """Focal lengths before and after training, if they were trained."""
+    if run.corrections is None:
         return []
-    before, after = (k[:, 0, 0] for k in (given_of(run.scene.dataset), run.scene.training_intrinsics))
-    rows = [
+    before, after = (k[:, 0, 0] for k in (given_intrinsics(run.scene), run.training_intrinsics))
+    return [
         [f"cameras: focal length {when}, mean (least, greatest), pixels",
          f"{float(f.mean()):.2f} ({float(f.min()):.2f}, {float(f.max()):.2f})"]
         for when, f in (("given", before), ("trained", after))
     ]  # fmt: skip
-    return rows
 
 
 def _views_html(compared: Sequence[ComparedView]) -> str:
@@ -143,8 +142,8 @@ def _views_html(compared: Sequence[ComparedView]) -> str:
             f"error, mask IoU {view.iou:.4f}",
         )
         images = (view.photo, view.rendered, view.error)
-        pictures = [Picture(_png(image), text) for image, text in zip(images, captions, strict=True)]
-        rows.append(f"<div>{''.join(picture.as_html() for picture in pictures)}</div>")
+        shown = [CaptionedImage(_png(i), text).as_html() for i, text in zip(images, captions, strict=True)]
+        rows.append(f"<div>{''.join(shown)}</div>")
     legend = (
         "Errors: black where equal, yellow from a mean difference of 0.5 on (colors from 0 to 1), blue "
         "where silhouette and mask disagree. Scores are of the pixels shown."
@@ -158,7 +157,7 @@ def _png(rgb01: torch.Tensor) -> bytes:
     return buffer.getvalue()
 
 
-def _conf_text(run: LoadedRun) -> str:
+def _conf_text(run: Run) -> str:
     from pyhocon import HOCONConverter
 
     own = run.folder / RUNCONF
@@ -166,7 +165,7 @@ def _conf_text(run: LoadedRun) -> str:
 
 
 def versions_table(device: torch.device) -> Table:
-    """Returns what computes here: Python, packages, system and device."""
+    """Returns the versions of Python and packages, the system and the device."""
     rows = [["Python", platform.python_version()], ["torch", torch.__version__]]  # with its build
     for name in PACKAGES:
         try:

@@ -1,4 +1,4 @@
-"""Renderings beside photographs, with maps of where they differ, small enough for a page or a browser.
+"""Reduced renderings with their photographs and error maps, for a page or a browser.
 
 H, W height and width of the reduced view.
 """
@@ -16,28 +16,28 @@ from torch import Tensor
 
 from idr.evaluation.metrics import mask_iou, masked_psnr
 from idr.rendering import DEFAULT_CHUNK_PIXELS
-from idr.runs.api import Camera, LoadedRun
-from idr.runs.opened import read_view
+from idr.runs import Camera, Run
+from idr.runs.views import read_view
 
 ERROR_SCALE = 0.5
-"""Error that gets the map's brightest color, mean over channels of colors in [0, 1]."""
+"""Error of the map's brightest color: mean over channels of colors in [0, 1]."""
 
 DISAGREEMENT = (0.25, 0.45, 1.0)
-"""Color where silhouette and mask disagree."""
+"""Color of pixels where silhouette and mask disagree."""
 
 
 @dataclass(frozen=True)
 class ComparedView:
-    """A photograph and its rendering.
+    """A photograph and its rendering at every n-th pixel.
 
     Attributes:
-        number: The image's number in its folder.
+        number: Position of the image in its folder.
         photo: (H, W, 3) colors in [0, 1].
         rendered: (H, W, 3) colors in [0, 1].
         error: (H, W, 3) colors in [0, 1], see `error_map`.
         psnr: Over the pixels of the mask, dB.
         iou: Of the silhouette and the mask.
-        step: Every how many-th pixel of the photograph was taken, in both directions.
+        step: n.
     """
 
     number: int
@@ -49,17 +49,15 @@ class ComparedView:
     step: int
 
 
-def compare_view(
-    run: LoadedRun, index: int, side: int, chunk_pixels: int = DEFAULT_CHUNK_PIXELS
-) -> ComparedView:
+def compare_view(run: Run, index: int, side: int, chunk_pixels: int = DEFAULT_CHUNK_PIXELS) -> ComparedView:
     """Renders a training view at every n-th pixel and compares it with the photograph there.
 
-    Nothing is interpolated: K diag(1/n, 1/n, 1) sees through the centers of pixels 0, n, 2n, ...
+    Nothing is interpolated: diag(1/n, 1/n, 1) K maps the centers of pixels 0, n, 2n, ... to 0, 1, 2, ...
 
     Args:
         run: The run.
         index: Position among the training views.
-        side: Pixels along the longer side at most.
+        side: Most pixels along the longer side.
         chunk_pixels: Pixels rendered at once; bounds memory.
 
     Raises:
@@ -67,7 +65,7 @@ def compare_view(
     """
     camera = run.training_camera(index)
     reduced, step = reduced_camera(camera, side)
-    view = read_view(run.scene.dataset, index)
+    view = read_view(run.scene, index)
     image = run.render(reduced, chunk_pixels)
     photo, mask = view.photo[::step, ::step], view.mask[::step, ::step]
     rgb = image.rgb01
@@ -83,12 +81,7 @@ def compare_view(
 
 
 def reduced_camera(camera: Camera, side: int) -> tuple[Camera, int]:
-    """Returns a camera that sees every n-th pixel, and n.
-
-    Args:
-        camera: The camera.
-        side: Pixels along the longer side at most.
-    """
+    """Returns a camera that sees every n-th pixel, and n, for at most `side` pixels along the longer side."""
     height, width = camera.img_res
     step = max(1, math.ceil(max(height, width) / side))
     intrinsics = torch.as_tensor(camera.intrinsics).clone()
@@ -97,17 +90,17 @@ def reduced_camera(camera: Camera, side: int) -> tuple[Camera, int]:
 
 
 def error_map(rendered: Tensor, photo: Tensor, hit: Tensor, mask: Tensor) -> Tensor:
-    """Paints where a rendering differs from its photograph.
+    """Returns the color-coded difference of a rendering and its photograph.
 
     Args:
         rendered: (H, W, 3) colors in [0, 1].
-        photo: (H, W, 3) likewise.
+        photo: (H, W, 3) colors in [0, 1].
         hit: (H, W) bool, the rendered silhouette.
-        mask: (H, W) bool, the object.
+        mask: (H, W) bool, True on the object.
 
     Returns:
-        (H, W, 3) colors in [0, 1]: on the object from black (equal) to yellow (mean difference 0.5 or more),
-        blue where silhouette and mask disagree, white elsewhere.
+        (H, W, 3) colors in [0, 1]: black (equal) to yellow (mean difference 0.5 or more) on the object, blue
+        where silhouette and mask disagree, white elsewhere.
     """
     error = (rendered - photo).abs().mean(dim=-1) / ERROR_SCALE
     levels = (error.clamp(0.0, 1.0) * 255.0).round().to(torch.uint8).numpy()
@@ -124,6 +117,6 @@ def to_bytes(rgb01: Tensor) -> NDArray[np.uint8]:
     return (rgb01.clamp(0.0, 1.0) * 255.0).round().to(torch.uint8).numpy()
 
 
-def spread(count: int, wanted: int) -> list[int]:
-    """Chooses up to ``wanted`` of ``count`` positions, evenly, the first and the last among them."""
-    return sorted({round(p) for p in np.linspace(0, count - 1, min(count, wanted))}) if count else []
+def spread(count: int, max_number: int) -> list[int]:
+    """Returns up to `max_number` of `count` positions, evenly spaced from the first to the last."""
+    return sorted({round(p) for p in np.linspace(0, count - 1, min(count, max_number))}) if count else []

@@ -1,1 +1,1 @@
-"""Masks of imported scenes: given ones, and ones made from the photographs."""
+"""Masks of imported scenes: provided by the source, or computed from the photographs."""

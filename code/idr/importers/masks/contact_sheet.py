@@ -1,7 +1,4 @@
-"""A contact sheet to judge masks by: each photograph dimmed outside its mask, with the outline.
-
-H rows, W columns.
-"""
+"""A contact sheet of masks: each photograph dimmed outside its mask, with the outline."""
 
 from __future__ import annotations
 
@@ -16,8 +13,8 @@ from idr.files import write_atomic
 from idr.preprocess.scene_views import SceneViews
 
 CELL_WIDTH, LARGEST_SHEET = 320, 3200
-"""Pixels: a view's width on the sheet, and the sheet's largest width."""
-OUTLINE, DIMMED = (255, 40, 200), 0.35  # RGB; part of the light left outside the mask
+"""Pixels: width of a view, and largest width of the sheet."""
+OUTLINE, DIMMED = (255, 40, 200), 0.35  # RGB; brightness outside the mask
 TITLE_ROWS = 18
 
 
@@ -30,7 +27,7 @@ def draw_sheet(views: SceneViews, images: Path, path: Path) -> None:
         path: PNG to write.
 
     Raises:
-        OutputError: The system refuses.
+        OutputError: Writing failed.
     """
     columns = math.ceil(math.sqrt(len(views)))
     width = min(CELL_WIDTH, LARGEST_SHEET // columns)
@@ -45,7 +42,7 @@ def draw_sheet(views: SceneViews, images: Path, path: Path) -> None:
 
 
 def _cell(image: Path, mask: np.ndarray, width: int) -> np.ndarray:
-    """One view under its title."""
+    """One view below its title."""
     height = max(1, round(width * mask.shape[0] / mask.shape[1]))
     photo = cv2.resize(load_rgb(image), (width, height), interpolation=cv2.INTER_AREA)
     inside = cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_AREA) > 0

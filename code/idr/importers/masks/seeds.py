@@ -1,6 +1,6 @@
-"""Where the object may be, before anything is known of its outline.
+"""Initial regions of the object in each view, before its outline is known.
 
-B views, N points, H rows, W columns. World frame and unit; pixels count from the first one's center.
+B views, N points, H rows, W columns. World frame and unit; pixel (0, 0) is the first pixel's center.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from idr.errors import InputError
 from idr.geometry.cameras import decompose_projection, project_points
 from idr.importers.source import Array
 
-SMALLEST_ANGLE = 1.0
-"""Degrees between optical axes; with less, they meet nowhere."""
-POINTS_KEPT = 3.0
-"""Points farther from their median than this many median distances are taken for background."""
+MIN_AXIS_ANGLE = 1.0
+"""Degrees between optical axes; below, they have no well-defined intersection."""
+OUTLIER_DISTANCE = 3.0
+"""Points farther from the median than this many median distances count as background."""
 POINTS_MARGIN = 0.06
-"""Growth of the outline of the points, over its larger side: points seldom lie on the very edge."""
+"""Dilation of the points' outline, over its larger side, since few points lie on the edge."""
 REGION_MARGIN = 1.5
-"""Radius of the ball that is carved over that of the points or of the ball in sight."""
+"""Radius of the ball to carve, over that of the points or of the ball that all cameras see."""
 
 
 @dataclass(frozen=True)
 class Seeds:
-    """A first guess at the object.
+    """An initial estimate of the object.
 
     Attributes:
-        center: (3,) its middle in the world.
-        radius: Radius around it that holds it, with room to spare.
+        center: (3,) in the world.
+        radius: Radius of a ball around `center` that contains the object with a margin.
         regions: B arrays (H, W) of bool, True where the object probably is.
     """
 
@@ -41,10 +41,10 @@ class Seeds:
 
 
 def seeds_from_points(points: Array, projections: Array, sizes: list[tuple[int, int]]) -> Seeds:
-    """Takes the outline of sparse points for the object, those far from the others left out.
+    """Seeds from the convex outline of sparse points, without outliers.
 
     Args:
-        points: (N, 3) on the object, most of them.
+        points: (N, 3), most of them on the object.
         projections: (B, 3, 4).
         sizes: B times (H, W).
 
@@ -52,11 +52,11 @@ def seeds_from_points(points: Array, projections: Array, sizes: list[tuple[int, 
         The seeds.
 
     Raises:
-        InputError: Some view sees hardly any of the points.
+        InputError: A view sees fewer than three of the points.
     """
     center = np.median(points, axis=0)
     distance = np.linalg.norm(points - center, axis=1)
-    kept = points[distance <= POINTS_KEPT * np.median(distance)]
+    kept = points[distance <= OUTLIER_DISTANCE * np.median(distance)]
     radius = REGION_MARGIN * float(np.linalg.norm(kept - center, axis=1).max())
     regions = []
     for k, (projection, size) in enumerate(zip(projections, sizes, strict=True)):
@@ -64,9 +64,8 @@ def seeds_from_points(points: Array, projections: Array, sizes: list[tuple[int, 
         within = (depth > 0) & (uv > -0.5).all(axis=1) & (uv < np.array(size[::-1]) - 0.5).all(axis=1)
         if within.sum() < 3:
             raise InputError(
-                f"view {k} sees {int(within.sum())} of {len(kept)} sparse points: they are not in the "
-                "cameras' "
-                "world frame, or this view does not show the object; expected points on the object"
+                f"view {k} sees {int(within.sum())} of {len(kept)} sparse points; expected points on the "
+                "object, in the cameras' world frame, and views that show the object"
             )
         outline = cv2.convexHull(np.clip(uv[depth > 0], -1e5, 1e5).astype(np.float32))
         region = np.zeros(size, np.uint8)
@@ -77,7 +76,7 @@ def seeds_from_points(points: Array, projections: Array, sizes: list[tuple[int, 
 
 
 def seeds_from_cameras(projections: Array, sizes: list[tuple[int, int]]) -> Seeds:
-    """Takes the ball that the cameras look at, as large as all of them see it whole, for the object.
+    """Seeds from the largest ball, around the point the cameras look at, that they see completely.
 
     Args:
         projections: (B, 3, 4), two or more.
@@ -87,7 +86,7 @@ def seeds_from_cameras(projections: Array, sizes: list[tuple[int, int]]) -> Seed
         The seeds.
 
     Raises:
-        InputError: The optical axes do not meet in front of the cameras, within the images.
+        InputError: The optical axes do not meet in front of the cameras, within all images.
     """
     center = looking_point(projections)
     radii, spots = [], []
@@ -99,9 +98,8 @@ def seeds_from_cameras(projections: Array, sizes: list[tuple[int, int]]) -> Seed
         spots.append((uv[0], focal / depth[0]))
     if min(radii) <= 0:
         raise InputError(
-            f"view {int(np.argmin(radii))} does not see the point that the cameras look at together: "
-            "there is "
-            "no object in sight of all; give sparse points (--points) or masks (--masks FOLDER)"
+            f"view {int(np.argmin(radii))} does not show the point that the optical axes meet in; expected "
+            "all cameras to look at the object: pass sparse points (--points) or masks (--masks FOLDER)"
         )
     radius = float(np.median(radii))
     regions = []
@@ -113,25 +111,21 @@ def seeds_from_cameras(projections: Array, sizes: list[tuple[int, int]]) -> Seed
 
 
 def looking_point(projections: Array) -> Array:
-    """Finds the point nearest to all optical axes.
+    """Returns the point (3,) nearest to all optical axes in the least-squares sense.
 
     Args:
         projections: (B, 3, 4).
 
-    Returns:
-        (3,) the point with the least sum of squared distances.
-
     Raises:
-        InputError: The axes are about parallel, or the point lies behind a camera.
+        InputError: The axes are nearly parallel, or the point lies behind a camera.
     """
     poses = np.stack([decompose_projection(projection)[1] for projection in projections])
     centers, axes = poses[:, :3, 3], poses[:, :3, 2]
     widest = float(np.degrees(np.arccos(np.clip((axes @ axes.T).min(), -1.0, 1.0))))
-    if widest < SMALLEST_ANGLE:
+    if widest < MIN_AXIS_ANGLE:
         raise InputError(
-            f"the cameras look in one direction (largest angle {widest:.2f} degrees), so they do not say "
-            "where "
-            "the object is; give sparse points (--points) or masks (--masks FOLDER)"
+            f"all cameras look in the same direction (largest angle {widest:.2f} degrees), which does not "
+            "locate the object: pass sparse points (--points) or masks (--masks FOLDER)"
         )
     across = np.eye(3) - axes[:, :, None] * axes[:, None, :]
     origin = centers.mean(axis=0)
@@ -140,9 +134,8 @@ def looking_point(projections: Array) -> Array:
     behind = np.flatnonzero(np.einsum("bi,bi->b", point - centers, axes) <= 0)
     if len(behind):
         raise InputError(
-            f"the point that the cameras look at lies behind view {behind[0]}: they look outward, or "
-            "their axes "
-            "are not this source's; expected cameras around an object (wrong --kind?)"
+            f"the point that the optical axes meet in lies behind view {behind[0]}; expected cameras that "
+            "look inward at an object: check --kind and the axis convention"
         )
     return point
 

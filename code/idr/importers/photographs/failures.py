@@ -1,6 +1,6 @@
-"""Why photographs gave no cameras: what their features and matches say, with what to do about it.
+"""Explains why structure from motion failed, from features and matches, and what to do about it.
 
-N points, M matches, S the images that see a point.
+S images that see a point.
 """
 
 from __future__ import annotations
@@ -14,29 +14,29 @@ import numpy as np
 from idr.errors import InputError
 from idr.importers.source import Array
 
-FEWEST_FEATURES = 100
-"""Features of a photograph below which it hardly matches another."""
-VERIFIED_MATCHES = 15
-"""Matches that agree with one motion from which a pair counts as overlapping; COLMAP's own number."""
-STILL = 0.01
-"""Share of an image's longer side by which matches move, below which two photographs are of one viewpoint."""
-FEWEST_DEGREES = 1.0
-"""Median over the points of the widest angle between rays to them, below which depth means nothing."""
+MIN_FEATURES = 100
+"""Features that a photograph needs to match others."""
+MIN_VERIFIED_MATCHES = 15
+"""Geometrically verified matches of an overlapping pair; COLMAP's own threshold."""
+MIN_MOTION = 0.01
+"""Median displacement of matches, over the image's longer side; smaller ones mean a single viewpoint."""
+MIN_ANGLE = 1.0
+"""Degrees: median triangulation angle below which depth is undetermined."""
 SAMPLED_POINTS = 1000
-NAMED = 8
-PARALLAX = "walk around the object and photograph it from places some 10 to 20 degrees apart"
+MAX_LISTED = 8
+PARALLAX = "walk around the object and take a photograph every 10 to 20 degrees"
 
 
 def refuse_no_model(pycolmap: Any, database: Path, names: dict[str, str]) -> NoReturn:
-    """Says why the mapper found no pair of photographs to begin with.
+    """Explains why the mapper found no initial pair.
 
     Args:
         pycolmap: The module.
         database: COLMAP's database with features and verified matches.
-        names: User's names by the names in the database.
+        names: The user's file names by the names in the database.
 
     Raises:
-        InputError: Always: no texture, no overlap, one viewpoint, or no pair to begin with.
+        InputError: Always: too little texture, no overlap, one viewpoint, or no initial pair.
     """
     opened = pycolmap.Database.open(database)
     try:
@@ -49,48 +49,45 @@ def refuse_no_model(pycolmap: Any, database: Path, names: dict[str, str]) -> NoR
         ]
     finally:
         opened.close()
-    poor = [names[images[key].name] for key, found in keypoints.items() if len(found) < FEWEST_FEATURES]
+    poor = [names[images[key].name] for key, found in keypoints.items() if len(found) < MIN_FEATURES]
     if len(poor) * 2 > len(images):
         raise InputError(
-            f"too few features: {len(poor)} of {len(images)} photographs have fewer than {FEWEST_FEATURES} "
-            f"({_listed(poor)}); expected sharp photographs of at least 600 pixels with texture: put the "
-            "object on a printed, patterned ground (a newspaper does)"
+            f"too few features: {len(poor)} of {len(images)} photographs have fewer than {MIN_FEATURES} "
+            f"({_listed(poor)}); expected sharp, textured photographs of at least 600 pixels: place the "
+            "object on a printed pattern, such as a newspaper"
         )
-    overlapping = [(ids, matches) for ids, matches in pairs if len(matches) >= VERIFIED_MATCHES]
+    overlapping = [(ids, matches) for ids, matches in pairs if len(matches) >= MIN_VERIFIED_MATCHES]
     if not overlapping:
         raise InputError(
-            f"too few matches: no two of {len(images)} photographs show enough of the same; expected each to "
-            "overlap its neighbors by two thirds: take more photographs between these, of an object that "
-            "does not move on its ground"
+            f"too few matches: no two of {len(images)} photographs overlap enough; expected each to overlap "
+            "its neighbors by two thirds: take more photographs in between, and do not move the object "
+            "relative to the ground"
         )
     shifts = []
     for (first, second), matches in overlapping:
         camera = cameras[images[first].camera_id]
-        moved = keypoints[first][matches[:, 0], :2] - keypoints[second][matches[:, 1], :2]
-        shifts.append(float(np.median(np.linalg.norm(moved, axis=1))) / max(camera.width, camera.height))
-    if np.median(shifts) < STILL:
+        motion = keypoints[first][matches[:, 0], :2] - keypoints[second][matches[:, 1], :2]
+        shifts.append(float(np.median(np.linalg.norm(motion, axis=1))) / max(camera.width, camera.height))
+    if np.median(shifts) < MIN_MOTION:
         raise InputError(
-            f"one viewpoint: between {len(images)} photographs nothing moves (median "
+            f"one viewpoint: {len(images)} photographs show no motion (median "
             f"{100 * float(np.median(shifts)):.2f} % of the image); expected photographs from different "
-            f"places: {PARALLAX}"
+            f"viewpoints: {PARALLAX}"
         )
     raise InputError(
-        f"no pair to begin with: {len(overlapping)} pairs of {len(images)} photographs overlap, but none has "
-        f"enough matches with depth between them; expected a camera that moves, not only turns: {PARALLAX}, "
-        "sharp and with a patterned ground under it"
+        f"no initial pair: {len(overlapping)} pairs of {len(images)} photographs overlap, but none has "
+        f"enough matches with parallax; expected a camera that moves, not only rotates: {PARALLAX}, with the "
+        "object on a patterned ground"
     )
 
 
 def refuse_few_registered(model: Any, names: dict[str, str], needed: int) -> None:
-    """Refuses a model of too few photographs.
+    """Raises `InputError` if fewer than `needed` photographs were registered.
 
     Args:
         model: A `pycolmap.Reconstruction`.
-        names: User's names by the names in the model.
-        needed: Photographs that must be in it.
-
-    Raises:
-        InputError: Fewer are.
+        names: The user's file names by the names in the model.
+        needed: Photographs that must be registered.
     """
     registered = {model.images[i].name for i in model.reg_image_ids()}
     if len(registered) >= needed:
@@ -98,41 +95,30 @@ def refuse_few_registered(model: Any, names: dict[str, str], needed: int) -> Non
     missing = [name for key, name in names.items() if key not in registered]
     if not missing:
         raise InputError(
-            f"registered {len(registered)} of {len(names)} photographs, expected {needed} or more: there are "
-            f"no more; take more photographs, or go on by --min_registered {len(registered)}"
+            f"registered {len(registered)} of {len(names)} photographs, expected {needed} or more; take more "
+            f"photographs, or continue with --min_registered {len(registered)}"
         )
     raise InputError(
-        f"registered {len(registered)} of {len(names)} photographs, expected {needed} or more; no place "
-        f"found for {_listed(missing)}: take photographs between these and the others, or go on with fewer "
-        f"by --min_registered {len(registered)}"
+        f"registered {len(registered)} of {len(names)} photographs, expected {needed} or more; not "
+        f"registered: {_listed(missing)}; take photographs between these and the others, or continue with "
+        f"fewer: --min_registered {len(registered)}"
     )
 
 
 def refuse_one_viewpoint(model: Any) -> None:
-    """Refuses a model whose cameras stand about in one place, so that its depths are noise.
-
-    Args:
-        model: A `pycolmap.Reconstruction`.
-
-    Raises:
-        InputError: The median of the points' widest angles is below one degree.
-    """
+    """Raises `InputError` if the median triangulation angle is below `MIN_ANGLE`: depths would be noise."""
     angle = median_angle(model)
-    if angle < FEWEST_DEGREES:
+    if angle < MIN_ANGLE:
         raise InputError(
-            f"one viewpoint: half of the points are seen under angles below {angle:.2f} degrees; expected "
-            f"{FEWEST_DEGREES:g} at least, better 20: {PARALLAX}"
+            f"one viewpoint: the median triangulation angle is {angle:.2f} degrees; expected at least "
+            f"{MIN_ANGLE:g}, better 20: {PARALLAX}"
         )
 
 
 def median_angle(model: Any) -> float:
-    """Median over points of the widest angle between the rays of two cameras to it.
+    """Median triangulation angle of a `pycolmap.Reconstruction`, in degrees; 0 without points.
 
-    Args:
-        model: A `pycolmap.Reconstruction`.
-
-    Returns:
-        Degrees; 0 for a model without points.
+    A point's triangulation angle is the widest angle between rays from two cameras that see it.
     """
     centers = {i: np.asarray(model.images[i].projection_center()) for i in model.reg_image_ids()}
     points = [model.points3D[key] for key in sorted(model.point3D_ids())]
@@ -151,5 +137,5 @@ def _widest_angle(point: Array, centers: Array) -> float:
 
 
 def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more
+    more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
+    return ", ".join(names[:MAX_LISTED]) + more

@@ -1,4 +1,4 @@
-"""Photographs and masks as the project wants them: no lens distortion, one size, cameras to match.
+"""Prepares photographs and masks for a data folder: removes lens distortion, downscales, adapts the camera.
 
 H, W are an image's rows and columns on disk, h, w those of the result.
 """
@@ -18,23 +18,23 @@ from idr.importers.photographs.lenses import pinhole_for, undistortion_maps
 from idr.importers.source import Array, SourceView, resized
 
 SHAPE_TOLERANCE = 1.0
-"""Pixels by which the sides may miss a common factor between calibration and image: sizes are rounded."""
+"""Pixels by which the two sides' scale factors may disagree, since sizes are rounded."""
 OPAQUE = 255
-BACKDROP = 255.0
-"""Color where an alpha channel leaves nothing: white, which rendering shows beside the object, too."""
+BACKGROUND = 255.0
+"""Color of transparent pixels: white, as in renderings."""
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One view, ready to be written.
+class PreparedView:
+    """A view as it is written to the data folder.
 
     Attributes:
         rgb: (h, w, 3) uint8.
-        mask: (h, w) bool, True inside the object; None if the view brought no mask.
+        mask: (h, w) bool, True inside the object; None if the source has none for it.
         intrinsics: (3, 3) K of `rgb`.
         world_to_camera: (3, 4).
-        undistorted: Whether a lens's distortion was removed.
-        rescaled: Factor from the calibrated size to the image's, 1 where they agree.
+        undistorted: Whether lens distortion was removed.
+        rescaled: The image's size on disk over the calibrated size.
     """
 
     rgb: NDArray[np.uint8]
@@ -50,32 +50,29 @@ class Picture:
         return self.intrinsics @ self.world_to_camera
 
 
-def load_picture(view: SourceView, mask_file: Path | None, use_alpha: bool, downscale: int) -> Picture:
-    """Reads a view, removes its lens's distortion, and reduces it.
+def prepare_view(view: SourceView, mask_file: Path | None, use_alpha: bool, downscale: int) -> PreparedView:
+    """Reads a view, removes its lens distortion, and downscales it.
 
     Args:
         view: The view.
-        mask_file: Its mask, in the photograph's own pixels; None for none.
+        mask_file: Its mask, at the photograph's size; None without one.
         use_alpha: Whether the photograph's alpha channel is the mask.
-        downscale: Factor by which both sides shrink; each pixel becomes the mean of a square, and rows and
-            columns that fill no square are cut off at the bottom and on the right.
+        downscale: Factor by which both sides shrink, averaging squares of pixels. Rows and columns that do
+            not fill a square are cropped at the bottom and on the right.
 
     Returns:
-        The view, its camera adapted exactly to each of these steps.
+        The view, with its camera adapted to each step.
 
     Raises:
-        InputError: Unreadable files, sizes that do not belong together, no alpha channel, or a lens that
-            makes no sense.
+        InputError: Unreadable files, sizes that do not match, no alpha channel, or an invalid lens.
     """
     rgb = load_rgb(view.image).astype(np.float32)
     size = rgb.shape[:2]
     alpha = load_alpha(view.image) if use_alpha else None
     if use_alpha and alpha is None:
-        raise InputError(
-            f"{view.image} has no alpha channel, which was to be the mask; expected RGBA in all images"
-        )
+        raise InputError(f"{view.image} has no alpha channel to use as mask; expected RGBA in all images")
     intrinsics, factor = _fitted(view, size)
-    # Colors of transparent pixels mean nothing: they are weighed by alpha through all that follows.
+    # Colors of transparent pixels are meaningless, so all resampling below works on alpha-weighted colors.
     layers = (
         rgb if alpha is None else np.dstack([rgb * (alpha[..., None] / OPAQUE), alpha.astype(np.float32)])
     )
@@ -84,7 +81,7 @@ def load_picture(view: SourceView, mask_file: Path | None, use_alpha: bool, down
         if mask.shape != size:
             raise InputError(
                 f"{mask_file} has {mask.shape[1]} x {mask.shape[0]} pixels, its image {view.image.name} "
-                f"{size[1]} x {size[0]}; expected the mask of this very photograph"
+                f"{size[1]} x {size[0]}; expected a mask of the photograph's size"
             )
         layers = np.dstack([layers, mask.astype(np.float32)])
     if view.lens is not None:
@@ -93,13 +90,13 @@ def load_picture(view: SourceView, mask_file: Path | None, use_alpha: bool, down
         layers = cv2.remap(layers, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         intrinsics = pinhole
     if downscale > 1:
-        layers, intrinsics = _reduced(layers, intrinsics, downscale, view.name)
+        layers, intrinsics = _downscaled(layers, intrinsics, downscale, view.name)
     colors, inside = _split(layers, alpha is not None, mask_file is not None)
-    return Picture(colors, inside, intrinsics, view.world_to_camera, view.lens is not None, factor)
+    return PreparedView(colors, inside, intrinsics, view.world_to_camera, view.lens is not None, factor)
 
 
 def _fitted(view: SourceView, size: tuple[int, int]) -> tuple[Array, float]:
-    """Intrinsics for the image as it is, and its size over the calibrated one."""
+    """Intrinsics for the image's size, and that size over the calibrated one."""
     if view.calibrated_size is None or view.calibrated_size == size:
         return view.intrinsics, 1.0
     height, width = view.calibrated_size
@@ -107,20 +104,19 @@ def _fitted(view: SourceView, size: tuple[int, int]) -> tuple[Array, float]:
     if abs(scale_x - scale_y) * max(width, height) > 2 * SHAPE_TOLERANCE:
         raise InputError(
             f"{view.image} has {size[1]} x {size[0]} pixels, but its camera was calibrated for {width} x "
-            f"{height}: "
-            "another shape; expected the calibrated photographs, or all of them resized by one factor"
+            f"{height}, another aspect ratio; expected the calibrated photographs, or all of them resized by "
+            "one factor"
         )
     return resized(view.intrinsics, scale_x, scale_y), scale_x
 
 
-def _reduced(layers: np.ndarray, intrinsics: Array, downscale: int, name: str) -> tuple[np.ndarray, Array]:
+def _downscaled(layers: np.ndarray, intrinsics: Array, downscale: int, name: str) -> tuple[np.ndarray, Array]:
     """Means of squares of `downscale` pixels."""
     height, width = layers.shape[0] // downscale, layers.shape[1] // downscale
     if min(height, width) < 1:
         raise InputError(
-            f"--downscale {downscale} leaves nothing of {name} ({layers.shape[1]} x {layers.shape[0]} "
-            "pixels); "
-            "expected a smaller factor"
+            f"--downscale {downscale} leaves no pixel of {name} ({layers.shape[1]} x {layers.shape[0]} "
+            "pixels); expected a smaller factor"
         )
     whole = layers[: height * downscale, : width * downscale]
     squares = whole.reshape(height, downscale, width, downscale, -1)
@@ -130,13 +126,13 @@ def _reduced(layers: np.ndarray, intrinsics: Array, downscale: int, name: str) -
 def _split(
     layers: np.ndarray, has_alpha: bool, has_mask: bool
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None]:
-    """Takes colors and mask apart again; a pixel is inside where the object covers more than half of it."""
+    """Separates colors and mask; a pixel is inside if the object covers more than half of it."""
     colors = layers[..., :3]
     inside = None
     if has_alpha:
         alpha = layers[..., 3:4]
         weight = np.maximum(alpha, 1e-3) / OPAQUE
-        colors = np.where(alpha > 0.5, colors / weight, BACKDROP)
+        colors = np.where(alpha > 0.5, colors / weight, BACKGROUND)
         inside = alpha[..., 0] > OPAQUE / 2
     if has_mask:
         inside = layers[..., -1] > 0.5

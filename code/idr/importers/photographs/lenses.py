@@ -1,4 +1,4 @@
-"""Lens distortion, and the pinhole camera that takes its place.
+"""Lens distortion models, and the pinhole camera that replaces a lens.
 
 N points, H rows, W columns. Normalized points lie on the plane z = 1 in front of the camera.
 """
@@ -14,15 +14,15 @@ from idr.errors import InputError
 from idr.importers.source import Array, Lens
 
 WIDEST, NARROWEST = 0.25, 4.0
-"""Focal lengths of the pinhole camera that are tried, over that of the lens."""
+"""Range of the pinhole's focal length over that of the lens."""
 ZOOM_STEP = 1.02
 CHECKED = 24
-"""Points along each side of the image where the lens is looked at."""
+"""Points along each side of the image where the distortion is checked."""
 
 
 @dataclass(frozen=True)
 class OpenCVLens:
-    """OpenCV's polynomial lens: radial k1 k2 k3 (and k4 k5 k6 below the fraction), tangential p1 p2.
+    """OpenCV's polynomial lens: radial k1 k2 k3 (with denominator k4 k5 k6), tangential p1 p2.
 
     Attributes:
         coefficients: (k1, k2, p1, p2[, k3[, k4, k5, k6]]), OpenCV's order.
@@ -55,38 +55,38 @@ class FisheyeLens:
 
 
 def lens_pixels(intrinsics: Array, lens: Lens, new_intrinsics: Array, pixels: Array) -> Array:
-    """Maps pixels of a pinhole camera to those of the lens that see the same ray.
+    """Maps pixels of a pinhole camera to the pixels of the distorted image that see the same rays.
 
     Args:
         intrinsics: (3, 3) K of the camera with the lens.
         lens: Its distortion.
-        new_intrinsics: (3, 3) K of the pinhole camera in the same place.
+        new_intrinsics: (3, 3) K of the pinhole camera, at the same pose.
         pixels: (N, 2) of the pinhole camera, (column, row).
 
     Returns:
-        (N, 2) pixels of the lens.
+        (N, 2) pixels of the distorted image.
     """
     rays = np.linalg.solve(new_intrinsics, np.column_stack([pixels, np.ones(len(pixels))]).T).T
     distorted = lens(np.ascontiguousarray(rays[:, :2]))
     return distorted @ intrinsics[:2, :2].T + intrinsics[:2, 2]
 
 
-def pinhole_for(intrinsics: Array, lens: Lens, size: tuple[int, int], whose: str) -> Array:
-    """Finds the pinhole camera that shows as much as it can without showing what the lens did not see.
+def pinhole_for(intrinsics: Array, lens: Lens, size: tuple[int, int], label: str) -> Array:
+    """Finds the widest pinhole camera whose image lies entirely within the distorted image.
 
-    It has the same principal point, and both focal lengths times one factor.
+    It has the same principal point; both focal lengths are scaled by one factor.
 
     Args:
         intrinsics: (3, 3) K.
         lens: The distortion.
         size: (H, W) of both images.
-        whose: The camera's name, for the message.
+        label: The camera's name in the message.
 
     Returns:
         (3, 3) K of the pinhole camera.
 
     Raises:
-        InputError: The lens folds the image over, or sees beyond it, however narrow the new view.
+        InputError: Even at the narrowest view, the distortion folds the image over or leaves it.
     """
     height, width = size
     grid = np.stack(
@@ -99,15 +99,15 @@ def pinhole_for(intrinsics: Array, lens: Lens, size: tuple[int, int], whose: str
         candidate = np.diag([zoom, zoom, 1.0]) @ intrinsics
         candidate[:2, 2] = intrinsics[:2, 2]
         seen = lens_pixels(intrinsics, lens, candidate, grid.reshape(-1, 2)).reshape(grid.shape)
-        if not _faithful(seen, size):
+        if not _is_valid(seen, size):
             break
         best = candidate
         zoom /= ZOOM_STEP
     if best is None:
         raise InputError(
-            f"{whose}: its distortion folds the image over or leaves it, even at {NARROWEST:g} times the "
-            "focal "
-            "length; expected coefficients for normalized coordinates of this camera model: check their order"
+            f"{label}: the distortion folds the image over or leaves it, even at {NARROWEST:g} times the "
+            "focal length; expected coefficients for normalized coordinates: check their order and the "
+            "camera model"
         )
     return best
 
@@ -115,7 +115,7 @@ def pinhole_for(intrinsics: Array, lens: Lens, size: tuple[int, int], whose: str
 def undistortion_maps(
     intrinsics: Array, lens: Lens, new_intrinsics: Array, size: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Makes the maps with which `cv2.remap` removes the distortion, as `cv2.undistort` does inside.
+    """Makes the maps for `cv2.remap` that remove the distortion, as `cv2.undistort` does internally.
 
     Args:
         intrinsics: (3, 3) K of the camera with the lens.
@@ -132,8 +132,8 @@ def undistortion_maps(
     return seen[:, 0].reshape(size), seen[:, 1].reshape(size)
 
 
-def _faithful(seen: Array, size: tuple[int, int]) -> bool:
-    """Whether a grid of pixels comes from within the image, and is nowhere folded over."""
+def _is_valid(seen: Array, size: tuple[int, int]) -> bool:
+    """Whether a grid of pixels maps into the distorted image without folding over."""
     if not np.isfinite(seen).all():
         return False
     within = (seen > -0.5 - 1e-6).all() and (seen < np.array([size[1], size[0]]) - 0.5 + 1e-6).all()

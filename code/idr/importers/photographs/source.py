@@ -1,6 +1,6 @@
-"""Photographs without cameras: found, checked, turned upright, and sorted by the camera that took them.
+"""Photographs without cameras: finds them, turns them upright, and reads camera and lens from EXIF.
 
-H rows, W columns, of a photograph as it is looked at: after the quarter turns that its EXIF asks for.
+H rows, W columns of the upright photograph, after the EXIF rotation.
 """
 
 from __future__ import annotations
@@ -21,37 +21,38 @@ from idr.errors import InputError, MissingInputError
 from idr.files import write_atomic, write_text_atomic
 
 KIND = "photographs"
-"""What the importer calls such a source."""
-FEWEST = 3
-"""Photographs below which there is nothing to reconstruct."""
+"""The importer's name of this source."""
+MIN_PHOTOGRAPHS = 3
+"""Photographs needed for a reconstruction."""
 IMAGE_FOLDERS = (".", "images", "image")
-FOREIGN_ENDINGS = (".heic", ".heif", ".avif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".mov", ".mp4")
-"""What phones and cameras write and this project does not read, for a message that helps."""
+UNSUPPORTED_ENDINGS = (".heic", ".heif", ".avif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".mov", ".mp4")
+"""Formats of phones and cameras that are not supported; named in an error message."""
 LIST = "photographs.json"
 ORIENTATION, MAKE, MODEL, EXIF_BLOCK = 0x0112, 0x010F, 0x0110, 0x8769
 FOCAL_35MM, FOCAL_MM, PLANE_RESOLUTION, PLANE_UNIT, LENS = 0xA405, 0x920A, 0xA20E, 0xA210, 0xA434
 MM_PER_UNIT = {2: 25.4, 3: 10.0, 4: 1.0}
-"""EXIF's units of the resolution in the focal plane: inch, centimetre, millimeter."""
+"""EXIF's units of the resolution in the focal plane: inch, centimeter, millimeter."""
 DIAGONAL_35MM = math.hypot(36.0, 24.0)
-"""Millimeters: the equivalent focal length is defined by the diagonal of this film (CIPA DCG-001)."""
-READ_AS_IT_IS = ("L", "RGB")
+"""Millimeters: the 35 mm equivalent focal length refers to the film's diagonal (CIPA DCG-001)."""
+DIRECT_MODES = ("L", "RGB")
+"""Pillow modes of files that COLMAP reads as we do."""
 
 
 @dataclass(frozen=True)
 class Photograph:
-    """One photograph, as the reconstruction sees it.
+    """One photograph, as used by the reconstruction.
 
     Attributes:
         name: The file's name in the user's folder.
-        digest: Of the file's bytes.
-        turned: Degrees, clockwise, by which its pixels on disk are turned: EXIF's and, where most of the
-            others lie and this one stands (or the reverse), a quarter more.
+        digest: Hash of the file's bytes.
+        turned: Clockwise rotation of the pixels on disk in degrees: EXIF's, plus 90 or 270 for a portrait
+            among mostly landscape photographs, or the reverse.
         mirrored: Whether EXIF asks for a mirror image.
         size: (H, W).
-        camera: What told its camera and lens; equal for photographs that share intrinsics.
-        focal: Focal length in pixels by EXIF, None where it says nothing.
-        copied: Whether the reconstruction needs a file of its own, since pixels were turned or have a format
-            that COLMAP may read otherwise.
+        camera: Camera and lens from EXIF; photographs with equal values share intrinsics.
+        focal: Focal length in pixels from EXIF, None without one.
+        copied: Whether the reconstruction needs a rewritten file: rotated pixels, or a format that COLMAP may
+            read differently.
     """
 
     name: str
@@ -81,55 +82,52 @@ def find_photographs(source: Path) -> list[Path]:
 
 
 def checked_photographs(source: Path) -> list[Path]:
-    """Finds photographs, as many as a reconstruction needs, or says why there are none.
+    """Finds the photographs for a reconstruction.
 
     Args:
         source: The folder.
 
     Returns:
-        Files in natural name order.
+        Files in natural name order, at least `MIN_PHOTOGRAPHS`.
 
     Raises:
-        MissingInputError: None there.
-        InputError: Too few, or formats that are not read.
+        MissingInputError: No photographs.
+        InputError: Too few, or only unsupported formats.
     """
     files = find_photographs(source)
     if not files:
-        foreign = foreign_files(source)
-        if foreign:
+        unsupported = unsupported_files(source)
+        if unsupported:
             raise InputError(
-                f"{source} holds {len(foreign)} files such as {foreign[0]}, which are not read; expected "
-                f"{', '.join(IMAGE_ENDINGS)}: convert them to JPEG or PNG first"
+                f"{source} has {len(unsupported)} files in unsupported formats such as {unsupported[0]}; "
+                f"expected {', '.join(IMAGE_ENDINGS)}: convert them to JPEG or PNG first"
             )
         raise MissingInputError(
             f"no photographs in {source}; expected files ending in {', '.join(IMAGE_ENDINGS)}"
         )
-    if len(files) < FEWEST:
+    if len(files) < MIN_PHOTOGRAPHS:
         raise InputError(
-            f"too few photographs: {len(files)} in {files[0].parent}; expected {FEWEST} at the very least, "
+            f"too few photographs: {len(files)} in {files[0].parent}; expected at least {MIN_PHOTOGRAPHS}, "
             "better 20 to 60 all around the object"
         )
     return files
 
 
-def foreign_files(source: Path) -> list[str]:
-    """Names of photographs and films in formats that are not read."""
+def unsupported_files(source: Path) -> list[str]:
+    """Names of photographs and videos in unsupported formats."""
     if not source.is_dir():
         return []
-    return sorted(path.name for path in source.iterdir() if path.suffix.lower() in FOREIGN_ENDINGS)
+    return sorted(path.name for path in source.iterdir() if path.suffix.lower() in UNSUPPORTED_ENDINGS)
 
 
 def digests(files: list[Path]) -> dict[str, str]:
-    """Digests of photographs by name.
+    """Returns the hash of each file by name.
 
     Args:
         files: The photographs.
 
-    Returns:
-        One digest a name.
-
     Raises:
-        InputError: Two files are one and the same photograph, or a file cannot be read.
+        InputError: Two files have the same content, or a file cannot be read.
     """
     found: dict[str, str] = {}
     owners: dict[str, str] = {}
@@ -140,38 +138,39 @@ def digests(files: list[Path]) -> dict[str, str]:
             raise InputError(f"{path} cannot be read ({error.strerror}); replace it") from error
         if digest in owners:
             raise InputError(
-                f"{owners[digest]} and {path.name} are the same photograph; expected each once: remove one"
+                f"{owners[digest]} and {path.name} are the same photograph; expected each only once: remove "
+                "one"
             )
         owners[digest] = path.name
         found[path.name] = digest
     return found
 
 
-def prepare(files: list[Path], known: dict[str, str], folder: Path) -> list[Photograph]:
-    """Puts photographs, upright, into a folder of their own, where a reconstruction finds them.
+def prepare(files: list[Path], hashes: dict[str, str], folder: Path) -> list[Photograph]:
+    """Writes upright photographs to a work folder for the reconstruction.
 
-    Photograph k becomes `<k of six digits>/<name>`: COLMAP's order by name is the natural one then. A file
-    that needs no change becomes a link.
+    Photograph k becomes `<k, six digits>/<name>`, so COLMAP's order by name is the natural order. Files that
+    need no change are linked. The list is also written to `photographs.json`.
 
     Args:
         files: Photographs in natural order.
-        known: What `digests` returned.
+        hashes: Result of `digests`.
         folder: An existing, empty folder.
 
     Returns:
-        The photographs; the same list is in the folder's `photographs.json`.
+        The photographs.
 
     Raises:
-        InputError: One cannot be read as a still image.
+        InputError: A file cannot be read as a still image.
     """
-    looked = [_look(path, known[path.name]) for path in files]
-    standing = [photo.size[0] > photo.size[1] for photo in looked]
-    mostly_standing = sum(standing) * 2 > len(looked)
+    originals = [_read(path, hashes[path.name]) for path in files]
+    portrait = [photo.size[0] > photo.size[1] for photo in originals]
+    mostly_portrait = sum(portrait) * 2 > len(originals)
     photographs = []
-    for k, (path, photo, stands) in enumerate(zip(files, looked, standing, strict=True)):
+    for k, (path, photo, is_portrait) in enumerate(zip(files, originals, portrait, strict=True)):
         square = photo.size[0] == photo.size[1]
-        if stands != mostly_standing and not square:
-            photo = _quarter_turned(photo, 90 if mostly_standing else 270)
+        if is_portrait != mostly_portrait and not square:
+            photo = _quarter_turned(photo, 90 if mostly_portrait else 270)
         target = folder / work_name(k, photo)
         target.parent.mkdir()
         if photo.copied:
@@ -184,13 +183,13 @@ def prepare(files: list[Path], known: dict[str, str], folder: Path) -> list[Phot
 
 
 def read_list(folder: Path) -> list[Photograph]:
-    """Reads what `prepare` wrote into its folder."""
+    """Reads the list that `prepare` wrote."""
     entries = json.loads((folder / LIST).read_text(encoding="utf-8"))
     return [Photograph(**{**entry, "size": tuple(entry["size"])}) for entry in entries]
 
 
 def work_name(k: int, photo: Photograph) -> str:
-    """Name of photograph k in the folder of `prepare`; copies are PNG."""
+    """Name of photograph k in the work folder; copies are PNG."""
     return f"{k:06d}/{Path(photo.name).stem + '.png' if photo.copied else photo.name}"
 
 
@@ -198,38 +197,44 @@ def _is_image(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_ENDINGS and not path.name.startswith(".") and path.is_file()
 
 
-def _look(path: Path, digest: str) -> Photograph:
-    """Reads a photograph whole, so that a broken file is named now, and its EXIF."""
+def _read(path: Path, digest: str) -> Photograph:
+    """Reads EXIF, and all pixels, so that broken files are reported now."""
     height, width = load_rgb(path).shape[:2]
     exif, mode = _exif(path)
     turned, mirrored = _orientation(exif.get(ORIENTATION, 1))
     block = exif.get_ifd(EXIF_BLOCK)
     focal = _focal_pixels(block, width, height)
-    told = [exif.get(MAKE), exif.get(MODEL), block.get(LENS), block.get(FOCAL_35MM), block.get(FOCAL_MM)]
+    description = [
+        exif.get(MAKE),
+        exif.get(MODEL),
+        block.get(LENS),
+        block.get(FOCAL_35MM),
+        block.get(FOCAL_MM),
+    ]
     size = (width, height) if turned % 180 else (height, width)
-    copied = bool(turned or mirrored or mode not in READ_AS_IT_IS)
-    camera = " ".join(str(word).strip(" \0") for word in told if word is not None)
+    copied = bool(turned or mirrored or mode not in DIRECT_MODES)
+    camera = " ".join(str(word).strip(" \0") for word in description if word is not None)
     return Photograph(path.name, digest, turned, mirrored, size, camera, focal, copied)
 
 
 def _exif(path: Path) -> tuple[Image.Exif, str]:
-    """A readable image's EXIF and Pillow's word for its format; empty where Pillow cannot open it."""
+    """EXIF and Pillow's mode of a readable image; empty if Pillow cannot open it."""
     try:
         with Image.open(path) as image:
             return image.getexif(), image.mode
-    except UnidentifiedImageError:  # TIFF of 16 bits a channel: read by another library, and without EXIF
+    except UnidentifiedImageError:  # TIFF with 16 bits a channel: read by another library, without EXIF
         return Image.Exif(), ""
 
 
 def _orientation(value: int) -> tuple[int, bool]:
-    """Clockwise degrees to turn, after a mirror image left to right, for EXIF's values 1 to 8."""
+    """Clockwise rotation in degrees, after mirroring left to right, for EXIF orientations 1 to 8."""
     table = {1: (0, False), 2: (0, True), 3: (180, False), 4: (180, True)}
     table |= {5: (270, True), 6: (90, False), 7: (90, True), 8: (270, False)}
     return table.get(value, (0, False))
 
 
 def _focal_pixels(block: dict[int, object], width: int, height: int) -> float | None:
-    """Focal length in pixels: from the equivalent for 35 mm film, or from millimeters and the sensor."""
+    """Focal length in pixels, from the 35 mm equivalent, or from millimeters and the sensor's resolution."""
     equivalent = _positive(block.get(FOCAL_35MM))
     if equivalent is not None:
         return equivalent * math.hypot(width, height) / DIAGONAL_35MM
@@ -241,7 +246,7 @@ def _focal_pixels(block: dict[int, object], width: int, height: int) -> float | 
 
 
 def _positive(value: object) -> float | None:
-    """The value as a positive finite number, None for anything else; EXIF holds what a program left there."""
+    """The value if it is a positive finite number, else None; EXIF may contain anything."""
     try:
         number = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, ZeroDivisionError):
@@ -256,7 +261,7 @@ def _quarter_turned(photo: Photograph, degrees: int) -> Photograph:
 
 
 def _write_copy(path: Path, photo: Photograph, target: Path) -> None:
-    """Writes the turned pixels without loss, an alpha channel with them."""
+    """Writes the upright pixels losslessly, with any alpha channel."""
     alpha = load_alpha(path)
     layers = load_rgb(path) if alpha is None else np.dstack([load_rgb(path), alpha])
     if photo.mirrored:

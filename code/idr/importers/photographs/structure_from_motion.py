@@ -1,9 +1,9 @@
-"""Cameras of photographs by structure from motion: COLMAP's mapper, through `pycolmap`, on the CPU.
+"""Structure from motion: cameras of photographs by COLMAP's mapper, through `pycolmap`, on the CPU.
 
-Features, matches and model are made one after the other in a folder of work files. Each step is written
-beside its place and renamed into it when it is whole, so that a later call goes on after the last whole one.
+Features, matches and model are computed in turn in a work folder. Each step's result is renamed into place
+when complete, so a later call resumes after the last complete step.
 
-N points. World frame and unit are the reconstruction's own: any similarity of the true ones.
+World frame and unit are determined up to a similarity.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ CAMERA_MODELS = (
     "OPENCV_FISHEYE",
 )
 MATCHING = ("auto", "exhaustive", "sequential")
-MOST_EXHAUSTIVE = 80
-"""Photographs up to which every pair is matched; 3160 pairs."""
+MAX_EXHAUSTIVE = 80
+"""Number of photographs up to which every pair is matched; 3160 pairs."""
 NEIGHBORS, KEY_PHOTOGRAPHS = 10, 40
-"""Sequential matching: each photograph with so many that follow it, and about so many, evenly spaced, with
-one another, which closes an orbit."""
+"""Sequential matching: photographs matched after each one, and evenly spaced ones matched with each other,
+which closes an orbit."""
 LONGEST_SIDE = 2000
-"""Larger photographs are reduced to it for the search of features, which doubles them again."""
+"""Pixels to which larger photographs are reduced for feature extraction, which then doubles them."""
 REGISTERED_SHARE = 0.5
-"""Share of the photographs that must find their place, unless told otherwise."""
+"""Default share of the photographs that must be registered."""
 SETTINGS, PHOTOGRAPHS, FEATURES, MATCHES, MODEL = (
     "reconstruction.json",
     "photographs",
@@ -57,19 +57,19 @@ SETTINGS, PHOTOGRAPHS, FEATURES, MATCHES, MODEL = (
 )
 STEPS = (PHOTOGRAPHS, FEATURES, MATCHES, MODEL)
 DATABASE = "database.db"
-Tell = Callable[[str], None]
+Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How to reconstruct.
+class ReconstructionSettings:
+    """Settings of a reconstruction.
 
     Attributes:
         camera_model: One of `CAMERA_MODELS`, for all cameras.
-        matching: `exhaustive`, `sequential` (photographs in the order of their names) or `auto`, by number.
-        min_registered: Photographs that must find their place; None for half of them.
-        seed: Of all random draws.
-        threads: -1 for one a core; with 1 the same photographs give the same cameras, bit by bit.
+        matching: `exhaustive`, `sequential` (in name order), or `auto` by the number of photographs.
+        min_registered: Photographs that must be registered; None for half of them.
+        seed: Seed of all random draws.
+        threads: -1 for one per core; with 1, results are reproducible bit by bit.
     """
 
     camera_model: str = "SIMPLE_RADIAL"
@@ -79,64 +79,64 @@ class Settings:
     threads: int = -1
 
 
-def reconstruct(source: Path, work: Path, settings: Settings, tell: Tell) -> Source:
+def reconstruct(source: Path, work: Path, settings: ReconstructionSettings, progress: Progress) -> Source:
     """Finds the cameras of photographs.
 
     Args:
         source: Folder of the photographs.
-        work: Folder of the work files; made, or gone on with if it is of the same photographs and settings.
-        settings: How.
-        tell: Called with a line of progress now and then.
+        work: Work folder; created, or resumed if it has the same photographs and settings.
+        settings: Settings of the reconstruction.
+        progress: Receives progress messages.
 
     Returns:
         The scene: the photographs of the largest model, upright, with their lenses, and its sparse points.
 
     Raises:
         MissingInputError: No photographs, or pycolmap is not installed.
-        InputError: Too few or unreadable photographs, ones that do not overlap or were taken from one place,
-            or fewer in the model than asked for.
-        OutputError: The system refuses to write.
+        InputError: Photographs are too few, unreadable, do not overlap, or come from one viewpoint; or too
+            few were registered.
+        OutputError: Writing failed.
     """
     pycolmap = import_pycolmap()
     files = photos.checked_photographs(source)
     digests = photos.digests(files)
-    _begin(work, _fingerprint(digests, settings, pycolmap.__version__), tell)
+    _begin(work, _fingerprint(digests, settings, pycolmap.__version__), progress)
     if not (work / PHOTOGRAPHS).is_dir():
         with whole_folder(work / PHOTOGRAPHS) as folder:
             photos.prepare(files, digests, folder)
-    taken = photos.read_list(work / PHOTOGRAPHS)
-    pycolmap.logging.minloglevel = int(pycolmap.logging.FATAL)  # what fails is said by ourselves
-    _find_features(pycolmap, work, taken, settings, tell)
-    _match(pycolmap, work, len(taken), settings, tell)
-    _map(pycolmap, work, taken, settings, tell)
+    photographs = photos.read_list(work / PHOTOGRAPHS)
+    pycolmap.logging.minloglevel = int(pycolmap.logging.FATAL)  # failures are explained by `failures`
+    _find_features(pycolmap, work, photographs, settings, progress)
+    _match(pycolmap, work, len(photographs), settings, progress)
+    _map(pycolmap, work, photographs, settings, progress)
     model = pycolmap.Reconstruction(str(work / MODEL))
-    refuse_few_registered(model, _names(taken), _needed(settings, len(taken)))
+    refuse_few_registered(model, _names(photographs), _needed(settings, len(photographs)))
     refuse_one_viewpoint(model)
-    return _scene(model, work, files, taken)
+    return _scene(model, work, files, photographs)
 
 
-def _fingerprint(digests: dict[str, str], settings: Settings, version: str) -> dict[str, Any]:
-    """Everything that decides the result; threads and the number asked for afterwards do not."""
+def _fingerprint(digests: dict[str, str], settings: ReconstructionSettings, version: str) -> dict[str, Any]:
+    """Everything that determines the result; threads and `min_registered` do not."""
     decisive = {"camera_model": settings.camera_model, "matching": settings.matching, "seed": settings.seed}
     return {"format": 2, "pycolmap": version, **decisive, "photographs": digests}
 
 
-def _begin(work: Path, fingerprint: dict[str, Any], tell: Tell) -> None:
-    """Makes the work folder, or keeps those steps in it that are of the same photographs and settings."""
+def _begin(work: Path, fingerprint: dict[str, Any], progress: Progress) -> None:
+    """Creates the work folder, or drops its steps if they belong to other photographs or settings."""
     path = work / SETTINGS
     if work.exists() and not path.is_file() and (not work.is_dir() or any(work.iterdir())):
         raise InputError(
-            f"{work} exists and holds no reconstruction; it is needed for the work files: move it away"
+            f"{work} exists and is not a work folder of a reconstruction, which needs this name: move it away"
         )
     if path.is_file():
-        for left in work.glob(".*.tmp"):  # of a process that was killed
-            shutil.rmtree(left, ignore_errors=True)
+        for leftover in work.glob(".*.tmp"):  # of a killed process
+            shutil.rmtree(leftover, ignore_errors=True)
         if _read_json(path) == fingerprint:
             done = [step for step in STEPS if (work / step).is_dir()]
             if done:
-                tell(f"going on with {work} after its {done[-1]}")
+                progress(f"resuming {work} after its {done[-1]}")
             return
-        tell(f"{work} is of other photographs or settings: reconstruction starts anew")
+        progress(f"{work} has other photographs or settings: the reconstruction starts over")
         for step in reversed(STEPS):
             if (work / step).is_dir():
                 shutil.rmtree(work / step)
@@ -151,23 +151,29 @@ def _read_json(path: Path) -> object:
 
 
 def _find_features(
-    pycolmap: Any, work: Path, taken: list[Photograph], settings: Settings, tell: Tell
+    pycolmap: Any,
+    work: Path,
+    photographs: list[Photograph],
+    settings: ReconstructionSettings,
+    progress: Progress,
 ) -> None:
-    """Features of all photographs; those of one camera, lens and size share their intrinsics."""
+    """Extracts features; photographs with the same camera, lens and size share intrinsics."""
     if (work / FEATURES).is_dir() or (work / MATCHES).is_dir():
         return
     groups: dict[tuple[str, tuple[int, int]], list[int]] = {}
-    for k, photo in enumerate(taken):
+    for k, photo in enumerate(photographs):
         groups.setdefault((photo.camera, photo.size), []).append(k)
-    tell(f"features of {len(taken)} photographs, {len(groups)} camera{'s'[: len(groups) > 1]}")
+    progress(
+        f"extracting features of {len(photographs)} photographs, {len(groups)} camera{'s'[: len(groups) > 1]}"
+    )
     options = pycolmap.FeatureExtractionOptions()
     options.use_gpu, options.num_threads, options.max_image_size = False, settings.threads, LONGEST_SIDE
-    options.sift.estimate_affine_shape = True  # places more of the photographs that are far apart
+    options.sift.estimate_affine_shape = True  # registers more photographs that are far apart
     with whole_folder(work / FEATURES) as folder:
         for (_, size), members in groups.items():
             reader = pycolmap.ImageReaderOptions()
             reader.camera_model = settings.camera_model
-            focal = taken[members[0]].focal
+            focal = photographs[members[0]].focal
             if focal is not None:
                 camera = pycolmap.Camera.create_from_model_name(
                     0, settings.camera_model, focal, size[1], size[0]
@@ -176,7 +182,7 @@ def _find_features(
             pycolmap.extract_features(
                 folder / DATABASE,
                 work / PHOTOGRAPHS,
-                [photos.work_name(k, taken[k]) for k in members],
+                [photos.work_name(k, photographs[k]) for k in members],
                 pycolmap.CameraMode.SINGLE,
                 reader,
                 options,
@@ -184,11 +190,13 @@ def _find_features(
             )
 
 
-def _match(pycolmap: Any, work: Path, count: int, settings: Settings, tell: Tell) -> None:
+def _match(
+    pycolmap: Any, work: Path, count: int, settings: ReconstructionSettings, progress: Progress
+) -> None:
     if (work / MATCHES).is_dir():
         return
     every_pair = settings.matching == "exhaustive" or (
-        settings.matching == "auto" and count <= MOST_EXHAUSTIVE
+        settings.matching == "auto" and count <= MAX_EXHAUSTIVE
     )
     options, verification = pycolmap.FeatureMatchingOptions(), pycolmap.TwoViewGeometryOptions()
     options.use_gpu, options.num_threads = False, settings.threads
@@ -197,7 +205,7 @@ def _match(pycolmap: Any, work: Path, count: int, settings: Settings, tell: Tell
     with whole_folder(work / MATCHES) as folder:
         shutil.copyfile(work / FEATURES / DATABASE, folder / DATABASE)
         pairs = None if every_pair else sequential_pairs(count)
-        tell(f"matching {count * (count - 1) // 2 if pairs is None else len(pairs)} pairs of photographs")
+        progress(f"matching {count * (count - 1) // 2 if pairs is None else len(pairs)} pairs of photographs")
         if pairs is None:
             pairing = pycolmap.ExhaustivePairingOptions()
             pycolmap.match_exhaustive(folder / DATABASE, options, pairing, verification, pycolmap.Device.cpu)
@@ -207,18 +215,11 @@ def _match(pycolmap: Any, work: Path, count: int, settings: Settings, tell: Tell
             pairing = pycolmap.ImportedPairingOptions()
             pairing.match_list_path = folder / "pairs.txt"
             pycolmap.match_image_pairs(folder / DATABASE, options, pairing, verification, pycolmap.Device.cpu)
-    shutil.rmtree(work / FEATURES)  # the new database holds them, too
+    shutil.rmtree(work / FEATURES)  # the new database contains them
 
 
 def sequential_pairs(count: int) -> list[tuple[int, int]]:
-    """Lists the pairs to match of photographs taken one after the other.
-
-    Args:
-        count: Photographs.
-
-    Returns:
-        Pairs (i, j), i < j: each with its neighbors, and evenly spaced ones with one another.
-    """
+    """Pairs (i, j), i < j, to match among `count` ordered photographs: neighbors, and evenly spaced ones."""
     pairs = {(i, j) for i in range(count) for j in range(i + 1, min(count, i + NEIGHBORS + 1))}
     keys = range(0, count, max(1, count // KEY_PHOTOGRAPHS))
     return sorted(pairs | {(i, j) for i in keys for j in keys if i < j})
@@ -232,15 +233,21 @@ def _image_names(pycolmap: Any, database: Path) -> list[str]:
         opened.close()
 
 
-def _map(pycolmap: Any, work: Path, taken: list[Photograph], settings: Settings, tell: Tell) -> None:
-    """Places the photographs one by one; of several models that do not connect, the largest is kept."""
+def _map(
+    pycolmap: Any,
+    work: Path,
+    photographs: list[Photograph],
+    settings: ReconstructionSettings,
+    progress: Progress,
+) -> None:
+    """Registers the photographs incrementally; keeps the largest of several disconnected models."""
     if (work / MODEL).is_dir():
         return
-    tell("placing the photographs")
+    progress("registering the photographs")
     options = pycolmap.IncrementalPipelineOptions()
     options.num_threads, options.random_seed = settings.threads, settings.seed
     options.mapper.random_seed = options.triangulation.random_seed = settings.seed
-    options.min_model_size = photos.FEWEST
+    options.min_model_size = photos.MIN_PHOTOGRAPHS
     pycolmap.set_random_seed(settings.seed)
     with whole_folder(work / MODEL) as folder:
         found = pycolmap.incremental_mapping(
@@ -249,48 +256,49 @@ def _map(pycolmap: Any, work: Path, taken: list[Photograph], settings: Settings,
         for path in folder.iterdir():
             shutil.rmtree(path)
         if not found:
-            refuse_no_model(pycolmap, work / MATCHES / DATABASE, _names(taken))
+            refuse_no_model(pycolmap, work / MATCHES / DATABASE, _names(photographs))
         largest = max(found.values(), key=lambda model: (model.num_reg_images(), model.num_points3D()))
         largest.write_binary(str(folder))
 
 
-def _needed(settings: Settings, count: int) -> int:
+def _needed(settings: ReconstructionSettings, count: int) -> int:
     if settings.min_registered is not None:
         return settings.min_registered
-    return max(photos.FEWEST, round(REGISTERED_SHARE * count))
+    return max(photos.MIN_PHOTOGRAPHS, round(REGISTERED_SHARE * count))
 
 
-def _names(taken: list[Photograph]) -> dict[str, str]:
-    """User's names by the names in the model, in natural order."""
-    return {photos.work_name(k, photo): photo.name for k, photo in enumerate(taken)}
+def _names(photographs: list[Photograph]) -> dict[str, str]:
+    """The user's file names by the names in the model, in natural order."""
+    return {photos.work_name(k, photo): photo.name for k, photo in enumerate(photographs)}
 
 
-def _scene(model: Any, work: Path, files: list[Path], taken: list[Photograph]) -> Source:
-    """The model as a source, its photographs by the user's names."""
-    names = _names(taken)
-    own = {photo.name: path for photo, path in zip(taken, files, strict=True) if not photo.copied}
+def _scene(model: Any, work: Path, files: list[Path], photographs: list[Photograph]) -> Source:
+    """The model as a source, with the user's file names."""
+    names = _names(photographs)
+    own = {photo.name: path for photo, path in zip(photographs, files, strict=True) if not photo.copied}
     found = from_model(model, work / PHOTOGRAPHS, str(work / MODEL))
     views = tuple(
         replace(view, name=names[view.name], image=own.get(names[view.name], view.image))
         for view in found.views
     )
-    return replace(found, kind=photos.KIND, views=views, notes=_notes(model, taken))
+    return replace(found, kind=photos.KIND, views=views, notes=_notes(model, photographs))
 
 
-def _notes(model: Any, taken: list[Photograph]) -> tuple[str, ...]:
+def _notes(model: Any, photographs: list[Photograph]) -> tuple[str, ...]:
     registered = {model.images[i].name for i in model.reg_image_ids()}
-    missing = [name for key, name in _names(taken).items() if key not in registered]
-    without = f"; no place found for {', '.join(missing)}" if missing else ""
+    missing = [name for key, name in _names(photographs).items() if key not in registered]
+    unregistered = f"; not registered: {', '.join(missing)}" if missing else ""
     notes = [
-        f"registered {len(registered)} of {len(taken)} photographs{without}",
-        f"mean reprojection error {model.compute_mean_reprojection_error():.2f} pixels of "
-        f"{model.num_points3D()} points, seen {model.compute_mean_track_length():.1f} times each",
+        f"registered {len(registered)} of {len(photographs)} photographs{unregistered}",
+        f"mean reprojection error {model.compute_mean_reprojection_error():.2f} pixels over "
+        f"{model.num_points3D()} points with a mean track length of {model.compute_mean_track_length():.1f}",
     ]
     for camera in model.cameras.values():
         values = ", ".join(f"{value:.6g}" for value in camera.params)
         notes.append(f"camera: {camera.model_name} {camera.params_info} = {values}")
-    quarter = sum(photo.turned != 0 or photo.mirrored for photo in taken)
-    if quarter:
-        photographs = "1 photograph" if quarter == 1 else f"{quarter} photographs"
-        notes.append(f"{photographs} turned upright (EXIF), or by a quarter to the shape of most")
+    num_turned = sum(photo.turned != 0 or photo.mirrored for photo in photographs)
+    if num_turned:
+        count = "1 photograph" if num_turned == 1 else f"{num_turned} photographs"
+        notes.append(f"{count} turned upright (EXIF), or by 90 degrees to match the others")
+
     return tuple(notes)

@@ -1,42 +1,43 @@
-"""What stands in space on the page: the surface, and the cameras with their pictures.
+"""The 3D part of the page: the surface, the cameras with their images, and the browser's camera.
 
-B training images. Unit-sphere coordinates.
+B training images, H, W image height and width. Unit-sphere coordinates.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from idr.errors import InputError
 from idr.geometry.paths import surroundings
-from idr.geometry.quaternions import rotation_to_quaternion
-from idr.viewer.pictures import field_of_view
+from idr.geometry.quaternions import quaternion_to_rotation, rotation_to_quaternion
+from idr.runs import Camera
 
 FRUSTUM = 0.12
-"""Size of a camera in space, viser's ``scale``."""
+"""Size of a camera's frustum, viser's ``scale``."""
 
 GRAY, CHOSEN = (120, 120, 120), (214, 90, 20)
 LEFT = 0.3
-"""Distance from a camera at which a browser has left it, unit-sphere units."""
+"""Distance from a camera beyond which a browser has left it, unit-sphere units."""
 
 NEARER = 0.75
-"""Where a browser stands at first: this share of the first camera's way from the origin, past its picture."""
+"""Initial distance of a browser from the origin, as a fraction of the first camera's."""
 
 
 class SpaceView:
-    """The surface and the cameras.
+    """The surface and the cameras in viser's scene.
 
     Args:
         server: viser's server.
-        numbers: The images' numbers, for names.
+        numbers: Numbers of the images, for names.
         photos: Small photographs, (H, W, 3) uint8 each.
-        on_click: Called with a camera's position among the training views when somebody clicks it.
+        on_click: Called with the position among the training views of a camera that is clicked.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class SpaceView:
         self._numbers = numbers
         self._on_click = on_click
         self._photos = list(photos)
-        self._pictures = list(photos)
+        self._images = list(photos)
         self._cameras: list[Any] = []
         self._surface: Any | None = None
         self._surface_visible = True
@@ -58,15 +59,15 @@ class SpaceView:
         self._entered: tuple[int, NDArray[np.float64]] | None = None
         self._arrived = False
 
-    def stand(self, poses: NDArray[np.floating]) -> None:
-        """Turns the scene upright and puts new browsers near the first camera.
+    def set_up(self, poses: NDArray[np.floating]) -> None:
+        """Sets the up direction, and puts new browsers near the first camera.
 
         Args:
-            poses: (B, 4, 4) the cameras.
+            poses: (B, 4, 4) camera-to-world.
         """
         try:
             up = surroundings(poses).up
-        except InputError:  # held in all ways: as the first camera is held
+        except InputError:  # no common up: use the first camera's
             up = -np.asarray(poses[0, :3, 1], dtype=np.float64)
         self._server.scene.set_up_direction(up)
         camera = self._server.initial_camera
@@ -75,7 +76,7 @@ class SpaceView:
         camera.look_at = np.zeros(3)
 
     def show_surface(self, glb: bytes | None) -> None:
-        """Shows a surface, the content of a GLB file, in place of the last one; None shows none."""
+        """Shows the content of a GLB file in place of the last surface; None shows no surface."""
         if glb is None:
             if self._surface is not None:
                 self._surface.remove()
@@ -88,7 +89,7 @@ class SpaceView:
             self._surface.glb_data = glb
 
     def set_surface_visible(self, visible: bool) -> None:
-        """Shows or hides the surface, also one that comes later."""
+        """Shows or hides the surface and its successors."""
         self._surface_visible = visible
         if self._surface is not None:
             self._surface.visible = visible
@@ -96,7 +97,7 @@ class SpaceView:
     def place_cameras(
         self, poses: NDArray[np.floating], intrinsics: NDArray[np.floating], img_res: tuple[int, int]
     ) -> None:
-        """Puts the cameras where they stand at the shown checkpoint.
+        """Moves the cameras to their poses at the shown checkpoint.
 
         Args:
             poses: (B, 4, 4).
@@ -125,24 +126,24 @@ class SpaceView:
         camera = self._server.scene.add_camera_frustum(
             f"/cameras/view {self._numbers[index]}", fov, aspect,
             scale=FRUSTUM, thickness=0.008, color=CHOSEN if index == self._chosen else GRAY,
-            image=self._pictures[index], wxyz=wxyz, position=position,
+            image=self._images[index], wxyz=wxyz, position=position,
             cast_shadow=False, receive_shadow=False,
         )  # fmt: skip
         camera.on_click(lambda _: self._on_click(index))
         return camera
 
     def mark(self, index: int) -> None:
-        """Marks the camera that is compared."""
+        """Highlights the camera of the compared view."""
         before, self._chosen = self._chosen, index
         if self._cameras:
             self._cameras[before].color = GRAY
             self._cameras[index].color = CHOSEN
 
-    def set_picture(self, index: int, picture: NDArray[np.uint8] | None) -> None:
-        """Puts a picture, (H, W, 3) uint8, on a camera; None for its photograph."""
-        self._pictures[index] = self._photos[index] if picture is None else picture
+    def set_image(self, index: int, image: NDArray[np.uint8] | None) -> None:
+        """Puts an image, (H, W, 3) uint8, on a camera; None for its photograph."""
+        self._images[index] = self._photos[index] if image is None else image
         if self._cameras:
-            self._cameras[index].image = self._pictures[index]
+            self._cameras[index].image = self._images[index]
 
     def set_cameras_visible(self, visible: bool) -> None:
         """Shows or hides all cameras."""
@@ -150,20 +151,20 @@ class SpaceView:
             camera.visible = visible
 
     def step_into(self, index: int, center: NDArray[np.floating]) -> None:
-        """Hides a camera in which a browser is about to stand: its picture would cover all.
+        """Hides a camera that a browser moves into, since its image would cover the view.
 
         Args:
             index: Position among the training views.
-            center: (3,) where it stands.
+            center: (3,) camera center.
         """
         if self._entered is not None:
             self._cameras[self._entered[0]].visible = True
         self._entered = (index, np.asarray(center, dtype=np.float64))
-        self._arrived = False  # browsers still tell of where they stood
+        self._arrived = False  # browsers may still report earlier positions
         self._cameras[index].visible = False
 
     def step_out(self, position: NDArray[np.floating]) -> None:
-        """Shows that camera again once a browser has moved away from it, to (3,) ``position``."""
+        """Shows that camera again once a browser, now at (3,) ``position``, has left it."""
         if self._entered is None:
             return
         is_near = bool(np.linalg.norm(position - self._entered[1]) < LEFT)
@@ -174,7 +175,7 @@ class SpaceView:
         self._entered = None
 
     def show_lines(self, segments: NDArray[np.floating] | None) -> None:
-        """Draws (N, 2, 3) lines from trained cameras to where they are given; None takes them away."""
+        """Draws (N, 2, 3) lines from trained to given cameras; None removes them."""
         if segments is None:
             self._server.scene.remove_by_name("/moved")
             return
@@ -186,3 +187,40 @@ class SpaceView:
 def to_array(values: Tensor) -> NDArray[np.float64]:
     """A tensor as float64 on the CPU."""
     return values.detach().double().cpu().numpy()
+
+
+def browser_camera(quaternion: ArrayLike, center: ArrayLike, fov: float, aspect: float, side: int) -> Camera:
+    """Returns the camera of a browser's view.
+
+    Args:
+        quaternion: (w, x, y, z), camera-to-world, axes x right, y down, z forward.
+        center: (3,) camera center.
+        fov: Vertical field of view, radians.
+        aspect: Width over height.
+        side: Pixels along the longer side.
+    """
+    width, height = (side, side / aspect) if aspect >= 1 else (side * aspect, side)
+    height, width = max(1, round(height)), max(1, round(width))
+    focal = 0.5 * height / math.tan(0.5 * fov)
+    # The center of the first pixel is at (0, 0), so the image begins at -0.5.
+    intrinsics = np.array(
+        [[focal, 0, 0.5 * (width - 1)], [0, focal, 0.5 * (height - 1)], [0, 0, 1]], dtype=np.float64
+    )
+    pose = np.eye(4)
+    pose[:3, :3] = quaternion_to_rotation(torch.as_tensor(np.asarray(quaternion, dtype=np.float64))).numpy()
+    pose[:3, 3] = center
+    return Camera(intrinsics, pose, (height, width))
+
+
+def field_of_view(intrinsics: NDArray[np.floating], img_res: tuple[int, int]) -> tuple[float, float]:
+    """Returns the vertical field of view, radians, and width over height of a browser's frustum.
+
+    A browser's frustum is centered on the optical axis, so an off-center principal point is ignored.
+
+    Args:
+        intrinsics: (4, 4) or (3, 3) K.
+        img_res: Height and width.
+    """
+    height, width = img_res
+    fov = 2 * math.atan(0.5 * height / float(intrinsics[1, 1]))
+    return fov, (width / float(intrinsics[0, 0])) / (height / float(intrinsics[1, 1]))
