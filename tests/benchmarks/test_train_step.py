@@ -35,11 +35,11 @@ def test_goes_on_where_the_run_stopped(train_step, tmp_path: Path) -> None:
     assert trainer.train()
 
     begun = train_step.Contender("accelerated", arguments(conf))
-    assert begun.loss.alpha == trainer.first_alpha and not begun.optimizer.state
+    assert begun.loss.alpha == trainer.schedule.at(0, 0).alpha and not begun.optimizer.state
 
     late = train_step.Contender("accelerated", arguments(conf, run=str(run)))
     saved = trainer.state
-    assert late.loss.alpha == 2 * trainer.first_alpha
+    assert late.loss.alpha == 2 * trainer.schedule.at(0, 0).alpha
     assert tiny.same(late.model.state_dict(), saved.model.state_dict())
     assert late.optimizer.param_groups[0]["lr"] == saved.optimizer.param_groups[0]["lr"]
     moments = [[group[key] for key in ("exp_avg", "exp_avg_sq")] for group in saved.optimizer.state.values()]
