@@ -1,11 +1,12 @@
-r"""What trained intrinsics, kinds of poses and frozen cameras do to the built-in scene's cameras.
+r"""Compares trained intrinsics, parametrizations of poses and frozen cameras on the built-in scene.
 
     python preprocess/make_demo_scene.py     (from code/: data/demo/scan1)
     python benchmarks/cameras.py --out benchmarks/results/cameras
 
-Copies the scene with the focal length of ``cameras.npz`` wrong by a factor, trains confs/fast.conf on it for
-some epochs in each of several ways, from one seed, and prints a table of the errors of focal length and poses
-against the exact cameras. Writes ``cameras.json``. One run each: small differences mean nothing.
+Copies the scene with the focal length of ``cameras.npz`` multiplied by a factor, trains confs/fast.conf on it
+with several settings of ``train.cameras`` and one seed, and prints a table of the errors of focal length and
+poses against the exact cameras. Writes ``cameras.json``. Each setting is run once, so small differences are
+noise.
 """
 
 from __future__ import annotations
@@ -35,22 +36,22 @@ SCHEDULE = (
     "train.cam_warmup_epochs=4", "train.cam_sched_milestones=[25,33]", "train.cam_sched_factor=0.3",
     "train.sched_milestones=[25,32,37]", "train.checkpoint_freq=100", "train.plot_freq=100",
 )  # fmt: skip
-"""For 40 epochs, in which every camera moves 36 times and shared intrinsics 216 times."""
+"""For 40 epochs, in which each camera makes 36 steps and shared intrinsics 216."""
 
 WAYS: dict[str, tuple[bool, tuple[str, ...]]] = {
-    "exact poses held, only principal point trained": (True, ("frozen=all", "principal_point=shared")),
-    "exact poses held, focal trained": (True, ("frozen=all", "focal=shared")),
+    "exact poses frozen, only principal point trained": (True, ("frozen=all", "principal_point=shared")),
+    "exact poses frozen, focal trained": (True, ("frozen=all", "focal=shared")),
     "noisy poses, quaternion": (False, ()),
     "noisy poses, se3": (False, ("poses=se3",)),
     "noisy poses, quaternion, first frozen": (False, ("frozen=first",)),
     "noisy poses, quaternion, focal trained": (False, ("focal=shared",)),
     "noisy poses, se3, focal trained": (False, ("poses=se3", "focal=shared")),
 }
-"""For each row of the table: whether poses start exact, and the keys of ``train.cameras``."""
+"""By row of the table: whether the initial poses are exact, and the keys of ``train.cameras``."""
 
 
 def wrong_scene(source: Path, target: Path, factor: float, exact_poses: bool) -> None:
-    """Copies a scene, its given focal length times a factor, its first poses noisy or exact."""
+    """Copies a scene with its focal length multiplied by a factor and noisy or exact initial poses."""
     for kind in ("image", "mask"):
         shutil.copytree(source / kind, target / kind)
     with np.load(source / EXACT) as archive:
@@ -70,7 +71,7 @@ def wrong_scene(source: Path, target: Path, factor: float, exact_poses: bool) ->
 def train_one(
     arguments: argparse.Namespace, name: str, scene_root: Path, keys: tuple[str, ...]
 ) -> dict[str, Any]:
-    """Trains one way and returns its last row of ``metrics.csv``."""
+    """Trains with one setting and returns the last row of ``metrics.csv``."""
     from idr.training.progress import MetricsFile
 
     settings = [*SCHEDULE, *(f"train.cameras.{key}" for key in keys)]
@@ -83,13 +84,13 @@ def train_one(
     for setting in settings + arguments.overrides:
         command += ["--set", setting]
     if train.main(command) != 0:
-        raise InputError(f"{name}: training did not end well; see above")
+        raise InputError(f"{name}: training failed; see above")
     (metrics,) = (arguments.out / "exps").glob(f"*_{name}_*/*/metrics.csv")
     return dict(MetricsFile(metrics, first_epoch=sys.maxsize).rows[-1])
 
 
 def table(rows: dict[str, dict[str, Any]], factor: float) -> str:
-    """Words the results for people."""
+    """Returns the results as a Markdown table."""
     lines = [
         "| trained | focal error | rotation (degrees) | center (world units) | PSNR in training |",
         "|---|---|---|---|---|",
@@ -111,7 +112,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--data_root", type=Path, default=project_root() / "data", help="folder with demo/scan1"
     )
     parser.add_argument("--out", type=Path, required=True, help="new folder for runs and results")
-    parser.add_argument("--factor", type=float, default=1.05, help="by which the given focal length is wrong")
+    parser.add_argument("--factor", type=float, default=1.05, help="factor on the true focal length")
     parser.add_argument("--nepoch", type=int, default=40, help="passes over the images")
     parser.add_argument(
         "--only", nargs="+", type=int, help="numbers of the table's rows, from 0; default: all"
@@ -121,7 +122,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def measure(arguments: argparse.Namespace) -> None:
-    """Trains all ways and prints the table."""
+    """Trains with all settings and prints the table."""
     source = arguments.data_root / "demo" / "scan1"
     load_conf(arguments.conf, arguments.overrides)
     read_cameras(source / EXACT, len(list((source / "image").iterdir())))

@@ -132,7 +132,7 @@ class Contender:
             self.optimizer = make_optimizer(self.model, config)
             checkpoints = CheckpointFolder(folder / CHECKPOINTS)
             saved = checkpoints.load("OptimizerParameters", LATEST)
-            load_optimizer(self.optimizer, saved["optimizer_state_dict"], where)
+            load_optimizer(self.optimizer, saved["optimizer_state_dict"], where, "OptimizerParameters")
             if strategy == "accelerated" and checkpoints.has("TracerState", LATEST):
                 self.model.load_tracer_state(checkpoints.load("TracerState", LATEST), where)
             by_step = config.schedule.alpha
@@ -210,8 +210,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     dataset = build_dataset(conf, False, scan_id_of(conf, arguments.scan_id), arguments.data_root)
     contenders = [Contender(strategy, arguments) for strategy in arguments.strategies]
     instrument_search(contenders)
-    feed = RayBatches(dataset, 1, config)
-    batches = [(batch for epoch in range(10**6) for batch in feed.batches(0, epoch, 0)) for _ in contenders]
+    rays = RayBatches(dataset, 1, config)
+    batches = [(batch for epoch in range(10**6) for batch in rays.batches(0, epoch, 0)) for _ in contenders]
     for number in range(arguments.warmup + arguments.turns):
         for contender, own in zip(contenders, batches, strict=True):
             contender.turn(own)

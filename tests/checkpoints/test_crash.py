@@ -30,7 +30,7 @@ Step = Callable[[str], None]
 
 
 def content(value: float, parts: tuple[str, ...] = USED) -> dict[str, dict[str, Any]]:
-    """One checkpoint's parts, told apart from any other's by `value`."""
+    """The parts of a checkpoint, marked by `value`."""
     return {
         part: {"epoch": int(value), STATE_KEYS[part] or "own": {"w": torch.full((4, 3), value)}}
         for part in parts

@@ -145,7 +145,7 @@ def test_unreadable_manifest_does_not_count(
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "one bit", "longer"])
-def test_damage_is_told_with_the_last_good_checkpoint(folder: CheckpointFolder, damage: str) -> None:
+def test_damage_is_reported_with_the_last_good_checkpoint(folder: CheckpointFolder, damage: str) -> None:
     file = folder.path / "ModelParameters" / "200.pth"
     content = file.read_bytes()
     flipped = content[:-9] + bytes([content[-9] ^ 1]) + content[-8:]
@@ -308,7 +308,7 @@ def test_nothing_is_written_that_could_not_be_read(value: Any, folder: Checkpoin
     assert folder.resolve() == "300"
 
 
-def test_manifest_tells_epoch_step_and_files(folder: CheckpointFolder) -> None:
+def test_a_manifest_has_epoch_step_and_files(folder: CheckpointFolder) -> None:
     manifest = json.loads((folder.path / "manifests" / "100.json").read_text())
     file = folder.path / "ModelParameters" / "100.pth"
     assert (manifest["epoch"], manifest["step"], manifest["name"]) == (100, 0, "100")

@@ -33,7 +33,7 @@ NUM_EPOCHS = 16
 LONGEST_LIFE = 10.0  # durations of an epoch before the kill; the plots of epoch 0 take several
 SETTINGS: dict[str, dict[str, Any]] = {
     "fixed cameras": {"flags": [], "conf": "", "kills": 10},
-    "recipe": {"flags": [], "conf": "", "added": tiny.SCHEDULE, "kills": 6},
+    "schedule": {"flags": [], "conf": "", "added": tiny.SCHEDULE, "kills": 6},
     "trained cameras": {
         "flags": ["--train_cameras", "--batch_size", "2"],  # of three images: the last batch is short
         "conf": "plot_freq = 4, keep_checkpoints = 3",

@@ -33,7 +33,7 @@ def test_an_unknown_frame_is_not_compared(pair):
     check_frame(*pair, "checkpoint 5")
 
 
-def test_a_data_set_without_scale_matrices_tells_no_frame():
+def test_a_data_set_without_scale_matrices_has_no_frame():
     class Told:
         def get_scale_mat(self):
             return np.eye(4, dtype=np.float32)

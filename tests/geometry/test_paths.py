@@ -79,7 +79,7 @@ def test_stored_sign_of_a_key_changes_nothing():
     assert max(steps) < 4
 
 
-def test_open_path_ends_where_it_was_told():
+def test_an_open_path_ends_at_its_last_key():
     rotations = keys_around([0, 40, 90])
     poses = camera_path(rotations, [0, 1, 3], [3.0, 4.0, 5.0], np.array([0.0, 3.0]))
     np.testing.assert_allclose(poses[:, :3, :3], rotations[[0, 2]], atol=1e-9)
@@ -87,7 +87,7 @@ def test_open_path_ends_where_it_was_told():
 
 
 def keys(seed, count=4):
-    """Cameras at 2 to 4 that look near the origin, held anyhow."""
+    """Cameras at 2 to 4 that look near the origin, with any roll."""
     rng = np.random.default_rng(seed)
     poses = np.tile(np.eye(4), (count, 1, 1))
     poses[:, :3, :3] = Rotation.random(count, random_state=seed).as_matrix()
@@ -142,7 +142,7 @@ def test_spiral_rises_evenly_and_shuns_the_pole():
     np.testing.assert_allclose(np.diff(elevation)[:80], (np.pi / 2 + 0.5) / 100)
 
 
-def test_scene_tells_its_upright():
+def test_the_upright_of_a_scene():
     directions = np.random.default_rng(3).normal(size=(12, 3))
     directions -= np.outer(directions @ UP, UP)
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
@@ -154,7 +154,7 @@ def test_scene_tells_its_upright():
     np.testing.assert_allclose(around.elevations, 0.3)
 
 
-def test_cameras_held_in_all_ways_have_no_upright():
+def test_cameras_without_a_common_up_have_no_upright():
     poses = np.tile(np.eye(4), (4, 1, 1))
     poses[:, :3, :3] = Rotation.from_rotvec(
         np.radians([[0, 0, 0], [0, 0, 90], [0, 0, 180], [0, 0, 270]])
@@ -165,7 +165,7 @@ def test_cameras_held_in_all_ways_have_no_upright():
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_way_through_views_passes_them_and_keeps_the_object_in_the_picture(seed):
+def test_a_path_through_views_passes_them_and_keeps_the_object_in_the_image(seed):
     views = keys(seed)
     poses = between_poses(views, 4001, closed=False)
     are_rotations(poses)
@@ -185,7 +185,7 @@ def test_way_between_two_views_is_a_geodesic_at_even_speed():
         np.testing.assert_allclose(pose[:3, :3], expected, atol=1e-9)
 
 
-def test_short_and_long_ways_are_gone_at_one_speed():
+def test_the_speed_between_keys_is_even():
     turns = Rotation.from_rotvec(np.outer(np.radians([0, 10, 90]), [0, 0.6, 0.8])).as_matrix()
     views = np.tile(np.eye(4), (3, 1, 1))
     views[:, :3, :3], views[:, :3, 3] = turns, -3 * turns[:, :, 2]

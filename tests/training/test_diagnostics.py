@@ -1,4 +1,4 @@
-"""Ailing trainings are named, in the right epochs; sound ones are not."""
+"""Failures of a training are reported in the right epochs, and good trainings report none."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from idr.training.diagnostics import INSIDE_AT_SPHERE, STUCK_LOSS, diagnose, sha
 from tests.training import tiny
 
 
-def said_in(rows: list[dict[str, object]]) -> list[int]:
-    """Epochs in which something is said."""
+def reported_in(rows: list[dict[str, object]]) -> list[int]:
+    """Epochs that report a failure."""
     return [k for k in range(len(rows)) if diagnose(rows[: k + 1])]
 
 
@@ -23,38 +23,38 @@ def rows_of(count: int, **values: object) -> list[dict[str, object]]:
     return [{"epoch": k, "psnr": 20.0, "mask_loss": 1e-4, **values} for k in range(count)]
 
 
-def test_sound_rows_say_nothing() -> None:
-    assert said_in(rows_of(40)) == []
+def test_good_rows_report_nothing() -> None:
+    assert reported_in(rows_of(40)) == []
 
 
 @pytest.mark.parametrize("nan", [float("nan"), "nan", "NaN"])
 def test_no_surface_repeats_at_powers_of_two_and_begins_anew(nan: object) -> None:
     rows = rows_of(20, psnr=nan)
-    assert said_in(rows) == [0, 1, 3, 7, 15]
+    assert reported_in(rows) == [0, 1, 3, 7, 15]
     (found,) = diagnose(rows[:4])
     assert found.name == failures.NO_SURFACE and "in epoch 3, for 4 epochs in a row" in found.text
-    assert said_in([*rows[:3], *rows_of(2), *rows[:2]]) == [0, 1, 5, 6]
+    assert reported_in([*rows[:3], *rows_of(2), *rows[:2]]) == [0, 1, 5, 6]
 
 
-def test_an_empty_cell_is_no_symptom() -> None:
-    assert said_in(rows_of(25, psnr="", mask_loss="", **{INSIDE_AT_SPHERE: ""})) == []
+def test_an_empty_cell_is_no_failure() -> None:
+    assert reported_in(rows_of(25, psnr="", mask_loss="", **{INSIDE_AT_SPHERE: ""})) == []
 
 
 def test_a_surface_that_fills_the_sphere() -> None:
     rows = rows_of(4, **{INSIDE_AT_SPHERE: 0.9})
-    assert said_in(rows) == [0, 1, 3] and diagnose(rows[:1])[0].name == failures.FILLED_SPHERE
-    assert said_in(rows_of(4, **{INSIDE_AT_SPHERE: 0.1})) == []
+    assert reported_in(rows) == [0, 1, 3] and diagnose(rows[:1])[0].name == failures.FILLED_SPHERE
+    assert reported_in(rows_of(4, **{INSIDE_AT_SPHERE: 0.1})) == []
 
 
 def test_a_mask_loss_that_stays_high() -> None:
     rows = rows_of(40, mask_loss=str(4 * STUCK_LOSS))
-    assert said_in(rows) == [19, 20, 22, 26, 34]  # 2 x 10 epochs are compared
+    assert reported_in(rows) == [19, 20, 22, 26, 34]  # 2 x 10 epochs are compared
     assert diagnose(rows[:20])[0].name == failures.MASK_LOSS_STUCK
 
 
-def test_a_mask_loss_that_falls_or_is_low_is_sound() -> None:
-    assert said_in([{**row, "mask_loss": 0.1 * 0.99**k} for k, row in enumerate(rows_of(60))]) == []
-    assert said_in(rows_of(40, mask_loss=STUCK_LOSS / 2)) == []
+def test_a_mask_loss_that_falls_or_is_low_is_good() -> None:
+    assert reported_in([{**row, "mask_loss": 0.1 * 0.99**k} for k, row in enumerate(rows_of(60))]) == []
+    assert reported_in(rows_of(40, mask_loss=STUCK_LOSS / 2)) == []
 
 
 class Ball(torch.nn.Module):

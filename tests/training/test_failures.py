@@ -34,7 +34,7 @@ def plant_nan(monkeypatch: pytest.MonkeyPatch, image: int) -> None:
     monkeypatch.setattr(SceneDataset, "sample_item", sample_item)
 
 
-def test_a_loss_that_is_not_finite_stops_and_says_where(
+def test_a_loss_that_is_not_finite_stops_and_names_the_view(
     scene_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     exps = str(tmp_path / "exps")
@@ -200,7 +200,7 @@ def watch_losses(monkeypatch: pytest.MonkeyPatch, before: Any) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
-def test_a_stop_saves_and_says_how_to_go_on(
+def test_a_stop_saves_and_prints_how_to_continue(
     scene_root: Path, tmp_path: Path, uninterrupted: Path, number: signal.Signals,
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip

@@ -26,7 +26,7 @@ def test_durations(seconds: float, text: str) -> None:
 
 
 class Clock:
-    """A clock that goes when it is told to."""
+    """A clock that is set by hand."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 100.0
@@ -121,7 +121,7 @@ def events_of(run: Path) -> Any:
     return events
 
 
-def test_tensorboard_has_what_the_csv_has_and_the_pictures(scene_root: Path, tmp_path: Path) -> None:
+def test_tensorboard_has_the_numbers_of_the_csv_and_the_plots(scene_root: Path, tmp_path: Path) -> None:
     pytest.importorskip("tensorboard", reason="the extra idr[tensorboard] is not installed")
     flags = ["--tensorboard", "--set", "train.plot_freq=2"]
     exps = str(tmp_path / "exps")

@@ -34,7 +34,7 @@ SETTINGS = {
     "one draw of pixels an epoch": {
         "conf": tiny.conf_text("pixel_sampling = per_epoch, checkpoint_freq = 100")
     },
-    "recipe": {"conf": tiny.conf_text() + tiny.SCHEDULE, "cameras": True, "batch_size": 2},
+    "schedule": {"conf": tiny.conf_text() + tiny.SCHEDULE, "cameras": True, "batch_size": 2},
     "two images a step": {
         "conf": tiny.conf_text() + tiny.SCHEDULE + AS_IN_FAST_CONF,
         "cameras": True,
@@ -47,15 +47,15 @@ STOPS = [  # steps; the second of each is an epoch's last
     ("trained cameras, short last batch", 4),
     ("trained cameras, short last batch", 6),
     ("one draw of pixels an epoch", 8),
-    ("recipe", 1),
-    ("recipe", 4),
-    ("recipe", 6),
+    ("schedule", 1),
+    ("schedule", 4),
+    ("schedule", 6),
     ("two images a step", 5),
 ]
 
 
 def resumed(root: Path, run: Path, **options: Any) -> Any:
-    """A new trainer that took over a run's latest checkpoint."""
+    """A new trainer that loaded a run's latest checkpoint."""
     trainer = tiny.make_trainer(root, run, **options)
     trainer.resume(trainer.checkpoints, "latest", keep_seed=False)
     return trainer
@@ -122,7 +122,7 @@ def test_going_back_to_an_earlier_checkpoint_drops_the_later_rows(scene_root: Pa
     assert CheckpointFolder(tmp_path / "checkpoints").resolve() == "2"
 
 
-def test_seed_goes_on_unless_another_is_asked_for(scene_root: Path, tmp_path: Path) -> None:
+def test_the_seed_is_kept_unless_another_is_given(scene_root: Path, tmp_path: Path) -> None:
     tiny.make_trainer(scene_root, tmp_path / "a", nepoch=1, seed=5).train()
     shutil.copytree(tmp_path / "a", tmp_path / "b")
     tiny.make_trainer(scene_root, tmp_path / "whole", nepoch=2, seed=5).train()
@@ -231,7 +231,7 @@ def test_a_published_pretrained_run_goes_on_where_the_schedules_are(
     assert [float(row["alpha"]) for row in rows] == [100, 200, 200]
 
 
-def test_continue_without_a_run_starts_from_scratch_and_says_so(
+def test_continue_without_a_run_starts_from_scratch_with_a_message(
     scene_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = {"nepoch": 1, "exps": str(tmp_path / "exps")}
@@ -318,7 +318,7 @@ def test_within_an_epoch_the_batch_size_must_stay(scene_root: Path, tmp_path: Pa
     assert trainer.train()
 
 
-def test_a_changed_conf_is_kept_beside_the_new_one(scene_root: Path, tmp_path: Path, started: Any) -> None:
+def test_the_conf_before_a_change_is_kept(scene_root: Path, tmp_path: Path, started: Any) -> None:
     exps = started("", tmp_path / "exps")
     run = tiny.only_run(exps)
     before = (run / "runconf.conf").read_text()

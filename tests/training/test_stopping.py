@@ -48,7 +48,7 @@ def test_stops_after_the_step_that_spends_the_time(scene_root: Path, tmp_path: P
     assert tiny.checkpoint_digests(tmp_path / "cut") == tiny.checkpoint_digests(tmp_path / "whole")
 
 
-def test_the_clock_runs_from_the_time_given(clock: Clock) -> None:
+def test_the_time_limit_counts_from_began(clock: Clock) -> None:
     assert StopRule(max_minutes=1, began=30.0).is_met
     rule = StopRule(max_minutes=2, began=30.0)
     assert rule.seconds_left() == 50 and not rule.is_met
@@ -72,7 +72,7 @@ def test_nothing_seen_reaches_no_target() -> None:
     assert not rule.is_met
 
 
-def test_the_command_says_why_it_stopped(
+def test_the_command_prints_why_it_stopped(
     scene_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tiny.write_conf(scene_root / "tiny.conf")

@@ -79,7 +79,7 @@ def test_checkpoints_at_their_interval_and_after_the_last_epoch(
     assert tiny.checkpoint_digests(tmp_path, "latest") == tiny.checkpoint_digests(tmp_path, str(nepoch))
 
 
-def test_only_the_newest_checkpoints_are_kept_if_asked(scene_root: Path, tmp_path: Path) -> None:
+def test_keep_checkpoints_keeps_the_newest(scene_root: Path, tmp_path: Path) -> None:
     conf = tiny.conf_text("keep_checkpoints = 2")
     tiny.make_trainer(scene_root, tmp_path, nepoch=4, batch_size=5, conf=conf).train()
     assert CheckpointFolder(tmp_path / "checkpoints").names() == ["3", "4"]

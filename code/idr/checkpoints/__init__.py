@@ -1,1 +1,1 @@
-"""Checkpoints: their format, manifests, and folders that are written atomically."""
+"""Checkpoints: file format, manifests, atomic saving, and schemas of their parts."""

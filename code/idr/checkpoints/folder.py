@@ -1,6 +1,7 @@
-"""One run's checkpoints: which there are, and reading them without running what they hold.
+"""The checkpoints of a run: lists, reads and saves them.
 
-`save` never leaves a moment without the last good checkpoint; how is told in `checkpoint_saving`.
+Reading never runs code of a file. While `save` works, a complete checkpoint exists at every moment, see
+`idr.checkpoints.saving`.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class CheckpointFolder:
     """The folder `checkpoints/` of a run, ours or the published code's.
 
     Attributes:
-        path: The folder; need not exist before the first save.
+        path: The folder; it may not exist before the first save.
     """
 
     def __init__(self, path: Path) -> None:
@@ -49,14 +50,13 @@ class CheckpointFolder:
 
     @property
     def has_manifests(self) -> bool:
-        """Whether sets count by their manifests (ours) or by their files (the published code's)."""
+        """Whether the folder has manifests (ours) or not (the published code's)."""
         return (self.path / MANIFESTS).is_dir()
 
     def names(self) -> list[str]:
-        """Lists the complete sets in the order they were saved.
+        """Returns the names of the complete sets in the order they were saved.
 
-        Returns:
-            Names; `latest` is among them only where it is not the copy of a numbered one.
+        `latest` is among them only if it is not a copy of a numbered set.
         """
         if not self.has_manifests:
             return published_names(self.path)
@@ -71,11 +71,11 @@ class CheckpointFolder:
             name: `latest`, a number, or `<epoch>_<step>`.
 
         Returns:
-            The set's name; for `latest` the complete set saved last (in a folder of the published code its
-            `latest`, else the largest number).
+            The set's name. For `latest` it is the complete set saved last; in a folder of the published code,
+            its `latest`, else the largest number.
 
         Raises:
-            MissingInputError: There is none such, or it is incomplete; the message lists what there is.
+            MissingInputError: It does not exist or is incomplete; the message lists the complete ones.
         """
         name = str(name)
         names = self.names()
@@ -97,14 +97,11 @@ class CheckpointFolder:
         return any(manifest.name == name for manifest in complete_sets(self.path))
 
     def has(self, part: str, name: str | int = LATEST) -> bool:
-        """Tells whether a checkpoint holds a part, such as `CamParameters`.
+        """Whether a checkpoint exists and has a part.
 
         Args:
-            part: One of `PARTS`.
+            part: One of `PARTS`, such as `CamParameters`.
             name: As for `resolve`.
-
-        Returns:
-            False also where there is no such checkpoint.
         """
         try:
             resolved = self.resolve(name)
@@ -114,47 +111,40 @@ class CheckpointFolder:
         return part in manifest.files if manifest else part_file(self.path, part, resolved).is_file()
 
     def position_of(self, name: str | int = LATEST) -> tuple[int, int]:
-        """Tells how far training was.
-
-        Args:
-            name: As for `resolve`.
-
-        Returns:
-            (passes done, steps done in the next); from the manifest, else from the file.
-        """
+        """Returns (epochs done, steps done in the next), from the manifest or else from the file."""
         resolved = self.resolve(name)
         manifest = self._manifest(resolved)
         return (manifest.epoch, manifest.step) if manifest else (int(self.load(MODEL, resolved)["epoch"]), 0)
 
     def epoch_of(self, name: str | int = LATEST) -> int:
-        """Tells how many passes were done; see `position_of`."""
+        """Returns the number of epochs done."""
         return self.position_of(name)[0]
 
     def load(
         self, part: str, name: str | int = LATEST, map_location: str | torch.device | None = "cpu"
     ) -> dict[str, Any]:
-        """Reads one part of a checkpoint; tensors and plain values only, nothing of it is run.
+        """Reads one part of a checkpoint, tensors and plain values only.
 
         Args:
             part: One of `PARTS`.
             name: As for `resolve`.
-            map_location: Where tensors go.
+            map_location: The device of the tensors.
 
         Returns:
             The dictionary in the file: `epoch` and the part's key of `STATE_KEYS`.
 
         Raises:
             MissingInputError: No such checkpoint, or it lacks this part.
-            InputError: The file is damaged (the last good checkpoint is named), would run code, or is no
-                such part.
+            InputError: The file is damaged (the message names the last good checkpoint), would run code, or
+                is not this part.
         """
         resolved = self.resolve(name)
         manifest = self._manifest(resolved)
         path = current_file(self.path, part, manifest) if manifest else part_file(self.path, part, resolved)
         if not path.is_file() or (manifest and part not in manifest.files):
-            held = [other for other in PARTS if self.has(other, resolved)]
+            present = [other for other in PARTS if self.has(other, resolved)]
             raise MissingInputError(
-                f"checkpoint {resolved} in {self.path} holds no {part}, only {', '.join(held)}; "
+                f"checkpoint {resolved} in {self.path} holds no {part}, only {', '.join(present)}; "
                 "choose another checkpoint, or start training anew"
             )
         if manifest and record_file(path) != manifest.files[part]:
@@ -176,18 +166,19 @@ class CheckpointFolder:
     def load_all(
         self, name: str | int = LATEST, map_location: str | torch.device | None = "cpu"
     ) -> dict[str, dict[str, Any]]:
-        """Reads all parts that a checkpoint holds and checks that they are of one epoch.
+        """Reads all parts of a checkpoint and checks that they are of one epoch.
 
         Args:
             name: As for `resolve`.
-            map_location: Where tensors go.
+            map_location: The device of the tensors.
 
         Returns:
-            By part.
+            The dictionaries by part.
 
         Raises:
             MissingInputError: No such checkpoint.
-            InputError: As for `load`, or parts of several epochs (a published run stopped while saving).
+            InputError: As for `load`, or the parts are of several epochs (a published run stopped while
+                saving).
         """
         resolved = self.resolve(name)
         parts = {part: self.load(part, resolved, map_location) for part in PARTS if self.has(part, resolved)}
@@ -208,17 +199,17 @@ class CheckpointFolder:
         parts: Mapping[str, dict[str, Any]],
         keep_last: int | None = None,
     ) -> None:
-        """Saves a checkpoint, numbered and as `latest`; at every moment a complete one is there.
+        """Saves a checkpoint atomically, under its number and as `latest`.
 
         Args:
             name: From `checkpoint_name`; a set of that name is replaced.
-            epoch: Passes done.
-            step: Steps done in the next.
-            parts: By part, the dictionary for the file (tensors and plain values; ModelParameters at least).
+            epoch: Epochs done.
+            step: Steps done in the next epoch.
+            parts: The dictionary of each part (tensors and plain values); at least ModelParameters.
             keep_last: Number of numbered sets to keep, older ones are removed; None keeps all.
 
         Raises:
-            OutputError: The system refuses; earlier checkpoints are unharmed, and named.
+            OutputError: The system refuses; earlier checkpoints are unharmed, and the message names the last.
         """
         saving.save_set(self.path, name, epoch, step, parts, keep_last)
 

@@ -1,12 +1,12 @@
-"""What makes several files one checkpoint: their names, and the manifest that is written last.
+"""Names of the files of a checkpoint, and its manifest, which is written last.
 
     checkpoints/
-        ModelParameters/100.pth      one folder a part, as the published code has them
+        ModelParameters/100.pth      a folder for each part, as in the published code
         OptimizerParameters/100.pth  ...
         manifests/100.json           epoch, step, size and SHA-256 of each file: the set is complete
 
-In a folder with `manifests/` a set counts when its manifest is there; in one of the published code, which
-has none, when its ModelParameters are.
+A set is complete if its manifest exists. In a folder of the published code, which has no `manifests/`, it is
+complete if its ModelParameters exist.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ STATE_KEYS: Mapping[str, str | None] = {
     CAMERAS: None,
     RECIPE: None,
 }
-"""Parts of a checkpoint, and the key beside `epoch` in each file. The last four are not published."""
+"""Parts of a checkpoint, and the key of each besides `epoch`. The last four are not published."""
 
 PARTS = tuple(STATE_KEYS)
 LATEST = "latest"
@@ -53,12 +53,7 @@ _NAME = re.compile(r"(\d+)(?:_(\d+))?")
 
 @dataclass(frozen=True)
 class FileRecord:
-    """One file of a set.
-
-    Attributes:
-        size: Bytes.
-        sha256: Digest of the content, hexadecimal.
-    """
+    """Size, in bytes, and hexadecimal SHA-256 digest of a file."""
 
     size: int
     sha256: str
@@ -66,16 +61,16 @@ class FileRecord:
 
 @dataclass(frozen=True)
 class Manifest:
-    """One complete set.
+    """A complete set.
 
     Attributes:
         name: `<epoch>`, `<epoch>_<step>` or `latest`.
-        epoch: Passes over the images that are done.
-        step: Optimization steps done in the pass after those; 0 at its start.
-        serial: Counts the saves in this folder. The last saved is the latest, also where somebody went back
-            to an earlier checkpoint and trained on from there; a `latest` has the serial it is a copy of.
-        files: By part.
-        staged: True while files of a replaced set may still wait under their staging names.
+        epoch: Epochs done.
+        step: Steps done in the next epoch.
+        serial: Number of the save in this folder. The largest is the latest, also after training continued
+            from an earlier checkpoint; `latest` has the serial of the set that it copies.
+        files: Records by part.
+        staged: Whether files of a replaced set may still have their staging names.
     """
 
     name: str
@@ -87,68 +82,49 @@ class Manifest:
 
 
 def checkpoint_name(epoch: int, step: int = 0) -> str:
-    """Names the set saved after `epoch` whole passes and `step` steps of the next.
-
-    Args:
-        epoch: Passes done.
-        step: Steps done in the pass under way; 0 at an epoch's boundary.
-
-    Returns:
-        `<epoch>` or `<epoch>_<step>`.
-    """
+    """Returns the name of the set saved after `epoch` epochs and `step` steps of the next."""
     return f"{epoch}_{step}" if step else f"{epoch}"
 
 
 def parse_name(name: str) -> tuple[int, int] | None:
-    """Reads epoch and step from a set's name; None for `latest` and anything else."""
+    """Returns epoch and step of a set's name; None for `latest` and other names."""
     match = _NAME.fullmatch(name)
     return (int(match[1]), int(match[2] or 0)) if match else None
 
 
 def part_file(root: Path, part: str, name: str) -> Path:
-    """Path of one part of a set, as the published code names it."""
+    """Returns the path of a part of a set, as in the published code."""
     return root / part / f"{name}.pth"
 
 
 def staged_file(root: Path, part: str, name: str) -> Path:
-    """Path where a part waits that is to replace a file of a complete set."""
+    """Returns the path at which a part is staged before it replaces a file of a complete set."""
     return root / part / f".{name}.staged.pth"
 
 
 def current_file(root: Path, part: str, manifest: Manifest) -> Path:
-    """Path at which a part of a set lies now, its replacement finished or not."""
+    """Returns the present path of a part of a set, whether its replacement is finished or not."""
     staged = staged_file(root, part, manifest.name)
     return staged if manifest.staged and staged.is_file() else part_file(root, part, manifest.name)
 
 
 def manifest_file(root: Path, name: str) -> Path:
-    """Path of a set's manifest."""
+    """Returns the path of a set's manifest."""
     return root / MANIFESTS / f"{name}.json"
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Writes a manifest in one step.
-
-    Args:
-        folder: The folder of manifests.
-        manifest: What to write.
-
-    Raises:
-        OutputError: The system refuses.
-    """
+    """Writes a manifest atomically into the folder of manifests."""
     content = {"format": FORMAT, **asdict(manifest)}
     write_text_atomic(folder / f"{manifest.name}.json", json.dumps(content, indent=1) + "\n")
 
 
 def read_manifest(root: Path, name: str) -> Manifest | None:
-    """Reads a set's manifest.
+    """Returns a set's manifest; None if it is missing or, with a warning, cannot be read.
 
     Args:
         root: The checkpoints folder.
         name: The set.
-
-    Returns:
-        The manifest; None where there is none, or none that can be read (a warning says so).
     """
     path = manifest_file(root, name)
     try:
@@ -165,14 +141,7 @@ def read_manifest(root: Path, name: str) -> Manifest | None:
 
 
 def complete_sets(root: Path) -> list[Manifest]:
-    """Lists the complete sets of a folder with manifests, in the order they were saved.
-
-    Args:
-        root: The checkpoints folder.
-
-    Returns:
-        Manifests whose files are all there; their content is not looked at.
-    """
+    """Returns the manifests of a folder whose files all exist, in the order they were saved."""
     found = []
     for path in sorted((root / MANIFESTS).glob("*.json")):
         manifest = read_manifest(root, path.stem) if path.stem == LATEST or parse_name(path.stem) else None
@@ -182,7 +151,7 @@ def complete_sets(root: Path) -> list[Manifest]:
 
 
 def published_names(root: Path) -> list[str]:
-    """Lists the sets of a folder by their files alone: numbers in order, then `latest`."""
+    """Returns the sets of a folder without manifests: numbers in order, then `latest`."""
     stems = [path.stem for path in (root / MODEL).glob("*.pth")] if (root / MODEL).is_dir() else []
     positions = {name: parse_name(name) for name in stems}
     numbered = sorted((position, name) for name, position in positions.items() if position)
@@ -190,14 +159,7 @@ def published_names(root: Path) -> list[str]:
 
 
 def record_file(path: Path) -> FileRecord:
-    """Measures a file: size and digest.
-
-    Args:
-        path: The file.
-
-    Returns:
-        Its record.
-    """
+    """Returns the size and the digest of a file."""
     digest = hashlib.sha256()
     size = 0
     for chunk in _chunks(path):
@@ -213,7 +175,7 @@ def _chunks(path: Path, size: int = 1 << 20) -> Iterator[bytes]:
 
 
 def remove_file(path: Path) -> None:
-    """Removes a file, if it is there."""
+    """Removes a file if it exists."""
     try:
         os.unlink(path)
     except FileNotFoundError:

@@ -1,16 +1,17 @@
-"""Saving a checkpoint of several files so that every instant leaves a complete one.
+"""Saves a checkpoint of several files atomically: a complete one exists at every moment.
 
-The order of one save, each line seen onto the disk before the next begins:
+The steps of a save, each flushed to the disk before the next begins:
 
-1. `manifests/` is made. Sets of the published code get manifests first, all in one rename.
-2. What an earlier save that was killed left is removed; a replacement past its commit is finished.
-3. `unfinished.json` names the set, so that the next save knows whose files these are.
-4. The parts are written, under staging names if a complete set of that name is there.
-5. The manifest is written. **From here the new set counts.**
-6. Staged parts take their final names.
-7. `latest`: its manifest is removed, its files are replaced by copies, its manifest is written. Copies, not
-   links: the published code rewrites `latest.pth` in place, which would reach the numbered file too.
-8. Sets beyond `keep_last` are removed, the manifest of each first; `unfinished.json` is removed.
+1. `manifests/` is made. Sets of the published code get manifests, all in one rename.
+2. Leftovers of a killed save are removed; a replacement after its commit is finished.
+3. `unfinished.json` names the set, so that the next save can remove its files.
+4. The parts are written, under staging names if a complete set of that name exists.
+5. The manifest is written. **This commits the new set.**
+6. Staged parts get their final names.
+7. `latest`: its manifest is removed, its files are replaced by copies, its manifest is written. They are not
+   links, because the published code rewrites `latest.pth` in place, which would change the numbered file,
+   too.
+8. Sets beyond `keep_last` are removed, each manifest first; `unfinished.json` is removed.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ log = logging.getLogger(__name__)
 Parts = Mapping[str, Mapping[str, Any]]
 
 UNFINISHED = "unfinished"
-"""Stem of the note, among the manifests, that names sets whose files may go if they have no manifest."""
+"""Stem of the file, among the manifests, that names sets whose files are removed if they have no manifest."""
 
 
 def save_set(root: Path, name: str, epoch: int, step: int, parts: Parts, keep_last: int | None) -> None:
@@ -89,7 +90,7 @@ def save_set(root: Path, name: str, epoch: int, step: int, parts: Parts, keep_la
 
 
 def _prepare(root: Path) -> None:
-    """Makes `manifests/`; what the published code saved here gets its manifests in the same rename."""
+    """Makes `manifests/`; sets of the published code get their manifests in the same rename."""
     if (root / MANIFESTS).is_dir():
         return
     make_folder(root)
@@ -118,7 +119,7 @@ def _epoch_in_file(path: Path) -> int | None:
 
 
 def _sweep(root: Path) -> None:
-    """Finishes or removes what an earlier save, killed or refused, left behind."""
+    """Finishes or removes the leftovers of a save that was killed or failed."""
     for folder in (root / MANIFESTS, *(root / part for part in PARTS)):
         for leftover in temporary_files(folder):
             remove_file(leftover)

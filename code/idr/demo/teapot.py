@@ -200,10 +200,10 @@ def _object(points: Array) -> Array:
     r = _norm(x, y)
     body = _body(x, y, r, z)
     # The spout is expensive, and does not affect the union beyond its fillet.
-    beside = np.maximum(np.maximum(_SPOUT_LOWER[0] - x, x - _SPOUT_UPPER[0]), 0.0)
-    above = np.maximum(np.maximum(_SPOUT_LOWER[1] - z, z - _SPOUT_UPPER[1]), 0.0)
-    aside = np.maximum(np.abs(y) - _SPOUT_HALF_WIDTH, 0.0)
-    to_box = _norm(_norm(beside, above), aside)  # 0 inside it
+    outside_x = np.maximum(np.maximum(_SPOUT_LOWER[0] - x, x - _SPOUT_UPPER[0]), 0.0)
+    outside_z = np.maximum(np.maximum(_SPOUT_LOWER[1] - z, z - _SPOUT_UPPER[1]), 0.0)
+    outside_y = np.maximum(np.abs(y) - _SPOUT_HALF_WIDTH, 0.0)
+    to_box = _norm(_norm(outside_x, outside_z), outside_y)  # 0 inside it
     near = np.flatnonzero(to_box <= np.maximum(body + _SPOUT_FILLET, 0.0))
     spout = np.full_like(body, np.inf)
     spout[near] = _spout(x[near], y[near], z[near])

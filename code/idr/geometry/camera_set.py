@@ -1,4 +1,4 @@
-"""The cameras of a scene beside one another, in one frame."""
+"""The cameras of a scene in one frame."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ class CameraSet:
     """B cameras without lens distortion, OpenCV axes (x right, y down, z forward).
 
     Attributes:
-        names: (B) names of their images' files, in natural order.
+        names: (B) file names of their images, in natural order.
         intrinsics: (B, 3, 3) K in pixels; pixel (0, 0) is the center of the first one.
         poses: (B, 4, 4) camera-to-world in the set's frame.
         img_res: Height and width.
         scale_mat: (4, 4) similarity from the unit sphere, which holds the object, to the set's frame.
-        held_out: (B) whether a view was kept out of training.
+        held_out: (B) whether a view is held out from training.
     """
 
     names: tuple[str, ...]
@@ -30,7 +30,7 @@ class CameraSet:
 
     @property
     def projections(self) -> NDArray[np.float64]:
-        """(B, 3, 4) from the set's frame to pixels."""
+        """Projection matrices, (B, 3, 4), from the set's frame to pixels."""
         return self.intrinsics @ np.linalg.inv(self.poses)[:, :3]
 
     def in_unit_sphere(self) -> CameraSet:
@@ -42,14 +42,14 @@ class CameraSet:
 
 
 def poses_in_frame(poses: NDArray[np.floating], matrix: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Brings poses to another frame.
+    """Transforms poses to another frame.
 
     Args:
         poses: (B, 4, 4) camera-to-world.
         matrix: (4, 4) similarity from their frame to the other, of positive or negative scale.
 
     Returns:
-        (B, 4, 4) poses there, their rotations still without scale.
+        (B, 4, 4) poses in that frame; their rotations have no scale.
     """
     moved = np.asarray(matrix, dtype=np.float64) @ np.asarray(poses, dtype=np.float64)
     moved[:, :3, :3] /= np.cbrt(np.linalg.det(np.asarray(matrix, dtype=np.float64)[:3, :3]))

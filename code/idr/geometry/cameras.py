@@ -19,8 +19,8 @@ from idr.geometry.quaternions import quaternion_to_rotation
 def decompose_projection(projection: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Splits a projection matrix into intrinsics and pose (RQ decomposition).
 
-    P and -P are the same camera; the sign is chosen so that det(P[:, :3]) > 0, which makes the rotation
-    proper with positive focal lengths.
+    P and -P are the same camera. The sign with det(P[:, :3]) > 0 gives a proper rotation and positive focal
+    lengths.
 
     Args:
         projection: (3, 4) matrix P = K [R | t], up to a factor.
@@ -70,7 +70,8 @@ def pose_matrix(pose: Tensor) -> Tensor:
 def pixel_rays(uv: Tensor, pose: Tensor, intrinsics: Tensor) -> tuple[Tensor, Tensor]:
     """Returns the rays through pixels.
 
-    The order of arithmetic is the published code's: gradients near a network's kinks amplify its rounding.
+    The order of operations is the published code's, because gradients near a network's kinks amplify
+    rounding.
 
     Args:
         uv: (B, P, 2) pixels (column, row).
@@ -101,8 +102,8 @@ def resized_intrinsics(intrinsics: Tensor, old: tuple[int, int], new: tuple[int,
 
     Args:
         intrinsics: (4, 4) K; whole pixel coordinates are pixel centers.
-        old: Height and width that it belongs to.
-        new: Height and width wanted.
+        old: Its height and width.
+        new: The new height and width.
 
     Returns:
         (4, 4) K.
@@ -110,22 +111,22 @@ def resized_intrinsics(intrinsics: Tensor, old: tuple[int, int], new: tuple[int,
     scale_y, scale_x = new[0] / old[0], new[1] / old[1]
     resize = torch.eye(4, dtype=intrinsics.dtype, device=intrinsics.device)
     resize[0, 0], resize[1, 1] = scale_x, scale_y
-    # The image's edges lie half a pixel outside the centers of its outermost pixels.
+    # The image's edges are half a pixel outside the centers of its outermost pixels.
     resize[0, 2], resize[1, 2] = 0.5 * scale_x - 0.5, 0.5 * scale_y - 0.5
     return resize @ intrinsics
 
 
 def corrected_intrinsics(intrinsics: Tensor, log_focal: Tensor, principal_point: Tensor) -> Tensor:
-    """Returns K after corrections that are of like size in every resolution.
+    """Returns corrected K; the corrections do not depend on the resolution.
 
-    Both focal lengths, and the skew with them, are multiplied by exp(log_focal): the pixels' aspect ratio and
-    the angle between their axes stay. The principal point moves by a part of the uncorrected focal lengths,
-    which for small parts is the angle in radians by which the optical axis is off.
+    Both focal lengths and the skew are multiplied by exp(log_focal), which keeps the pixels' aspect ratio and
+    the angle between their axes. The principal point moves by a fraction of the uncorrected focal lengths; a
+    small fraction is the angle in radians by which the optical axis is off.
 
     Args:
         intrinsics: (B, 4, 4) K.
         log_focal: (B, 1).
-        principal_point: (B, 2) along columns and rows, in focal lengths.
+        principal_point: (B, 2) along columns and rows, in units of focal lengths.
 
     Returns:
         (B, 4, 4) K, differentiable with respect to the corrections.

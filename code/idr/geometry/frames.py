@@ -1,4 +1,4 @@
-"""The frame that a surface was learned in: the unit sphere, placed in the world by a scale matrix."""
+"""The frame of a trained surface: the unit sphere, placed in the world by a scale matrix."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from torch import Tensor
 
 from idr.errors import InputError
 
-SAME_FRAME = 1e-4  # of the radius; far below what a surface is known to, far above rounding
+SAME_FRAME = 1e-4  # of the radius: far below the accuracy of a surface, far above rounding
 
 
 def frame_of(dataset: Any) -> Tensor | None:
-    """Returns scale_mat_0 of a data set, (4, 4) float64; None for one that has no ``get_scale_mat``."""
+    """Returns scale_mat_0 of a data set, (4, 4) float64; None for a data set without ``get_scale_mat``."""
     if not hasattr(dataset, "get_scale_mat"):
         return None
     return torch.as_tensor(dataset.get_scale_mat(), dtype=torch.float64)
 
 
 def check_frame(trained: Tensor | None, present: Tensor | None, where: str) -> None:
-    """Refuses a scene whose unit sphere is no longer the one that a surface was learned in.
+    """Refuses a scene whose unit sphere differs from the one in which a surface was trained.
 
-    Cameras, surface and rendering would all be in different places. Where either is unknown (a checkpoint
-    of the published code, a data set without scale matrices) there is nothing to compare.
+    Cameras and surface would be in different frames. If either is unknown (a checkpoint of the published
+    code, a data set without scale matrices), nothing is compared.
 
     Args:
         trained: (4, 4) scale_mat saved with the run, or None.
@@ -41,12 +41,12 @@ def check_frame(trained: Tensor | None, present: Tensor | None, where: str) -> N
     if np.abs(was - now).max() <= SAME_FRAME * np.linalg.norm(was[:3, 0]):
         return
     raise InputError(
-        f"{where} was trained with the unit sphere at {_in_words(was)}; the scene's cameras.npz now has "
-        f"it at {_in_words(now)} (was preprocess_cameras.py run since?); put the camera file of the "
+        f"{where} was trained with the unit sphere at {_describe(was)}; the scene's cameras.npz now has "
+        f"it at {_describe(now)} (was preprocess_cameras.py run since?); put the camera file of the "
         "training back (the first is kept as cameras_backup.npz), or train anew"
     )
 
 
-def _in_words(scale_mat: NDArray[np.float64]) -> str:
+def _describe(scale_mat: NDArray[np.float64]) -> str:
     center = ", ".join(f"{value:.6g}" for value in scale_mat[:3, 3])
     return f"center ({center}), radius {np.linalg.norm(scale_mat[:3, 0]):.6g}"

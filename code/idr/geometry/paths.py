@@ -26,7 +26,7 @@ NO_COMMON_UP = 0.2
 """Length of the mean of the cameras' up directions below which they have none in common."""
 
 STEEPEST = np.radians(85.0)
-"""Elevation that a spiral keeps to: straight above, an upright camera could turn any way."""
+"""Largest elevation of a spiral: straight above the object an upright camera is undefined."""
 
 
 def camera_path(
@@ -37,11 +37,11 @@ def camera_path(
 ) -> NDArray[np.float64]:
     """Interpolates cameras that look at the origin.
 
-    Cubic splines run through the keys' quaternions and distances; the quaternion is then normalized and the
-    camera stands at minus its distance times its z axis. Signs are matched first, since q and -q are one
-    rotation and a spline between the two would leave it. A path whose last key repeats the first is periodic
-    (smooth where it closes) even if it turns so that the quaternion comes back negated: it then has
-    twice the period. Another path ends with zero curvature.
+    Cubic splines interpolate the keys' quaternions and distances; the quaternion is then normalized, and the
+    camera's center is minus its distance times its z axis. Signs are matched first, since q and -q are the
+    same rotation, but a spline between them is not constant. A path whose last key repeats the first is
+    periodic (smooth where it closes), also if the quaternion returns negated: it then has twice the period.
+    Other paths end with zero curvature.
 
     Args:
         rotations: (K, 3, 3) camera-to-world rotations of the keys.
@@ -80,7 +80,7 @@ def camera_path(
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What the cameras of a scene tell of its upright and of where one stands.
+    """Upright direction of a scene, and the places of its cameras.
 
     Attributes:
         up: (3,) unit vector.
@@ -94,20 +94,20 @@ class Surroundings:
 
 
 def surroundings(poses: NDArray[np.floating]) -> Surroundings:
-    """Finds the upright direction of a scene: the mean of its cameras' up axes.
+    """Estimates the upright direction of a scene as the mean of its cameras' up axes.
 
     Args:
         poses: (B, 4, 4) the scene's cameras.
 
     Raises:
-        InputError: The cameras' up axes point everywhere.
+        InputError: The cameras' up axes have no common direction.
     """
     poses = np.asarray(poses, dtype=np.float64)
     mean = -poses[:, :3, 1].mean(axis=0)
     if np.linalg.norm(mean) < NO_COMMON_UP:
         raise InputError(
-            "the cameras were held in all ways, so that the scene has no upright: choose --path views or a "
-            "JSON path"
+            "the cameras' up axes have no common direction, so the scene has no upright: choose --path views "
+            "or a JSON path"
         )
     up = mean / np.linalg.norm(mean)
     distances = np.linalg.norm(poses[:, :3, 3], axis=1)
@@ -115,11 +115,11 @@ def surroundings(poses: NDArray[np.floating]) -> Surroundings:
 
 
 def upright_rotation(up: NDArray[np.floating], front: NDArray[np.floating]) -> Array:
-    """Returns the rotation to glTF's axes: up to +Y, the side from which one looks to +Z.
+    """Returns the rotation to glTF's axes: up becomes +Y, the front of the object +Z.
 
     Args:
-        up: (3,) any length but 0.
-        front: (3,) from the object to where one stands; straight above or below, any side is taken.
+        up: (3,) of any length but 0.
+        front: (3,) from the object to the viewer; if it is parallel to `up`, any front is used.
 
     Returns:
         (3, 3) proper rotation.
@@ -136,7 +136,7 @@ def look_at_origin(centers: NDArray[np.floating], up: NDArray[np.floating]) -> A
     """Returns upright cameras that look at the origin.
 
     Args:
-        centers: (F, 3) where they stand; not on the upright axis.
+        centers: (F, 3) camera centers, not on the upright axis.
         up: (3,) unit vector.
 
     Returns:
@@ -159,14 +159,14 @@ def spiral(
     turns: float,
     num_frames: int,
 ) -> Array:
-    """Circles the origin, rising from one elevation to another; with one elevation it is an orbit.
+    """Returns a spiral around the origin between two elevations; with equal elevations it is an orbit.
 
     Args:
         up: (3,) unit vector.
-        start: (3,) any point in whose direction, seen from above, the path begins.
-        distance: From the origin.
-        elevations: Angles above the horizon at the start and the end, radians; kept to +-85 degrees.
-        turns: Whole or broken turns, counter-clockwise seen from above; negative for the other way.
+        start: (3,) point whose azimuth is that of the first frame.
+        distance: Distance from the origin.
+        elevations: Angles above the horizon at the start and the end, radians; clamped to +-85 degrees.
+        turns: Number of turns, counterclockwise seen from above; negative for clockwise.
         num_frames: F. An orbit of whole turns does not repeat its first frame.
 
     Returns:
@@ -187,17 +187,16 @@ def spiral(
 
 
 def between_poses(poses: NDArray[np.floating], num_frames: int, closed: bool) -> Array:
-    """Goes through given cameras: rotations along geodesics, the origin's place before the camera straight.
+    """Interpolates between cameras: rotations along geodesics, the origin linearly in the camera's axes.
 
-    What is interpolated beside the rotation is where the origin lies in the camera's own axes, not where the
-    camera lies in the world: an object that both keys see stays in the picture on the way, and at its
-    distance. Each way between two keys gets time by how far the camera turns and moves, so that the speed
-    is even.
+    The position of the origin in the camera's own axes is interpolated, not the camera's center in the world:
+    an object that both keys see stays in the image and at its distance. The time between two keys depends on
+    the camera's rotation and motion, so that the speed is even.
 
     Args:
-        poses: (K, 4, 4) keys. Of two that differ by half a turn, either way round may be taken.
+        poses: (K, 4, 4) keys. Between two that differ by half a turn, either direction may be used.
         num_frames: F.
-        closed: Return to the first key (which is not repeated as the last frame).
+        closed: Return to the first key, which is not repeated as the last frame.
 
     Returns:
         (F, 4, 4) poses; the first frame is the first key.
@@ -214,7 +213,7 @@ def between_poses(poses: NDArray[np.floating], num_frames: int, closed: bool) ->
     origin = -rotations.inv().apply(keys[:, :3, 3])  # (K, 3) in the cameras' axes
     turned = (rotations[:-1].inv() * rotations[1:]).magnitude()
     moved = np.linalg.norm(np.diff(origin, axis=0), axis=1) / np.linalg.norm(origin[1:], axis=1)
-    # Keys that coincide get a sliver of time, which slerp needs.
+    # slerp needs increasing times, also for equal keys.
     times = np.concatenate(([0.0], np.cumsum(turned + moved + 1e-6)))
     at = np.linspace(0.0, times[-1], num_frames, endpoint=not closed)
     between = Slerp(times, rotations)(at)

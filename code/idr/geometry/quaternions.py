@@ -1,6 +1,6 @@
 """Unit quaternions and rotation matrices.
 
-Component order is (w, x, y, z) with w >= 0 where we choose the sign; q and -q are one rotation.
+Components are (w, x, y, z). q and -q are the same rotation; results have w >= 0.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ from torch.nn import functional
 def quaternion_to_rotation(quaternion: Tensor) -> Tensor:
     """Converts quaternions of any positive norm to rotation matrices.
 
-    The division by the norm is part of the graph, so that a stored quaternion need not stay normalized
-    while it is trained.
+    The division by the norm is part of the graph, so a trained quaternion need not stay normalized.
 
     Args:
         quaternion: (..., 4), order (w, x, y, z).
@@ -34,8 +33,8 @@ def quaternion_to_rotation(quaternion: Tensor) -> Tensor:
 def rotation_to_quaternion(rotation: Tensor) -> Tensor:
     """Converts rotation matrices to unit quaternions with w >= 0, accurately at any angle.
 
-    Of the four equivalent formulas, each dividing by another component, the one with the largest
-    divisor is taken (Shepperd 1978), so that a half turn, where w = 0, loses no digits.
+    Of four equivalent formulas, each with another component as divisor, the one with the largest divisor is
+    used (Shepperd 1978), so that a half turn, where w = 0, loses no digits.
 
     Args:
         rotation: (..., 3, 3) rotation matrices.
@@ -45,7 +44,7 @@ def rotation_to_quaternion(rotation: Tensor) -> Tensor:
     """
     r = rotation
     xx, yy, zz = r[..., 0, 0], r[..., 1, 1], r[..., 2, 2]
-    # Row k holds 4 q_k (w, x, y, z): any row is the quaternion up to a factor.
+    # Row k is 4 q_k (w, x, y, z), the quaternion up to a factor.
     wx, wy, wz = r[..., 2, 1] - r[..., 1, 2], r[..., 0, 2] - r[..., 2, 0], r[..., 1, 0] - r[..., 0, 1]
     xy, xz, yz = r[..., 0, 1] + r[..., 1, 0], r[..., 0, 2] + r[..., 2, 0], r[..., 1, 2] + r[..., 2, 1]
     outer = torch.stack(

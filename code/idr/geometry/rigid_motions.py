@@ -1,7 +1,8 @@
 """Rigid motions by their twists: the exponential map of SE(3).
 
-A twist is (rho, omega): a translation and a rotation vector (axis times angle in radians). Exp is that of the
-matrix [[omega]_x, rho; 0, 0]: Exp(rho, 0) is a pure shift and Exp(0, omega) a pure turn about the origin.
+A twist is (rho, omega): a translation and a rotation vector (axis times angle in radians). Exp is the matrix
+exponential of [[omega]_x, rho; 0, 0]: Exp(rho, 0) is a translation and Exp(0, omega) a rotation about the
+origin.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ import torch
 from torch import Tensor
 
 SERIES_BELOW = 1.0
-"""Squared angle below which the coefficients come from their power series: the closed forms divide zero by
-zero at no rotation, and lose digits near it."""
+"""Squared angle below which the coefficients come from their power series: the closed forms are 0 / 0 without
+rotation and lose digits near it."""
 
 SERIES_TERMS = 10
-"""Of the power series; the first one left out is below 1 / 20!."""
+"""Terms of the power series; the first omitted one is below 1 / 20!."""
 
 
 def se3_exp(twist: Tensor) -> Tensor:
@@ -26,7 +27,7 @@ def se3_exp(twist: Tensor) -> Tensor:
         twist: (..., 6) rho, then omega in radians.
 
     Returns:
-        (..., 4, 4) matrices, differentiable with respect to the twist, at zero, too.
+        (..., 4, 4) matrices, differentiable with respect to the twist, also at zero.
     """
     rho, omega = twist[..., :3], twist[..., 3:]
     first, second, third = _coefficients((omega * omega).sum(dim=-1)[..., None, None])
@@ -50,7 +51,7 @@ def _coefficients(squared: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Returns sin a / a, (1 - cos a) / a^2 and (a - sin a) / a^3 of squared angles a^2."""
     is_small = squared < SERIES_BELOW
     near = torch.where(is_small, squared, torch.zeros_like(squared))
-    far = torch.where(is_small, torch.ones_like(squared), squared)  # no gradient passes a root of zero
+    far = torch.where(is_small, torch.ones_like(squared), squared)  # sqrt has no gradient at 0
     angle = far.sqrt()
     half = torch.sin(0.5 * angle)
     closed = (angle.sin() / angle, 2.0 * half * half / far, (angle - angle.sin()) / (far * angle))

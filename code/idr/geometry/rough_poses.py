@@ -1,4 +1,4 @@
-"""Rough poses made from exact ones: known errors to train cameras from.
+"""Rough poses with known errors, made from exact ones, as initial cameras.
 
 B cameras. Poses are camera-to-world, (4, 4).
 """
@@ -12,13 +12,13 @@ Array = NDArray[np.float64]
 
 
 def disturb_poses(poses: Array, degrees: float, distance: float, generator: np.random.Generator) -> Array:
-    """Makes the rough cameras that training with cameras starts from.
+    """Returns rough initial poses for the training of cameras.
 
     Args:
         poses: (B, 4, 4) exact poses.
-        degrees: Mean angle by which rotations are turned, about random axes; single ones 0.5 to 1.5 of it.
-        distance: Mean length by which centers are moved, in random directions, likewise; unit-sphere units.
-        generator: Source of the noise.
+        degrees: Mean angle of the rotations about random axes; each is 0.5 to 1.5 times as large.
+        distance: Mean displacement of the centers in random directions, likewise; unit-sphere units.
+        generator: Random generator.
 
     Returns:
         (B, 4, 4) disturbed poses.
@@ -33,6 +33,6 @@ def disturb_poses(poses: Array, degrees: float, distance: float, generator: np.r
 
 
 def _rotation(axis: Array, angle: float) -> Array:
-    """(3, 3) turn by an angle about a unit axis (Rodrigues)."""
+    """Returns the (3, 3) rotation by an angle about a unit axis (Rodrigues)."""
     cross = np.cross(np.eye(3), axis)  # rows e_i x axis: the matrix of v -> axis x v
     return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross

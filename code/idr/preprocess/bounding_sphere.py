@@ -186,25 +186,25 @@ def _warnings(
     iou: NDArray[np.float64],
 ) -> tuple[str, ...]:
     """Warnings for the user, one sentence each."""
-    found = []
+    warnings = []
     if hull.is_open:
-        found.append(
+        warnings.append(
             "all views are from about one side, which leaves the object's depth open; the sphere is based on "
             "the masks' outlines instead of the hull (views from other sides would bound it)"
         )
     if radius > MAX_ENLARGEMENT * rule_radius:
         worst = int(outline_radius.argmax())
-        found.append(
+        warnings.append(
             f"mask {worst} ({views.names[worst]}) requires a radius of {outline_radius[worst]:.6g}, the hull "
             f"only {rule_radius:.6g}: check it for stray white pixels, and its camera"
         )
     poor = np.flatnonzero(iou < POOR_IOU)
     if len(poor):
-        found.append(f"hull and mask disagree (IoU below {POOR_IOU}) in view {listed(poor, views.names)}")
+        warnings.append(f"hull and mask disagree (IoU below {POOR_IOU}) in view {listed(poor, views.names)}")
     near = np.flatnonzero(np.linalg.norm(views.centers - center, axis=1) <= radius)
     if len(near):
-        found.append(f"camera {listed(near, views.names)} is inside the sphere")
-    return tuple(found)
+        warnings.append(f"camera {listed(near, views.names)} is inside the sphere")
+    return tuple(warnings)
 
 
 def listed(indices: NDArray[np.integer], names: tuple[str, ...], max_listed: int = 6) -> str:

@@ -1,1 +1,1 @@
-"""The training loop, its schedules, its random numbers and the learnable cameras."""
+"""The training loop, its schedules, rays, cameras and processes."""

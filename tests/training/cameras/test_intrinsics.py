@@ -24,7 +24,7 @@ DIAGONAL = CamerasConfig(poses="se3")
 
 
 def trainer_of(root: Path, run: Path, cameras: CamerasConfig, nepoch: int = 2, **options: Any) -> Trainer:
-    """The small trainer, its cameras trained as asked."""
+    """The small trainer with the given block train.cameras."""
     plain = tiny.make_trainer(root, run, nepoch=nepoch, cameras=True, batch_size=2, **options)
     config = replace(plain.config, cameras=cameras)
     poses, intrinsics = make_cameras(plain.dataset, cameras)
@@ -35,7 +35,9 @@ def trainer_of(root: Path, run: Path, cameras: CamerasConfig, nepoch: int = 2, *
     )  # fmt: skip
 
 
-def test_intrinsics_start_as_given_and_shared_ones_move_together(scene_root: Path, tmp_path: Path) -> None:
+def test_intrinsics_start_at_the_camera_file_and_shared_ones_stay_equal(
+    scene_root: Path, tmp_path: Path
+) -> None:
     config = CamerasConfig(focal="shared", principal_point="per_image")
     trainer = trainer_of(scene_root, tmp_path, config)
     intrinsics = trainer.state.intrinsics
@@ -145,7 +147,7 @@ def test_a_conf_that_trains_nothing_is_refused() -> None:
         CamerasConfig(frozen="all")
 
 
-def test_centers_are_held_until_their_time(scene_root: Path, tmp_path: Path) -> None:
+def test_centers_are_frozen_until_their_time(scene_root: Path, tmp_path: Path) -> None:
     cameras = CamerasConfig(poses="orbit", freeze_centers_until=0.5)
     trainer_of(scene_root, tmp_path / "half", cameras, nepoch=2).train()
     trainer = trainer_of(scene_root, tmp_path / "all", replace(cameras, freeze_centers_until=1.0), nepoch=2)
@@ -180,7 +182,7 @@ def test_only_rows_of_the_batch_that_are_free_have_gradients() -> None:
     assert poses.rows(torch.tensor([3, 1])).tolist() == [1]
 
 
-def test_a_twist_is_told_in_the_axes_of_the_camera() -> None:
+def test_a_twist_is_in_the_axes_of_the_camera() -> None:
     start = torch.tensor([[0.8, 0.1, -0.5, 0.3, 1.0, -2.0, 0.5]], dtype=torch.float64)
     poses = TwistPoses(start)
     before = pose_matrix(start)[0]
@@ -201,7 +203,7 @@ ORBIT_START = torch.tensor(
 
 
 def orbit_moved(row: list[float], scale: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
-    """Poses before and after, (2, 4, 4), when each row of the table is the given one."""
+    """Poses (2, 4, 4) before and after each row of the table is set to `row`."""
     poses = OrbitPoses(ORBIT_START, orbit_scale=scale)
     with torch.no_grad():
         poses.weight.copy_(torch.tensor(row, dtype=torch.float64).expand(2, 6))
@@ -217,7 +219,7 @@ def test_a_turn_in_place_leaves_the_center() -> None:
     assert torch.allclose(angle, torch.tensor([0.1, -0.2, 0.3]).double().norm().expand(2))
 
 
-def test_an_orbit_keeps_the_scene_s_center_in_the_picture_and_its_distance() -> None:
+def test_an_orbit_keeps_the_pixel_and_the_distance_of_the_scene_center() -> None:
     before, after = orbit_moved([0, 0, 0, 0.3, -0.4, 0])
     origin = [-(pose[:, :3, :3].mT @ pose[:, :3, 3:]) for pose in (before, after)]  # in the cameras' axes
     assert torch.allclose(*origin, atol=1e-12)
@@ -227,7 +229,7 @@ def test_an_orbit_keeps_the_scene_s_center_in_the_picture_and_its_distance() -> 
     assert torch.allclose(less, after)
 
 
-def test_distance_moves_along_the_line_of_sight_to_the_scene_s_center() -> None:
+def test_distance_moves_along_the_line_of_sight_to_the_scene_center() -> None:
     before, after = orbit_moved([0, 0, 0, 0, 0, math.log(1.5)])
     assert torch.allclose(after[:, :3, 3], 1.5 * before[:, :3, 3])
     assert torch.allclose(after[:, :3, :3], before[:, :3, :3])

@@ -79,13 +79,13 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     root = tmp_path_factory.mktemp("ranks")
     tiny.write_scene(root / "data")
     tiny.write_conf(root / "tiny.conf")
-    (root / "scheduled.conf").write_text(tiny.conf_text() + tiny.SCHEDULE)
+    (root / "schedule.conf").write_text(tiny.conf_text() + tiny.SCHEDULE)
     assert main(tiny.command(root, *ODD, nepoch=1, exps="grown")) == 0
     plan = [
         ("fixed", 2, ODD, []),
         ("cameras", 2, CAMERAS, []),
         ("beyond", 2, BEYOND, []),
-        ("scheduled", 2, CAMERAS, []),
+        ("schedule", 2, CAMERAS, []),
         ("parts", 1, CAMERAS, []),
         ("parts", 2, [*CAMERAS, "--is_continue"], []),
         ("grown", 2, [*ODD, "--is_continue"], []),
@@ -106,7 +106,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
                 *flags,
                 nepoch=nepoch,
                 exps=name,
-                conf=f"{'scheduled' if name == 'scheduled' else 'tiny'}.conf",
+                conf=f"{'schedule' if name == 'schedule' else 'tiny'}.conf",
             ),
             "rank1": rank1,
         }
@@ -129,7 +129,7 @@ def alone(ran: Ran) -> Path:
     assert main(tiny.command(ran.root, *ODD, nepoch=2, exps="fixed1")) == 0
     assert main(tiny.command(ran.root, *CAMERAS, nepoch=2, exps="cameras1")) == 0
     assert main(tiny.command(ran.root, *BEYOND, nepoch=2, exps="beyond1")) == 0
-    assert main(tiny.command(ran.root, *CAMERAS, nepoch=2, exps="scheduled1", conf="scheduled.conf")) == 0
+    assert main(tiny.command(ran.root, *CAMERAS, nepoch=2, exps="schedule1", conf="schedule.conf")) == 0
     return ran.root
 
 
@@ -188,7 +188,7 @@ def form_of(content: object) -> object:
     return type(content)
 
 
-@pytest.mark.parametrize("name", ["fixed", "cameras", "beyond", "scheduled"])
+@pytest.mark.parametrize("name", ["fixed", "cameras", "beyond", "schedule"])
 def test_two_processes_train_as_one(ran: Ran, alone: Path, name: str) -> None:
     assert [statuses[name] for statuses in ran.statuses] == [0, 0]
     assert_same_training(tiny.only_run(alone / f"{name}1"), ran.run(name))

@@ -27,7 +27,7 @@ def item(index: int, pixels: torch.Tensor) -> Any:
 
 
 class RecordingDataset:
-    """Remembers what it was asked for."""
+    """Records the pixels that were read."""
 
     collate_fn = staticmethod(SceneDataset.collate_fn)
     total_pixels = TOTAL
@@ -84,7 +84,7 @@ def asked(dataset_class: type, epochs: Sequence[int], first_step: int = 0, **opt
 
 @settings(max_examples=30, deadline=None)
 @given(num_images=st.integers(1, 9), batch_size=st.integers(1, 10), num_pixels=st.integers(1, 60))
-def test_an_epoch_takes_each_image_once_and_keeps_the_short_last_batch(
+def test_an_epoch_uses_each_image_once_and_keeps_the_short_last_batch(
     num_images: int, batch_size: int, num_pixels: int
 ) -> None:
     dataset = RecordingDataset(num_images)
@@ -144,7 +144,7 @@ def test_more_pixels_than_an_image_has_takes_all() -> None:
     seed=st.integers(0, 9),
 )
 def test_images_that_share_a_step(num_images: int, batch_size: int, images: int, seed: int) -> None:
-    """As many steps as ever; each image as often as every other; no step takes one twice."""
+    """The number of steps stays; all images are used equally often, none twice in a step."""
     together = batch_size * images
     if together > num_images:  # refused by check_schedule
         return

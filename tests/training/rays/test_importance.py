@@ -224,7 +224,7 @@ def test_residuals_of_all_kinds_of_rays() -> None:
     assert found.tolist() == pytest.approx([1 / 6, 0.25, 0.25, 0.0])
 
 
-def test_colors_get_the_share_that_the_object_is_given() -> None:
+def test_the_object_gets_its_share_of_the_rays() -> None:
     sampler = sampler_of(dataclasses.replace(CONFIG, silhouette=0.0, inside=0.9, error=0.0))
     for number in range(20):
         drawn = sampler.draw(0, 1, 200, seeded(number)).pixels

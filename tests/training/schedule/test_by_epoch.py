@@ -68,7 +68,7 @@ def test_camera_rate_is_constant_unless_the_conf_asks_for_more() -> None:
 def trained_rates(
     root: Path, run: Path, stops: tuple[int, ...], conf: str
 ) -> list[tuple[float, float, float]]:
-    """Trains up to each epoch of `stops` in turn, continuing; returns alpha and learning rates of each step."""
+    """Trains up to each epoch of `stops` in turn; returns alpha and learning rates of each step."""
     used: list[tuple[float, float, float]] = []
     for stop in stops:
         trainer = tiny.make_trainer(root, run, nepoch=stop, cameras=True, batch_size=5, conf=conf)
@@ -109,7 +109,7 @@ def test_trainer_follows_the_schedules_one_step_an_epoch_and_resumed(
     ]  # six digits
 
 
-def test_poses_are_held_to_the_bit_during_warm_up(scene_root: Path, tmp_path: Path) -> None:
+def test_poses_keep_their_bits_during_warm_up(scene_root: Path, tmp_path: Path) -> None:
     conf = tiny.conf_text("cam_warmup_epochs = 1")
     trainer = tiny.make_trainer(scene_root, tmp_path, nepoch=2, cameras=True, conf=conf)
     start = trainer.dataset.get_pose_init()

@@ -86,7 +86,7 @@ def test_reductions_take_turns() -> None:
     assert found == [8, 8, 2, 2, 1, 1]  # 4 has no time at all
 
 
-def test_time_runs_over_all_epochs_or_over_the_steps_given() -> None:
+def test_time_counts_all_epochs_or_the_steps_of_the_conf() -> None:
     whole = StepSchedule(EpochSchedule(config(), 50.0), num_epochs=4, steps_per_epoch=5)
     assert [whole.time(*place) for place in ((0, 0), (1, 0), (3, 4), (4, 0), (9, 0))] == [
         0, 0.25, 0.95, 1, 1,
@@ -96,7 +96,7 @@ def test_time_runs_over_all_epochs_or_over_the_steps_given() -> None:
     assert [short.time(*place) for place in ((0, 4), (1, 3), (2, 0))] == [0.5, 1, 1]
 
 
-def scheduled_conf() -> str:
+def conf_with_schedule() -> str:
     return tiny.conf_text("checkpoint_freq = 100, cam_warmup_epochs = 1") + tiny.SCHEDULE
 
 
@@ -105,7 +105,7 @@ def followed(root: Path, run: Path, stops: tuple[int, ...], nepoch: int) -> list
     seen: list[tuple[Any, ...]] = []
     for stop in (*stops, None):
         trainer = tiny.make_trainer(
-            root, run, nepoch=nepoch, cameras=True, batch_size=2, conf=scheduled_conf()
+            root, run, nepoch=nepoch, cameras=True, batch_size=2, conf=conf_with_schedule()
         )
         inner, state = trainer.loss, trainer.state
         if trainer.checkpoints.names():
@@ -144,8 +144,8 @@ def test_a_trainer_follows_its_schedule_step_by_step_and_resumed(scene_root: Pat
     assert levels == pytest.approx([at_once[step][1] for step in (2, 5, 8, 11)], rel=1e-5)
 
 
-def test_parts_have_adams_constants_of_their_own(scene_root: Path, tmp_path: Path) -> None:
-    trainer = tiny.make_trainer(scene_root, tmp_path, conf=scheduled_conf())
+def test_groups_have_adam_settings_of_their_own(scene_root: Path, tmp_path: Path) -> None:
+    trainer = tiny.make_trainer(scene_root, tmp_path, conf=conf_with_schedule())
     names = {id(parameter): name for name, parameter in trainer.state.model.named_parameters()}
     groups = trainer.state.optimizer.param_groups
     assert [(g["name"], g["betas"], g["eps"]) for g in groups] == [
@@ -160,7 +160,7 @@ def test_parts_have_adams_constants_of_their_own(scene_root: Path, tmp_path: Pat
     assert sum(members, []) == list(names.values())  # in the published order
 
 
-def test_colors_encoding_is_a_part_of_its_own(scene_root: Path, tmp_path: Path) -> None:
+def test_the_color_encoding_is_a_group_of_its_own(scene_root: Path, tmp_path: Path) -> None:
     conf = tiny.conf_text("schedule.param_groups { color_encoding.factor = 5, rendering_network.factor = 2 }")
     conf += tiny.GRID + "\nmodel.rendering_network.encoding { type = hashgrid, levels = 1, log2_table = 6 }\n"
     trainer = tiny.make_trainer(scene_root, tmp_path, conf=conf)
@@ -178,7 +178,7 @@ def test_colors_encoding_is_a_part_of_its_own(scene_root: Path, tmp_path: Path) 
 
 
 def test_fused_adam_takes_the_same_steps(scene_root: Path, tmp_path: Path) -> None:
-    """In parts it runs fused; against torch's plain loop over parameters."""
+    """With groups Adam runs fused; compared with torch's plain loop over parameters."""
     conf = tiny.conf_text("schedule.param_groups.rendering_network.factor = 0.5")
     trainer = tiny.make_trainer(scene_root, tmp_path, conf=conf)
     fused = trainer.state.optimizer
@@ -201,7 +201,7 @@ def test_fused_adam_takes_the_same_steps(scene_root: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("length", [0.5, 7.0])
-def test_max_grad_norm(scene_root: Path, tmp_path: Path, length: float) -> None:
+def test_clipped_gradients(scene_root: Path, tmp_path: Path, length: float) -> None:
     """Against a norm and a factor by hand; sparse gradients of cameras follow the model's."""
     trainer = tiny.make_trainer(scene_root, tmp_path, cameras=True)
     model, poses = trainer.state.model, trainer.state.poses
@@ -225,7 +225,7 @@ def test_max_grad_norm(scene_root: Path, tmp_path: Path, length: float) -> None:
     assert not rows[[0, 2, 4]].any()
 
 
-def test_a_trainer_shortens_what_the_conf_calls_too_long(scene_root: Path, tmp_path: Path) -> None:
+def test_a_trainer_clips_gradients_at_max_grad_norm(scene_root: Path, tmp_path: Path) -> None:
     lengths = []
     for name, more in (("free", ""), ("short", "max_grad_norm = 0.125")):
         trainer = tiny.make_trainer(scene_root, tmp_path / name, conf=tiny.conf_text(more))
@@ -240,12 +240,12 @@ def test_a_trainer_shortens_what_the_conf_calls_too_long(scene_root: Path, tmp_p
     assert max(free) > 0.2 and max(short) == pytest.approx(0.125, rel=1e-3)
 
 
-def test_a_length_of_nothing_is_refused() -> None:
+def test_a_max_grad_norm_of_zero_is_refused() -> None:
     with pytest.raises(InputError, match=r"max_grad_norm = 0\.0: expected a norm above 0"):
         read_block(TrainConfig, {**load_conf(tiny.conf_text())["train"], "max_grad_norm": 0}, "train")
 
 
-def test_milestones_lower_the_step_size_of_each_part(scene_root: Path, tmp_path: Path) -> None:
+def test_milestones_lower_the_learning_rate_of_each_group(scene_root: Path, tmp_path: Path) -> None:
     conf = tiny.conf_text("sched_milestones = [1], schedule.param_groups.rendering_network.factor = 0.5")
     rates = []
     for nepoch in (1, 2):
@@ -315,7 +315,7 @@ def test_a_model_without_what_the_schedule_names_is_refused(
 
 
 def test_more_levels_at_first_than_there_are_are_refused(scene_root: Path, tmp_path: Path) -> None:
-    conf = scheduled_conf() + "\ntrain.schedule.levels.start = 4\n"
+    conf = conf_with_schedule() + "\ntrain.schedule.levels.start = 4\n"
     with pytest.raises(InputError, match=r"levels\.start = 4\.0: expected 0 to .*levels, 3"):
         tiny.make_trainer(scene_root, tmp_path, conf=conf)
 

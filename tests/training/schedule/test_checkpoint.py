@@ -1,4 +1,4 @@
-"""What checkpoints keep of samplers and schedules, and runs that change them on the way."""
+"""The state of sampler and schedule in checkpoints, and runs whose conf changes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from idr.runs.opened import load_model
 from tests.reads import ReadCounter
 from tests.training import tiny
 from tests.training.schedule.test_by_epoch import config
@@ -15,7 +16,6 @@ from tests.training.test_resume import as_published
 from idr.conf.files import load_conf, read_block
 from idr.model.encodings.hashgrid import HashGrid, HashGridConfig
 from idr.model.encodings.levels import find_encoding, load_open_levels, open_levels
-from idr.runs import Run
 from idr.training.optimizers import make_optimizer
 from idr.training.schedule.by_step import make_schedule
 from idr.training.schedule.checks import check_schedule
@@ -26,8 +26,8 @@ PLAIN = tiny.conf_text() + tiny.GRID
 WITH_SCHEDULE = tiny.conf_text() + tiny.SCHEDULE
 
 
-def gone_on(root: Path, run: Path, conf: str, nepoch: int = 2) -> Trainer:
-    """A new trainer of another conf that took over a run's latest checkpoint."""
+def continued(root: Path, run: Path, conf: str, nepoch: int = 2) -> Trainer:
+    """A new trainer of another conf that loaded a run's latest checkpoint."""
     trainer = tiny.make_trainer(root, run, nepoch=nepoch, conf=conf)
     trainer.resume(trainer.checkpoints, "latest", keep_seed=False)
     return trainer
@@ -39,9 +39,9 @@ def slots(trainer: Trainer) -> dict[str, dict[str, Any]]:
     return {names[parameter]: slot for parameter, slot in trainer.state.optimizer.state.items()}
 
 
-def test_the_part_is_there_where_something_is_carried(scene_root: Path, tmp_path: Path) -> None:
-    tiny.make_trainer(scene_root, tmp_path / "scheduled", nepoch=2, conf=WITH_SCHEDULE).train()
-    kept = tiny.parts_of(tmp_path / "scheduled", "1")["RecipeState"]
+def test_the_part_exists_if_there_is_state(scene_root: Path, tmp_path: Path) -> None:
+    tiny.make_trainer(scene_root, tmp_path / "schedule", nepoch=2, conf=WITH_SCHEDULE).train()
+    kept = tiny.parts_of(tmp_path / "schedule", "1")["RecipeState"]
     assert set(kept) == {"epoch", "error_maps", "open_levels"}
     assert kept["error_maps"].shape == (5, 3, 4)  # 12 x 16 pixels in cells of 4
     assert bool((kept["error_maps"] < 1).reshape(5, -1).any(dim=1).all())  # every view was learnt from
@@ -50,13 +50,13 @@ def test_the_part_is_there_where_something_is_carried(scene_root: Path, tmp_path
     assert "RecipeState" not in tiny.parts_of(tmp_path / "plain")
 
 
-def test_a_run_goes_on_with_parts_and_without(
+def test_a_run_continues_with_param_groups_and_without(
     scene_root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Adam's means stay with their parameters, its constants and learning rates are the conf's."""
+    """Adam's moments stay with their parameters, its constants and learning rates are the conf's."""
     first = tiny.make_trainer(scene_root, tmp_path, nepoch=1, conf=PLAIN)
     first.train()
-    parts = gone_on(scene_root, tmp_path, WITH_SCHEDULE)
+    parts = continued(scene_root, tmp_path, WITH_SCHEDULE)
     assert "Adam's parameter groups are now those of train.schedule.param_groups" in caplog.text
     assert "holds no error maps: those of train.sampler start anew" in caplog.text
     before, after = slots(first), slots(parts)
@@ -68,13 +68,13 @@ def test_a_run_goes_on_with_parts_and_without(
     assert (group["name"], group["betas"], group["initial_lr"]) == ("encoding", (0.8, 0.99), 3e-3)
     assert parts.train()
 
-    back = gone_on(scene_root, tmp_path, PLAIN, nepoch=3)
+    back = continued(scene_root, tmp_path, PLAIN, nepoch=3)
     (group,) = back.state.optimizer.param_groups
     assert (group["betas"], group["lr"]) == ((0.9, 0.999), 1e-3)
     assert list(slots(back)) == list(slots(parts)) and back.train()
 
 
-def test_a_published_optimizer_is_taken_over_by_parts(scene_root: Path, tmp_path: Path) -> None:
+def test_param_groups_load_a_published_optimizer(scene_root: Path, tmp_path: Path) -> None:
     """It numbers parameters by addresses, and knows one group."""
     first = tiny.make_trainer(scene_root, tmp_path / "first", nepoch=1, conf=PLAIN)
     first.train()
@@ -85,19 +85,21 @@ def test_a_published_optimizer_is_taken_over_by_parts(scene_root: Path, tmp_path
     assert all(torch.equal(before[name]["exp_avg"], after[name]["exp_avg"]) for name in before)
 
 
-def test_changed_constants_are_the_confs(scene_root: Path, tmp_path: Path) -> None:
+def test_changed_adam_settings_are_those_of_the_conf(scene_root: Path, tmp_path: Path) -> None:
     tiny.make_trainer(scene_root, tmp_path, nepoch=1, conf=WITH_SCHEDULE).train()
     changed = WITH_SCHEDULE + "\ntrain.schedule.param_groups.encoding { factor = 2, betas = [0.7, 0.9] }\n"
-    group = gone_on(scene_root, tmp_path, changed).state.optimizer.param_groups[0]
+    group = continued(scene_root, tmp_path, changed).state.optimizer.param_groups[0]
     assert (group["betas"], group["eps"], group["initial_lr"]) == ((0.7, 0.9), 1e-12, 2e-3)
 
 
-def test_groups_of_one_size_and_another_name_are_the_confs(scene_root: Path, tmp_path: Path) -> None:
-    """The three groups are as long as before, and mean others."""
+def test_groups_of_equal_size_and_another_name_are_those_of_the_conf(
+    scene_root: Path, tmp_path: Path
+) -> None:
+    """The three groups have the sizes of before and other names."""
     tiny.make_trainer(scene_root, tmp_path, nepoch=1, conf=WITH_SCHEDULE).train()
     parts = "schedule.param_groups { encoding.factor = 3, implicit_network.factor = 2 }"
     changed = tiny.conf_text(parts) + tiny.GRID
-    groups = gone_on(scene_root, tmp_path, changed).state.optimizer.param_groups
+    groups = continued(scene_root, tmp_path, changed).state.optimizer.param_groups
     assert [(g["name"], g["betas"], g["lr"]) for g in groups] == [
         ("encoding", (0.9, 0.999), pytest.approx(3e-3)),
         ("implicit_network", (0.9, 0.999), pytest.approx(2e-3)),
@@ -105,10 +107,10 @@ def test_groups_of_one_size_and_another_name_are_the_confs(scene_root: Path, tmp
     ]
 
 
-def test_levels_follow_the_step_where_the_checkpoint_does_not_tell(scene_root: Path, tmp_path: Path) -> None:
+def test_levels_follow_the_step_if_the_checkpoint_has_none(scene_root: Path, tmp_path: Path) -> None:
     tiny.make_trainer(scene_root, tmp_path, nepoch=1, conf=PLAIN).train()
     levels = "\ntrain.schedule { steps = 10, levels { start = 1, end = 1 } }\n"
-    trainer = gone_on(scene_root, tmp_path, PLAIN + levels)
+    trainer = continued(scene_root, tmp_path, PLAIN + levels)
     assert find_encoding(trainer.state.model).open_levels == 2  # type: ignore[union-attr]
 
 
@@ -116,7 +118,7 @@ def test_maps_of_other_cells_start_anew(
     scene_root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     tiny.make_trainer(scene_root, tmp_path, nepoch=1, conf=WITH_SCHEDULE).train()
-    trainer = gone_on(scene_root, tmp_path, WITH_SCHEDULE + "\ntrain.sampler.error_cell = 8\n")
+    trainer = continued(scene_root, tmp_path, WITH_SCHEDULE + "\ntrain.sampler.error_cell = 8\n")
     assert "holds other views' or cells' error maps: those of train.sampler start anew" in caplog.text
     assert bool((trainer.state.error_maps.maps == 1).all())  # type: ignore[union-attr]
 
@@ -125,14 +127,14 @@ def test_levels_that_were_closed_stay_closed_in_evaluation(scene_root: Path, tmp
     trainer = tiny.make_trainer(scene_root, tmp_path, nepoch=2, conf=WITH_SCHEDULE)
     trainer.train()
     points = torch.rand(50, 3, generator=torch.Generator().manual_seed(0)) - 0.5
-    loaded = Run(load_conf(WITH_SCHEDULE), tmp_path, "1", torch.device("cpu")).model
+    loaded = load_model(load_conf(WITH_SCHEDULE), tmp_path, "1", torch.device("cpu")).model
     kept = tiny.parts_of(tmp_path, "1")["RecipeState"]["open_levels"]
     assert find_encoding(loaded).open_levels == kept < 3  # type: ignore[union-attr]
-    trainer = gone_on(scene_root, tmp_path, WITH_SCHEDULE)
+    trainer = continued(scene_root, tmp_path, WITH_SCHEDULE)
     trainer.resume(trainer.checkpoints, "1", keep_seed=False)
     with torch.no_grad():
         assert torch.equal(trainer.state.model.implicit_network(points), loaded.implicit_network(points))
-    last = Run(load_conf(WITH_SCHEDULE), tmp_path, "2", torch.device("cpu")).model
+    last = load_model(load_conf(WITH_SCHEDULE), tmp_path, "2", torch.device("cpu")).model
     assert 2.9 < find_encoding(last).open_levels <= 3  # type: ignore[union-attr]
 
 
@@ -147,8 +149,8 @@ class Colored(torch.nn.Module):
             network.encoding = HashGrid(config)
 
 
-def test_levels_and_step_sizes_of_an_encoding_for_colors() -> None:
-    """What a schedule sets on one model comes back from the checkpoint on another."""
+def test_levels_and_learning_rates_of_a_color_encoding() -> None:
+    """Settings of a schedule on one model come back from the checkpoint on another."""
     model, other = Colored(), Colored()
     block = {
         "levels": {"start": 2, "end": 1},

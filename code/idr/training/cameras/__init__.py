@@ -1,1 +1,1 @@
-"""Cameras that are trained: poses, intrinsics and their optimizer."""
+"""Trained cameras: poses, intrinsics and their optimizers."""

@@ -131,8 +131,8 @@ class TrainedCameras:
         vectors = pose_vectors(parts["CamParameters"], where)
         if len(vectors) != self.poses.num_embeddings:
             raise InputError(
-                f"{where} holds cameras of {len(vectors)} images (CamParameters), the scene has "
-                f"{self.poses.num_embeddings}; continue with the scene and dataset.holdout of the run"
+                f"{where} holds cameras of {len(vectors)} images, the scene has {self.poses.num_embeddings}; "
+                "continue with the scene and dataset.holdout of the run (CamParameters)"
             )
         saved = parts.get("CameraState", {})
         self._check_settings(saved, where)

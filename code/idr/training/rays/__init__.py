@@ -1,1 +1,1 @@
-"""Which rays a step takes."""
+"""The rays of a step: batches, sampling of pixels, random numbers."""
