@@ -38,7 +38,7 @@ TABLE: dict[str, set[str]] = {
     "fields": set(),
     "rendering": {"geometry"},
     "meshing": {"fields"},
-    "model": {"conf", "fields", "geometry"},
+    "model": {"checkpoints", "conf", "fields", "geometry"},
     "datasets": {"conf", "geometry"},
     "training": {"checkpoints", "geometry", "model"},
     "model.kernels": {"fields", "geometry", "model"},

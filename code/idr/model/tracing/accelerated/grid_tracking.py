@@ -12,6 +12,7 @@ N probed nodes, n nodes along a side of the grid.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -19,9 +20,9 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, distributed
 
+from idr.checkpoints.schema import Kind, check, describe, is_number, is_tensor, misfit, optional, real, whole
 from idr.fields.corrections import fit_lattice
-from idr.fields.sdf_grid import SdfGrid, build_sdf_grid, halve_linear
-from idr.model.tracing.accelerated.grid_state import check_grid_state
+from idr.fields.sdf_grid import GRID, SdfGrid, build_sdf_grid, halve_linear
 from idr.model.tracing.common import Sdf
 
 T = TypeVar("T")
@@ -64,6 +65,37 @@ class TrackingConstants:
 
 
 TRACKING = TrackingConstants()
+MAX_LEVEL = len(TRACKING.rays_served)
+
+
+def _nodes(least: float) -> Kind:
+    """Returns the kind of numbers on the nodes of a grid in training."""
+    shapes = [(GRID.coarsest_cells * 2**level + 1,) * 3 for level in range(MAX_LEVEL + 1)]
+    sides = ", ".join(str(shape[0]) for shape in shapes)
+    words = f"dense, finite numbers of at least {least:g} on (n, n, n) nodes, n one of {sides}"
+    return Kind(words, lambda value: any(is_tensor(value, shape, least) for shape in shapes))
+
+
+SCHEMA = {
+    "radius": real(1e-9),
+    "values": _nodes(-math.inf),
+    "errors": _nodes(0.0),
+    "lipschitz": real(1e-9),
+    "num_evaluations": whole(),
+    "age": whole(),
+    "excess": real(0.0),
+    "level": whole(0, MAX_LEVEL),
+    "report": Kind(
+        "two or three numbers, 0 or more",
+        lambda value: (
+            isinstance(value, (list, tuple))
+            and len(value) in (2, 3)
+            and all(is_number(number) and number >= 0 for number in value)
+        ),
+    ),
+    "traced": optional(whole()),
+}
+"""What `GridTracker.state` returns."""
 
 
 class GridTracker:
@@ -211,10 +243,13 @@ class GridTracker:
         Raises:
             InputError: A part is missing or has the wrong type, shape or range.
         """
-        check_grid_state(state, where)
+        check(state, SCHEMA, where, "TracerState")
+        values, errors = state["values"], state["errors"]
+        if (values.shape, values.dtype) != (errors.shape, errors.dtype):
+            raise misfit(where, "TracerState.errors", errors, f"the form of values: {describe(values)}")
         if float(state["radius"]) != self.radius:
             return
-        values, errors = (state[name].to(like.device) for name in ("values", "errors"))
+        values, errors = values.to(like.device), errors.to(like.device)
         lipschitz, num_evaluations = float(state["lipschitz"]), int(state["num_evaluations"])
         self._grid = SdfGrid(values, errors, self.radius, lipschitz, num_evaluations)
         self._age, self._excess = int(state["age"]), float(state["excess"])
