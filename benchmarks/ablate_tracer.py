@@ -56,7 +56,7 @@ from idr.model.tracing.accelerated.samples import smallest_sample  # noqa: E402
 from idr.model.tracing.published import PublishedTracer  # noqa: E402
 from idr.rendering import render_image  # noqa: E402
 from idr.training.config import TrainConfig  # noqa: E402
-from idr.training.rays.batches import Feed  # noqa: E402
+from idr.training.rays.batches import RayBatches  # noqa: E402
 
 CONF = "./confs/demo.conf"
 OVERRIDES = ("model.ray_tracer.strategy=accelerated",)
@@ -74,6 +74,7 @@ TESTS = (
     "accelerated/test_grid_tracking.py",
     "accelerated/test_tracer.py",
     "accelerated/test_minimum.py",
+    "../../fields/test_sdf_grid.py",
 )
 WHOLE = "whole tracer"
 
@@ -174,7 +175,10 @@ VARIANTS: dict[str, list[Switch]] = {
     "minima of misses, aged grid": [_constants(grid_tracking, "TRACKING", ripples=math.inf)],
     "minima behind hits by the network": [(minimum.MinimumSearch, "behind_hits", _behind_by_grid)],
     "parabola through grid samples": [
-        (module, "smallest_sample", _unshifted) for module in (tracer, minimum)
+        (tracer, "smallest_sample", _unshifted),
+        (minimum, "smallest_sample", _unshifted),
+        (marching, "smallest_sample", _unshifted),
+        (marching, "find_kernel", lambda name: None),
     ],
     # grid
     "correction lattice": [(grid_tracking, "fit_lattice", _no_correction)],
@@ -260,8 +264,8 @@ class Workload:
         model, loss = self._model(phase), build_loss(self.conf)
         optimizer = torch.optim.Adam(model.parameters(), lr=rate)
         keys = {**self.conf["train"], "num_pixels": num_rays}
-        feed = Feed(self.dataset, 1, read_block(TrainConfig, keys, "train", unknown="warn"))
-        batches = (batch for epoch in range(1 << 30) for batch in feed.batches(0, epoch, 0))
+        rays = RayBatches(self.dataset, 1, read_block(TrainConfig, keys, "train", unknown="warn"))
+        batches = (batch for epoch in range(1 << 30) for batch in rays.batches(0, epoch, 0))
         steps = []
         for number in range(STEPS):
             batch = next(batches)
@@ -270,8 +274,8 @@ class Workload:
             generator = torch.Generator().manual_seed(number)
             draws = draw_step(directions.shape[1], model.tracer_config, directions, generator)
             weights = [parameter.detach().clone() for parameter in model.implicit_network.parameters()]
-            rays = (centers, directions, sample["object_mask"].reshape(-1), draws)
-            steps.append(Step(weights, rays, draws.eikonal_points))
+            inputs = (centers, directions, sample["object_mask"].reshape(-1), draws)
+            steps.append(Step(weights, inputs, draws.eikonal_points))
             losses = loss(model({**sample, "draws": draws}), batch.ground_truth)
             optimizer.zero_grad()
             losses["loss"].backward()
