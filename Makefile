@@ -39,7 +39,7 @@ scene:
 endif
 
 test: $(INSTALLED_DEV) ## Run all tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal
 
 gpu-check: $(INSTALLED_DEV) ## On a machine with a GPU: parity, host reads per step, one timing (a minute)
 	$(BIN)/python benchmarks/gpu_check.py

@@ -36,7 +36,7 @@ def with_flags(*flags: str) -> Callable[[Path], list[str]]:
 
 WRONG = {
     "folder missing": (missing, r"no folder .*nowhere; expected photographs"),
-    "no photographs": (empty, r"photos is no scene that can be imported; .*photographs alone"),
+    "no photographs": (empty, r"photos has no known format; .*photographs alone"),
     "results among photographs": (inside, r"lies in .*expected a folder outside"),
     "no time": (with_flags("--max_minutes", "0"), r"--max_minutes 0: expected a number of minutes above 0"),
     "no epochs": (with_flags("--nepoch", "0"), r"--nepoch 0: expected 1 or more"),
