@@ -1,4 +1,4 @@
-"""`benchmarks/train_step.py --run`: steps go on where the run stopped, not from a fresh optimizer."""
+"""`benchmarks/train_step.py --run`: steps resume from the run's state, not from a fresh optimizer."""
 
 from __future__ import annotations
 
@@ -27,19 +27,20 @@ def arguments(conf: Path, **others: object) -> argparse.Namespace:
     )
 
 
-def test_goes_on_where_the_run_stopped(train_step, tmp_path: Path) -> None:
+def test_steps_resume_from_the_state_of_the_run(train_step, tmp_path: Path) -> None:
     tiny.write_scene(tmp_path / "data")
     conf = tiny.write_conf(tmp_path / "tiny.conf", train=TRAIN)
     run = tmp_path / "run"
     trainer = tiny.make_trainer(tmp_path, run, nepoch=2, conf=conf.read_text())
     assert trainer.train()
 
+    first_alpha = trainer.schedule.at(0, 0).alpha
     begun = train_step.Contender("accelerated", arguments(conf))
-    assert begun.loss.alpha == trainer.first_alpha and not begun.optimizer.state
+    assert begun.loss.alpha == first_alpha and not begun.optimizer.state
 
     late = train_step.Contender("accelerated", arguments(conf, run=str(run)))
     saved = trainer.state
-    assert late.loss.alpha == 2 * trainer.first_alpha
+    assert late.loss.alpha == 2 * first_alpha
     assert tiny.same(late.model.state_dict(), saved.model.state_dict())
     assert late.optimizer.param_groups[0]["lr"] == saved.optimizer.param_groups[0]["lr"]
     moments = [[group[key] for key in ("exp_avg", "exp_avg_sq")] for group in saved.optimizer.state.values()]

@@ -1,4 +1,4 @@
-"""What a trained run takes from the parts of its checkpoint, each value checked.
+"""Reads and checks the values of a checkpoint that a trained run needs.
 
 A file can be readable and still hold text, NaN or tensors of another shape. Every such value is an
 `InputError` that names the checkpoint, the value found and the value expected.
@@ -18,12 +18,6 @@ from idr.checkpoints import schema
 from idr.checkpoints.parts import check_intrinsics, pose_vectors
 from idr.geometry.cameras import pose_matrix
 from idr.runs.intrinsics import IntrinsicsCorrections
-
-
-def read_epoch(part: Mapping[str, Any], where: str) -> int:
-    """Returns the number of epochs done from ``ModelParameters``; `where` names the checkpoint."""
-    schema.check(part, {"epoch": schema.whole()}, where, "ModelParameters")
-    return int(part["epoch"])
 
 
 def read_poses(part: Mapping[str, Any], where: str) -> Tensor:

@@ -106,7 +106,7 @@ class Run:
         load_weights(model, weights, self.name, remedy)
         load_open_levels(model, part("RecipeState"), where=self.name)
         self.model = model.to(self.device).eval().requires_grad_(False)
-        self.epoch = parts.read_epoch(saved, self.name)
+        self.epoch = int(saved["epoch"])
 
         self.trained_poses: Tensor | None = None
         self.corrections: IntrinsicsCorrections | None = None

@@ -130,8 +130,8 @@ class TrainingState:
         if step and batch_size != self.batch_size:
             raise InputError(
                 f"{where} is within an epoch of --batch_size {batch_size}, got --batch_size "
-                f"{self.batch_size} (TrainerState.batch_size); continue with {batch_size}, or from a "
-                "checkpoint between epochs"
+                f"{self.batch_size}; continue with {batch_size}, or from a checkpoint between epochs "
+                "(TrainerState.batch_size)"
             )
         if step >= steps_per_epoch:
             raise InputError(

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from idr.runs.opened import load_model
 from tests.reads import ReadCounter
 from tests.training import tiny
 from tests.training.schedule.test_by_epoch import config
@@ -16,6 +15,7 @@ from tests.training.test_resume import as_published
 from idr.conf.files import load_conf, read_block
 from idr.model.encodings.hashgrid import HashGrid, HashGridConfig
 from idr.model.encodings.levels import find_encoding, load_open_levels, open_levels
+from idr.runs.run import Run
 from idr.training.optimizers import make_optimizer
 from idr.training.schedule.by_step import make_schedule
 from idr.training.schedule.checks import check_schedule
@@ -127,14 +127,14 @@ def test_levels_that_were_closed_stay_closed_in_evaluation(scene_root: Path, tmp
     trainer = tiny.make_trainer(scene_root, tmp_path, nepoch=2, conf=WITH_SCHEDULE)
     trainer.train()
     points = torch.rand(50, 3, generator=torch.Generator().manual_seed(0)) - 0.5
-    loaded = load_model(load_conf(WITH_SCHEDULE), tmp_path, "1", torch.device("cpu")).model
+    loaded = Run(load_conf(WITH_SCHEDULE), tmp_path, "1", torch.device("cpu")).model
     kept = tiny.parts_of(tmp_path, "1")["RecipeState"]["open_levels"]
     assert find_encoding(loaded).open_levels == kept < 3  # type: ignore[union-attr]
     trainer = continued(scene_root, tmp_path, WITH_SCHEDULE)
     trainer.resume(trainer.checkpoints, "1", keep_seed=False)
     with torch.no_grad():
         assert torch.equal(trainer.state.model.implicit_network(points), loaded.implicit_network(points))
-    last = load_model(load_conf(WITH_SCHEDULE), tmp_path, "2", torch.device("cpu")).model
+    last = Run(load_conf(WITH_SCHEDULE), tmp_path, "2", torch.device("cpu")).model
     assert 2.9 < find_encoding(last).open_levels <= 3  # type: ignore[union-attr]
 
 

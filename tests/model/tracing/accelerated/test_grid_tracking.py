@@ -357,7 +357,7 @@ def test_one_pass_equals_separate_passes() -> None:
         normals = network.implicit_network.gradient(torch.cat((cube, points.detach()))).squeeze(1)
         return network.implicit_network(points)[:, :1], normals
 
-    ours = gradients(lambda points: network._fields(points, cube, torch.zeros(12, dtype=torch.bool)))
+    ours = gradients(lambda points: network._sdf_in_training(points, cube, torch.zeros(12, dtype=torch.bool)))
     expected = gradients(published)
     assert (ours[1] - expected[1]).abs().max() < 1e-12 and (ours[2] - expected[2]).abs().max() < 1e-12
     for one, other in zip(ours[0], expected[0], strict=True):
@@ -378,7 +378,7 @@ def test_mask_values_follow_the_cameras_at_fixed_tracing() -> None:
     def loss(pose: Tensor) -> Tensor:
         directions, centers = pixel_rays(given["uv"], pose, given["intrinsics"])
         points = centers.repeat_interleave(6, dim=0) + traced.depth.unsqueeze(1) * directions.reshape(-1, 3)
-        values, _ = network._fields(points, draws.eikonal_points, traced.hit)
+        values, _ = network._sdf_in_training(points, draws.eikonal_points, traced.hit)
         return (weights * values.squeeze(1)).sum()
 
     pose = base.clone().requires_grad_(True)
