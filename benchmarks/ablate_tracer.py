@@ -164,12 +164,8 @@ VARIANTS: dict[str, list[Switch]] = {
     # search
     "both divisions": [_constants(network_search, "SEARCH", division_rounds=0)],
     "second division": [_constants(network_search, "SEARCH", division_rounds=1)],
-    "both polishings": [_constants(network_search, "SEARCH", polish_rounds=0)],
-    "second polishing": [_constants(network_search, "SEARCH", polish_rounds=1)],
     "samples in minima": [_constants(network_search, "SEARCH", minimum_rounds=0)],
-    "second to fourth sample in minima": [_constants(network_search, "SEARCH", minimum_rounds=1)],
-    "third and fourth sample in minima": [_constants(network_search, "SEARCH", minimum_rounds=2)],
-    "fourth sample in minima": [_constants(network_search, "SEARCH", minimum_rounds=3)],
+    "second sample in minima": [_constants(network_search, "SEARCH", minimum_rounds=1)],
     "samples at early zeros": [(local_minima, "EARLY_ZERO", math.inf)],
     "drift correction by one evaluation": [(network_search.NetworkSearch, "_corrected", _uncorrected)],
     # minima for the mask loss

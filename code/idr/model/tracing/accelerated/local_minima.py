@@ -13,10 +13,6 @@ from torch import Tensor
 EARLY_ZERO = 5e-4
 """Radii by which the extrapolated zero must lie before that of the chord to call for a sample."""
 
-POLISH_BELOW = 0.005
-"""Smallest f, in radii, that is polished. From above it, no bend reaches zero within the search's spacing
-unless its radius of curvature is below a hundredth of the sphere's."""
-
 
 @dataclass(frozen=True)
 class NetworkSamples:
@@ -74,27 +70,6 @@ def find_minima(
     past_zero = to_zero - 2 * threshold / torch.where(crossing, from_left, -1)
     early = crossing & (past_zero < chord - EARLY_ZERO * radius)
     return minima | early, depths[:, :-1] + torch.where(early, past_zero, run)
-
-
-def find_vertex(samples: NetworkSamples, radius: float) -> tuple[Tensor, Tensor]:
-    """Fits a parabola through the smallest sample and its known neighbors.
-
-    Returns:
-        (A, 1) depth of the vertex; (A, 1) bool, whether f is worth evaluating there.
-    """
-    depths, values = samples.depths, samples.values
-    value, index = values.min(dim=1, keepdim=True)
-    before = last_finite(values, before=index)
-    after = values.shape[1] - 1 - last_finite(values.flip(1), before=values.shape[1] - 1 - index)
-    inner = (before >= 0) & (after < values.shape[1]) & (value > 0) & (value < POLISH_BELOW * radius)
-    before, after = before.clamp_min(0), after.clamp_max(values.shape[1] - 1)
-    t = depths.gather(1, index)
-    left, right = depths.gather(1, before) - t, depths.gather(1, after) - t  # below 0, above 0
-    slope_left = (values.gather(1, before) - value) / left
-    slope_right = (values.gather(1, after) - value) / right
-    curvature = (slope_right - slope_left) / (right - left)
-    inner = inner & (curvature > 0)
-    return t + torch.where(inner, (curvature * left - slope_left) / (2 * curvature), 0), inner
 
 
 def before_inside(values: Tensor) -> Tensor:
