@@ -92,7 +92,7 @@ def test_keys_without_the_flag_are_reported(
         ("focal=true", "train.cameras.focal: got True"),
         ("fokal=shared", "train.cameras.fokal: unknown key (did you mean focal?)"),
         ("frozen=all", "nothing of the cameras is left to train"),
-        ("learning_rate_intrinsics=0", "train.cameras.learning_rate_intrinsics = 0.0: expected a learning rate"),
+        ("learning_rate_intrinsics=0", "learning_rate_intrinsics = 0.0: expected a learning rate"),
     ],
 )  # fmt: skip
 def test_mistakes_in_the_block_give_one_message(

@@ -111,13 +111,13 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any
     return root, json.loads((root / "found.json").read_text())
 
 
-def made(folder: Path) -> dict[str, bytes]:
+def made(folder: Path) -> dict[str, Any]:
     """Returns what interruptions must not change: the scene, the weights of the last checkpoint, the mesh."""
     files = sorted((folder / "data").rglob("*.png"))
     files += [folder / "data" / "photos" / "scan0" / "cameras.npz", folder / "mesh.glb"]
     content = {str(path.relative_to(folder)): path.read_bytes() for path in files}
     (run,) = (run for run in (folder / "exps").glob("*/*") if (run / "checkpoints" / "manifests").is_dir())
-    content["weights"] = (run / "checkpoints" / "ModelParameters" / f"{NUM_EPOCHS}.pth").read_bytes()
+    content["weights"] = tiny.checkpoint_digests(run, str(NUM_EPOCHS))["ModelParameters"]
     return content
 
 

@@ -13,6 +13,7 @@ import pytest
 from idr import failures
 from idr.cli import doctor
 from idr.cli.demo import make_scene
+from idr.preprocess import visual_hull
 from idr.preprocess.doctor import diagnose_views
 from idr.preprocess.scene_views import load_views, make_views, read_matrices
 from tests.preprocess.scenes import real_scene
@@ -135,5 +136,7 @@ class TestRealScenes:
     def test_sound_scenes_pass(self, name):
         assert doctor.main([str(real_scene(name))]) == 0
 
-    def test_rough_cameras_pass(self):
+    def test_rough_cameras_pass(self, monkeypatch):
+        # Nine hulls, at half the resolution: 9 s instead of 90 s, and an IoU of 0.789 instead of 0.791.
+        monkeypatch.setattr(visual_hull, "CELLS_BUDGET", 75_000)
         assert doctor.main([str(real_scene("DTU/scan65")), "--use_linear_init"]) == 0

@@ -39,6 +39,10 @@ MIN_STEP_INSIDE = 0.02
 LANES = 32
 """Rays that a thread follows at a time; too few for BLAS to start threads of its own."""
 
+RAYS_PER_JOB = 256
+"""Rays that a thread traces as one job. Some BLAS round a row of a product differently by its position, so a
+result depends on its lane. Jobs of a fixed size give the same lanes for any number of threads."""
+
 MARCHING, REFINING, BEHIND = 0, 1, 2
 """Phases of a ray: toward the surface; at a change of sign; behind a hit outside the mask."""
 
@@ -285,7 +289,6 @@ def trace(
         buffers = tuple(np.empty((LANES, bias.shape[0]), np.float32) for bias in net[5])
         _trace(*arrays, *numbers, first, last, buffers, *results)
 
-    threads = min(torch.get_num_threads(), max(num_rays, 1))
-    ends = [num_rays * k // threads for k in range(threads + 1)]
-    in_threads(trace_some, list(zip(ends[:-1], ends[1:], strict=True)))
+    starts = range(0, num_rays, RAYS_PER_JOB)
+    in_threads(trace_some, [(first, min(first + RAYS_PER_JOB, num_rays)) for first in starts])
     return depth, hit
