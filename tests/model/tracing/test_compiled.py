@@ -13,6 +13,7 @@ from idr.geometry.spheres import SphereCrossing, ray_sphere_intersection
 from idr.model.implicit_network import ImplicitNetwork, ImplicitNetworkConfig
 from idr.model.tracing import CompiledTracer, Rays, TracerConfig, TraceRequest, TraceResult, make_tracer
 from idr.model.tracing import compiled as compiled_module
+from idr.model.twins import find_kernel
 
 CONFIG = TracerConfig(1.0, strategy="compiled")
 NUM_RAYS, SAMPLES = 400, 4000
@@ -114,7 +115,10 @@ def test_a_camera_inside_the_object_hits_at_depth_zero() -> None:
     assert found.hit.all() and found.depth.item() == 0.0
 
 
-def test_results_are_bit_equal_for_any_number_of_threads() -> None:
+def test_results_are_bit_equal_for_any_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    loops = find_kernel("tracing_loops")
+    assert loops is not None
+    monkeypatch.setattr(loops, "RAYS_PER_JOB", 100)  # four jobs
     network, before, results = bumpy_ball(), torch.get_num_threads(), []
     inside = torch.arange(NUM_RAYS) % 2 == 0
     try:

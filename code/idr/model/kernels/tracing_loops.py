@@ -39,7 +39,7 @@ MIN_STEP_INSIDE = 0.02
 LANES = 32
 """Rays that a thread follows at a time; too few for BLAS to start threads of its own."""
 
-RAYS_PER_JOB = 256
+RAYS_PER_JOB = 512
 """Rays that a thread traces as one job. Some BLAS round a row of a product differently by its position, so a
 result depends on its lane. Jobs of a fixed size give the same lanes for any number of threads."""
 
