@@ -12,12 +12,12 @@ import re
 import secrets
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from idr.errors import USER_ERRORS, OutputError
+from idr.errors import USER_ERRORS, InputError, OutputError
 
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
 """Names of temporary files: hidden, and recognizable for the removal of those of killed processes."""
@@ -138,6 +138,39 @@ def _remove_quietly(path: Path) -> None:
         os.unlink(path)
     except OSError:
         pass  # the exception being raised is more informative
+
+
+def check_replaceable(
+    folder: Path, overwrite: bool, is_ours: Callable[[Path], bool], own_names: Container[str], writer: str
+) -> None:
+    """Checks that writing a scene to a folder destroys nothing else.
+
+    Args:
+        folder: The folder; it may be missing or empty.
+        overwrite: Whether an earlier scene of the same writer may be replaced.
+        is_ours: Whether the folder was written by the same writer.
+        own_names: Names that the writer gives to its files.
+        writer: The writer, for messages.
+
+    Raises:
+        InputError: The folder has content that must not be replaced.
+    """
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not folder.is_dir():
+        raise InputError(f"{folder} is a file; expected a folder for the scene: choose another --out")
+    if not is_ours(folder):
+        raise InputError(
+            f"{folder} exists and was not written by {writer}: choose another --out, or move it away"
+        )
+    if not overwrite:
+        raise InputError(f"{folder} already has a scene: add --force to replace it, or choose another --out")
+    foreign = sorted(path.name for path in folder.iterdir() if path.name not in own_names)
+    if foreign:
+        raise InputError(
+            f"{folder} also has {', '.join(foreign[:5])}, not written by {writer}; --force would delete it: "
+            "move it away first"
+        )
 
 
 @contextmanager

@@ -30,7 +30,7 @@ from idr.demo.folder import (
     GENERATOR,
     SETTINGS_FILE,
     SURFACE_FILE,
-    check_replaceable,
+    check_target,
 )
 from idr.demo.render import RenderedView, exact_forward, render
 from idr.demo.teapot import BOUNDING_RADIUS, Array, in_blocks, project_to_surface, sdf
@@ -157,7 +157,7 @@ def write_scene(
         OutputError: Writing failed.
     """
     folder = Path(folder).resolve()  # keeps a link
-    check_replaceable(folder, overwrite)
+    check_target(folder, overwrite)
     with whole_folder(folder) as unfinished:
         return _write_files(unfinished, settings, extract)
 

@@ -22,7 +22,6 @@ log = logging.getLogger(__name__)
 PUBLISHED_VIEWS = (11, 16, 34, 28, 11)
 PUBLISHED_TIMES = (0.0, 2.0, 3.0, 5.0, 6.0)
 PUBLISHED_DISTANCES = (4.2, 4.2, 3.8, 3.8, 4.2)
-PUBLISHED_FRAMES = 30
 
 
 @dataclass(frozen=True)

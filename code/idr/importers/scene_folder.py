@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from idr.errors import InputError
-from idr.files import whole_folder, write_atomic, write_text_atomic
+from idr.files import check_replaceable, whole_folder, write_atomic, write_text_atomic
 from idr.importers.masks import sources as mask_sources
 from idr.importers.masks.automatic import make_masks
 from idr.importers.masks.contact_sheet import draw_sheet
@@ -85,31 +85,8 @@ class ImportedScene:
 
 
 def check_target(folder: Path, overwrite: bool) -> None:
-    """Checks that writing a scene to a folder destroys nothing else.
-
-    Args:
-        folder: The folder; it may be missing or empty.
-        overwrite: Whether an imported scene may be replaced.
-
-    Raises:
-        InputError: The folder has content that must not be replaced.
-    """
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return
-    if not folder.is_dir():
-        raise InputError(f"{folder} is a file; expected a folder for the scene: choose another --out")
-    if not (folder / RECORD).is_file():
-        raise InputError(
-            f"{folder} exists and was not written by an import: choose another --out, or move it away"
-        )
-    if not overwrite:
-        raise InputError(f"{folder} already has a scene: add --force to replace it, or choose another --out")
-    foreign = sorted(path.name for path in folder.iterdir() if path.name not in OWN_NAMES)
-    if foreign:
-        raise InputError(
-            f"{folder} also has {', '.join(foreign[:5])}, not written by an import; --force would delete it: "
-            "move it away first"
-        )
+    """Checks that writing a scene to a folder destroys nothing else, see `idr.files.check_replaceable`."""
+    check_replaceable(folder, overwrite, lambda path: (path / RECORD).is_file(), OWN_NAMES, "an import")
 
 
 def write_scene(

@@ -15,7 +15,6 @@ from idr.preprocess.bounding_sphere import OUTLINE_MARGIN, RADIUS_PER_BALL, fit_
 from idr.preprocess.outlines import outline_radii
 from idr.preprocess.scene_views import SceneViews
 
-CHOICES = ("auto", "hull", "points", "source")
 MIN_POINTS_INSIDE = 10
 
 

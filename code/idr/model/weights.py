@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from idr.checkpoints.schema import FLOATS, is_dense
 from idr.errors import InputError
-
-FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
 def load_weights(model: nn.Module, weights: Any, where: str, remedy: str) -> None:
@@ -56,7 +55,7 @@ def load_weights(model: nn.Module, weights: Any, where: str, remedy: str) -> Non
 
 def _fault(value: Tensor, own: Tensor | None) -> str:
     """Says why a weight cannot replace the model's own; an empty text if it can."""
-    if value.layout != torch.strided or value.is_meta or value.is_quantized or value.is_nested:
+    if not is_dense(value):
         return "a tensor that is sparse, quantized, nested, or without values"
     if own is not None and not own.is_floating_point():  # a user's own buffer
         return "" if value.dtype == own.dtype else f"values of {value.dtype}"

@@ -38,7 +38,6 @@ CAMERA_MODELS = (
     "RADIAL_FISHEYE",
     "OPENCV_FISHEYE",
 )
-MATCHING = ("auto", "exhaustive", "sequential")
 MAX_EXHAUSTIVE = 80
 """Number of photographs up to which every pair is matched; 3160 pairs."""
 NEIGHBORS, KEY_PHOTOGRAPHS = 10, 40
