@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 
+import numpy as np
 import pytest
 import torch
+from tests.model.exact_shapes import DOUBLE, crossing_of
+from tests.model.tracing.accelerated.test_tracer import SCENES, Scene, trace, wrong
 from torch import Tensor
 from torch.nn import functional
 
 from idr.geometry.spheres import SphereCrossing, ray_sphere_intersection
 from idr.model.implicit_network import ImplicitNetwork, ImplicitNetworkConfig
-from idr.model.tracing import CompiledTracer, Rays, TracerConfig, TraceRequest, TraceResult, make_tracer
+from idr.model.tracing import AcceleratedTracer, CompiledTracer, Rays, TracerConfig, TraceRequest, TraceResult, make_tracer
 from idr.model.tracing import compiled as compiled_module
 from idr.model.twins import find_kernel
 
@@ -160,3 +163,50 @@ def test_training_has_no_state_and_evaluation_has_its_grid() -> None:
     assert tracer.state() is None
     evaluated = tracer.trace(TraceRequest.for_evaluation(network.sdf, rays, crossing))
     assert evaluated.value is not None and torch.equal(evaluated.hit, trained.hit)
+
+
+def marched(scene: Scene) -> TraceResult:
+    """Traces the rays of a scene by the steps of the compiled loops, on the exact signed distance."""
+    loops = find_kernel("tracing_loops")
+    assert loops is not None
+    crossing = crossing_of(scene.rays, scene.radius)
+    num_rays = len(crossing.near)
+    radius, threshold = np.float32(scene.radius), np.float32(CONFIG.sdf_threshold)
+    far = crossing.far.float().numpy()
+    state, side = np.zeros((7, num_rays), np.float32), np.zeros(num_rays, np.bool_)
+    phase, step = np.zeros(num_rays, np.int64), np.zeros(num_rays, np.int64)
+    state[loops.DEPTH] = state[loops.BEST] = crossing.near.float().numpy()
+    state[loops.F_BEST] = np.inf
+    active = [int(r) for r in crossing.crosses.nonzero()]
+    while active:
+        depth = torch.from_numpy(state[loops.DEPTH]).to(DOUBLE)
+        values = scene.shape.sdf(scene.rays.at(depth)).float().numpy()
+        active = [
+            r
+            for r in active
+            if (
+                loops._march(state, phase, step, r, values[r], far[r], radius, threshold)
+                if phase[r] == loops.MARCHING
+                else loops._refine(state, side, step, r, values[r], CONFIG.n_secant_steps, threshold)
+            )
+        ]
+    return TraceResult(
+        torch.from_numpy(state[loops.DEPTH]).to(DOUBLE), torch.from_numpy(phase == loops.REFINING)
+    )
+
+
+def smallest_f(scene: Scene) -> Tensor:
+    """Returns the smallest f (R,) of many samples along each chord."""
+    crossing = crossing_of(scene.rays, scene.radius)
+    fractions = torch.linspace(0, 1, SAMPLES, dtype=DOUBLE)
+    depths = crossing.near[:, None] + fractions * (crossing.far - crossing.near)[:, None]
+    return torch.stack([scene.shape.sdf(points) for points in scene.rays.at(depths)]).amin(dim=1)
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_training_misses_no_more_of_exact_shapes_than_evaluation(name: str) -> None:
+    scene = SCENES[name]
+    in_evaluation = wrong(scene, trace(AcceleratedTracer, scene, training=False))
+    # A chord at a depth below the threshold may be shorter than the shortest step.
+    grazing = smallest_f(scene).abs() <= CONFIG.sdf_threshold * scene.radius
+    assert not (wrong(scene, marched(scene)) & ~in_evaluation & ~grazing).any()

@@ -21,17 +21,16 @@ from idr.model.kernels.hashgrid_loops import factors_of, row_of
 from idr.model.kernels.numba_support import ONE, ZERO, compiled, in_threads
 from idr.model.kernels.softplus_loops import softplus_in_place
 
-MAX_STEPS = 64
-"""Maximum number of steps along a ray; a dozen are usual."""
+MAX_STEPS = 128
+"""Maximum number of samples along a ray; eight are usual."""
 
-MIN_STEP = 0.004
-"""Shortest step while f is above the threshold, in radii of the bounding sphere; advances grazing rays."""
+MIN_STEP = 0.002
+"""Shortest step while f is above the threshold, in radii of the bounding sphere; advances grazing rays. Parts
+of the object that are thinner can be missed."""
 
-NEAR_SURFACE = 0.05
-"""Below this |f|, in radii, a step extrapolates the last decrease of f along the ray."""
-
-MAX_EXTRAPOLATION = 3.0
-"""Longest such step, in units of f: that of a ray at 20 degrees to the surface."""
+RELAXATION = 0.5
+"""Fraction of the longest relaxed step, see `_relaxed_step`. It minimizes evaluations of f: of 0, 0.5 and 1 on
+DTU scan 65 after 50 epochs, 0.5 takes 9 % fewer than 0, and 1 steps back too often."""
 
 MIN_STEP_INSIDE = 0.02
 """Shortest step inside the object, in radii, when searching for the minimum of f behind a hit."""
@@ -124,14 +123,33 @@ def _false_position(state: Any, lane: int) -> Any:
 
 
 @_compiled
+def _relaxed_step(f: Any, step: Any, decrease: Any) -> Any:
+    """Returns the length of the step after one that decreased f.
+
+    On a plane with n . v = -m, the spheres of radius f around two samples s apart touch if s = 2 f / (1 + m).
+    A step of `RELAXATION` of the way from f to there is shorter, as m is only that of the previous step
+    (over-relaxation: Keinert et al. 2014; from the slope: Balint and Valasek 2018).
+    """
+    m = min(max(decrease / step, np.float32(-0.5)), ONE)
+    return f * (ONE + np.float32(RELAXATION) * min((ONE - m) / (ONE + m), ONE))
+
+
+@_compiled
 def _march(
     state: Any, phase: Any, step: Any, lane: int, f: Any, far: Any, radius: Any, threshold: Any
 ) -> bool:
     """Uses f at the ray's depth to choose the next depth; returns False if the ray ends.
 
-    A ray that ends in phase `REFINING` has hit.
+    A sphere of radius |f| around a sample is taken to hold no surface. A relaxed step is kept only if the
+    spheres at both its ends overlap; otherwise the ray steps back to the end of a step of f. A ray that ends
+    in phase `REFINING` has hit.
     """
-    t = state[DEPTH, lane]
+    t, shortest = state[DEPTH, lane], np.float32(MIN_STEP) * radius
+    length, before = t - state[LOW, lane], state[F_LOW, lane]
+    if step[lane] > 0 and before + abs(f) < length and length > np.float32(1.001) * max(before, shortest):
+        state[DEPTH, lane] = state[LOW, lane] + max(before, shortest)
+        step[lane] += 1
+        return True
     if abs(f) <= threshold or (f < ZERO and step[lane] == 0):
         phase[lane] = REFINING
         return False
@@ -142,16 +160,13 @@ def _march(
         return True
     if f < state[F_BEST, lane]:
         state[BEST, lane], state[F_BEST, lane] = t, f
-    ahead, before = f, state[F_LOW, lane]
-    if step[lane] > 0 and f < np.float32(NEAR_SURFACE) * radius and f < before:
-        slope = (before - f) / (t - state[LOW, lane])
-        ahead = min(f / slope, np.float32(MAX_EXTRAPOLATION) * f)
+    ahead = _relaxed_step(f, length, before - f) if step[lane] > 0 else f
     state[LOW, lane], state[F_LOW, lane] = t, f
     step[lane] += 1
-    if t >= far or step[lane] == MAX_STEPS:
+    if t >= far or step[lane] >= MAX_STEPS:
         state[DEPTH, lane] = state[BEST, lane]
         return False
-    state[DEPTH, lane] = min(t + max(ahead, np.float32(MIN_STEP) * radius), far)
+    state[DEPTH, lane] = min(t + max(ahead, shortest), far)
     return True
 
 

@@ -26,9 +26,8 @@ def _log_once(text: str) -> None:
 class CompiledTracer(AcceleratedTracer):
     """Sphere tracing in compiled loops in training; `AcceleratedTracer` in evaluation and without loops.
 
-    Differs: the loops trust f to be a signed distance, as the Eikonal loss makes it. In training they may
-    step over a part of the object that is thinner than the excess of f's slope over one allows for. Rays
-    without a hit inside the mask end at the smallest f that was sampled.
+    Differs: the loops trust f to be a signed distance, as the Eikonal loss makes it: steps are safe where f
+    is no steeper than one. Rays without a hit inside the mask end at the smallest f that was sampled.
 
     Args:
         config: The block ``model.ray_tracer``.
