@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from idr.training.processes.distributed import OneProcess
     from idr.training.progress import TensorBoardLog
     from idr.training.stopping import StopRule
+    from idr.training.terms.build import Term
     from idr.training.trainer import Trainer
 
 log = logging.getLogger("idr.cli.train")
@@ -118,11 +119,12 @@ class Settings:
 
 @dataclass(frozen=True)
 class Components:
-    """What is trained and on what: the conf's data set, model and loss, and the trained cameras, if any."""
+    """What is trained and on what: the conf's data set, model, loss and its terms, and trained cameras."""
 
     dataset: Any
     model: torch.nn.Module
     loss: Any
+    terms: Sequence[Term]
     poses: LearnablePoses | None = None
     intrinsics: LearnableIntrinsics | None = None
 
@@ -211,6 +213,7 @@ class TrainingProcess:
         from idr.training.cameras.intrinsics import make_cameras
         from idr.training.rays.randomness import Stream, seed_everything
         from idr.training.schedule.checks import check_schedule
+        from idr.training.terms.build import build_terms
 
         seed_everything(settings.seed, Stream.WEIGHTS)
         train_cameras = self.arguments.train_cameras
@@ -222,7 +225,9 @@ class TrainingProcess:
             poses = poses.to(self.device)
             intrinsics = None if intrinsics is None else intrinsics.to(self.device)
         check_schedule(settings.train, dataset, model, loss)
-        return Components(dataset, model, loss, poses, intrinsics)
+        centers = dataset.poses[:, :3, 3] if poses is None else poses.vectors()[:, 4:].cpu()
+        terms = build_terms(settings.conf["loss"], dataset, centers)
+        return Components(dataset, model, loss, terms, poses, intrinsics)
 
     def check_counts(self, config: TrainConfig, dataset: Any) -> None:
         """Warns of batches larger than the data set; refuses fewer pixels than processes."""
@@ -279,7 +284,7 @@ class TrainingProcess:
         return Trainer(
             components.dataset, components.model, components.loss, settings.train,
             num_epochs=self.arguments.nepoch, batch_size=self.arguments.batch_size, seed=settings.seed,
-            outputs=outputs, poses=components.poses, intrinsics=components.intrinsics,
+            outputs=outputs, poses=components.poses, intrinsics=components.intrinsics, terms=components.terms,
             group=self.group, stop=self.stop,
         )  # fmt: skip
 

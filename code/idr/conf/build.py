@@ -18,6 +18,8 @@ from idr.conf.files import read_block, resolve_class
 from idr.errors import InputError
 
 NO_SCAN = -1
+LOSS_TERMS = ("patch",)
+"""Blocks within ``loss`` that the trainer adds to the loss, see `idr.training.terms`."""
 
 
 def conf_value(conf: ConfigTree, key: str) -> Any:
@@ -116,4 +118,5 @@ def build_model(conf: ConfigTree) -> Any:
 def build_loss(conf: ConfigTree) -> Any:
     """Returns the loss that a conf names."""
     cls = resolve_class(str(conf_value(conf, "train.loss_class")))
-    return _call(cls, "loss", **block_arguments(cls, conf_value(conf, "loss"), "loss"))
+    block = {key: value for key, value in conf_value(conf, "loss").items() if key not in LOSS_TERMS}
+    return _call(cls, "loss", **block_arguments(cls, block, "loss"))

@@ -126,7 +126,8 @@ class IDRNetwork(nn.Module):
             ``points`` (R, 3); ``rgb_values`` (R, 3) in [-1, 1], 1 for rays that are not shaded;
             ``sdf_output`` (R, 1) at the points; ``network_object_mask`` (R,) whether the ray hits;
             ``object_mask`` (R,) of the input; ``grad_theta`` (E, 3) gradients of f at the points of the cube,
-            then at all R points, or None in evaluation.
+            then at all R points, or None in evaluation. In training also ``surface_points`` (R, 3): `points`
+            with the derivatives of the differentiable intersection where rays are shaded.
         """
         directions, centers = pixel_rays(model_input["uv"], model_input["pose"], model_input["intrinsics"])
         object_mask = model_input["object_mask"].reshape(-1)  # (R,)
@@ -158,7 +159,7 @@ class IDRNetwork(nn.Module):
                 min_abs_cos=self.min_abs_cos,
             )  # fmt: skip
             colors, _ = self.shade(surface, -direction[shaded])
-        return {
+        outputs = {
             "points": points,
             "rgb_values": torch.ones_like(points).index_put((shaded,), colors),
             "sdf_output": sdf_output,
@@ -166,6 +167,9 @@ class IDRNetwork(nn.Module):
             "object_mask": object_mask,
             "grad_theta": grad_theta,
         }
+        if draws is not None:
+            outputs["surface_points"] = points.index_put((shaded,), surface)
+        return outputs
 
     def _sdf_in_training(self, points: Tensor, eikonal_points: Tensor, hit: Tensor) -> tuple[Tensor, Tensor]:
         """Evaluates f and its gradient in one pass for the mask and the Eikonal loss; the tracer observes f.

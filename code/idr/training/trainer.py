@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,11 +31,14 @@ from idr.training.optimizers import clip_gradients, make_optimizer, set_learning
 from idr.training.processes.distributed import OneProcess
 from idr.training.progress import Averages, MetricsFile, ProgressLine, TensorBoardLog, squared_error
 from idr.training.rays.batches import Batch, RayBatches
+from idr.training.rays.randomness import Stream, generator_for
 from idr.training.schedule.by_step import make_schedule
 from idr.training.schedule.checks import check_schedule
 from idr.training.schedule.settings import StepSettings
 from idr.training.state import TrainingState
 from idr.training.stopping import StopRule, StopSignals
+from idr.training.terms.build import Term
+from idr.training.terms.step import StepRays, all_cameras
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +77,7 @@ class Trainer:
         outputs: Writers of the run's files.
         poses: Learnable poses on the model's device, or None for the data set's.
         intrinsics: Learnable intrinsics, likewise.
+        terms: Further terms of the loss.
         group: The processes that share the rays; only the first of them writes.
         stop: What ends training before `num_epochs`; None for signals alone.
 
@@ -95,11 +99,12 @@ class Trainer:
         outputs: RunWriters,
         poses: LearnablePoses | None = None,
         intrinsics: LearnableIntrinsics | None = None,
+        terms: Sequence[Term] = (),
         group: OneProcess | None = None,
         stop: StopRule | None = None,
     ) -> None:
         self.dataset, self.loss, self.config, self.outputs = dataset, loss, config, outputs
-        self.num_epochs = num_epochs
+        self.num_epochs, self.terms = num_epochs, terms
         self.group = group or OneProcess()
         self.stop = stop or StopRule()
         self.interrupted = False
@@ -246,6 +251,8 @@ class Trainer:
             model_input |= cameras.inputs(batch.indices)
         outputs = self.model(model_input)
         losses = self.loss(outputs, batch.ground_truth)
+        if self.terms:
+            losses = self._add_terms(losses, StepRays.of(batch, model_input, outputs))
 
         optimizers = [state.optimizer, *([] if cameras is None else cameras.optimizers)]
         for optimizer in optimizers:
@@ -261,6 +268,15 @@ class Trainer:
             optimizer.step()
         self.rays.update_errors(batch, outputs)
         return losses, squared_error(outputs, batch.ground_truth["rgb"]), outputs["points"].shape[0]
+
+    def _add_terms(self, losses: Mapping[str, Tensor], rays: StepRays) -> dict[str, Tensor]:
+        """Returns the losses of a step with those of the terms, and their sum."""
+        state = self.state
+        cameras = all_cameras(self.dataset, state.cameras, self.device)
+        generator = generator_for(state.seed, Stream.TERMS, state.epoch, state.step)
+        added = {term.name: term(rays, cameras, self.settings.time, generator) for term in self.terms}
+        total = losses["loss"] + torch.stack(list(added.values())).sum()
+        return {**losses, **added, "loss": total}
 
     def _check_finite(self, losses: Mapping[str, Tensor], batch: Batch) -> None:
         """Stops before a step that would ruin the weights, and saves the state for inspection."""

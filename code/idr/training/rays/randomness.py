@@ -24,6 +24,7 @@ class Stream(IntEnum):
     STEP = 3
     PLOT = 4
     PIXELS = 5
+    TERMS = 6
 
 
 def derive_seed(seed: int, stream: Stream, epoch: int = 0, step: int = 0) -> int:

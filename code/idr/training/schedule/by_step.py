@@ -16,7 +16,6 @@ from idr.training.schedule.config import (
     LevelSchedule,
     PyramidSchedule,
     RateSchedule,
-    ScheduleConfig,
 )
 from idr.training.schedule.settings import Schedule, StepSettings
 
@@ -34,8 +33,6 @@ def make_schedule(
         model: The seam of `IDRNetwork`; its encodings have the levels that are opened.
     """
     milestones = EpochSchedule(config, alpha)
-    if config.schedule == ScheduleConfig() and not config.cameras.freeze_centers_until:
-        return milestones
     openings = config.schedule.openings.items()
     levels = {network: leveled_encoding(model, network, block.start).levels for network, block in openings}
     return StepSchedule(milestones, num_epochs, steps_per_epoch, levels)
@@ -93,6 +90,7 @@ class StepSchedule:
             centers_frozen=time < self.config.cameras.freeze_centers_until,
             open_levels=levels,
             image_reduction=1 if block.pyramid is None else reduction_in(time, block.pyramid),
+            time=time,
         )
 
 

@@ -20,6 +20,7 @@ class StepSettings:
         centers_frozen: Whether only the rotations of `OrbitPoses` are trained.
         open_levels: Number of open levels by network of the model; networks that are missing keep theirs.
         image_reduction: Factor by which images are reduced; 1 for full resolution.
+        time: Fraction of the schedule that is done when the step begins.
     """
 
     learning_rates: Mapping[str, float]
@@ -30,6 +31,7 @@ class StepSettings:
     centers_frozen: bool = False
     open_levels: Mapping[str, float] = field(default_factory=dict)
     image_reduction: int = 1
+    time: float = 0.0
 
 
 class Schedule(Protocol):

@@ -1,0 +1,180 @@
+"""Costs of patches and their derivatives as compiled loops for a CPU (`idr.model.patches`).
+
+The loop over samples gives the cost and, in the same pass, its derivative with respect to the homography, so
+that the backward pass is one product. Numbers are float32.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from idr.model.kernels.numba_support import ONE, ZERO, compiled, has_numba, in_threads
+from idr.model.patches import LUMINANCE, PatchShape
+
+PATCHES_PER_JOB = 32
+
+RED, GREEN, BLUE = (np.float32(weight / 255) for weight in LUMINANCE)
+
+_compiled = compiled(fastmath={"contract"})
+
+is_available = has_numba
+
+
+def can_serve(images: Tensor, homographies: Tensor) -> bool:
+    """Whether the loops can compute these: on a CPU, in float32, from uint8 images."""
+    return homographies.device.type == images.device.type == "cpu" and homographies.dtype == torch.float32
+
+
+@_compiled
+def _gray(image: Any, row: int, column: int) -> Any:
+    """Returns the gray value of a pixel in [0, 1]."""
+    return RED * image[row, column, 0] + GREEN * image[row, column, 1] + BLUE * image[row, column, 2]
+
+
+@_compiled
+def _sample(image: Any, x: Any, y: Any) -> Any:
+    """Returns the gray value at a place inside an image and its derivatives by column and row."""
+    column, row = min(int(x), image.shape[1] - 2), min(int(y), image.shape[0] - 2)
+    p, q = x - np.float32(column), y - np.float32(row)
+    a, b = _gray(image, row, column), _gray(image, row, column + 1)
+    c, d = _gray(image, row + 1, column), _gray(image, row + 1, column + 1)
+    above, below = a + p * (b - a), c + p * (d - c)
+    return above + q * (below - above), (ONE - q) * (b - a) + q * (d - c), below - above
+
+
+@_compiled
+def _center(values: Any) -> Any:
+    """Subtracts the mean of values in place and returns the sum of their squares."""
+    mean = ZERO
+    for s in range(values.shape[0]):
+        mean += values[s]
+    mean /= np.float32(values.shape[0])
+    square = ZERO
+    for s in range(values.shape[0]):
+        values[s] -= mean
+        square += values[s] * values[s]
+    return square
+
+
+@_compiled
+def _is_inside(x: Any, y: Any, image: Any) -> bool:
+    return x >= ZERO and y >= ZERO and x <= image.shape[1] - 1 and y <= image.shape[0] - 1
+
+
+@_compiled
+def _map_patch(image: Any, x: Any, y: Any, h: Any, mapped: Any) -> bool:
+    """Samples a patch in a source image; returns False if it leaves the image.
+
+    Args:
+        image: (H, W, 3) uint8.
+        x: (S,) columns in the reference image.
+        y: (S,) rows there.
+        h: (3, 3) homography.
+        mapped: (6, S) to be written: value, its derivatives by column and row, column, row, 1 / depth.
+    """
+    for s in range(x.shape[0]):
+        w = h[2, 0] * x[s] + h[2, 1] * y[s] + h[2, 2]
+        if not w > ZERO:
+            return False
+        u = (h[0, 0] * x[s] + h[0, 1] * y[s] + h[0, 2]) / w
+        v = (h[1, 0] * x[s] + h[1, 1] * y[s] + h[1, 2]) / w
+        if not _is_inside(u, v, image):
+            return False
+        mapped[0, s], mapped[1, s], mapped[2, s] = _sample(image, u, v)
+        mapped[3, s], mapped[4, s], mapped[5, s] = u, v, ONE / w
+    return True
+
+
+@_compiled
+def _differentiate(ours: Any, mapped: Any, x: Any, y: Any, scale: Any, ratio: Any, slope: Any) -> None:
+    """Writes d cost / d H (3, 3), of which d cost / d value is -(scale ours - ratio theirs)."""
+    for s in range(x.shape[0]):
+        by_value = ratio * mapped[0, s] - scale * ours[s]
+        u, v, inverse = mapped[3, s], mapped[4, s], mapped[5, s]
+        by_u, by_v = by_value * mapped[1, s] * inverse, by_value * mapped[2, s] * inverse
+        by_w = -(by_u * u + by_v * v)
+        slope[0, 0] += by_u * x[s]
+        slope[0, 1] += by_u * y[s]
+        slope[0, 2] += by_u
+        slope[1, 0] += by_v * x[s]
+        slope[1, 1] += by_v * y[s]
+        slope[1, 2] += by_v
+        slope[2, 0] += by_w * x[s]
+        slope[2, 1] += by_w * y[s]
+        slope[2, 2] += by_w
+
+
+@_compiled
+def _costs(
+    images: Any, reference: Any, pixels: Any, source: Any, homographies: Any, offsets: Any, least: Any,
+    first: int, last: int, cost: Any, valid: Any, slope: Any,
+) -> None:  # fmt: skip
+    """Computes the patches first, ..., last - 1; slope (N, V, 3, 3) is d cost / d H, zero before."""
+    num_samples = offsets.shape[0]
+    x, y = np.empty(num_samples, np.float32), np.empty(num_samples, np.float32)
+    ours, mapped = np.empty(num_samples, np.float32), np.empty((6, num_samples), np.float32)
+    for n in range(first, last):
+        image, inside = images[reference[n]], True
+        for s in range(num_samples):
+            x[s], y[s] = pixels[n, 0] + offsets[s, 0], pixels[n, 1] + offsets[s, 1]
+            if not _is_inside(x[s], y[s], image):
+                inside = False
+                break
+            ours[s] = _sample(image, x[s], y[s])[0]
+        if not inside:
+            continue
+        our_square = _center(ours)
+        if our_square < least:
+            continue
+        for v in range(source.shape[1]):
+            if not _map_patch(images[source[n, v]], x, y, homographies[n, v], mapped):
+                continue
+            their_square = _center(mapped[0])
+            if their_square < least:
+                continue
+            product = ZERO
+            for s in range(num_samples):
+                product += ours[s] * mapped[0, s]
+            scale = ONE / np.sqrt(our_square * their_square)
+            ncc = product * scale
+            cost[n, v], valid[n, v] = ONE - ncc, True
+            _differentiate(ours, mapped, x, y, scale, ncc / their_square, slope[n, v])
+
+
+class _Costs(torch.autograd.Function):
+    """The loops with their derivative."""
+
+    @staticmethod
+    def forward(ctx: Any, homographies: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+        images, reference, pixels, source, shape = rest
+        num_patches = source.shape[0]
+        cost, valid = torch.zeros(source.shape), torch.zeros(source.shape, dtype=torch.bool)
+        slope = torch.zeros(homographies.shape)
+        tensors = (images, reference, pixels, source, homographies, shape.offsets(homographies))
+        arrays: list[Any] = [t.detach().contiguous().numpy() for t in tensors]
+        least = np.float32(shape.min_variance * shape.size**2)
+        results = (cost.numpy(), valid.numpy(), slope.numpy())
+        jobs = [(n, min(n + PATCHES_PER_JOB, num_patches)) for n in range(0, num_patches, PATCHES_PER_JOB)]
+        in_threads(lambda first, last: _costs(*arrays, least, first, last, *results), jobs)
+        ctx.save_for_backward(slope)
+        ctx.mark_non_differentiable(valid)
+        return cost, valid
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        (slope,) = ctx.saved_tensors
+        return grad[..., None, None] * slope, None, None, None, None, None
+
+
+def patch_costs(
+    images: Tensor, reference: Tensor, pixels: Tensor, source: Tensor, homographies: Tensor, shape: PatchShape
+) -> tuple[Tensor, Tensor]:
+    """Computes `idr.model.patches.patch_costs` in compiled loops."""
+    cost, valid = _Costs.apply(homographies, images, reference, pixels, source, shape)
+    return cost, valid

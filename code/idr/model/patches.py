@@ -1,0 +1,179 @@
+"""Photometric consistency of small patches of the surface in several photographs.
+
+A patch of the reference photograph around a pixel is carried into a source photograph through the tangent
+plane at the pixel's surface point. If point and normal are right, both show the same piece of the surface
+(multi-view stereo; in this setting Darmon et al. 2022, NeuralWarp, section 3.2, and Fu et al. 2022, Geo-NeuS,
+section 3.3). A ray of IDR has one point and one normal, so a patch needs no evaluation of a network.
+
+N patches, V source views of each, S = size^2 samples of a patch, B images of H x W pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from idr.model.twins import find_kernel
+
+LUMINANCE = (0.299, 0.587, 0.114)
+"""Weights of R, G, B in a gray value (ITU-R BT.601)."""
+
+
+@dataclass(frozen=True)
+class View:
+    """Cameras, one for each of (...,) patches or pairs of patch and source view.
+
+    Attributes:
+        intrinsics: (..., 3, 3) K.
+        rotation: (..., 3, 3) camera-to-world.
+        center: (..., 3) in the unit-sphere frame.
+    """
+
+    intrinsics: Tensor
+    rotation: Tensor
+    center: Tensor
+
+    @staticmethod
+    def of(intrinsics: Tensor, pose: Tensor) -> View:
+        """Returns the views of (..., 4, 4) intrinsics and camera-to-world poses."""
+        return View(intrinsics[..., :3, :3], pose[..., :3, :3], pose[..., :3, 3])
+
+
+@dataclass(frozen=True)
+class PatchShape:
+    """The square grid of samples of a patch, and which patches are compared.
+
+    Attributes:
+        size: Samples along a side, odd.
+        stride: Pixels between samples.
+        min_variance: Smallest variance of a patch's gray values in [0, 1]; patches with less have no texture.
+    """
+
+    size: int = 7
+    stride: float = 1.0
+    min_variance: float = 1e-4
+
+    def offsets(self, like: Tensor) -> Tensor:
+        """Returns the (S, 2) offsets of the samples from the center, in pixels (column, row)."""
+        half = self.size // 2
+        steps = torch.arange(-half, half + 1, dtype=like.dtype, device=like.device) * self.stride
+        rows, columns = torch.meshgrid(steps, steps, indexing="ij")
+        return torch.stack((columns, rows), dim=-1).reshape(-1, 2)
+
+
+def plane_homographies(points: Tensor, normals: Tensor, reference: View, source: View) -> Tensor:
+    """Returns the homographies that a plane induces between two views.
+
+    H = K_s (R + t n^T / d) K_r^-1 with R and t from the reference to the source camera, n the normal and d
+    the plane's distance in the reference camera's frame (Hartley and Zisserman 2004, equation 13.2).
+
+    Args:
+        points: (N, 3) on the planes, unit-sphere frame.
+        normals: (N, 3) of the planes, of any length but 0.
+        reference: Views (N,).
+        source: Views (N, V).
+
+    Returns:
+        (N, V, 3, 3), homogeneous reference pixels to source pixels, differentiable.
+    """
+    to_reference = reference.rotation.transpose(-1, -2)  # (N, 3, 3)
+    normal = (to_reference @ normals.unsqueeze(-1)).unsqueeze(1)  # (N, 1, 3, 1)
+    place = (to_reference @ (points - reference.center).unsqueeze(-1)).unsqueeze(1)
+    distance = (normal * place).sum(dim=-2, keepdim=True)  # (N, 1, 1, 1)
+    to_source = source.rotation.transpose(-1, -2)  # (N, V, 3, 3)
+    rotation = to_source @ reference.rotation.unsqueeze(1)
+    shift = to_source @ (reference.center.unsqueeze(1) - source.center).unsqueeze(-1)  # (N, V, 3, 1)
+    between = rotation + shift @ normal.transpose(-1, -2) / distance
+    return source.intrinsics @ between @ torch.linalg.inv(reference.intrinsics).unsqueeze(1)
+
+
+def patch_costs(
+    images: Tensor, reference: Tensor, pixels: Tensor, source: Tensor, homographies: Tensor, shape: PatchShape
+) -> tuple[Tensor, Tensor]:
+    """Returns 1 - NCC of patches and their images in the source views.
+
+    NCC is the normalized cross-correlation of gray values, which are interpolated linearly between pixels. It
+    does not depend on the photographs' exposure.
+
+    Args:
+        images: (B, H, W, 3) uint8.
+        reference: (N,) index of each patch's reference image.
+        pixels: (N, 2) float centers (column, row) of the patches there.
+        source: (N, V) indices of the source images.
+        homographies: (N, V, 3, 3) reference pixels to source pixels.
+        shape: The samples.
+
+    Returns:
+        cost: (N, V) 0 to 2, differentiable with respect to the homographies; 0 where not valid.
+        valid: (N, V) whether both patches lie inside their images, in front of the camera, and have texture.
+    """
+    kernel = find_kernel("patch_loops")
+    arguments: tuple[Any, ...] = (images, reference, pixels, source, homographies, shape)
+    if kernel is not None and kernel.can_serve(images, homographies):
+        cost, valid = kernel.patch_costs(*arguments)
+        return cost, valid
+    return plain_patch_costs(*arguments)
+
+
+def plain_patch_costs(
+    images: Tensor, reference: Tensor, pixels: Tensor, source: Tensor, homographies: Tensor, shape: PatchShape
+) -> tuple[Tensor, Tensor]:
+    """Computes `patch_costs` in plain torch."""
+    places = pixels.unsqueeze(1) + shape.offsets(homographies)  # (N, S, 2)
+    ours, ours_inside = _gray(images, reference, places)
+    homogeneous = torch.cat((places, torch.ones_like(places[..., :1])), dim=-1)  # (N, S, 3)
+    mapped = torch.einsum("nvij,nsj->nvsi", homographies, homogeneous)
+    in_front = mapped[..., 2] > 0
+    depth = torch.where(in_front, mapped[..., 2], torch.ones_like(mapped[..., 2]))
+    theirs, theirs_inside = _gray(images, source, mapped[..., :2] / depth.unsqueeze(-1))  # (N, V, S)
+
+    ours = (ours - ours.mean(dim=-1, keepdim=True)).unsqueeze(1)
+    theirs = theirs - theirs.mean(dim=-1, keepdim=True)
+    our_square, their_square = (patch.square().sum(dim=-1) for patch in (ours, theirs))
+    least = shape.min_variance * shape.size**2
+    valid = ours_inside.unsqueeze(1) & theirs_inside & in_front.all(dim=-1)
+    valid = valid & (our_square >= least) & (their_square >= least)
+    product = torch.where(valid, our_square * their_square, torch.ones_like(their_square))
+    ncc = (ours * theirs).sum(dim=-1) / product.sqrt()
+    return torch.where(valid, 1 - ncc, torch.zeros_like(ncc)), valid
+
+
+def _gray(images: Tensor, image: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
+    """Samples gray values in [0, 1] at (..., S, 2) places of images (...,); also whether all are inside."""
+    height, width = images.shape[1:3]
+    last = places.new_tensor([width - 1, height - 1])
+    inside = ((places >= 0) & (places <= last)).all(dim=-1).all(dim=-1)
+    corner = torch.minimum(places.detach().floor().clamp(min=0), last - 1)
+    corner = torch.nan_to_num(corner).long()
+    fraction = places - corner
+    first = (image.unsqueeze(-1) * height + corner[..., 1]) * width + corner[..., 0]  # (..., S)
+    flat = images.reshape(-1, 3)
+    weights = places.new_tensor(LUMINANCE) / 255
+    corners = [flat[first + shift].to(places.dtype) @ weights for shift in (0, 1, width, width + 1)]
+    x, y = fraction.unbind(dim=-1)
+    above = corners[0] + x * (corners[1] - corners[0])
+    below = corners[2] + x * (corners[3] - corners[2])
+    return above + y * (below - above), inside
+
+
+def consistency_loss(cost: Tensor, valid: Tensor, best: int, max_cost: float) -> tuple[Tensor, Tensor]:
+    """Averages the costs of the source views in which each patch agrees best.
+
+    A surface point is occluded in some views; there its patch does not agree, and must not count.
+
+    Args:
+        cost: (N, V).
+        valid: (N, V).
+        best: Number of views that count, those of smallest cost.
+        max_cost: Costs above this do not count: the view is taken to be occluded, or the point to be far off.
+
+    Returns:
+        The sum of the counted costs over N times `best`, and their number.
+    """
+    infinite = torch.full_like(cost, torch.inf)
+    smallest = torch.where(valid & (cost <= max_cost), cost, infinite).sort(dim=1).values[:, :best]
+    counts = smallest.isfinite()
+    return torch.where(counts, smallest, torch.zeros_like(smallest)).sum() / counts.numel(), counts.sum()

@@ -1,0 +1,1 @@
+"""Terms of the loss beyond the paper's: each is a block within ``loss``, and off without it."""

@@ -1,0 +1,59 @@
+"""Builds the terms that the blocks within ``loss`` describe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from idr.conf.files import read_block
+from idr.errors import InputError
+from idr.training.terms.patch import PatchConfig, PatchTerm
+from idr.training.terms.step import Cameras, StepRays
+
+
+class Term(Protocol):
+    """A term of the loss.
+
+    Attributes:
+        name: Its name among the losses, and its column in ``metrics.csv``.
+    """
+
+    name: str
+
+    def __call__(self, rays: StepRays, cameras: Cameras, time: float, generator: torch.Generator) -> Tensor:
+        """Returns the weighted loss of a step, a scalar.
+
+        Args:
+            rays: The step's rays, with surface points and normals.
+            cameras: All cameras, constant.
+            time: Fraction of the schedule that is done.
+            generator: Source of random numbers, on the host.
+        """
+        ...
+
+
+def build_terms(loss_block: Mapping[str, Any], dataset: Any, centers: Tensor) -> list[Term]:
+    """Returns the terms of a conf.
+
+    Args:
+        loss_block: The block ``loss``.
+        dataset: The seam of `SceneDataset`.
+        centers: (B, 3) camera centers at the start of training, unit-sphere frame.
+
+    Raises:
+        InputError: A block has a wrong key or value, or the data set lacks what a term needs.
+    """
+    terms: list[Term] = []
+    if "patch" in loss_block:
+        config = read_block(PatchConfig, loss_block["patch"], "loss.patch")
+        for name in ("images", "img_res"):
+            if not hasattr(dataset, name):
+                raise InputError(
+                    f"loss.patch: {type(dataset).__name__} has no {name}; expected a data set with images "
+                    "(B, H W, 3) uint8 and img_res [height, width], as SceneDataset; leave the block out"
+                )
+        terms.append(PatchTerm(config, dataset, centers))
+    return terms

@@ -1,0 +1,161 @@
+"""The block ``loss.patch``: photometric consistency of patches, see `idr.model.patches`.
+
+N patches of a step, V source views of each, B images of the scene, C candidate views of each image.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from idr.errors import InputError
+from idr.model.patches import PatchShape, View, consistency_loss, patch_costs, plane_homographies
+from idr.training.terms.step import Cameras, StepRays
+
+
+@dataclass(frozen=True)
+class PatchConfig:
+    """Keys of the block ``loss.patch``.
+
+    Attributes:
+        weight: Weight of the term.
+        begin: Time of the schedule, 0 to 1, when it begins.
+        end: Time when it ends.
+        rays: Shaded rays of a step that get a patch.
+        size: Samples along a side of a patch, odd.
+        stride: Pixels between samples.
+        views: Source views of each patch, drawn from twice as many candidates: those nearest in angle.
+        best: Source views that count, those of smallest cost; occluded ones are taken to be among the others.
+        max_cost: Costs, 1 - NCC, above this do not count.
+        min_variance: Smallest variance of a patch's gray values in [0, 1].
+        min_cos: Smallest cosine between normal and view direction, in the reference and the source view.
+        min_degrees: Smallest angle between the directions to the cameras of a reference and a source view.
+        max_degrees: The largest.
+    """
+
+    weight: float
+    begin: float = 0.08
+    end: float = 1.0
+    rays: int = 256
+    size: int = 7
+    stride: float = 1.0
+    views: int = 4
+    best: int = 2
+    max_cost: float = 0.8
+    min_variance: float = 1e-4
+    min_cos: float = 0.2
+    min_degrees: float = 4.0
+    max_degrees: float = 40.0
+
+    def __post_init__(self) -> None:
+        for name in ("weight", "stride", "max_cost", "min_variance"):
+            if getattr(self, name) <= 0:
+                raise InputError(f"loss.patch.{name} = {getattr(self, name)}: expected a number above 0")
+        if not 0 <= self.begin <= self.end <= 1:
+            raise InputError(
+                f"loss.patch.begin = {self.begin}, end = {self.end}: expected fractions of the schedule, "
+                "0 to 1, in order"
+            )
+        if self.size < 3 or self.size % 2 == 0:
+            raise InputError(f"loss.patch.size = {self.size}: expected an odd number of samples, 3 or more")
+        if self.rays < 1 or not 1 <= self.best <= self.views:
+            raise InputError(
+                f"loss.patch.rays = {self.rays}, best = {self.best}, views = {self.views}: expected 1 or "
+                "more rays, and 1 to `views` best views"
+            )
+        if not 0 <= self.min_degrees < self.max_degrees <= 180:
+            raise InputError(
+                f"loss.patch.min_degrees = {self.min_degrees}, max_degrees = {self.max_degrees}: expected "
+                "angles of 0 to 180 degrees, in order"
+            )
+        if not 0 < self.min_cos < 1:
+            raise InputError(f"loss.patch.min_cos = {self.min_cos}: expected a cosine between 0 and 1")
+
+
+class PatchTerm:
+    """Compares patches at some of a step's hits with neighboring photographs.
+
+    Args:
+        config: The block.
+        dataset: The seam of `SceneDataset`, with ``images``, ``img_res``.
+        centers: (B, 3) camera centers at the start of training, unit-sphere frame.
+    """
+
+    name = "patch_loss"
+
+    def __init__(self, config: PatchConfig, dataset: Any, centers: Tensor) -> None:
+        self.config = config
+        height, width = dataset.img_res
+        self.images: Tensor = dataset.images.view(-1, height, width, 3)
+        self.shape = PatchShape(config.size, config.stride, config.min_variance)
+        self.candidates = candidate_views(centers, 2 * config.views, config.min_degrees, config.max_degrees)
+
+    def __call__(self, rays: StepRays, cameras: Cameras, time: float, generator: torch.Generator) -> Tensor:
+        """Returns the weighted loss of a step.
+
+        Args:
+            rays: The step's rays, with surface points and normals.
+            cameras: All cameras, constant.
+            time: Fraction of the schedule that is done.
+            generator: Source of random numbers, on the host.
+        """
+        config, zero = self.config, rays.points.new_zeros(())
+        if not config.begin <= time <= config.end:
+            return zero
+        shaded = rays.shaded.nonzero().squeeze(1)
+        chosen = shaded[torch.randperm(len(shaded), generator=generator)[: config.rays].to(shaded.device)]
+        if len(chosen) == 0:
+            return zero
+        image, points = rays.image[chosen], rays.points[chosen]  # (N,), (N, 3)
+        normals = functional.normalize(rays.normals[chosen], dim=1)
+        source, exists = self._draw_sources(image, generator)  # (N, V)
+        reference = View.of(rays.intrinsics[chosen], rays.poses[chosen])
+        views = View.of(cameras.intrinsics[source], cameras.poses[source])
+        facing = _cosine(normals, reference.center - points) > config.min_cos
+        sees = _cosine(normals.unsqueeze(1), views.center - points.unsqueeze(1)) > config.min_cos
+        cost, valid = patch_costs(
+            self.images, image, rays.pixels[chosen], source,
+            plane_homographies(points, normals, reference, views), self.shape,
+        )  # fmt: skip
+        valid = valid & exists & sees & facing.unsqueeze(1)
+        loss, _ = consistency_loss(cost, valid, config.best, config.max_cost)
+        return config.weight * loss
+
+    def _draw_sources(self, image: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Draws V of each image's candidates: (N, V) views, and whether there are as many."""
+        candidates = self.candidates.to(image.device)[image]  # (N, C)
+        order = torch.rand(candidates.shape, generator=generator).to(image.device)
+        order = torch.where(candidates >= 0, order, torch.full_like(order, 2.0))
+        drawn = candidates.gather(1, order.argsort(dim=1)[:, : self.config.views])
+        return drawn.clamp(min=0), drawn >= 0
+
+
+def candidate_views(centers: Tensor, count: int, min_degrees: float, max_degrees: float) -> Tensor:
+    """Returns the nearest views of each view.
+
+    Args:
+        centers: (B, 3) camera centers, unit-sphere frame.
+        count: C.
+        min_degrees: Smallest angle between the directions from the origin to two cameras.
+        max_degrees: The largest.
+
+    Returns:
+        (B, C) indices, the nearest first, -1 where there are no more.
+    """
+    directions = functional.normalize(centers, dim=1)
+    angles = torch.acos((directions @ directions.T).clamp(-1, 1))  # (B, B)
+    allowed = (angles >= math.radians(min_degrees)) & (angles <= math.radians(max_degrees))
+    allowed.fill_diagonal_(False)
+    nearest = torch.where(allowed, angles, torch.full_like(angles, torch.inf)).sort(dim=1)
+    found = torch.where(nearest.values.isfinite(), nearest.indices, torch.full_like(nearest.indices, -1))
+    return functional.pad(found[:, :count], (0, max(count - found.shape[1], 0)), value=-1)
+
+
+def _cosine(normals: Tensor, directions: Tensor) -> Tensor:
+    """Returns the cosines between unit normals and directions, without gradient."""
+    return (normals.detach() * functional.normalize(directions.detach(), dim=-1)).sum(dim=-1)
