@@ -29,8 +29,8 @@ MIN_STEP = 0.002
 of the object that are thinner can be missed."""
 
 RELAXATION = 0.5
-"""Fraction of the longest relaxed step, see `_relaxed_step`. On DTU scan 65 after 50 epochs, 0.5 takes 9 % fewer
-evaluations of f than 0; 1 steps back too often."""
+"""Fraction of the longest relaxed step, see `_relaxed_step`. On DTU scan 65 after 50 epochs, 0.5 takes 9 %
+fewer evaluations of f than 0; 1 steps back too often."""
 
 MIN_STEP_INSIDE = 0.02
 """Shortest step inside the object, in radii, when searching for the minimum of f behind a hit."""

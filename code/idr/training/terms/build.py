@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from idr.conf.files import read_block
 from idr.errors import InputError
+from idr.training.terms.normals import NormalsConfig, NormalsTerm
 from idr.training.terms.patch import PatchConfig, PatchTerm
 from idr.training.terms.step import Cameras, StepRays
 
@@ -35,12 +36,13 @@ class Term(Protocol):
         ...
 
 
-def build_terms(loss_block: Mapping[str, Any], dataset: Any, centers: Tensor) -> list[Term]:
+def build_terms(loss_block: Mapping[str, Any], dataset: Any, model: nn.Module, centers: Tensor) -> list[Term]:
     """Returns the terms of a conf.
 
     Args:
         loss_block: The block ``loss``.
         dataset: The seam of `SceneDataset`.
+        model: The seam of `IDRNetwork`.
         centers: (B, 3) camera centers at the start of training, unit-sphere frame.
 
     Raises:
@@ -56,4 +58,6 @@ def build_terms(loss_block: Mapping[str, Any], dataset: Any, centers: Tensor) ->
                     "(B, H W, 3) uint8 and img_res [height, width], as SceneDataset; leave the block out"
                 )
         terms.append(PatchTerm(config, dataset, centers))
+    if "normals" in loss_block:
+        terms.append(NormalsTerm(read_block(NormalsConfig, loss_block["normals"], "loss.normals"), model))
     return terms

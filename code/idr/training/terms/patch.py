@@ -96,19 +96,11 @@ class PatchTerm:
         self.candidates = candidate_views(centers, 2 * config.views, config.min_degrees, config.max_degrees)
 
     def __call__(self, rays: StepRays, cameras: Cameras, time: float, generator: torch.Generator) -> Tensor:
-        """Returns the weighted loss of a step.
-
-        Args:
-            rays: The step's rays, with surface points and normals.
-            cameras: All cameras, constant.
-            time: Fraction of the schedule that is done.
-            generator: Source of random numbers, on the host.
-        """
+        """Returns the weighted loss of a step, see `idr.training.terms.build.Term`."""
         config, zero = self.config, rays.points.new_zeros(())
         if not config.begin <= time <= config.end:
             return zero
-        shaded = rays.shaded.nonzero().squeeze(1)
-        chosen = shaded[torch.randperm(len(shaded), generator=generator)[: config.rays].to(shaded.device)]
+        chosen = rays.choose_shaded(config.rays, generator)
         if len(chosen) == 0:
             return zero
         image, points = rays.image[chosen], rays.points[chosen]  # (N,), (N, 3)

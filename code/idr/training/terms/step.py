@@ -69,6 +69,11 @@ class StepRays:
     intrinsics: Tensor
     poses: Tensor
 
+    def choose_shaded(self, count: int, generator: torch.Generator) -> Tensor:
+        """Draws the indices of up to `count` shaded rays, without replacement."""
+        shaded = self.shaded.nonzero().squeeze(1)
+        return shaded[torch.randperm(len(shaded), generator=generator)[:count].to(shaded.device)]
+
     @staticmethod
     def of(batch: Batch, model_input: Mapping[str, Any], outputs: Mapping[str, Any]) -> StepRays:
         """Returns the rays of a batch.
