@@ -35,6 +35,7 @@ SETTINGS = {
         "conf": tiny.conf_text("pixel_sampling = per_epoch, checkpoint_freq = 100")
     },
     "schedule": {"conf": tiny.conf_text() + tiny.SCHEDULE, "cameras": True, "batch_size": 2},
+    "all terms": {"conf": tiny.conf_text() + tiny.TERMS, "cameras": True, "batch_size": 2},
     "two images a step": {
         "conf": tiny.conf_text() + tiny.SCHEDULE + AS_IN_FAST_CONF,
         "cameras": True,
@@ -51,6 +52,7 @@ STOPS = [  # steps; the second of each is an epoch's last
     ("schedule", 4),
     ("schedule", 6),
     ("two images a step", 5),
+    ("all terms", 4),
 ]
 
 

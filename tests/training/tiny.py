@@ -20,6 +20,7 @@ from idr.conf.build import build_dataset, build_loss, build_model
 from idr.conf.files import load_conf, read_block
 from idr.training.cameras.intrinsics import make_cameras
 from idr.training.config import TrainConfig
+from idr.training.terms.build import build_terms
 from idr.training.trainer import RunWriters, Trainer
 
 HEIGHT, WIDTH, NUM_VIEWS = 12, 16, 5
@@ -142,6 +143,16 @@ train.schedule {
 """Added to a conf: all that changes from step to step, and a grid of features whose levels open."""
 
 
+TERMS = """
+loss.patch {
+  weight = 0.5, begin = 0, rays = 8, size = 3, views = 2, best = 1, max_cost = 2, min_variance = 1e-7
+  max_degrees = 150
+}
+loss.normals { weight = 0.1, rays = 6 }
+"""
+"""Added to a conf: all further terms of the loss."""
+
+
 def write_conf(path: Path, **changes: Any) -> Path:
     """Writes the conf to a file."""
     path.write_text(conf_text(**changes))
@@ -181,6 +192,7 @@ def make_trainer(root: Path, run: Path, *, nepoch: int = 2, cameras: bool = Fals
     model, loss = build_model(conf), build_loss(conf)
     config = read_block(TrainConfig, conf["train"], "train")
     poses, intrinsics = make_cameras(dataset, config.cameras) if cameras else (None, None)
+    centers = dataset.poses[:, :3, 3] if poses is None else poses.vectors()[:, 4:]
     return Trainer(
         dataset,
         model,
@@ -192,6 +204,7 @@ def make_trainer(root: Path, run: Path, *, nepoch: int = 2, cameras: bool = Fals
         outputs=RunWriters(run, options.get("plot"), options.get("monitor")),
         poses=poses,
         intrinsics=intrinsics,
+        terms=build_terms(conf["loss"], dataset, model, centers),
         stop=options.get("stop"),
     )
 

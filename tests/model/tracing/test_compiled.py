@@ -14,7 +14,15 @@ from torch.nn import functional
 
 from idr.geometry.spheres import SphereCrossing, ray_sphere_intersection
 from idr.model.implicit_network import ImplicitNetwork, ImplicitNetworkConfig
-from idr.model.tracing import AcceleratedTracer, CompiledTracer, Rays, TracerConfig, TraceRequest, TraceResult, make_tracer
+from idr.model.tracing import (
+    AcceleratedTracer,
+    CompiledTracer,
+    Rays,
+    TracerConfig,
+    TraceRequest,
+    TraceResult,
+    make_tracer,
+)
 from idr.model.tracing import compiled as compiled_module
 from idr.model.twins import find_kernel
 

@@ -1,0 +1,199 @@
+"""Terms of the loss beyond the paper's: their values, when they act, and what they train."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from tests.model.test_patches import HEIGHT, NUM_VIEWS, WIDTH, surface
+from tests.training import tiny
+from torch import Tensor, nn
+
+from idr.conf.files import read_block
+from idr.errors import InputError
+from idr.training.terms.normals import NormalsConfig, NormalsTerm, beside_in_tangent_plane
+from idr.training.terms.patch import PatchConfig, PatchTerm, candidate_views
+from idr.training.terms.step import Cameras, StepRays
+
+CONFIG = PatchConfig(weight=0.5, begin=0.1, end=0.9, views=2, best=1, size=5, min_variance=1e-5)
+
+
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+class Photographed:
+    """A textured sphere in photographs, with a step's rays at given points."""
+
+    def __init__(self, kind: str = "sphere") -> None:
+        view, images, self.pixels, self.points, self.normals = surface(kind)
+        self.images, self.img_res = images.reshape(NUM_VIEWS, -1, 3), (HEIGHT, WIDTH)
+        intrinsics, poses = torch.eye(4).repeat(NUM_VIEWS, 1, 1), torch.eye(4).repeat(NUM_VIEWS, 1, 1)
+        intrinsics[:, :3, :3], poses[:, :3, :3] = view.intrinsics.float(), view.rotation.float()
+        poses[:, :3, 3] = view.center.float()
+        self.cameras = Cameras(intrinsics, poses)
+
+    def rays(self, points: Tensor) -> StepRays:
+        count = len(points)
+        return StepRays(
+            points=points,
+            normals=self.normals.float(),
+            shaded=torch.ones(count, dtype=torch.bool),
+            image=torch.zeros(count, dtype=torch.long),
+            pixels=self.pixels.float(),
+            intrinsics=self.cameras.intrinsics[:1].expand(count, 4, 4),
+            poses=self.cameras.poses[:1].expand(count, 4, 4),
+        )
+
+    def term(self, config: PatchConfig = CONFIG) -> PatchTerm:
+        return PatchTerm(config, self, self.cameras.poses[:, :3, 3])
+
+
+def test_patches_pull_points_onto_the_surface() -> None:
+    scene = Photographed()
+    term, exact = scene.term(), scene.points.float()
+    loss = lambda points: term(scene.rays(points), scene.cameras, 0.5, generator())  # noqa: E731
+    outward = torch.nn.functional.normalize(exact, dim=1)
+    for shift in (-0.02, 0.02):
+        points = (exact + shift * outward).requires_grad_()
+        off = loss(points)
+        assert off.item() > 2 * loss(exact).item()
+        (gradient,) = torch.autograd.grad(off, points)
+        toward = -(gradient * outward).sum(dim=1) * shift
+        assert (toward < 0).float().mean() > 0.8  # the descent leads back for most patches
+
+
+def test_the_patch_term_acts_within_its_time_and_at_most_at_its_number_of_rays() -> None:
+    scene = Photographed()
+    rays = scene.rays(scene.points.float() + 0.03)
+    values = [float(scene.term()(rays, scene.cameras, time, generator())) for time in (0.0, 0.1, 0.9, 1.0)]
+    assert values[0] == values[3] == 0 and values[1] == values[2] > 0
+    points = (scene.points.float() + 0.03).requires_grad_()
+    few = read_block(PatchConfig, {"weight": 1.0, "begin": 0.0, "rays": 3, "max_cost": 2.0}, "loss.patch")
+    scene.term(few)(scene.rays(points), scene.cameras, 0.5, generator()).backward()
+    assert 1 <= int((points.grad != 0).any(dim=1).sum()) <= 3
+
+
+@pytest.mark.parametrize("case", ["no hit", "no neighbors", "seen from behind"])
+def test_the_patch_term_is_zero_without_anything_to_compare(case: str) -> None:
+    scene = Photographed()
+    rays = scene.rays((scene.points.float() + 0.03).requires_grad_())
+    config = CONFIG
+    if case == "no hit":
+        rays = StepRays(**{**vars(rays), "shaded": torch.zeros(len(rays.shaded), dtype=torch.bool)})
+    elif case == "seen from behind":
+        rays = StepRays(**{**vars(rays), "normals": -rays.normals})
+    else:
+        config = PatchConfig(weight=1.0, begin=0.0, min_degrees=170, max_degrees=175)
+    assert float(scene.term(config)(rays, scene.cameras, 0.5, generator())) == 0
+
+
+def test_candidates_are_the_nearest_views_within_the_angles() -> None:
+    degrees = torch.tensor([0.0, 2.0, 10.0, 25.0, 52.0, 180.0])
+    angles = torch.deg2rad(degrees)
+    centers = 2.5 * torch.stack((angles.cos(), angles.sin(), torch.zeros(6)), dim=1)
+    found = candidate_views(centers, 3, min_degrees=4, max_degrees=40)
+    assert found.tolist() == [
+        [2, 3, -1], [2, 3, -1], [1, 0, 3], [2, 1, 0], [3, -1, -1], [-1, -1, -1],
+    ]  # fmt: skip
+
+
+class Ball(nn.Module):
+    """f(x) = |x| - 0.5 as a model with an implicit network."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.implicit_network = self
+
+    def sdf_and_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x.norm(dim=1, keepdim=True) - 0.5, x / x.norm(dim=1, keepdim=True)
+
+
+def test_points_beside_lie_in_the_tangent_planes() -> None:
+    points, normals = torch.rand(500, 3), torch.nn.functional.normalize(torch.randn(500, 3), dim=1)
+    offset = beside_in_tangent_plane(points, normals, 0.04, generator()) - points
+    assert (offset * normals).sum(dim=1).abs().max() < 1e-6
+    distance = offset.norm(dim=1)
+    assert 0 < distance.min() and distance.max() <= 0.04 and distance.mean() == pytest.approx(0.02, rel=0.1)
+
+
+def test_the_normals_term_is_the_curvature_and_fades() -> None:
+    scene = Photographed()
+    config = NormalsConfig(weight=3.0, end=0.5, rays=40, radius=0.3)
+    term = NormalsTerm(config, Ball())
+    value = lambda time: float(term(scene.rays(scene.points.float()), scene.cameras, time, generator()))  # noqa: E731
+    # On a ball of radius r, the normal at a point d beside turns by atan(d / r); d is uniform up to 0.3.
+    distances = torch.linspace(0, 0.3, 1001)
+    expected = 3 * (1 - torch.cos(torch.atan(distances / 0.5))).mean()
+    assert value(0.0) == pytest.approx(float(expected), rel=0.25)  # 40 draws
+    assert value(0.25) == pytest.approx(value(0.0) / 2, rel=1e-5)
+    assert value(0.5) == value(1.0) == 0
+
+
+@pytest.mark.parametrize("cameras", [False, True])
+def test_terms_are_trained_recorded_and_part_of_the_loss(
+    scene_root: Path, tmp_path: Path, cameras: bool
+) -> None:
+    conf = tiny.conf_text() + tiny.TERMS
+    trainer = tiny.make_trainer(scene_root, tmp_path / "terms", cameras=cameras, conf=conf, batch_size=2)
+    trainer.train()
+    plain = tiny.make_trainer(scene_root, tmp_path / "plain", cameras=cameras, batch_size=2)
+    plain.train()
+    with (tmp_path / "terms" / "metrics.csv").open() as stream:
+        rows = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(stream)]
+    for row in rows:
+        assert row["patch_loss"] > 0 and row["normals_loss"] > 0
+        terms = 0.1 * row["eikonal_loss"] + 100 * row["mask_loss"] + row["patch_loss"] + row["normals_loss"]
+        assert row["loss"] == pytest.approx(row["rgb_loss"] + terms, rel=1e-4)
+    ours, theirs = (tiny.parts_of(tmp_path / name)["ModelParameters"] for name in ("terms", "plain"))
+    assert not tiny.same(ours, theirs)
+
+
+def test_patches_move_the_trained_cameras(scene_root: Path, tmp_path: Path) -> None:
+    conf = tiny.conf_text() + tiny.TERMS + "\nloss.patch.weight = 1e3\n"
+    trainer = tiny.make_trainer(scene_root, tmp_path, cameras=True, conf=conf, batch_size=2)
+    batch = next(trainer.rays.batches(0, 0, 0))
+    trainer.state.model.train()
+    assert trainer.state.cameras is not None
+    model_input = {**batch.model_input, **trainer.state.cameras.inputs(batch.indices)}
+    outputs = trainer.model(model_input)
+    losses = trainer._add_terms({"loss": torch.zeros(())}, StepRays.of(batch, model_input, outputs))
+    losses["patch_loss"].backward()
+    assert trainer.state.poses is not None and trainer.state.poses.weight.grad is not None
+    assert trainer.state.poses.weight.grad.coalesce().values().abs().max() > 0
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("loss.patch.wieght = 1", "wieght"),
+        ("loss.patch { weight = 0 }", "loss.patch.weight = 0"),
+        ("loss.patch { weight = 1, size = 4 }", "odd"),
+        ("loss.patch { weight = 1, begin = 0.9, end = 0.5 }", "in order"),
+        ("loss.patch { weight = 1, best = 5 }", "best = 5"),
+        ("loss.patch { weight = 1, min_cos = 1 }", "min_cos"),
+        ("loss.patch { weight = 1, min_degrees = 50 }", "min_degrees"),
+        ("loss.normals { weight = 1, end = 0 }", "loss.normals.end"),
+        ("loss.normals { weight = -1 }", "loss.normals.weight"),
+    ],
+)
+def test_wrong_blocks_are_refused(scene_root: Path, tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        tiny.make_trainer(scene_root, tmp_path, conf=f"{tiny.conf_text()}\n{text}\n")
+
+
+def test_a_model_without_surface_points_is_refused(
+    scene_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = tiny.make_trainer(scene_root, tmp_path, conf=tiny.conf_text() + tiny.TERMS)
+    published: Callable[..., dict[str, Tensor]] = trainer.model
+    trainer.model = lambda inputs: {
+        name: value for name, value in published(inputs).items() if name != "surface_points"
+    }
+    with pytest.raises(InputError, match="surface_points"):
+        trainer.train()
+    assert math.isfinite(sum(float(p.sum()) for p in trainer.state.model.parameters()))
