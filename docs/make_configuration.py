@@ -32,12 +32,16 @@ from idr.model.rendering_network import RenderingNetworkConfig  # noqa: E402
 from idr.model.tracing import TracerConfig  # noqa: E402
 from idr.pictures.plots import PlotConfig  # noqa: E402
 from idr.training.config import TrainConfig  # noqa: E402
+from idr.training.terms.normals import NormalsConfig  # noqa: E402
+from idr.training.terms.patch import PatchConfig  # noqa: E402
 
 PAGE = ROOT / "docs" / "configuration.md"
 BLOCKS: dict[str, tuple[type, Any]] = {
     "train": (TrainConfig, TrainConfig),
     "dataset": (SceneDatasetConfig, SceneDataset),
     "loss": (LossConfig, LossConfig),
+    "loss.patch": (PatchConfig, PatchConfig),
+    "loss.normals": (NormalsConfig, NormalsConfig),
     "plot": (PlotConfig, PlotConfig),
     "model": (ModelConfig, ModelConfig),
     "model.implicit_network": (ImplicitNetworkConfig, ImplicitNetworkConfig),
