@@ -34,6 +34,7 @@ from idr.pictures.plots import PlotConfig  # noqa: E402
 from idr.training.config import TrainConfig  # noqa: E402
 from idr.training.terms.normals import NormalsConfig  # noqa: E402
 from idr.training.terms.patch import PatchConfig  # noqa: E402
+from idr.training.terms.sparse_points import SparsePointsConfig  # noqa: E402
 
 PAGE = ROOT / "docs" / "configuration.md"
 BLOCKS: dict[str, tuple[type, Any]] = {
@@ -42,6 +43,7 @@ BLOCKS: dict[str, tuple[type, Any]] = {
     "loss": (LossConfig, LossConfig),
     "loss.patch": (PatchConfig, PatchConfig),
     "loss.normals": (NormalsConfig, NormalsConfig),
+    "loss.sparse_points": (SparsePointsConfig, SparsePointsConfig),
     "plot": (PlotConfig, PlotConfig),
     "model": (ModelConfig, ModelConfig),
     "model.implicit_network": (ImplicitNetworkConfig, ImplicitNetworkConfig),

@@ -40,7 +40,7 @@ TABLE: dict[str, set[str]] = {
     "meshing": {"fields"},
     "model": {"checkpoints", "conf", "fields", "geometry"},
     "datasets": {"conf", "geometry"},
-    "training": {"checkpoints", "geometry", "model"},
+    "training": {"checkpoints", "conf", "datasets", "geometry", "model"},
     "model.kernels": {"fields", "geometry", "model"},
     "runs": {"checkpoints", "conf", "geometry", "meshing", "model", "rendering"},
     "pictures": {"geometry", "meshing", "rendering"},

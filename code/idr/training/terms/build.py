@@ -12,6 +12,7 @@ from idr.conf.files import read_block
 from idr.errors import InputError
 from idr.training.terms.normals import NormalsConfig, NormalsTerm
 from idr.training.terms.patch import PatchConfig, PatchTerm
+from idr.training.terms.sparse_points import SparsePointsConfig, SparsePointsTerm
 from idr.training.terms.step import Cameras, StepRays
 
 
@@ -60,4 +61,7 @@ def build_terms(loss_block: Mapping[str, Any], dataset: Any, model: nn.Module, c
         terms.append(PatchTerm(config, dataset, centers))
     if "normals" in loss_block:
         terms.append(NormalsTerm(read_block(NormalsConfig, loss_block["normals"], "loss.normals"), model))
+    if "sparse_points" in loss_block:
+        points = read_block(SparsePointsConfig, loss_block["sparse_points"], "loss.sparse_points")
+        terms.append(SparsePointsTerm(points, dataset, model))
     return terms
