@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from idr.errors import InputError
 if TYPE_CHECKING:
     import torch
 
+    from idr.datasets.points import ScenePoints
     from idr.evaluation.perceptual import ImageDistance
     from idr.evaluation.results import RenderingScores
     from idr.runs import Run
@@ -54,6 +56,15 @@ def build_parser() -> argparse.ArgumentParser:
         help="with --eval_rendering: also LPIPS (needs idr[lpips] and AlexNet's weights, downloaded once); "
         "if they cannot be loaded, all else is measured and the exit status is 1",
     )
+    parser.add_argument(
+        "--points",
+        nargs="?",
+        const="points.npz",
+        default=None,
+        metavar="FILE",
+        help="measure the distances of points_world (N, 3) of an npz file to the mesh; default: the scene's "
+        "points.npz, written by preprocess/triangulate_points.py",
+    )
     add_chunk_arguments(parser, "chunk_pixels", "chunk_points")
     return parser
 
@@ -73,9 +84,11 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
         require_lpips()
     trained, folder = open_run(arguments)
+    points = None if arguments.points is None else _read_points(trained, arguments.points)
 
     from idr.conf.build import scan_id_of
     from idr.evaluation.camera_error import format_camera_errors
+    from idr.evaluation.mesh_scores import point_scores
     from idr.evaluation.reconstruction import measure_cameras, write_surface
     from idr.evaluation.results import focal_line, results_record, write_results
     from idr.runs.views import given_intrinsics
@@ -103,6 +116,10 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         say("no surface: the network has no zero set in the bounding sphere yet; no mesh written")
     else:
         say(f"mesh: {surface.path} ({len(surface.mesh.faces)} faces)")
+        if points is not None:
+            scores = point_scores(surface.mesh, points)
+            say(f"POINTS EVALUATION {scan_id}: {scores.line()}")
+            record["points"] = asdict(scores)
 
     renderings: dict[str, RenderingScores] = {}
     lpips_error = None
@@ -121,6 +138,14 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         return EXIT_OK
     say("LPIPS was asked for and not measured (see above); all else was: exit status 1")
     return EXIT_STOPPED
+
+
+def _read_points(trained: Run, name: str) -> ScenePoints:
+    """Reads a file of the scene's folder, or any other file."""
+    from idr.datasets.points import POINTS_FILE, read_points
+
+    in_scene = Path(trained.scene.instance_dir) / name
+    return read_points(in_scene if in_scene.is_file() or name == POINTS_FILE else Path(name).expanduser())
 
 
 def _load_lpips(device: torch.device) -> tuple[ImageDistance | None, str | None]:
