@@ -16,16 +16,14 @@ import imageio.v3 as iio
 import numpy as np
 from PIL import Image, TiffImagePlugin
 
-from idr.demo.cameras import UNIT_TO_WORLD, look_at, world_matrix
-from idr.demo.folder import SURFACE_FILE
+from idr.demo.cameras import UNIT_TO_WORLD, look_at, write_cameras
 from idr.demo.photo_render import PhoneLens, Room, render_photo
-from idr.demo.scene import Extractor, exact_mesh, write_surface
+from idr.demo.scene import SETTINGS_FILE, SURFACE_FILE, Extractor, exact_mesh, write_surface
 from idr.demo.teapot import Array
 from idr.errors import InputError
 from idr.files import whole_folder
 
 PHOTOS, TRUTH = "photos", "truth"
-SETTINGS_FILE = "scene.json"
 GENERATOR = "idr photo-like scene"
 
 _FOCAL = 0.94  # over the longer side
@@ -85,15 +83,7 @@ def phone_lens(img_res: tuple[int, int]) -> PhoneLens:
 
 
 def photo_poses(num_views: int, generator: np.random.Generator) -> Array:
-    """Poses on three rings of increasing elevation around the table.
-
-    Args:
-        num_views: B.
-        generator: Random generator of the offsets.
-
-    Returns:
-        (B, 4, 4) camera-to-world in the unit-sphere frame, for pixels as stored.
-    """
+    """(B, 4, 4) poses on three rings of increasing elevation around the table, for pixels as stored."""
     ends = np.rint(np.cumsum([share for _, share in _RINGS]) * num_views).astype(int)
     poses = []
     for i in range(num_views):
@@ -120,7 +110,7 @@ def write_photos(
     Args:
         folder: A missing or empty folder.
         settings: Settings of the photographs.
-        extract: Marching cubes, as for `exact_mesh`.
+        extract: Marching cubes.
         progress: Receives progress messages.
 
     Raises:
@@ -142,7 +132,7 @@ def _write_files(
     (truth / "mask").mkdir(parents=True)
     layout, prints, noise = (np.random.default_rng([settings.seed, stream]) for stream in range(3))
     lens, room = phone_lens(settings.img_res), Room(prints)
-    poses, matrices = photo_poses(settings.num_views, layout), {}
+    poses = photo_poses(settings.num_views, layout)
     for i, pose in enumerate(poses):
         view = render_photo(lens, pose, settings.img_res, settings.supersampling, room)
         noisy = view.rgb + _SENSOR_NOISE * noise.standard_normal(view.rgb.shape)
@@ -152,10 +142,8 @@ def _write_files(
         exif = _exif(lens, settings.img_res, _HOLDS.get(i % 8, _UPRIGHT)[1])
         image.save(photos / f"{name}.jpg", quality=_JPEG_QUALITY, exif=exif)
         iio.imwrite(truth / "mask" / f"{name}.png", view.mask)
-        matrices[f"scale_mat_{i}"] = UNIT_TO_WORLD
-        matrices[f"world_mat_{i}"] = world_matrix(lens.intrinsics, pose)
         progress(f"photograph {i + 1} of {settings.num_views}")
-    np.savez(truth / "cameras.npz", allow_pickle=False, **matrices)
+    write_cameras(truth / "cameras.npz", lens.intrinsics, poses)
     write_surface(truth / SURFACE_FILE, *exact_mesh(extract, settings.mesh_resolution))
     record = {"generator": GENERATOR, **asdict(settings), "radial": lens.radial}
     record |= {"intrinsics": lens.intrinsics[:3, :3].tolist(), "unit_to_world": UNIT_TO_WORLD.tolist()}
