@@ -13,23 +13,18 @@ from torch.nn import functional
 
 
 class ShadedPoints:
-    """Surface points whose features and gradients are computed once, for any number of directions.
-
-    Attributes:
-        points: (N, 3).
-        gradients: (N, 3) gradient of the signed distance, not normalized, the rendering network's input.
-    """
+    """Surface points, (N, 3), with features and gradients computed once for any number of directions."""
 
     def __init__(self, model: Any, points: Tensor) -> None:
         self._rendering_network = model.rendering_network
         self.points = points
         self._features = model.implicit_network(points)[:, 1:]
-        self.gradients = gradient_of(model, points)
+        self._gradients = gradient_of(model, points)
 
     @property
     def normals(self) -> Tensor:
         """(N, 3) unit normals, outward; 0 where the gradient vanishes."""
-        return functional.normalize(self.gradients, dim=-1)
+        return functional.normalize(self._gradients, dim=-1)
 
     def rgb01(self, directions: Tensor, indices: Tensor | None = None) -> Tensor:
         """Returns colors (paper, Eq. 2).
@@ -44,7 +39,7 @@ class ShadedPoints:
         chosen = slice(None) if indices is None else indices
         rgb = self._rendering_network(
             self.points[chosen],
-            self.gradients[chosen],
+            self._gradients[chosen],
             functional.normalize(directions, dim=-1),
             self._features[chosen],
         )
