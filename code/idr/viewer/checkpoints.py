@@ -96,7 +96,7 @@ class CheckpointReader:
             return self._open_runs[checkpoint]
         try:
             run = Run(self._conf, self.folder, checkpoint.name, self._device, scene=self.dataset)
-        except (InputError, MissingInputError):
+        except MissingInputError:
             raise
         except OSError as error:
             raise MissingInputError(
