@@ -24,7 +24,7 @@ from idr.demo.render import RenderedView, exact_forward, render
 from idr.demo.teapot import BOUNDING_RADIUS, Array, in_blocks, project_to_surface, sdf
 from idr.errors import InputError, MissingInputError
 from idr.files import check_replaceable, whole_folder
-from idr.geometry.rough_poses import disturb_poses
+from idr.geometry.camera_set import disturb_poses
 
 __all__ = ["SceneSettings", "exact_forward", "exact_mesh", "read_exact_mesh", "sdf", "write_scene"]
 

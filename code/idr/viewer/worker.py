@@ -143,6 +143,7 @@ class Interruptible:
         self._between = between
 
     def __call__(self, *inputs: Any) -> Any:
+        """Evaluates it."""
         self._between()
         return self._network(*inputs)
 
