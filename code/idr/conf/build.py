@@ -21,11 +21,7 @@ NO_SCAN = -1
 
 
 def conf_value(conf: ConfigTree, key: str) -> Any:
-    """Returns the value of a required key.
-
-    Args:
-        conf: The whole conf.
-        key: Full name, for example ``train.expname``.
+    """Returns the value of a required key by its full name, for example ``train.expname``.
 
     Raises:
         InputError: The key is missing.
@@ -53,12 +49,7 @@ def scan_id_of(conf: ConfigTree, scan_id: int = NO_SCAN) -> int | None:
 
 
 def block_arguments(cls: type, block: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Returns the keyword arguments of a class from its block.
-
-    Args:
-        cls: The class.
-        block: The block.
-        where: Full name of the block, for messages.
+    """Returns the keyword arguments of a class from its block, whose full name is for messages.
 
     Raises:
         InputError: A key that the class does not have, or a value of a wrong type.
