@@ -53,10 +53,9 @@ class RowAdam(torch.optim.Optimizer):
         """Updates the means of rows (b,) by their gradients (b, C) and returns M^(-1/2) m, (b, C)."""
         state: dict[str, Any] = self.state[table]
         if not state:
-            num_rows, num_columns = table.shape
-            state["counts"] = table.new_zeros(num_rows)
+            state["counts"] = table.new_zeros(len(table))
             state["mean"] = torch.zeros_like(table)
-            state["moments"] = table.new_zeros(num_rows, num_columns, num_columns)
+            state["moments"] = table.new_zeros(*table.shape, table.shape[1])
         state["counts"][rows] += 1
         state["mean"][rows] = torch.lerp(gradient, state["mean"][rows], betas[0])
         outer = gradient.unsqueeze(2) * gradient.unsqueeze(1)  # (b, C, C)
