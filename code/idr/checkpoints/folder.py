@@ -114,12 +114,7 @@ class CheckpointFolder:
     def load(
         self, part: str, name: str | int = LATEST, map_location: str | torch.device | None = "cpu"
     ) -> dict[str, Any]:
-        """Reads one part of a checkpoint, tensors and plain values only.
-
-        Args:
-            part: One of `PARTS`.
-            name: As for `resolve`.
-            map_location: The device of the tensors.
+        """Reads one of `PARTS` of a checkpoint, tensors and plain values only; `name` is as for `resolve`.
 
         Returns:
             The dictionary in the file: `epoch` and the part's key of `STATE_KEYS`.

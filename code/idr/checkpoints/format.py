@@ -40,12 +40,9 @@ class DamagedFileError(InputError):
 def write_content(file: BinaryIO, content: Mapping[str, Any]) -> None:
     """Writes a dictionary to an open file; tensors go to the CPU and no longer share memory.
 
-    Args:
-        file: Open for writing, binary.
-        content: Nested dictionaries, lists, tuples, texts, numbers, None and dense tensors.
-
     Raises:
-        TypeError: It holds something else, which could not be read again without running code.
+        TypeError: It holds something else than dictionaries, lists, tuples, texts, numbers, None and dense
+            tensors, which could not be read again without running code.
     """
     # torch writes past a file object, to its descriptor, and reports errors in its own way.
     buffer = io.BytesIO()

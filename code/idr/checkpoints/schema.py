@@ -45,13 +45,9 @@ Schema = Mapping[Any, Kind]
 
 
 def check(saved: Any, schema: Schema, where: str, part: str) -> None:
-    """Checks the keys that a schema names; other keys are not looked at.
+    """Checks the keys of a part, or of a mapping within it, that a schema names; others are not looked at.
 
-    Args:
-        saved: The part, or a mapping within it.
-        schema: What each key's value has to be.
-        where: The checkpoint's name, for messages.
-        part: The part's name, for messages.
+    `where` and `part` are the names of checkpoint and part, for messages.
 
     Raises:
         InputError: A key is missing, or its value does not fit.

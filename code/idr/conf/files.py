@@ -55,10 +55,7 @@ def project_root() -> Path:
 
 
 def find_conf(path: str | Path) -> Path:
-    """Returns the absolute path of a conf, from the working directory or else from the checkout.
-
-    Args:
-        path: The value of `--conf`; `~` is expanded.
+    """Returns the absolute path of `--conf`, from the working directory or else from the checkout.
 
     Raises:
         MissingInputError: It is in neither; the message lists both places and the existing confs.
@@ -181,10 +178,7 @@ def _leaf_keys(tree: Mapping[str, Any], prefix: str = "") -> Iterable[str]:
 
 
 def resolve_class(dotted: str) -> type:
-    """Returns the class that a conf names, from `idr.<path>` or else from the path itself (the user's class).
-
-    Args:
-        dotted: Class path such as `model.loss.IDRLoss`.
+    """Returns the class of a path such as `model.loss.IDRLoss`: `idr.<path>`, or else the user's `<path>`.
 
     Raises:
         InputError: No such module or class, a module that cannot be imported, or a name that is not a class.
@@ -224,11 +218,7 @@ def _import_if_there(module: str, dotted: str) -> Any:
 
 
 def save_conf(conf: Mapping[str, Any], path: Path) -> None:
-    """Writes a conf atomically as HOCON, from which `load_conf` reads an equal tree.
-
-    Args:
-        conf: The tree, with substitutions resolved.
-        path: File to write or replace.
+    """Writes a conf, with substitutions resolved, atomically as HOCON; `load_conf` reads an equal tree.
 
     Raises:
         InputError: A value that HOCON cannot represent.

@@ -49,15 +49,9 @@ def chamfer_to_exact(
 
 
 def ceiling_scores(datasets: Sequence[Any]) -> list[RenderingScores]:
-    """Scores of the exact surface and colors, rendered with one ray per pixel like a trained network.
+    """Scores, by split, of the exact surface and colors, rendered with one ray per pixel as by a network.
 
     They are an upper bound for reconstructions, because the photographs average 4 x 4 samples per pixel.
-
-    Args:
-        datasets: Splits of the built-in scene, with whole images as items.
-
-    Returns:
-        One set of scores per split.
     """
     return [RenderingScores(tuple(_exact_view(split, i) for i in range(len(split)))) for split in datasets]
 

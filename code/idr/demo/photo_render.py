@@ -128,14 +128,9 @@ def _table_texture(generator: np.random.Generator) -> Array:
 def render_photo(
     lens: PhoneLens, pose: Array, img_res: tuple[int, int], supersampling: int, room: Room
 ) -> RenderedView:
-    """Renders a view, whose coverage is that of the object.
+    """Renders a view, whose coverage is that of the object; S is the square of `supersampling`.
 
-    Args:
-        lens: The camera.
-        pose: (4, 4) camera-to-world, above the table and outside the object's bounding ball.
-        img_res: H, W.
-        supersampling: Samples along each side of a pixel; S is its square.
-        room: The surroundings.
+    The pose, (4, 4) camera-to-world, is above the table and outside the object's bounding ball.
     """
     height, width = img_res
     uv = pixel_centers(img_res)

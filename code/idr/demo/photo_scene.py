@@ -105,13 +105,7 @@ def photo_poses(num_views: int, generator: np.random.Generator) -> Array:
 def write_photos(
     folder: Path, settings: PhotoSettings, extract: Extractor, progress: Callable[[str], None]
 ) -> None:
-    """Writes photographs and ground truth, completely or not at all.
-
-    Args:
-        folder: A missing or empty folder.
-        settings: Settings of the photographs.
-        extract: Marching cubes.
-        progress: Receives progress messages.
+    """Writes photographs and ground truth to an empty folder, completely or not at all.
 
     Raises:
         InputError: The folder is not empty.

@@ -172,13 +172,9 @@ def colors(origins: Array, directions: Array, depth: Array) -> Array:
 
 
 def render(intrinsics: Array, pose: Array, img_res: tuple[int, int], supersampling: int) -> RenderedView:
-    """Renders a view; each pixel is the mean of its samples.
+    """Renders a view by a camera outside the bounding ball; each pixel is the mean of its samples.
 
-    Args:
-        intrinsics: (4, 4) K.
-        pose: (4, 4) camera-to-world, camera outside the bounding ball.
-        img_res: Height and width.
-        supersampling: Samples along each side of a pixel.
+    `supersampling` is the number of samples along each side of a pixel.
     """
     height, width = img_res
     offsets = subpixel_offsets(supersampling)

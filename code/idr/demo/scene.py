@@ -109,11 +109,7 @@ def scene_poses(settings: SceneSettings) -> tuple[Array, Array]:
 
 
 def exact_mesh(extract: Extractor, resolution: int) -> tuple[Array, NDArray[np.integer]]:
-    """Meshes the exact surface.
-
-    Args:
-        extract: Marching cubes.
-        resolution: Samples along each side of the cube around the object.
+    """Meshes the exact surface from `resolution` samples along each side of the cube around the object.
 
     Returns:
         Vertices (V, 3) in the unit-sphere frame, with |sdf| about 1e-12, and outward faces (T, 3).
@@ -126,13 +122,7 @@ def exact_mesh(extract: Extractor, resolution: int) -> tuple[Array, NDArray[np.i
 def write_scene(
     folder: Path, settings: SceneSettings, extract: Extractor, overwrite: bool = False
 ) -> list[RenderedView]:
-    """Writes the scene's folder, completely or not at all.
-
-    Args:
-        folder: The folder; missing parents are created.
-        settings: Settings of the scene.
-        extract: Marching cubes.
-        overwrite: Whether an earlier built-in scene may be replaced.
+    """Writes the scene's folder, completely or not at all; `overwrite` replaces an earlier built-in scene.
 
     Returns:
         The rendered views, before quantization to 8 bits.

@@ -29,12 +29,7 @@ class CameraErrors:
 def camera_errors(
     poses_pred: NDArray[np.floating], poses_gt: NDArray[np.floating], alignment: Alignment
 ) -> CameraErrors:
-    """Returns the rotation and center errors of predicted cameras mapped by an alignment.
-
-    Args:
-        poses_pred: (B, 4, 4) predicted camera-to-world poses.
-        poses_gt: (B, 4, 4) true poses in the same order.
-        alignment: From `align_cameras`.
+    """Returns the errors of predicted cameras mapped by an alignment; (B, 4, 4) poses in the same order.
 
     Raises:
         InputError: The shapes differ, are not (B, 4, 4) with B > 0, or a value is not finite.

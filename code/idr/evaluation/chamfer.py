@@ -101,14 +101,10 @@ def mesh_scores(
     num_samples: int = DEFAULT_SAMPLES,
     seed: int = 0,
 ) -> MeshScores:
-    """Scores a mesh against a reference, by point-to-triangle distances where there are triangles.
+    """Scores a mesh against a reference mesh, or a point cloud whose points are used as they are.
 
-    Args:
-        mesh: The reconstruction.
-        reference: The true mesh, or a point cloud whose points are used as they are.
-        threshold: Threshold of the F-score; None for `THRESHOLD_FRACTION`.
-        num_samples: Points drawn on each surface.
-        seed: Seed of the draws.
+    Distances are to triangles where there are some. `threshold` is by default `THRESHOLD_FRACTION`; for the
+    other arguments, see `chamfer`.
 
     Raises:
         InputError: A surface has no area, or the threshold is not positive.

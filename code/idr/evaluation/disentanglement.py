@@ -90,12 +90,9 @@ def _check_keys(
 
 
 def compose(geometry: Any, appearance: Any, device: torch.device) -> Any:
-    """Returns a network with the surface of one network and the colors of another.
+    """Returns a network with tracer, signed distance and features of one network and the colors of another.
 
-    Args:
-        geometry: Network that provides tracer, signed distance, features and normals; left unchanged.
-        appearance: Network that provides the rendering network.
-        device: Device of the geometry.
+    The geometry is left unchanged; `device` is its.
 
     Raises:
         InputError: The two networks have different numbers of features.

@@ -147,12 +147,7 @@ def read_geometry(path: Path) -> trimesh.Trimesh | trimesh.PointCloud:
 
 
 def dtu_scores(mesh: trimesh.Trimesh, reference: DTUReference, seed: int = 0) -> DTUScores:
-    """Scores a mesh by the protocol.
-
-    Args:
-        mesh: The reconstruction in world coordinates, mm.
-        reference: The official data.
-        seed: Seed of the order of thinning.
+    """Scores a mesh in world coordinates, mm; `seed` is that of the order of thinning.
 
     Raises:
         InputError: No point of the mesh or of the scan is selected, or none is within 20 mm of the other.

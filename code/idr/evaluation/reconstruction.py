@@ -27,18 +27,10 @@ def write_surface(
     chunk_points: int,
     dense: bool = False,
 ) -> MeshResult | None:
-    """Meshes the zero set and writes its largest component in world coordinates.
-
-    Args:
-        run: The run.
-        folder: Folder of ``surface_world_coordinates_<epoch>.ply``.
-        resolution: Grid samples along the shortest side.
-        is_uniform_grid: See `Run.surface`.
-        chunk_points: Points evaluated at once.
-        dense: See `Run.surface`.
+    """Meshes the zero set, see `Run.surface`, and writes its largest component in world coordinates.
 
     Returns:
-        The mesh, or None if the network has no zero set yet.
+        The mesh ``<folder>/surface_world_coordinates_<epoch>.ply``, or None if there is no zero set yet.
 
     Raises:
         OutputError: The file cannot be written.

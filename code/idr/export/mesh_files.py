@@ -61,12 +61,8 @@ class Surface:
 def import_mesh_package(name: str, user: str) -> Any:
     """Imports ``xatlas``, ``embreex`` or ``fast_simplification``, optional packages of ``idr[mesh]``.
 
-    Args:
-        name: The module.
-        user: What needs it and the alternative, for the message.
-
     Raises:
-        MissingInputError: It is not installed.
+        MissingInputError: It is not installed; the message says what needs it, `user`.
     """
     try:
         return importlib.import_module(name)

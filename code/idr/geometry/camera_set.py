@@ -43,12 +43,7 @@ class CameraSet:
 
 
 def poses_in_frame(poses: NDArray[np.floating], matrix: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Transforms (B, 4, 4) poses to another frame, without scale in their rotations.
-
-    Args:
-        poses: Poses.
-        matrix: (4, 4) similarity from their frame to the other, of positive or negative scale.
-    """
+    """Transforms (B, 4, 4) poses by a (4, 4) similarity, of positive or negative scale, to another frame."""
     moved = np.asarray(matrix, dtype=np.float64) @ np.asarray(poses, dtype=np.float64)
     moved[:, :3, :3] /= np.cbrt(np.linalg.det(np.asarray(matrix, dtype=np.float64)[:3, :3]))
     return moved

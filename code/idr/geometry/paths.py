@@ -121,7 +121,7 @@ def upright_rotation(up: NDArray[np.floating], front: NDArray[np.floating]) -> A
     return np.stack((np.cross(y, z), y, z))
 
 
-def _horizontal(vector: NDArray[np.floating], up: Array) -> Array:
+def _horizontal(vector: NDArray[np.floating], up: NDArray[np.floating]) -> Array:
     """The direction of a vector across a unit vector, or any such direction if they are parallel."""
     flat = np.asarray(vector, dtype=np.float64) - up * (vector @ up)
     if np.linalg.norm(flat) <= 1e-6 * np.linalg.norm(vector):

@@ -46,12 +46,7 @@ def triangulate(volume: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArr
 
 
 def mesh_blocks(samples: SurfaceSamples, grid: SampleGrid, block: int) -> trimesh.Trimesh | None:
-    """Extracts the surface from the samples of a grid around it.
-
-    Args:
-        samples: The evaluated samples.
-        grid: The grid.
-        block: Cells along a block's sides, a multiple of 8.
+    """Extracts the surface from the samples of a grid around it, by blocks of `block` cells along the sides.
 
     Returns:
         The mesh in the frame of the grid, in the order of the blocks; None without a surface.
@@ -82,13 +77,10 @@ def mesh_blocks(samples: SurfaceSamples, grid: SampleGrid, block: int) -> trimes
 
 
 def fill_missing(volume: NDArray[np.float32]) -> None:
-    """Replaces NaN, in place, by the value of an evaluated sample of the same sign.
+    """Replaces NaN, in place, by the value of an evaluated sample of the same sign; there must be one.
 
     All corners of cells with a sign change are evaluated. A sample that is not evaluated lies only in cells
     of one sign and has the sign of its neighbors. Such cells hold no vertex, so only the sign matters.
-
-    Args:
-        volume: (X, Y, Z) values, NaN where not evaluated; at least one is evaluated.
     """
     for axis in range(3):  # along lines, then from line to line, then from plane to plane
         if not np.isnan(volume).any():

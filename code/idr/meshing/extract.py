@@ -108,12 +108,7 @@ def extract_mesh(
 
 
 def marching_cubes_volume(volume: NDArray[np.float32], grid: SampleGrid) -> trimesh.Trimesh | None:
-    """Extracts the zero set of sampled values.
-
-    Args:
-        volume: Values at the grid's samples, negative inside, with gradient norm about 1. Values close to 0
-            are changed in place.
-        grid: The samples.
+    """Extracts the zero set of the values at a grid's samples, changing those close to 0 in place.
 
     Returns:
         The mesh in the grid's frame, faces counter-clockwise seen from outside, where values are positive.

@@ -21,7 +21,8 @@ def _components(mesh: trimesh.Trimesh) -> tuple[NDArray[np.float64], NDArray[np.
     links = coo_matrix((np.ones(len(starts), dtype=bool), (starts, ends)), shape=(count, count))
     _, of_vertex = connected_components(links, directed=False)
     used, of_face = np.unique(of_vertex[faces[:, 0]], return_inverse=True)
-    return np.bincount(of_face, weights=mesh.area_faces, minlength=len(used)), of_face
+    areas = np.bincount(of_face, weights=mesh.area_faces, minlength=len(used))
+    return areas.astype(np.float64), of_face
 
 
 def component_areas(mesh: trimesh.Trimesh) -> NDArray[np.float64]:

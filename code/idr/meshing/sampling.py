@@ -62,11 +62,7 @@ class GridSampler:
         self._device = device
 
     def evaluate(self, numbers: NDArray[np.int64] | range, title: str) -> NDArray[np.float32]:
-        """Returns the field at samples, (N,) on the CPU.
-
-        Args:
-            numbers: (N,) flat indices in row-major order.
-            title: Name of the samples in progress messages.
+        """Returns the field, (N,) on the CPU, at samples of row-major flat indices; `title` is for messages.
 
         Raises:
             InputError: The field is not finite somewhere.

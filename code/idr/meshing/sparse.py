@@ -174,13 +174,7 @@ class SurfaceSearch:
 
 
 class _Block:
-    """The 27 samples of each of some cells of stride 2.
-
-    Args:
-        search: The search, which stores the values.
-        level: The level of stride 2.
-        cells: (M, 3).
-    """
+    """The 27 samples of each of some cells, (M, 3), of stride 2; the search stores their values."""
 
     def __init__(self, search: SurfaceSearch, level: int, cells: NDArray[np.int32]) -> None:
         self._cells = cells

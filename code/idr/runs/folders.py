@@ -99,11 +99,9 @@ def find_run(exps_folder: Path, name: str, timestamp: str = LATEST, checkpoint: 
 
 
 def locate_run(path: str | Path, checkpoint: str) -> Path:
-    """Returns a run's folder from that folder's path, or from the path of all runs of its name.
+    """Returns a run's folder from its path ``exps/<name>/<time>``, or from ``exps/<name>``.
 
-    Args:
-        path: ``exps/<name>/<time>``, or ``exps/<name>`` for the latest run there that holds the checkpoint.
-        checkpoint: ``latest`` or an epoch.
+    The latter stands for the latest run there that holds the checkpoint.
 
     Raises:
         MissingInputError: There is no such run or checkpoint.
@@ -137,12 +135,7 @@ def newest_run(exps_folder: Path, name: str | None = None) -> Path:
 
 
 def conf_of_run(run_folder: Path, fallback: str | Path | None, overrides: Sequence[str] = ()) -> ConfigTree:
-    """Reads the conf saved with a run; published pretrained runs have none.
-
-    Args:
-        run_folder: The run.
-        fallback: Conf to read if the run has none of its own, or None.
-        overrides: ``key=value`` texts that replace keys.
+    """Reads the conf saved with a run, or else the fallback: published pretrained runs have none.
 
     Raises:
         MissingInputError: The run has no conf and there is no fallback.

@@ -150,11 +150,9 @@ class Run:
         )
 
     def render(self, camera: Camera | int, chunk_pixels: int = DEFAULT_CHUNK_PIXELS) -> RenderedImage:
-        """Renders a view; ``rgb01`` of the image are colors in [0, 1].
+        """Renders a camera, or the training view at a position, which reads the scene.
 
-        Args:
-            camera: A camera, or the position of a training view, which reads the scene.
-            chunk_pixels: Pixels rendered at once; bounds memory.
+        ``rgb01`` of the image are colors in [0, 1]. `chunk_pixels` are rendered at once, which bounds memory.
 
         Raises:
             InputError: There is no such view.

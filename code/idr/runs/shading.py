@@ -27,14 +27,11 @@ class ShadedPoints:
         return functional.normalize(self._gradients, dim=-1)
 
     def rgb01(self, directions: Tensor, indices: Tensor | None = None) -> Tensor:
-        """Returns colors (paper, Eq. 2).
+        """Returns colors (paper, Eq. 2), RGB in [0, 1] up to the rounding of the network's tanh.
 
         Args:
             directions: (M, 3) directions from the points to the camera, of any length.
             indices: (M,) indices of the points, or None for all.
-
-        Returns:
-            (M, 3) RGB in [0, 1] up to the rounding of the network's tanh.
         """
         chosen = slice(None) if indices is None else indices
         rgb = self._rendering_network(
@@ -76,10 +73,7 @@ class SurfaceShader:
 
         The rendering network is trained on the surface only, but the vertices of a mesh, above all of a
         decimated one, only lie near it. Newton's method along the gradient moves them onto the zero set.
-
-        Args:
-            points: (N, 3) points near the surface.
-            max_distance: Largest displacement, unit-sphere units; a point that would move farther stays.
+        A point that would move farther than `max_distance`, unit-sphere units, stays.
         """
         moved = points
         for _ in range(self.NEWTON_STEPS):

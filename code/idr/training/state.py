@@ -76,9 +76,10 @@ class TrainingState:
 
     def to_parts(self) -> Parts:
         """Returns the dictionaries of the published files, and of ours for the rest of the state."""
-        own = {"step": self.step, "seed": self.seed, "batch_size": self.batch_size}
-        own |= {"averages": self.averages.to_plain()}
-        own |= {} if self.scale_mat is None else {"scale_mat": self.scale_mat}
+        own: dict[str, Any] = {"step": self.step, "seed": self.seed, "batch_size": self.batch_size}
+        own["averages"] = self.averages.to_plain()
+        if self.scale_mat is not None:
+            own["scale_mat"] = self.scale_mat
         scheduler = scheduler_state(self.config, self.epoch, self.optimizer)
         parts: Parts = {
             "ModelParameters": {"model_state_dict": self.model.state_dict()},
@@ -134,11 +135,7 @@ class TrainingState:
             self.seed = int(saved["seed"])
 
     def load_parts(self, parts: Mapping[str, Mapping[str, Any]], where: str) -> None:
-        """Loads the state of all components from a checkpoint, ours or the published code's.
-
-        Args:
-            parts: Dictionaries by part; those of optimizers and scheduler may be missing.
-            where: The checkpoint's name, for messages.
+        """Loads the state of all components from a checkpoint, ours or the published code's, named `where`.
 
         Raises:
             InputError: The checkpoint is of another architecture or other images, or does not fit.

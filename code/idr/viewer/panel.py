@@ -27,12 +27,7 @@ LEGEND = (
 class Panel:
     """Builds the panel on viser's ``gui`` and keeps the handles.
 
-    Args:
-        gui: viser's.
-        title: Name of the run, Markdown.
-        num_views: Number of training views.
-        resolution: Initial resolution of the surface.
-        side: Initial pixels along the longer side of images.
+    The title is Markdown. Resolution and pixels along the longer side of images are initial values.
     """
 
     def __init__(self, gui: Any, title: str, num_views: int, resolution: int, side: int) -> None:

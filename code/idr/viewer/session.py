@@ -38,14 +38,7 @@ REPLAY_SECONDS = 0.4
 
 
 class Session:
-    """One run on one page.
-
-    Args:
-        reader: Checkpoints of the run.
-        server: viser's server.
-        resolution: Initial resolution of the surface.
-        side: Initial pixels along the longer side of images.
-    """
+    """One run on one page of viser's server, with an initial resolution and side of images in pixels."""
 
     def __init__(self, reader: CheckpointReader, server: Any, resolution: int, side: int) -> None:
         self._reader = reader

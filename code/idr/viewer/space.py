@@ -163,14 +163,10 @@ def to_array(values: Tensor) -> NDArray[np.float64]:
 
 
 def browser_camera(quaternion: ArrayLike, center: ArrayLike, fov: float, aspect: float, side: int) -> Camera:
-    """Returns the camera of a browser's view.
+    """Returns the camera of a browser's view with `side` pixels along the longer side.
 
-    Args:
-        quaternion: (w, x, y, z), camera-to-world, axes x right, y down, z forward.
-        center: (3,) camera center.
-        fov: Vertical field of view, radians.
-        aspect: Width over height.
-        side: Pixels along the longer side.
+    The quaternion, (w, x, y, z), is camera-to-world with axes x right, y down, z forward. `fov` is vertical,
+    in radians; `aspect` is width over height.
     """
     width, height = (side, side / aspect) if aspect >= 1 else (side * aspect, side)
     height, width = max(1, round(height)), max(1, round(width))

@@ -56,11 +56,7 @@ def coarse_to_fine(coarsest: int, finest: int, factor: int = 2) -> list[int]:
 def surface_of(run: Run, resolution: int, paint: str, between: Callable[[], None]) -> ShownSurface | None:
     """Returns the surface of a run in one of `PAINTS`; None if there is none yet.
 
-    Args:
-        run: The run.
-        resolution: Grid samples along the shortest side.
-        paint: One of `PAINTS`.
-        between: Called between two chunks of work.
+    `resolution` is that of `Run.mesh`; `between` is called between two chunks of work.
     """
     mesh = run.mesh(resolution, CHUNK_POINTS)
     if mesh is None or len(mesh.faces) == 0:

@@ -50,15 +50,9 @@ class ComparedView:
 
 
 def compare_view(run: Run, index: int, side: int, chunk_pixels: int = DEFAULT_CHUNK_PIXELS) -> ComparedView:
-    """Renders a training view at every n-th pixel and compares it with the photograph there.
+    """Renders and compares every n-th pixel of training view `index`, at most `side` along the longer side.
 
     Nothing is interpolated: diag(1/n, 1/n, 1) K maps the centers of pixels 0, n, 2n, ... to 0, 1, 2, ...
-
-    Args:
-        run: The run.
-        index: Position among the training views.
-        side: Most pixels along the longer side.
-        chunk_pixels: Pixels rendered at once; bounds memory.
 
     Raises:
         InputError: There is no such view.

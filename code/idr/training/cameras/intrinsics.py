@@ -117,7 +117,7 @@ class LearnableIntrinsics(nn.Module):
             sharing = getattr(config, name)
             if sharing != "fixed":
                 weight = given.new_zeros(1 if sharing == "shared" else len(given), width)
-                self.tables[name] = nn.Embedding(*weight.shape, sparse=True, _weight=weight)
+                self.tables[name] = nn.Embedding(len(weight), width, sparse=True, _weight=weight)
 
     def forward(self, indices: Tensor) -> Tensor:
         """Returns K, (b, 4, 4), of (b,) images."""

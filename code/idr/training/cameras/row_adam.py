@@ -25,12 +25,8 @@ class RowAdam(torch.optim.Optimizer):
     """Adam whose step of a row is lr M^(-1/2) m, with running means m of the gradient g and M of g g^T.
 
     Rows without a gradient and their means stay unchanged, as in `torch.optim.SparseAdam`. Unlike there, each
-    row counts its own steps for the bias correction.
-
-    Args:
-        params: Weights (rows, C) of embeddings with sparse gradients.
-        lr: Learning rate.
-        betas: Decay rates of m and of M.
+    row counts its own steps for the bias correction. Parameters are weights (rows, C) of embeddings with
+    sparse gradients; betas are the decay rates of m and of M.
     """
 
     def __init__(

@@ -46,13 +46,7 @@ REMEDY = "continue with the block train.cameras that the run was trained with, o
 
 
 class TrainedCameras:
-    """Learnable cameras with their optimizers.
-
-    Args:
-        poses: The poses, on their device.
-        intrinsics: The intrinsics, likewise; None if they are fixed.
-        config: The block ``train``.
-    """
+    """Learnable cameras, on their device, with their optimizers; intrinsics are None if they are fixed."""
 
     def __init__(
         self, poses: LearnablePoses, intrinsics: LearnableIntrinsics | None, config: TrainConfig
