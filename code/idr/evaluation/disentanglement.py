@@ -73,13 +73,6 @@ def path_keys(
         times = PUBLISHED_TIMES if published else range(count)
     if distances is None:
         distances = PUBLISHED_DISTANCES if published else [PUBLISHED_DISTANCES[0]] * count
-    _check_keys(num_views, views, times, distances)
-    return PathKeys(tuple(views), tuple(map(float, times)), tuple(map(float, distances)))
-
-
-def _check_keys(
-    num_views: int, views: Sequence[int], times: Sequence[float], distances: Sequence[float]
-) -> None:
     absent = [view for view in views if not 0 <= view < num_views]
     if absent:
         raise InputError(f"--key_views: no view {absent[0]}; the scene has views 0 to {num_views - 1}")
@@ -87,6 +80,7 @@ def _check_keys(
         raise InputError(f"--key_times {list(times)}: expected increasing times")
     if not all(distance > 0 for distance in distances):
         raise InputError(f"--key_distances {list(distances)}: expected positive distances")
+    return PathKeys(tuple(views), tuple(map(float, times)), tuple(map(float, distances)))
 
 
 def compose(geometry: Any, appearance: Any, device: torch.device) -> Any:

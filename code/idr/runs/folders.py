@@ -92,7 +92,7 @@ def find_run(exps_folder: Path, name: str, timestamp: str = LATEST, checkpoint: 
         CheckpointFolder(parent / timestamp / CHECKPOINTS).resolve(checkpoint)
         return parent / timestamp
     for run in reversed(runs):
-        if _holds(parent / run, checkpoint):
+        if CheckpointFolder(parent / run / CHECKPOINTS).has("ModelParameters", checkpoint):
             return parent / run
     what = "a checkpoint" if checkpoint == LATEST else f"checkpoint {checkpoint}"
     raise MissingInputError(f"no run in {parent} holds {what}; {listing}; train first, or choose another one")
@@ -163,14 +163,6 @@ def _last_change(checkpoints: Path) -> int:
         except FileNotFoundError:  # removed by a training under way
             continue
     return max(times, default=0)
-
-
-def _holds(run: Path, checkpoint: str | int) -> bool:
-    try:
-        CheckpointFolder(run / CHECKPOINTS).resolve(checkpoint)
-    except MissingInputError:
-        return False
-    return True
 
 
 def _folders(parent: Path) -> list[str]:
