@@ -17,7 +17,7 @@ import logging
 import math
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
@@ -132,7 +132,10 @@ def _convert(value: Any, kind: Any, where: str) -> Any:
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         return read_block(kind, value, where)
     if kind in _SCALARS:
-        return _SCALARS[kind](value, kind, where)
+        try:
+            return _SCALARS[kind](value)
+        except (ValueError, OverflowError):
+            raise _mismatch(value, kind, where) from None
     if isinstance(value, Mapping):  # field type Mapping or dict: a block that its owner reads
         return value
     raise _mismatch(value, kind, where)
@@ -165,41 +168,43 @@ def _convert_sequence(value: Any, kind: Any, where: str) -> Any:
     return tuple(_convert(value[i], member, f"{where}[{i}]") for i, member in enumerate(members))
 
 
-def _to_int(value: Any, kind: Any, where: str) -> int:
-    number = _to_float(value, kind, where)
-    if number != int(number):
-        raise _mismatch(value, kind, where)
-    return int(value) if isinstance(value, (int, str)) and float(int(number)) == number else int(number)
+def _to_str(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        raise ValueError
+    return str(value)
 
 
-def _to_float(value: Any, kind: Any, where: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        raise _mismatch(value, kind, where)
-    try:
-        number = float(value)
-    except (ValueError, OverflowError):
-        raise _mismatch(value, kind, where) from None
+def _to_float(value: Any) -> float:
+    number = float(_to_str(value))
     if not math.isfinite(number):
-        raise _mismatch(value, kind, where)
+        raise ValueError
     return number
 
 
-def _to_bool(value: Any, kind: Any, where: str) -> bool:
+def _to_int(value: Any) -> int:
+    number = _to_float(value)
+    if number != int(number):
+        raise ValueError
+    return int(value) if isinstance(value, (int, str)) else int(number)
+
+
+def _to_bool(value: Any) -> bool:
     words = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
     if isinstance(value, str) and value.lower() in words:
         return words[value.lower()]
     if not isinstance(value, bool):
-        raise _mismatch(value, kind, where)
+        raise ValueError
     return value
 
 
-def _to_str(value: Any, kind: Any, where: str) -> Any:
-    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-        raise _mismatch(value, kind, where)
-    return kind(str(value))
-
-
-_SCALARS: dict[Any, Any] = {int: _to_int, float: _to_float, bool: _to_bool, str: _to_str, Path: _to_str}
+_SCALARS: dict[Any, Callable[[Any], Any]] = {
+    int: _to_int,
+    float: _to_float,
+    bool: _to_bool,
+    str: _to_str,
+    Path: lambda value: Path(_to_str(value)),
+}
+"""Conversions, which raise ValueError or OverflowError for a value of another kind."""
 
 _NAMES = {
     int: "a whole number", float: "a number", bool: "true or false", str: "a text", Path: "a path",

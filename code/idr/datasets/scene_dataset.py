@@ -60,6 +60,7 @@ class SceneDataset(torch.utils.data.Dataset):
         masks: (B, H W) bool, True inside the object.
         intrinsics: (B, 4, 4) float32.
         poses: (B, 4, 4) float32 camera-to-world, unit-sphere frame.
+        camera_file: The cameras of all images in the folder, in any split.
         indices: Indices of the images in the folder.
         instance_dir: The scene's folder.
         split: The split.
@@ -102,11 +103,11 @@ class SceneDataset(torch.utils.data.Dataset):
             )
         self.num_images_in_folder = len(image_paths)
         self.indices = _split_indices(len(image_paths), holdout, split)
-        self._all_cameras = self._read(cam_file or "cameras.npz")
-        intrinsics, poses = self._all_cameras.decompose()
+        self.camera_file = self._read(cam_file or "cameras.npz")
+        intrinsics, poses = self.camera_file.decompose()
         self.intrinsics = torch.from_numpy(intrinsics[self.indices]).float()
         self.poses = torch.from_numpy(poses[self.indices]).float()
-        _check_distance(poses, self._all_cameras.path)
+        _check_distance(poses, self.camera_file.path)
         self.images = torch.stack([self._load_image(image_paths[i]) for i in self.indices])
         self.masks = torch.stack([self._load_mask(mask_paths[i]) for i in self.indices])
         if len(image_paths) == 1:
@@ -116,11 +117,6 @@ class SceneDataset(torch.utils.data.Dataset):
     def n_images(self) -> int:
         """B, the number of images of this split."""
         return len(self.indices)
-
-    @property
-    def camera_file(self) -> CameraFile:
-        """The cameras of all images in the folder, in any split."""
-        return self._all_cameras
 
     def _read(self, name: str) -> CameraFile:
         return read_cameras(self.instance_dir / name, self.num_images_in_folder)
@@ -195,11 +191,11 @@ class SceneDataset(torch.utils.data.Dataset):
 
     def get_scale_mat(self) -> np.ndarray:
         """scale_mat_0, (4, 4): unit-sphere to world coordinates."""
-        return self._all_cameras.scale_mats[0]
+        return self.camera_file.scale_mats[0]
 
     def get_gt_pose(self, scaled: bool = False) -> Tensor:
         """(B, 4, 4) camera-to-world poses of the file, in unit-sphere (`scaled`) or world coordinates."""
-        return torch.from_numpy(self._all_cameras.decompose(scaled)[1][self.indices]).float()
+        return torch.from_numpy(self.camera_file.decompose(scaled)[1][self.indices]).float()
 
     def get_pose_init(self) -> Tensor:
         """Initial poses of trained cameras, from ``cameras_linear_init.npz``, in its unit-sphere coordinates.

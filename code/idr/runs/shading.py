@@ -5,7 +5,8 @@ N points, M of them with a viewing direction. Unit-sphere coordinates.
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -48,24 +49,20 @@ def gradient_of(model: Any, points: Tensor) -> Tensor:
     return model.implicit_network.gradient(points)[:, 0].detach()
 
 
+@dataclass
 class SurfaceShader:
-    """Normals and colors near the surface of a model, for the exporters.
+    """Normals and colors near the surface of a model, for the exporters; points are on its device."""
 
-    Attributes:
-        device: Device of the points.
-    """
-
-    NEWTON_STEPS = 2
+    NEWTON_STEPS: ClassVar[int] = 2
     """Starting within a grid cell of the surface, each step squares the remaining distance."""
 
-    def __init__(self, model: Any, device: torch.device) -> None:
-        self._model = model
-        self.device = device
+    model: Any
+    device: torch.device
 
     @torch.no_grad()
     def normals(self, points: Tensor) -> Tensor:
         """(N, 3) unit normals at (N, 3) points."""
-        return functional.normalize(gradient_of(self._model, points), dim=-1)
+        return functional.normalize(gradient_of(self.model, points), dim=-1)
 
     @torch.no_grad()
     def at(self, points: Tensor, max_distance: float) -> ShadedPoints:
@@ -77,9 +74,9 @@ class SurfaceShader:
         """
         moved = points
         for _ in range(self.NEWTON_STEPS):
-            gradients = gradient_of(self._model, moved)
-            values = self._model.implicit_network(moved)[:, :1]
+            gradients = gradient_of(self.model, moved)
+            values = self.model.implicit_network(moved)[:, :1]
             squared = (gradients * gradients).sum(dim=-1, keepdim=True).clamp_min(1e-12)
             moved = moved - values * gradients / squared
         near = (moved - points).norm(dim=-1, keepdim=True) <= max_distance
-        return ShadedPoints(self._model, torch.where(near, moved, points))
+        return ShadedPoints(self.model, torch.where(near, moved, points))
