@@ -15,6 +15,7 @@ from pathlib import Path
 import imageio.v3 as iio
 import numpy as np
 from PIL import Image, TiffImagePlugin
+from PIL.ExifTags import IFD, Base
 
 from idr.demo.cameras import UNIT_TO_WORLD, look_at, write_cameras
 from idr.demo.photo_render import PhoneLens, Room, render_photo
@@ -38,8 +39,6 @@ _CROP = 7.6  # crop factor of a phone
 # Roll in degrees and EXIF orientation, by the view's number modulo 8.
 _HOLDS = {3: (90.0, 6), 6: (180.0, 3)}
 _UPRIGHT = (0.0, 1)
-_ORIENTATION, _MAKE, _MODEL, _EXIF_BLOCK = 0x0112, 0x010F, 0x0110, 0x8769
-_FOCAL_LENGTH, _FOCAL_FILM, _WIDTH, _HEIGHT = 0x920A, 0xA405, 0xA002, 0xA003
 
 
 @dataclass(frozen=True)
@@ -147,12 +146,12 @@ def _write_files(
 def _exif(lens: PhoneLens, img_res: tuple[int, int], orientation: int) -> Image.Exif:
     """EXIF of a phone: make, model, orientation and rounded focal lengths."""
     exif = Image.Exif()
-    exif[_MAKE], exif[_MODEL] = "Fictive", "Phone 1"
+    exif[Base.Make], exif[Base.Model] = "Fictive", "Phone 1"
     if orientation != _UPRIGHT[1]:
-        exif[_ORIENTATION] = orientation
+        exif[Base.Orientation] = orientation
     focal_35mm = lens.intrinsics[0, 0] / max(img_res) * _FILM_WIDTH
-    block = exif.get_ifd(_EXIF_BLOCK)
-    block[_FOCAL_LENGTH] = TiffImagePlugin.IFDRational(round(100 * focal_35mm / _CROP), 100)
-    block[_FOCAL_FILM] = round(focal_35mm)
-    block[_WIDTH], block[_HEIGHT] = img_res[1], img_res[0]
+    block = exif.get_ifd(IFD.Exif)
+    block[Base.FocalLength] = TiffImagePlugin.IFDRational(round(100 * focal_35mm / _CROP), 100)
+    block[Base.FocalLengthIn35mmFilm] = round(focal_35mm)
+    block[Base.ExifImageHeight], block[Base.ExifImageWidth] = img_res
     return exif

@@ -84,11 +84,6 @@ def smooth_union(a: Array, b: Array, radius: float) -> Array:
     return np.minimum(a, b) - blend
 
 
-def _thick_disc(r: Array, z: Array, disc: float, thickness: float) -> Array:
-    """Distance to a horizontal disc of radius `disc`, minus `thickness`."""
-    return _norm(np.maximum(r - disc, 0.0), z) - thickness
-
-
 def _ring(r: Array, z: Array, radius: float, tube: float) -> Array:
     """Distance to a torus around the z axis."""
     return _norm(r - radius, z) - tube
@@ -154,7 +149,8 @@ def _handle(x: Array, y: Array, z: Array) -> Array:
 
 def _body(x: Array, y: Array, r: Array, z: Array) -> Array:
     height = z - BELLY_CENTER
-    belly = _thick_disc(r, height, _BELLY_DISC, _BELLY_THICKNESS) - _flutes(x, y, r, height)
+    disc = _norm(np.maximum(r - _BELLY_DISC, 0.0), height) - _BELLY_THICKNESS
+    belly = disc - _flutes(x, y, r, height)
     return smooth_union(belly, _ring(r, z + 0.44, 0.26, 0.044), 0.05)
 
 

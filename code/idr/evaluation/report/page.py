@@ -15,6 +15,7 @@ from typing import Any
 import imageio.v3 as iio
 import torch
 import trimesh
+from pyhocon import HOCONConverter
 
 from idr.errors import InputError
 from idr.evaluation.camera_error import CameraErrors
@@ -90,7 +91,9 @@ def write_report(run: Run, path: Path, options: ReportOptions) -> None:
             None if paths is None else figures.paths_figure(run, paths),
             "Fewer than two checkpoints hold cameras: nothing to compare.",
         )
-    page.add_html(f"<h2>Conf</h2><pre>{html.escape(_conf_text(run))}</pre><h2>Versions</h2>")
+    own = run.folder / RUNCONF
+    conf = own.read_text(encoding="utf-8") if own.is_file() else HOCONConverter.to_hocon(run.conf)
+    page.add_html(f"<h2>Conf</h2><pre>{html.escape(conf)}</pre><h2>Versions</h2>")
     page.add_html(versions_table(run.device).as_html())
     text = page.as_html(f"{run.folder.parent.name}, epoch {run.epoch}")
     size = len(text.encode("utf-8"))
@@ -161,7 +164,8 @@ def _views_html(compared: Sequence[ComparedView]) -> str:
             f"rendering, {view.psnr:.2f} dB": view.rendered,
             f"error, mask IoU {view.iou:.4f}": view.error,
         }
-        rows.append(_row_html([CaptionedImage(_png(image), text) for text, image in shown.items()]))
+        encoded = (iio.imwrite("<bytes>", to_bytes(image), extension=".png") for image in shown.values())
+        rows.append(_row_html([CaptionedImage(*pair) for pair in zip(encoded, shown, strict=True)]))
     legend = (
         "Errors: black where equal, yellow from a mean difference of 0.5 on (colors from 0 to 1), blue "
         "where silhouette and mask disagree. Scores are of the pixels shown."
@@ -171,17 +175,6 @@ def _views_html(compared: Sequence[ComparedView]) -> str:
 
 def _row_html(images: Sequence[CaptionedImage]) -> str:
     return f"<div>{''.join(image.as_html() for image in images)}</div>"
-
-
-def _png(rgb01: torch.Tensor) -> bytes:
-    return iio.imwrite("<bytes>", to_bytes(rgb01), extension=".png")
-
-
-def _conf_text(run: Run) -> str:
-    from pyhocon import HOCONConverter
-
-    own = run.folder / RUNCONF
-    return own.read_text(encoding="utf-8") if own.is_file() else HOCONConverter.to_hocon(run.conf)
 
 
 def versions_table(device: torch.device) -> Table:
