@@ -111,7 +111,7 @@ def table(keys: Schema) -> Kind:
 
 
 def tensor(*shape: int | None, least: float = -math.inf, most: float = math.inf) -> Kind:
-    """Returns the kind of a dense tensor of finite floating-point numbers in a range; None for any side."""
+    """Returns the kind of a dense tensor of finite floating-point numbers in a range; None is any side."""
     sides = ", ".join("any" if side is None else str(side) for side in shape)
     bounds = "" if math.isinf(least) and math.isinf(most) else f", each {_range(least, most)}"
     words = f"a dense tensor ({sides}) of finite floating-point numbers{bounds}"

@@ -80,13 +80,13 @@ def build_dataset(
     data_root: str | None = None,
     split: str = "train",
 ) -> Any:
-    """Returns the data set of ``train.dataset_class`` and the block ``dataset``; None stands for its values.
+    """Returns the data set of ``train.dataset_class`` and the block ``dataset``.
 
     Args:
         conf: The whole conf.
         train_cameras: Whether the trainer owns the poses.
-        scan_id: Scene number.
-        data_root: Folder of all data sets.
+        scan_id: Scene number; None for the default of the conf or the class.
+        data_root: Folder of all data sets; None for the default.
         split: ``train``, or ``holdout`` for the held-out views.
     """
     block = dict(plain_value(conf_value(conf, "dataset")))

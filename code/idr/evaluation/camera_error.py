@@ -29,7 +29,7 @@ class CameraErrors:
 def camera_errors(
     poses_pred: NDArray[np.floating], poses_gt: NDArray[np.floating], alignment: Alignment
 ) -> CameraErrors:
-    """Returns the errors of predicted cameras mapped by an alignment; (B, 4, 4) poses in the same order.
+    """Returns the errors of predicted cameras mapped by an alignment, for (B, 4, 4) poses in the same order.
 
     Raises:
         InputError: The shapes differ, are not (B, 4, 4) with B > 0, or a value is not finite.

@@ -86,7 +86,7 @@ def path_keys(
 def compose(geometry: Any, appearance: Any, device: torch.device) -> Any:
     """Returns a network with tracer, signed distance and features of one network and the colors of another.
 
-    The geometry is left unchanged; `device` is its.
+    The geometry, on `device`, is left unchanged.
 
     Raises:
         InputError: The two networks have different numbers of features.

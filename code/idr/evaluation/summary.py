@@ -121,9 +121,9 @@ def means(scans: list[ScanScores]) -> dict[str, float | None]:
 
 
 def write_summary(scans: list[ScanScores], path: Path) -> str:
-    """Writes ``<path>.json``, ``.csv`` and ``.md`` of at least one scan, and returns the last.
+    """Writes ``<path>.json``, ``.csv`` and ``.md`` of at least one scan, and returns the Markdown table.
 
-    The table in Markdown has the columns that at least one scan has.
+    The table has the columns that at least one scan has.
 
     Raises:
         OutputError: A file cannot be written.

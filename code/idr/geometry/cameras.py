@@ -151,7 +151,7 @@ def project_points(
 
 
 def camera_depth(points: Tensor, pose: Tensor) -> Tensor:
-    """Returns z, (B, N), of (B, N, 3) points along a camera's optical axis, negative behind it."""
+    """Returns z, (B, N), of (B, N, 3) points along the optical axis of a `pose_matrix`, negative behind."""
     camera_to_world = pose_matrix(pose)
     from_center = points - camera_to_world[:, None, :3, 3]
     return (from_center @ camera_to_world[:, :3, 2].unsqueeze(-1)).squeeze(-1)

@@ -99,9 +99,9 @@ def find_run(exps_folder: Path, name: str, timestamp: str = LATEST, checkpoint: 
 
 
 def locate_run(path: str | Path, checkpoint: str) -> Path:
-    """Returns a run's folder from its path ``exps/<name>/<time>``, or from ``exps/<name>``.
+    """Returns the folder ``exps/<name>/<time>`` of a run from its own path, or from ``exps/<name>``.
 
-    The latter stands for the latest run there that holds the checkpoint.
+    The latter means the latest run there that holds the checkpoint.
 
     Raises:
         MissingInputError: There is no such run or checkpoint.
@@ -117,7 +117,7 @@ def locate_run(path: str | Path, checkpoint: str) -> Path:
 
 
 def newest_run(exps_folder: Path, name: str | None = None) -> Path:
-    """Returns the folder of the run, of one name or any, whose folder of checkpoints changed last.
+    """Returns the run, of one name or any, whose folder of checkpoints changed last.
 
     Raises:
         MissingInputError: There is no run.

@@ -38,7 +38,7 @@ REPLAY_SECONDS = 0.4
 
 
 class Session:
-    """One run on one page of viser's server, with an initial resolution and side of images in pixels."""
+    """One run on one page of viser's server, at first with a resolution and a side of images in pixels."""
 
     def __init__(self, reader: CheckpointReader, server: Any, resolution: int, side: int) -> None:
         self._reader = reader
