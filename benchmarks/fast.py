@@ -43,7 +43,7 @@ from idr.conf.build import build_dataset, scan_id_of  # noqa: E402
 from idr.conf.files import load_conf, project_root  # noqa: E402
 from idr.demo.cameras import UNIT_TO_WORLD  # noqa: E402
 from idr.demo.exact_scores import ceiling_scores, chamfer_to_exact  # noqa: E402
-from idr.demo.folder import SETTINGS_FILE  # noqa: E402
+from idr.demo.scene import SETTINGS_FILE  # noqa: E402
 from idr.errors import InputError  # noqa: E402
 from idr.evaluation.point_to_mesh import point_to_mesh_distance  # noqa: E402
 from idr.evaluation.reconstruction import (  # noqa: E402

@@ -132,7 +132,7 @@ class Contender:
             self.optimizer = make_optimizer(self.model, config)
             checkpoints = CheckpointFolder(folder / CHECKPOINTS)
             saved = checkpoints.load("OptimizerParameters", LATEST)
-            load_optimizer(self.optimizer, saved["optimizer_state_dict"], where, "OptimizerParameters")
+            load_optimizer(self.optimizer, saved, where, "OptimizerParameters", "optimizer_state_dict")
             if strategy == "accelerated" and checkpoints.has("TracerState", LATEST):
                 self.model.load_tracer_state(checkpoints.load("TracerState", LATEST), where)
             by_step = config.schedule.alpha

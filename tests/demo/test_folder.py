@@ -27,8 +27,8 @@ from idr.demo.cameras import (
 from idr.demo.scene import SceneSettings, write_scene
 from idr.demo.teapot import sdf
 from idr.errors import InputError, MissingInputError, OutputError
+from idr.geometry.camera_set import disturb_poses
 from idr.geometry.cameras import decompose_projection, project_points
-from idr.geometry.rough_poses import disturb_poses
 
 ROUNDING = 1e-12
 SMALL = SceneSettings(num_views=3, num_holdout=1, img_res=(24, 30), supersampling=2, mesh_resolution=48)

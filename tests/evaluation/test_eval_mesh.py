@@ -12,8 +12,8 @@ import trimesh
 
 from idr.cli import eval_mesh
 from idr.evaluation import dtu
+from idr.evaluation.chamfer import mesh_scores
 from idr.evaluation.dtu import points_on_triangles, thin_points
-from idr.evaluation.mesh_scores import mesh_scores
 
 BOX, RESOLUTION = np.array([[0.0, 0.0, 0.0], [8.0, 8.0, 8.0]]), 1.0
 

@@ -81,11 +81,10 @@ class CheckpointFolder:
         names = self.names()
         if name == LATEST and names:
             return names[-1]
-        if name in names or (name == LATEST and self._is_complete(name)):
+        if name in names:
             return name
-        there = (
-            f"complete checkpoints there: {', '.join(names)}" if names else "there is no complete checkpoint"
-        )
+        listing = f"complete checkpoints there: {', '.join(names)}"
+        there = listing if names else "there is no complete checkpoint"
         if any(part_file(self.path, part, name).is_file() for part in PARTS):
             reason = "is incomplete: its save was cut short, or files were removed"
         else:
@@ -93,16 +92,8 @@ class CheckpointFolder:
         remedy = "choose one of these" if names else "train first, or name another run"
         raise MissingInputError(f"checkpoint {name} in {self.path} {reason}; {there}; {remedy}")
 
-    def _is_complete(self, name: str) -> bool:
-        return any(manifest.name == name for manifest in complete_sets(self.path))
-
     def has(self, part: str, name: str | int = LATEST) -> bool:
-        """Whether a checkpoint exists and has a part.
-
-        Args:
-            part: One of `PARTS`, such as `CamParameters`.
-            name: As for `resolve`.
-        """
+        """Whether a checkpoint, named as for `resolve`, exists and has a part of `PARTS`."""
         try:
             resolved = self.resolve(name)
         except MissingInputError:
@@ -123,12 +114,7 @@ class CheckpointFolder:
     def load(
         self, part: str, name: str | int = LATEST, map_location: str | torch.device | None = "cpu"
     ) -> dict[str, Any]:
-        """Reads one part of a checkpoint, tensors and plain values only.
-
-        Args:
-            part: One of `PARTS`.
-            name: As for `resolve`.
-            map_location: The device of the tensors.
+        """Reads one of `PARTS` of a checkpoint, tensors and plain values only; `name` is as for `resolve`.
 
         Returns:
             The dictionary in the file: `epoch` and the part's key of `STATE_KEYS`.
@@ -154,11 +140,7 @@ class CheckpointFolder:
         except DamagedFileError as error:
             raise InputError(f"{error}{self._other_good(resolved)}") from error
         key = STATE_KEYS[part]
-        if (
-            not isinstance(content, dict)
-            or "epoch" not in content
-            or (key is not None and key not in content)
-        ):
+        if not isinstance(content, dict) or not {"epoch", key} - {None} <= content.keys():
             raise InputError(f"{path}: is no {part} file; expected a dictionary with epoch and {key}")
         check(content, {"epoch": whole()}, f"checkpoint {resolved} in {self.path}", part)
         return content
@@ -166,14 +148,7 @@ class CheckpointFolder:
     def load_all(
         self, name: str | int = LATEST, map_location: str | torch.device | None = "cpu"
     ) -> dict[str, dict[str, Any]]:
-        """Reads all parts of a checkpoint and checks that they are of one epoch.
-
-        Args:
-            name: As for `resolve`.
-            map_location: The device of the tensors.
-
-        Returns:
-            The dictionaries by part.
+        """Reads all parts of a checkpoint by name, see `load`, and checks that they are of one epoch.
 
         Raises:
             MissingInputError: No such checkpoint.
@@ -225,10 +200,8 @@ class CheckpointFolder:
     def _is_good(self, name: str) -> bool:
         manifest = self._manifest(name)
         if manifest:
-            files = manifest.files.items()
-            return all(
-                record_file(current_file(self.path, part, manifest)) == record for part, record in files
-            )
+            files = {part: current_file(self.path, part, manifest) for part in manifest.files}
+            return all(record_file(files[part]) == record for part, record in manifest.files.items())
         try:
             read_content(part_file(self.path, MODEL, name))
         except InputError:

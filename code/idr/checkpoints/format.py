@@ -40,16 +40,12 @@ class DamagedFileError(InputError):
 def write_content(file: BinaryIO, content: Mapping[str, Any]) -> None:
     """Writes a dictionary to an open file; tensors go to the CPU and no longer share memory.
 
-    Args:
-        file: Open for writing, binary.
-        content: Nested dictionaries, lists, tuples, texts, numbers, None and dense tensors.
-
     Raises:
-        TypeError: It holds something else, which could not be read again without running code.
+        TypeError: It holds something else than dictionaries, lists, tuples, texts, numbers, None and dense
+            tensors, which could not be read again without running code.
     """
-    buffer = (
-        io.BytesIO()
-    )  # torch writes past a file object, to its descriptor, and reports errors in its own way
+    # torch writes past a file object, to its descriptor, and reports errors in its own way.
+    buffer = io.BytesIO()
     torch.save(_plain(content), buffer, _use_new_zipfile_serialization=False)
     file.write(buffer.getvalue())
 
@@ -78,14 +74,7 @@ def _plain(value: Any) -> Any:
 
 
 def read_content(path: Path, map_location: str | torch.device | None = "cpu") -> Any:
-    """Reads a file of `torch.save` that holds tensors and plain values only.
-
-    Args:
-        path: The file, of any version of torch.
-        map_location: The device of the tensors.
-
-    Returns:
-        Its content.
+    """Reads a file of `torch.save`, of any version of torch, that holds tensors and plain values only.
 
     Raises:
         MissingInputError: There is no such file.
@@ -97,9 +86,8 @@ def read_content(path: Path, map_location: str | torch.device | None = "cpu") ->
     except FileNotFoundError:
         raise MissingInputError(f"{path}: does not exist; check the run folder") from None
     except OSError as error:
-        raise InputError(
-            f"{path}: cannot be read: {error.strerror}; check the disk and permissions"
-        ) from error
+        reason = error.strerror
+        raise InputError(f"{path}: cannot be read: {reason}; check the disk and permissions") from error
     try:
         with warnings.catch_warnings():  # torch warns of what it then refuses
             warnings.simplefilter("ignore")

@@ -14,9 +14,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -120,12 +119,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def read_manifest(root: Path, name: str) -> Manifest | None:
-    """Returns a set's manifest; None if it is missing or, with a warning, cannot be read.
-
-    Args:
-        root: The checkpoints folder.
-        name: The set.
-    """
+    """Returns a set's manifest; None if it is missing or, with a warning, cannot be read."""
     path = manifest_file(root, name)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -160,23 +154,9 @@ def published_names(root: Path) -> list[str]:
 
 def record_file(path: Path) -> FileRecord:
     """Returns the size and the digest of a file."""
-    digest = hashlib.sha256()
-    size = 0
-    for chunk in _chunks(path):
-        digest.update(chunk)
-        size += len(chunk)
-    return FileRecord(size, digest.hexdigest())
-
-
-def _chunks(path: Path, size: int = 1 << 20) -> Iterator[bytes]:
+    digest, size = hashlib.sha256(), 0
     with open(path, "rb") as file:
-        while chunk := file.read(size):
-            yield chunk
-
-
-def remove_file(path: Path) -> None:
-    """Removes a file if it exists."""
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        pass
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+            size += len(chunk)
+    return FileRecord(size, digest.hexdigest())

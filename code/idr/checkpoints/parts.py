@@ -11,17 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from idr.checkpoints.manifests import TRAINER
-from idr.checkpoints.schema import (
-    Kind,
-    check,
-    is_tensor,
-    misfit,
-    optional,
-    table,
-    tensor,
-    text,
-    whole,
-)
+from idr.checkpoints.schema import Kind, check, is_tensor, misfit, optional, table, tensor, text, whole
 
 POSES, INTRINSICS = "CamParameters", "CameraState"
 KINDS_OF_POSES = ("quaternion", "se3", "orbit")
@@ -49,27 +39,14 @@ _TRAINER_STATE = {
 
 
 def check_trainer_state(saved: Mapping[str, Any], where: str) -> None:
-    """Checks the part ``TrainerState``: position, seed, averages, scale matrix.
-
-    Args:
-        saved: The part.
-        where: The checkpoint's name, for messages.
-
-    Raises:
-        InputError: A key does not fit.
-    """
+    """Checks the part ``TrainerState``: position, seed, averages, scale matrix; see `check`."""
     check(saved, _TRAINER_STATE, where, TRAINER)
 
 
 def pose_vectors(saved: Mapping[str, Any], where: str) -> Tensor:
-    """Returns the trained poses of the part ``CamParameters``.
+    """Returns the trained poses of the part ``CamParameters``, (B, 7).
 
-    Args:
-        saved: The part.
-        where: The checkpoint's name, for messages.
-
-    Returns:
-        (B, 7): quaternions (w, x, y, z) that are not zero, and centers.
+    These are quaternions (w, x, y, z) that are not zero, and centers.
 
     Raises:
         InputError: The part holds no such table.
@@ -88,15 +65,7 @@ def check_quaternions(vectors: Tensor, where: str, name: str) -> None:
 
 
 def check_intrinsics(saved: Mapping[str, Any], where: str) -> None:
-    """Checks the trained intrinsics of the part ``CameraState``, which must hold some.
-
-    Args:
-        saved: The part.
-        where: The checkpoint's name, for messages.
-
-    Raises:
-        InputError: A key does not fit.
-    """
+    """Checks the trained intrinsics of the part ``CameraState``, which must hold some; see `check`."""
     check(saved, {"given_intrinsics": tensor(None, 4, 4)}, where, INTRINSICS)
     tables = {"focal": optional(tensor(None, 1)), "principal_point": optional(tensor(None, 2))}
     check(saved, {"intrinsics": table(tables)}, where, INTRINSICS)

@@ -33,7 +33,6 @@ from idr.checkpoints.manifests import (
     MANIFESTS,
     MODEL,
     PARTS,
-    FileRecord,
     Manifest,
     complete_sets,
     manifest_file,
@@ -42,7 +41,6 @@ from idr.checkpoints.manifests import (
     published_names,
     read_manifest,
     record_file,
-    remove_file,
     staged_file,
     write_manifest,
 )
@@ -78,9 +76,13 @@ def save_set(root: Path, name: str, epoch: int, step: int, parts: Parts, keep_la
             counts = True
             _refresh_latest(root, name)
             _prune(root, name, keep_last)
-            remove_file(manifest_file(root, UNFINISHED))
+            manifest_file(root, UNFINISHED).unlink(missing_ok=True)
     except OutputError as error:
-        _sweep_after_failure(root)
+        try:
+            if (root / MANIFESTS).is_dir():
+                _sweep(root)
+        except OSError as problem:
+            log.debug("could not tidy %s: %s", root, problem)  # the next save tries again
         if counts:
             raise OutputError(f"checkpoint {name} is saved, but the work after it failed: {error}") from error
         adopted = (root / MANIFESTS).is_dir()
@@ -122,27 +124,19 @@ def _sweep(root: Path) -> None:
     """Finishes or removes the leftovers of a save that was killed or failed."""
     for folder in (root / MANIFESTS, *(root / part for part in PARTS)):
         for leftover in temporary_files(folder):
-            remove_file(leftover)
+            leftover.unlink(missing_ok=True)
     for part in PARTS:
         for staged in sorted((root / part).glob(".*.staged.pth")):
             manifest = read_manifest(root, staged.name[1 : -len(".staged.pth")])
             if manifest is None or not manifest.staged:
-                remove_file(staged)
+                staged.unlink(missing_ok=True)
     for manifest in complete_sets(root):
         if manifest.staged:
             _unstage(root, manifest)
     for name in _unfinished(root):
         if not manifest_file(root, name).is_file():
             _remove_parts(root, name, PARTS)
-    remove_file(manifest_file(root, UNFINISHED))
-
-
-def _sweep_after_failure(root: Path) -> None:
-    try:
-        if (root / MANIFESTS).is_dir():
-            _sweep(root)
-    except OSError as error:
-        log.debug("could not tidy %s: %s", root, error)  # the next save tries again
+    manifest_file(root, UNFINISHED).unlink(missing_ok=True)
 
 
 def _unfinished(root: Path) -> list[str]:
@@ -165,17 +159,13 @@ def _write_set(root: Path, manifest: Manifest, parts: Parts) -> None:
     files = {}
     for part, content in parts.items():
         path = (staged_file if replaces else part_file)(root, part, name)
-        files[part] = _write_part(path, content)
+        write_atomic(path, partial(write_content, content=content))
+        files[part] = record_file(path)
     manifest = replace(manifest, files=files, staged=replaces)
     write_manifest(root / MANIFESTS, manifest)
     if replaces:
         _unstage(root, manifest)
     _remove_parts(root, name, set(PARTS) - set(parts))
-
-
-def _write_part(path: Path, content: Mapping[str, Any]) -> FileRecord:
-    write_atomic(path, lambda file: write_content(file, content))
-    return record_file(path)
 
 
 def _unstage(root: Path, manifest: Manifest) -> None:
@@ -190,7 +180,7 @@ def _unstage(root: Path, manifest: Manifest) -> None:
 def _refresh_latest(root: Path, name: str) -> None:
     manifest = read_manifest(root, name)
     assert manifest is not None
-    remove_file(manifest_file(root, LATEST))
+    manifest_file(root, LATEST).unlink(missing_ok=True)
     sync_folder(root / MANIFESTS)
     for part in manifest.files:
         with open(part_file(root, part, name), "rb") as source:
@@ -208,7 +198,7 @@ def _prune(root: Path, saved: str, keep_last: int | None) -> None:
         return
     _note_unfinished(root, names)
     for name in names:
-        remove_file(manifest_file(root, name))
+        manifest_file(root, name).unlink(missing_ok=True)
     sync_folder(root / MANIFESTS)
     for name in names:
         _remove_parts(root, name, PARTS)
@@ -216,4 +206,4 @@ def _prune(root: Path, saved: str, keep_last: int | None) -> None:
 
 def _remove_parts(root: Path, name: str, parts: Iterable[str]) -> None:
     for part in parts:
-        remove_file(part_file(root, part, name))
+        part_file(root, part, name).unlink(missing_ok=True)

@@ -45,13 +45,9 @@ Schema = Mapping[Any, Kind]
 
 
 def check(saved: Any, schema: Schema, where: str, part: str) -> None:
-    """Checks the keys that a schema names; other keys are not looked at.
+    """Checks the keys of a part, or of a mapping within it, that a schema names; others are not looked at.
 
-    Args:
-        saved: The part, or a mapping within it.
-        schema: What each key's value has to be.
-        where: The checkpoint's name, for messages.
-        part: The part's name, for messages.
+    `where` and `part` are the names of checkpoint and part, for messages.
 
     Raises:
         InputError: A key is missing, or its value does not fit.
@@ -115,13 +111,7 @@ def table(keys: Schema) -> Kind:
 
 
 def tensor(*shape: int | None, least: float = -math.inf, most: float = math.inf) -> Kind:
-    """Returns the kind of a dense tensor of finite floating-point numbers.
-
-    Args:
-        shape: Its sides; None for any length.
-        least: Smallest value.
-        most: Largest value.
-    """
+    """Returns the kind of a dense tensor of finite floating-point numbers in a range; None is any side."""
     sides = ", ".join("any" if side is None else str(side) for side in shape)
     bounds = "" if math.isinf(least) and math.isinf(most) else f", each {_range(least, most)}"
     words = f"a dense tensor ({sides}) of finite floating-point numbers{bounds}"
@@ -139,11 +129,11 @@ def is_tensor(
     """Whether a value is a dense tensor of finite floating-point numbers of a shape, None for any."""
     if not is_dense(value) or value.dtype not in FLOATS:
         return False
-    if shape is not None:
-        if value.dim() != len(shape):
-            return False
-        if any(side not in (None, own) for side, own in zip(shape, value.shape, strict=True)):
-            return False
+    if shape is not None and (
+        value.dim() != len(shape)
+        or any(side not in (None, own) for side, own in zip(shape, value.shape, strict=True))
+    ):
+        return False
     value = value.detach()
     return bool((value.isfinite() & (value >= least) & (value <= most)).all())
 
@@ -162,9 +152,8 @@ def describe(value: Any) -> str:
     if isinstance(value, int) and abs(value) > LARGEST_FLOAT:
         return "a huge whole number"  # too long to print
     if not isinstance(value, Tensor):
-        words = (
-            repr(value) if isinstance(value, (int, float, str, bool, type(None))) else type(value).__name__
-        )
+        is_plain = value is None or isinstance(value, (int, float, str))
+        words = repr(value) if is_plain else type(value).__name__
         return words if len(words) <= 60 else f"{words[:57]}..."
     if not is_dense(value):
         how = "meta" if value.is_meta else "quantized" if value.is_quantized else "sparse or nested"

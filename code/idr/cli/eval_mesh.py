@@ -60,8 +60,8 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
     import trimesh
 
+    from idr.evaluation.chamfer import mesh_scores
     from idr.evaluation.dtu import dtu_scores, read_geometry, read_reference
-    from idr.evaluation.mesh_scores import mesh_scores
     from idr.files import write_text_atomic
 
     path = Path(arguments.mesh).expanduser()

@@ -17,7 +17,7 @@ import logging
 import math
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
@@ -59,9 +59,12 @@ def read_block(
     fields = {field.name: field for field in dataclasses.fields(typing.cast(Any, cls)) if field.init}
     hints = typing.get_type_hints(cls)
     entries = _with_current_names(cls, {str(key).strip('"'): value for key, value in block.items()}, where)
-    for key in entries:
-        if key not in fields:
-            _handle_unknown(key, [*fields], where, unknown)
+    for key in (key for key in entries if key not in fields):
+        hint = did_you_mean(key, fields)
+        if unknown == "refuse":
+            raise InputError(f"{where}.{key}: unknown key{hint}; keys of `{where}`: {', '.join(fields)}")
+        if unknown == "warn":
+            log.warning("conf: %s.%s is unknown%s and has no effect", where, key, hint)
     values: dict[str, Any] = {}
     for name, field in fields.items():
         if name in entries:
@@ -112,14 +115,6 @@ def _with_current_names(cls: type, block: dict[str, Any], where: str) -> dict[st
     return renamed
 
 
-def _handle_unknown(key: str, fields: list[str], where: str, unknown: Unknown) -> None:
-    hint = did_you_mean(key, fields)
-    if unknown == "refuse":
-        raise InputError(f"{where}.{key}: unknown key{hint}; keys of `{where}`: {', '.join(fields)}")
-    if unknown == "warn":
-        log.warning("conf: %s.%s is unknown%s and has no effect", where, key, hint)
-
-
 def _convert(value: Any, kind: Any, where: str) -> Any:
     value = plain_value(value)
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
@@ -137,23 +132,24 @@ def _convert(value: Any, kind: Any, where: str) -> Any:
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         return read_block(kind, value, where)
     if kind in _SCALARS:
-        return _SCALARS[kind](value, kind, where)
+        try:
+            return _SCALARS[kind](value)
+        except (ValueError, OverflowError):
+            raise _mismatch(value, kind, where) from None
     if isinstance(value, Mapping):  # field type Mapping or dict: a block that its owner reads
         return value
     raise _mismatch(value, kind, where)
 
 
 def _convert_union(value: Any, kind: Any, where: str) -> Any:
-    members = typing.get_args(kind)
-    if value is None and type(None) in members:
+    if value is None and type(None) in typing.get_args(kind):
         return None
+    members = [member for member in typing.get_args(kind) if member is not type(None)]
     for member in members:
-        if member is type(None):
-            continue
         try:
             return _convert(value, member, where)
         except InputError:
-            if len([m for m in members if m is not type(None)]) == 1:
+            if len(members) == 1:
                 raise  # the only candidate, whose message is the most specific
     raise _mismatch(value, kind, where)
 
@@ -169,47 +165,46 @@ def _convert_sequence(value: Any, kind: Any, where: str) -> Any:
         return container(_convert(item, members[0], f"{where}[{i}]") for i, item in enumerate(value))
     if len(value) != len(members):
         raise InputError(f"{where}: got {len(value)} values; expected {describe_type(kind)}")
-    return tuple(
-        _convert(item, member, f"{where}[{i}]")
-        for i, (item, member) in enumerate(zip(value, members, strict=True))
-    )
+    return tuple(_convert(value[i], member, f"{where}[{i}]") for i, member in enumerate(members))
 
 
-def _to_int(value: Any, kind: Any, where: str) -> int:
-    number = _to_float(value, kind, where)
-    if number != int(number):
-        raise _mismatch(value, kind, where)
-    return int(value) if isinstance(value, (int, str)) and float(int(number)) == number else int(number)
+def _to_str(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        raise ValueError
+    return str(value)
 
 
-def _to_float(value: Any, kind: Any, where: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        raise _mismatch(value, kind, where)
-    try:
-        number = float(value)
-    except (ValueError, OverflowError):
-        raise _mismatch(value, kind, where) from None
+def _to_float(value: Any) -> float:
+    number = float(_to_str(value))
     if not math.isfinite(number):
-        raise _mismatch(value, kind, where)
+        raise ValueError
     return number
 
 
-def _to_bool(value: Any, kind: Any, where: str) -> bool:
+def _to_int(value: Any) -> int:
+    number = _to_float(value)
+    if number != int(number):
+        raise ValueError
+    return int(value) if isinstance(value, (int, str)) else int(number)
+
+
+def _to_bool(value: Any) -> bool:
     words = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
     if isinstance(value, str) and value.lower() in words:
         return words[value.lower()]
     if not isinstance(value, bool):
-        raise _mismatch(value, kind, where)
+        raise ValueError
     return value
 
 
-def _to_str(value: Any, kind: Any, where: str) -> Any:
-    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-        raise _mismatch(value, kind, where)
-    return kind(str(value))
-
-
-_SCALARS: dict[Any, Any] = {int: _to_int, float: _to_float, bool: _to_bool, str: _to_str, Path: _to_str}
+_SCALARS: dict[Any, Callable[[Any], Any]] = {
+    int: _to_int,
+    float: _to_float,
+    bool: _to_bool,
+    str: _to_str,
+    Path: lambda value: Path(_to_str(value)),
+}
+"""Conversions, which raise ValueError or OverflowError for a value of another kind."""
 
 _NAMES = {
     int: "a whole number", float: "a number", bool: "true or false", str: "a text", Path: "a path",
@@ -238,9 +233,8 @@ def describe_type(kind: Any) -> str:
 def _describe(value: Any) -> str:
     if isinstance(value, Mapping):
         return "a block"
-    kind = {bool: "true/false", int: "a number", float: "a number", str: "a text", list: "a list"}.get(
-        type(value)
-    )
+    kinds = {bool: "true/false", int: "a number", float: "a number", str: "a text", list: "a list"}
+    kind = kinds.get(type(value))
     return "null" if value is None else f"{value!r}" + (f" ({kind})" if kind else "")
 
 

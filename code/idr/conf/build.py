@@ -23,11 +23,7 @@ LOSS_TERMS = ("normals", "patch", "sparse_points")
 
 
 def conf_value(conf: ConfigTree, key: str) -> Any:
-    """Returns the value of a required key.
-
-    Args:
-        conf: The whole conf.
-        key: Full name, for example ``train.expname``.
+    """Returns the value of a required key by its full name, for example ``train.expname``.
 
     Raises:
         InputError: The key is missing.
@@ -55,12 +51,7 @@ def scan_id_of(conf: ConfigTree, scan_id: int = NO_SCAN) -> int | None:
 
 
 def block_arguments(cls: type, block: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Returns the keyword arguments of a class from its block.
-
-    Args:
-        cls: The class.
-        block: The block.
-        where: Full name of the block, for messages.
+    """Returns the keyword arguments of a class from its block, whose full name is for messages.
 
     Raises:
         InputError: A key that the class does not have, or a value of a wrong type.
@@ -91,10 +82,10 @@ def build_dataset(
     data_root: str | None = None,
     split: str = "train",
 ) -> Any:
-    """Returns the data set that a conf names.
+    """Returns the data set of ``train.dataset_class`` and the block ``dataset``.
 
     Args:
-        conf: The whole conf, with ``train.dataset_class`` and the block ``dataset``.
+        conf: The whole conf.
         train_cameras: Whether the trainer owns the poses.
         scan_id: Scene number; None for the default of the conf or the class.
         data_root: Folder of all data sets; None for the default.

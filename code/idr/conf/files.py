@@ -33,8 +33,8 @@ _KEY = re.compile(r"[\w-]+")
 BLOCKS = ("train", "plot", "loss", "dataset", "model")
 """The blocks of a conf; others are allowed, since a class of the user may read them, with a warning."""
 
-_ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
-"""Escapes that the HOCON parser decodes, the backslash first; it does not decode \\u."""
+_ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"})
+"""Escapes that the HOCON parser decodes; it does not decode \\u."""
 
 _PUBLISHED_CLASSES = (
     "datasets.scene_dataset.SceneDataset",
@@ -55,36 +55,27 @@ def project_root() -> Path:
 
 
 def find_conf(path: str | Path) -> Path:
-    """Returns the absolute path of a conf, from the working directory or else from the checkout.
-
-    Args:
-        path: The value of `--conf`; `~` is expanded.
+    """Returns the absolute path of `--conf`, from the working directory or else from the checkout.
 
     Raises:
         MissingInputError: It is in neither; the message lists both places and the existing confs.
     """
     path = Path(path).expanduser()
-    candidates = [Path.cwd() / path] + ([] if path.is_absolute() else [project_root() / path])
-    places: list[Path] = []
-    for candidate in (candidate.resolve() for candidate in candidates):
-        if candidate.is_file():
-            return candidate
-        if candidate not in places:
-            places.append(candidate)
-    existing = _existing_confs()
+    roots = (Path.cwd(), project_root())
+    places = list(dict.fromkeys((root / path).resolve() for root in roots))
+    for place in places:
+        if place.is_file():
+            return place
+    existing = list(
+        dict.fromkeys(
+            str(conf.relative_to(root)) for root in roots for conf in sorted(root.glob("confs/**/*.conf"))
+        )
+    )
     listing = f"there are {', '.join(existing)}" if existing else "there is no folder confs/ to list"
     hint = did_you_mean(path.name, [Path(name).name for name in existing])
     raise MissingInputError(
         f"no conf at {' or '.join(map(str, places))}{hint}; {listing}; give --conf one of these or a path"
     )
-
-
-def _existing_confs() -> list[str]:
-    names: dict[str, None] = {}
-    for root in (Path.cwd(), project_root()):
-        for conf in sorted((root / "confs").glob("**/*.conf")):
-            names[str(conf.relative_to(root))] = None
-    return list(names)
 
 
 def load_conf(path_or_text: str | Path, overrides: Sequence[str] = ()) -> ConfigTree:
@@ -156,14 +147,12 @@ def _put_override(conf: ConfigTree, override: str) -> None:
             f"--set {override}: `{key}` is a whole block; name one key of it, such as {key}.<name>"
         )
     block: Any = conf
-    for depth, name in enumerate(names[:-1]):
-        block = block.get(name, None) if name in block else None
+    for depth, name in enumerate(names[:-1], start=1):
+        block = block.get(name, None)
         if block is None:
             break
         if not isinstance(block, ConfigTree):
-            raise InputError(
-                f"--set {override}: `{'.'.join(names[: depth + 1])}` is a value and holds no keys"
-            )
+            raise InputError(f"--set {override}: `{'.'.join(names[:depth])}` is a value and holds no keys")
     conf.put(key, _parse_value(override, value.strip()))
 
 
@@ -189,10 +178,7 @@ def _leaf_keys(tree: Mapping[str, Any], prefix: str = "") -> Iterable[str]:
 
 
 def resolve_class(dotted: str) -> type:
-    """Returns the class that a conf names, from `idr.<path>` or else from the path itself (the user's class).
-
-    Args:
-        dotted: Class path such as `model.loss.IDRLoss`.
+    """Returns the class of a path such as `model.loss.IDRLoss`: `idr.<path>`, or else the user's `<path>`.
 
     Raises:
         InputError: No such module or class, a module that cannot be imported, or a name that is not a class.
@@ -232,11 +218,7 @@ def _import_if_there(module: str, dotted: str) -> Any:
 
 
 def save_conf(conf: Mapping[str, Any], path: Path) -> None:
-    """Writes a conf atomically as HOCON, from which `load_conf` reads an equal tree.
-
-    Args:
-        conf: The tree, with substitutions resolved.
-        path: File to write or replace.
+    """Writes a conf, with substitutions resolved, atomically as HOCON; `load_conf` reads an equal tree.
 
     Raises:
         InputError: A value that HOCON cannot represent.
@@ -262,7 +244,7 @@ def _value_text(value: Any, where: str) -> str:
     if isinstance(value, float) and math.isfinite(value):
         return repr(value)
     if isinstance(value, str):
-        return _quoted(value)
+        return f'"{value.translate(_ESCAPES)}"'
     if isinstance(value, (list, tuple)):
         if "" in value:
             # the parser drops it
@@ -272,9 +254,3 @@ def _value_text(value: Any, where: str) -> str:
         items = (f"{key} = {_value_text(plain_value(item), f'{where}.{key}')}" for key, item in value.items())
         return "{" + ", ".join(items) + "}"
     raise InputError(f"{where}: a {type(value).__name__} ({value}) cannot be written to a conf")
-
-
-def _quoted(text: str) -> str:
-    for character, escape in _ESCAPES.items():
-        text = text.replace(character, escape)
-    return f'"{text}"'

@@ -30,17 +30,10 @@ class CameraFile:
     scale_mats: NDArray[np.float64]
 
     def decompose(self, scaled: bool = True) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Decomposes all projections.
-
-        Args:
-            scaled: Whether poses are in unit-sphere coordinates rather than in world coordinates.
-
-        Returns:
-            intrinsics (B, 4, 4) and camera-to-world poses (B, 4, 4).
-        """
+        """Returns intrinsics and poses, (B, 4, 4) each, in unit-sphere (`scaled`) or world coordinates."""
         projections = self.world_mats @ self.scale_mats if scaled else self.world_mats
-        pairs = [decompose_projection(projection[:3]) for projection in projections]
-        return np.stack([k for k, _ in pairs]), np.stack([pose for _, pose in pairs])
+        intrinsics, poses = zip(*(decompose_projection(matrix[:3]) for matrix in projections), strict=True)
+        return np.stack(intrinsics), np.stack(poses)
 
 
 def read_cameras(path: Path, num_images: int) -> CameraFile:
@@ -49,9 +42,6 @@ def read_cameras(path: Path, num_images: int) -> CameraFile:
     Args:
         path: The npz, with ``world_mat_i`` and ``scale_mat_i`` for image i; other keys are ignored.
         num_images: B, the expected number of cameras.
-
-    Returns:
-        The matrices.
 
     Raises:
         MissingInputError: No such file.

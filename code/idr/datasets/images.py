@@ -41,13 +41,7 @@ def natural_sorted(paths: Iterable[Path]) -> list[Path]:
 
 
 def list_images(folder: Path) -> list[Path]:
-    """Lists the images of a folder in natural name order, without hidden files.
-
-    Args:
-        folder: The folder.
-
-    Returns:
-        Paths of at least one image.
+    """Lists the images of a folder, at least one, in natural name order, without hidden files.
 
     Raises:
         MissingInputError: No such folder, or no image in it.
@@ -89,27 +83,21 @@ def _decode(path: Path) -> NDArray[np.generic]:
         frames = getattr(image, "n_frames", 1)
         if frames > 1 and image.format in ANIMATED_FORMATS:
             raise InputError(f"{path} is an animation of {frames} frames; expected one still image")
-        return np.array(image if image.mode in ARRAY_MODES else image.convert(_mode_for(image)))
-
-
-def _mode_for(image: Image.Image) -> str:
-    """RGB or RGBA, to convert palettes and other color spaces to."""
-    has_alpha = image.mode.lower() in ("pa", "rgba", "la") or "transparency" in image.info
-    return "RGBA" if has_alpha else "RGB"
+        if image.mode in ARRAY_MODES:
+            return np.array(image)
+        # Palettes and other color spaces.
+        has_alpha = image.mode.lower() in ("pa", "rgba", "la") or "transparency" in image.info
+        return np.array(image.convert("RGBA" if has_alpha else "RGB"))
 
 
 def _to_uint8(pixels: NDArray[np.generic], path: Path) -> NDArray[np.uint8]:
     """Scales 1-bit, 16-bit and float images to 0..255."""
-    if pixels.dtype == np.uint8:
+    if pixels.dtype == np.uint8 or pixels.size == 0:
         return pixels.astype(np.uint8, copy=False)
     if pixels.dtype == np.bool_:
         return pixels.astype(np.uint8) * np.uint8(OPAQUE)
-    if pixels.dtype == np.uint16:
-        return np.round(pixels.astype(np.float64) / 257.0).astype(np.uint8)
-    if pixels.size == 0:
-        return pixels.astype(np.uint8)
     if np.issubdtype(pixels.dtype, np.integer) and pixels.min() >= 0 and pixels.max() <= 65535:
-        # 16 bits, decoded as wider integers
+        # 16 bits, also decoded as wider integers
         return np.round(pixels.astype(np.float64) / 257.0).astype(np.uint8)
     if np.issubdtype(pixels.dtype, np.floating) and np.isfinite(pixels).all() and pixels.max() <= 1.0:
         return np.round(np.clip(pixels.astype(np.float64), 0, 1) * OPAQUE).astype(np.uint8)
@@ -119,36 +107,21 @@ def _to_uint8(pixels: NDArray[np.generic], path: Path) -> NDArray[np.uint8]:
 
 
 def load_rgb(path: Path) -> NDArray[np.uint8]:
-    """Loads a photograph as RGB.
+    """Loads a photograph as RGB, (H, W, 3) uint8.
 
     Gray images are repeated over three channels, 16 bits reduced to 8, and alpha channels dropped.
-
-    Args:
-        path: The file.
-
-    Returns:
-        (H, W, 3) uint8.
 
     Raises:
         InputError: Not a readable still image.
     """
-    pixels = _to_uint8(_read(path), path)
-    if pixels.ndim == 2:
-        pixels = pixels[..., None]
-    channels = pixels.shape[2]
-    if channels in (1, 2):
+    pixels = np.atleast_3d(_to_uint8(_read(path), path))
+    if pixels.shape[2] in (1, 2):
         return np.repeat(pixels[..., :1], 3, axis=2)
     return np.ascontiguousarray(pixels[..., :3])
 
 
 def load_alpha(path: Path) -> NDArray[np.uint8] | None:
-    """Loads the alpha channel of an image.
-
-    Args:
-        path: The file, in any format of `load_rgb`.
-
-    Returns:
-        (H, W) uint8, 255 where opaque; None without an alpha channel.
+    """Loads the alpha channel of an image, (H, W) uint8, 255 where opaque; None without one.
 
     Raises:
         InputError: Not a readable still image.
@@ -160,25 +133,17 @@ def load_alpha(path: Path) -> NDArray[np.uint8] | None:
 
 
 def load_mask(path: Path) -> NDArray[np.bool_]:
-    """Loads an object mask: gray values above 127.5 of 255 are inside.
+    """Loads an object mask, (H, W) bool: gray values above 127.5 of 255 are inside.
 
     Files with only the values 0 and 1 are treated as booleans. Colors are reduced to their luma. An alpha
     channel with transparent pixels is intersected with the mask of the colors, or replaces it if all colors
     are equal.
 
-    Args:
-        path: The file, in any format of `load_rgb`; JPEG noise is harmless.
-
-    Returns:
-        (H, W) bool.
-
     Raises:
         InputError: Not a readable still image.
     """
-    raw = _read(path)
-    if raw.ndim == 2:
-        raw = raw[..., None]
-    num_colors = {1: 1, 2: 1, 3: 3, 4: 3}[raw.shape[2]]
+    raw = np.atleast_3d(_read(path))
+    num_colors = 1 if raw.shape[2] < 3 else 3
     color, alpha = (
         _to_uint8(_stretched(part), path) for part in (raw[..., :num_colors], raw[..., num_colors:])
     )

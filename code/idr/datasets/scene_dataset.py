@@ -10,7 +10,6 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -61,6 +60,7 @@ class SceneDataset(torch.utils.data.Dataset):
         masks: (B, H W) bool, True inside the object.
         intrinsics: (B, 4, 4) float32.
         poses: (B, 4, 4) float32 camera-to-world, unit-sphere frame.
+        camera_file: The cameras of all images in the folder, in any split.
         indices: Indices of the images in the folder.
         instance_dir: The scene's folder.
         split: The split.
@@ -84,9 +84,12 @@ class SceneDataset(torch.utils.data.Dataset):
         split: str = "train",
     ) -> None:
         self.train_cameras = train_cameras
-        self.img_res = _checked_resolution(img_res)
+        if len(img_res) != 2 or min(img_res) < 1:
+            raise InputError(f"dataset.img_res = {list(img_res)}: expected [height, width] in pixels")
+        self.img_res = (int(img_res[0]), int(img_res[1]))
         self.total_pixels = self.img_res[0] * self.img_res[1]
-        self.instance_dir = _scene_folder(_data_root(data_root), data_dir, scan_id)
+        root = Path(data_root).expanduser() if data_root else project_root() / "data"
+        self.instance_dir = _scene_folder(root, data_dir, scan_id)
         self.scan_id = scan_id
         self.split = split
         self.sampling_idx: Tensor | None = None
@@ -100,11 +103,11 @@ class SceneDataset(torch.utils.data.Dataset):
             )
         self.num_images_in_folder = len(image_paths)
         self.indices = _split_indices(len(image_paths), holdout, split)
-        self._all_cameras = self._read(cam_file or "cameras.npz")
-        intrinsics, poses = self._all_cameras.decompose()
+        self.camera_file = self._read(cam_file or "cameras.npz")
+        intrinsics, poses = self.camera_file.decompose()
         self.intrinsics = torch.from_numpy(intrinsics[self.indices]).float()
         self.poses = torch.from_numpy(poses[self.indices]).float()
-        _check_distance(poses, self._all_cameras.path)
+        _check_distance(poses, self.camera_file.path)
         self.images = torch.stack([self._load_image(image_paths[i]) for i in self.indices])
         self.masks = torch.stack([self._load_mask(mask_paths[i]) for i in self.indices])
         if len(image_paths) == 1:
@@ -114,11 +117,6 @@ class SceneDataset(torch.utils.data.Dataset):
     def n_images(self) -> int:
         """B, the number of images of this split."""
         return len(self.indices)
-
-    @property
-    def camera_file(self) -> CameraFile:
-        """The cameras of all images in the folder, in any split."""
-        return self._all_cameras
 
     def _read(self, name: str) -> CameraFile:
         return read_cameras(self.instance_dir / name, self.num_images_in_folder)
@@ -131,15 +129,11 @@ class SceneDataset(torch.utils.data.Dataset):
     def _load_mask(self, path: Path) -> Tensor:
         mask = load_mask(path)
         self._check_size(mask.shape, path)
-        if not mask.any():
-            raise InputError(
-                f"{path}: the mask is empty; expected the object in white: correct it, or remove this view"
-            )
-        if mask.all():
-            raise InputError(
-                f"{path}: the mask is white everywhere; expected black around the object: correct it, or "
-                "remove this view"
-            )
+        if mask.all() or not mask.any():
+            found = "empty; expected the object in white"
+            if mask.any():
+                found = "white everywhere; expected black around the object"
+            raise InputError(f"{path}: the mask is {found}: correct it, or remove this view")
         return torch.from_numpy(mask).reshape(-1)
 
     def _check_size(self, shape: tuple[int, ...], path: Path) -> None:
@@ -192,39 +186,27 @@ class SceneDataset(torch.utils.data.Dataset):
     @staticmethod
     def collate_fn(items: Sequence[Item]) -> tuple[Tensor, Sample, Sample]:
         """Stacks items into (B,) indices and dictionaries of (B, ...) tensors."""
-        indices, samples, truths = zip(*items, strict=True)
-        stack: Any = lambda dicts: {key: torch.stack([d[key] for d in dicts]) for key in dicts[0]}  # noqa: E731
-        return torch.tensor(indices), stack(samples), stack(truths)
+        indices, samples, truths = torch.utils.data.default_collate(list(items))
+        return indices, samples, truths
 
     def get_scale_mat(self) -> np.ndarray:
         """scale_mat_0, (4, 4): unit-sphere to world coordinates."""
-        return self._all_cameras.scale_mats[0]
+        return self.camera_file.scale_mats[0]
 
     def get_gt_pose(self, scaled: bool = False) -> Tensor:
         """(B, 4, 4) camera-to-world poses of the file, in unit-sphere (`scaled`) or world coordinates."""
-        return torch.from_numpy(self._all_cameras.decompose(scaled)[1][self.indices]).float()
+        return torch.from_numpy(self.camera_file.decompose(scaled)[1][self.indices]).float()
 
     def get_pose_init(self) -> Tensor:
-        """Initial poses of trained cameras, from ``cameras_linear_init.npz``.
+        """Initial poses of trained cameras, from ``cameras_linear_init.npz``, in its unit-sphere coordinates.
 
-        Returns:
-            (B, 7) quaternion (w, x, y, z) and center, in that file's unit-sphere coordinates.
+        They are (B, 7): quaternion (w, x, y, z) and center.
         """
         cameras = self._read("cameras_linear_init.npz")
         all_poses = cameras.decompose()[1]
         _check_distance(all_poses, cameras.path)
         poses = torch.from_numpy(all_poses[self.indices])
         return torch.cat((rotation_to_quaternion(poses[:, :3, :3]), poses[:, :3, 3]), dim=1).float()
-
-
-def _checked_resolution(img_res: Sequence[int]) -> tuple[int, int]:
-    if len(img_res) != 2 or min(img_res) < 1:
-        raise InputError(f"dataset.img_res = {list(img_res)}: expected [height, width] in pixels")
-    return int(img_res[0]), int(img_res[1])
-
-
-def _data_root(folder: str | None) -> Path:
-    return Path(folder).expanduser() if folder else project_root() / "data"
 
 
 def _scene_folder(data_root: Path, data_dir: str, scan_id: int) -> Path:
@@ -254,8 +236,7 @@ def _split_indices(num_images: int, holdout: Sequence[int], split: str) -> list[
         )
     if split not in SPLITS:
         raise InputError(f"split {split}: expected one of {', '.join(SPLITS)}")
-    held_out = set(holdout)
-    indices = [i for i in range(num_images) if (i in held_out) == (split == "holdout")]
+    indices = [i for i in range(num_images) if (i in holdout) == (split == "holdout")]
     if not indices:
         problem = "no image is held out" if split == "holdout" else "every image is held out"
         raise InputError(f"dataset.holdout = {list(holdout)}: {problem}; the scene has {num_images} images")

@@ -93,40 +93,24 @@ def _handle_color(x: Array, z: Array) -> Array:
 
 
 def albedo(points: Array) -> Array:
-    """Albedo of the glaze.
-
-    Args:
-        points: (N, 3) on or near the surface.
-
-    Returns:
-        (N, 3) RGB in [0, 1].
-    """
+    """Albedo of the glaze, (N, 3), at (N, 3) points on or near the surface."""
     x, y, z = points.T
     r, azimuth = np.hypot(x, y), np.arctan2(y, x)
     body, lid, spout, handle = part_distances(points)
-    color = _mix(
-        _body_color(azimuth, r, z), _spout_color(x, z), _smoothstep(body - spout, -_PART_EDGE, _PART_EDGE)
-    )
-    nearest = np.minimum(body, spout)
-    color = _mix(color, _handle_color(x, z), _smoothstep(nearest - handle, -_PART_EDGE, _PART_EDGE))
-    nearest = np.minimum(nearest, handle)
-    color = _mix(
-        color, _lid_color(azimuth, r, z), _smoothstep(nearest - lid, -_PART_EDGE / 2, _PART_EDGE / 2)
-    )
+    color, nearest = _body_color(azimuth, r, z), body
+    for distance, part_color, edge in (
+        (spout, _spout_color(x, z), _PART_EDGE),
+        (handle, _handle_color(x, z), _PART_EDGE),
+        (lid, _lid_color(azimuth, r, z), _PART_EDGE / 2),
+    ):
+        color = _mix(color, part_color, _smoothstep(nearest - distance, -edge, edge))
+        nearest = np.minimum(nearest, distance)
     foot = _smoothstep(-0.41 - z, -0.008, 0.008)
     return np.clip(_mix(color, _GOLD, foot), 0.0, 1.0)
 
 
 def ambient_occlusion(points: Array, normals: Array) -> Array:
-    """Ambient occlusion from the sdf at a few distances along the normal.
-
-    Args:
-        points: (N, 3) on the surface.
-        normals: (N, 3) unit outward normals.
-
-    Returns:
-        (N,) from 0 (occluded) to 1 (free).
-    """
+    """(N,) from 0 (occluded) to 1 (free), from the sdf at a few distances along the unit outward normals."""
     closed = np.zeros(len(points))
     for weight, step in zip((0.5, 0.3, 0.2), _OCCLUSION_STEPS, strict=True):
         free = np.clip(sdf(points + step * normals) / (_TYPICAL_SLOPE * step), 0.0, 1.0)
@@ -135,15 +119,12 @@ def ambient_occlusion(points: Array, normals: Array) -> Array:
 
 
 def shade(points: Array, normals: Array, views: Array) -> Array:
-    """Observed color: diffuse glaze under fixed lights, with view-dependent Blinn-Phong highlights.
+    """Observed color, (N, 3): diffuse glaze under fixed lights, with view-dependent Blinn-Phong highlights.
 
     Args:
         points: (N, 3) on the surface.
         normals: (N, 3) unit outward normals.
         views: (N, 3) unit directions from the points to the camera.
-
-    Returns:
-        (N, 3) RGB in [0, 1].
     """
     openness = ambient_occlusion(points, normals)[:, None]
     up = 0.5 + 0.5 * normals[:, 2]

@@ -6,6 +6,8 @@ down, z forward); `UNIT_TO_WORLD` maps this frame to the world.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,14 +15,8 @@ Array = NDArray[np.float64]
 
 WORLD_SCALE = 120.0
 WORLD_OFFSET = (-37.0, 82.0, 640.0)
-UNIT_TO_WORLD = np.array(
-    [
-        [WORLD_SCALE, 0.0, 0.0, WORLD_OFFSET[0]],
-        [0.0, WORLD_SCALE, 0.0, WORLD_OFFSET[1]],
-        [0.0, 0.0, WORLD_SCALE, WORLD_OFFSET[2]],
-        [0.0, 0.0, 0.0, 1.0],
-    ]
-)
+UNIT_TO_WORLD = np.diag([WORLD_SCALE, WORLD_SCALE, WORLD_SCALE, 1.0])
+UNIT_TO_WORLD[:3, 3] = WORLD_OFFSET
 """The scene's scale_mat: far from the identity, so that omitting it or applying it twice is noticed."""
 
 CAMERA_DISTANCE = 3.0
@@ -44,14 +40,7 @@ def camera_intrinsics(img_res: tuple[int, int]) -> Array:
 
 
 def spiral_directions(num_views: int) -> Array:
-    """Directions spread evenly over the sphere (Fibonacci spiral), from the north pole to the south pole.
-
-    Args:
-        num_views: B, at least 1.
-
-    Returns:
-        (B, 3) unit vectors.
-    """
+    """(B, 3) unit vectors spread evenly over the sphere (Fibonacci spiral), from north to south pole."""
     steps = np.arange(num_views)
     height = 1 - (2 * steps + 1) / num_views
     radius, azimuth = np.sqrt(1 - height**2), _GOLDEN_ANGLE * steps
@@ -59,15 +48,7 @@ def spiral_directions(num_views: int) -> Array:
 
 
 def holdout_views(num_views: int, num_holdout: int) -> list[int]:
-    """Chooses held-out views by farthest point sampling; independent of the seed.
-
-    Args:
-        num_views: Number of all views.
-        num_holdout: Number of held-out views, less than `num_views`.
-
-    Returns:
-        Ascending indices.
-    """
+    """Chooses held-out views by farthest point sampling, ascending; independent of the seed."""
     if num_holdout == 0:
         return []
     directions = spiral_directions(num_views)
@@ -106,15 +87,7 @@ def look_at(center: Array, target: Array, roll: float = 0.0, steep: float = _STE
 
 
 def view_poses(num_views: int, generator: np.random.Generator) -> Array:
-    """Places cameras around the object, at random offsets from a regular spiral.
-
-    Args:
-        num_views: B.
-        generator: Random generator of the offsets.
-
-    Returns:
-        (B, 4, 4) poses, about `CAMERA_DISTANCE` from the origin.
-    """
+    """(B, 4, 4) poses at random offsets from a spiral, about `CAMERA_DISTANCE` from the origin."""
     poses = []
     for direction in spiral_directions(num_views):
         jittered = direction + _DIRECTION_JITTER * generator.standard_normal(3)
@@ -126,14 +99,18 @@ def view_poses(num_views: int, generator: np.random.Generator) -> Array:
 
 
 def world_matrix(intrinsics: Array, pose: Array) -> Array:
-    """`world_mat_i` of a camera: (4, 4), K [R | t] over (0, 0, 0, 1), from world coordinates.
-
-    Args:
-        intrinsics: (4, 4).
-        pose: (4, 4) camera-to-world in the unit-sphere frame.
-    """
+    """`world_mat_i` of a pose in the unit-sphere frame: (4, 4), K [R | t] over (0, 0, 0, 1)."""
     center = UNIT_TO_WORLD[:3, :3] @ pose[:3, 3] + UNIT_TO_WORLD[:3, 3]
     world_to_cam = np.eye(4)
     world_to_cam[:3, :3] = pose[:3, :3].T
     world_to_cam[:3, 3] = -pose[:3, :3].T @ center
     return intrinsics @ world_to_cam
+
+
+def write_cameras(path: Path, intrinsics: Array, poses: Array) -> None:
+    """Writes an npz with `scale_mat_i` and `world_mat_i` of (B, 4, 4) poses in the unit-sphere frame."""
+    matrices = {}
+    for i, pose in enumerate(poses):
+        matrices[f"scale_mat_{i}"] = UNIT_TO_WORLD
+        matrices[f"world_mat_{i}"] = world_matrix(intrinsics, pose)
+    np.savez(path, allow_pickle=False, **matrices)

@@ -41,28 +41,19 @@ def chamfer_to_exact(
     vertices = np.asarray(world_vertices) @ unit_from_world[:3, :3].T + unit_from_world[:3, 3]
     ours = trimesh.Trimesh(vertices, faces, process=False)
     truth = trimesh.Trimesh(*read_exact_mesh(scene_folder), process=False)
-    return chamfer(
-        ours,
-        truth,
-        CHAMFER_SAMPLES,
-        exact_distance=lambda points: distance_to_zero_set(points, sdf, gradient, truth),
-    )
+
+    def exact_distance(points: NDArray[np.float64]) -> NDArray[np.float64]:
+        return distance_to_zero_set(points, sdf, gradient, truth)
+
+    return chamfer(ours, truth, CHAMFER_SAMPLES, exact_distance=exact_distance)
 
 
 def ceiling_scores(datasets: Sequence[Any]) -> list[RenderingScores]:
-    """Scores of the exact surface and colors, rendered with one ray per pixel like a trained network.
+    """Scores, by split, of the exact surface and colors, rendered with one ray per pixel as by a network.
 
     They are an upper bound for reconstructions, because the photographs average 4 x 4 samples per pixel.
-
-    Args:
-        datasets: Splits of the built-in scene, with whole images as items.
-
-    Returns:
-        One set of scores per split.
     """
-    return [
-        RenderingScores(tuple(_exact_view(dataset, i) for i in range(len(dataset)))) for dataset in datasets
-    ]
+    return [RenderingScores(tuple(_exact_view(split, i) for i in range(len(split)))) for split in datasets]
 
 
 def _exact_view(dataset: Any, index: int) -> ViewScore:
@@ -70,6 +61,5 @@ def _exact_view(dataset: Any, index: int) -> ViewScore:
     pose = dataset.get_gt_pose(scaled=True)[index]
     height, width = (int(size) for size in dataset.img_res)
     image = render_image(exact_forward, view.intrinsics, pose, (height, width), view.mask.flatten())
-    return ViewScore(
-        view.number, masked_psnr(image.rgb01, view.photo, view.mask), mask_iou(image.hit, view.mask)
-    )
+    psnr = masked_psnr(image.rgb01, view.photo, view.mask)
+    return ViewScore(view.number, psnr, mask_iou(image.hit, view.mask))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import gaussian_filter, map_coordinates
 
-from idr.demo.render import RenderedView, colors, intersect, safe_start, subpixel_offsets
+from idr.demo.render import RenderedView, colors, intersect, pixel_centers, safe_start, subpixel_offsets
 from idr.demo.teapot import Array, sdf
 
 TABLE_HEIGHT = -0.48
@@ -69,15 +69,7 @@ class Room:
         self.speckles /= self.speckles.max()
 
     def color(self, origin: Array, directions: Array) -> Array:
-        """Colors of rays that miss the object.
-
-        Args:
-            origin: (3,) camera center, above the table.
-            directions: (N, 3) unit vectors.
-
-        Returns:
-            (N, 3) RGB in [0, 1].
-        """
+        """(N, 3) colors of rays, from a center above the table, that miss the object."""
         rgb = self._wall_color(directions)
         down = directions[:, 2] < -1e-6
         depth = (TABLE_HEIGHT - origin[2]) / np.where(down, directions[:, 2], -1.0)
@@ -94,9 +86,8 @@ class Room:
 
     def _table_color(self, points: Array) -> Array:
         texels = (points[:, :2] / _TEXTURE_SIDE + 0.5).T * (_TEXELS - 1)
-        rgb = np.stack(
-            [map_coordinates(self.table[..., c], texels, order=1, mode="nearest") for c in range(3)], axis=1
-        )
+        channels = np.moveaxis(self.table, 2, 0)
+        rgb = np.stack([map_coordinates(c, texels, order=1, mode="nearest") for c in channels], axis=1)
         near = np.clip(sdf(points) / _SHADE_REACH, 0.0, 1.0)
         return rgb * (1 - _SHADE_DEPTH * (1 - near) ** 2)[:, None]
 
@@ -137,21 +128,12 @@ def _table_texture(generator: np.random.Generator) -> Array:
 def render_photo(
     lens: PhoneLens, pose: Array, img_res: tuple[int, int], supersampling: int, room: Room
 ) -> RenderedView:
-    """Renders a view.
+    """Renders a view, whose coverage is that of the object; S is the square of `supersampling`.
 
-    Args:
-        lens: The camera.
-        pose: (4, 4) camera-to-world, above the table and outside the object's bounding ball.
-        img_res: H, W.
-        supersampling: Samples along each side of a pixel; S is its square.
-        room: The surroundings.
-
-    Returns:
-        The view; its coverage is that of the object.
+    The pose, (4, 4) camera-to-world, is above the table and outside the object's bounding ball.
     """
     height, width = img_res
-    rows, columns = np.divmod(np.arange(height * width), width)
-    uv = np.column_stack((columns, rows)).astype(np.float64)
+    uv = pixel_centers(img_res)
     offsets = subpixel_offsets(supersampling)
     origin, turn = pose[:3, 3], pose[:3, :3].T
     centers = lens.rays(uv) @ turn  # (H W, 3)

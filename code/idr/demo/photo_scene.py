@@ -15,17 +15,16 @@ from pathlib import Path
 import imageio.v3 as iio
 import numpy as np
 from PIL import Image, TiffImagePlugin
+from PIL.ExifTags import IFD, Base
 
-from idr.demo.cameras import UNIT_TO_WORLD, look_at, world_matrix
-from idr.demo.folder import SURFACE_FILE
+from idr.demo.cameras import UNIT_TO_WORLD, look_at, write_cameras
 from idr.demo.photo_render import PhoneLens, Room, render_photo
-from idr.demo.scene import Extractor, exact_mesh, write_surface
+from idr.demo.scene import SETTINGS_FILE, SURFACE_FILE, Extractor, exact_mesh, write_surface
 from idr.demo.teapot import Array
 from idr.errors import InputError
 from idr.files import whole_folder
 
 PHOTOS, TRUTH = "photos", "truth"
-SETTINGS_FILE = "scene.json"
 GENERATOR = "idr photo-like scene"
 
 _FOCAL = 0.94  # over the longer side
@@ -40,8 +39,6 @@ _CROP = 7.6  # crop factor of a phone
 # Roll in degrees and EXIF orientation, by the view's number modulo 8.
 _HOLDS = {3: (90.0, 6), 6: (180.0, 3)}
 _UPRIGHT = (0.0, 1)
-_ORIENTATION, _MAKE, _MODEL, _EXIF_BLOCK = 0x0112, 0x010F, 0x0110, 0x8769
-_FOCAL_LENGTH, _FOCAL_FILM, _WIDTH, _HEIGHT = 0x920A, 0xA405, 0xA002, 0xA003
 
 
 @dataclass(frozen=True)
@@ -85,15 +82,7 @@ def phone_lens(img_res: tuple[int, int]) -> PhoneLens:
 
 
 def photo_poses(num_views: int, generator: np.random.Generator) -> Array:
-    """Poses on three rings of increasing elevation around the table.
-
-    Args:
-        num_views: B.
-        generator: Random generator of the offsets.
-
-    Returns:
-        (B, 4, 4) camera-to-world in the unit-sphere frame, for pixels as stored.
-    """
+    """(B, 4, 4) poses on three rings of increasing elevation around the table, for pixels as stored."""
     ends = np.rint(np.cumsum([share for _, share in _RINGS]) * num_views).astype(int)
     poses = []
     for i in range(num_views):
@@ -115,13 +104,7 @@ def photo_poses(num_views: int, generator: np.random.Generator) -> Array:
 def write_photos(
     folder: Path, settings: PhotoSettings, extract: Extractor, progress: Callable[[str], None]
 ) -> None:
-    """Writes photographs and ground truth, completely or not at all.
-
-    Args:
-        folder: A missing or empty folder.
-        settings: Settings of the photographs.
-        extract: Marching cubes, as for `exact_mesh`.
-        progress: Receives progress messages.
+    """Writes photographs and ground truth to an empty folder, completely or not at all.
 
     Raises:
         InputError: The folder is not empty.
@@ -142,7 +125,7 @@ def _write_files(
     (truth / "mask").mkdir(parents=True)
     layout, prints, noise = (np.random.default_rng([settings.seed, stream]) for stream in range(3))
     lens, room = phone_lens(settings.img_res), Room(prints)
-    poses, matrices = photo_poses(settings.num_views, layout), {}
+    poses = photo_poses(settings.num_views, layout)
     for i, pose in enumerate(poses):
         view = render_photo(lens, pose, settings.img_res, settings.supersampling, room)
         noisy = view.rgb + _SENSOR_NOISE * noise.standard_normal(view.rgb.shape)
@@ -152,10 +135,8 @@ def _write_files(
         exif = _exif(lens, settings.img_res, _HOLDS.get(i % 8, _UPRIGHT)[1])
         image.save(photos / f"{name}.jpg", quality=_JPEG_QUALITY, exif=exif)
         iio.imwrite(truth / "mask" / f"{name}.png", view.mask)
-        matrices[f"scale_mat_{i}"] = UNIT_TO_WORLD
-        matrices[f"world_mat_{i}"] = world_matrix(lens.intrinsics, pose)
         progress(f"photograph {i + 1} of {settings.num_views}")
-    np.savez(truth / "cameras.npz", allow_pickle=False, **matrices)
+    write_cameras(truth / "cameras.npz", lens.intrinsics, poses)
     write_surface(truth / SURFACE_FILE, *exact_mesh(extract, settings.mesh_resolution))
     record = {"generator": GENERATOR, **asdict(settings), "radial": lens.radial}
     record |= {"intrinsics": lens.intrinsics[:3, :3].tolist(), "unit_to_world": UNIT_TO_WORLD.tolist()}
@@ -165,12 +146,12 @@ def _write_files(
 def _exif(lens: PhoneLens, img_res: tuple[int, int], orientation: int) -> Image.Exif:
     """EXIF of a phone: make, model, orientation and rounded focal lengths."""
     exif = Image.Exif()
-    exif[_MAKE], exif[_MODEL] = "Fictive", "Phone 1"
+    exif[Base.Make], exif[Base.Model] = "Fictive", "Phone 1"
     if orientation != _UPRIGHT[1]:
-        exif[_ORIENTATION] = orientation
+        exif[Base.Orientation] = orientation
     focal_35mm = lens.intrinsics[0, 0] / max(img_res) * _FILM_WIDTH
-    block = exif.get_ifd(_EXIF_BLOCK)
-    block[_FOCAL_LENGTH] = TiffImagePlugin.IFDRational(round(100 * focal_35mm / _CROP), 100)
-    block[_FOCAL_FILM] = round(focal_35mm)
-    block[_WIDTH], block[_HEIGHT] = img_res[1], img_res[0]
+    block = exif.get_ifd(IFD.Exif)
+    block[Base.FocalLength] = TiffImagePlugin.IFDRational(round(100 * focal_35mm / _CROP), 100)
+    block[Base.FocalLengthIn35mmFilm] = round(focal_35mm)
+    block[Base.ExifImageHeight], block[Base.ExifImageWidth] = img_res
     return exif

@@ -44,16 +44,12 @@ class RenderedView:
 
 
 def camera_rays(intrinsics: Array, pose: Array, uv: Array) -> tuple[Array, Array]:
-    """Rays through pixel positions.
+    """Returns the camera's center, (3,), and the unit directions, (R, 3), of rays through pixels.
 
     Args:
         intrinsics: (4, 4) or (3, 3) upper triangular K, K[2, 2] = 1.
         pose: (4, 4) camera-to-world.
         uv: (R, 2) column and row; integers are pixel centers.
-
-    Returns:
-        origin: (3,) the camera's center.
-        directions: (R, 3) unit vectors.
     """
     at_depth_one = np.linalg.solve(intrinsics[:3, :3], np.column_stack((uv, np.ones(len(uv)))).T).T
     directions = at_depth_one @ pose[:3, :3].T
@@ -154,29 +150,19 @@ def safe_start(origin: Array, directions: Array, spread: float) -> Array:
 
 
 def subpixel_offsets(supersampling: int) -> Array:
-    """Sample positions in a pixel: a regular grid, symmetric about the pixel's center.
-
-    Args:
-        supersampling: Samples along each side.
-
-    Returns:
-        (S, 2) offsets in (-0.5, 0.5), S = supersampling squared.
-    """
+    """(S, 2) offsets in (-0.5, 0.5), S = supersampling squared: a grid symmetric about the pixel's center."""
     along = (np.arange(supersampling) + 0.5) / supersampling - 0.5
     return np.stack(np.meshgrid(along, along, indexing="xy"), axis=-1).reshape(-1, 2)
 
 
+def pixel_centers(img_res: tuple[int, int]) -> Array:
+    """(H W, 2) columns and rows of all pixels in row-major order."""
+    rows, columns = np.indices(img_res).reshape(2, -1)
+    return np.column_stack((columns, rows)).astype(np.float64)
+
+
 def colors(origins: Array, directions: Array, depth: Array) -> Array:
-    """Shades the points hit by rays.
-
-    Args:
-        origins: (R, 3).
-        directions: (R, 3) unit vectors.
-        depth: (R,) finite depths from `intersect`.
-
-    Returns:
-        (R, 3) RGB in [0, 1].
-    """
+    """(R, 3) RGB in [0, 1] of the points at the finite depths, (R,), of rays that hit."""
 
     def shade_block(block: Array) -> Array:
         points, towards = block[:, :3], block[:, 3:]
@@ -186,21 +172,13 @@ def colors(origins: Array, directions: Array, depth: Array) -> Array:
 
 
 def render(intrinsics: Array, pose: Array, img_res: tuple[int, int], supersampling: int) -> RenderedView:
-    """Renders a view.
+    """Renders a view by a camera outside the bounding ball; each pixel is the mean of its samples.
 
-    Args:
-        intrinsics: (4, 4) K.
-        pose: (4, 4) camera-to-world, camera outside the bounding ball.
-        img_res: Height and width.
-        supersampling: Samples along each side of a pixel.
-
-    Returns:
-        The view; each pixel is the mean of its samples.
+    `supersampling` is the number of samples along each side of a pixel.
     """
     height, width = img_res
     offsets = subpixel_offsets(supersampling)
-    rows, columns = np.divmod(np.arange(height * width), width)
-    uv = np.column_stack((columns, rows)).astype(np.float64)  # (H*W, 2)
+    uv = pixel_centers(img_res)
     rgb, coverage = np.full((len(uv), 3), _WHITE), np.zeros(len(uv))
     # Unit directions differ by at most the distance of their points at depth one.
     inverse = np.linalg.inv(intrinsics[:3, :3])

@@ -19,27 +19,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from idr.demo.appearance import albedo
-from idr.demo.cameras import (
-    UNIT_TO_WORLD,
-    camera_intrinsics,
-    holdout_views,
-    view_poses,
-    world_matrix,
-)
-from idr.demo.folder import (
-    GENERATOR,
-    SETTINGS_FILE,
-    SURFACE_FILE,
-    check_target,
-)
+from idr.demo.cameras import UNIT_TO_WORLD, camera_intrinsics, holdout_views, view_poses, write_cameras
 from idr.demo.render import RenderedView, exact_forward, render
 from idr.demo.teapot import BOUNDING_RADIUS, Array, in_blocks, project_to_surface, sdf
 from idr.errors import InputError, MissingInputError
-from idr.files import whole_folder
-from idr.geometry.rough_poses import disturb_poses
+from idr.files import check_replaceable, whole_folder
+from idr.geometry.camera_set import disturb_poses
 
 __all__ = ["SceneSettings", "exact_forward", "exact_mesh", "read_exact_mesh", "sdf", "write_scene"]
 
+GENERATOR = "idr built-in scene"
+SURFACE_FILE, SETTINGS_FILE = "exact_surface.ply", "scene.json"
+_OWN_NAMES = {"image", "mask", "cameras.npz", "cameras_linear_init.npz", SURFACE_FILE, SETTINGS_FILE}
 GENERATOR_VERSION = 1
 """Incremented when the same settings produce other files."""
 
@@ -111,27 +102,17 @@ class SceneSettings:
 
 
 def scene_poses(settings: SceneSettings) -> tuple[Array, Array]:
-    """Exact and noisy poses of all views.
-
-    Returns:
-        exact: (B, 4, 4) camera-to-world in the unit-sphere frame.
-        noisy: (B, 4, 4), disturbed.
-    """
+    """Exact and disturbed poses of all views, (B, 4, 4) each, camera-to-world in the unit-sphere frame."""
     layout, noise = (np.random.default_rng([settings.seed, stream]) for stream in (0, 1))
     exact = view_poses(settings.num_written, layout)
     return exact, disturb_poses(exact, settings.noise_degrees, settings.noise_center, noise)
 
 
 def exact_mesh(extract: Extractor, resolution: int) -> tuple[Array, NDArray[np.integer]]:
-    """Meshes the exact surface.
-
-    Args:
-        extract: Marching cubes.
-        resolution: Samples along each side of the cube around the object.
+    """Meshes the exact surface from `resolution` samples along each side of the cube around the object.
 
     Returns:
-        vertices: (V, 3) in the unit-sphere frame, projected onto the surface (|sdf| about 1e-12).
-        faces: (T, 3) indices, oriented outward.
+        Vertices (V, 3) in the unit-sphere frame, with |sdf| about 1e-12, and outward faces (T, 3).
     """
     # The margin keeps samples off the object's symmetry planes, where the function is exactly zero.
     vertices, faces = extract(sdf, BOUNDING_RADIUS + 0.0137, resolution)
@@ -141,13 +122,7 @@ def exact_mesh(extract: Extractor, resolution: int) -> tuple[Array, NDArray[np.i
 def write_scene(
     folder: Path, settings: SceneSettings, extract: Extractor, overwrite: bool = False
 ) -> list[RenderedView]:
-    """Writes the scene's folder, completely or not at all.
-
-    Args:
-        folder: The folder; missing parents are created.
-        settings: Settings of the scene.
-        extract: Marching cubes.
-        overwrite: Whether an earlier built-in scene may be replaced.
+    """Writes the scene's folder, completely or not at all; `overwrite` replaces an earlier built-in scene.
 
     Returns:
         The rendered views, before quantization to 8 bits.
@@ -157,23 +132,23 @@ def write_scene(
         OutputError: Writing failed.
     """
     folder = Path(folder).resolve()  # keeps a link
-    check_target(folder, overwrite)
+    check_replaceable(folder, overwrite, _is_built_in_scene, _OWN_NAMES, "this command")
     with whole_folder(folder) as unfinished:
         return _write_files(unfinished, settings, extract)
+
+
+def _is_built_in_scene(folder: Path) -> bool:
+    try:
+        return bool(json.loads((folder / SETTINGS_FILE).read_text())["generator"] == GENERATOR)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _write_files(folder: Path, settings: SceneSettings, extract: Extractor) -> list[RenderedView]:
     intrinsics = camera_intrinsics(settings.img_res)
     exact, noisy = scene_poses(settings)
-    for name, poses in (("cameras.npz", exact), ("cameras_linear_init.npz", noisy)):
-        matrices = {}
-        for i, pose in enumerate(poses):
-            matrices[f"scale_mat_{i}"], matrices[f"world_mat_{i}"] = (
-                UNIT_TO_WORLD,
-                world_matrix(intrinsics, pose),
-            )
-        np.savez(folder / name, allow_pickle=False, **matrices)
-
+    write_cameras(folder / "cameras.npz", intrinsics, exact)
+    write_cameras(folder / "cameras_linear_init.npz", intrinsics, noisy)
     views = render_views(intrinsics, exact, settings)
     (folder / "image").mkdir()
     (folder / "mask").mkdir()
@@ -190,27 +165,14 @@ def _write_files(folder: Path, settings: SceneSettings, extract: Extractor) -> l
 def render_views(
     intrinsics: Array, poses: Sequence[Array] | Array, settings: SceneSettings
 ) -> list[RenderedView]:
-    """Renders views in parallel threads (numpy releases the GIL), deterministically.
-
-    Args:
-        intrinsics: (4, 4).
-        poses: B poses, (4, 4) each.
-        settings: Image size and supersampling.
-    """
+    """Renders B poses, (4, 4) each, in parallel threads (numpy releases the GIL), deterministically."""
+    size = settings.img_res, settings.supersampling
     with ThreadPoolExecutor(min(os.cpu_count() or 1, _MOST_WORKERS)) as pool:
-        return list(
-            pool.map(lambda pose: render(intrinsics, pose, settings.img_res, settings.supersampling), poses)
-        )
+        return list(pool.map(lambda pose: render(intrinsics, pose, *size), poses))
 
 
 def write_surface(path: Path, vertices: Array, faces: NDArray[np.integer]) -> None:
-    """Writes a mesh in world coordinates, with its albedo as vertex colors.
-
-    Args:
-        path: The file, .ply.
-        vertices: (V, 3) in the unit-sphere frame.
-        faces: (T, 3).
-    """
+    """Writes a mesh in the unit-sphere frame as .ply in world coordinates, with its albedo as colors."""
     import trimesh
 
     world = vertices @ UNIT_TO_WORLD[:3, :3].T + UNIT_TO_WORLD[:3, 3]
@@ -221,13 +183,9 @@ def write_surface(path: Path, vertices: Array, faces: NDArray[np.integer]) -> No
 def read_exact_mesh(folder: Path) -> tuple[Array, NDArray[np.integer]]:
     """Reads the exact surface of a built-in scene.
 
-    Args:
-        folder: The scene's folder.
-
     Returns:
-        vertices: (V, 3) in the scene's original unit-sphere frame, even if the camera files have a new
-            scale_mat.
-        faces: (T, 3).
+        Vertices (V, 3) in the scene's original unit-sphere frame, even if the camera files have a new
+        scale_mat, and faces (T, 3).
 
     Raises:
         MissingInputError: The folder has no exact surface.
@@ -242,9 +200,8 @@ def read_exact_mesh(folder: Path) -> tuple[Array, NDArray[np.integer]]:
                 "preprocess/make_demo_scene.py"
             )
     try:
-        to_world = np.array(
-            json.loads((folder / SETTINGS_FILE).read_text())["unit_to_world"], dtype=np.float64
-        )
+        settings = json.loads((folder / SETTINGS_FILE).read_text())
+        to_world = np.array(settings["unit_to_world"], dtype=np.float64)
         mesh = trimesh.load_mesh(folder / SURFACE_FILE, process=False)
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(

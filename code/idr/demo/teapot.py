@@ -73,15 +73,7 @@ def smooth_union(a: Array, b: Array, radius: float) -> Array:
     """Union of two distance functions with a fillet (polynomial smooth minimum).
 
     Its gradient is a convex combination of the two gradients, so the Lipschitz bound is kept. It equals the
-    minimum where the values differ by more than `radius`.
-
-    Args:
-        a: (N,) values of one function.
-        b: (N,) values of the other.
-        radius: Width of the transition, in the unit of the values.
-
-    Returns:
-        (N,) values of the union.
+    minimum where the values, (N,) each, differ by more than `radius`.
     """
     blend = a - b
     np.abs(blend, out=blend)
@@ -90,11 +82,6 @@ def smooth_union(a: Array, b: Array, radius: float) -> Array:
     blend *= blend
     blend *= 0.25 / radius
     return np.minimum(a, b) - blend
-
-
-def _thick_disc(r: Array, z: Array, disc: float, thickness: float) -> Array:
-    """Distance to a horizontal disc of radius `disc`, minus `thickness`."""
-    return _norm(np.maximum(r - disc, 0.0), z) - thickness
 
 
 def _ring(r: Array, z: Array, radius: float, tube: float) -> Array:
@@ -129,9 +116,6 @@ def _round_cone(p: Array, q: Array, length: float, radii: Array) -> Array:
         q: (N,) distance from the axis.
         length: Distance of the centers, more than the difference of the radii.
         radii: (2,) radii of the balls.
-
-    Returns:
-        (N,) signed distances.
     """
     sine = (radii[0] - radii[1]) / length
     cosine = np.sqrt(1 - sine * sine)
@@ -164,11 +148,10 @@ def _handle(x: Array, y: Array, z: Array) -> Array:
 
 
 def _body(x: Array, y: Array, r: Array, z: Array) -> Array:
-    belly = _thick_disc(r, z - BELLY_CENTER, _BELLY_DISC, _BELLY_THICKNESS) - _flutes(
-        x, y, r, z - BELLY_CENTER
-    )
-    foot = _ring(r, z + 0.44, 0.26, 0.044)
-    return smooth_union(belly, foot, 0.05)
+    height = z - BELLY_CENTER
+    disc = _norm(np.maximum(r - _BELLY_DISC, 0.0), height) - _BELLY_THICKNESS
+    belly = disc - _flutes(x, y, r, height)
+    return smooth_union(belly, _ring(r, z + 0.44, 0.26, 0.044), 0.05)
 
 
 def _lid(x: Array, y: Array, r: Array, z: Array) -> Array:
@@ -182,14 +165,7 @@ def _lid(x: Array, y: Array, r: Array, z: Array) -> Array:
 
 
 def part_distances(points: Array) -> tuple[Array, Array, Array, Array]:
-    """Distances to the parts before the union; the smallest identifies a point's part.
-
-    Args:
-        points: (N, 3).
-
-    Returns:
-        Body, lid, spout and handle, (N,) each.
-    """
+    """Distances to body, lid, spout and handle, (N,) each; the smallest identifies a point's part."""
     x, y, z = (np.ascontiguousarray(points[:, axis]) for axis in range(3))
     r = _norm(x, y)
     return _body(x, y, r, z), _lid(x, y, r, z), _spout(x, y, z), _handle(x, y, z)
@@ -212,42 +188,22 @@ def _object(points: Array) -> Array:
 
 
 def in_blocks(function: Callable[[Array], Array], points: Array, block: int = _BLOCK) -> Array:
-    """Evaluates a function of points block by block, which bounds memory and is faster.
-
-    Args:
-        function: Maps (n, 3) to (n, ...).
-        points: (N, 3).
-        block: Largest n.
-
-    Returns:
-        (N, ...) results in order.
-    """
+    """Evaluates a function, (n, ...) -> (n, ...), block by block, which bounds memory and is faster."""
     if len(points) <= block:
         return function(points)
     return np.concatenate([function(points[i : i + block]) for i in range(0, len(points), block)])
 
 
 def sdf(points: Array) -> Array:
-    """Implicit function of the object: negative inside, zero on the surface, 1-Lipschitz.
+    """Implicit function of the object, (N, 3) -> (N,): negative inside, zero on the surface, 1-Lipschitz.
 
-    Args:
-        points: (N, 3) in the unit-sphere frame.
-
-    Returns:
-        (N,) values; at most the distance to the surface in magnitude, and about 0.91 of it near the surface.
+    It is at most the distance to the surface in magnitude, and about 0.91 of it near the surface.
     """
     return in_blocks(_object, np.asarray(points, dtype=np.float64))
 
 
 def gradient(points: Array) -> Array:
-    """Gradient of `sdf` by central differences, defined on creases too.
-
-    Args:
-        points: (N, 3).
-
-    Returns:
-        (N, 3), of length at most 1, outward on the surface.
-    """
+    """Gradient of `sdf`, (N, 3) of length at most 1, by central differences, defined on creases too."""
 
     def differences(block: Array) -> Array:
         offsets = GRADIENT_STEP * np.concatenate((np.eye(3), -np.eye(3)))  # (6, 3)
@@ -258,27 +214,17 @@ def gradient(points: Array) -> Array:
 
 
 def normal(points: Array) -> Array:
-    """Unit outward normals.
-
-    Args:
-        points: (N, 3) on or near the surface.
-
-    Returns:
-        (N, 3) of length 1; zero where the gradient vanishes, which is never on the surface.
-    """
+    """Unit outward normals, (N, 3); zero where the gradient vanishes, which is never on the surface."""
     slope = gradient(points)
     return slope / np.maximum(np.linalg.norm(slope, axis=1, keepdims=True), 1e-12)
 
 
 def project_to_surface(points: Array, iterations: int = 8) -> Array:
-    """Projects points near the surface onto it by Newton iterations along the gradient.
+    """Projects points onto the surface by Newton iterations along the gradient.
 
     Args:
         points: (N, 3), closer to the surface than its smallest radius of curvature.
-        iterations: Number of iterations.
-
-    Returns:
-        (N, 3) with |sdf| about 1e-12, or up to 1e-6 on creases.
+        iterations: Number of iterations, enough for |sdf| of about 1e-12, or up to 1e-6 on creases.
     """
     moved = np.array(points, dtype=np.float64)
     for _ in range(iterations):

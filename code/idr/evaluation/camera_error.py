@@ -29,12 +29,7 @@ class CameraErrors:
 def camera_errors(
     poses_pred: NDArray[np.floating], poses_gt: NDArray[np.floating], alignment: Alignment
 ) -> CameraErrors:
-    """Returns the rotation and center errors of predicted cameras mapped by an alignment.
-
-    Args:
-        poses_pred: (B, 4, 4) predicted camera-to-world poses.
-        poses_gt: (B, 4, 4) true poses in the same order.
-        alignment: From `align_cameras`.
+    """Returns the errors of predicted cameras mapped by an alignment, for (B, 4, 4) poses in the same order.
 
     Raises:
         InputError: The shapes differ, are not (B, 4, 4) with B > 0, or a value is not finite.
@@ -43,10 +38,8 @@ def camera_errors(
     aligned = alignment.rotation @ pred[:, :3, :3]
     relative = np.einsum("bji,bjk->bik", truth[:, :3, :3], aligned)  # R_gt^T R_opt R_pred
     # The angle from sine and cosine: arccos((trace - 1) / 2) alone loses all digits below 1e-6 degrees.
-    twice_sine = np.stack(
-        [relative[:, (i + 1) % 3, (i + 2) % 3] - relative[:, (i + 2) % 3, (i + 1) % 3] for i in range(3)],
-        axis=-1,
-    )
+    skew = relative - relative.transpose(0, 2, 1)
+    twice_sine = np.stack((skew[:, 1, 2], skew[:, 2, 0], skew[:, 0, 1]), axis=-1)
     twice_cosine = np.trace(relative, axis1=1, axis2=2) - 1.0
     angle = np.degrees(np.arctan2(np.linalg.norm(twice_sine, axis=-1), twice_cosine))
 
@@ -54,11 +47,9 @@ def camera_errors(
     return CameraErrors(angle, np.linalg.norm(truth[:, :3, 3] - centers, axis=-1))
 
 
-def mean_camera_errors(
-    poses_pred: NDArray[np.floating], poses_gt: NDArray[np.floating]
-) -> tuple[float, float]:
+def mean_camera_errors(pred: NDArray[np.floating], truth: NDArray[np.floating]) -> tuple[float, float]:
     """Returns the mean rotation error (degrees) and center error (world units) after alignment."""
-    errors = camera_errors(poses_pred, poses_gt, align_cameras(poses_pred, poses_gt))
+    errors = camera_errors(pred, truth, align_cameras(pred, truth))
     return float(errors.rotation_degrees.mean()), float(errors.translation.mean())
 
 

@@ -1,4 +1,4 @@
-"""Chamfer distance between surfaces, by point-to-triangle distances.
+"""Chamfer distance and F-score of surfaces, by point-to-triangle distances.
 
 N points, V vertices, T triangles, numpy float64. Both surfaces share one frame, by convention the unit
 sphere's: map a mesh in world coordinates by the inverse of its scale_mat first.
@@ -8,41 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+import trimesh
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from idr.errors import InputError
 from idr.evaluation.point_to_mesh import closest_points, point_to_mesh_distance
 
-__all__ = [
-    "ChamferResult",
-    "Mesh",
-    "chamfer",
-    "distance_to_zero_set",
-    "point_to_mesh_distance",
-    "sample_surface",
-]
-
 Array = NDArray[np.float64]
 
 DEFAULT_SAMPLES = 100_000
+THRESHOLD_FRACTION = 0.01
+"""Default threshold as a fraction of the diagonal of the reference's bounding box."""
 _PROJECTION_ITERATIONS = 12
 _NEWTON_STEPS = 3
 _LARGEST_NEWTON_STEP = 0.05  # as a fraction of the surface's extent
-
-
-class Mesh(Protocol):
-    """Anything with triangles, such as `trimesh.Trimesh`."""
-
-    @property
-    def vertices(self) -> ArrayLike:
-        """(V, 3) positions."""
-
-    @property
-    def faces(self) -> ArrayLike:
-        """(T, 3) vertex indices."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +42,26 @@ class ChamferResult:
     chamfer: float
 
 
+@dataclass(frozen=True)
+class MeshScores(ChamferResult):
+    """Chamfer distance and F-score.
+
+    Attributes:
+        threshold: Distance up to which a point counts as correct.
+        precision: Fraction of the mesh within the threshold.
+        recall: Fraction of the reference within the threshold.
+        f_score: Harmonic mean of precision and recall; 0 if both are 0.
+    """
+
+    threshold: float
+    precision: float
+    recall: float
+    f_score: float
+
+
 def chamfer(
-    mesh_a: Mesh,
-    mesh_b: Mesh,
+    mesh: trimesh.Trimesh,
+    reference: trimesh.Trimesh,
     num_samples: int = DEFAULT_SAMPLES,
     seed: int = 0,
     exact_distance: Callable[[Array], Array] | None = None,
@@ -70,37 +69,69 @@ def chamfer(
     """Returns the mean distances between a reconstruction and the true surface.
 
     Args:
-        mesh_a: The reconstruction.
-        mesh_b: The true surface, in the same frame.
+        mesh: The reconstruction.
+        reference: The true surface, in the same frame.
         num_samples: Points drawn on each surface.
         seed: Seed of the draws.
         exact_distance: (N, 3) -> (N,) distance to the true surface, used for the accuracy in place of the
-            triangles of `mesh_b`.
+            triangles of `reference`.
 
     Raises:
         InputError: A mesh has no triangles or no area, or a number in it is not finite.
     """
     generator = np.random.default_rng(seed)
-    on_a, on_b = (sample_surface(mesh, num_samples, generator) for mesh in (mesh_a, mesh_b))
+    on_mesh, on_reference = (sample_surface(each, num_samples, generator) for each in (mesh, reference))
     if exact_distance is None:
-        to_b = point_to_mesh_distance(on_a, mesh_b.vertices, mesh_b.faces)
+        to_reference = point_to_mesh_distance(on_mesh, reference.vertices, reference.faces)
     else:
-        to_b = np.abs(exact_distance(on_a))
-    to_a = point_to_mesh_distance(on_b, mesh_a.vertices, mesh_a.faces)
-    accuracy, completeness = float(to_b.mean()), float(to_a.mean())
-    return ChamferResult(accuracy, completeness, 0.5 * (accuracy + completeness))
+        to_reference = np.abs(exact_distance(on_mesh))
+    to_mesh = point_to_mesh_distance(on_reference, mesh.vertices, mesh.faces)
+    return ChamferResult(*_means(to_reference, to_mesh))
 
 
-def sample_surface(mesh: Mesh, num_samples: int, generator: np.random.Generator) -> Array:
-    """Returns (N, 3) points drawn on a mesh, uniformly by area.
+def _means(to_reference: Array, to_mesh: Array) -> tuple[float, float, float]:
+    accuracy, completeness = float(to_reference.mean()), float(to_mesh.mean())
+    return accuracy, completeness, 0.5 * (accuracy + completeness)
 
-    Args:
-        mesh: The surface.
-        num_samples: N, at least 1.
-        generator: Source of the draws.
+
+def mesh_scores(
+    mesh: trimesh.Trimesh,
+    reference: trimesh.Trimesh | trimesh.PointCloud,
+    threshold: float | None = None,
+    num_samples: int = DEFAULT_SAMPLES,
+    seed: int = 0,
+) -> MeshScores:
+    """Scores a mesh against a reference mesh, or a point cloud whose points are used as they are.
+
+    Distances are to triangles where there are some. `threshold` is by default `THRESHOLD_FRACTION`; for the
+    other arguments, see `chamfer`.
 
     Raises:
-        InputError: The mesh has no area.
+        InputError: A surface has no area, or the threshold is not positive.
+    """
+    generator = np.random.default_rng(seed)
+    truth = np.asarray(reference.vertices, dtype=np.float64)
+    if threshold is None:
+        threshold = THRESHOLD_FRACTION * float(np.linalg.norm(np.ptp(truth, axis=0)))
+    if not np.isfinite(threshold) or threshold <= 0:
+        raise InputError(f"threshold {threshold:g}: expected a positive distance; give one with --threshold")
+    on_mesh = sample_surface(mesh, num_samples, generator)
+    if isinstance(reference, trimesh.Trimesh) and len(reference.faces):
+        to_reference = point_to_mesh_distance(on_mesh, truth, reference.faces)
+        on_reference = sample_surface(reference, num_samples, generator)
+    else:
+        to_reference, on_reference = cKDTree(truth).query(on_mesh)[0], truth
+    to_mesh = point_to_mesh_distance(on_reference, mesh.vertices, mesh.faces)
+    precision, recall = float((to_reference <= threshold).mean()), float((to_mesh <= threshold).mean())
+    f_score = 2 * precision * recall / (precision + recall) if precision + recall > 0 else 0.0
+    return MeshScores(*_means(to_reference, to_mesh), threshold, precision, recall, f_score)
+
+
+def sample_surface(mesh: trimesh.Trimesh, num_samples: int, generator: np.random.Generator) -> Array:
+    """Returns (N, 3) points drawn on a mesh, uniformly by area.
+
+    Raises:
+        InputError: The mesh has no area, or N is below 1.
     """
     vertices, faces = np.asarray(mesh.vertices, dtype=np.float64), np.asarray(mesh.faces)
     if num_samples < 1:
@@ -124,7 +155,7 @@ def distance_to_zero_set(
     points: Array,
     sdf: Callable[[Array], Array],
     gradient: Callable[[Array], Array],
-    mesh: Mesh,
+    mesh: trimesh.Trimesh,
 ) -> Array:
     """Returns distances to the zero set of a function, more accurate than those to a mesh of it.
 
@@ -163,11 +194,8 @@ def distance_to_zero_set(
         better = distance < best[active]
         improved = active[better]
         gain = best[improved] - distance[better]
-        best[improved], nearest[improved], slope_there[improved] = (
-            distance[better],
-            feet[better],
-            slopes[better],
-        )
+        best[improved], nearest[improved] = distance[better], feet[better]
+        slope_there[improved] = slopes[better]
         step[active[~better]] *= 0.5
         step[improved[gain < 1e-10]] = 0.0
     return best

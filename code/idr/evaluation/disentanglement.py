@@ -47,12 +47,10 @@ def path_keys(
 ) -> PathKeys:
     """Completes a user's path with the published keys.
 
-    If no views are given and the scene lacks the published ones, or another number of keys is given, views
-    spread evenly over the scene replace them, and the last one is the first again.
-
     Args:
         num_views: B.
-        views: Key views, or None.
+        views: Key views; None for the published ones, or views spread evenly, the last one the first again,
+            if the scene lacks those or another number of keys is given.
         times: Times; None for the published ones, or one second apart for another number of keys.
         distances: Distances; None for the published ones, or 4.2 for another number of keys.
 
@@ -75,13 +73,6 @@ def path_keys(
         times = PUBLISHED_TIMES if published else range(count)
     if distances is None:
         distances = PUBLISHED_DISTANCES if published else [PUBLISHED_DISTANCES[0]] * count
-    _check_keys(num_views, views, times, distances)
-    return PathKeys(tuple(views), tuple(map(float, times)), tuple(map(float, distances)))
-
-
-def _check_keys(
-    num_views: int, views: Sequence[int], times: Sequence[float], distances: Sequence[float]
-) -> None:
     absent = [view for view in views if not 0 <= view < num_views]
     if absent:
         raise InputError(f"--key_views: no view {absent[0]}; the scene has views 0 to {num_views - 1}")
@@ -89,35 +80,29 @@ def _check_keys(
         raise InputError(f"--key_times {list(times)}: expected increasing times")
     if not all(distance > 0 for distance in distances):
         raise InputError(f"--key_distances {list(distances)}: expected positive distances")
+    return PathKeys(tuple(views), tuple(map(float, times)), tuple(map(float, distances)))
 
 
 def compose(geometry: Any, appearance: Any, device: torch.device) -> Any:
-    """Returns a network with the surface of one network and the colors of another.
+    """Returns a network with tracer, signed distance and features of one network and the colors of another.
 
-    Args:
-        geometry: Network that provides tracer, signed distance, features and normals; left unchanged.
-        appearance: Network that provides the rendering network.
-        device: Device of the geometry.
-
-    Returns:
-        A network of the geometry's class.
+    The geometry, on `device`, is left unchanged.
 
     Raises:
         InputError: The two networks have different numbers of features.
     """
     origin = torch.zeros(1, 3, device=device)
-    with torch.no_grad():
-        features = geometry.implicit_network(origin)[:, 1:]
     joined = copy.copy(geometry)
     joined._modules = dict(geometry._modules)  # a shallow copy shares this dictionary
     joined.rendering_network = appearance.rendering_network.to(device)
-    try:
-        with torch.no_grad():
+    with torch.no_grad():
+        features = geometry.implicit_network(origin)[:, 1:]
+        try:
             joined.rendering_network(origin, origin, origin, features)
-    except RuntimeError as error:
-        expected = getattr(appearance, "feature_vector_size", "another number of")
-        raise InputError(
-            f"the geometry's network gives {features.shape[1]} features but the appearance's takes "
-            f"{expected}: choose two runs of the same model.feature_vector_size"
-        ) from error
+        except RuntimeError as error:
+            expected = getattr(appearance, "feature_vector_size", "another number of")
+            raise InputError(
+                f"the geometry's network gives {features.shape[1]} features but the appearance's takes "
+                f"{expected}: choose two runs of the same model.feature_vector_size"
+            ) from error
     return joined

@@ -26,7 +26,6 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from idr.errors import InputError, MissingInputError
-from idr.evaluation.chamfer import Mesh
 
 Array = NDArray[np.float64]
 
@@ -85,20 +84,18 @@ class DTUScores:
 
 
 def read_reference(folder: Path, scan: int) -> DTUReference:
-    """Reads the official data of a scan.
-
-    Args:
-        folder: Folder of ``Points/stl/stl%03d_total.ply``, ``ObsMask/ObsMask%d_10.mat``,
-        ``ObsMask/Plane%d.mat``.
-        scan: Scan number.
+    """Reads ``Points/stl/stl%03d_total.ply``, ``ObsMask/ObsMask%d_10.mat`` and ``ObsMask/Plane%d.mat``.
 
     Raises:
         MissingInputError: A file is missing; the message names its source.
         InputError: A file is unreadable or has other contents.
     """
-    cloud = _existing(folder / "Points" / "stl" / f"stl{scan:03d}_total.ply")
-    mask_path = _existing(folder / "ObsMask" / f"ObsMask{scan}_10.mat")
-    plane_path = _existing(folder / "ObsMask" / f"Plane{scan}.mat")
+    cloud = folder / "Points" / "stl" / f"stl{scan:03d}_total.ply"
+    mask_path = folder / "ObsMask" / f"ObsMask{scan}_10.mat"
+    plane_path = folder / "ObsMask" / f"Plane{scan}.mat"
+    for path in (cloud, mask_path, plane_path):
+        if not path.is_file():
+            raise MissingInputError(f"no file {path}; {SOURCE}")
     points = read_geometry(cloud).vertices
     mask = _read_mat(mask_path, ("ObsMask", "BB", "Res"))
     plane = np.asarray(_read_mat(plane_path, ("P",))["P"], dtype=np.float64).reshape(-1)
@@ -112,12 +109,6 @@ def read_reference(folder: Path, scan: int) -> DTUReference:
     if plane.shape != (4,):
         raise InputError(f"{plane_path}: P has {plane.size} numbers, expected 4; {SOURCE}")
     return DTUReference(np.asarray(points, dtype=np.float64), observed, box, float(resolution[0]), plane)
-
-
-def _existing(path: Path) -> Path:
-    if not path.is_file():
-        raise MissingInputError(f"no file {path}; {SOURCE}")
-    return path
 
 
 def _read_mat(path: Path, names: tuple[str, ...]) -> dict[str, NDArray[np.generic]]:
@@ -155,13 +146,8 @@ def read_geometry(path: Path) -> trimesh.Trimesh | trimesh.PointCloud:
     return found
 
 
-def dtu_scores(mesh: Mesh, reference: DTUReference, seed: int = 0) -> DTUScores:
-    """Scores a mesh by the protocol.
-
-    Args:
-        mesh: The reconstruction in world coordinates, mm.
-        reference: The official data.
-        seed: Seed of the order of thinning.
+def dtu_scores(mesh: trimesh.Trimesh, reference: DTUReference, seed: int = 0) -> DTUScores:
+    """Scores a mesh in world coordinates, mm; `seed` is that of the order of thinning.
 
     Raises:
         InputError: No point of the mesh or of the scan is selected, or none is within 20 mm of the other.
@@ -194,7 +180,7 @@ def _mean_within(distances: Array) -> float:
     return float(near.mean())
 
 
-def points_on_triangles(mesh: Mesh, spacing: float) -> Array:
+def points_on_triangles(mesh: trimesh.Trimesh, spacing: float) -> Array:
     """Returns the points of a triangular lattice on each triangle, (N, 3), corners included.
 
     Neighbors along a side are at most `spacing` apart. Corners that triangles share are repeated.
@@ -222,11 +208,6 @@ def thin_points(points: Array, spacing: float, generator: np.random.Generator) -
 
     Points are visited in random order and kept if they are far enough from the points kept before. Only
     points not yet excluded are visited: 12 million points take 17 s on one thread.
-
-    Args:
-        points: (N, 3).
-        spacing: Smallest distance of two kept points.
-        generator: Source of the order.
     """
     points = points[generator.permutation(len(points))]
     tree, alive = cKDTree(points), np.ones(len(points), dtype=bool)

@@ -16,10 +16,9 @@ SSIM_WINDOW = 11
 
 
 def masked_psnr(rendered: Tensor, photo: Tensor, mask: Tensor) -> float:
-    """Peak signal-to-noise ratio over the pixels of the object.
+    """Peak signal-to-noise ratio, 10 log10(1 / MSE), over the pixels of the object and channels.
 
-    10 log10(1 / MSE), with the mean over masked pixels and channels. A ray that misses the surface inside the
-    mask counts with the white background that it is rendered in.
+    A ray that misses the surface inside the mask counts with the white background that it is rendered in.
 
     Args:
         rendered: (H, W, 3) or (H * W, 3) colors in [0, 1], not rounded to 8 bits.
@@ -84,14 +83,7 @@ def masked_ssim(rendered: Tensor, photo: Tensor, mask: Tensor) -> float:
 
 
 def mask_iou(hit: Tensor, mask: Tensor) -> float:
-    """Intersection over union of the rendered silhouette and the given mask.
-
-    Args:
-        hit: Bool, True where a ray hits the surface.
-        mask: Bool, same shape, True on the object.
-
-    Returns:
-        0 to 1; 1 if both are empty.
+    """Intersection over union of the rendered silhouette and the mask, bool; 1 if both are empty.
 
     Raises:
         ValueError: The shapes differ.

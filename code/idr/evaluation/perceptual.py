@@ -43,9 +43,6 @@ def load_lpips(device: torch.device) -> ImageDistance:
 
     The package ships the weights of its own layers; torchvision downloads AlexNet's once.
 
-    Args:
-        device: Device of the computation.
-
     Returns:
         The distance of two images on black; 0 for equal images, NaN below 32 pixels on a side.
 
@@ -71,12 +68,7 @@ def load_lpips(device: torch.device) -> ImageDistance:
 
 
 def network_distance(network: Callable[[Tensor, Tensor], Tensor], device: torch.device) -> ImageDistance:
-    """Turns a network on pairs of (1, 3, H, W) images in [-1, 1] into a distance of masked images.
-
-    Args:
-        network: Called with the photograph and the rendering.
-        device: Device of the computation.
-    """
+    """Turns a network on (photograph, rendering), (1, 3, H, W) in [-1, 1], into a distance under a mask."""
 
     def prepared(image: Tensor, mask: Tensor) -> Tensor:
         signed = 2.0 * on_black(image, mask).float().clamp(0.0, 1.0) - 1.0

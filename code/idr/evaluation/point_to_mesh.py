@@ -33,19 +33,7 @@ class ClosestPoints:
 
 
 def point_to_mesh_distance(points: ArrayLike, vertices: ArrayLike, faces: ArrayLike) -> Array:
-    """Returns the exact distance from points to a triangle mesh.
-
-    Args:
-        points: (N, 3).
-        vertices: (V, 3) in the same frame and unit.
-        faces: (T, 3) vertex indices; degenerate triangles count as segments or points.
-
-    Returns:
-        (N,) unsigned distances.
-
-    Raises:
-        InputError: The mesh is empty, a shape is wrong, or a value is not finite.
-    """
+    """Returns the (N,) unsigned distances from points to a triangle mesh; see `closest_points`."""
     return closest_points(points, vertices, faces).distance
 
 
@@ -59,8 +47,8 @@ def closest_points(points: ArrayLike, vertices: ArrayLike, faces: ArrayLike) -> 
 
     Args:
         points: (N, 3).
-        vertices: (V, 3).
-        faces: (T, 3).
+        vertices: (V, 3) in the same frame and unit.
+        faces: (T, 3) vertex indices; degenerate triangles count as segments or points.
 
     Raises:
         InputError: The mesh is empty, a shape is wrong, or a value is not finite.
@@ -150,17 +138,10 @@ def _descend(points: Array, tree: _BoxTree, best: Array, nearest: Array) -> None
 
 
 def closest_on_triangles(points: Array, triangles: Array) -> Array:
-    """Returns the nearest point on one triangle for each point.
+    """Returns the nearest point, (M, 3), on triangle m, (M, 3, 3), to point m, (M, 3).
 
     Candidates are the foot of the perpendicular, if inside, and the nearest point of each side, which covers
     degenerate triangles.
-
-    Args:
-        points: (M, 3).
-        triangles: (M, 3, 3) corners.
-
-    Returns:
-        (M, 3).
     """
     corners = [triangles[:, k] for k in range(3)]
     nearest = np.empty_like(points)

@@ -6,8 +6,6 @@ import logging
 import math
 from pathlib import Path
 
-from torch import Tensor
-
 from idr.errors import InputError
 from idr.evaluation.camera_error import CameraErrors, camera_errors
 from idr.evaluation.metrics import mask_iou, masked_psnr, masked_ssim
@@ -16,7 +14,7 @@ from idr.evaluation.results import MeshResult, RenderingScores, ViewScore
 from idr.meshing import component_areas, largest_component, transform_mesh, write_mesh
 from idr.rendering import render_image, write_image
 from idr.runs import Run
-from idr.runs.views import View, given_world_poses, read_view
+from idr.runs.views import given_world_poses, read_view
 
 log = logging.getLogger(__name__)
 
@@ -29,18 +27,10 @@ def write_surface(
     chunk_points: int,
     dense: bool = False,
 ) -> MeshResult | None:
-    """Meshes the zero set and writes its largest component in world coordinates.
-
-    Args:
-        run: The run.
-        folder: Folder of ``surface_world_coordinates_<epoch>.ply``.
-        resolution: Grid samples along the shortest side.
-        is_uniform_grid: See `Run.surface`.
-        chunk_points: Points evaluated at once.
-        dense: See `Run.surface`.
+    """Meshes the zero set, see `Run.surface`, and writes its largest component in world coordinates.
 
     Returns:
-        The mesh, or None if the network has no zero set yet.
+        The mesh ``<folder>/surface_world_coordinates_<epoch>.ply``, or None if there is no zero set yet.
 
     Raises:
         OutputError: The file cannot be written.
@@ -114,16 +104,10 @@ def write_renderings(
         )
         name = f"heldout_{view.number:03d}.png" if held_out else f"eval_{view.number:03d}.png"
         write_image(image.rgb01, folder / name)
-        scores.append(_score(view, image.rgb01, image.hit, lpips))
-        log.info("%s: view %d of %d, psnr %.2f", name, index + 1, len(dataset), scores[-1].psnr)
+        compared = (image.rgb01, view.photo, view.mask)
+        psnr, iou, ssim = masked_psnr(*compared), mask_iou(image.hit, view.mask), masked_ssim(*compared)
+        scores.append(
+            ViewScore(view.number, psnr, iou, ssim, math.nan if lpips is None else lpips(*compared))
+        )
+        log.info("%s: view %d of %d, psnr %.2f", name, index + 1, len(dataset), psnr)
     return RenderingScores(tuple(scores))
-
-
-def _score(view: View, rgb01: Tensor, hit: Tensor, lpips: ImageDistance | None) -> ViewScore:
-    return ViewScore(
-        view.number,
-        masked_psnr(rgb01, view.photo, view.mask),
-        mask_iou(hit, view.mask),
-        masked_ssim(rgb01, view.photo, view.mask),
-        math.nan if lpips is None else lpips(rgb01, view.photo, view.mask),
-    )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+import operator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ class RenderingScores:
     @property
     def psnr_mean(self) -> float:
         """Mean of the views' PSNR in dB."""
-        return float(np.mean([view.psnr for view in self.views]))
+        return self.mean("psnr")
 
     @property
     def psnr_std(self) -> float:
@@ -72,17 +73,11 @@ class RenderingScores:
     @property
     def iou_mean(self) -> float:
         """Mean of the views' mask IoU."""
-        return float(np.mean([view.iou for view in self.views]))
+        return self.mean("iou")
 
-    @property
-    def ssim_mean(self) -> float:
-        """Mean of the views' SSIM; NaN if a view has none."""
-        return float(np.mean([view.ssim for view in self.views]))
-
-    @property
-    def lpips_mean(self) -> float:
-        """Mean of the views' LPIPS; NaN if a view has none."""
-        return float(np.mean([view.lpips for view in self.views]))
+    def mean(self, score: str) -> float:
+        """Returns the mean of a score of `ViewScore`; NaN if a view has none."""
+        return float(np.mean([getattr(view, score) for view in self.views]))
 
     def lines(self, scan_id: int | None, held_out: bool = False) -> list[str]:
         """Returns the result lines, first the published one, which users' scripts parse.
@@ -91,27 +86,17 @@ class RenderingScores:
             scan_id: Scan in the lines; None is written as 0, the folder that is then read.
             held_out: Mark the lines as those of held-out views.
         """
-        scan = 0 if scan_id is None else scan_id
-        mark = "HELD-OUT " if held_out else ""
-        worst = min(self.views, key=lambda view: view.iou)
+        where = ("HELD-OUT " if held_out else "") + str(0 if scan_id is None else scan_id)
         lines = [
-            f"RENDERING EVALUATION {mark}{scan}: psnr mean = {self.psnr_mean:.2f} ; "
-            f"psnr std = {self.psnr_std:.2f}",
-            f"MASK EVALUATION {mark}{scan}: iou mean = {self.iou_mean:.4f} ; "
-            f"iou min = {worst.iou:.4f} (image {worst.number})",
+            f"RENDERING EVALUATION {where}: psnr mean = {self.psnr_mean:.2f} ; psnr std = {self.psnr_std:.2f}"
         ]
-        if math.isfinite(self.ssim_mean):
-            least = min(self.views, key=lambda view: view.ssim)
-            lines.append(
-                f"SSIM EVALUATION {mark}{scan}: ssim mean = {self.ssim_mean:.4f} ; "
-                f"ssim min = {least.ssim:.4f} (image {least.number})"
-            )
-        if math.isfinite(self.lpips_mean):
-            most = max(self.views, key=lambda view: view.lpips)
-            lines.append(
-                f"LPIPS EVALUATION {mark}{scan}: lpips mean = {self.lpips_mean:.4f} ; "
-                f"lpips max = {most.lpips:.4f} (image {most.number})"
-            )
+        for title, name, worst in (("MASK", "iou", min), ("SSIM", "ssim", min), ("LPIPS", "lpips", max)):
+            if name == "iou" or math.isfinite(self.mean(name)):
+                view = worst(self.views, key=operator.attrgetter(name))
+                lines.append(
+                    f"{title} EVALUATION {where}: {name} mean = {self.mean(name):.4f} ; {name} "
+                    f"{worst.__name__} = {getattr(view, name):.4f} (image {view.number})"
+                )
         return lines
 
 
@@ -131,32 +116,20 @@ def results_record(
             "dropped_area_share": surface.dropped_area,
         }
     if cameras is not None:
-        record["cameras"] = {
-            "rotation_degrees": [float(error) for error in cameras.rotation_degrees],
-            "translation": [float(error) for error in cameras.translation],
-            "rotation_degrees_mean": float(np.mean(cameras.rotation_degrees)),
-            "rotation_degrees_median": float(np.median(cameras.rotation_degrees)),
-            "translation_mean": float(np.mean(cameras.translation)),
-            "translation_median": float(np.median(cameras.translation)),
-        }
+        errors = asdict(cameras)
+        record["cameras"] = {name: values.tolist() for name, values in errors.items()}
+        for name, values in errors.items():
+            record["cameras"][f"{name}_mean"] = float(np.mean(values))
+            record["cameras"][f"{name}_median"] = float(np.median(values))
     for name, scores in renderings.items():
-        record[name] = {
-            "psnr_mean": _finite(scores.psnr_mean),
-            "psnr_std": _finite(scores.psnr_std),
-            "iou_mean": scores.iou_mean,
-            "ssim_mean": _finite(scores.ssim_mean),
-            "lpips_mean": _finite(scores.lpips_mean),
-            "views": [
-                {
-                    "image": view.number,
-                    "psnr": _finite(view.psnr),
-                    "iou": view.iou,
-                    "ssim": _finite(view.ssim),
-                    "lpips": _finite(view.lpips),
-                }
-                for view in scores.views
-            ],
-        }
+        entry: dict[str, Any] = {"psnr_mean": _finite(scores.psnr_mean), "psnr_std": _finite(scores.psnr_std)}
+        entry |= {f"{score}_mean": _finite(scores.mean(score)) for score in ("iou", "ssim", "lpips")}
+        entry["views"] = [
+            {"image": view.number}
+            | {score: _finite(getattr(view, score)) for score in ("psnr", "iou", "ssim", "lpips")}
+            for view in scores.views
+        ]
+        record[name] = entry
     return record
 
 

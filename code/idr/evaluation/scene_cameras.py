@@ -5,9 +5,9 @@ B images of the scene, held-out ones included.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 
 from idr.datasets.images import list_images
@@ -18,10 +18,7 @@ from idr.runs.views import image_numbers
 
 
 def given_cameras(dataset: Any) -> CameraSet:
-    """Returns all B cameras of a scene's camera file, float64, world coordinates.
-
-    Args:
-        dataset: A split of the scene.
+    """Returns all B cameras of the camera file of a split's scene, float64, world coordinates.
 
     Raises:
         InputError: The data set is a user's own class that does not read a data folder.
@@ -34,9 +31,8 @@ def given_cameras(dataset: Any) -> CameraSet:
     cameras = dataset.camera_file
     intrinsics, poses = cameras.decompose(scaled=False)
     names = tuple(path.name for path in list_images(dataset.instance_dir / "image"))
-    chosen = set(image_numbers(dataset))
-    in_split = [number in chosen for number in range(len(names))]
-    held_out = tuple(inside == (dataset.split == "holdout") for inside in in_split)
+    in_split, is_holdout = set(image_numbers(dataset)), dataset.split == "holdout"
+    held_out = tuple((number in in_split) == is_holdout for number in range(len(names)))
     height, width = (int(size) for size in dataset.img_res)
     return CameraSet(names, intrinsics[:, :3, :3], poses, (height, width), cameras.scale_mats[0], held_out)
 
@@ -74,6 +70,4 @@ def trained_cameras(run: Run) -> CameraSet:
         corrected = run.corrections.of_other_views(padded)
         corrected[numbers] = run.corrections.of_training_views(padded[numbers])
         intrinsics = corrected[:, :3, :3].numpy()
-    return CameraSet(
-        given.names, intrinsics, poses, given.img_res, np.asarray(alignment.matrix), given.held_out
-    )
+    return replace(given, intrinsics=intrinsics, poses=poses, scale_mat=alignment.matrix)

@@ -13,13 +13,13 @@ from typing import Any
 from idr.errors import InputError, MissingInputError
 from idr.files import write_text_atomic
 
-CAMERAS = ("rotation_degrees_mean", "translation_mean")
+CAMERAS = ("rotation_degrees", "translation")
 IMAGE_SCORES = ("psnr", "ssim", "lpips", "iou")
 MESH_SCORES = ("accuracy", "completeness", "chamfer")
 COLUMNS = (
     *(f"{score}_{split}" for split in ("training", "held_out") for score in IMAGE_SCORES),
     *MESH_SCORES,
-    *("rotation_degrees", "translation"),
+    *CAMERAS,
 )
 TITLES = {"rotation_degrees": "rotation (deg)", "translation": "center (world)"}
 
@@ -42,11 +42,7 @@ class ScanScores:
 
 
 def find_scans(evals: Path, name: str) -> dict[int | None, Path]:
-    """Returns the folders of the evaluated scans of a conf, by scan number in order.
-
-    Args:
-        evals: The folder ``evals/``.
-        name: ``<expname><suffix>``.
+    """Returns the folders ``<evals>/<expname><suffix>[_<scan>]`` with results, by scan number in order.
 
     Raises:
         MissingInputError: No folder holds a ``results.json``.
@@ -63,11 +59,7 @@ def find_scans(evals: Path, name: str) -> dict[int | None, Path]:
 
 
 def read_scan(scan: int | None, folder: Path) -> tuple[ScanScores, list[str]]:
-    """Reads the scores of a scan.
-
-    Args:
-        scan: Scan number.
-        folder: Folder of ``results.json`` and of the scores of the mesh that it names.
+    """Reads ``results.json`` of a scan, and the scores of the mesh that it names.
 
     Returns:
         The scores, and a note for each score that is left out.
@@ -81,8 +73,8 @@ def read_scan(scan: int | None, folder: Path) -> tuple[ScanScores, list[str]]:
         for split, key in (("training", "rendering"), ("held_out", "rendering_held_out")):
             for score in IMAGE_SCORES:
                 values[f"{score}_{split}"] = record.get(key, {}).get(f"{score}_mean")
-        for column, key in zip(("rotation_degrees", "translation"), CAMERAS, strict=True):
-            values[column] = record.get("cameras", {}).get(key)
+        for column in CAMERAS:
+            values[column] = record.get("cameras", {}).get(f"{column}_mean")
         if record.get("lpips_error"):
             notes.append(f"scan {scan}: LPIPS was not measured: {record['lpips_error']}")
         mesh = record.get("surface", {}).get("file")
@@ -129,14 +121,9 @@ def means(scans: list[ScanScores]) -> dict[str, float | None]:
 
 
 def write_summary(scans: list[ScanScores], path: Path) -> str:
-    """Writes ``<path>.json``, ``.csv`` and ``.md``.
+    """Writes ``<path>.json``, ``.csv`` and ``.md`` of at least one scan, and returns the Markdown table.
 
-    Args:
-        scans: At least one scan, in order.
-        path: Path without suffix.
-
-    Returns:
-        The Markdown table, with the columns that at least one scan has.
+    The table has the columns that at least one scan has.
 
     Raises:
         OutputError: A file cannot be written.

@@ -35,12 +35,9 @@ def check_video_path(path: Path) -> None:
 
 
 def write_video(frames: Sequence[NDArray[np.uint8]], path: Path, frames_per_second: float) -> None:
-    """Writes a looping video atomically.
+    """Writes F images (H, W, 3) of one size as a looping video, .gif or .mp4, atomically.
 
-    Args:
-        frames: F images (H, W, 3) of one size.
-        path: File ending in .gif or .mp4. MP4 needs even sides, so an odd last row or column is repeated.
-        frames_per_second: Frame rate.
+    MP4 needs even sides, so an odd last row or column is repeated.
 
     Raises:
         InputError: See `check_video_path`.

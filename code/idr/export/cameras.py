@@ -106,17 +106,10 @@ def transforms(cameras: CameraSet, images: str, masks: list[str] | None = None) 
 
 def _distinct(cameras: CameraSet) -> tuple[list[int], list[dict[str, float]]]:
     """Returns for each of B cameras the index of its intrinsics, and the distinct intrinsics."""
-    numbers: dict[tuple[str, ...], int] = {}
-    kinds: list[dict[str, float]] = []
-    number_of = []
-    for k in cameras.intrinsics:
-        entry = intrinsics_entry(k)
-        key = tuple(f"{value:.{SAME_DIGITS}g}" for value in entry.values())
-        if key not in numbers:
-            numbers[key] = len(kinds)
-            kinds.append(entry)
-        number_of.append(numbers[key])
-    return number_of, kinds
+    entries = [intrinsics_entry(k) for k in cameras.intrinsics]
+    keys = [tuple(f"{value:.{SAME_DIGITS}g}" for value in entry.values()) for entry in entries]
+    firsts = list(dict.fromkeys(map(keys.index, keys)))
+    return [firsts.index(keys.index(key)) for key in keys], [entries[first] for first in firsts]
 
 
 def intrinsics_entry(k: NDArray[np.float64]) -> dict[str, float]:
@@ -133,27 +126,17 @@ def colmap_texts(cameras: CameraSet) -> dict[str, str]:
     """Returns COLMAP's text model by file name, for cameras without skew; it has no points."""
     height, width = cameras.img_res
     numbers, kinds = _distinct(cameras)
-    lines = []
+    images_text = "# IMAGE_ID, QW, QX, QY, QZ, TX, TY, TZ, CAMERA_ID, NAME\n# POINTS2D[] (none)\n"
     world_to_camera = np.linalg.inv(cameras.poses)
     quaternions = rotation_to_quaternion(torch.from_numpy(world_to_camera[:, :3, :3])).numpy()
     for i, name in enumerate(cameras.names):
-        pose = (*quaternions[i].tolist(), *world_to_camera[i, :3, 3].tolist())
-        lines += [f"{i + 1} {_numbers(pose)} {numbers[i] + 1} {name}", ""]
-    cameras_text = "".join(
-        f"{number} PINHOLE {width} {height} {_numbers(tuple(kind.values()))}\n"
-        for number, kind in enumerate(kinds, start=1)
-    )
-    return {
-        "cameras.txt": f"# CAMERA_ID, MODEL, WIDTH, HEIGHT, PARAMS[]\n{cameras_text}",
-        "images.txt": "# IMAGE_ID, QW, QX, QY, QZ, TX, TY, TZ, CAMERA_ID, NAME\n# POINTS2D[] (none)\n"
-        + "\n".join(lines)
-        + "\n",
-        "points3D.txt": "# POINT3D_ID, X, Y, Z, R, G, B, ERROR, TRACK[] (none)\n",
-    }
-
-
-def _numbers(values: tuple[float, ...]) -> str:
-    return " ".join(repr(float(value)) for value in values)
+        pose = " ".join(map(repr, (*quaternions[i].tolist(), *world_to_camera[i, :3, 3].tolist())))
+        images_text += f"{i + 1} {pose} {numbers[i] + 1} {name}\n\n"
+    cameras_text = "# CAMERA_ID, MODEL, WIDTH, HEIGHT, PARAMS[]\n"
+    for number, kind in enumerate(kinds, start=1):
+        cameras_text += f"{number} PINHOLE {width} {height} {' '.join(map(repr, kind.values()))}\n"
+    points_text = "# POINT3D_ID, X, Y, Z, R, G, B, ERROR, TRACK[] (none)\n"
+    return {"cameras.txt": cameras_text, "images.txt": images_text, "points3D.txt": points_text}
 
 
 def matrices(cameras: CameraSet) -> dict[str, NDArray[np.float64]]:

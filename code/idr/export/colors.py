@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -62,58 +63,45 @@ Coloring = Callable[[NDArray[np.floating], NDArray[np.floating]], Colors]
 
 
 def along_normals(shader: Shader, chunk_points: int) -> Coloring:
-    """Returns a coloring by the color seen along each point's normal.
-
-    Args:
-        shader: The surface.
-        chunk_points: Points evaluated at once.
-    """
-
-    def color(points: NDArray[np.floating], normals: NDArray[np.floating]) -> Colors:
-        chunks = []
-        for chunk in _slices(len(points), chunk_points):
-            with torch.no_grad():
-                shaded = shader.at(_tensor(points[chunk], shader.device), MAX_DISTANCE)
-                chunks.append(shaded.rgb01(shaded.normals).float().cpu().numpy())
-        return _colors(chunks, 0)
-
-    return color
+    """Returns a coloring by the color seen along each point's normal, `chunk_points` at once."""
+    return _coloring(shader, chunk_points, lambda shaded, *_: (shaded.rgb01(shaded.normals), 0))
 
 
 def over_views(shader: Shader, sight: Sight, chunk_points: int) -> Coloring:
-    """Returns a coloring by the weighted mean over the views that see a point.
+    """Returns a coloring by the weighted mean over the views that see a point, `chunk_points` at once.
 
     The weight is the cosine between normal and viewing direction, which is proportional to the point's area
     in the image. A point that no view sees gets the color along its normal.
-
-    Args:
-        shader: The surface.
-        sight: Visibility of mesh points in the views.
-        chunk_points: Points evaluated at once.
     """
+    return _coloring(shader, chunk_points, partial(_mean_over_views, sight))
+
+
+def _coloring(shader: Shader, chunk_points: int, color_of: Callable[..., tuple[Tensor, int]]) -> Coloring:
+    """Colors chunks of points by a function of shaded points, mesh points and normals."""
 
     def color(points: NDArray[np.floating], normals: NDArray[np.floating]) -> Colors:
-        chunks, num_unseen = [], 0
-        for chunk in _slices(len(points), chunk_points):
+        chunks, num_unseen = [np.zeros((0, 3), np.float32)], 0
+        for start in range(0, len(points), chunk_points):
+            chunk = slice(start, start + chunk_points)
             with torch.no_grad():
                 shaded = shader.at(_tensor(points[chunk], shader.device), MAX_DISTANCE)
-                rgb, unseen = _mean_over_views(shaded, sight, points[chunk], normals[chunk])
-            chunks.append(rgb)
+                rgb, unseen = color_of(shaded, points[chunk], normals[chunk])
+            chunks.append(rgb.float().cpu().numpy())
             num_unseen += unseen
-        return _colors(chunks, num_unseen)
+        return Colors(np.concatenate(chunks).clip(0.0, 1.0), num_unseen)
 
     return color
 
 
 def _mean_over_views(
-    shaded: Shaded, sight: Sight, points: NDArray[np.floating], normals: NDArray[np.floating]
-) -> tuple[NDArray[np.float32], int]:
+    sight: Sight, shaded: Shaded, points: NDArray[np.floating], normals: NDArray[np.floating]
+) -> tuple[Tensor, int]:
     """Returns (N, 3) colors and the number of points that no view sees."""
     total = torch.zeros_like(shaded.points)
     weights = torch.zeros_like(shaded.points[:, :1])
     for number, view in enumerate(sight.views):
         cosines = sight.cosines(points, normals, number)
-        seen = _index(np.flatnonzero(cosines), total.device)
+        seen = torch.from_numpy(np.flatnonzero(cosines)).to(total.device)
         if len(seen) == 0:
             continue
         towards = _tensor(view.center, total.device) - shaded.points[seen]
@@ -124,21 +112,8 @@ def _mean_over_views(
     if len(unseen):
         total[unseen] = shaded.rgb01(shaded.normals[unseen], unseen)
         weights[unseen] = 1.0
-    return (total / weights).float().cpu().numpy(), len(unseen)
-
-
-def _slices(count: int, size: int) -> list[slice]:
-    return [slice(start, start + size) for start in range(0, count, size)]
+    return total / weights, len(unseen)
 
 
 def _tensor(values: NDArray[np.floating], device: torch.device) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32)).to(device)
-
-
-def _index(values: NDArray[np.integer], device: torch.device) -> Tensor:
-    return torch.from_numpy(np.asarray(values, dtype=np.int64)).to(device)
-
-
-def _colors(chunks: list[NDArray[np.float32]], num_unseen: int) -> Colors:
-    rgb = np.concatenate(chunks) if chunks else np.zeros((0, 3), np.float32)
-    return Colors(rgb.clip(0.0, 1.0), num_unseen)

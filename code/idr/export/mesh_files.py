@@ -5,8 +5,8 @@ V vertices, T faces. Colors are sRGB in [0, 1].
 
 from __future__ import annotations
 
-import io
-from dataclasses import dataclass
+import importlib
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,8 @@ from trimesh.exchange.obj import export_obj
 from trimesh.exchange.ply import export_ply
 from trimesh.visual.material import PBRMaterial, SimpleMaterial
 
-from idr.errors import InputError
-from idr.files import write_atomic
+from idr.errors import InputError, MissingInputError
+from idr.files import write_atomic, write_text_atomic
 
 FORMATS = (".glb", ".obj", ".ply")
 TEXTURED_FORMATS = (".glb", ".obj")
@@ -50,16 +50,26 @@ class Surface:
     texture: NDArray[np.uint8] | None = None
 
     def moved(self, matrix: NDArray[np.floating]) -> Surface:
-        """Returns the surface in another frame, its faces still outward.
-
-        Args:
-            matrix: (4, 4) affine map; its determinant may be negative.
-        """
+        """Returns the surface in the frame of a (4, 4) affine map, its faces still outward."""
         linear, shift = np.asarray(matrix, dtype=np.float64)[:3, :3], np.asarray(matrix)[:3, 3]
         normals = self.normals @ np.linalg.inv(linear)  # by the inverse transpose, as gradients are
         normals /= np.linalg.norm(normals, axis=1, keepdims=True).clip(1e-30)
         faces = self.faces[:, ::-1] if np.linalg.det(linear) < 0 else self.faces
-        return Surface(self.vertices @ linear.T + shift, faces, normals, self.colors, self.uv, self.texture)
+        return replace(self, vertices=self.vertices @ linear.T + shift, faces=faces, normals=normals)
+
+
+def import_mesh_package(name: str, user: str) -> Any:
+    """Imports ``xatlas``, ``embreex`` or ``fast_simplification``, optional packages of ``idr[mesh]``.
+
+    Raises:
+        MissingInputError: It is not installed; the message says what needs it, `user`.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise MissingInputError(
+            f"{user} needs {name}, which is not installed: pip install -e '.[mesh]'"
+        ) from error
 
 
 def check_formats(paths: list[Path], textured: bool) -> None:
@@ -102,7 +112,10 @@ def write_surface(
     if ending == ".obj":
         _write_obj(surface, path)
         return
-    content = glb_content(surface, lit, upright) if ending == ".glb" else _ply(surface)
+    if ending == ".glb":
+        content = glb_content(surface, lit, upright)
+    else:
+        content = export_ply(_mesh(surface, vertex_colors=_levels(surface.colors)), vertex_normal=True)
     write_atomic(path, lambda file: file.write(content))
 
 
@@ -112,13 +125,8 @@ def _mesh(surface: Surface, **visual: Any) -> trimesh.Trimesh:
     )
 
 
-def _levels(colors: NDArray[np.floating]) -> NDArray[np.uint8]:
-    return (np.clip(colors, 0, 1) * 255).round().astype(np.uint8)
-
-
-def _ply(surface: Surface) -> bytes:
-    colors = None if surface.colors is None else _levels(surface.colors)
-    return export_ply(_mesh(surface, vertex_colors=colors), vertex_normal=True)
+def _levels(colors: NDArray[np.floating] | None) -> NDArray[np.uint8] | None:
+    return None if colors is None else (np.clip(colors, 0, 1) * 255).round().astype(np.uint8)
 
 
 def glb_content(surface: Surface, lit: bool, upright: NDArray[np.floating] | None = None) -> bytes:
@@ -168,23 +176,16 @@ def srgb_to_linear(colors: NDArray[np.floating]) -> NDArray[np.float64]:
 def _write_obj(surface: Surface, path: Path) -> None:
     """Writes an OBJ file; vertex colors follow the coordinates, as MeshLab and Blender expect."""
     if surface.texture is None:
-        colors = None if surface.colors is None else _levels(surface.colors)
-        text = export_obj(
-            _mesh(surface, vertex_colors=colors), include_normals=True, digits=DIGITS, header=None
-        )
-        write_atomic(path, lambda file: file.write(text.encode()))
+        mesh = _mesh(surface, vertex_colors=_levels(surface.colors))
+        write_text_atomic(path, export_obj(mesh, include_normals=True, digits=DIGITS, header=None))
         return
     image, mtl = path.with_suffix(".png"), path.with_suffix(".mtl")
-    visual = trimesh.visual.TextureVisuals(
-        uv=surface.uv, material=SimpleMaterial(image=Image.fromarray(surface.texture), name="surface")
-    )
+    texture = Image.fromarray(surface.texture)
+    material = SimpleMaterial(image=texture, name="surface")
     text, _ = export_obj(
-        _mesh(surface, visual=visual),
+        _mesh(surface, visual=trimesh.visual.TextureVisuals(uv=surface.uv, material=material)),
         include_normals=True, digits=DIGITS, header=None, return_texture=True, mtl_name=mtl.name,
     )  # fmt: skip
-    png = io.BytesIO()
-    Image.fromarray(surface.texture).save(png, format="PNG")
-    material = f"newmtl surface\nKa 1 1 1\nKd 1 1 1\nKs 0 0 0\nmap_Kd {image.name}\n"
-    write_atomic(image, lambda file: file.write(png.getvalue()))
-    write_atomic(mtl, lambda file: file.write(material.encode()))
-    write_atomic(path, lambda file: file.write(text.encode()))
+    write_atomic(image, lambda file: texture.save(file, format="PNG"))
+    write_text_atomic(mtl, f"newmtl surface\nKa 1 1 1\nKd 1 1 1\nKs 0 0 0\nmap_Kd {image.name}\n")
+    write_text_atomic(path, text)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import imageio.v3 as iio
@@ -49,13 +50,17 @@ class Path3D:
         return near, max(float(middle.max()) + radius, near + radius)
 
 
+@dataclass(frozen=True)
 class FramePainter:
-    """Turns rendered frames into images."""
+    """Turns rendered frames into images.
 
-    def __init__(self, depth_range: tuple[float, float], normals: Normals | None = None) -> None:
-        """Sets the depths of the first and last gray level, and the normals for the output ``normal``."""
-        self._near, self._far = depth_range
-        self._normals = normals
+    Attributes:
+        depth_range: Depths of the first and last gray level.
+        normals: Normals for the output ``normal``.
+    """
+
+    depth_range: tuple[float, float]
+    normals: Normals | None = None
 
     def image_of(self, kind: str, image: RenderedImage, pose: NDArray[np.float64]) -> FrameImage:
         """Returns one output of a rendered frame.
@@ -73,12 +78,13 @@ class FramePainter:
         if kind == "mask":
             return image.hit.numpy().astype(np.uint8) * np.uint8(255)
         if kind == "depth":
-            share = (image.depth.double().numpy() - self._near) / (self._far - self._near)
+            near, far = self.depth_range
+            share = (image.depth.double().numpy() - near) / (far - near)
             levels = 1 + np.round(np.clip(np.where(image.hit, share, 0), 0, 1) * (DEEPEST - 1))
             return np.where(image.hit, levels, 0).astype(np.uint16)
-        assert kind == "normal" and self._normals is not None, kind
+        assert kind == "normal" and self.normals is not None, kind
         levels = np.zeros((*image.hit.shape, 3), np.uint8)
-        normals = self._normals(image.points[image.hit]).double().cpu().numpy() @ pose[:3, :3]
+        normals = self.normals(image.points[image.hit]).double().cpu().numpy() @ pose[:3, :3]
         levels[image.hit.numpy()] = np.round((normals * [1, -1, -1] + 1) / 2 * 255).clip(0, 255)
         return levels
 
@@ -86,8 +92,7 @@ class FramePainter:
 def film_frame(frame: FrameImage) -> NDArray[np.uint8]:
     """Returns an output as a film frame, (H, W, 3) 8 bits; depths are bright near and dark far."""
     if frame.dtype == np.uint16:
-        gray = np.where(frame > 0, 255.0 - frame / DEEPEST * 215.0, 0.0)
-        frame = gray.round().astype(np.uint8)
+        frame = np.where(frame > 0, 255.0 - frame / DEEPEST * 215.0, 0.0).round()
     flat = frame if frame.ndim == 3 else np.repeat(frame[..., None], 3, axis=2)
     return flat.astype(np.uint8)
 
@@ -125,10 +130,6 @@ def write_path(
         images = {kind: painter.image_of(kind, image, pose) for kind in names}
         for kind, frame in images.items():
             written.append(folder / names[kind].format(number))
-            _write_png(frame, written[-1])
+            write_atomic(written[-1], partial(iio.imwrite, image=frame, extension=".png"))
         on_frame(number, images)
     return written
-
-
-def _write_png(frame: FrameImage, path: Path) -> None:
-    write_atomic(path, lambda file: iio.imwrite(file, frame, extension=".png"))

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 
 from idr.export.colors import Coloring
-from idr.export.extras import import_mesh_package
-from idr.export.mesh_files import Surface
+from idr.export.mesh_files import Surface, import_mesh_package
 
 log = logging.getLogger(__name__)
+
+Indices = NDArray[np.int64]
 
 PADDING = 4
 """Approximate gap between charts, texels, so that a viewer's first mipmaps do not mix charts."""
@@ -43,9 +44,9 @@ class Texels:
         weights: (S, 3) barycentric coordinates in that face.
     """
 
-    rows: NDArray[np.int64]
-    columns: NDArray[np.int64]
-    faces: NDArray[np.int64]
+    rows: Indices
+    columns: Indices
+    faces: Indices
     weights: NDArray[np.float64]
 
 
@@ -67,12 +68,7 @@ class Baked:
 
 
 def bake(surface: Surface, size: int, coloring: Coloring) -> Baked:
-    """Unwraps a surface and colors its texture.
-
-    Args:
-        surface: The surface, in the coloring's frame.
-        size: Texels along the texture's sides.
-        coloring: Colors of surface points.
+    """Unwraps a surface, in the coloring's frame, and colors its texture of (`size`, `size`) texels.
 
     Raises:
         MissingInputError: ``xatlas`` is not installed.
@@ -97,17 +93,10 @@ def bake(surface: Surface, size: int, coloring: Coloring) -> Baked:
 
 
 def unwrap(surface: Surface, size: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """Cuts a surface into charts and packs them into a square.
-
-    Args:
-        surface: The surface.
-        size: Approximate number of texels along the square's sides.
+    """Cuts a surface into charts and packs them into a square of about `size` texels along the sides.
 
     Returns:
         (V',) original vertex of each new vertex, (T, 3) faces of the new vertices, and (V', 2) uv.
-
-    Raises:
-        MissingInputError: ``xatlas`` is not installed.
     """
     xatlas = import_mesh_package("xatlas", "--texture")
     atlas = xatlas.Atlas()
@@ -130,11 +119,6 @@ def texels_of(uv: NDArray[np.float64], faces: NDArray[np.int64], size: int) -> T
     These are the texels whose center lies in a face, and the texels of the `LANDMARKS` of a face. Without the
     latter, a sliver between texel centers would get the color of a neighboring chart. A texel claimed by
     several faces belongs to one that contains its center, if any.
-
-    Args:
-        uv: (V, 2).
-        faces: (T, 3).
-        size: Texels along the texture's sides.
     """
     # In texels from the upper left corner; texel centers are at whole numbers.
     places = np.column_stack((uv[:, 0] * size, (1.0 - uv[:, 1]) * size)) - 0.5
@@ -143,7 +127,9 @@ def texels_of(uv: NDArray[np.float64], faces: NDArray[np.int64], size: int) -> T
     high = np.minimum(np.floor(triangles.max(axis=1)).astype(np.int64), size - 1)
     spans = (high - low + 1).clip(0)  # (T, 2) columns and rows
     counts = spans.prod(axis=1)
-    found = [_inside(triangles, low, spans, counts, group) for group in _groups(counts, CANDIDATES_AT_ONCE)]
+    group_ends = np.flatnonzero(np.diff(np.cumsum(counts) // CANDIDATES_AT_ONCE)) + 1
+    groups = np.split(np.arange(len(counts)), group_ends)
+    found = [_inside(triangles, low, spans, counts, group) for group in groups]
     found += [_touched(triangles, np.array(weights), size) for weights in LANDMARKS]
     rows, columns, owners, weights = (np.concatenate(parts) for parts in zip(*found, strict=True))
     _, first = np.unique(rows * size + columns, return_index=True)
@@ -152,25 +138,15 @@ def texels_of(uv: NDArray[np.float64], faces: NDArray[np.int64], size: int) -> T
 
 def _touched(
     triangles: NDArray[np.float64], weights: NDArray[np.float64], size: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+) -> tuple[Indices, Indices, Indices, NDArray[np.float64]]:
     """Rows, columns, faces and weights of the texels that contain one point of each face."""
     places = np.round(np.einsum("k,tkd->td", weights, triangles)).astype(np.int64).clip(0, size - 1)
     return places[:, 1], places[:, 0], np.arange(len(triangles)), np.tile(weights, (len(triangles), 1))
 
 
-def _groups(counts: NDArray[np.int64], limit: int) -> list[NDArray[np.int64]]:
-    """Splits the faces into groups of about ``limit`` candidate texels."""
-    group_of = np.cumsum(counts) // limit
-    return np.split(np.arange(len(counts)), np.flatnonzero(np.diff(group_of)) + 1)
-
-
 def _inside(
-    triangles: NDArray[np.float64],
-    low: NDArray[np.int64],
-    spans: NDArray[np.int64],
-    counts: NDArray[np.int64],
-    group: NDArray[np.int64],
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    triangles: NDArray[np.float64], low: Indices, spans: Indices, counts: Indices, group: Indices
+) -> tuple[Indices, Indices, Indices, NDArray[np.float64]]:
     """Rows, columns, faces and weights of the texels with centers in a group's faces."""
     owners = np.repeat(group, counts[group])
     starts = np.repeat(np.cumsum(counts[group]) - counts[group], counts[group])

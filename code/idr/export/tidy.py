@@ -13,7 +13,7 @@ import trimesh
 from numpy.typing import NDArray
 
 from idr.errors import InputError
-from idr.export.extras import import_mesh_package
+from idr.export.mesh_files import import_mesh_package
 from idr.meshing import keep_components
 
 log = logging.getLogger(__name__)
@@ -68,14 +68,9 @@ def tidy(mesh: trimesh.Trimesh, options: TidyOptions) -> Tidied:
 
 
 def boundary_loops(faces: NDArray[np.integer]) -> list[NDArray[np.int64]]:
-    """Returns the holes of a mesh.
+    """Returns the vertices, (K,), of each hole between consistently oriented faces, along their edges.
 
-    Args:
-        faces: (T, 3) consistently oriented faces.
-
-    Returns:
-        One (K,) array of vertices per hole, along the edges of the bordering faces. Holes that share a vertex
-        are separated by following any remaining edge there.
+    Holes that share a vertex are separated by following any remaining edge there.
     """
     edges = np.concatenate((faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]])).astype(np.int64)
     size = int(faces.max()) + 1
@@ -89,9 +84,8 @@ def boundary_loops(faces: NDArray[np.integer]) -> list[NDArray[np.int64]]:
         loop, here = [], first
         while here in onward:
             loop.append(here)
-            ends = onward[here]
-            following = ends.pop()
-            if not ends:
+            following = onward[here].pop()
+            if not onward[here]:
                 del onward[here]
             here = following
             if here == first:
@@ -102,14 +96,10 @@ def boundary_loops(faces: NDArray[np.integer]) -> list[NDArray[np.int64]]:
 
 
 def close_holes(mesh: trimesh.Trimesh, max_edges: float) -> tuple[trimesh.Trimesh, tuple[int, int]]:
-    """Closes holes by a fan around the mean of their border.
+    """Closes holes of at most `max_edges` edges by a fan around the mean of their border.
 
     Such a lid is flat: right where the surface leaves the sampled box and for small holes, arbitrary over
     large curved holes.
-
-    Args:
-        mesh: A mesh with consistently oriented faces.
-        max_edges: Largest number of edges of a hole that is closed; infinite for all, 0 for none.
 
     Returns:
         The mesh (the same object if nothing was closed), and the numbers of holes found and closed.

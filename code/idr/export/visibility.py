@@ -11,7 +11,7 @@ import numpy as np
 import trimesh
 from numpy.typing import NDArray
 
-from idr.export.extras import import_mesh_package
+from idr.export.mesh_files import import_mesh_package
 from idr.geometry.cameras import project_points
 
 LIFT = 2e-3
@@ -40,13 +40,7 @@ class ViewPoint:
 def view_points(
     intrinsics: NDArray[np.floating], poses: NDArray[np.floating], img_res: tuple[int, int]
 ) -> list[ViewPoint]:
-    """Returns the view points of cameras.
-
-    Args:
-        intrinsics: (B, 3, 3) or (B, 4, 4) K.
-        poses: (B, 4, 4) camera-to-world.
-        img_res: Height and width of all views.
-    """
+    """Returns the view points of cameras with K, (B, 3, 3) or (B, 4, 4), and poses, (B, 4, 4)."""
     return [
         ViewPoint(
             np.asarray(k[:3, :3], dtype=np.float64) @ np.linalg.inv(np.asarray(pose, dtype=np.float64))[:3],
@@ -75,15 +69,9 @@ class Sight:
     def cosines(
         self, points: NDArray[np.floating], normals: NDArray[np.floating], view: int
     ) -> NDArray[np.float64]:
-        """Returns the cosines between the normals of points and the directions to a camera.
+        """Returns the (N,) cosines between the unit normals of mesh points and the directions to a camera.
 
-        Args:
-            points: (N, 3) points on the mesh.
-            normals: (N, 3) unit normals, outward.
-            view: Position of the camera.
-
-        Returns:
-            (N,) cosines; 0 for a point outside the image, at a grazing angle, facing away, or occluded.
+        They are 0 for a point outside the image, at a grazing angle, facing away, or occluded.
         """
         camera = self.views[view]
         towards = camera.center - points

@@ -50,13 +50,7 @@ class SlopeBounds:
     def observe(
         self, regions: NDArray[np.int32], values: NDArray[np.float32], widths: NDArray[np.floating]
     ) -> None:
-        """Measures the slopes in cells.
-
-        Args:
-            regions: (M, 3) indices of the cells' regions.
-            values: (M, 8) values at `CORNERS`.
-            widths: (M, 3) sides of the cells, in the unit of the field's points.
-        """
+        """Measures the slopes in cells by their regions, values at `CORNERS` (M, 8), and sides (M, 3)."""
         squares = (widths.astype(np.float32) ** 2) @ _ALONG.T  # (M, 28)
         rises = values[:, _PAIRS[:, 0]] - values[:, _PAIRS[:, 1]]
         slopes = np.sqrt((rises * rises / squares).max(axis=1, initial=0.0))
@@ -79,38 +73,20 @@ class SlopeBounds:
         return float(self._bounds.min()), float(self._bounds.max())
 
     def radii(self, regions: NDArray[np.int32], values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Bounds the distance from the corners of cells to zeros.
-
-        Args:
-            regions: (M, 3) indices of the cells' regions.
-            values: (M, 8) values at the corners.
-
-        Returns:
-            (M, 8) radii around the corners, in the unit of the field's points, within which the cell has no
-            zero.
-        """
+        """Returns the radii, (M, 8), around the corners of cells within which the cell has no zero."""
         bounds = self._bounds[tuple(regions.T)][:, None]
         with np.errstate(divide="ignore", invalid="ignore"):  # constant fields
             return np.where(values == 0, np.float32(0), np.abs(values) / bounds)
 
 
 def uncertain_octants(radii: NDArray[np.float32], width: float) -> NDArray[np.bool_]:
-    """Finds the octants of cells that may contain a zero.
+    """Returns (M, 8) True for the octants of cells that may contain a zero.
 
-    An octant has no zero if it lies entirely within the radius of one of the cell's corners.
-
-    Args:
-        radii: (M, 8) radii around the corners without zeros.
-        width: Largest side of the cells, in the radii's unit.
-
-    Returns:
-        (M, 8) True where an octant may contain a zero.
+    An octant has no zero if it lies entirely within the radius, (M, 8), of one of the cell's corners. `width`
+    is the largest side of the cells, in the radii's unit.
     """
     far = _TO_OCTANT * np.float32(width)
-    uncertain = np.empty(radii.shape, dtype=bool)
-    for octant in range(8):
-        uncertain[:, octant] = (radii <= far[octant]).all(axis=1)
-    return uncertain
+    return np.stack([(radii <= distances).all(axis=1) for distances in far], axis=1)
 
 
 class PagedValues:
@@ -143,15 +119,7 @@ class PagedValues:
         self._pages[pages, places] = values
 
     def box(self, start: NDArray[np.integer], size: NDArray[np.integer]) -> NDArray[np.float32]:
-        """Reads all values of a box.
-
-        Args:
-            start: (3,) its first node, a multiple of 8.
-            size: (3,) number of nodes along the axes.
-
-        Returns:
-            A new array of that size, NaN where no value was set.
-        """
+        """Returns the values of `size` nodes from `start`, a multiple of 8; NaN where none was set."""
         first, last = start >> 3, (start + size - 1) >> 3
         table = self._table[tuple(slice(a, b + 1) for a, b in zip(first, last, strict=True))]
         pages = self._pages[table].reshape(*table.shape, 8, 8, 8).transpose(0, 3, 1, 4, 2, 5)

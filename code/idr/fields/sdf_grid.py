@@ -118,17 +118,7 @@ class SdfGrid:
         return values.reshape(points.shape[:-1]), errors.reshape(points.shape[:-1])
 
     def along(self, origin: Tensor, direction: Tensor, depths: Tensor) -> tuple[Tensor, Tensor]:
-        """Interpolates along rays; the results are bit-equal to those of `at`.
-
-        Args:
-            origin: (R, 3) in the unit-sphere frame.
-            direction: (R, 3).
-            depths: (R, S).
-
-        Returns:
-            values: (R, S) interpolated f.
-            errors: (R, S) bound of |f - values|.
-        """
+        """Interpolates f and the bound of its error, (R, S) each, along rays; bit-equal to `at`."""
         start, step = (x.flip(-1).T.unsqueeze(2) for x in (origin, direction))  # (3, R, 1)
         where = (start + depths.unsqueeze(0) * step) / self.half_side  # (3, R, S): long rows are fast
         values, errors = _interpolate(self._volumes, where.permute(1, 2, 0))
@@ -136,15 +126,10 @@ class SdfGrid:
 
 
 def _interpolate(volumes: Tensor, where: Tensor) -> tuple[Tensor, ...]:
-    """Interpolates volumes on a cube trilinearly.
+    """Interpolates volumes on a cube, (1, C, m, m, m), trilinearly; returns C tensors (R, S).
 
-    Args:
-        volumes: (1, C, m, m, m).
-        where: (R, S, 3) positions in [-1, 1], the volumes' last axis first, as grid_sample has them: flipping
-            positions is cheaper than flipping volumes.
-
-    Returns:
-        C tensors (R, S).
+    `where`, (R, S, 3), are positions in [-1, 1], the volumes' last axis first, as grid_sample has them:
+    flipping positions is cheaper than flipping volumes.
     """
     num_rays, num_samples, _ = where.shape
     if where.device.type == "cpu":  # there, threads divide the batch, not the points of one element
@@ -211,9 +196,6 @@ def build_sdf_grid(
         margin: Distance from zero that f keeps in cells which are not split.
         like: A tensor with the device and dtype to use.
         full_levels: Number of levels that are evaluated in the whole ball inscribed in the cube.
-
-    Returns:
-        The grid.
     """
     cells = GRID.coarsest_cells
     side = cells + 1
@@ -241,9 +223,6 @@ def refine_sdf_grid(sdf: Sdf, grid: SdfGrid, margin: float, whole_ball: bool = F
         grid: The grid of the same f.
         margin: Distance from zero that f keeps in cells which are not split.
         whole_ball: Split all cells of the ball inscribed in the cube.
-
-    Returns:
-        The grid with half the spacing.
     """
     half_side, known = grid.half_side, grid.values
     cells = 2 * (known.shape[0] - 1)
@@ -294,13 +273,6 @@ def lipschitz_bound(values: Tensor, spacing: float) -> float:
     It is the 99.9th percentile of the slopes between neighboring nodes of which one is within two spacings of
     zero, and at least 1. f is trained towards 1; single spots are steeper (up to 2.7 was measured), but there
     f is far from zero for its distance, which is the safe side.
-
-    Args:
-        values: (n, n, n) f at nodes.
-        spacing: Distance between neighboring nodes.
-
-    Returns:
-        The estimate.
     """
     slopes = []
     for axis in range(3):

@@ -68,10 +68,6 @@ def align_cameras(source_poses: NDArray[np.floating], target_poses: NDArray[np.f
     set to 1. With two cameras, every t between the two optima is equally good and the midpoint is returned.
     If the target centers coincide, the scale is 0.
 
-    Args:
-        source_poses: (B, 4, 4) camera-to-world poses.
-        target_poses: (B, 4, 4) camera-to-world poses in the same order.
-
     Raises:
         InputError: The shapes differ, are not (B, 4, 4) with B > 0, or a value is not finite.
     """
@@ -95,8 +91,8 @@ def checked_pair(
             raise InputError(
                 f"{name} poses have shape {poses.shape}; expected (B, 4, 4) with at least one camera"
             )
-        if not np.isfinite(poses).all():
-            bad = np.flatnonzero(~np.isfinite(poses).all(axis=(1, 2)))
+        bad = np.flatnonzero(~np.isfinite(poses).all(axis=(1, 2)))
+        if len(bad):
             raise InputError(
                 f"{name} poses {bad.tolist()} hold values that are not finite; the cameras are unusable"
             )
@@ -134,11 +130,8 @@ def _fit_scale_translation(
             floor = floor * FLOOR_FACTOR
         weights = 1.0 / np.maximum(np.linalg.norm(targets - fitted, axis=-1) / extent, floor)
         before = fitted
-    log.warning(
-        "camera alignment stopped after %d fits while centers still moved by %.1e",
-        MAX_ITERATIONS,
-        step * extent,
-    )
+    words = "camera alignment stopped after %d fits while centers still moved by %.1e"
+    log.warning(words, MAX_ITERATIONS, step * extent)
     return scale, translation
 
 

@@ -1,8 +1,11 @@
-"""The cameras of a scene in one frame."""
+"""The cameras of a scene in one frame, in another frame, and with known errors.
+
+B cameras. Poses are camera-to-world, (4, 4).
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,21 +39,33 @@ class CameraSet:
     def in_unit_sphere(self) -> CameraSet:
         """Returns the same cameras in the frame of the unit sphere."""
         poses = poses_in_frame(self.poses, np.linalg.inv(self.scale_mat))
-        return CameraSet(
-            self.names, self.intrinsics, poses, self.img_res, np.eye(4, dtype=np.float64), self.held_out
-        )
+        return replace(self, poses=poses, scale_mat=np.eye(4))
 
 
 def poses_in_frame(poses: NDArray[np.floating], matrix: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Transforms poses to another frame.
-
-    Args:
-        poses: (B, 4, 4) camera-to-world.
-        matrix: (4, 4) similarity from their frame to the other, of positive or negative scale.
-
-    Returns:
-        (B, 4, 4) poses in that frame; their rotations have no scale.
-    """
+    """Transforms (B, 4, 4) poses by a (4, 4) similarity, of positive or negative scale, to another frame."""
     moved = np.asarray(matrix, dtype=np.float64) @ np.asarray(poses, dtype=np.float64)
     moved[:, :3, :3] /= np.cbrt(np.linalg.det(np.asarray(matrix, dtype=np.float64)[:3, :3]))
     return moved
+
+
+def disturb_poses(
+    poses: NDArray[np.float64], degrees: float, distance: float, generator: np.random.Generator
+) -> NDArray[np.float64]:
+    """Returns rough initial poses, (B, 4, 4), for the training of cameras.
+
+    Args:
+        poses: (B, 4, 4) exact poses.
+        degrees: Mean angle of the rotations about random axes; each is 0.5 to 1.5 times as large.
+        distance: Mean displacement of the centers in random directions, likewise; unit-sphere units.
+        generator: Random generator.
+    """
+    disturbed = poses.copy()
+    for pose in disturbed:
+        axis, shift = generator.standard_normal((2, 3))
+        angle = np.radians(degrees) * generator.uniform(0.5, 1.5)
+        cross = np.cross(np.eye(3), axis / np.linalg.norm(axis))  # the matrix of v -> axis x v
+        turn = np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross  # Rodrigues
+        pose[:3, :3] = turn @ pose[:3, :3]
+        pose[:3, 3] += distance * generator.uniform(0.5, 1.5) * shift / np.linalg.norm(shift)
+    return disturbed

@@ -98,16 +98,7 @@ def pixel_rays(uv: Tensor, pose: Tensor, intrinsics: Tensor) -> tuple[Tensor, Te
 
 
 def resized_intrinsics(intrinsics: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
-    """Returns K for the same view in another number of pixels.
-
-    Args:
-        intrinsics: (4, 4) K; whole pixel coordinates are pixel centers.
-        old: Its height and width.
-        new: The new height and width.
-
-    Returns:
-        (4, 4) K.
-    """
+    """Returns (4, 4) K for the same view in another height and width; whole coordinates are pixel centers."""
     scale_y, scale_x = new[0] / old[0], new[1] / old[1]
     resize = torch.eye(4, dtype=intrinsics.dtype, device=intrinsics.device)
     resize[0, 0], resize[1, 1] = scale_x, scale_y
@@ -143,11 +134,7 @@ def corrected_intrinsics(intrinsics: Tensor, log_focal: Tensor, principal_point:
 def project_points(
     points: NDArray[np.floating], projection: NDArray[np.floating]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Projects points to pixels.
-
-    Args:
-        points: (N, 3) in the frame of the projection matrix.
-        projection: (3, 4), of either sign and any scale.
+    """Projects (N, 3) points to pixels by a (3, 4) matrix of their frame, of either sign and any scale.
 
     Returns:
         uv: (N, 2) pixels (column, row), not rounded; NaN for points in the camera's focal plane.
@@ -164,15 +151,7 @@ def project_points(
 
 
 def camera_depth(points: Tensor, pose: Tensor) -> Tensor:
-    """Returns the distance of points along a camera's optical axis.
-
-    Args:
-        points: (B, N, 3).
-        pose: (B, 4, 4) or (B, 7), see `pose_matrix`.
-
-    Returns:
-        (B, N) z in the camera's frame, negative behind it.
-    """
+    """Returns z, (B, N), of (B, N, 3) points along the optical axis of a `pose_matrix`, negative behind."""
     camera_to_world = pose_matrix(pose)
     from_center = points - camera_to_world[:, None, :3, 3]
     return (from_center @ camera_to_world[:, :3, 2].unsqueeze(-1)).squeeze(-1)

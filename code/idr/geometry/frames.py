@@ -24,13 +24,8 @@ def frame_of(dataset: Any) -> Tensor | None:
 def check_frame(trained: Tensor | None, present: Tensor | None, where: str) -> None:
     """Refuses a scene whose unit sphere differs from the one in which a surface was trained.
 
-    Cameras and surface would be in different frames. If either is unknown (a checkpoint of the published
-    code, a data set without scale matrices), nothing is compared.
-
-    Args:
-        trained: (4, 4) scale_mat saved with the run, or None.
-        present: (4, 4) scale_mat of the scene, or None.
-        where: The checkpoint's name, for the message.
+    Cameras and surface would be in different frames. If either scale_mat, (4, 4), is unknown (a checkpoint of
+    the published code, a data set without scale matrices), nothing is compared.
 
     Raises:
         InputError: They differ by more than 1e-4 of the radius.

@@ -53,9 +53,7 @@ def camera_path(
         (F, 4, 4) camera-to-world poses.
     """
     knots = np.asarray(times, dtype=np.float64)
-    quaternions = (
-        rotation_to_quaternion(torch.as_tensor(np.asarray(rotations, dtype=np.float64))).numpy().copy()
-    )
+    quaternions = rotation_to_quaternion(torch.as_tensor(np.asarray(rotations, dtype=np.float64))).numpy()
     for k in range(1, len(quaternions)):
         if quaternions[k] @ quaternions[k - 1] < 0:
             quaternions[k] *= -1
@@ -94,10 +92,7 @@ class Surroundings:
 
 
 def surroundings(poses: NDArray[np.floating]) -> Surroundings:
-    """Estimates the upright direction of a scene as the mean of its cameras' up axes.
-
-    Args:
-        poses: (B, 4, 4) the scene's cameras.
+    """Estimates the upright direction of a scene as the mean of its cameras' up axes, poses (B, 4, 4).
 
     Raises:
         InputError: The cameras' up axes have no common direction.
@@ -115,33 +110,27 @@ def surroundings(poses: NDArray[np.floating]) -> Surroundings:
 
 
 def upright_rotation(up: NDArray[np.floating], front: NDArray[np.floating]) -> Array:
-    """Returns the rotation to glTF's axes: up becomes +Y, the front of the object +Z.
+    """Returns the rotation, (3, 3), to glTF's axes: up becomes +Y, the front of the object +Z.
 
     Args:
         up: (3,) of any length but 0.
         front: (3,) from the object to the viewer; if it is parallel to `up`, any front is used.
-
-    Returns:
-        (3, 3) proper rotation.
     """
     y = np.asarray(up, dtype=np.float64) / np.linalg.norm(up)
-    flat = np.asarray(front, dtype=np.float64) - y * (front @ y)
-    if np.linalg.norm(flat) <= 1e-6 * np.linalg.norm(front):
-        flat = np.cross(y, np.eye(3)[np.abs(y).argmin()])
-    z = flat / np.linalg.norm(flat)
+    z = _horizontal(front, y)
     return np.stack((np.cross(y, z), y, z))
 
 
+def _horizontal(vector: NDArray[np.floating], up: NDArray[np.floating]) -> Array:
+    """The direction of a vector across a unit vector, or any such direction if they are parallel."""
+    flat = np.asarray(vector, dtype=np.float64) - up * (vector @ up)
+    if np.linalg.norm(flat) <= 1e-6 * np.linalg.norm(vector):
+        flat = np.cross(up, np.eye(3)[np.abs(up).argmin()])
+    return flat / np.linalg.norm(flat)
+
+
 def look_at_origin(centers: NDArray[np.floating], up: NDArray[np.floating]) -> Array:
-    """Returns upright cameras that look at the origin.
-
-    Args:
-        centers: (F, 3) camera centers, not on the upright axis.
-        up: (3,) unit vector.
-
-    Returns:
-        (F, 4, 4) poses.
-    """
+    """Returns upright poses, (F, 4, 4), at (F, 3) centers off the upright axis, that look at the origin."""
     forward = -centers / np.linalg.norm(centers, axis=1, keepdims=True)
     right = np.cross(forward, up)
     right /= np.linalg.norm(right, axis=1, keepdims=True)
@@ -159,7 +148,7 @@ def spiral(
     turns: float,
     num_frames: int,
 ) -> Array:
-    """Returns a spiral around the origin between two elevations; with equal elevations it is an orbit.
+    """Returns a spiral of poses, (F, 4, 4), around the origin; with equal elevations it is an orbit.
 
     Args:
         up: (3,) unit vector.
@@ -168,14 +157,8 @@ def spiral(
         elevations: Angles above the horizon at the start and the end, radians; clamped to +-85 degrees.
         turns: Number of turns, counterclockwise seen from above; negative for clockwise.
         num_frames: F. An orbit of whole turns does not repeat its first frame.
-
-    Returns:
-        (F, 4, 4) poses.
     """
-    flat = np.asarray(start, dtype=np.float64) - up * (start @ up)
-    if np.linalg.norm(flat) < 1e-6 * np.linalg.norm(start):
-        flat = np.cross(up, np.eye(3)[np.abs(up).argmin()])
-    first = flat / np.linalg.norm(flat)
+    first = _horizontal(start, up)
     second = np.cross(up, first)
     closed = elevations[0] == elevations[1] and float(turns).is_integer()
     at = np.linspace(0.0, 1.0, num_frames, endpoint=not closed)
@@ -219,7 +202,6 @@ def between_poses(poses: NDArray[np.floating], num_frames: int, closed: bool) ->
     between = Slerp(times, rotations)(at)
     result = np.tile(np.eye(4), (num_frames, 1, 1))
     result[:, :3, :3] = between.as_matrix()
-    result[:, :3, 3] = -between.apply(
-        np.column_stack([np.interp(at, times, origin[:, axis]) for axis in range(3)])
-    )
+    seen = np.column_stack([np.interp(at, times, along) for along in origin.T])  # (F, 3)
+    result[:, :3, 3] = -between.apply(seen)
     return result

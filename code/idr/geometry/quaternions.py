@@ -11,15 +11,9 @@ from torch.nn import functional
 
 
 def quaternion_to_rotation(quaternion: Tensor) -> Tensor:
-    """Converts quaternions of any positive norm to rotation matrices.
+    """Converts quaternions, (..., 4), of any positive norm to rotation matrices, (..., 3, 3), differentiably.
 
     The division by the norm is part of the graph, so a trained quaternion need not stay normalized.
-
-    Args:
-        quaternion: (..., 4), order (w, x, y, z).
-
-    Returns:
-        (..., 3, 3) rotation matrices, differentiable with respect to the quaternion.
     """
     w, x, y, z = functional.normalize(quaternion, dim=-1).unbind(-1)
     rows = (
@@ -31,31 +25,23 @@ def quaternion_to_rotation(quaternion: Tensor) -> Tensor:
 
 
 def rotation_to_quaternion(rotation: Tensor) -> Tensor:
-    """Converts rotation matrices to unit quaternions with w >= 0, accurately at any angle.
+    """Converts rotation matrices, (..., 3, 3), to unit quaternions, (..., 4), accurately at any angle.
 
     Of four equivalent formulas, each with another component as divisor, the one with the largest divisor is
     used (Shepperd 1978), so that a half turn, where w = 0, loses no digits.
-
-    Args:
-        rotation: (..., 3, 3) rotation matrices.
-
-    Returns:
-        (..., 4) quaternions (w, x, y, z) of norm 1.
     """
     r = rotation
     xx, yy, zz = r[..., 0, 0], r[..., 1, 1], r[..., 2, 2]
     # Row k is 4 q_k (w, x, y, z), the quaternion up to a factor.
     wx, wy, wz = r[..., 2, 1] - r[..., 1, 2], r[..., 0, 2] - r[..., 2, 0], r[..., 1, 0] - r[..., 0, 1]
     xy, xz, yz = r[..., 0, 1] + r[..., 1, 0], r[..., 0, 2] + r[..., 2, 0], r[..., 1, 2] + r[..., 2, 1]
-    outer = torch.stack(
-        (
-            torch.stack((1 + xx + yy + zz, wx, wy, wz), -1),
-            torch.stack((wx, 1 + xx - yy - zz, xy, xz), -1),
-            torch.stack((wy, xy, 1 - xx + yy - zz, yz), -1),
-            torch.stack((wz, xz, yz, 1 - xx - yy + zz), -1),
-        ),
-        dim=-2,
-    )  # (..., 4, 4)
+    rows = (
+        1 + xx + yy + zz, wx, wy, wz,
+        wx, 1 + xx - yy - zz, xy, xz,
+        wy, xy, 1 - xx + yy - zz, yz,
+        wz, xz, yz, 1 - xx - yy + zz,
+    )  # fmt: skip
+    outer = torch.stack(rows, dim=-1).unflatten(-1, (4, 4))
     best = outer.diagonal(dim1=-2, dim2=-1).argmax(-1)  # (...)
     row = torch.gather(outer, -2, best[..., None, None].expand(*best.shape, 1, 4)).squeeze(-2)
     quaternion = functional.normalize(row, dim=-1)

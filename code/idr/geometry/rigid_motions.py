@@ -21,13 +21,9 @@ SERIES_TERMS = 10
 
 
 def se3_exp(twist: Tensor) -> Tensor:
-    """Returns the rigid motions of twists (Rodrigues' formula).
+    """Returns the rigid motions, (..., 4, 4), of twists, (..., 6): Rodrigues' formula.
 
-    Args:
-        twist: (..., 6) rho, then omega in radians.
-
-    Returns:
-        (..., 4, 4) matrices, differentiable with respect to the twist, also at zero.
+    They are differentiable with respect to the twist, also at zero.
     """
     rho, omega = twist[..., :3], twist[..., 3:]
     first, second, third = _coefficients((omega * omega).sum(dim=-1)[..., None, None])

@@ -38,9 +38,6 @@ def ray_sphere_intersection(centers: Tensor, directions: Tensor, radius: float) 
         centers: (B, 3) ray origins, one an image.
         directions: (B, P, 3) unit ray directions.
         radius: Radius of the sphere, in the rays' unit.
-
-    Returns:
-        The crossing depths and flags.
     """
     towards_center = (directions @ centers.unsqueeze(-1)).squeeze(-1)  # (B, P)
     discriminant = towards_center**2 - (centers.norm(dim=1, keepdim=True) ** 2 - radius**2)  # (B, P)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from idr.errors import InputError
-from idr.geometry.rough_poses import disturb_poses
+from idr.geometry.camera_set import disturb_poses
 from idr.importers.masks.sources import mask_stem
 from idr.importers.source import Array, Source, SourceView
 

@@ -1,4 +1,4 @@
-"""Marching cubes block by block, and welding of the blocks.
+"""Marching cubes, on one array of values or block by block, and welding of the blocks.
 
 M cells, V vertices, F faces. A block is a cube of cells. Neighboring blocks share the samples on their common
 side and therefore the vertices there.
@@ -9,10 +9,14 @@ from __future__ import annotations
 import numpy as np
 import trimesh
 from numpy.typing import NDArray
+from skimage.measure import marching_cubes
 
 from idr.meshing.grids import SampleGrid
-from idr.meshing.marching import nudge_zeros, triangulate
 from idr.meshing.sparse import SurfaceSamples
+
+_ZERO_NUDGE = 1e-4
+"""Smallest |value|, in grid spacings. A sample of exactly 0 puts several vertices at one position, which
+leaves holes. This separates them and moves the surface by at most 1e-4 of a cell."""
 
 DEFAULT_BLOCK = 128
 """Cells along a block's sides; 9 MiB of values."""
@@ -22,13 +26,27 @@ class InconsistentSigns(Exception):
     """The sign changes in a cell in which it was excluded: the field exceeds the slope bound."""
 
 
-def mesh_blocks(samples: SurfaceSamples, grid: SampleGrid, block: int) -> trimesh.Trimesh | None:
-    """Extracts the surface from the samples around it.
+def nudge_zeros(volume: NDArray[np.float32], spacing: float) -> None:
+    """Moves values close to 0, with gradient norm about 1, away from it, in place; 0 becomes positive."""
+    nudge = np.float32(_ZERO_NUDGE * spacing)
+    for plane in volume:  # by planes, to avoid a second array of the volume's size
+        near_zero = np.abs(plane) < nudge
+        plane[near_zero] = np.where(plane[near_zero] < 0, -nudge, nudge)
 
-    Args:
-        samples: The evaluated samples.
-        grid: The samples.
-        block: Cells along a block's sides, a multiple of 8.
+
+def triangulate(volume: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    """Returns the zero set of nonzero values of both signs, (X, Y, Z), negative inside.
+
+    Returns:
+        (V, 3) vertices in array indices, and (F, 3) faces, counter-clockwise seen from outside.
+    """
+    # "descent" gives outward faces for values that grow outward; tests check the sign of the volume.
+    vertices, faces, _, _ = marching_cubes(volume, level=0.0, gradient_direction="descent")
+    return vertices, faces
+
+
+def mesh_blocks(samples: SurfaceSamples, grid: SampleGrid, block: int) -> trimesh.Trimesh | None:
+    """Extracts the surface from the samples of a grid around it, by blocks of `block` cells along the sides.
 
     Returns:
         The mesh in the frame of the grid, in the order of the blocks; None without a surface.
@@ -59,13 +77,10 @@ def mesh_blocks(samples: SurfaceSamples, grid: SampleGrid, block: int) -> trimes
 
 
 def fill_missing(volume: NDArray[np.float32]) -> None:
-    """Replaces NaN, in place, by the value of an evaluated sample of the same sign.
+    """Replaces NaN, in place, by the value of an evaluated sample of the same sign; there must be one.
 
     All corners of cells with a sign change are evaluated. A sample that is not evaluated lies only in cells
     of one sign and has the sign of its neighbors. Such cells hold no vertex, so only the sign matters.
-
-    Args:
-        volume: (X, Y, Z) values, NaN where not evaluated; at least one is evaluated.
     """
     for axis in range(3):  # along lines, then from line to line, then from plane to plane
         if not np.isnan(volume).any():
@@ -79,28 +94,19 @@ def fill_missing(volume: NDArray[np.float32]) -> None:
 def _count_crossed(volume: NDArray[np.float32]) -> int:
     """Returns the number of cells with a sign change."""
     some = every = volume < 0
-    for axis in range(3):
-        some, every = np.moveaxis(some, axis, 0), np.moveaxis(every, axis, 0)
+    for _ in range(3):  # each turn moves the first axis to the end
         some, every = some[:-1] | some[1:], every[:-1] & every[1:]
-        some, every = np.moveaxis(some, 0, axis), np.moveaxis(every, 0, axis)
+        some, every = np.moveaxis(some, 0, 2), np.moveaxis(every, 0, 2)
     return int(np.count_nonzero(some & ~every))
 
 
 def weld(
     vertices: NDArray[np.float64], faces: NDArray[np.integer], block: int
 ) -> tuple[NDArray[np.float64], NDArray[np.integer]]:
-    """Merges the vertices that blocks share.
+    """Merges the vertices, (V, 3) in grid indices, that blocks share; keeps the order of first appearance.
 
     A vertex on the side between two blocks has bitwise equal coordinates in both: it lies on a grid edge, at
     a position computed from the same two values relative to the same sample.
-
-    Args:
-        vertices: (V, 3) in grid indices.
-        faces: (F, 3).
-        block: Cells along a block's sides.
-
-    Returns:
-        The vertices in the order of their first appearance, and the faces.
     """
     on_side = np.flatnonzero((vertices % block == 0).any(axis=1))
     _, first, group = np.unique(vertices[on_side], axis=0, return_index=True, return_inverse=True)

@@ -10,9 +10,8 @@ import torch
 import trimesh
 from numpy.typing import NDArray
 
-from idr.meshing.blocks import DEFAULT_BLOCK, InconsistentSigns, mesh_blocks
+from idr.meshing.blocks import DEFAULT_BLOCK, InconsistentSigns, mesh_blocks, nudge_zeros, triangulate
 from idr.meshing.grids import SampleGrid
-from idr.meshing.marching import nudge_zeros, triangulate
 from idr.meshing.sampling import DEFAULT_CHUNK_POINTS, Field, GridSampler, sample_volume
 from idr.meshing.sparse import SurfaceSearch, strides_of
 
@@ -48,17 +47,8 @@ def extract_sparse(
 
     The mesh equals that of `extract_dense`, up to rounding and the order of its parts, if the field keeps the
     slope bounds, which are estimated from its values and reported. A grid of fewer than 49 samples along its
-    shortest side is evaluated completely.
-
-    Args:
-        field: (N, 3) points -> (N,) signed distances, negative inside.
-        grid: The samples.
-        chunk_points: Points per call of the field.
-        device: Device of the points.
-        block: Cells along the sides of a block of marching cubes, a multiple of 8; bounds memory.
-
-    Raises:
-        InputError: The field is not finite somewhere.
+    shortest side is evaluated completely. See `extract_mesh` for the arguments; `block` is the number of
+    cells along the sides of a block of marching cubes, a multiple of 8, which bounds memory.
     """
     if len(strides_of(grid.shape)) == 1:
         return extract_dense(field, grid, chunk_points, device)
@@ -74,11 +64,9 @@ def extract_sparse(
     result = Extraction(mesh, sampler.evaluations, grid.num_samples, search.bounds.extremes)
     log.info(
         "%s evaluations, %.2f %% of the grid's %s; slopes bounded by %.2f to %.2f, region by region",
-        f"{result.evaluations:,}",
-        100 * result.evaluations / result.num_samples,
-        f"{result.num_samples:,}",
-        *result.slope_bounds,
-    )
+        f"{result.evaluations:,}", 100 * result.evaluations / result.num_samples,
+        f"{result.num_samples:,}", *result.slope_bounds,
+    )  # fmt: skip
     return result
 
 
@@ -88,17 +76,7 @@ def extract_dense(
     chunk_points: int = DEFAULT_CHUNK_POINTS,
     device: torch.device | str = "cpu",
 ) -> Extraction:
-    """Extracts a zero set from all samples of a grid, the reference for `extract_sparse`.
-
-    Args:
-        field: (N, 3) points -> (N,) signed distances, negative inside.
-        grid: The samples.
-        chunk_points: Points per call of the field.
-        device: Device of the points.
-
-    Raises:
-        InputError: The field is not finite somewhere, or the volume does not fit in memory.
-    """
+    """Extracts a zero set from all samples of a grid, the reference for `extract_sparse`."""
     mesh = marching_cubes_volume(sample_volume(field, grid, chunk_points, device), grid)
     return Extraction(mesh, grid.num_samples, grid.num_samples, (np.inf, np.inf))
 
@@ -130,12 +108,7 @@ def extract_mesh(
 
 
 def marching_cubes_volume(volume: NDArray[np.float32], grid: SampleGrid) -> trimesh.Trimesh | None:
-    """Extracts the zero set of sampled values.
-
-    Args:
-        volume: Values at the grid's samples, negative inside, with gradient norm about 1. Values close to 0
-            are changed in place.
-        grid: The samples.
+    """Extracts the zero set of the values at a grid's samples, changing those close to 0 in place.
 
     Returns:
         The mesh in the grid's frame, faces counter-clockwise seen from outside, where values are positive.

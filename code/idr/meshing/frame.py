@@ -45,8 +45,7 @@ def surface_frame(
         chunk_points: Points per call of the field.
         device: Device of the points.
         seed: Seed of the points drawn on the surface.
-        dense: Evaluate all samples of the coarse grid, not only those near the surface; the result is the
-            same.
+        dense: Evaluate all samples of the coarse grid; the result is the same.
 
     Returns:
         The grid; None if the coarse mesh is empty.
@@ -58,20 +57,15 @@ def surface_frame(
     center = points.mean(axis=0)
     axes = principal_axes(np.asarray(points) - center)
     along_axes = (points - center) @ axes  # (N, 3)
-    return aligned_grid(
-        axes, center, along_axes.min(axis=0) - MARGIN, along_axes.max(axis=0) + MARGIN, resolution
-    )
+    lower, upper = along_axes.min(axis=0) - MARGIN, along_axes.max(axis=0) + MARGIN
+    return aligned_grid(axes, center, lower, upper, resolution)
 
 
 def principal_axes(offsets: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Returns the principal axes of a point cloud as a rotation.
+    """Returns the principal axes of points, (N, 3) relative to their mean, as the columns of a rotation.
 
-    Args:
-        offsets: (N, 3) points relative to their mean.
-
-    Returns:
-        (3, 3) rotation of determinant +1 whose columns are the axes, the shortest extent first. Each of
-        the first two columns has its largest entry positive; the third follows from the determinant.
+    The shortest extent is first. Each of the first two columns has its largest entry positive; the third
+    follows from the determinant.
     """
     _, axes = np.linalg.eigh(offsets.T @ offsets)
     for column in range(2):

@@ -48,11 +48,7 @@ class SampleGrid:
         return self.points_at(torch.arange(start, stop, device=device))
 
     def points_at(self, numbers: Tensor) -> Tensor:
-        """Returns the positions of samples, (N, 3) float32.
-
-        Args:
-            numbers: (N,) int64 flat indices in row-major order; determines the device.
-        """
+        """Returns the positions, (N, 3) float32, of samples of row-major flat indices, (N,) int64."""
         along = (
             torch.div(numbers, self.shape[1] * self.shape[2], rounding_mode="floor"),
             torch.div(numbers, self.shape[2], rounding_mode="floor") % self.shape[1],
@@ -64,12 +60,7 @@ class SampleGrid:
 
 
 def uniform_grid(half_side: float, resolution: int) -> SampleGrid:
-    """Returns the axis-aligned grid over the cube [-half_side, half_side]^3, ends included.
-
-    Args:
-        half_side: Half the side of the cube.
-        resolution: Samples along each side, at least 2.
-    """
+    """Returns the axis-aligned grid over [-half_side, half_side]^3, `resolution` samples along each side."""
     lower = np.full(3, -float(half_side))
     return aligned_grid(np.eye(3), np.zeros(3), lower, -lower, resolution)
 
@@ -108,5 +99,5 @@ def aligned_grid(
         raise ValueError("the grid's axes are no rotation (orthonormal, determinant +1)")
     spacing = float(sides.min()) / (resolution - 1)
     # The tolerance prevents an extra sample by rounding if a side is a multiple of the spacing.
-    counts = np.ceil(sides / spacing - 1e-6).astype(int) + 1
-    return SampleGrid(center + axes @ lower, axes, spacing, (int(counts[0]), int(counts[1]), int(counts[2])))
+    nx, ny, nz = (np.ceil(sides / spacing - 1e-6).astype(int) + 1).tolist()
+    return SampleGrid(center + axes @ lower, axes, spacing, (nx, ny, nz))

@@ -14,21 +14,21 @@ from trimesh.exchange.ply import export_ply
 from idr.files import write_atomic
 
 
-def _component_of_faces(mesh: trimesh.Trimesh) -> tuple[int, NDArray[np.intp]]:
-    """Returns the number of connected components and the component of each face."""
+def _components(mesh: trimesh.Trimesh) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+    """Returns the areas of the connected components and the component of each face."""
     faces, count = mesh.faces, len(mesh.vertices)
     starts, ends = faces[:, [0, 1]].ravel(), faces[:, [1, 2]].ravel()
     links = coo_matrix((np.ones(len(starts), dtype=bool), (starts, ends)), shape=(count, count))
     _, of_vertex = connected_components(links, directed=False)
-    used, of_face = np.unique(np.asarray(of_vertex, dtype=np.intp)[faces[:, 0]], return_inverse=True)
-    return len(used), of_face.astype(np.intp)
+    used, of_face = np.unique(of_vertex[faces[:, 0]], return_inverse=True)
+    areas = np.bincount(of_face, weights=mesh.area_faces, minlength=len(used))
+    return areas.astype(np.float64), of_face
 
 
 def component_areas(mesh: trimesh.Trimesh) -> NDArray[np.float64]:
     """Returns the areas of a mesh's connected components (faces that share vertices), largest first."""
-    count, of_face = _component_of_faces(mesh)
-    areas = np.bincount(of_face, weights=mesh.area_faces, minlength=count)
-    return np.sort(areas)[::-1].astype(np.float64)
+    areas, _ = _components(mesh)
+    return np.sort(areas)[::-1].copy()
 
 
 def largest_component(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
@@ -47,26 +47,19 @@ def keep_components(mesh: trimesh.Trimesh, min_fraction: float) -> tuple[trimesh
     Returns:
         A new mesh (the mesh itself if nothing is removed), and the numbers of components before and after.
     """
-    count, of_face = _component_of_faces(mesh)
-    areas = np.bincount(of_face, weights=mesh.area_faces, minlength=count)
+    areas, of_face = _components(mesh)
     keep = areas >= min_fraction * areas.max()
     if min_fraction >= 1.0:
-        keep = np.arange(count) == areas.argmax()
+        keep = np.arange(len(areas)) == areas.argmax()
+    counts = len(areas), int(keep.sum())
     if keep.all():
-        return mesh, (count, count)
+        return mesh, counts
     used, faces = np.unique(mesh.faces[keep[of_face]], return_inverse=True)
-    kept = trimesh.Trimesh(vertices=mesh.vertices[used], faces=faces.reshape(-1, 3), process=False)
-    return kept, (count, int(keep.sum()))
+    return trimesh.Trimesh(mesh.vertices[used], faces.reshape(-1, 3), process=False), counts
 
 
 def transform_mesh(mesh: trimesh.Trimesh, matrix: NDArray[np.floating]) -> trimesh.Trimesh:
-    """Returns a mesh in another frame, its faces still outward.
-
-    Args:
-        mesh: The mesh.
-        matrix: (4, 4) affine map, such as ``scale_mat`` or a camera alignment. If its determinant is
-            negative, the faces are reversed.
-    """
+    """Returns a mesh in the frame of a (4, 4) affine map, its faces still outward."""
     matrix = np.asarray(matrix, dtype=np.float64)
     vertices = mesh.vertices @ matrix[:3, :3].T + matrix[:3, 3]
     faces = mesh.faces[:, ::-1] if np.linalg.det(matrix[:3, :3]) < 0 else mesh.faces

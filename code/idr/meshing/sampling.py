@@ -62,11 +62,7 @@ class GridSampler:
         self._device = device
 
     def evaluate(self, numbers: NDArray[np.int64] | range, title: str) -> NDArray[np.float32]:
-        """Returns the field at samples, (N,) on the CPU.
-
-        Args:
-            numbers: (N,) flat indices in row-major order.
-            title: Name of the samples in progress messages.
+        """Returns the field, (N,) on the CPU, at samples of row-major flat indices; `title` is for messages.
 
         Raises:
             InputError: The field is not finite somewhere.
@@ -100,13 +96,7 @@ def sample_volume(
     chunk_points: int = DEFAULT_CHUNK_POINTS,
     device: torch.device | str = "cpu",
 ) -> NDArray[np.float32]:
-    """Returns a field at all samples of a grid, in the grid's shape, on the CPU.
-
-    Args:
-        field: The field; called without gradients with points on ``device``.
-        grid: The samples.
-        chunk_points: Points per call, at least 1.
-        device: Device of the points.
+    """Returns a field at all samples of a grid, in the grid's shape, on the CPU; see `GridSampler`.
 
     Raises:
         ValueError: ``chunk_points`` is not positive.
@@ -120,7 +110,6 @@ def sample_volume(
     try:
         volume = sampler.evaluate(range(grid.num_samples), f"{size_text} points")
     except MemoryError as error:
-        raise InputError(
-            f"a grid of {size_text} samples needs {gib:.0f} GiB: lower the resolution"
-        ) from error
+        words = f"a grid of {size_text} samples needs {gib:.0f} GiB: lower the resolution"
+        raise InputError(words) from error
     return volume.reshape(grid.shape)

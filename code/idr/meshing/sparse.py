@@ -94,14 +94,13 @@ class SurfaceSearch:
 
     def _descend(self, cells: NDArray[np.int32]) -> NDArray[np.int32]:
         """Returns the sign-changing cells in coarsest cells, without those of regions now pending."""
-        self._fetch(0, (self._corners(chunk, self._strides[0]) for chunk in _chunks(cells)))
         for level, stride in enumerate(self._strides):
+            self._fetch(level, (self._corners(chunk, stride) for chunk in _chunks(cells)))
             cells = self._check(level, cells)
             if stride == 2:
                 break
             children = [self._split(level, chunk) for chunk in _chunks(cells)]
             cells = np.concatenate([cells[:0], *children])
-            self._fetch(level + 1, (self._corners(chunk, stride // 2) for chunk in _chunks(cells)))
         return self._finish(level, cells)
 
     def _check(self, level: int, cells: NDArray[np.int32]) -> NDArray[np.int32]:
@@ -131,12 +130,7 @@ class SurfaceSearch:
         return self._values[level].get(-(-samples // self._strides[level]))
 
     def _fetch(self, level: int, batches: Iterator[NDArray[np.int32]]) -> None:
-        """Evaluates the missing ones of samples and stores them at a level.
-
-        Args:
-            level: The level.
-            batches: (..., 3) samples, in any order, possibly repeated.
-        """
+        """Evaluates the missing ones of batches of samples, (..., 3), and stores them at a level."""
         parts = []
         for batch in batches:
             flat = batch.reshape(-1, 3)
@@ -165,12 +159,7 @@ class SurfaceSearch:
         return children[(children < self._last).all(axis=1)]
 
     def _finish(self, level: int, cells: NDArray[np.int32]) -> NDArray[np.int32]:
-        """Evaluates the samples near the surface and returns the cells with a sign change.
-
-        Args:
-            level: The level of stride 2.
-            cells: Its cells in which a zero cannot be excluded.
-        """
+        """Evaluates the samples near the surface in cells of stride 2; returns those with a sign change."""
         self._fetch(level + 1, (_Block(self, level, chunk).uncertain() for chunk in _chunks(cells)))
         self._fetch(level + 1, (_Block(self, level, chunk).needed() for chunk in _chunks(cells)))
         found = [cells[:0]]
@@ -185,13 +174,7 @@ class SurfaceSearch:
 
 
 class _Block:
-    """The 27 samples of each of some cells of stride 2.
-
-    Args:
-        search: The search, which stores the values.
-        level: The level of stride 2.
-        cells: (M, 3).
-    """
+    """The 27 samples of each of some cells, (M, 3), of stride 2; the search stores their values."""
 
     def __init__(self, search: SurfaceSearch, level: int, cells: NDArray[np.int32]) -> None:
         self._cells = cells

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from idr.failures import Finding
 from idr.files import write_text_atomic
-from idr.meshing.marching import triangulate
+from idr.meshing.blocks import triangulate
 from idr.pictures.page import CaptionedImage, Page, Table
 from idr.pictures.space import camera_traces, mesh_trace, polyline, space_figure
 from idr.preprocess.doctor import diagnose_views

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from idr.runs.camera import Camera
 from idr.runs.run import Run, load_run
+from idr.runs.views import Camera
 
 __all__ = ["Camera", "Run", "load_run"]

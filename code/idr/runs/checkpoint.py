@@ -3,12 +3,13 @@
 A file can be readable and still hold text, NaN or tensors of another shape. Every such value is an
 `InputError` that names the checkpoint, the value found and the value expected.
 
-B training images.
+B training images, M other views.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,8 +17,29 @@ from torch import Tensor
 
 from idr.checkpoints import schema
 from idr.checkpoints.parts import check_intrinsics, pose_vectors
-from idr.geometry.cameras import pose_matrix
-from idr.runs.intrinsics import IntrinsicsCorrections
+from idr.geometry.cameras import corrected_intrinsics, pose_matrix
+
+
+@dataclass(frozen=True)
+class IntrinsicsCorrections:
+    """What training changed in the given intrinsics, see `corrected_intrinsics`; on the CPU.
+
+    Attributes:
+        log_focal: (B, 1) logarithm of the focal length's factor, 0 if focal lengths were fixed.
+        principal_point: (B, 2) shift in given focal lengths, 0 if it was fixed.
+    """
+
+    log_focal: Tensor
+    principal_point: Tensor
+
+    def of_training_views(self, given: Tensor) -> Tensor:
+        """Returns the trained K, (B, 4, 4), for the given K of the training views, (B, 4, 4)."""
+        return corrected_intrinsics(given, self.log_focal, self.principal_point)
+
+    def of_other_views(self, given: Tensor) -> Tensor:
+        """Returns the given K of other views, (M, 4, 4), changed by the mean correction."""
+        means = (table.mean(dim=0).expand(len(given), -1) for table in (self.log_focal, self.principal_point))
+        return corrected_intrinsics(given, *means)
 
 
 def read_poses(part: Mapping[str, Any], where: str) -> Tensor:
@@ -34,24 +56,15 @@ def read_scale_mat(part: Mapping[str, Any], where: str) -> Tensor | None:
 
 
 def read_corrections(part: Mapping[str, Any], num_images: int, where: str) -> IntrinsicsCorrections | None:
-    """Returns the trained corrections of the intrinsics from ``CameraState``, or None if it has none.
-
-    Args:
-        part: ``CameraState``.
-        num_images: B.
-        where: The checkpoint, for messages.
-    """
+    """Returns the trained corrections of the intrinsics from ``CameraState``, or None if it has none."""
     if part.get("intrinsics") is None:
         return None
     check_intrinsics(part, where)
     if len(part["given_intrinsics"]) != num_images:
         expected = f"intrinsics of {num_images} images, as many as poses"
         raise schema.misfit(where, "CameraState.given_intrinsics", part["given_intrinsics"], expected)
-    tables = [part["intrinsics"].get(name) for name in ("focal", "principal_point")]
-    focal, principal_point = (
-        torch.zeros(num_images, width)
-        if table is None
-        else table.detach().float().cpu().expand(num_images, width)
-        for table, width in zip(tables, (1, 2), strict=True)
-    )
-    return IntrinsicsCorrections(focal, principal_point)
+    tables = []
+    for name, width in (("focal", 1), ("principal_point", 2)):
+        table = part["intrinsics"].get(name, torch.zeros(1, width))
+        tables.append(table.detach().float().cpu().expand(num_images, width))
+    return IntrinsicsCorrections(*tables)

@@ -40,19 +40,12 @@ def run_name(expname: str, suffix: str = "", scan_id: int | None = None) -> str:
         suffix: `--expname`, appended without a separator.
         scan_id: Scan number; None and -1 add nothing.
     """
-    scan = "" if scan_id is None or scan_id == NO_SCAN else f"_{scan_id}"
+    scan = "" if scan_id in (None, NO_SCAN) else f"_{scan_id}"
     return f"{expname}{suffix}{scan}"
 
 
 def create_run(exps_folder: Path, name: str) -> Path:
-    """Creates a run folder named by the current time, with empty `plots/` and `checkpoints/`.
-
-    Args:
-        exps_folder: The folder `exps/`; created if missing.
-        name: From `run_name`.
-
-    Returns:
-        The folder. If the current second is taken, it has the next free one.
+    """Creates a run folder with empty `plots/` and `checkpoints/`, named by the next free second.
 
     Raises:
         OutputError: The system refuses.
@@ -99,18 +92,16 @@ def find_run(exps_folder: Path, name: str, timestamp: str = LATEST, checkpoint: 
         CheckpointFolder(parent / timestamp / CHECKPOINTS).resolve(checkpoint)
         return parent / timestamp
     for run in reversed(runs):
-        if _holds(parent / run, checkpoint):
+        if CheckpointFolder(parent / run / CHECKPOINTS).has("ModelParameters", checkpoint):
             return parent / run
     what = "a checkpoint" if checkpoint == LATEST else f"checkpoint {checkpoint}"
     raise MissingInputError(f"no run in {parent} holds {what}; {listing}; train first, or choose another one")
 
 
 def locate_run(path: str | Path, checkpoint: str) -> Path:
-    """Returns a run's folder from that folder's path, or from the path of all runs of its name.
+    """Returns the folder ``exps/<name>/<time>`` of a run from its own path, or from ``exps/<name>``.
 
-    Args:
-        path: ``exps/<name>/<time>``, or ``exps/<name>`` for the latest run there that holds the checkpoint.
-        checkpoint: ``latest`` or an epoch.
+    The latter means the latest run there that holds the checkpoint.
 
     Raises:
         MissingInputError: There is no such run or checkpoint.
@@ -126,11 +117,7 @@ def locate_run(path: str | Path, checkpoint: str) -> Path:
 
 
 def newest_run(exps_folder: Path, name: str | None = None) -> Path:
-    """Returns the folder of the run whose checkpoints changed last; it may not hold one yet.
-
-    Args:
-        exps_folder: The folder `exps/`.
-        name: Search the runs of this name only; None for all names.
+    """Returns the run, of one name or any, whose folder of checkpoints changed last.
 
     Raises:
         MissingInputError: There is no run.
@@ -148,33 +135,22 @@ def newest_run(exps_folder: Path, name: str | None = None) -> Path:
 
 
 def conf_of_run(run_folder: Path, fallback: str | Path | None, overrides: Sequence[str] = ()) -> ConfigTree:
-    """Reads the conf saved with a run; published pretrained runs have none.
-
-    Args:
-        run_folder: The run.
-        fallback: Conf to read if the run has none of its own, or None.
-        overrides: ``key=value`` texts that replace keys.
+    """Reads the conf saved with a run, or else the fallback: published pretrained runs have none.
 
     Raises:
         MissingInputError: The run has no conf and there is no fallback.
     """
     own = run_folder / RUNCONF
-    if own.is_file():
-        return load_conf(own, overrides)
-    if fallback is None:
+    conf = own if own.is_file() else fallback
+    if conf is None:
         raise MissingInputError(
             f"{run_folder} holds no {RUNCONF}: give the conf that the run was trained with"
         )
-    return load_conf(fallback, overrides)
+    return load_conf(conf, overrides)
 
 
 def evals_folder(name: str, root: Path | None = None) -> Path:
-    """Returns `<root>/evals/<name>`, the folder of a run's results, without creating it.
-
-    Args:
-        name: From `run_name`.
-        root: Folder that holds `evals/`; None for the project's.
-    """
+    """Returns `<root>/evals/<name>`, the folder of a run's results; `root` is by default the project's."""
     return (project_root() if root is None else Path(root)) / "evals" / name
 
 
@@ -189,18 +165,9 @@ def _last_change(checkpoints: Path) -> int:
     return max(times, default=0)
 
 
-def _holds(run: Path, checkpoint: str | int) -> bool:
-    try:
-        CheckpointFolder(run / CHECKPOINTS).resolve(checkpoint)
-    except MissingInputError:
-        return False
-    return True
-
-
 def _folders(parent: Path) -> list[str]:
-    return sorted(
-        entry.name for entry in parent.iterdir() if entry.is_dir() and not entry.name.startswith(".")
-    )
+    folders = (entry.name for entry in parent.iterdir() if entry.is_dir())
+    return sorted(name for name in folders if not name.startswith("."))
 
 
 def _no_such_name(exps_folder: Path, name: str) -> str:

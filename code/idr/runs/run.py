@@ -17,7 +17,6 @@ import trimesh
 from numpy.typing import ArrayLike, NDArray
 from pyhocon import ConfigTree
 from torch import Tensor
-from torch.nn import functional
 
 from idr.checkpoints.folder import LATEST, CheckpointFolder
 from idr.conf.build import build_model, scan_id_of
@@ -30,11 +29,9 @@ from idr.model.encodings.levels import load_open_levels
 from idr.model.weights import load_weights
 from idr.rendering import DEFAULT_CHUNK_PIXELS, RenderedImage, render_image
 from idr.runs import checkpoint as parts
-from idr.runs.camera import Camera
 from idr.runs.folders import CHECKPOINTS, RUNCONF, conf_of_run, locate_run
-from idr.runs.intrinsics import IntrinsicsCorrections
-from idr.runs.shading import ShadedPoints, gradient_of
-from idr.runs.views import given_intrinsics, given_world_poses, open_dataset
+from idr.runs.shading import ShadedPoints, SurfaceShader
+from idr.runs.views import Camera, given_intrinsics, given_world_poses, open_dataset
 
 Points = TypeVar("Points", Tensor, ArrayLike)
 
@@ -109,7 +106,7 @@ class Run:
         self.epoch = int(saved["epoch"])
 
         self.trained_poses: Tensor | None = None
-        self.corrections: IntrinsicsCorrections | None = None
+        self.corrections: parts.IntrinsicsCorrections | None = None
         if checkpoints.has("CamParameters", checkpoint):
             self.trained_poses = parts.read_poses(part("CamParameters"), self.name)
             num_images = len(self.trained_poses)
@@ -135,9 +132,7 @@ class Run:
 
         (..., 3) points -> (..., 3) unit vectors, or 0 where the gradient vanishes.
         """
-        return self._at_points(
-            lambda points: functional.normalize(gradient_of(self.model, points), dim=-1), x
-        )
+        return self._at_points(SurfaceShader(self.model, self.device).normals, x)
 
     def color(self, x: Points, view: Points) -> Points:
         """Returns the color of surface points seen from given directions.
@@ -150,18 +145,14 @@ class Run:
         Returns:
             (..., 3) RGB in [0, 1].
         """
-
-        def shade(points: Tensor, directions: Tensor) -> Tensor:
-            return ShadedPoints(self.model, points).rgb01(directions)
-
-        return self._at_points(shade, x, view)
+        return self._at_points(
+            lambda points, towards: ShadedPoints(self.model, points).rgb01(towards), x, view
+        )
 
     def render(self, camera: Camera | int, chunk_pixels: int = DEFAULT_CHUNK_PIXELS) -> RenderedImage:
-        """Renders a view; ``rgb01`` of the image are colors in [0, 1].
+        """Renders a camera, or the training view at a position, which reads the scene.
 
-        Args:
-            camera: A camera, or the position of a training view, which reads the scene.
-            chunk_pixels: Pixels rendered at once; bounds memory.
+        ``rgb01`` of the image are colors in [0, 1]. `chunk_pixels` are rendered at once, which bounds memory.
 
         Raises:
             InputError: There is no such view.
@@ -339,7 +330,6 @@ def load_run(
         MissingInputError: There is no such run, checkpoint or conf.
         InputError: The checkpoint is damaged or does not fit the conf.
     """
-    folder = locate_run(path, str(checkpoint))
+    folder, place = locate_run(path, str(checkpoint)), None if device is None else torch.device(device)
     tree = conf_of_run(folder, conf)
-    place = None if device is None else torch.device(device)
     return Run(tree, folder, str(checkpoint), place, scan_id=scan_id_of(tree), data_root=data_root)

@@ -5,7 +5,8 @@ N points, M of them with a viewing direction. Unit-sphere coordinates.
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -13,38 +14,30 @@ from torch.nn import functional
 
 
 class ShadedPoints:
-    """Surface points whose features and gradients are computed once, for any number of directions.
-
-    Attributes:
-        points: (N, 3).
-        gradients: (N, 3) gradient of the signed distance, not normalized, the rendering network's input.
-    """
+    """Surface points, (N, 3), with features and gradients computed once for any number of directions."""
 
     def __init__(self, model: Any, points: Tensor) -> None:
         self._rendering_network = model.rendering_network
         self.points = points
         self._features = model.implicit_network(points)[:, 1:]
-        self.gradients = gradient_of(model, points)
+        self._gradients = gradient_of(model, points)
 
     @property
     def normals(self) -> Tensor:
         """(N, 3) unit normals, outward; 0 where the gradient vanishes."""
-        return functional.normalize(self.gradients, dim=-1)
+        return functional.normalize(self._gradients, dim=-1)
 
     def rgb01(self, directions: Tensor, indices: Tensor | None = None) -> Tensor:
-        """Returns colors (paper, Eq. 2).
+        """Returns colors (paper, Eq. 2), RGB in [0, 1] up to the rounding of the network's tanh.
 
         Args:
             directions: (M, 3) directions from the points to the camera, of any length.
             indices: (M,) indices of the points, or None for all.
-
-        Returns:
-            (M, 3) RGB in [0, 1] up to the rounding of the network's tanh.
         """
         chosen = slice(None) if indices is None else indices
         rgb = self._rendering_network(
             self.points[chosen],
-            self.gradients[chosen],
+            self._gradients[chosen],
             functional.normalize(directions, dim=-1),
             self._features[chosen],
         )
@@ -56,24 +49,20 @@ def gradient_of(model: Any, points: Tensor) -> Tensor:
     return model.implicit_network.gradient(points)[:, 0].detach()
 
 
+@dataclass
 class SurfaceShader:
-    """Normals and colors near the surface of a model, for the exporters.
+    """Normals and colors near the surface of a model, for the exporters; points are on its device."""
 
-    Attributes:
-        device: Device of the points.
-    """
-
-    NEWTON_STEPS = 2
+    NEWTON_STEPS: ClassVar[int] = 2
     """Starting within a grid cell of the surface, each step squares the remaining distance."""
 
-    def __init__(self, model: Any, device: torch.device) -> None:
-        self._model = model
-        self.device = device
+    model: Any
+    device: torch.device
 
     @torch.no_grad()
     def normals(self, points: Tensor) -> Tensor:
         """(N, 3) unit normals at (N, 3) points."""
-        return functional.normalize(gradient_of(self._model, points), dim=-1)
+        return functional.normalize(gradient_of(self.model, points), dim=-1)
 
     @torch.no_grad()
     def at(self, points: Tensor, max_distance: float) -> ShadedPoints:
@@ -81,16 +70,13 @@ class SurfaceShader:
 
         The rendering network is trained on the surface only, but the vertices of a mesh, above all of a
         decimated one, only lie near it. Newton's method along the gradient moves them onto the zero set.
-
-        Args:
-            points: (N, 3) points near the surface.
-            max_distance: Largest displacement, unit-sphere units; a point that would move farther stays.
+        A point that would move farther than `max_distance`, unit-sphere units, stays.
         """
         moved = points
         for _ in range(self.NEWTON_STEPS):
-            gradients = gradient_of(self._model, moved)
-            values = self._model.implicit_network(moved)[:, :1]
+            gradients = gradient_of(self.model, moved)
+            values = self.model.implicit_network(moved)[:, :1]
             squared = (gradients * gradients).sum(dim=-1, keepdim=True).clamp_min(1e-12)
             moved = moved - values * gradients / squared
         near = (moved - points).norm(dim=-1, keepdim=True) <= max_distance
-        return ShadedPoints(self._model, torch.where(near, moved, points))
+        return ShadedPoints(self.model, torch.where(near, moved, points))

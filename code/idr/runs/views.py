@@ -1,4 +1,4 @@
-"""The scene that a run was trained on: its data set with the given cameras, and single images of it.
+"""A camera, and the scene that a run was trained on: its data set with the given cameras, single images.
 
 B images, H, W image height and width.
 """
@@ -10,11 +10,41 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from pyhocon import ConfigTree
 from torch import Tensor
 
 from idr.conf.build import build_dataset
+from idr.errors import InputError
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A camera of the library's user to render through; numpy arrays, tensors or nested lists.
+
+    Attributes:
+        intrinsics: (3, 3) or (4, 4) K in pixels; the first pixel's center is at (0, 0).
+        pose: (4, 4) camera-to-world with axes x right, y down, z forward, unit-sphere coordinates; or (7,)
+            quaternion (w, x, y, z) and center.
+        img_res: Height and width.
+    """
+
+    intrinsics: ArrayLike
+    pose: ArrayLike
+    img_res: tuple[int, int]
+
+    def tensors(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Returns K as (4, 4) and the pose, both float32 on a device.
+
+        Raises:
+            InputError: K has another shape.
+        """
+        own = torch.as_tensor(self.intrinsics, dtype=torch.float32)
+        if tuple(own.shape) not in {(3, 3), (4, 4)}:
+            raise InputError(f"camera intrinsics of shape {tuple(own.shape)}: expected (3, 3) or (4, 4)")
+        intrinsics = torch.eye(4)
+        intrinsics[:3, :3] = own[:3, :3]
+        return intrinsics.to(device), torch.as_tensor(self.pose, dtype=torch.float32).to(device)
 
 
 @dataclass(frozen=True)
@@ -35,17 +65,7 @@ class View:
 
 
 def open_dataset(conf: ConfigTree, scan_id: int | None, data_root: str | None, split: str = "train") -> Any:
-    """Opens the data set that a conf names, with the given cameras.
-
-    Args:
-        conf: The whole conf; ``train.dataset_class`` and the block ``dataset`` are used.
-        scan_id: Scan number, or None for the conf's.
-        data_root: Folder of all data sets, or None for the conf's.
-        split: ``train``, or ``holdout`` for the held-out views.
-
-    Returns:
-        The data set; each item is a whole image.
-    """
+    """Opens the data set that a conf names, with the given cameras and whole images; see `build_dataset`."""
     dataset = build_dataset(conf, False, scan_id, data_root, split)
     dataset.change_sampling_idx(-1)
     return dataset

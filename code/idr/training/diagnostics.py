@@ -61,32 +61,18 @@ def diagnose(rows: Sequence[Row]) -> tuple[Finding, ...]:
     """
     found = []
     for name, is_shown, words in _FAILURES:
-        count = _epochs_in_a_row(rows, is_shown)
+        count = 0  # epochs in a row
+        while count < len(rows) and is_shown(rows[: len(rows) - count]):
+            count += 1
         if count and count & (count - 1) == 0:  # a power of two
             since = "" if count == 1 else f", for {count} epochs in a row"
             found.append(Finding(name, f"in epoch {rows[-1]['epoch']}{since}, {words}"))
     return tuple(found)
 
 
-def _epochs_in_a_row(rows: Sequence[Row], is_shown: Callable[[Sequence[Row]], bool]) -> int:
-    """Counts the last epochs in a row that show a failure."""
-    count = 0
-    while count < len(rows) and is_shown(rows[: len(rows) - count]):
-        count += 1
-    return count
-
-
 def _number(row: Row, column: str, default: float) -> float:
     value = row.get(column)
     return default if value is None or value == "" else float(value)
-
-
-def _hits_nothing(rows: Sequence[Row]) -> bool:
-    return math.isnan(_number(rows[-1], "psnr", 0.0))
-
-
-def _fills_the_sphere(rows: Sequence[Row]) -> bool:
-    return _number(rows[-1], INSIDE_AT_SPHERE, 0.0) > FILLED
 
 
 def _mask_loss_is_stuck(rows: Sequence[Row]) -> bool:
@@ -97,15 +83,15 @@ def _mask_loss_is_stuck(rows: Sequence[Row]) -> bool:
     return now > STUCK_LOSS and now > HARDLY_FELL * before
 
 
-_FAILURES = (
+_FAILURES: tuple[tuple[str, Callable[[Sequence[Row]], bool], str], ...] = (
     (
         NO_SURFACE,
-        _hits_nothing,
+        lambda rows: math.isnan(_number(rows[-1], "psnr", 0.0)),
         "no ray within a mask met the surface; normal at first, see what to do if it lasts",
     ),
     (
         FILLED_SPHERE,
-        _fills_the_sphere,
+        lambda rows: _number(rows[-1], INSIDE_AT_SPHERE, 0.0) > FILLED,
         "the surface fills the unit sphere: most of the sphere itself lies inside the object; stop, run "
         "doctor.py, and start again with another --seed",
     ),

@@ -9,20 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from idr.checkpoints.schema import (
-    Kind,
-    check,
-    flag,
-    is_dense,
-    is_number,
-    misfit,
-    optional,
-    real,
-    table,
-    tensor,
-    text,
-    whole,
-)
+from idr.checkpoints import schema
+from idr.checkpoints.schema import Kind, check, misfit, optional, real, table, tensor, whole
 from idr.errors import InputError
 from idr.training.cameras.poses import LearnablePoses
 from idr.training.cameras.row_adam import RowAdam
@@ -42,16 +30,11 @@ CLIP_EPS = 1e-6  # torch's, in clip_grad_norm_
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Adam:
-    """Makes Adam over a model, in one group as published, or in the groups of the conf.
+    """Makes Adam over a model, in one group as published, or in the groups of ``schedule.param_groups``.
 
-    Args:
-        model: Its parameters.
-        config: Learning rate and ``schedule.param_groups``.
-
-    Returns:
-        The optimizer. Its groups have a ``name``. Parameters keep the model's order, so that a saved state
-        means the same parameters with and without groups. With groups Adam runs fused on a CPU, in one pass
-        over the tables of encodings, which are most of the parameters.
+    Those groups have a ``name``. Parameters keep the model's order, so that a saved state means the same
+    parameters with and without groups. With groups Adam runs fused on a CPU, in one pass over the tables of
+    encodings, which are most of the parameters.
     """
     names = config.schedule.param_groups.named()
     if names:
@@ -127,25 +110,30 @@ def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     return {**state, "state": slots}
 
 
-def load_optimizer(optimizer: torch.optim.Optimizer, saved: Any, where: str, name: str) -> None:
+def load_optimizer(
+    optimizer: torch.optim.Optimizer, content: Mapping[str, Any], where: str, part: str, key: str
+) -> None:
     """Loads the moments of an optimizer, also of one with other parameter groups.
 
     Constants such as betas are the conf's. The learning rates are the saved ones until a schedule sets them.
 
     Args:
         optimizer: Its groups stay as they are.
-        saved: What `optimizer_state` returned, or the published code's.
+        content: A part of a checkpoint, with what `optimizer_state` returned, or the published code's.
         where: The checkpoint's name, for messages.
-        name: Part and key that hold it, for messages.
+        part: The part's name, for messages.
+        key: The state's key in the part.
 
     Raises:
         InputError: It is not the state of such an optimizer, or that of other parameters.
     """
+    check(content, {key: table({})}, where, part)
+    saved, name = content[key], f"{part}.{key}"
     own = optimizer.state_dict()["param_groups"]
     check(saved, {"state": table({}), "param_groups": _GROUPS}, where, name)
     for number, group in enumerate(saved["param_groups"]):
         check(group, _group_schema(own[0]), where, f"{name}.param_groups.{number}")
-    keys = [key for group in saved["param_groups"] for key in group["params"]]
+    keys = [number for group in saved["param_groups"] for number in group["params"]]
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     if len(keys) != len(parameters) or len(set(keys)) != len(keys):
         raise InputError(
@@ -153,11 +141,11 @@ def load_optimizer(optimizer: torch.optim.Optimizer, saved: Any, where: str, nam
             "conf that the checkpoint was trained with"
         )
     slots = {}
-    for key, slot in saved["state"].items():
-        if key not in keys:
-            raise misfit(where, f"{name}.state", key, "parameters of param_groups as keys")
-        number = keys.index(key)
-        check(slot, _slot_schema(optimizer, parameters[number]), where, f"{name}.state.{key}")
+    for parameter, slot in saved["state"].items():
+        if parameter not in keys:
+            raise misfit(where, f"{name}.state", parameter, "parameters of param_groups as keys")
+        number = keys.index(parameter)
+        check(slot, _slot_schema(optimizer, parameters[number]), where, f"{name}.state.{parameter}")
         slots[number] = slot
     if _form(own) == _form(saved["param_groups"]):
         rates = [group["lr"] for group in saved["param_groups"]]
@@ -177,46 +165,35 @@ def _is_pair(value: Any) -> bool:
 
 
 def _is_steps(value: Any) -> bool:
-    if is_dense(value) and value.dim() == 0:
-        value = value.item()
-    return is_number(value) and whole().fits(value)
+    return whole().fits(value.item() if schema.is_dense(value) and value.dim() == 0 else value)
 
 
 _GROUPS = Kind("a list of parameter groups", lambda value: isinstance(value, list) and bool(value))
 _PARAMS = Kind(
     "a list of whole numbers", lambda value: isinstance(value, list) and all(map(whole().fits, value))
 )
+_KINDS = {
+    tuple: Kind("two numbers from 0 to 1", _is_pair),
+    bool: schema.flag(),
+    type(None): schema.flag(),
+    str: schema.text(),
+    int: real(0),
+    float: real(0),
+}
+"""Kinds of the constants of a parameter group, by the type of the own ones."""
 
 
 def _group_schema(own: Mapping[str, Any]) -> dict[str, Kind]:
     """Returns the schema of a saved parameter group from an own one."""
-    schema = {"params": _PARAMS, "lr": real(0)}
-    for key, value in own.items():
-        if key in schema:
-            continue
-        if isinstance(value, tuple):
-            schema[key] = optional(Kind("two numbers from 0 to 1", _is_pair))
-        elif isinstance(value, bool) or value is None:
-            schema[key] = optional(flag())
-        elif isinstance(value, str):
-            schema[key] = optional(text())
-        elif is_number(value):
-            schema[key] = optional(real(0))
-    return schema
+    constants = {key: type(value) for key, value in own.items() if key != "lr" and type(value) in _KINDS}
+    return {"params": _PARAMS, "lr": real(0)} | {key: optional(_KINDS[t]) for key, t in constants.items()}
 
 
 def _slot_schema(optimizer: torch.optim.Optimizer, parameter: Tensor) -> dict[str, Kind]:
     """Returns the schema of what an optimizer keeps for a parameter."""
     shape = tuple(parameter.shape)
     if isinstance(optimizer, RowAdam):
-        rows, columns = shape
-        return {
-            "counts": tensor(rows, least=0),
-            "mean": tensor(*shape),
-            "moments": tensor(rows, columns, columns),
-        }
-    return {
-        "step": Kind("a whole number, 0 or more", _is_steps),
-        "exp_avg": tensor(*shape),
-        "exp_avg_sq": tensor(*shape, least=0),
-    }
+        moments = tensor(*shape, shape[1])
+        return {"counts": tensor(shape[0], least=0), "mean": tensor(*shape), "moments": moments}
+    steps = Kind("a whole number, 0 or more", _is_steps)
+    return {"step": steps, "exp_avg": tensor(*shape), "exp_avg_sq": tensor(*shape, least=0)}

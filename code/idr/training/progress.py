@@ -35,20 +35,19 @@ def minutes_and_seconds(seconds: float) -> str:
 
 
 def squared_error(outputs: Mapping[str, Any], rgb: Tensor) -> Tensor:
-    """Returns the sum of the squared color error, in [0, 1] units, over rays that hit inside the mask.
+    """Returns the sum of the squared color error over rays that hit inside the mask, and its number of terms.
 
     Args:
         outputs: What the model returned for R rays.
         rgb: The photographs' colors in [-1, 1], (B, P, 3).
 
     Returns:
-        (2,): the sum and its number of terms. The host reads nothing.
+        (2,), for colors in [0, 1]. The host reads nothing.
     """
     shaded = (outputs["network_object_mask"] & outputs["object_mask"]).unsqueeze(1)
     error = (outputs["rgb_values"].detach() - rgb.reshape(-1, 3)) / 2
-    return torch.stack(
-        (torch.where(shaded, error, torch.zeros_like(error)).square().sum(), 3.0 * shaded.sum())
-    )
+    error = torch.where(shaded, error, torch.zeros_like(error))
+    return torch.stack((error.square().sum(), 3.0 * shaded.sum()))
 
 
 @dataclass
@@ -111,14 +110,9 @@ class ProgressLine:
         self._rays = 0
 
     def step(self, epoch: int, step: int, losses: Mapping[str, Tensor], error: Tensor, rays: int) -> None:
-        """Adds one step, and logs a line if one is due.
+        """Adds the losses, `squared_error` and number of rays of a step, and logs a line if one is due.
 
-        Args:
-            epoch: Epochs done.
-            step: Steps done in the present epoch.
-            losses: The step's losses.
-            error: The step's `squared_error`.
-            rays: The step's number of rays.
+        `epoch` and `step` are the epochs done, and the steps done in the present epoch.
         """
         self.averages.add(losses, error)
         self._rays += rays
@@ -128,8 +122,7 @@ class ProgressLine:
         if now - self._last < LINE_SECONDS and done < total:
             return
         elapsed = max(now - self._last, 1e-9)
-        left = (total - done) * elapsed / self.averages.steps
-        left = max(min(left, self.seconds_left()), 0.0)
+        left = max(min((total - done) * elapsed / self.averages.steps, self.seconds_left()), 0.0)
         means = self.averages.read()
         log.info(
             "epoch %d/%d  loss %.4f (rgb %.4f, eikonal %.4f, mask %.5f)  psnr %.2f dB  %s rays/s  %s left",
@@ -191,11 +184,7 @@ def _is_before(row: Mapping[str, Any], epoch: int) -> bool:
 
 
 class TensorBoardLog:
-    """Writes scalars and images for TensorBoard, an optional dependency.
-
-    Raises:
-        InputError: TensorBoard is not installed.
-    """
+    """Writes scalars and images for TensorBoard; `InputError` if that is not installed."""
 
     def __init__(self) -> None:
         try:

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from idr.checkpoints.parts import check_trainer_state
-from idr.checkpoints.schema import check, table
 from idr.errors import InputError
 from idr.geometry.frames import check_frame
 from idr.model.encodings.levels import load_open_levels, open_levels
@@ -77,21 +76,17 @@ class TrainingState:
 
     def to_parts(self) -> Parts:
         """Returns the dictionaries of the published files, and of ours for the rest of the state."""
+        own: dict[str, Any] = {"step": self.step, "seed": self.seed, "batch_size": self.batch_size}
+        own["averages"] = self.averages.to_plain()
+        if self.scale_mat is not None:
+            own["scale_mat"] = self.scale_mat
+        scheduler = scheduler_state(self.config, self.epoch, self.optimizer)
         parts: Parts = {
             "ModelParameters": {"model_state_dict": self.model.state_dict()},
             "OptimizerParameters": {"optimizer_state_dict": optimizer_state(self.optimizer)},
-            "SchedulerParameters": {
-                "scheduler_state_dict": scheduler_state(self.config, self.epoch, self.optimizer)
-            },
-            "TrainerState": {
-                "step": self.step,
-                "seed": self.seed,
-                "batch_size": self.batch_size,
-                "averages": self.averages.to_plain(),
-            },
+            "SchedulerParameters": {"scheduler_state_dict": scheduler},
+            "TrainerState": own,
         }
-        if self.scale_mat is not None:
-            parts["TrainerState"]["scale_mat"] = self.scale_mat
         model: Any = self.model
         tracer = model.tracer_state() if hasattr(model, "tracer_state") else None
         if tracer is not None:
@@ -107,13 +102,7 @@ class TrainingState:
     def load_position(
         self, parts: Mapping[str, Mapping[str, Any]], where: str, steps_per_epoch: int, keep_seed: bool
     ) -> None:
-        """Loads epoch, step, averages and seed of a checkpoint, ours or the published code's.
-
-        Args:
-            parts: Dictionaries by part.
-            where: The checkpoint's name, for messages.
-            steps_per_epoch: Steps of an epoch.
-            keep_seed: Keep the own seed, not the checkpoint's.
+        """Loads epoch, step, averages and, unless `keep_seed`, seed of a checkpoint; see `load_parts`.
 
         Raises:
             InputError: The checkpoint is within an epoch of another batch size or number of steps, or does
@@ -146,11 +135,7 @@ class TrainingState:
             self.seed = int(saved["seed"])
 
     def load_parts(self, parts: Mapping[str, Mapping[str, Any]], where: str) -> None:
-        """Loads the state of all components from a checkpoint, ours or the published code's.
-
-        Args:
-            parts: Dictionaries by part; those of optimizers and scheduler may be missing.
-            where: The checkpoint's name, for messages.
+        """Loads the state of all components from a checkpoint, ours or the published code's, named `where`.
 
         Raises:
             InputError: The checkpoint is of another architecture or other images, or does not fit.
@@ -159,9 +144,7 @@ class TrainingState:
         load_weights(self.model, parts["ModelParameters"]["model_state_dict"], where, remedy)
         if "OptimizerParameters" in parts:
             saved = parts["OptimizerParameters"]
-            check(saved, {"optimizer_state_dict": table({})}, where, "OptimizerParameters")
-            name = "OptimizerParameters.optimizer_state_dict"
-            load_optimizer(self.optimizer, saved["optimizer_state_dict"], where, name)
+            load_optimizer(self.optimizer, saved, where, "OptimizerParameters", "optimizer_state_dict")
         else:
             log.warning("%s holds no OptimizerParameters: that part starts anew", where)
         if "SchedulerParameters" in parts:

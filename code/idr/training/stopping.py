@@ -7,7 +7,7 @@ import math
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 log = logging.getLogger(__name__)
@@ -69,11 +69,9 @@ class StopSignals:
         """Handles signals in the context."""
         self.received = False
         previous = {}
-        try:
+        with suppress(ValueError):  # only the main thread can handle signals
             for number in (signal.SIGINT, signal.SIGTERM):
                 previous[number] = signal.signal(number, self._receive)
-        except ValueError:  # only the main thread can handle signals
-            pass
         try:
             yield
         finally:

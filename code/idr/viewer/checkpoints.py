@@ -45,11 +45,7 @@ class Checkpoint:
 class CheckpointReader:
     """Lists the checkpoints of a run and opens them; the scene is read once for all.
 
-    Args:
-        folder: The run's folder.
-        conf: The run's conf.
-        data_root: Folder of all data sets, or None for the conf's.
-        device: Device of the networks.
+    `data_root` is the folder of all data sets, None for the conf's.
 
     Attributes:
         folder: The run's folder.
@@ -83,9 +79,7 @@ class CheckpointReader:
     def open(self, checkpoint: Checkpoint, between: Callable[[], None]) -> Run:
         """Returns the run at a checkpoint, from memory if it was opened recently.
 
-        Args:
-            checkpoint: The checkpoint.
-            between: Called before each evaluation of the network.
+        `between` is called before each evaluation of the network.
 
         Raises:
             MissingInputError: It no longer exists.
@@ -96,7 +90,7 @@ class CheckpointReader:
             return self._open_runs[checkpoint]
         try:
             run = Run(self._conf, self.folder, checkpoint.name, self._device, scene=self.dataset)
-        except (InputError, MissingInputError):
+        except MissingInputError:
             raise
         except OSError as error:
             raise MissingInputError(

@@ -72,10 +72,6 @@ def free_port(host: str, port: int) -> int:
 class PageServer:
     """The page of a run, served until it is closed.
 
-    Args:
-        reader: Checkpoints of the run.
-        options: Options.
-
     Raises:
         MissingInputError: viser is not installed.
         InputError: The port or the address cannot be used.

@@ -38,14 +38,7 @@ REPLAY_SECONDS = 0.4
 
 
 class Session:
-    """One run on one page.
-
-    Args:
-        reader: Checkpoints of the run.
-        server: viser's server.
-        resolution: Initial resolution of the surface.
-        side: Initial pixels along the longer side of images.
-    """
+    """One run on one page of viser's server, at first with a resolution and a side of images in pixels."""
 
     def __init__(self, reader: CheckpointReader, server: Any, resolution: int, side: int) -> None:
         self._reader = reader
@@ -61,11 +54,28 @@ class Session:
         self._space = SpaceView(server, self._numbers, photos, self._clicked)
         self._img_res = (int(reader.dataset.img_res[0]), int(reader.dataset.img_res[1]))
         title = f"`{reader.folder.parent.name}/{reader.folder.name}`"
-        start = pages.PanelStart(title, len(self._numbers), resolution, side)
-        self._panel = pages.Panel(server.gui, start, self)
-        self._place_given()
+        self._panel = pages.Panel(server.gui, title, len(self._numbers), resolution, side)
+        # The given cameras stand there before the first checkpoint.
+        poses = np.asarray(reader.dataset.get_gt_pose(scaled=True), dtype=np.float64)
+        self._space.set_up(poses)
+        self._space.place_cameras(poses, to_array(given_intrinsics(reader.dataset)), self._img_res)
         self._worker = Worker(self._failed, self._worker_changed)
-        server.on_client_connect(self._connected)
+        self._connect()
+
+    def _connect(self) -> None:
+        panel = self._panel
+        pages.on_user(panel.epoch, lambda: self.choose_epoch(int(panel.epoch.value)))
+        pages.on_user(panel.follow, lambda: self.follow(bool(panel.follow.value)))
+        for handle in (panel.view, panel.side):
+            pages.on_user(handle, lambda: self.change_view(int(panel.view.value)))
+        for handle in (panel.resolution, panel.paint):
+            pages.on_user(handle, self.change_surface)
+        pages.on_user(panel.shown, self.change_cameras)
+        for handle in (panel.novel, panel.novel_side):
+            pages.on_user(handle, self.change_novel)
+        panel.replay.on_click(lambda _: self.replay())
+        panel.go.on_click(lambda event: self.go_to_view(event.client))
+        self._server.on_client_connect(self._connected)
 
     def close(self) -> None:
         """Ends the worker."""
@@ -183,12 +193,12 @@ class Session:
             return
 
         def work() -> None:
-            run, scores = self._open(checkpoint), {}
+            run, scores = self._open(checkpoint), []
             for index, number in enumerate(self._numbers):
                 view = compare_view(run, index, THUMBNAIL, surfaces.CHUNK_PIXELS)
                 self._worker.between()
                 self._space.set_image(index, to_bytes(view.error if which == pages.ERRORS else view.rendered))
-                scores[index] = (number, view.psnr, view.iou)
+                scores.append((number, view.psnr, view.iou))
                 self._panel.show_table(scores, len(self._numbers))
 
         self._worker.submit(CAMERAS, work, URGENCY[CAMERAS])
@@ -228,8 +238,8 @@ class Session:
         self._place(run)
         if key not in self._surfaces:
             self._surfaces[key] = surfaces.surface_of(run, resolution, paint, self._worker.between)
-            while (
-                sum(len(s.glb) for s in self._surfaces.values() if s) > KEPT_BYTES and len(self._surfaces) > 1
+            while len(self._surfaces) > 1 and KEPT_BYTES < sum(
+                len(kept.glb) for kept in self._surfaces.values() if kept
             ):
                 self._surfaces.popitem(last=False)
         surface = self._surfaces[key]
@@ -280,12 +290,6 @@ class Session:
         photo = read_view(self._reader.dataset, index).photo
         step = max(1, -(-max(photo.shape[:2]) // THUMBNAIL))
         return to_bytes(photo[::step, ::step])
-
-    def _place_given(self) -> None:
-        """Shows the given cameras, before the first checkpoint."""
-        poses = np.asarray(self._reader.dataset.get_gt_pose(scaled=True), dtype=np.float64)
-        self._space.set_up(poses)
-        self._space.place_cameras(poses, to_array(given_intrinsics(self._reader.dataset)), self._img_res)
 
     def _place(self, run: Run) -> None:
         """Shows the cameras of a checkpoint and their distances to the given ones."""

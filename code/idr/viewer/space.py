@@ -60,11 +60,7 @@ class SpaceView:
         self._arrived = False
 
     def set_up(self, poses: NDArray[np.floating]) -> None:
-        """Sets the up direction, and puts new browsers near the first camera.
-
-        Args:
-            poses: (B, 4, 4) camera-to-world.
-        """
+        """Sets the up direction, and puts new browsers near the first camera."""
         try:
             up = surroundings(poses).up
         except InputError:  # no common up: use the first camera's
@@ -97,37 +93,22 @@ class SpaceView:
     def place_cameras(
         self, poses: NDArray[np.floating], intrinsics: NDArray[np.floating], img_res: tuple[int, int]
     ) -> None:
-        """Moves the cameras to their poses at the shown checkpoint.
-
-        Args:
-            poses: (B, 4, 4).
-            intrinsics: (B, 4, 4).
-            img_res: Height and width.
-        """
+        """Moves the cameras to their poses, (B, 4, 4), at the shown checkpoint; K is (B, 4, 4)."""
         rotations = rotation_to_quaternion(torch.as_tensor(np.asarray(poses[:, :3, :3], dtype=np.float64)))
         with self._server.atomic():
             for index, quaternion in enumerate(rotations.numpy()):
                 fov, aspect = field_of_view(intrinsics[index], img_res)
-                center = np.asarray(poses[index, :3, 3], dtype=np.float64)
-                if index < len(self._cameras):
-                    camera = self._cameras[index]
-                    camera.wxyz, camera.position, camera.fov = quaternion, center, fov
-                else:
-                    self._cameras.append(self._add_camera(index, fov, aspect, quaternion, center))
+                if index == len(self._cameras):
+                    self._cameras.append(self._add_camera(index, fov, aspect))
+                camera = self._cameras[index]
+                camera.wxyz, camera.fov = quaternion, fov
+                camera.position = np.asarray(poses[index, :3, 3], dtype=np.float64)
 
-    def _add_camera(
-        self,
-        index: int,
-        fov: float,
-        aspect: float,
-        wxyz: NDArray[np.floating],
-        position: NDArray[np.floating],
-    ) -> Any:
+    def _add_camera(self, index: int, fov: float, aspect: float) -> Any:
         camera = self._server.scene.add_camera_frustum(
             f"/cameras/view {self._numbers[index]}", fov, aspect,
             scale=FRUSTUM, thickness=0.008, color=CHOSEN if index == self._chosen else GRAY,
-            image=self._images[index], wxyz=wxyz, position=position,
-            cast_shadow=False, receive_shadow=False,
+            image=self._images[index], cast_shadow=False, receive_shadow=False,
         )  # fmt: skip
         camera.on_click(lambda _: self._on_click(index))
         return camera
@@ -151,12 +132,7 @@ class SpaceView:
             camera.visible = visible
 
     def step_into(self, index: int, center: NDArray[np.floating]) -> None:
-        """Hides a camera that a browser moves into, since its image would cover the view.
-
-        Args:
-            index: Position among the training views.
-            center: (3,) camera center.
-        """
+        """Hides a camera with center (3,) that a browser moves into, since its image would cover the view."""
         if self._entered is not None:
             self._cameras[self._entered[0]].visible = True
         self._entered = (index, np.asarray(center, dtype=np.float64))
@@ -174,11 +150,8 @@ class SpaceView:
         self._cameras[self._entered[0]].visible = True
         self._entered = None
 
-    def show_lines(self, segments: NDArray[np.floating] | None) -> None:
-        """Draws (N, 2, 3) lines from trained to given cameras; None removes them."""
-        if segments is None:
-            self._server.scene.remove_by_name("/moved")
-            return
+    def show_lines(self, segments: NDArray[np.floating]) -> None:
+        """Draws (N, 2, 3) lines from trained to given cameras."""
         self._server.scene.add_line_segments(
             "/moved", np.asarray(segments, dtype=np.float32), colors=(40, 150, 90), thickness=0.006
         )
@@ -190,22 +163,17 @@ def to_array(values: Tensor) -> NDArray[np.float64]:
 
 
 def browser_camera(quaternion: ArrayLike, center: ArrayLike, fov: float, aspect: float, side: int) -> Camera:
-    """Returns the camera of a browser's view.
+    """Returns the camera of a browser's view with `side` pixels along the longer side.
 
-    Args:
-        quaternion: (w, x, y, z), camera-to-world, axes x right, y down, z forward.
-        center: (3,) camera center.
-        fov: Vertical field of view, radians.
-        aspect: Width over height.
-        side: Pixels along the longer side.
+    The quaternion, (w, x, y, z), is camera-to-world with axes x right, y down, z forward. `fov` is vertical,
+    in radians; `aspect` is width over height.
     """
     width, height = (side, side / aspect) if aspect >= 1 else (side * aspect, side)
     height, width = max(1, round(height)), max(1, round(width))
     focal = 0.5 * height / math.tan(0.5 * fov)
+    intrinsics = np.diag([focal, focal, 1.0])
     # The center of the first pixel is at (0, 0), so the image begins at -0.5.
-    intrinsics = np.array(
-        [[focal, 0, 0.5 * (width - 1)], [0, focal, 0.5 * (height - 1)], [0, 0, 1]], dtype=np.float64
-    )
+    intrinsics[:2, 2] = 0.5 * (width - 1), 0.5 * (height - 1)
     pose = np.eye(4)
     pose[:3, :3] = quaternion_to_rotation(torch.as_tensor(np.asarray(quaternion, dtype=np.float64))).numpy()
     pose[:3, 3] = center
@@ -216,10 +184,6 @@ def field_of_view(intrinsics: NDArray[np.floating], img_res: tuple[int, int]) ->
     """Returns the vertical field of view, radians, and width over height of a browser's frustum.
 
     A browser's frustum is centered on the optical axis, so an off-center principal point is ignored.
-
-    Args:
-        intrinsics: (4, 4) or (3, 3) K.
-        img_res: Height and width.
     """
     height, width = img_res
     fov = 2 * math.atan(0.5 * height / float(intrinsics[1, 1]))

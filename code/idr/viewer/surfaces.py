@@ -35,16 +35,9 @@ PAINTS = (PLAIN, COLOR, NORMALS)
 
 @dataclass(frozen=True)
 class ShownSurface:
-    """A surface in the browser.
-
-    Attributes:
-        glb: Content of a GLB file.
-        resolution: Grid samples along the shortest side.
-        num_faces: T.
-    """
+    """A surface in the browser: the content of a GLB file, and T."""
 
     glb: bytes
-    resolution: int
     num_faces: int
 
 
@@ -61,13 +54,9 @@ def coarse_to_fine(coarsest: int, finest: int, factor: int = 2) -> list[int]:
 
 
 def surface_of(run: Run, resolution: int, paint: str, between: Callable[[], None]) -> ShownSurface | None:
-    """Returns the colored surface of a run; None if there is none yet.
+    """Returns the surface of a run in one of `PAINTS`; None if there is none yet.
 
-    Args:
-        run: The run.
-        resolution: Grid samples along the shortest side.
-        paint: One of `PAINTS`.
-        between: Called between two chunks of work.
+    `resolution` is that of `Run.mesh`; `between` is called between two chunks of work.
     """
     mesh = run.mesh(resolution, CHUNK_POINTS)
     if mesh is None or len(mesh.faces) == 0:
@@ -81,7 +70,7 @@ def surface_of(run: Run, resolution: int, paint: str, between: Callable[[], None
     elif paint == NORMALS:
         colors = (normals + 1.0) / 2.0
     surface = Surface(vertices, np.asarray(mesh.faces), normals, colors)
-    return ShownSurface(glb_content(surface, lit=paint == PLAIN), resolution, len(mesh.faces))
+    return ShownSurface(glb_content(surface, lit=paint == PLAIN), len(mesh.faces))
 
 
 def _in_chunks(

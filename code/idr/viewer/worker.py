@@ -104,8 +104,7 @@ class Worker:
     def _loop(self) -> None:
         while True:
             with self._changed:
-                while not self._closing and not self._waiting:
-                    self._changed.wait()
+                self._changed.wait_for(lambda: self._closing or self._waiting)
                 if self._closing:
                     return
                 request = self._pop()
@@ -135,15 +134,9 @@ class Worker:
 
 
 class Interruptible:
-    """Wraps a network to call `Worker.between` before each of its evaluations.
+    """Wraps a model, or one of its networks, to call `Worker.between` before each evaluation."""
 
-    Args:
-        network: A model, or one of its networks.
-        between: `Worker.between`.
-    """
-
-    _NETWORKS = ("implicit_network", "rendering_network")
-    _METHODS = ("sdf", "gradient")
+    _EVALUATED = ("implicit_network", "rendering_network", "sdf", "gradient")
 
     def __init__(self, network: Any, between: Callable[[], None]) -> None:
         self._network = network
@@ -156,6 +149,4 @@ class Interruptible:
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._network, name)
-        if name in self._NETWORKS:
-            return Interruptible(value, self._between)
-        return Interruptible(value, self._between) if name in self._METHODS else value
+        return Interruptible(value, self._between) if name in self._EVALUATED else value

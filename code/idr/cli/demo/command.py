@@ -187,7 +187,7 @@ def _root(arguments: argparse.Namespace) -> Path:
 def _make_scene(root: Path) -> Path:
     """Writes the built-in scene unless it exists; returns its folder."""
     from idr.cli.demo import make_scene
-    from idr.demo.folder import SETTINGS_FILE
+    from idr.demo.scene import SETTINGS_FILE
 
     folder = root / "data" / "demo" / f"scan{SCAN_ID}"
     if not (folder / SETTINGS_FILE).is_file() and make_scene.main(["--out", str(folder)]):
@@ -199,7 +199,7 @@ def _scene_overrides(root: Path) -> list[str]:
     """Returns the overrides that adapt a conf to the size and the held-out views of the existing scene."""
     import json
 
-    from idr.demo.folder import SETTINGS_FILE
+    from idr.demo.scene import SETTINGS_FILE
 
     settings = json.loads((root / "data" / "demo" / f"scan{SCAN_ID}" / SETTINGS_FILE).read_text())
     height, width = settings["img_res"]

@@ -77,7 +77,7 @@ def score_table(scores: dict[str, Scores], ceiling: Sequence[RenderingScores] | 
 
 def write_demo_overview(path: Path, table: Table, scores: dict[str, Scores], scene: Path) -> None:
     """Writes the page with the table, photographs next to renderings, and surfaces."""
-    from idr.evaluation.report.overview import write_overview
+    from idr.evaluation.report.page import write_overview
     from idr.pictures.page import CaptionedImage
 
     first = next(iter(scores.values()))

@@ -31,11 +31,7 @@ START, END, GIVEN, PATH = "#d9822b", "#2266cc", "#3a9d5d", "#999999"
 
 
 def read_metrics(path: Path) -> dict[str, NDArray[np.float64]]:
-    """Reads ``metrics.csv``, which published runs lack.
-
-    Returns:
-        One number per epoch by column, NaN for an empty cell; empty without a file.
-    """
+    """Returns the columns of ``metrics.csv``, NaN for an empty cell; empty without the file."""
     if not path.is_file():
         return {}
     with path.open(newline="") as stream:
@@ -91,12 +87,7 @@ def camera_paths(run: Run) -> NDArray[np.float64] | None:
 
 
 def paths_figure(run: Run, paths: NDArray[np.float64]) -> Any:
-    """Returns a figure of each camera's path over the checkpoints, with the aligned given cameras.
-
-    Args:
-        run: A run with trained cameras.
-        paths: From `camera_paths`.
-    """
+    """Returns a figure of the `camera_paths` of a run, with the aligned given cameras."""
     import plotly.graph_objects as go
 
     numbers = [f"view {number}" for number in image_numbers(run.scene)]

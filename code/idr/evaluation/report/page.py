@@ -1,4 +1,4 @@
-"""``report.html``: one run on one self-contained page."""
+"""``report.html``, one run on one self-contained page, and the page that compares reconstructions."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import math
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import imageio.v3 as iio
 import torch
+import trimesh
+from pyhocon import HOCONConverter
 
 from idr.errors import InputError
 from idr.evaluation.camera_error import CameraErrors
@@ -24,6 +25,7 @@ from idr.evaluation.report.views import ComparedView, compare_view, spread, to_b
 from idr.files import write_text_atomic
 from idr.meshing.sampling import DEFAULT_CHUNK_POINTS
 from idr.pictures.page import CaptionedImage, Page, Table
+from idr.pictures.space import mesh_trace, space_figure
 from idr.rendering import DEFAULT_CHUNK_PIXELS
 from idr.runs import Run
 from idr.runs.folders import RUNCONF
@@ -60,12 +62,7 @@ class ReportOptions:
 
 
 def write_report(run: Run, path: Path, options: ReportOptions) -> None:
-    """Writes the page: curves, views, surface, cameras, conf, versions.
-
-    Args:
-        run: The run; its scene is read.
-        path: The file.
-        options: Size of the page.
+    """Writes the page of a run, whose scene is read: curves, views, surface, cameras, conf, versions.
 
     Raises:
         InputError: The scene does not belong to the run, or the page would exceed 15 MB.
@@ -94,11 +91,37 @@ def write_report(run: Run, path: Path, options: ReportOptions) -> None:
             None if paths is None else figures.paths_figure(run, paths),
             "Fewer than two checkpoints hold cameras: nothing to compare.",
         )
-    page.add_html(f"<h2>Conf</h2><pre>{html.escape(_conf_text(run))}</pre><h2>Versions</h2>")
+    own = run.folder / RUNCONF
+    conf = own.read_text(encoding="utf-8") if own.is_file() else HOCONConverter.to_hocon(run.conf)
+    page.add_html(f"<h2>Conf</h2><pre>{html.escape(conf)}</pre><h2>Versions</h2>")
     page.add_html(versions_table(run.device).as_html())
     text = page.as_html(f"{run.folder.parent.name}, epoch {run.epoch}")
-    _check_weight(text, options)
+    size = len(text.encode("utf-8"))
+    if size > MAX_BYTES:
+        raise InputError(
+            f"the page would weigh {size / 1e6:.1f} MB, expected at most {MAX_BYTES / 1e6:.0f}: lower "
+            f"--resolution ({options.resolution}), --views ({options.views}) or --side ({options.side})"
+        )
     write_text_atomic(path, text)
+
+
+def write_overview(
+    path: Path,
+    title: str,
+    table: Table,
+    images: Sequence[Sequence[CaptionedImage]],
+    surfaces: dict[str, trimesh.Trimesh],
+) -> None:
+    """Writes a page of a table of scores, rows of images, and meshes by caption, all in one frame.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    page = Page()
+    page.add_html(f"{table.as_html()}<h2>Photographs and renderings</h2>{''.join(map(_row_html, images))}")
+    for caption, mesh in surfaces.items():
+        page.add_figure(caption, space_figure([mesh_trace(mesh)]))
+    write_text_atomic(path, page.as_html(title))
 
 
 def _summary(
@@ -136,14 +159,13 @@ def _views_html(compared: Sequence[ComparedView]) -> str:
     """Rows of photograph, rendering and error map."""
     rows = []
     for view in compared:
-        captions = (
-            f"photograph, view {view.number}",
-            f"rendering, {view.psnr:.2f} dB",
-            f"error, mask IoU {view.iou:.4f}",
-        )
-        images = (view.photo, view.rendered, view.error)
-        shown = [CaptionedImage(_png(i), text).as_html() for i, text in zip(images, captions, strict=True)]
-        rows.append(f"<div>{''.join(shown)}</div>")
+        shown = {
+            f"photograph, view {view.number}": view.photo,
+            f"rendering, {view.psnr:.2f} dB": view.rendered,
+            f"error, mask IoU {view.iou:.4f}": view.error,
+        }
+        encoded = (iio.imwrite("<bytes>", to_bytes(image), extension=".png") for image in shown.values())
+        rows.append(_row_html([CaptionedImage(*pair) for pair in zip(encoded, shown, strict=True)]))
     legend = (
         "Errors: black where equal, yellow from a mean difference of 0.5 on (colors from 0 to 1), blue "
         "where silhouette and mask disagree. Scores are of the pixels shown."
@@ -151,17 +173,8 @@ def _views_html(compared: Sequence[ComparedView]) -> str:
     return f"<h2>Photographs, renderings, errors</h2><p>{legend}</p>{''.join(rows)}"
 
 
-def _png(rgb01: torch.Tensor) -> bytes:
-    buffer = BytesIO()
-    iio.imwrite(buffer, to_bytes(rgb01), extension=".png")
-    return buffer.getvalue()
-
-
-def _conf_text(run: Run) -> str:
-    from pyhocon import HOCONConverter
-
-    own = run.folder / RUNCONF
-    return own.read_text(encoding="utf-8") if own.is_file() else HOCONConverter.to_hocon(run.conf)
+def _row_html(images: Sequence[CaptionedImage]) -> str:
+    return f"<div>{''.join(image.as_html() for image in images)}</div>"
 
 
 def versions_table(device: torch.device) -> Table:
@@ -174,12 +187,3 @@ def versions_table(device: torch.device) -> Table:
             rows.append([name, "run from its folder, not installed"])
     rows += [["system", f"{platform.system()} {platform.machine()}"], ["device", str(device)]]
     return Table(["", "version where this page was made"], rows)
-
-
-def _check_weight(text: str, options: ReportOptions) -> None:
-    size = len(text.encode("utf-8"))
-    if size > MAX_BYTES:
-        raise InputError(
-            f"the page would weigh {size / 1e6:.1f} MB, expected at most {MAX_BYTES / 1e6:.0f}: lower "
-            f"--resolution ({options.resolution}), --views ({options.views}) or --side ({options.side})"
-        )

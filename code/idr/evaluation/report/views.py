@@ -50,34 +50,20 @@ class ComparedView:
 
 
 def compare_view(run: Run, index: int, side: int, chunk_pixels: int = DEFAULT_CHUNK_PIXELS) -> ComparedView:
-    """Renders a training view at every n-th pixel and compares it with the photograph there.
+    """Renders and compares every n-th pixel of training view `index`, at most `side` along the longer side.
 
     Nothing is interpolated: diag(1/n, 1/n, 1) K maps the centers of pixels 0, n, 2n, ... to 0, 1, 2, ...
-
-    Args:
-        run: The run.
-        index: Position among the training views.
-        side: Most pixels along the longer side.
-        chunk_pixels: Pixels rendered at once; bounds memory.
 
     Raises:
         InputError: There is no such view.
     """
-    camera = run.training_camera(index)
-    reduced, step = reduced_camera(camera, side)
+    reduced, step = reduced_camera(run.training_camera(index), side)
     view = read_view(run.scene, index)
     image = run.render(reduced, chunk_pixels)
     photo, mask = view.photo[::step, ::step], view.mask[::step, ::step]
-    rgb = image.rgb01
-    return ComparedView(
-        number=view.number,
-        photo=photo,
-        rendered=rgb,
-        error=error_map(rgb, photo, image.hit, mask),
-        psnr=masked_psnr(rgb, photo, mask),
-        iou=mask_iou(image.hit, mask),
-        step=step,
-    )
+    error = error_map(image.rgb01, photo, image.hit, mask)
+    psnr, iou = masked_psnr(image.rgb01, photo, mask), mask_iou(image.hit, mask)
+    return ComparedView(view.number, photo, image.rgb01, error, psnr, iou, step)
 
 
 def reduced_camera(camera: Camera, side: int) -> tuple[Camera, int]:
@@ -90,17 +76,10 @@ def reduced_camera(camera: Camera, side: int) -> tuple[Camera, int]:
 
 
 def error_map(rendered: Tensor, photo: Tensor, hit: Tensor, mask: Tensor) -> Tensor:
-    """Returns the color-coded difference of a rendering and its photograph.
+    """Returns the color-coded difference of a rendering and its photograph, (H, W, 3) in [0, 1] each.
 
-    Args:
-        rendered: (H, W, 3) colors in [0, 1].
-        photo: (H, W, 3) colors in [0, 1].
-        hit: (H, W) bool, the rendered silhouette.
-        mask: (H, W) bool, True on the object.
-
-    Returns:
-        (H, W, 3) colors in [0, 1]: black (equal) to yellow (mean difference 0.5 or more) on the object, blue
-        where silhouette and mask disagree, white elsewhere.
+    It is black (equal) to yellow (mean difference 0.5 or more) on the object, blue where the rendered
+    silhouette, (H, W) bool, and the mask disagree, white elsewhere.
     """
     error = (rendered - photo).abs().mean(dim=-1) / ERROR_SCALE
     levels = (error.clamp(0.0, 1.0) * 255.0).round().to(torch.uint8).numpy()

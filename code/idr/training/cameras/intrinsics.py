@@ -116,19 +116,17 @@ class LearnableIntrinsics(nn.Module):
         for name, width in WIDTHS.items():
             sharing = getattr(config, name)
             if sharing != "fixed":
-                count = 1 if sharing == "shared" else len(given)
-                self.tables[name] = nn.Embedding(
-                    count, width, sparse=True, _weight=given.new_zeros(count, width)
-                )
+                weight = given.new_zeros(1 if sharing == "shared" else len(given), width)
+                self.tables[name] = nn.Embedding(len(weight), width, sparse=True, _weight=weight)
 
     def forward(self, indices: Tensor) -> Tensor:
         """Returns K, (b, 4, 4), of (b,) images."""
-        corrections = []
-        for name, width in WIDTHS.items():
-            if name in self.tables:
-                corrections.append(self.tables[name](self.rows(name, indices)))  # (b, 1 or 2)
-            else:
-                corrections.append(self.given.new_zeros(len(indices), width))
+        corrections = (  # (b, 1) and (b, 2)
+            self.tables[name](self.rows(name, indices))
+            if name in self.tables
+            else self.given.new_zeros(len(indices), width)
+            for name, width in WIDTHS.items()
+        )
         return corrected_intrinsics(self.given[indices], *corrections)
 
     def rows(self, name: str, indices: Tensor) -> Tensor:
@@ -184,26 +182,16 @@ def given_intrinsics(dataset: Any) -> Tensor:
 
 
 def make_cameras(dataset: Any, config: CamerasConfig) -> tuple[LearnablePoses, LearnableIntrinsics | None]:
-    """Builds the learnable cameras of a scene.
-
-    Args:
-        dataset: The images, with initial poses and intrinsics.
-        config: The block ``train.cameras``.
-
-    Returns:
-        The poses, and the intrinsics unless they are fixed; on the CPU.
-    """
+    """Returns the learnable poses of a scene, and its intrinsics unless they are fixed; on the CPU."""
     start = dataset.get_pose_init().float()
     frozen = {"none": range(0), "first": range(1), "all": range(len(start))}[config.frozen]
     intrinsics = LearnableIntrinsics(given_intrinsics(dataset), config) if config.trains_intrinsics else None
     if config.poses == OrbitPoses.kind:
         return OrbitPoses(start, frozen, config.orbit_scale), intrinsics
-    kind = {kind.kind: kind for kind in (LearnablePoses, TwistPoses)}[config.poses]
-    return kind(start, frozen), intrinsics
+    return (TwistPoses if config.poses == TwistPoses.kind else LearnablePoses)(start, frozen), intrinsics
 
 
 def _form(tables: Mapping[str, Any]) -> str:
     """Words the number of rows of each table."""
-    return ", ".join(
-        f"{name} ({len(table)} {'row' if len(table) == 1 else 'rows'})" for name, table in tables.items()
-    )
+    counts = {name: len(table) for name, table in tables.items()}
+    return ", ".join(f"{name} ({n} {'row' if n == 1 else 'rows'})" for name, n in counts.items())

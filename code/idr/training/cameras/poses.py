@@ -38,9 +38,6 @@ class LearnablePoses(nn.Embedding):
 
     def __init__(self, start: Tensor, frozen: Collection[int] = ()) -> None:
         super().__init__(start.shape[0], start.shape[1], sparse=True, _weight=start.clone())
-        self._freeze(frozen)
-
-    def _freeze(self, frozen: Collection[int]) -> None:
         self.frozen = frozenset(frozen)
         self._is_free = [number not in self.frozen for number in range(self.num_embeddings)]
 
@@ -61,16 +58,7 @@ class LearnablePoses(nn.Embedding):
         return {}
 
     def load_state(self, saved: Mapping[str, Any], vectors: Tensor, where: str) -> None:  # noqa: ARG002
-        """Loads the poses of a checkpoint.
-
-        Args:
-            saved: What `state` returned.
-            vectors: (B, 7) what `vectors` returned.
-            where: The checkpoint's name, for messages.
-
-        Raises:
-            InputError: `saved` does not fit.
-        """
+        """Loads what `state` and `vectors` returned; `InputError` if it does not fit."""
         self.load_state_dict({"weight": vectors})
 
     def _look_up(self, indices: Tensor) -> Tensor:
@@ -93,10 +81,6 @@ class TwistPoses(LearnablePoses):
     order its rotation turns the camera about its own center and its translation moves that center. On the
     left it would turn the camera about the sphere's center and swing it a long way. The rotation has three
     numbers, all in radians, and no norm that drifts.
-
-    Args:
-        start: (B, 7) initial poses, quaternion and center.
-        frozen: As for `LearnablePoses`.
     """
 
     kind = "se3"

@@ -25,12 +25,8 @@ class RowAdam(torch.optim.Optimizer):
     """Adam whose step of a row is lr M^(-1/2) m, with running means m of the gradient g and M of g g^T.
 
     Rows without a gradient and their means stay unchanged, as in `torch.optim.SparseAdam`. Unlike there, each
-    row counts its own steps for the bias correction.
-
-    Args:
-        params: Weights (rows, C) of embeddings with sparse gradients.
-        lr: Learning rate.
-        betas: Decay rates of m and of M.
+    row counts its own steps for the bias correction. Parameters are weights (rows, C) of embeddings with
+    sparse gradients; betas are the decay rates of m and of M.
     """
 
     def __init__(
@@ -53,10 +49,9 @@ class RowAdam(torch.optim.Optimizer):
         """Updates the means of rows (b,) by their gradients (b, C) and returns M^(-1/2) m, (b, C)."""
         state: dict[str, Any] = self.state[table]
         if not state:
-            num_rows, num_columns = table.shape
-            state["counts"] = table.new_zeros(num_rows)
+            state["counts"] = table.new_zeros(len(table))
             state["mean"] = torch.zeros_like(table)
-            state["moments"] = table.new_zeros(num_rows, num_columns, num_columns)
+            state["moments"] = table.new_zeros(*table.shape, table.shape[1])
         state["counts"][rows] += 1
         state["mean"][rows] = torch.lerp(gradient, state["mean"][rows], betas[0])
         outer = gradient.unsqueeze(2) * gradient.unsqueeze(1)  # (b, C, C)

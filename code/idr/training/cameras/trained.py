@@ -46,13 +46,7 @@ REMEDY = "continue with the block train.cameras that the run was trained with, o
 
 
 class TrainedCameras:
-    """Learnable cameras with their optimizers.
-
-    Args:
-        poses: The poses, on their device.
-        intrinsics: The intrinsics, likewise; None if they are fixed.
-        config: The block ``train``.
-    """
+    """Learnable cameras, on their device, with their optimizers; intrinsics are None if they are fixed."""
 
     def __init__(
         self, poses: LearnablePoses, intrinsics: LearnableIntrinsics | None, config: TrainConfig
@@ -66,7 +60,7 @@ class TrainedCameras:
     @property
     def modules(self) -> list[nn.Module]:
         """The poses and, if they are trained, the intrinsics."""
-        return [self.poses] if self.intrinsics is None else [self.poses, self.intrinsics]
+        return [module for module in (self.poses, self.intrinsics) if module is not None]
 
     @property
     def optimizers(self) -> list[torch.optim.Optimizer]:
@@ -98,12 +92,11 @@ class TrainedCameras:
         """Returns the parts of a checkpoint, without their epoch."""
         parts: Parts = {"CamParameters": {"pose_vecs_state_dict": OrderedDict(weight=self.poses.vectors())}}
         own = self.poses.state()
+        pose_optimizer = optimizer_state(self.pose_optimizer)
         if self.poses.kind == LearnablePoses.kind:
-            parts["OptimizerCamParameters"] = {
-                "optimizer_cam_state_dict": optimizer_state(self.pose_optimizer)
-            }
+            parts["OptimizerCamParameters"] = {"optimizer_cam_state_dict": pose_optimizer}
         else:
-            own["optimizer_poses"] = optimizer_state(self.pose_optimizer)
+            own["optimizer_poses"] = pose_optimizer
             if isinstance(self.pose_optimizer, RowAdam):
                 own["moments"] = "matrix"
         if self.intrinsics is not None and self.intrinsics_optimizer is not None:
@@ -114,11 +107,7 @@ class TrainedCameras:
         return parts
 
     def load_state(self, parts: Mapping[str, Mapping[str, Any]], where: str) -> None:
-        """Loads what `state` returned, or the published parts.
-
-        Args:
-            parts: The parts of the checkpoint.
-            where: The checkpoint's name, for messages.
+        """Loads what `state` returned, or the published parts; `where` names the checkpoint.
 
         Raises:
             InputError: The checkpoint has no cameras, or was trained with other settings or images.
@@ -138,14 +127,10 @@ class TrainedCameras:
         self._check_settings(saved, where)
         self.poses.load_state(saved, vectors, where)
         if self.poses.kind != LearnablePoses.kind:
-            check(saved, {"optimizer_poses": _STATE}, where, "CameraState")
-            load_optimizer(
-                self.pose_optimizer, saved["optimizer_poses"], where, "CameraState.optimizer_poses"
-            )
+            load_optimizer(self.pose_optimizer, saved, where, "CameraState", "optimizer_poses")
         elif "OptimizerCamParameters" in parts:
-            name = "OptimizerCamParameters.optimizer_cam_state_dict"
-            state = parts["OptimizerCamParameters"]["optimizer_cam_state_dict"]
-            load_optimizer(self.pose_optimizer, state, where, name)
+            part = "OptimizerCamParameters"
+            load_optimizer(self.pose_optimizer, parts[part], where, part, "optimizer_cam_state_dict")
         else:
             log.warning("%s holds no OptimizerCamParameters: the poses' optimizer starts anew", where)
         self._load_intrinsics(saved, where)
@@ -176,6 +161,4 @@ class TrainedCameras:
             log.warning("%s holds no trained intrinsics: they start from the given ones", where)
         else:
             self.intrinsics.load_state(saved, where)
-            check(saved, {"optimizer_intrinsics": _STATE}, where, "CameraState")
-            state, name = saved["optimizer_intrinsics"], "CameraState.optimizer_intrinsics"
-            load_optimizer(self.intrinsics_optimizer, state, where, name)
+            load_optimizer(self.intrinsics_optimizer, saved, where, "CameraState", "optimizer_intrinsics")

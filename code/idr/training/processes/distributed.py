@@ -77,9 +77,7 @@ class OneProcess:
     def average_row_gradient(self, table: nn.Embedding, rows: Tensor) -> None:
         """Averages the gradient of cameras over processes, after the backward pass.
 
-        Args:
-            table: Poses or intrinsics, with one row for each image or one for all.
-            rows: The rows that the batch trains, possibly repeated; others have no gradient.
+        `rows` are those of the table that the batch trains, possibly repeated; others have no gradient.
         """
 
     @contextmanager
@@ -89,12 +87,7 @@ class OneProcess:
 
 
 class ProcessGroup(OneProcess):
-    """Several processes; torch's process group is open.
-
-    Args:
-        rank: Number of this process.
-        size: N.
-    """
+    """Several processes; torch's process group is open."""
 
     def __init__(self, rank: int, size: int) -> None:
         self.rank, self.size = rank, size
@@ -177,10 +170,7 @@ def _is_of_a_collective(error: RuntimeError) -> bool:
 def joined(rank: int, size: int, backend: str) -> Iterator[ProcessGroup]:
     """Opens the group of the processes that torchrun started; their meeting point is in the environment.
 
-    Args:
-        rank: Number of this process.
-        size: N.
-        backend: PyTorch's name of the communication backend, which must also transfer tensors on the host.
+    The backend of the communication must also transfer tensors on the host.
 
     Raises:
         LostProcessError: The other processes do not join.

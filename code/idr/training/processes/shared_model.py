@@ -43,13 +43,7 @@ class SharedModel:
         self.parallel = DistributedDataParallel(model, find_unused_parameters=True)
 
     def __call__(self, model_input: Outputs) -> Outputs:
-        """Renders a batch.
-
-        Args:
-            model_input: The whole batch, as `IDRNetwork.forward` takes it.
-
-        Returns:
-            What the model returns, for all rays, in the order that one process returns it in.
+        """Renders the whole batch, and returns the outputs for all rays in the order of one process.
 
         Raises:
             InputError: The model returns a tensor without rows, which cannot be joined.
@@ -87,16 +81,7 @@ class SharedModel:
         return own
 
     def _places(self, own_rows: list[int], images: int, pixels: int) -> list[tuple[Tensor, int]]:
-        """Returns the positions of this process's rows among those of all processes.
-
-        Args:
-            own_rows: Number of rows of each tensor in this process.
-            images: B.
-            pixels: P.
-
-        Returns:
-            For each tensor the positions of its rows, and the number of rows of all processes.
-        """
+        """Returns the positions of this process's rows of each tensor among all rows, and their number."""
         rank, size = self.rank, self.size
         rows = torch.zeros(size, len(own_rows), dtype=torch.int64)
         rows[rank] = torch.tensor(own_rows)
