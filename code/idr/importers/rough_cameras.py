@@ -5,18 +5,16 @@ B views. Poses are (4, 4) camera-to-world, world frame and unit of the imported 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from idr.errors import InputError
+from idr.geometry.alignment import align_cameras
 from idr.geometry.rough_poses import disturb_poses
 from idr.importers.masks.sources import mask_stem
 from idr.importers.source import Array, Source, SourceView
 
-Align = Callable[[Array, Array], tuple[float, Array, Array]]
-"""Returns scale, rotation (3, 3) and translation (3,) that align (B, 4, 4) poses with (B, 4, 4) others."""
 MIN_SHARED_VIEWS = 3
 """Views needed to determine the similarity between two frames."""
 
@@ -52,21 +50,20 @@ def disturbed_poses(poses: Array, center: Array, degrees: float, fraction: float
     return rough
 
 
-def poses_from(views: list[SourceView], poses: Array, align: Align) -> Array:
+def poses_from(views: list[SourceView], poses: Array) -> Array:
     """Returns another source's poses of the same photographs in the frame of the exact poses.
 
     Args:
         views: B views of the other source, see `paired_views`.
         poses: (B, 4, 4) exact poses.
-        align: Computes the similarity between the two frames.
 
     Returns:
         (B, 4, 4).
     """
     rough = np.stack([_pose(view) for view in views])
-    scale, rotation, translation = align(rough, poses)
-    rough[:, :3, 3] = scale * rough[:, :3, 3] @ rotation.T + translation
-    rough[:, :3, :3] = rotation @ rough[:, :3, :3]
+    fit = align_cameras(rough, poses)
+    rough[:, :3, 3] = fit.scale * rough[:, :3, 3] @ fit.rotation.T + fit.translation
+    rough[:, :3, :3] = fit.rotation @ rough[:, :3, :3]
     return rough
 
 

@@ -25,6 +25,11 @@ EXACT_CAMERAS = "cameras.npz"
 NOISY_CAMERAS = "cameras_linear_init.npz"
 
 
+def camera_file_of(use_linear_init: bool) -> str:
+    """The camera file that ``--use_linear_init`` chooses."""
+    return NOISY_CAMERAS if use_linear_init else EXACT_CAMERAS
+
+
 @dataclass(frozen=True)
 class SceneViews:
     """Masks and cameras of one scene, in natural name order.

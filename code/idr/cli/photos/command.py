@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from idr.cli.photos.steps import StoppedError, require_success
+from idr.cli.photos.journal import Journal, StoppedError, files_state, fingerprint, require_success
 from idr.cli.photos.training import DATA_DIR, SCAN, SPEED_TRIAL, PhotoTraining
 from idr.cli.shared.common import (
     EXIT_OK,
@@ -18,8 +18,7 @@ from idr.cli.shared.common import (
     add_device_arguments,
     check_at_least,
     make_parser,
-    parse,
-    run,
+    run_command,
     say,
 )
 from idr.errors import InputError, MissingInputError
@@ -68,13 +67,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--resolution", type=int, default=256, help="grid samples along the mesh's shortest side"
     )
-    parser.add_argument(
-        "--despite",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="continue despite the finding NAME (docs/troubleshooting.md); may be given several times",
-    )
+    despite = "continue despite the finding NAME (docs/troubleshooting.md); may be given several times"
+    parser.add_argument("--despite", action="append", default=[], metavar="NAME", help=despite)
     parser.add_argument(
         "--from",
         dest="from_step",
@@ -91,8 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     It is 0 if all steps succeeded, 1 if one stopped the chain, 2 for bad input.
     """
-    arguments = parse(build_parser(), argv)
-    return run(lambda: _chain(arguments))
+    return run_command(build_parser(), argv, _chain)
 
 
 def _chain(arguments: argparse.Namespace) -> int:
@@ -122,17 +115,9 @@ def _chain(arguments: argparse.Namespace) -> int:
 
 
 class Chain:
-    """The steps, each with the inputs on which it depends.
-
-    Args:
-        arguments: The command's.
-        source: Folder or file to import.
-        out: The working folder.
-    """
+    """The steps from `source`, a folder or file, to `out`, each with the inputs on which it depends."""
 
     def __init__(self, arguments: argparse.Namespace, source: Path, out: Path) -> None:
-        from idr.cli.photos.journal import Journal
-
         self.arguments, self.source, self.out = arguments, source, out
         self.journal = Journal(out, STEPS)
         self.scan = out / "data" / DATA_DIR / f"scan{SCAN}"
@@ -141,7 +126,6 @@ class Chain:
 
     def run(self) -> None:
         """Runs the steps that are not done."""
-        from idr.cli.photos.journal import files_state, fingerprint
         from idr.conf.files import load_conf
 
         arguments = self.arguments
@@ -167,8 +151,6 @@ class Chain:
         self, step: str, inputs: Any, outputs: list[Path], work: Callable[[], dict[str, Any]]
     ) -> dict[str, Any]:
         """Runs a step unless it was done with the same inputs, including those of all earlier steps."""
-        from idr.cli.photos.journal import fingerprint
-
         self.inputs = fingerprint(step, inputs, self.results)
         result = self.journal.result(step, self.inputs, outputs)
         if result is None:
@@ -218,12 +200,8 @@ class Chain:
             say("colors are evaluated along the normals: colors from the views need pip install 'idr[mesh]'")
         argv = [*self.run_flags, "--out", str(self.mesh), "--force", "--colors", colors]
         status = export_mesh.main([*argv, "--resolution", str(self.arguments.resolution)])
-        require_success(
-            "mesh",
-            status,
-            "mesh-failed: see the message above; if there is no surface yet, train longer (--max_minutes) or "
-            "check the masks",
-        )
+        remedy = "if there is no surface yet, train longer (--max_minutes) or check the masks"
+        require_success("mesh", status, f"mesh-failed: see the message above; {remedy}")
         return {}
 
     def _report(self) -> dict[str, Any]:
