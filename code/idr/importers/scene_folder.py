@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,12 +17,12 @@ from idr.errors import InputError
 from idr.files import check_replaceable, whole_folder, write_atomic, write_text_atomic
 from idr.importers.masks import sources as mask_sources
 from idr.importers.masks.automatic import make_masks
-from idr.importers.masks.contact_sheet import draw_sheet
 from idr.importers.photographs.files import PreparedView, prepare_view
 from idr.importers.rough_cameras import describe
 from idr.importers.source import Array, Source
 from idr.importers.sphere import Sphere, choose_sphere
 from idr.preprocess.scene_check import check_scene
+from idr.preprocess.scene_drawing import draw_sheet, write_png
 from idr.preprocess.scene_report import REPORT, write_scene_report
 from idr.preprocess.scene_views import SceneViews, make_views
 
@@ -176,7 +175,7 @@ def _write_images(
                 "only those of one size, or resize them before calibration"
             )
         prepared.append(image)
-        _write_png(folder / "image" / _name(k), cv2.cvtColor(image.rgb, cv2.COLOR_RGB2BGR))
+        write_png(folder / "image" / _name(k), image.rgb)
         if (k + 1) % 25 == 0:
             progress(f"read {k + 1} of {len(source.views)} images")
     if made:
@@ -215,8 +214,8 @@ def _write_masks(
         masks = [view.mask for view in prepared if view.mask is not None]
     views = make_views(tuple(titles), tuple(masks), world_mats)
     for name, mask in zip(names, masks, strict=True):
-        _write_png(folder / "mask" / name, mask.astype(np.uint8) * np.uint8(255))
-    return SceneViews(tuple(names), views.masks, views.intrinsics, views.poses, views.projections), warnings
+        write_png(folder / "mask" / name, mask.astype(np.uint8) * np.uint8(255))
+    return replace(views, names=tuple(names)), warnings
 
 
 def _write_cameras(path: Path, projections: Array, sphere: Sphere) -> None:
@@ -252,8 +251,3 @@ def _notes(prepared: list[PreparedView], options: ImportOptions) -> list[str]:
 
 def _name(k: int) -> str:
     return f"{k:04d}.png"
-
-
-def _write_png(path: Path, image: np.ndarray) -> None:
-    encoded = cv2.imencode(".png", image)[1].tobytes()
-    write_atomic(path, lambda file: file.write(encoded))

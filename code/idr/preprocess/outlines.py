@@ -15,17 +15,10 @@ from idr.preprocess.visual_hull import SceneHull, nearest_pixels
 
 
 def outline_radii(views: SceneViews, center: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Radius, in each view, of the smallest ball around a center whose outline contains the mask.
+    """(B,) radius of the smallest ball around a center (3,) whose outline contains the mask, in each view.
 
     That is the largest distance of the center from the (half-)rays through the mask's pixels. Rays within a
     fixed distance form a cone, convex in the image, so the corners of the mask's convex hull suffice.
-
-    Args:
-        views: The views.
-        center: (3,) in the world.
-
-    Returns:
-        (B,) radii in world units.
     """
     radii = np.empty(len(views))
     for k, mask in enumerate(views.masks):
@@ -39,16 +32,7 @@ def outline_radii(views: SceneViews, center: NDArray[np.floating]) -> NDArray[np
 
 
 def hull_silhouette(views: SceneViews, k: int, hull: SceneHull) -> NDArray[np.bool_]:
-    """Draws the silhouette of the hull in a view.
-
-    Args:
-        views: The views.
-        k: Index of the view.
-        hull: The hull; its samples are drawn as discs with a cell's width.
-
-    Returns:
-        (H, W) bool.
-    """
+    """(H, W) silhouette of the hull in view k; its samples are drawn as discs with a cell's width."""
     mask = views.masks[k]
     column, row, sees = nearest_pixels(hull.points, views.projections[k], mask.shape)
     seen = np.zeros(mask.shape, np.uint8)
@@ -66,24 +50,15 @@ def hull_silhouette(views: SceneViews, k: int, hull: SceneHull) -> NDArray[np.bo
 
 def hull_ious(views: SceneViews, hull: SceneHull) -> NDArray[np.float64]:
     """(B,) intersection over union of the hull's silhouette and the mask in each view."""
-    ious = np.empty(len(views))
-    for k, mask in enumerate(views.masks):
-        outline = hull_silhouette(views, k, hull)
-        ious[k] = (outline & mask).sum() / (outline | mask).sum()
-    return ious
+    outlines = (hull_silhouette(views, k, hull) for k in range(len(views)))
+    pairs = zip(outlines, views.masks, strict=True)
+    return np.array([(outline & mask).sum() / (outline | mask).sum() for outline, mask in pairs])
 
 
 def sphere_outline(
     views: SceneViews, k: int, center: NDArray[np.floating], radius: float, num_points: int = 360
 ) -> NDArray[np.float64] | None:
-    """Projects the outline of a sphere: the circle where the camera's rays are tangent to it.
-
-    Args:
-        views: The views.
-        k: Index of the view.
-        center: (3,) in the world.
-        radius: In world units.
-        num_points: Points on the outline.
+    """Projects the outline of a sphere in view k: the circle where the camera's rays are tangent to it.
 
     Returns:
         (num_points, 2) pixels (column, row), a closed curve; None if the camera is inside the sphere or part
