@@ -30,9 +30,6 @@ def disturbed_poses(poses: Array, center: Array, degrees: float, fraction: float
             0.5 to 1.5 times as much.
         seed: Seed of the noise.
 
-    Returns:
-        (B, 4, 4) poses.
-
     Raises:
         InputError: `degrees` or `fraction` out of range.
     """
@@ -51,15 +48,7 @@ def disturbed_poses(poses: Array, center: Array, degrees: float, fraction: float
 
 
 def poses_from(views: list[SourceView], poses: Array) -> Array:
-    """Returns another source's poses of the same photographs in the frame of the exact poses.
-
-    Args:
-        views: B views of the other source, see `paired_views`.
-        poses: (B, 4, 4) exact poses.
-
-    Returns:
-        (B, 4, 4).
-    """
+    """Returns another source's poses of the same photographs in the frame of the exact ones, (B, 4, 4)."""
     rough = np.stack([_pose(view) for view in views])
     fit = align_cameras(rough, poses)
     rough[:, :3, 3] = fit.scale * rough[:, :3, 3] @ fit.rotation.T + fit.translation
@@ -68,16 +57,7 @@ def poses_from(views: list[SourceView], poses: Array) -> Array:
 
 
 def describe(rough: Array, poses: Array, center: Array) -> str:
-    """Describes the errors of rough cameras.
-
-    Args:
-        rough: (B, 4, 4) rough poses.
-        poses: (B, 4, 4) exact poses.
-        center: (3,) the object's center.
-
-    Returns:
-        One sentence with the mean rotation error, and the mean displacement over distance.
-    """
+    """Describes rough poses: mean rotation error, and mean displacement over distance from `center`."""
     traces = np.einsum("bij,bij->b", rough[:, :3, :3], poses[:, :3, :3])
     angle = np.degrees(np.arccos(np.clip((traces - 1) / 2, -1, 1))).mean()
     displacement = np.linalg.norm(rough[:, :3, 3] - poses[:, :3, 3], axis=1)
@@ -96,15 +76,9 @@ def _pose(view: SourceView) -> Array:
 
 
 def paired_views(second: Source, names: list[str], label: str) -> list[SourceView]:
-    """Finds the views of another source of the same photographs.
+    """Pairs B views by name with those of another source of the same photographs, `label` in messages.
 
-    Args:
-        second: The other source; views are paired by file stem, or in natural order if no stems agree.
-        names: B names of the views.
-        label: The other source's name in messages.
-
-    Returns:
-        B views.
+    They are paired by file stem, or in natural order if no stems agree.
 
     Raises:
         InputError: The other source lacks views, or there are fewer than `MIN_SHARED_VIEWS`.

@@ -101,10 +101,10 @@ def check_scene(scene_dir: Path, camera_file: str) -> SceneCheck:
         warnings.append(str(error))
     outline_radius = outline_radii(views, center) / radius
     distances = np.linalg.norm(views.centers - center, axis=1) / radius
-    numbers = np.stack((distances, outline_radius, ious), axis=1).tolist()
+    numbers = (distances.tolist(), outline_radius.tolist(), ious.tolist())
     checks = tuple(
-        ViewCheck(name, *view, _view_warnings(*view, mask))
-        for name, view, mask in zip(views.names, numbers, views.masks, strict=True)
+        ViewCheck(name, d, r, iou, _view_warnings(d, r, iou, mask))
+        for name, d, r, iou, mask in zip(views.names, *numbers, views.masks, strict=True)
     )
     warnings += _scene_warnings(hull, center, radius, outline_radius)
     wrong_size = [k for k, path in enumerate(images) if load_rgb(path).shape[:2] != views.masks[k].shape]

@@ -201,7 +201,7 @@ def _scale_mats(members: Mapping[str, bytes], kind: str) -> list[str]:
     return [name for name in members if re.fullmatch(rf"scale_mat_{kind}\d+\.npy", name)]
 
 
-def _npy_bytes(array: NDArray[np.float64]) -> bytes:
+def _npy_bytes(array: NDArray[np.floating]) -> bytes:
     buffer = io.BytesIO()
     np.lib.format.write_array(buffer, array, allow_pickle=False)
     return buffer.getvalue()

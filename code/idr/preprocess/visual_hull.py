@@ -61,7 +61,7 @@ class SceneHull(Hull):
     outline: float
 
 
-def cube_grid(axis: NDArray[np.float64]) -> NDArray[np.float64]:
+def cube_grid(axis: NDArray[np.floating]) -> NDArray[np.float64]:
     """(n^3, 3) points whose coordinates are all combinations of n values."""
     return np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(-1, 3)
 

@@ -28,11 +28,11 @@ PARALLAX = "walk around the object and take a photograph every 10 to 20 degrees"
 
 
 def refuse_no_model(pycolmap: Any, database: Path, names: dict[str, str]) -> NoReturn:
-    """Explains why the mapper found no initial pair.
+    """Explains why the mapper found no initial pair, from COLMAP's features and verified matches.
 
     Args:
         pycolmap: The module.
-        database: COLMAP's database with features and verified matches.
+        database: COLMAP's database.
         names: The user's file names by the names in the database.
 
     Raises:
@@ -82,26 +82,21 @@ def refuse_no_model(pycolmap: Any, database: Path, names: dict[str, str]) -> NoR
 
 
 def refuse_few_registered(model: Any, names: dict[str, str], needed: int) -> None:
-    """Raises `InputError` if fewer than `needed` photographs were registered.
+    """Raises `InputError` if fewer than `needed` photographs are in the `pycolmap.Reconstruction`.
 
-    Args:
-        model: A `pycolmap.Reconstruction`.
-        names: The user's file names by the names in the model.
-        needed: Photographs that must be registered.
+    `names` has the user's file names by the names in the model.
     """
     registered = {model.images[i].name for i in model.reg_image_ids()}
     if len(registered) >= needed:
         return
     missing = [name for key, name in names.items() if key not in registered]
-    if not missing:
-        raise InputError(
-            f"registered {len(registered)} of {len(names)} photographs, expected {needed} or more; take more "
-            f"photographs, or continue with --min_registered {len(registered)}"
-        )
+    remedy = "take more photographs, or continue with"
+    if missing:
+        remedy = f"not registered: {_listed(missing)}; take photographs between these and the others, or "
+        remedy += "continue with fewer:"
     raise InputError(
-        f"registered {len(registered)} of {len(names)} photographs, expected {needed} or more; not "
-        f"registered: {_listed(missing)}; take photographs between these and the others, or continue with "
-        f"fewer: --min_registered {len(registered)}"
+        f"registered {len(registered)} of {len(names)} photographs, expected {needed} or more; {remedy} "
+        f"--min_registered {len(registered)}"
     )
 
 

@@ -72,10 +72,10 @@ def prepare_view(view: SourceView, mask_file: Path | None, use_alpha: bool, down
     if use_alpha and alpha is None:
         raise InputError(f"{view.image} has no alpha channel to use as mask; expected RGBA in all images")
     intrinsics, factor = _fitted(view, size)
-    # Colors of transparent pixels are meaningless, so all resampling below works on alpha-weighted colors.
-    layers = (
-        rgb if alpha is None else np.dstack([rgb * (alpha[..., None] / OPAQUE), alpha.astype(np.float32)])
-    )
+    layers: np.ndarray = rgb
+    if alpha is not None:
+        # Colors of transparent pixels are meaningless, so all resampling below works on weighted colors.
+        layers = np.dstack([rgb * (alpha[..., None] / OPAQUE), alpha.astype(np.float32)])
     if mask_file is not None:
         mask = load_mask(mask_file)
         if mask.shape != size:
@@ -127,8 +127,7 @@ def _split(
     layers: np.ndarray, has_alpha: bool, has_mask: bool
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None]:
     """Separates colors and mask; a pixel is inside if the object covers more than half of it."""
-    colors = layers[..., :3]
-    inside = None
+    colors, inside = layers[..., :3], None
     if has_alpha:
         alpha = layers[..., 3:4]
         weight = np.maximum(alpha, 1e-3) / OPAQUE
