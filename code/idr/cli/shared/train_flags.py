@@ -8,12 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from idr.cli.shared.common import (
-    add_conf_arguments,
-    add_device_arguments,
-    add_seed_argument,
-    add_switches,
-)
+from idr.cli.shared.common import add_conf_arguments, add_device_arguments, add_seed_argument, add_switches
 from idr.errors import InputError
 
 if TYPE_CHECKING:

@@ -18,11 +18,7 @@ from idr.errors import InputError
 from idr.files import whole_folder, write_text_atomic
 from idr.importers.colmap import from_model, import_pycolmap
 from idr.importers.photographs import source as photos
-from idr.importers.photographs.failures import (
-    refuse_few_registered,
-    refuse_no_model,
-    refuse_one_viewpoint,
-)
+from idr.importers.photographs.failures import refuse_few_registered, refuse_no_model, refuse_one_viewpoint
 from idr.importers.photographs.source import Photograph
 from idr.importers.source import Progress, Source
 
