@@ -15,13 +15,9 @@ from idr.importers.source import Reader, Source
 
 @dataclass(frozen=True)
 class Kind:
-    """A source format.
+    """A source format: the files that identify it, for messages; whether a path has it; its reader.
 
-    Attributes:
-        looks_for: The files that identify it, for messages.
-        matches: Whether a path has this format.
-        read: Its reader.
-        pixel_center: Coordinate of the first pixel's center in this format.
+    `pixel_center` is the coordinate of the first pixel's center.
     """
 
     looks_for: str

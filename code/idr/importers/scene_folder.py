@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from idr.errors import InputError
 from idr.files import check_replaceable, whole_folder, write_atomic, write_text_atomic
@@ -24,7 +23,7 @@ from idr.importers.sphere import Sphere, choose_sphere
 from idr.preprocess.scene_check import check_scene
 from idr.preprocess.scene_drawing import draw_sheet, write_png
 from idr.preprocess.scene_report import REPORT, write_scene_report
-from idr.preprocess.scene_views import SceneViews, make_views
+from idr.preprocess.scene_views import Mask, SceneViews, make_views
 
 RECORD, SHEET, CAMERAS, ROUGH = "import.json", "masks.png", "cameras.npz", "cameras_linear_init.npz"
 OWN_NAMES = {"image", "mask", "check", RECORD, SHEET, REPORT, CAMERAS, ROUGH}
@@ -80,16 +79,9 @@ def check_target(folder: Path, overwrite: bool) -> None:
 def write_scene(
     source: Source, folder: Path, options: ImportOptions, origin: str, progress: Progress
 ) -> ImportedScene:
-    """Writes a scene as a data folder.
+    """Writes a scene as a data folder, `data/<dir>/scan<N>`; `origin` is the source's path, for the record.
 
     Files are written to a hidden folder next to the target, which is renamed at the end.
-
-    Args:
-        source: The scene.
-        folder: The folder to write, `data/<dir>/scan<N>`.
-        options: Options of the import.
-        origin: Path of the source, for the record.
-        progress: Receives progress messages.
 
     Raises:
         MissingInputError: A file of the source is missing.
@@ -183,7 +175,7 @@ def _write_masks(
     titles = [f"{name} ({view.name})" for name, view in zip(names, source.views, strict=True)]
     world_mats = np.stack([view.projection for view in prepared])
     warnings: tuple[str, ...] = ()
-    masks: list[NDArray[np.bool_]]
+    masks: list[Mask]
     if command is not None:
         size = prepared[0].rgb.shape[:2]
         masks = [mask_sources.run_command(command, folder / "image" / name, size) for name in names]

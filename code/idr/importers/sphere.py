@@ -21,13 +21,7 @@ MIN_POINTS_INSIDE = 10
 
 @dataclass(frozen=True)
 class Sphere:
-    """The sphere that becomes the network's unit sphere.
-
-    Attributes:
-        scale_mat: (4, 4) unit sphere to world.
-        origin: What it was computed from.
-        warnings: Warnings for the user.
-    """
+    """The sphere that becomes the unit sphere: (4, 4) to world, what it was computed from, warnings."""
 
     scale_mat: Array
     origin: str

@@ -63,11 +63,9 @@ class ProcessJob:
 
 
 class ProcessLauncher:
-    """Starts processes that share the cores of this machine.
+    """Starts up to `jobs` simultaneous processes that share the cores of this machine.
 
-    Args:
-        jobs: Number of simultaneous processes.
-        gpus: Numbers of the GPUs to distribute them over; empty to leave the choice to the command.
+    They are distributed over the GPUs of these numbers; without any, the command chooses.
     """
 
     def __init__(self, jobs: int, gpus: Sequence[int] = ()) -> None:

@@ -123,14 +123,9 @@ def _rounded(row: Row) -> dict[str, str]:
 
 
 class SceneQueue:
-    """Trains scenes, several at a time; a failed one does not stop the others.
+    """Trains scenes in their order, `jobs` at a time; a failed one does not stop the others.
 
-    Args:
-        scenes: The scenes in their order of start.
-        exps: Folder of all runs.
-        launcher: Starts the commands.
-        jobs: Number of simultaneous trainings.
-        table: Updated with every change.
+    The table is updated with every change.
     """
 
     def __init__(

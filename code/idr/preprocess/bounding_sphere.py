@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from idr.errors import InputError
 from idr.preprocess.outlines import hull_ious, outline_radii, ray_directions
-from idr.preprocess.scene_views import SceneViews
+from idr.preprocess.scene_views import Array, SceneViews
 from idr.preprocess.visual_hull import Carver, SceneHull, fewest_views, needed_views
 
 RADIUS_PER_MEAN_DISTANCE = 3.0
@@ -47,12 +47,12 @@ class SphereFit:
         warnings: Warnings for the user.
     """
 
-    center: NDArray[np.float64]
+    center: Array
     radius: float
     rule_radius: float
-    outline_radius: NDArray[np.float64]
+    outline_radius: Array
     hull: SceneHull
-    hull_iou: NDArray[np.float64]
+    hull_iou: Array
     warnings: tuple[str, ...] = ()
 
 
@@ -109,7 +109,7 @@ def carve_scene(views: SceneViews) -> SceneHull:
     return SceneHull(points, hull.spacing * outline, hull.most_views, hull.is_open, center, outline)
 
 
-def _nearest_to_mask_centroids(views: SceneViews) -> NDArray[np.float64]:
+def _nearest_to_mask_centroids(views: SceneViews) -> Array:
     """The point with the least sum of squared distances from the rays through the masks' centroids."""
     centroids = [np.argwhere(mask).mean(axis=0)[None, ::-1] for mask in views.masks]
     directions = np.concatenate([ray_directions(views, k, uv) for k, uv in enumerate(centroids)])

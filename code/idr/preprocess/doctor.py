@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from idr.datasets.camera_files import read_cameras
 from idr.errors import InputError
@@ -25,7 +24,7 @@ from idr.failures import (
 )
 from idr.preprocess.bounding_sphere import carve_scene
 from idr.preprocess.outlines import hull_ious, outline_radii
-from idr.preprocess.scene_views import SceneViews, load_views, make_views, radius_of
+from idr.preprocess.scene_views import Array, SceneViews, load_views, make_views, radius_of
 
 GOOD_IOU = 0.93
 """IoU of hull and masks from which nothing is tried; wrong cameras around round objects reach about 0.85."""
@@ -60,9 +59,7 @@ def diagnose_scene(scene_dir: Path, camera_file: str) -> tuple[Finding, ...]:
     return diagnose_views(views, scale_mat)
 
 
-def diagnose_views(
-    views: SceneViews, scale_mat: NDArray[np.float64], overlap: float | None = None
-) -> tuple[Finding, ...]:
+def diagnose_views(views: SceneViews, scale_mat: Array, overlap: float | None = None) -> tuple[Finding, ...]:
     """Diagnoses masks, cameras and sphere; see `diagnose_scene`.
 
     Args:
@@ -118,7 +115,7 @@ def _best_trial(views: SceneViews, overlap: float) -> Finding | None:
     )
 
 
-def _trials(views: SceneViews) -> Iterator[tuple[NDArray[np.float64], str, str]]:
+def _trials(views: SceneViews) -> Iterator[tuple[Array, str, str]]:
     """Yields projections (B, 3, 4) with one mistake corrected, its name, and its description."""
     world_to_camera = np.linalg.inv(views.poses)[:, :3]
     for which, signs in FLIPS.items():

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from idr.geometry.cameras import project_points
-from idr.preprocess.scene_views import SceneViews
+from idr.preprocess.scene_views import Array, Mask, SceneViews
 from idr.preprocess.visual_hull import SceneHull, nearest_pixels
 
 
-def outline_radii(views: SceneViews, center: NDArray[np.floating]) -> NDArray[np.float64]:
+def outline_radii(views: SceneViews, center: NDArray[np.floating]) -> Array:
     """(B,) radius of the smallest ball around a center (3,) whose outline contains the mask, in each view.
 
     That is the largest distance of the center from the (half-)rays through the mask's pixels. Rays within a
@@ -31,7 +31,7 @@ def outline_radii(views: SceneViews, center: NDArray[np.floating]) -> NDArray[np
     return radii
 
 
-def hull_silhouette(views: SceneViews, k: int, hull: SceneHull) -> NDArray[np.bool_]:
+def hull_silhouette(views: SceneViews, k: int, hull: SceneHull) -> Mask:
     """(H, W) silhouette of the hull in view k; its samples are drawn as discs with a cell's width."""
     mask = views.masks[k]
     column, row, sees = nearest_pixels(hull.points, views.projections[k], mask.shape)
@@ -48,7 +48,7 @@ def hull_silhouette(views: SceneViews, k: int, hull: SceneHull) -> NDArray[np.bo
     return cv2.dilate(closed, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (grow, grow))).astype(bool)
 
 
-def hull_ious(views: SceneViews, hull: SceneHull) -> NDArray[np.float64]:
+def hull_ious(views: SceneViews, hull: SceneHull) -> Array:
     """(B,) intersection over union of the hull's silhouette and the mask in each view."""
     outlines = (hull_silhouette(views, k, hull) for k in range(len(views)))
     pairs = zip(outlines, views.masks, strict=True)
@@ -57,7 +57,7 @@ def hull_ious(views: SceneViews, hull: SceneHull) -> NDArray[np.float64]:
 
 def sphere_outline(
     views: SceneViews, k: int, center: NDArray[np.floating], radius: float, num_points: int = 360
-) -> NDArray[np.float64] | None:
+) -> Array | None:
     """Projects the outline of a sphere in view k: the circle where the camera's rays are tangent to it.
 
     Returns:
@@ -79,7 +79,7 @@ def sphere_outline(
     return uv if (depth > 0).all() else None
 
 
-def ray_directions(views: SceneViews, k: int, pixels: NDArray[np.generic]) -> NDArray[np.float64]:
+def ray_directions(views: SceneViews, k: int, pixels: NDArray[np.generic]) -> Array:
     """(N, 3) unit directions in the world of view k's rays through (N, 2) pixels (column, row)."""
     homogeneous = np.column_stack([pixels, np.ones(len(pixels))])
     directions = np.linalg.solve(views.intrinsics[k], homogeneous.T).T @ views.poses[k, :3, :3].T

@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from idr.datasets.camera_files import read_cameras
 from idr.datasets.images import list_images, load_rgb
 from idr.errors import InputError
 from idr.preprocess.bounding_sphere import POOR_IOU, carve_scene, listed
 from idr.preprocess.outlines import hull_ious, outline_radii
-from idr.preprocess.scene_views import SceneViews, load_views, radius_of
+from idr.preprocess.scene_views import Array, Mask, SceneViews, load_views, radius_of
 from idr.preprocess.visual_hull import SceneHull
 
 SMALL_IN_SPHERE = 0.25
@@ -61,7 +60,7 @@ class SceneCheck:
 
     views: SceneViews
     images: tuple[Path, ...]
-    center: NDArray[np.float64]
+    center: Array
     radius: float
     hull: SceneHull | None
     checks: tuple[ViewCheck, ...]
@@ -114,9 +113,7 @@ def check_scene(scene_dir: Path, camera_file: str) -> SceneCheck:
     return SceneCheck(views, images, center, radius, hull, checks, tuple(warnings))
 
 
-def _view_warnings(
-    distance: float, outline_radius: float, iou: float, mask: NDArray[np.bool_]
-) -> tuple[str, ...]:
+def _view_warnings(distance: float, outline_radius: float, iou: float, mask: Mask) -> tuple[str, ...]:
     problems = {
         "mask outside the sphere": outline_radius > 1.0,
         "hull and mask disagree": iou < POOR_IOU,
@@ -126,9 +123,7 @@ def _view_warnings(
     return tuple(problem for problem, found in problems.items() if found)
 
 
-def _scene_warnings(
-    hull: SceneHull | None, center: NDArray[np.float64], radius: float, outline_radius: NDArray[np.float64]
-) -> list[str]:
+def _scene_warnings(hull: SceneHull | None, center: Array, radius: float, outline_radius: Array) -> list[str]:
     warnings = []
     count, largest = len(outline_radius), float(outline_radius.max())
     if count < MIN_VIEWS:

@@ -17,7 +17,7 @@ from idr.datasets.images import load_rgb
 from idr.files import write_atomic
 from idr.preprocess.outlines import hull_silhouette, sphere_outline
 from idr.preprocess.scene_check import SceneCheck
-from idr.preprocess.scene_views import SceneViews
+from idr.preprocess.scene_views import Mask, SceneViews
 
 Image: TypeAlias = NDArray[Any]  # (H, W, 3) uint8 RGB; cv2's stubs have no dtype
 Color: TypeAlias = tuple[int, int, int]
@@ -72,7 +72,7 @@ def draw_sheet(views: SceneViews, images: Path, path: Path) -> None:
     write_png(path, _in_rows(cells, columns, (0, 0, 0)))
 
 
-def _masked_cell(image: Path, mask: NDArray[np.bool_], width: int) -> Image:
+def _masked_cell(image: Path, mask: Mask, width: int) -> Image:
     """One view below its title."""
     height = max(1, round(width * mask.shape[0] / mask.shape[1]))
     photo = cv2.resize(load_rgb(image), (width, height), interpolation=cv2.INTER_AREA)
@@ -133,7 +133,7 @@ def draw_small(check: SceneCheck, k: int, border: tuple[int, int], width: int) -
 
 
 def _draw_contours(
-    canvas: Image, region: NDArray[np.bool_], color: Color, thick: int = 1, offset: tuple[int, int] = (0, 0)
+    canvas: Image, region: Mask, color: Color, thick: int = 1, offset: tuple[int, int] = (0, 0)
 ) -> None:
     contours, _ = cv2.findContours(region.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(canvas, contours, -1, color, thick, offset=offset)

@@ -14,7 +14,6 @@ from typing import Any
 import cv2
 import numpy as np
 import trimesh
-from numpy.typing import NDArray
 
 from idr.files import write_text_atomic
 from idr.meshing.marching import triangulate
@@ -23,7 +22,7 @@ from idr.pictures.space import camera_traces, mesh_trace, polyline, space_figure
 from idr.preprocess.doctor import diagnose_views
 from idr.preprocess.scene_check import SceneCheck
 from idr.preprocess.scene_drawing import LEGEND, border_for, draw_small
-from idr.preprocess.scene_views import sphere_matrix
+from idr.preprocess.scene_views import Array, sphere_matrix
 from idr.preprocess.visual_hull import SceneHull
 
 REPORT = "scene_report.html"
@@ -128,14 +127,14 @@ def scene_figure(check: SceneCheck) -> Any:
     return space_figure(traces, poses)
 
 
-def _circles(num_points: int = 73) -> NDArray[np.float64]:
+def _circles(num_points: int = 73) -> Array:
     """(3, num_points, 3): the unit sphere's circles in the planes of two axes."""
     turn = np.linspace(0.0, 2.0 * np.pi, num_points)
     around = np.column_stack([np.cos(turn), np.sin(turn), np.zeros(num_points)])
     return np.stack([around, np.roll(around, 1, axis=1), np.roll(around, 2, axis=1)])
 
 
-def hull_mesh(hull: SceneHull, axes: NDArray[np.float64]) -> trimesh.Trimesh:
+def hull_mesh(hull: SceneHull, axes: Array) -> trimesh.Trimesh:
     """Meshes the hull's samples, each of which fills a cell of its grid.
 
     The columns of `axes`, (3, 3), are the grid's axes in the world: those of the first camera. The surface is

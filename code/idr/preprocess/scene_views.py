@@ -21,6 +21,8 @@ from idr.errors import InputError, MissingInputError
 from idr.files import write_atomic
 from idr.geometry.cameras import decompose_projection
 
+Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 EXACT_CAMERAS = "cameras.npz"
 NOISY_CAMERAS = "cameras_linear_init.npz"
 
@@ -43,22 +45,22 @@ class SceneViews:
     """
 
     names: tuple[str, ...]
-    masks: tuple[NDArray[np.bool_], ...]
-    intrinsics: NDArray[np.float64]
-    poses: NDArray[np.float64]
-    projections: NDArray[np.float64]
+    masks: tuple[Mask, ...]
+    intrinsics: Array
+    poses: Array
+    projections: Array
 
     def __len__(self) -> int:
         return len(self.masks)
 
     @property
-    def centers(self) -> NDArray[np.float64]:
+    def centers(self) -> Array:
         """(B, 3) camera centers in the world."""
         return self.poses[:, :3, 3]
 
 
 def make_views(
-    names: tuple[str, ...], masks: tuple[NDArray[np.bool_], ...], world_mats: NDArray[np.floating]
+    names: tuple[str, ...], masks: tuple[Mask, ...], world_mats: NDArray[np.floating]
 ) -> SceneViews:
     """Checks masks and projection matrices, and decomposes the latter.
 
@@ -113,7 +115,7 @@ def load_views(scene_dir: Path, camera_file: str = EXACT_CAMERAS) -> SceneViews:
     return make_views(tuple(path.name for path in masks), tuple(map(load_mask, masks)), world_mats)
 
 
-def read_matrices(path: Path, prefix: str) -> dict[int, NDArray[np.float64]]:
+def read_matrices(path: Path, prefix: str) -> dict[int, Array]:
     """Reads the matrices `<prefix>_0`, `<prefix>_1`, ... of a camera file, `world_mat` or `scale_mat`.
 
     Returns:
@@ -148,14 +150,14 @@ def read_matrices(path: Path, prefix: str) -> dict[int, NDArray[np.float64]]:
     return found
 
 
-def sphere_matrix(center: NDArray[np.floating], radius: float) -> NDArray[np.float64]:
+def sphere_matrix(center: NDArray[np.floating], radius: float) -> Array:
     """(4, 4) similarity, unit sphere to world, of the sphere with a center (3,) and a radius in the world."""
     scale_mat = np.diag([radius, radius, radius, 1.0])
     scale_mat[:3, 3] = center
     return scale_mat
 
 
-def radius_of(scale_mat: NDArray[np.float64]) -> float:
+def radius_of(scale_mat: Array) -> float:
     """Radius in world units of the sphere with this (4, 4) similarity, unit sphere to world."""
     return float(np.cbrt(np.abs(np.linalg.det(scale_mat[:3, :3]))))
 

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from idr.geometry.cameras import project_points
-from idr.preprocess.scene_views import SceneViews
+from idr.preprocess.scene_views import Array, Mask, SceneViews
 
 INSIDE_SHARE = 45 / 49
 CELLS_FIRST = 24
@@ -42,7 +42,7 @@ class Hull:
         is_open: Whether the hull reaches the region's border, so the views do not bound it.
     """
 
-    points: NDArray[np.float64]
+    points: Array
     spacing: float
     most_views: int
     is_open: bool
@@ -57,11 +57,11 @@ class SceneHull(Hull):
         outline: Radius of the smallest ball around `center` whose outlines contain all masks.
     """
 
-    center: NDArray[np.float64]
+    center: Array
     outline: float
 
 
-def cube_grid(axis: NDArray[np.floating]) -> NDArray[np.float64]:
+def cube_grid(axis: NDArray[np.floating]) -> Array:
     """(n^3, 3) points whose coordinates are all combinations of n values."""
     return np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(-1, 3)
 
@@ -95,7 +95,7 @@ class Carver:
         self.centers = self.from_world(views.centers)  # (B, 3)
         self._to_mask = [_distance_to_mask(mask) for mask in views.masks]
 
-    def from_world(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
+    def from_world(self, points: Array) -> Array:
         """Moves (N, 3) points from the world to this frame."""
         world_to_local = np.linalg.inv(self.to_world)
         return points @ world_to_local[:3, :3].T + world_to_local[:3, 3]
@@ -125,7 +125,7 @@ class Carver:
         reach = np.linalg.norm(points, axis=1).max(initial=0.0)
         return Hull(points, spacing, most, is_open=bool(reach > region_radius - 2.0 * spacing))
 
-    def count_views(self, points: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def count_views(self, points: Array) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Numbers of views that see each of (N, 3) points, and that see it inside the mask."""
         seen, inside = np.zeros(len(points), np.int64), np.zeros(len(points), np.int64)
         for mask, projection in zip(self.views.masks, self.projections, strict=True):
@@ -134,9 +134,7 @@ class Carver:
             inside[sees] += mask[row[sees], column[sees]]
         return seen, inside
 
-    def _possible(
-        self, cells: NDArray[np.float64], spacing: float, region_radius: float, fewest: int
-    ) -> NDArray[np.float64]:
+    def _possible(self, cells: Array, spacing: float, region_radius: float, fewest: int) -> Array:
         """Keeps cubic cells (centers (N, 3)) that may contain a point of the hull; conservative."""
         reach = spacing * np.sqrt(3.0) / 2.0  # center to corner
         cells = cells[np.linalg.norm(cells, axis=1) <= region_radius + reach]
@@ -152,9 +150,7 @@ class Carver:
                 cells, outside, unseen = cells[keep], outside[keep], unseen[keep]
         return cells
 
-    def _sure(
-        self, k: int, cells: NDArray[np.float64], reach: float
-    ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    def _sure(self, k: int, cells: Array, reach: float) -> tuple[Mask, Mask]:
         """Whether all points within `reach` of each center are seen outside the mask, and all are unseen."""
         height, width = self.views.masks[k].shape
         uv, depth = project_points(cells, self.projections[k])
@@ -173,15 +169,15 @@ class Carver:
         return outside, (depth < -reach) | (border < -footprint)
 
 
-def _distance_to_mask(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+def _distance_to_mask(mask: Mask) -> NDArray[np.uint8]:
     """Distance of each pixel from the mask, rounded down and clipped to 255; never overestimated."""
     distance = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     return np.minimum(np.floor(distance), 255).astype(np.uint8)
 
 
 def nearest_pixels(
-    points: NDArray[np.float64], projection: NDArray[np.float64], shape: tuple[int, ...]
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
+    points: Array, projection: Array, shape: tuple[int, ...]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], Mask]:
     """Projects (N, 3) points to whole pixels of an image (H, W); the projection is (3, 4) from their frame.
 
     Returns:

@@ -103,10 +103,7 @@ class PhotoTraining:
         return [float(row["minutes"]) for row in rows]
 
     def train(self, trial: dict[str, Any]) -> dict[str, Any]:
-        """Trains, or continues an interrupted run.
-
-        Args:
-            trial: The result of `choose_epochs`.
+        """Trains, or continues an interrupted run, as the result of `choose_epochs` says.
 
         Returns:
             ``timestamp``, ``position`` (epoch and step) and ``checkpoint`` of the run.

@@ -113,10 +113,7 @@ def frame_intrinsics(
 ) -> tuple[Any, tuple[int, int]]:
     """Returns K at the size of ``--img_res``, (F or 1, 4, 4) on the run's device, and that size.
 
-    Args:
-        arguments: Has ``view``, the training view that gives K, and ``img_res``.
-        run: The run.
-        own: K and the size that it belongs to, in place of the view's.
+    K is that of the training view ``--view``, or `own`, with the size that it belongs to.
     """
     from idr.geometry.cameras import resized_intrinsics
 
@@ -180,11 +177,10 @@ def set_chunks(arguments: argparse.Namespace, conf: Any) -> None:
 
 
 def find_exps_folder(name: str) -> Path:
-    """Returns the folder of the runs.
+    """Returns the folder of the runs, from its path.
 
-    Args:
-        name: An absolute path, or one relative to the folder that holds code/ (published, tried first) or to
-            the working directory.
+    It is absolute, or relative to the folder that holds code/ (published, tried first) or to the working
+    directory.
 
     Raises:
         MissingInputError: It is in neither place.

@@ -59,11 +59,7 @@ def add_threads_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def stop_rule(arguments: argparse.Namespace, began: float) -> StopRule:
-    """Returns the rule that ``--max_minutes`` and ``--target_psnr`` define.
-
-    Args:
-        arguments: The parsed command line.
-        began: Start of the process on the clock of `time.monotonic()`.
+    """Returns the rule of ``--max_minutes``, since `began` by `time.monotonic()`, and ``--target_psnr``.
 
     Raises:
         InputError: A time that is not positive, or a PSNR that is not finite.
@@ -91,15 +87,10 @@ def threads_restored() -> Iterator[None]:
 
 
 def choose_threads(num_threads: int | None, model: torch.nn.Module, device: torch.device) -> str:
-    """Sets the number of CPU threads; a narrow network gets one.
+    """Sets the number of CPU threads to that of ``--threads``; without it, a narrow network gets one.
 
     Its threads would wait for each other longer than they compute, above all on a shared machine. The choice
     depends on the network and not on the load, so that equal seeds give equal bits.
-
-    Args:
-        num_threads: From ``--threads``; None to choose.
-        model: The network.
-        device: Its device.
 
     Returns:
         The number in words, such as `` (2 threads)``; empty on a GPU.

@@ -28,12 +28,11 @@ from idr.importers.masks.seeds import Seeds, seeds_from_cameras, seeds_from_poin
 from idr.importers.masks.sparse_points import sparse_points
 from idr.importers.source import Array, resized
 from idr.preprocess.outlines import hull_silhouette
-from idr.preprocess.scene_views import SceneViews, make_views
+from idr.preprocess.scene_views import Mask, SceneViews, make_views
 from idr.preprocess.visual_hull import SceneHull, cube_grid, nearest_pixels
 
 log = logging.getLogger(__name__)
 
-Mask = NDArray[np.bool_]
 Bytes = NDArray[np.uint8]
 Evidence = NDArray[np.float32]
 

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from idr.geometry.cameras import decompose_projection, project_points
 from idr.importers.masks.seeds import Seeds
 from idr.importers.source import Array
+from idr.preprocess.scene_views import Mask
 
-Mask = NDArray[np.bool_]
 Bytes = NDArray[np.uint8]
 Layer = NDArray[np.float32]
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from idr.errors import InputError
 from idr.geometry.cameras import decompose_projection, project_points
 from idr.importers.source import Array
+from idr.preprocess.scene_views import Mask
 
 MIN_AXIS_ANGLE = 1.0
 """Degrees between optical axes; below, they have no well-defined intersection."""
@@ -37,7 +37,7 @@ class Seeds:
 
     center: Array
     radius: float
-    regions: tuple[NDArray[np.bool_], ...]
+    regions: tuple[Mask, ...]
 
 
 def seeds_from_points(points: Array, projections: Array, sizes: list[tuple[int, int]]) -> Seeds:

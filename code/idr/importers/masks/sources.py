@@ -10,12 +10,10 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from idr.datasets.images import list_images, load_alpha, load_mask
 from idr.errors import InputError, MissingInputError
 from idr.importers.source import Source
+from idr.preprocess.scene_views import Mask
 
 AUTO, ALPHA = "auto", "alpha"
 HALF = 127.5
@@ -97,7 +95,7 @@ def check_command(command: str) -> list[str]:
     return words
 
 
-def run_command(command: list[str], image: Path, size: tuple[int, int]) -> NDArray[np.bool_]:
+def run_command(command: list[str], image: Path, size: tuple[int, int]) -> Mask:
     """Runs a program, see `check_command`, to make the mask of a PNG, (H, W) of bool.
 
     Raises:

@@ -28,12 +28,9 @@ PARALLAX = "walk around the object and take a photograph every 10 to 20 degrees"
 
 
 def refuse_no_model(pycolmap: Any, database: Path, names: dict[str, str]) -> NoReturn:
-    """Explains why the mapper found no initial pair, from COLMAP's features and verified matches.
+    """Explains why the mapper found no initial pair, from features and verified matches in COLMAP's database.
 
-    Args:
-        pycolmap: The module.
-        database: COLMAP's database.
-        names: The user's file names by the names in the database.
+    `names` has the user's file names by the names in the database.
 
     Raises:
         InputError: Always: too little texture, no overlap, one viewpoint, or no initial pair.

@@ -16,6 +16,7 @@ from idr.datasets.images import load_alpha, load_mask, load_rgb
 from idr.errors import InputError
 from idr.importers.photographs.lenses import pinhole_for, undistortion_maps
 from idr.importers.source import Array, SourceView, resized
+from idr.preprocess.scene_views import Mask
 
 SHAPE_TOLERANCE = 1.0
 """Pixels by which the two sides' scale factors may disagree, since sizes are rounded."""
@@ -38,7 +39,7 @@ class PreparedView:
     """
 
     rgb: NDArray[np.uint8]
-    mask: NDArray[np.bool_] | None
+    mask: Mask | None
     intrinsics: Array
     world_to_camera: Array
     undistorted: bool
@@ -123,9 +124,7 @@ def _downscaled(layers: np.ndarray, intrinsics: Array, downscale: int, name: str
     return squares.mean(axis=(1, 3)), resized(intrinsics, 1 / downscale, 1 / downscale)
 
 
-def _split(
-    layers: np.ndarray, has_alpha: bool, has_mask: bool
-) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None]:
+def _split(layers: np.ndarray, has_alpha: bool, has_mask: bool) -> tuple[NDArray[np.uint8], Mask | None]:
     """Separates colors and mask; a pixel is inside if the object covers more than half of it."""
     colors, inside = layers[..., :3], None
     if has_alpha:

@@ -131,13 +131,8 @@ def digests(files: list[Path]) -> dict[str, str]:
 def prepare(files: list[Path], hashes: dict[str, str], folder: Path) -> None:
     """Writes upright photographs to a work folder for the reconstruction.
 
-    Photograph k becomes `<k, six digits>/<name>`, so COLMAP's order by name is the natural order. Files that
-    need no change are linked. The list is also written to `photographs.json`.
-
-    Args:
-        files: Photographs in natural order.
-        hashes: Result of `digests`.
-        folder: An existing, empty folder.
+    Photograph k, in natural order, becomes `<k, six digits>/<name>`, so COLMAP orders by name as we do. Files
+    that need no change are linked. The list is also written to `photographs.json`.
 
     Raises:
         InputError: A file cannot be read as a still image.
