@@ -26,8 +26,6 @@ from idr.cli.shared.runs import (
 )
 
 if TYPE_CHECKING:
-    from pyhocon import ConfigTree
-
     from idr.export.path_frames import Path3D
     from idr.runs import Run
 
@@ -65,14 +63,13 @@ def build_parser() -> argparse.ArgumentParser:
         text = f"epoch of the {part}'s checkpoint; default: --checkpoint"
         runs.add_argument(f"--{part}_checkpoint", help=text)
     path = parser.add_argument_group("camera path")
-    path.add_argument("--view", type=int, default=0, help="training view whose intrinsics are used")
-    path.add_argument(
-        "--key_views", type=int, nargs="+", help="key views; default: 11 16 34 28 11, or spread evenly"
-    )
-    path.add_argument("--key_times", type=float, nargs="+", help="times of the key views; default: 0 2 3 5 6")
+    add = path.add_argument
+    add("--view", type=int, default=0, help="training view whose intrinsics are used")
+    add("--key_views", type=int, nargs="+", help="key views; default: 11 16 34 28 11, or spread evenly")
+    add("--key_times", type=float, nargs="+", help="times of the key views; default: 0 2 3 5 6")
     distances = "distances from the origin, in radii; default: 4.2 4.2 3.8 3.8 4.2"
-    path.add_argument("--key_distances", type=float, nargs="+", help=distances)
-    path.add_argument("--frames", type=int, default=30, help="number of frames, evenly spaced in time")
+    add("--key_distances", type=float, nargs="+", help=distances)
+    add("--frames", type=int, default=30, help="number of frames, evenly spaced in time")
     add_frame_arguments(parser.add_argument_group("output"), fps=10.0)
     return parser
 
@@ -86,6 +83,7 @@ def _disentangle(arguments: argparse.Namespace) -> None:
     check_frame_arguments(arguments)
     device = choose_device(arguments.gpu, arguments.device)
 
+    from idr.conf.build import scan_id_of
     from idr.evaluation.disentanglement import compose
     from idr.evaluation.video import check_video_path, write_video
     from idr.export.path_frames import FrameImage, FramePainter, film_frame, write_path
@@ -100,7 +98,8 @@ def _disentangle(arguments: argparse.Namespace) -> None:
         folder = _run_folder(arguments, part, checkpoint)
         say(f"{part}: {folder}")
         conf = conf_of_run(folder, arguments.conf, arguments.overrides)
-        scan_id = _geometry_scan(arguments, conf)
+        own_scan = scan_id_of(conf) if arguments.geometry_run else None
+        scan_id = arguments.geometry_id if own_scan is None else own_scan
         trained.append(Run(conf, folder, checkpoint, device, scan_id=scan_id, data_root=arguments.data_root))
     geometry, appearance = trained
     model = compose(geometry.model, appearance.model, device)
@@ -158,14 +157,6 @@ def _expname(arguments: argparse.Namespace) -> str:
     from idr.conf.files import load_conf
 
     return str(conf_value(load_conf(arguments.conf, arguments.overrides), "train.expname"))
-
-
-def _geometry_scan(arguments: argparse.Namespace, conf: ConfigTree) -> int | None:
-    """Returns the scan of the geometry: that of --geometry_run, else --geometry_id."""
-    from idr.conf.build import scan_id_of
-
-    own = scan_id_of(conf) if arguments.geometry_run else None
-    return arguments.geometry_id if own is None else own
 
 
 def _results_folder(arguments: argparse.Namespace, geometry_run: Path, appearance_run: Path) -> Path:

@@ -142,28 +142,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_command(build_parser(), argv, _export)
 
 
-def _check(arguments: argparse.Namespace) -> None:
-    check_at_least(arguments, resolution=2, faces=4, chunk_points=1)
-    if arguments.texture is not None:
-        if not 16 <= arguments.texture <= LARGEST_TEXTURE:
-            raise InputError(f"--texture {arguments.texture}: expected 16 to {LARGEST_TEXTURE} texels")
-        if arguments.colors == "none":
-            raise InputError("--texture with --colors none: expected colors to bake; choose views or normal")
-
-
 def _export(arguments: argparse.Namespace) -> None:
-    _check(arguments)
-
-    from idr.export.mesh_files import check_formats
-
+    check_at_least(arguments, resolution=2, faces=4, chunk_points=1)
     textured = arguments.texture is not None
+    if textured and not 16 <= arguments.texture <= LARGEST_TEXTURE:
+        raise InputError(f"--texture {arguments.texture}: expected 16 to {LARGEST_TEXTURE} texels")
+    if textured and arguments.colors == "none":
+        raise InputError("--texture with --colors none: expected colors to bake; choose views or normal")
+
+    from idr.export.mesh_files import check_formats, write_surface
+
     if arguments.out:
         check_formats(arguments.out, textured)
         check_new(_all_files(arguments.out, textured), arguments.force)
     trained, results = open_run(arguments)
-
-    from idr.export.mesh_files import write_surface
-
     out = arguments.out or [results / f"mesh_{trained.epoch}.glb"]
     check_new(_all_files(out, textured), arguments.force)
     mesh = _mesh(arguments, trained)

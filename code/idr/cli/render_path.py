@@ -55,7 +55,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--appearance_checkpoint", default="latest", help="epoch of that run's checkpoint")
     path = parser.add_argument_group("camera path")
-    path.add_argument(
+    add = path.add_argument
+    add(
         "--path",
         default="orbit",
         metavar="orbit|spiral|views|FILE",
@@ -63,21 +64,13 @@ def build_parser() -> argparse.ArgumentParser:
         "to the highest's; views = through training views; FILE = a JSON file of frames in world "
         "coordinates, as this command and transforms.json have them, or nerfstudio's viewer",
     )
-    path.add_argument("--frames", type=int, default=60, help="number of frames, except for a FILE")
-    path.add_argument(
-        "--view", type=int, default=0, help="training view of the intrinsics and of an orbit's start"
-    )
-    path.add_argument(
-        "--turns", type=float, help="turns of an orbit or spiral, negative clockwise; default: 1 and 3"
-    )
-    path.add_argument(
-        "--elevation", type=float, help="elevation of an orbit, degrees; default: the training views' mean"
-    )
+    add("--frames", type=int, default=60, help="number of frames, except for a FILE")
+    add("--view", type=int, default=0, help="training view of the intrinsics and of an orbit's start")
+    add("--turns", type=float, help="turns of an orbit or spiral, negative clockwise; default: 1 and 3")
+    add("--elevation", type=float, help="elevation of an orbit, degrees; default: the training views' mean")
     distance = "distance of an orbit or spiral from the origin, in radii; default: the training views' mean"
-    path.add_argument("--distance", type=float, help=distance)
-    path.add_argument(
-        "--key_views", type=int, nargs="+", help="training views of a path of views; default: all"
-    )
+    add("--distance", type=float, help=distance)
+    add("--key_views", type=int, nargs="+", help="training views of a path of views; default: all")
     add_switches(path, closed="return to the first view at the end of a path of views")
     output = parser.add_argument_group("output")
     images = "images to write; each also gets a film with --video"

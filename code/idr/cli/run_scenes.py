@@ -42,20 +42,17 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add_own_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--scans", type=int, nargs="+", required=True, metavar="N", help="scenes to train")
-    parser.add_argument(
-        "--jobs", type=int, help="scenes at a time; default: one per GPU of --gpus, all on a cluster, else 1"
-    )
-    parser.add_argument(
-        "--gpus", type=int, nargs="+", default=[], metavar="G", help="GPUs to distribute the scenes over"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("--scans", type=int, nargs="+", required=True, metavar="N", help="scenes to train")
+    add("--jobs", type=int, help="scenes at a time; default: one per GPU of --gpus, all on a cluster, else 1")
+    add("--gpus", type=int, nargs="+", default=[], metavar="G", help="GPUs to distribute the scenes over")
+    add(
         "--cluster",
         choices=("slurm", "local"),
         help="submit the scenes through submitit (idr[cluster]); local: to this machine, as a trial",
     )
     several = "with --cluster: a parameter of submitit's executor; may be given several times"
-    parser.add_argument("--cluster_set", action="append", default=[], metavar="KEY=VALUE", help=several)
+    add("--cluster_set", action="append", default=[], metavar="KEY=VALUE", help=several)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -43,27 +43,22 @@ BELOW_TRAINING = 10
 def build_parser() -> argparse.ArgumentParser:
     """Returns the parser of the command."""
     parser = make_parser(DESCRIPTION, EXAMPLES)
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "--run",
         default=LATEST,
         help="latest = the run trained last; or a run's folder; or the folder of all runs of a name for its "
         "last one",
     )
-    parser.add_argument("--conf", help="conf of a run that has none of its own (published pretrained runs)")
+    add("--conf", help="conf of a run that has none of its own (published pretrained runs)")
     add_exps_folder_argument(parser)
     add_data_root_argument(parser, default="the run's")
     add_device_arguments(parser)
     add_threads_argument(parser)
-    parser.add_argument(
-        "--host", default="127.0.0.1", help="address to listen at; 0.0.0.0 admits everybody on the network"
-    )
-    parser.add_argument("--port", type=int, default=8080, help="port; 0 for any free one")
-    parser.add_argument(
-        "--resolution", type=int, default=96, help="initial resolution of the surface, 32 to 512"
-    )
-    parser.add_argument(
-        "--side", type=int, default=320, help="initial pixels along the longer side of images, 64 to 1024"
-    )
+    add("--host", default="127.0.0.1", help="address to listen at; 0.0.0.0 admits everybody on the network")
+    add("--port", type=int, default=8080, help="port; 0 for any free one")
+    add("--resolution", type=int, default=96, help="initial resolution of the surface, 32 to 512")
+    add("--side", type=int, default=320, help="initial pixels along the longer side of images, 64 to 1024")
     add_switches(
         parser,
         beside_training="use one thread at low priority, and end when standard input closes (exp_runner.py "

@@ -44,32 +44,25 @@ STEP_ALIASES = {"pace": SPEED_TRIAL}
 def build_parser() -> argparse.ArgumentParser:
     """Returns the parser of the command."""
     parser = make_parser(DESCRIPTION, EXAMPLES)
-    parser.add_argument(
-        "source", type=Path, metavar="FOLDER", help="photographs, or any source of import_scene.py"
-    )
-    parser.add_argument(
-        "--out", type=Path, help="folder for all results; default: evals/photos/<name of FOLDER>"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("source", type=Path, metavar="FOLDER", help="photographs, or any source of import_scene.py")
+    add("--out", type=Path, help="folder for all results; default: evals/photos/<name of FOLDER>")
+    add(
         "--max_minutes", type=float, default=30.0, metavar="M", help="training time in minutes over all calls"
     )
     add_conf_arguments(parser, "./confs/photos.conf", data_root=False)
-    parser.add_argument(
+    add(
         "--nepoch",
         type=int,
         metavar="N",
         help="passes over the images, the length of all schedules; default: as many as --max_minutes allows",
     )
-    parser.add_argument("--masks", help="as for import_scene.py; default: auto for sources without masks")
-    parser.add_argument(
-        "--downscale", type=int, help=f"as for import_scene.py; default: to at most {LONGEST_SIDE} pixels"
-    )
-    parser.add_argument(
-        "--resolution", type=int, default=256, help="grid samples along the mesh's shortest side"
-    )
+    add("--masks", help="as for import_scene.py; default: auto for sources without masks")
+    add("--downscale", type=int, help=f"as for import_scene.py; default: to at most {LONGEST_SIDE} pixels")
+    add("--resolution", type=int, default=256, help="grid samples along the mesh's shortest side")
     despite = "continue despite the finding NAME (docs/troubleshooting.md); may be given several times"
-    parser.add_argument("--despite", action="append", default=[], metavar="NAME", help=despite)
-    parser.add_argument(
+    add("--despite", action="append", default=[], metavar="NAME", help=despite)
+    add(
         "--from",
         dest="from_step",
         type=lambda name: STEP_ALIASES.get(name, name),

@@ -45,7 +45,7 @@ class _Tuning:
     iterations: int = 4  # of GrabCut
     rounds: int = 3  # of carving and segmentation; further ones change less than one pixel in a thousand
     grid: int = 72  # samples along the diameter of the ball to carve
-    min_inside_share: float = 0.8  # of the other views with a point inside; low, since masks are preliminary
+    min_inside_share: float = 0.8  # of the other views must see a point inside; low: preliminary masks
     ring: float = 0.08  # sqrt: distance a mask may extend beyond the other views' outline
     reach: float = 0.4  # sqrt: distance the object may extend beyond its initial region
     speck: float = 0.05  # area over the largest component's, below which a component is dropped
@@ -58,7 +58,7 @@ class _Tuning:
     odds_beyond: float = 0.7  # the same outside of it
     ground_maybe: float = -0.1  # evidence of the ground plane below which a pixel starts as background
     ground_sure: float = -0.25  # below which it is fixed
-    object_maybe: float = 0.5  # above which it starts as object
+    object_maybe: float = 0.5  # evidence above which a pixel starts as object
     object_sure: float = 1.2  # above which it is fixed
 
 
