@@ -55,7 +55,6 @@ def _check(arguments: argparse.Namespace) -> None:
 
 
 def _say_findings(check: SceneCheck) -> None:
-    """Prints one line per view and the warnings."""
     center = ", ".join(f"{value:.6g}" for value in check.center)
     say(f"unit sphere: center ({center}), radius {check.radius:.6g} in world units")
     say("view  mask             reaches (of radius)  IoU hull/mask  camera at (radii)  warnings")

@@ -149,7 +149,6 @@ def _import(arguments: argparse.Namespace) -> None:
 
 
 def _check(arguments: argparse.Namespace, out: Path) -> None:
-    """Checks the flags before anything is computed."""
     if not re.fullmatch(r"scan\d+", out.name):
         raise InputError(f"--out {arguments.out}: expected a folder named scan<N>, such as data/mine/scan0")
     check_at_least(arguments, downscale=1, threads=1, min_registered=3, seed=0)

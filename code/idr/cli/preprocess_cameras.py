@@ -72,7 +72,6 @@ def _preprocess(arguments: argparse.Namespace) -> None:
 
 
 def _dtu_scenes(data_root: str | None) -> list[Path]:
-    """Returns all scene folders of data/DTU, in natural name order."""
     from idr.conf.files import project_root
     from idr.datasets.images import natural_sorted
 
@@ -108,7 +107,6 @@ def _preprocess_scene(scene_dir: Path, use_linear_init: bool, dry_run: bool) -> 
 
 
 def _say_fit(scene_dir: Path, views: SceneViews, fit: SphereFit) -> None:
-    """Prints the sphere, the hull, one line per view and the warnings."""
     center = ", ".join(f"{value:.6g}" for value in fit.center)
     say(f"{scene_dir.name}: {len(views)} views: center = ({center}) ; radius = {fit.radius:.6g}")
     hull = fit.hull

@@ -174,7 +174,6 @@ def _model(arguments: argparse.Namespace, trained: Run) -> Any:
 
 
 def _path(arguments: argparse.Namespace, trained: Run) -> Path3D:
-    """Returns the path of the flags, or of a file."""
     from idr.export.path_frames import Path3D
     from idr.geometry.camera_set import poses_in_frame
 

@@ -117,7 +117,6 @@ class SummaryTable:
 
 
 def _rounded(row: Row) -> dict[str, str]:
-    """Returns minutes and PSNR as text."""
     numbers = {"minutes": (row.minutes, ".1f"), "psnr": (row.psnr, ".2f")}
     return {name: "" if value is None else format(value, form) for name, (value, form) in numbers.items()}
 
@@ -170,7 +169,6 @@ class SceneQueue:
                 self._update(scene, _status_text(status))
 
     def _start(self) -> None:
-        """Starts waiting scenes in the free slots."""
         for slot in range(self.jobs):
             if slot not in self._running and self.waiting:
                 scene = self.waiting.popleft()
@@ -208,7 +206,6 @@ class SceneQueue:
 
 
 def _status_text(status: int | str) -> str:
-    """Returns the status of a finished training."""
     if isinstance(status, str):
         return f"failed ({status})"
     if status < 0:
@@ -217,7 +214,6 @@ def _status_text(status: int | str) -> str:
 
 
 def _last_line(path: Path) -> str:
-    """Returns the last non-empty line of a log."""
     lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
     return next((line for line in reversed(lines) if line.strip()), "no output")
 

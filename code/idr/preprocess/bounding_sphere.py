@@ -160,7 +160,6 @@ def _refuse_camera_inside(views: SceneViews, carver: Carver) -> None:
 
 
 def _warnings(views: SceneViews, fit: SphereFit) -> tuple[str, ...]:
-    """Warnings for the user, one sentence each."""
     warnings = []
     if fit.hull.is_open:
         warnings.append(

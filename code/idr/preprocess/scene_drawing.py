@@ -157,7 +157,6 @@ def _legend(width: int) -> Image:
 
 
 def _in_rows(cells: list[Image], columns: int, background: Color) -> Image:
-    """Arranges cells of equal width in rows."""
     width = cells[0].shape[1]
     bands = []
     for row in (cells[start : start + columns] for start in range(0, len(cells), columns)):

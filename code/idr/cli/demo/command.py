@@ -185,7 +185,6 @@ def _scene_overrides(root: Path) -> list[str]:
 
 
 def _conf(conf: str, root: Path) -> Any:
-    """Loads a conf for the existing scene."""
     from idr.conf.files import load_conf
 
     return load_conf(conf, [*_scene_overrides(root), f"dataset.data_root={root / 'data'}"])

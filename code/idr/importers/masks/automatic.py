@@ -310,7 +310,6 @@ def _tidy(mask: Mask) -> Mask:
 
 
 def _enlarged(mask: Mask, size: tuple[int, ...]) -> Mask:
-    """The mask at the image's size."""
     if mask.shape == size:
         return mask
     gray = cv2.resize(mask.astype(np.float32), (size[1], size[0]), interpolation=cv2.INTER_CUBIC)

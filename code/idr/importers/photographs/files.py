@@ -112,7 +112,6 @@ def _fitted(view: SourceView, size: tuple[int, int]) -> tuple[Array, float]:
 
 
 def _downscaled(layers: np.ndarray, intrinsics: Array, downscale: int, name: str) -> tuple[np.ndarray, Array]:
-    """Means of squares of `downscale` pixels."""
     height, width = layers.shape[0] // downscale, layers.shape[1] // downscale
     if min(height, width) < 1:
         raise InputError(
