@@ -66,7 +66,13 @@ def _export(arguments: argparse.Namespace) -> None:
     names = files_of(arguments.formats)
     if arguments.out:
         check_folder(arguments.out, names, arguments.force)
-    cameras, dataset, results = _trained(arguments) if arguments.cameras == "trained" else _given(arguments)
+    if arguments.cameras == "trained":
+        trained, results = open_run(arguments)
+        from idr.evaluation.scene_cameras import trained_cameras
+
+        cameras, dataset = trained_cameras(trained), trained.scene
+    else:
+        cameras, dataset, results = _given(arguments)
     out = arguments.out or results / "cameras"
     check_folder(out, names, arguments.force)
     if arguments.coordinates == "unit":
@@ -82,14 +88,6 @@ def _export(arguments: argparse.Namespace) -> None:
     say(f"cameras: {what}; {arguments.coordinates} coordinates")
     for name in names:
         say(f"wrote {out / name}")
-
-
-def _trained(arguments: argparse.Namespace) -> tuple[CameraSet, Any, Path]:
-    """Returns the run's cameras, its training views, and the folder of its results."""
-    trained, results = open_run(arguments)
-    from idr.evaluation.scene_cameras import trained_cameras
-
-    return trained_cameras(trained), trained.scene, results
 
 
 def _given(arguments: argparse.Namespace) -> tuple[CameraSet, Any, Path]:

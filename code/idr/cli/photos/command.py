@@ -144,21 +144,23 @@ class Chain:
         self, step: str, inputs: Any, outputs: list[Path], work: Callable[[], dict[str, Any]]
     ) -> dict[str, Any]:
         """Runs a step unless it was done with the same inputs, including those of all earlier steps."""
-        self.inputs = fingerprint(step, inputs, self.results)
-        result = self.journal.result(step, self.inputs, outputs)
+        digest = fingerprint(step, inputs, self.results)
+        result = self.journal.result(step, digest, outputs)
         if result is None:
             say(f"\n== {step}")
             result = work()
-            self.journal.finish(step, self.inputs, result)
+            self.journal.finish(step, digest, result)
         else:
             say(f"== {step}: done already")
-        self.results.append([self.inputs, result])
+        self.results.append([digest, result])
         return result
 
     def _import(self) -> dict[str, Any]:
         from idr.cli import import_scene
 
-        _sweep(self.scan)
+        for path in self.scan.parent.glob(f".{self.scan.name}.*"):
+            if path.suffix in (".tmp", ".old"):  # of killed imports
+                shutil.rmtree(path)
         downscale = self.arguments.downscale or _downscale_for(self.source)
         argv = [str(self.source), "--out", str(self.scan), "--downscale", str(downscale)]
         masks = self.arguments.masks or _masks_for(self.source)
@@ -203,13 +205,6 @@ class Chain:
         status = report.main([*self.run_flags, "--out", str(self.report)])
         require_success("report", status, "report-failed: see the message above")
         return {}
-
-
-def _sweep(scan: Path) -> None:
-    """Removes the temporary folders of killed imports next to a scene."""
-    for path in scan.parent.glob(f".{scan.name}.*"):
-        if path.suffix in (".tmp", ".old"):
-            shutil.rmtree(path)
 
 
 def _downscale_for(source: Path) -> int:

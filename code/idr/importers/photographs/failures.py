@@ -5,6 +5,7 @@ S images that see a point.
 
 from __future__ import annotations
 
+from contextlib import closing
 from itertools import combinations
 from pathlib import Path
 from typing import Any, NoReturn
@@ -35,8 +36,7 @@ def refuse_no_model(pycolmap: Any, database: Path, names: dict[str, str]) -> NoR
     Raises:
         InputError: Always: too little texture, no overlap, one viewpoint, or no initial pair.
     """
-    opened = pycolmap.Database.open(database)
-    try:
+    with closing(pycolmap.Database.open(database)) as opened:
         images = {image.image_id: image for image in opened.read_all_images()}
         keypoints = {key: np.asarray(opened.read_keypoints(key)) for key in images}
         cameras = {camera.camera_id: camera for camera in opened.read_all_cameras()}
@@ -44,8 +44,6 @@ def refuse_no_model(pycolmap: Any, database: Path, names: dict[str, str]) -> NoR
             (pycolmap.pair_id_to_image_pair(pair), np.asarray(geometry.inlier_matches))
             for pair, geometry in zip(*opened.read_two_view_geometries(), strict=True)
         ]
-    finally:
-        opened.close()
     poor = [names[images[key].name] for key, found in keypoints.items() if len(found) < MIN_FEATURES]
     if len(poor) * 2 > len(images):
         raise InputError(

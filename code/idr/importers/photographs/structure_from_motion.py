@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,10 @@ def reconstruct(source: Path, work: Path, settings: ReconstructionSettings, prog
     pycolmap = import_pycolmap()
     files = photos.checked_photographs(source)
     digests = photos.digests(files)
-    _begin(work, _fingerprint(digests, settings, pycolmap.__version__), progress)
+    # What determines the result; threads and `min_registered` do not.
+    decisive = {"camera_model": settings.camera_model, "matching": settings.matching, "seed": settings.seed}
+    fingerprint = {"format": 2, "pycolmap": pycolmap.__version__, **decisive, "photographs": digests}
+    _begin(work, fingerprint, progress)
     if not (work / PHOTOGRAPHS).is_dir():
         with whole_folder(work / PHOTOGRAPHS) as folder:
             photos.prepare(files, digests, folder)
@@ -81,12 +85,6 @@ def reconstruct(source: Path, work: Path, settings: ReconstructionSettings, prog
     steps.match()
     steps.register()
     return steps.scene(files)
-
-
-def _fingerprint(digests: dict[str, str], settings: ReconstructionSettings, version: str) -> dict[str, Any]:
-    """Everything that determines the result; threads and `min_registered` do not."""
-    decisive = {"camera_model": settings.camera_model, "matching": settings.matching, "seed": settings.seed}
-    return {"format": 2, "pycolmap": version, **decisive, "photographs": digests}
 
 
 def _begin(work: Path, fingerprint: dict[str, Any], progress: Progress) -> None:
@@ -254,8 +252,5 @@ def sequential_pairs(count: int) -> list[tuple[int, int]]:
 
 
 def _image_names(pycolmap: Any, database: Path) -> list[str]:
-    opened = pycolmap.Database.open(database)
-    try:
+    with closing(pycolmap.Database.open(database)) as opened:
         return sorted(image.name for image in opened.read_all_images())
-    finally:
-        opened.close()
