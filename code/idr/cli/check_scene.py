@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from idr.cli.shared.common import add_linear_init_argument, make_parser, parse, run, say
+from idr.cli.shared.common import add_linear_init_argument, make_parser, run_command, say
 
 if TYPE_CHECKING:
     from idr.preprocess.scene_check import SceneCheck
@@ -24,7 +24,7 @@ def _parser() -> argparse.ArgumentParser:
         _EXAMPLES,
     )
     parser.add_argument("--source_dir", required=True, help="scene folder: image/, mask/, cameras.npz")
-    parser.add_argument("--out", default=None, help="folder for the images; default: <source_dir>/check")
+    parser.add_argument("--out", help="folder for the images; default: <source_dir>/check")
     add_linear_init_argument(parser)
     return parser
 
@@ -34,18 +34,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     It is 0 also if views do not fit.
     """
-    arguments = parse(_parser(), argv)
-    return run(lambda: _check(arguments))
+    return run_command(_parser(), argv, _check)
 
 
 def _check(arguments: argparse.Namespace) -> None:
     from idr.preprocess.scene_check import check_scene
     from idr.preprocess.scene_drawing import draw_scene
     from idr.preprocess.scene_report import REPORT, write_scene_report
-    from idr.preprocess.scene_views import EXACT_CAMERAS, NOISY_CAMERAS
+    from idr.preprocess.scene_views import camera_file_of
 
     scene_dir = Path(arguments.source_dir).expanduser()
-    check = check_scene(scene_dir, NOISY_CAMERAS if arguments.use_linear_init else EXACT_CAMERAS)
+    check = check_scene(scene_dir, camera_file_of(arguments.use_linear_init))
     _say_findings(check)
     out = Path(arguments.out).expanduser() if arguments.out else scene_dir / "check"
     sheet = draw_scene(check, out)
@@ -56,7 +55,6 @@ def _check(arguments: argparse.Namespace) -> None:
 
 
 def _say_findings(check: SceneCheck) -> None:
-    """Prints one line per view and the warnings."""
     center = ", ".join(f"{value:.6g}" for value in check.center)
     say(f"unit sphere: center ({center}), radius {check.radius:.6g} in world units")
     say("view  mask             reaches (of radius)  IoU hull/mask  camera at (radii)  warnings")

@@ -13,8 +13,7 @@ from idr.cli.shared.common import (
     add_device_arguments,
     choose_device,
     make_parser,
-    parse,
-    run,
+    run_command,
     say,
 )
 from idr.cli.shared.runs import (
@@ -27,8 +26,6 @@ from idr.cli.shared.runs import (
 )
 
 if TYPE_CHECKING:
-    from pyhocon import ConfigTree
-
     from idr.export.path_frames import Path3D
     from idr.runs import Run
 
@@ -62,39 +59,31 @@ def build_parser() -> argparse.ArgumentParser:
     )
     runs.add_argument("--appearance_run", help="folder of the appearance's run; default: likewise")
     runs.add_argument("--checkpoint", default="2000", help="epoch of both checkpoints, or latest")
-    runs.add_argument(
-        "--geometry_checkpoint", help="epoch of the geometry's checkpoint; default: --checkpoint"
-    )
-    runs.add_argument(
-        "--appearance_checkpoint", help="epoch of the appearance's checkpoint; default: --checkpoint"
-    )
+    for part in ("geometry", "appearance"):
+        text = f"epoch of the {part}'s checkpoint; default: --checkpoint"
+        runs.add_argument(f"--{part}_checkpoint", help=text)
     path = parser.add_argument_group("camera path")
-    path.add_argument("--view", type=int, default=0, help="training view whose intrinsics are used")
-    path.add_argument(
-        "--key_views", type=int, nargs="+", help="key views; default: 11 16 34 28 11, or spread evenly"
-    )
-    path.add_argument("--key_times", type=float, nargs="+", help="times of the key views; default: 0 2 3 5 6")
-    path.add_argument(
-        "--key_distances",
-        type=float,
-        nargs="+",
-        help="distances from the origin, in radii; default: 4.2 4.2 3.8 3.8 4.2",
-    )
-    path.add_argument("--frames", type=int, default=30, help="number of frames, evenly spaced in time")
+    add = path.add_argument
+    add("--view", type=int, default=0, help="training view whose intrinsics are used")
+    add("--key_views", type=int, nargs="+", help="key views; default: 11 16 34 28 11, or spread evenly")
+    add("--key_times", type=float, nargs="+", help="times of the key views; default: 0 2 3 5 6")
+    distances = "distances from the origin, in radii; default: 4.2 4.2 3.8 3.8 4.2"
+    add("--key_distances", type=float, nargs="+", help=distances)
+    add("--frames", type=int, default=30, help="number of frames, evenly spaced in time")
     add_frame_arguments(parser.add_argument_group("output"), fps=10.0)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command on `argv`, None for the process's arguments, and returns the exit status."""
-    arguments = parse(build_parser(), argv)
-    return run(lambda: _disentangle(arguments))
+    return run_command(build_parser(), argv, _disentangle)
 
 
 def _disentangle(arguments: argparse.Namespace) -> None:
     check_frame_arguments(arguments)
     device = choose_device(arguments.gpu, arguments.device)
 
+    from idr.conf.build import scan_id_of
     from idr.evaluation.disentanglement import compose
     from idr.evaluation.video import check_video_path, write_video
     from idr.export.path_frames import FrameImage, FramePainter, film_frame, write_path
@@ -109,7 +98,8 @@ def _disentangle(arguments: argparse.Namespace) -> None:
         folder = _run_folder(arguments, part, checkpoint)
         say(f"{part}: {folder}")
         conf = conf_of_run(folder, arguments.conf, arguments.overrides)
-        scan_id = _geometry_scan(arguments, conf)
+        own_scan = scan_id_of(conf) if arguments.geometry_run else None
+        scan_id = arguments.geometry_id if own_scan is None else own_scan
         trained.append(Run(conf, folder, checkpoint, device, scan_id=scan_id, data_root=arguments.data_root))
     geometry, appearance = trained
     model = compose(geometry.model, appearance.model, device)
@@ -152,36 +142,31 @@ def _path(arguments: argparse.Namespace, geometry: Run) -> Path3D:
 
 def _run_folder(arguments: argparse.Namespace, part: str, checkpoint: str) -> Path:
     """Returns the folder of a part's run: the one of ``--<part>_run``, or the published one."""
-    from idr.conf.build import conf_value
-    from idr.conf.files import load_conf, project_root
+    from idr.conf.files import project_root
     from idr.runs.folders import find_run, run_name
 
     folder = getattr(arguments, f"{part}_run")
     if folder is not None:
         return find_named_run(folder, checkpoint)
-    expname = str(conf_value(load_conf(arguments.conf, arguments.overrides), "train.expname"))
-    name = run_name(expname, "", getattr(arguments, f"{part}_id"))
+    name = run_name(_expname(arguments), "", getattr(arguments, f"{part}_id"))
     return find_run(project_root() / TRAINED_MODELS, name, PUBLISHED_TIMESTAMP, checkpoint)
 
 
-def _geometry_scan(arguments: argparse.Namespace, conf: ConfigTree) -> int | None:
-    """Returns the scan of the geometry: that of --geometry_run, else --geometry_id."""
-    from idr.conf.build import scan_id_of
+def _expname(arguments: argparse.Namespace) -> str:
+    from idr.conf.build import conf_value
+    from idr.conf.files import load_conf
 
-    own = scan_id_of(conf) if arguments.geometry_run else None
-    return arguments.geometry_id if own is None else own
+    return str(conf_value(load_conf(arguments.conf, arguments.overrides), "train.expname"))
 
 
 def _results_folder(arguments: argparse.Namespace, geometry_run: Path, appearance_run: Path) -> Path:
     """Returns a folder named by the conf and the scans, or by the runs if they are given."""
-    from idr.conf.build import conf_value
-    from idr.conf.files import load_conf, project_root
+    from idr.conf.files import project_root
 
     root = project_root() / "evals_disentanglement"
     if arguments.geometry_run or arguments.appearance_run:
         return root / f"{geometry_run.parent.name}_{appearance_run.parent.name}"
-    expname = conf_value(load_conf(arguments.conf, arguments.overrides), "train.expname")
-    return root / f"{expname}_{arguments.geometry_id}_{arguments.appearance_id}"
+    return root / f"{_expname(arguments)}_{arguments.geometry_id}_{arguments.appearance_id}"
 
 
 if __name__ == "__main__":

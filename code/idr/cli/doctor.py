@@ -11,8 +11,7 @@ from idr.cli.shared.common import (
     EXIT_STOPPED,
     add_linear_init_argument,
     make_parser,
-    parse,
-    run,
+    run_command,
     say,
 )
 
@@ -35,16 +34,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     It is 0 for a healthy scene, 1 with findings, 2 for unusable input.
     """
-    arguments = parse(build_parser(), argv)
-    return run(lambda: _examine(arguments))
+    return run_command(build_parser(), argv, _examine)
 
 
 def _examine(arguments: argparse.Namespace) -> int:
     from idr.preprocess.doctor import diagnose_scene
-    from idr.preprocess.scene_views import EXACT_CAMERAS, NOISY_CAMERAS
+    from idr.preprocess.scene_views import camera_file_of
 
     folder = Path(arguments.data).expanduser()
-    findings = diagnose_scene(folder, NOISY_CAMERAS if arguments.use_linear_init else EXACT_CAMERAS)
+    findings = diagnose_scene(folder, camera_file_of(arguments.use_linear_init))
     for finding in findings:
         say(str(finding))
     if not findings:

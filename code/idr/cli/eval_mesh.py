@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
-from idr.cli.shared.common import make_parser, parse, run, say
+from idr.cli.shared.common import add_seed_argument, make_parser, run_command, say
 from idr.errors import InputError
 
 DESCRIPTION = (
@@ -23,27 +24,23 @@ def build_parser() -> argparse.ArgumentParser:
     """Returns the parser of the command."""
     parser = make_parser(DESCRIPTION, EXAMPLES)
     parser.add_argument("mesh", help="the reconstruction: .ply, .obj, .stl or .glb")
-    parser.add_argument("--reference", default=None, help="the true mesh or point cloud")
-    parser.add_argument("--dtu", default=None, help="folder of the official data: Points/stl/, ObsMask/")
-    parser.add_argument("--scan_id", type=int, default=None, help="with --dtu: scan number")
+    parser.add_argument("--reference", help="the true mesh or point cloud")
+    parser.add_argument("--dtu", help="folder of the official data: Points/stl/, ObsMask/")
+    parser.add_argument("--scan_id", type=int, help="with --dtu: scan number")
     parser.add_argument(
         "--threshold",
         type=float,
-        default=None,
         help="threshold of the F-score; default: 1 %% of the diagonal of the reference's bounding box",
     )
     parser.add_argument("--samples", type=int, default=100_000, help="points drawn on each surface")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the draws")
-    parser.add_argument(
-        "--out", default=None, help="JSON file; default: <mesh>_scores.json in the mesh's folder"
-    )
+    add_seed_argument(parser, "the draws")
+    parser.add_argument("--out", help="JSON file; default: <mesh>_scores.json in the mesh's folder")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command on `argv`, None for the process's arguments, and returns the exit status."""
-    arguments = parse(build_parser(), argv)
-    return run(lambda: _evaluate(arguments))
+    return run_command(build_parser(), argv, _evaluate)
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
@@ -55,8 +52,6 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         raise InputError(
             f"--samples {arguments.samples} --seed {arguments.seed}: expected at least 1 and 0 or more"
         )
-
-    from dataclasses import asdict
 
     import trimesh
 
@@ -72,10 +67,8 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         reference = read_reference(Path(arguments.dtu).expanduser(), arguments.scan_id)
         dtu = dtu_scores(mesh, reference, arguments.seed)
         record = {"protocol": "dtu", "scan_id": arguments.scan_id, **asdict(dtu)}
-        line = (
-            f"DTU EVALUATION {arguments.scan_id}: accuracy = {dtu.accuracy:.3f} ; "
-            f"completeness = {dtu.completeness:.3f} ; overall = {dtu.overall:.3f}"
-        )
+        line = f"DTU EVALUATION {arguments.scan_id}: accuracy = {dtu.accuracy:.3f} ; "
+        line += f"completeness = {dtu.completeness:.3f} ; overall = {dtu.overall:.3f}"
     else:
         truth = read_geometry(Path(arguments.reference).expanduser())
         scores = mesh_scores(mesh, truth, arguments.threshold, arguments.samples, arguments.seed)

@@ -8,7 +8,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from idr.cli.shared.common import EXIT_OK, EXIT_STOPPED, check_at_least, make_parser, parse, run, say
+from idr.cli.shared.common import (
+    EXIT_OK,
+    EXIT_STOPPED,
+    add_switches,
+    check_at_least,
+    make_parser,
+    run_command,
+    say,
+)
 from idr.cli.shared.runs import (
     add_chunk_arguments,
     add_resolution_argument,
@@ -43,17 +51,12 @@ def build_parser() -> argparse.ArgumentParser:
     add_run_arguments(parser)
     add_resolution_argument(parser, 512)
     add_uniform_grid_argument(parser)
-    parser.add_argument(
-        "--dense",
-        action="store_true",
-        help="evaluate every sample of the grid, not only those near the surface: slow, the same mesh",
-    )
-    parser.add_argument("--eval_cameras", action="store_true", help="measure the errors of trained cameras")
-    parser.add_argument("--eval_rendering", action="store_true", help="render and score every view")
-    parser.add_argument(
-        "--lpips",
-        action="store_true",
-        help="with --eval_rendering: also LPIPS (needs idr[lpips] and AlexNet's weights, downloaded once); "
+    add_switches(
+        parser,
+        dense="evaluate every sample of the grid, not only those near the surface: slow, the same mesh",
+        eval_cameras="measure the errors of trained cameras",
+        eval_rendering="render and score every view",
+        lpips="with --eval_rendering: also LPIPS (needs idr[lpips] and AlexNet's weights, downloaded once); "
         "if they cannot be loaded, all else is measured and the exit status is 1",
     )
     parser.add_argument(
@@ -71,8 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command on `argv`, None for the process's arguments, and returns the exit status."""
-    arguments = parse(build_parser(), argv)
-    return run(lambda: _evaluate(arguments))
+    return run_command(build_parser(), argv, _evaluate)
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
@@ -95,8 +97,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
     scan_id = scan_id_of(trained.conf, arguments.scan_id)
     record: dict[str, Any] = {"run": str(trained.folder), "epoch": trained.epoch, "scan_id": scan_id}
-    intrinsics = None
-    cameras = None
+    intrinsics = cameras = None
     if arguments.eval_cameras:
         cameras = measure_cameras(trained)
         say(format_camera_errors(cameras))
@@ -104,14 +105,8 @@ def _evaluate(arguments: argparse.Namespace) -> int:
             intrinsics = given_intrinsics(trained.scene), trained.training_intrinsics
             say(focal_line(*intrinsics))
 
-    surface = write_surface(
-        trained,
-        folder,
-        arguments.resolution,
-        arguments.is_uniform_grid,
-        arguments.chunk_points,
-        arguments.dense,
-    )
+    grid = arguments.resolution, arguments.is_uniform_grid, arguments.chunk_points, arguments.dense
+    surface = write_surface(trained, folder, *grid)
     if surface is None:
         say("no surface: the network has no zero set in the bounding sphere yet; no mesh written")
     else:

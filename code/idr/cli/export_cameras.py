@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from idr.cli.shared.common import add_force_argument, make_parser, parse, run, say
+from idr.cli.shared.common import add_force_argument, add_switches, make_parser, run_command, say
 from idr.cli.shared.runs import (
     add_coordinates_argument,
     add_out_folder_argument,
@@ -19,7 +19,6 @@ from idr.cli.shared.runs import (
     check_new,
     name_of_run,
     open_run,
-    results_of,
 )
 from idr.errors import InputError
 
@@ -42,19 +41,14 @@ def build_parser() -> argparse.ArgumentParser:
     parser = make_parser(DESCRIPTION, EXAMPLES)
     add_run_arguments(parser)
     output = parser.add_argument_group("output")
-    output.add_argument(
-        "--cameras",
-        choices=("trained", "given"),
-        default="trained",
-        help="trained = the run's; given = the scene's own, which need no run",
-    )
+    whose = "trained = the run's; given = the scene's own, which need no run"
+    output.add_argument("--cameras", choices=("trained", "given"), default="trained", help=whose)
     add_out_folder_argument(output, "cameras")
     output.add_argument("--formats", nargs="+", choices=FORMATS, default=list(FORMATS), help="files to write")
     add_coordinates_argument(output)
-    output.add_argument(
-        "--copy_images",
-        action="store_true",
-        help="also copy images and masks, which makes the folder a complete scene; without it, "
+    add_switches(
+        output,
+        copy_images="also copy images and masks, which makes the folder a complete scene; without it, "
         "transforms.json refers to the originals",
     )
     add_force_argument(output, "existing files")
@@ -63,8 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command on `argv`, None for the process's arguments, and returns the exit status."""
-    arguments = parse(build_parser(), argv)
-    return run(lambda: _export(arguments))
+    return run_command(build_parser(), argv, _export)
 
 
 def _export(arguments: argparse.Namespace) -> None:
@@ -73,7 +66,13 @@ def _export(arguments: argparse.Namespace) -> None:
     names = files_of(arguments.formats)
     if arguments.out:
         check_folder(arguments.out, names, arguments.force)
-    cameras, dataset, results = _trained(arguments) if arguments.cameras == "trained" else _given(arguments)
+    if arguments.cameras == "trained":
+        trained, results = open_run(arguments)
+        from idr.evaluation.scene_cameras import trained_cameras
+
+        cameras, dataset = trained_cameras(trained), trained.scene
+    else:
+        cameras, dataset, results = _given(arguments)
     out = arguments.out or results / "cameras"
     check_folder(out, names, arguments.force)
     if arguments.coordinates == "unit":
@@ -84,19 +83,11 @@ def _export(arguments: argparse.Namespace) -> None:
     write_cameras(cameras, out, arguments.formats, images, masks)
     held_out = sum(cameras.held_out)
     what = f"{len(cameras.names) - held_out} {arguments.cameras}"
-    what += f" and {held_out} held-out, as given" if held_out and arguments.cameras == "trained" else ""
-    what += f" and {held_out} held-out" if held_out and arguments.cameras == "given" else ""
+    if held_out:
+        what += f" and {held_out} held-out" + (", as given" if arguments.cameras == "trained" else "")
     say(f"cameras: {what}; {arguments.coordinates} coordinates")
     for name in names:
         say(f"wrote {out / name}")
-
-
-def _trained(arguments: argparse.Namespace) -> tuple[CameraSet, Any, Path]:
-    """Returns the run's cameras, its training views, and the folder of its results."""
-    trained, results = open_run(arguments)
-    from idr.evaluation.scene_cameras import trained_cameras
-
-    return trained_cameras(trained), trained.scene, results
 
 
 def _given(arguments: argparse.Namespace) -> tuple[CameraSet, Any, Path]:
@@ -106,10 +97,11 @@ def _given(arguments: argparse.Namespace) -> tuple[CameraSet, Any, Path]:
     conf = load_conf(arguments.conf, arguments.overrides)
     from idr.conf.build import scan_id_of
     from idr.evaluation.scene_cameras import given_cameras
+    from idr.runs.folders import evals_folder
     from idr.runs.views import open_dataset
 
     dataset = open_dataset(conf, scan_id_of(conf, arguments.scan_id), arguments.data_root)
-    return given_cameras(dataset), dataset, results_of(name_of_run(arguments, conf))
+    return given_cameras(dataset), dataset, evals_folder(name_of_run(arguments, conf))
 
 
 def _images(dataset: Any, out: Path, copy: bool, force: bool) -> tuple[str, list[str]]:

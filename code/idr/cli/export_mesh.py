@@ -8,7 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from idr.cli.shared.common import add_force_argument, check_at_least, make_parser, parse, run, say
+from idr.cli.shared.common import (
+    add_force_argument,
+    add_switches,
+    check_at_least,
+    make_parser,
+    run_command,
+    say,
+)
 from idr.cli.shared.runs import (
     add_chunk_arguments,
     add_coordinates_argument,
@@ -55,11 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add_force_argument(output, "existing files")
     add_coordinates_argument(output)
-    output.add_argument(
-        "--lit",
-        action="store_true",
-        help="let viewers of the GLB add their own light to that of the photographs",
-    )
+    add_switches(output, lit="let viewers of the GLB add their own light to that of the photographs")
     output.add_argument(
         "--up",
         type=_up,
@@ -96,19 +99,13 @@ def build_parser() -> argparse.ArgumentParser:
         help="views = mean over the training views that see a point (needs idr[mesh]); normal = seen along "
         "the normal; none",
     )
-    colors.add_argument(
-        "--texture",
-        type=int,
-        metavar="SIZE",
-        help="bake colors into a texture of SIZE x SIZE texels; default: colors at vertices "
-        "(needs idr[mesh])",
-    )
+    texels = "bake colors into a texture of SIZE x SIZE texels; default: colors at vertices (needs idr[mesh])"
+    colors.add_argument("--texture", type=int, metavar="SIZE", help=texels)
     add_chunk_arguments(colors, "chunk_points")
     return parser
 
 
 def _up(text: str) -> str | tuple[float, ...]:
-    """Parses the value of ``--up``."""
     if text in ("auto", "none"):
         return text
     try:
@@ -142,33 +139,23 @@ def _holes(text: str) -> float:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command on `argv`, None for the process's arguments, and returns the exit status."""
-    arguments = parse(build_parser(), argv)
-    return run(lambda: _export(arguments))
-
-
-def _check(arguments: argparse.Namespace) -> None:
-    """Refuses values out of range."""
-    check_at_least(arguments, resolution=2, faces=4, chunk_points=1)
-    if arguments.texture is not None:
-        if not 16 <= arguments.texture <= LARGEST_TEXTURE:
-            raise InputError(f"--texture {arguments.texture}: expected 16 to {LARGEST_TEXTURE} texels")
-        if arguments.colors == "none":
-            raise InputError("--texture with --colors none: expected colors to bake; choose views or normal")
+    return run_command(build_parser(), argv, _export)
 
 
 def _export(arguments: argparse.Namespace) -> None:
-    _check(arguments)
-
-    from idr.export.mesh_files import check_formats
-
+    check_at_least(arguments, resolution=2, faces=4, chunk_points=1)
     textured = arguments.texture is not None
+    if textured and not 16 <= arguments.texture <= LARGEST_TEXTURE:
+        raise InputError(f"--texture {arguments.texture}: expected 16 to {LARGEST_TEXTURE} texels")
+    if textured and arguments.colors == "none":
+        raise InputError("--texture with --colors none: expected colors to bake; choose views or normal")
+
+    from idr.export.mesh_files import check_formats, write_surface
+
     if arguments.out:
         check_formats(arguments.out, textured)
         check_new(_all_files(arguments.out, textured), arguments.force)
     trained, results = open_run(arguments)
-
-    from idr.export.mesh_files import write_surface
-
     out = arguments.out or [results / f"mesh_{trained.epoch}.glb"]
     check_new(_all_files(out, textured), arguments.force)
     mesh = _mesh(arguments, trained)
@@ -250,20 +237,18 @@ def _colored(arguments: argparse.Namespace, trained: Run, mesh: trimesh.Trimesh)
     if arguments.colors == "none":
         return surface
     coloring = _coloring(arguments, trained, shader, mesh)
-    if arguments.texture is not None:
-        baked = bake(surface, arguments.texture, coloring)
-        size = arguments.texture
+    size = arguments.texture
+    if size is not None:
+        baked = bake(surface, size, coloring)
         say(f"texture: {size} x {size} texels, {baked.used:.0%} of them on the surface")
-        _say_unseen(baked.num_unseen, baked.num_texels, "texels")
-        return baked.surface
-    colors = coloring(vertices, normals)
-    _say_unseen(colors.num_unseen, len(vertices), "vertices")
-    return Surface(vertices, surface.faces, normals, colors.rgb)
-
-
-def _say_unseen(num_unseen: int, count: int, what: str) -> None:
+        surface, num_unseen, samples = baked.surface, baked.num_unseen, f"{baked.num_texels} texels"
+    else:
+        colors = coloring(vertices, normals)
+        surface = Surface(vertices, surface.faces, normals, colors.rgb)
+        num_unseen, samples = colors.num_unseen, f"{len(vertices)} vertices"
     if num_unseen:
-        say(f"colors: {num_unseen} of {count} {what} are seen by no training view; colored along the normal")
+        say(f"colors: {num_unseen} of {samples} are seen by no training view; colored along the normal")
+    return surface
 
 
 def _coloring(

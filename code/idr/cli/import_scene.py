@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING
 from idr.cli.shared.common import (
     add_force_argument,
     add_seed_argument,
+    add_switches,
     check_at_least,
     make_parser,
-    parse,
-    run,
+    run_command,
     say,
 )
 from idr.errors import InputError
 
 if TYPE_CHECKING:
     from idr.importers.scene_folder import ImportedScene, Roughen
-    from idr.importers.source import Array, Source
+    from idr.importers.source import Source
 
 PHOTOGRAPHS = "photographs"
 KINDS = ("transforms", "neus", "idr", "middlebury", "colmap", "projections", PHOTOGRAPHS)
@@ -30,6 +30,7 @@ CAMERA_MODELS = (
     *("SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "FULL_OPENCV"),
     *("SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE", "OPENCV_FISHEYE"),
 )
+"""Models of COLMAP that a reconstruction may use."""
 _EXAMPLES = """  python preprocess/import_scene.py ~/photos/mug --out ../data/mine/scan0
   python preprocess/import_scene.py ~/captures/mug --out ../data/mine/scan4 --masks auto
   python preprocess/import_scene.py ~/nerf_synthetic/lego --out ../data/lego/scan1 --downscale 2
@@ -48,24 +49,18 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("source", metavar="SOURCE", help="folder or file of the scene")
     parser.add_argument("--out", required=True, help="folder to write: data/<dir>/scan<N>")
-    parser.add_argument("--kind", choices=KINDS, default=None, help="type of SOURCE; default: recognized")
-    parser.add_argument("--images", default=None, help="folder of the images, if SOURCE does not name it")
+    parser.add_argument("--kind", choices=KINDS, help="type of SOURCE; default: recognized")
+    parser.add_argument("--images", help="folder of the images, if SOURCE does not name it")
     parser.add_argument(
         "--masks",
-        default=None,
         help="folder of masks for the original photographs, alpha (their alpha channel), or auto (segmented "
         "from photographs and cameras); default: the source's masks, else its alpha channel, else auto for "
         "photographs alone",
     )
-    parser.add_argument(
-        "--mask_command",
-        default=None,
-        metavar="COMMAND",
-        help="program that writes the mask of an image: 'prog {image} {mask}', called once per image",
-    )
+    program = "program that writes the mask of an image: 'prog {image} {mask}', called once per image"
+    parser.add_argument("--mask_command", metavar="COMMAND", help=program)
     parser.add_argument(
         "--points",
-        default=None,
         help="sparse points on the object (ply, npz, npy, txt): seeds of --masks auto (default: where the "
         "cameras look), and input of --sphere points (default: the source's)",
     )
@@ -82,7 +77,6 @@ def build_parser() -> argparse.ArgumentParser:
         "--pixel_centre",
         type=float,
         choices=(0.0, 0.5),
-        default=None,
         help="coordinate of the first pixel's center in SOURCE; default: the convention of its type",
     )
     add_force_argument(parser, "a scene that was imported to --out before")
@@ -96,51 +90,33 @@ def _add_reconstruction(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
         "photographs alone", "needs idr[colmap]; work files in reconstruction_scan<N> next to --out"
     )
-    group.add_argument(
-        "--camera_model", choices=CAMERA_MODELS, default=None, help="COLMAP's model; default: SIMPLE_RADIAL"
-    )
+    group.add_argument("--camera_model", choices=CAMERA_MODELS, help="COLMAP's model; default: SIMPLE_RADIAL")
     group.add_argument(
         "--matching",
         choices=("auto", "exhaustive", "sequential"),
-        default=None,
         help="pairs of photographs to match: all, or neighbors in name order; default: auto, all up to 80 "
         "photographs",
     )
-    group.add_argument(
-        "--min_registered",
-        type=int,
-        default=None,
-        help="photographs that must be registered; default: half of them",
-    )
-    group.add_argument(
-        "--threads",
-        type=int,
-        default=None,
-        help="threads of the reconstruction; 1: reproducible cameras; default: one per core",
-    )
+    needed = "photographs that must be registered; default: half of them"
+    group.add_argument("--min_registered", type=int, help=needed)
+    threads = "threads of the reconstruction; 1: reproducible cameras; default: one per core"
+    group.add_argument("--threads", type=int, help=threads)
 
 
 def _add_rough(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("rough cameras", "cameras_linear_init.npz, for --train_cameras")
-    group.add_argument(
-        "--rough_cameras", action="store_true", help="write perturbed copies of the exact ones"
-    )
+    add_switches(group, rough_cameras="write perturbed copies of the exact ones")
     group.add_argument("--rough_degrees", type=float, default=1.5, help="mean angle of the perturbation")
     group.add_argument(
         "--rough_fraction", type=float, default=0.03, help="mean shift of a camera, relative to its distance"
     )
-    group.add_argument(
-        "--rough_from",
-        default=None,
-        metavar="SOURCE2",
-        help="write those of another source of the same photographs, aligned with SOURCE",
-    )
+    other = "write those of another source of the same photographs, aligned with SOURCE"
+    group.add_argument("--rough_from", metavar="SOURCE2", help=other)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command on `argv`, None for the process's arguments, and returns the exit status."""
-    arguments = parse(build_parser(), argv)
-    return run(lambda: _import(arguments))
+    return run_command(build_parser(), argv, _import)
 
 
 def _import(arguments: argparse.Namespace) -> None:
@@ -155,7 +131,7 @@ def _import(arguments: argparse.Namespace) -> None:
     if arguments.rough_from:
         recognize(Path(arguments.rough_from).expanduser())
     path = Path(arguments.source).expanduser()
-    source = _read(path, arguments.kind, out, arguments)
+    source = _read(path, out, arguments)
     sparse = f", {len(source.points)} sparse points" if source.points is not None else ""
     say(f"{path}: {source.kind}, {len(source.views)} views{sparse}")
     points = read_points(Path(arguments.points).expanduser()) if arguments.points else None
@@ -173,7 +149,6 @@ def _import(arguments: argparse.Namespace) -> None:
 
 
 def _check(arguments: argparse.Namespace, out: Path) -> None:
-    """Checks the flags before anything is computed."""
     if not re.fullmatch(r"scan\d+", out.name):
         raise InputError(f"--out {arguments.out}: expected a folder named scan<N>, such as data/mine/scan0")
     check_at_least(arguments, downscale=1, threads=1, min_registered=3, seed=0)
@@ -188,12 +163,12 @@ def _check(arguments: argparse.Namespace, out: Path) -> None:
         list_images(Path(arguments.masks).expanduser())
 
 
-def _read(path: Path, kind: str | None, out: Path, arguments: argparse.Namespace) -> Source:
+def _read(path: Path, out: Path, arguments: argparse.Namespace) -> Source:
     """Reads a scene with cameras, or estimates those of photographs."""
     from idr.importers.recognize import read_source, recognize
 
     images = Path(arguments.images).expanduser() if arguments.images else None
-    kind = kind or recognize(path)
+    kind = arguments.kind or recognize(path)
     if kind != PHOTOGRAPHS:
         _refuse_flags(arguments, kind, path)
         return read_source(path, kind, images, arguments.pixel_center)
@@ -242,19 +217,12 @@ def _roughen(arguments: argparse.Namespace, source: Source, out: Path) -> Roughe
         )
     if not arguments.rough_from:
         return None
-    from idr.geometry.alignment import align_cameras
-
     path = Path(arguments.rough_from).expanduser()
-    plain = argparse.Namespace(**vars(arguments) | {"images": None, "pixel_center": None})
-    second = _read(path, None, out, plain)
+    plain = argparse.Namespace(**vars(arguments) | {"kind": None, "images": None, "pixel_center": None})
+    second = _read(path, out, plain)
     # Checked before masks are computed, which takes long.
     paired = paired_views(second, [view.name for view in source.views], str(path))
-
-    def align(rough: Array, exact: Array) -> tuple[float, Array, Array]:
-        alignment = align_cameras(rough, exact)
-        return alignment.scale, alignment.rotation, alignment.translation
-
-    return lambda poses, center: poses_from(paired, poses, align)
+    return lambda poses, center: poses_from(paired, poses)
 
 
 def _say_done(done: ImportedScene, seconds: float) -> None:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from idr.cli.shared.common import (
     add_data_root_argument,
     add_linear_init_argument,
+    add_switches,
     make_parser,
-    parse,
-    run,
+    run_command,
     say,
 )
 from idr.errors import USER_ERRORS, InputError, MissingInputError
@@ -35,17 +35,16 @@ def _parser() -> argparse.ArgumentParser:
         _EXAMPLES,
     )
     parser.add_argument("--source_dir", default="", help="scene folder that holds mask/ and cameras.npz")
-    parser.add_argument("--dtu", action="store_true", help="all scenes <data_root>/DTU/scan* instead of one")
+    add_switches(parser, dtu="all scenes <data_root>/DTU/scan* instead of one")
     add_linear_init_argument(parser)
     add_data_root_argument(parser, "DTU/ for --dtu")
-    parser.add_argument("--dry_run", action="store_true", help="print the result and write nothing")
+    add_switches(parser, dry_run="print the result and write nothing")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command on `argv`, None for the process's arguments, and returns the exit status."""
-    arguments = parse(_parser(), argv)
-    return run(lambda: _preprocess(arguments))
+    return run_command(_parser(), argv, _preprocess)
 
 
 def _preprocess(arguments: argparse.Namespace) -> None:
@@ -54,16 +53,15 @@ def _preprocess(arguments: argparse.Namespace) -> None:
             f"got {'both' if arguments.dtu else 'neither'} --source_dir and --dtu; expected one of them: "
             "--source_dir FOLDER for one scene, --dtu for all of data/DTU/scan*"
         )
+    how = arguments.use_linear_init, arguments.dry_run
     if not arguments.dtu:
-        _preprocess_scene(
-            Path(arguments.source_dir).expanduser(), arguments.use_linear_init, arguments.dry_run
-        )
+        _preprocess_scene(Path(arguments.source_dir).expanduser(), *how)
         return
     scenes = _dtu_scenes(arguments.data_root)
     failed = []
     for scene_dir in scenes:
         try:
-            _preprocess_scene(scene_dir, arguments.use_linear_init, arguments.dry_run)
+            _preprocess_scene(scene_dir, *how)
         except USER_ERRORS as error:
             say(f"{scene_dir.name}: FAILED: {error}")
             failed.append(f"{scene_dir.name} ({error})")
@@ -74,7 +72,6 @@ def _preprocess(arguments: argparse.Namespace) -> None:
 
 
 def _dtu_scenes(data_root: str | None) -> list[Path]:
-    """Returns all scene folders of data/DTU, in natural name order."""
     from idr.conf.files import project_root
     from idr.datasets.images import natural_sorted
 
@@ -90,15 +87,9 @@ def _dtu_scenes(data_root: str | None) -> list[Path]:
 
 def _preprocess_scene(scene_dir: Path, use_linear_init: bool, dry_run: bool) -> None:
     from idr.preprocess.bounding_sphere import fit_sphere
-    from idr.preprocess.scene_views import (
-        EXACT_CAMERAS,
-        NOISY_CAMERAS,
-        backup_path,
-        load_views,
-        write_scale_mats,
-    )
+    from idr.preprocess.scene_views import backup_path, camera_file_of, load_views, write_scale_mats
 
-    camera_file = NOISY_CAMERAS if use_linear_init else EXACT_CAMERAS
+    camera_file = camera_file_of(use_linear_init)
     views = load_views(scene_dir, camera_file)
     try:
         fit = fit_sphere(views)
@@ -116,7 +107,6 @@ def _preprocess_scene(scene_dir: Path, use_linear_init: bool, dry_run: bool) -> 
 
 
 def _say_fit(scene_dir: Path, views: SceneViews, fit: SphereFit) -> None:
-    """Prints the sphere, the hull, one line per view and the warnings."""
     center = ", ".join(f"{value:.6g}" for value in fit.center)
     say(f"{scene_dir.name}: {len(views)} views: center = ({center}) ; radius = {fit.radius:.6g}")
     hull = fit.hull

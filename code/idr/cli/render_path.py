@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from idr.cli.shared.common import add_force_argument, make_parser, parse, run, say
+from idr.cli.shared.common import add_force_argument, add_switches, make_parser, run_command, say
 from idr.cli.shared.runs import (
     add_frame_arguments,
     add_out_folder_argument,
@@ -25,7 +26,6 @@ from idr.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
-    from torch import Tensor
 
     from idr.export.path_frames import FrameImage, Path3D
     from idr.runs import Run
@@ -55,7 +55,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--appearance_checkpoint", default="latest", help="epoch of that run's checkpoint")
     path = parser.add_argument_group("camera path")
-    path.add_argument(
+    add = path.add_argument
+    add(
         "--path",
         default="orbit",
         metavar="orbit|spiral|views|FILE",
@@ -63,35 +64,17 @@ def build_parser() -> argparse.ArgumentParser:
         "to the highest's; views = through training views; FILE = a JSON file of frames in world "
         "coordinates, as this command and transforms.json have them, or nerfstudio's viewer",
     )
-    path.add_argument("--frames", type=int, default=60, help="number of frames, except for a FILE")
-    path.add_argument(
-        "--view", type=int, default=0, help="training view of the intrinsics and of an orbit's start"
-    )
-    path.add_argument(
-        "--turns", type=float, help="turns of an orbit or spiral, negative clockwise; default: 1 and 3"
-    )
-    path.add_argument(
-        "--elevation", type=float, help="elevation of an orbit, degrees; default: the training views' mean"
-    )
-    path.add_argument(
-        "--distance",
-        type=float,
-        help="distance of an orbit or spiral from the origin, in radii; default: the training views' mean",
-    )
-    path.add_argument(
-        "--key_views", type=int, nargs="+", help="training views of a path of views; default: all"
-    )
-    path.add_argument(
-        "--closed", action="store_true", help="return to the first view at the end of a path of views"
-    )
+    add("--frames", type=int, default=60, help="number of frames, except for a FILE")
+    add("--view", type=int, default=0, help="training view of the intrinsics and of an orbit's start")
+    add("--turns", type=float, help="turns of an orbit or spiral, negative clockwise; default: 1 and 3")
+    add("--elevation", type=float, help="elevation of an orbit, degrees; default: the training views' mean")
+    distance = "distance of an orbit or spiral from the origin, in radii; default: the training views' mean"
+    add("--distance", type=float, help=distance)
+    add("--key_views", type=int, nargs="+", help="training views of a path of views; default: all")
+    add_switches(path, closed="return to the first view at the end of a path of views")
     output = parser.add_argument_group("output")
-    output.add_argument(
-        "--outputs",
-        nargs="+",
-        choices=OUTPUTS,
-        default=["color"],
-        help="images to write; each also gets a film with --video",
-    )
+    images = "images to write; each also gets a film with --video"
+    output.add_argument("--outputs", nargs="+", choices=OUTPUTS, default=["color"], help=images)
     add_out_folder_argument(output, "path_<path>")
     add_force_argument(output, "existing files")
     add_frame_arguments(output, fps=25.0)
@@ -100,23 +83,21 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command on `argv`, None for the process's arguments, and returns the exit status."""
-    arguments = parse(build_parser(), argv)
-    return run(lambda: _render(arguments))
+    return run_command(build_parser(), argv, _render)
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    """Refuses values out of range."""
     check_frame_arguments(arguments)
     if arguments.distance is not None and not arguments.distance > 1:
         raise InputError(f"--distance {arguments.distance}: expected more than 1, outside of the unit sphere")
     if arguments.elevation is not None and not -85 <= arguments.elevation <= 85:
         raise InputError(f"--elevation {arguments.elevation}: expected -85 to 85 degrees")
-    used = {"orbit": {"turns", "elevation", "distance"}, "spiral": {"turns", "distance"}}
-    used["views"] = {"key_views", "closed"}
-    for flag in ("turns", "elevation", "distance", "key_views", "closed"):
-        if getattr(arguments, flag) and flag not in used.get(arguments.path, set()):
-            kinds = " or ".join(kind for kind in BUILT_IN if flag in used[kind])
-            raise InputError(f"--{flag} means nothing to --path {arguments.path}: expected --path {kinds}")
+    paths = {"turns": ("orbit", "spiral"), "elevation": ("orbit",), "distance": ("orbit", "spiral")}
+    paths |= {"key_views": ("views",), "closed": ("views",)}
+    for flag, kinds in paths.items():
+        if getattr(arguments, flag) and arguments.path not in kinds:
+            expected = " or ".join(kinds)
+            raise InputError(f"--{flag} means nothing to --path {arguments.path}: expected --path {expected}")
 
 
 def _films(arguments: argparse.Namespace) -> dict[str, Path]:
@@ -193,7 +174,6 @@ def _model(arguments: argparse.Namespace, trained: Run) -> Any:
 
 
 def _path(arguments: argparse.Namespace, trained: Run) -> Path3D:
-    """Returns the path of the flags, or of a file."""
     from idr.export.path_frames import Path3D
     from idr.geometry.camera_set import poses_in_frame
 
@@ -203,24 +183,18 @@ def _path(arguments: argparse.Namespace, trained: Run) -> Path3D:
         poses = _built_in(arguments, trained.training_poses.double().numpy())
     else:
         import numpy as np
+        import torch
 
         from idr.importers.camera_path import read_path
 
         file = read_path(Path(arguments.path).expanduser())
         poses = poses_in_frame(file.poses, np.linalg.inv(trained.world_from_unit))
         if file.intrinsics is not None and file.img_res is not None:
-            own = _homogeneous(file.intrinsics), file.img_res
+            matrices = torch.eye(4, dtype=torch.float64).repeat(len(poses), 1, 1)
+            matrices[:, :3, :3] = torch.from_numpy(file.intrinsics)
+            own = matrices, file.img_res
     intrinsics, img_res = frame_intrinsics(arguments, trained, own)
     return Path3D(intrinsics.expand(len(poses), 4, 4), poses, img_res)
-
-
-def _homogeneous(intrinsics: np.ndarray) -> Tensor:
-    """Pads K, (F, 3, 3), to (F, 4, 4)."""
-    import torch
-
-    matrices = torch.eye(4, dtype=torch.float64).repeat(len(intrinsics), 1, 1)
-    matrices[:, :3, :3] = torch.from_numpy(intrinsics)
-    return matrices
 
 
 def _built_in(arguments: argparse.Namespace, views: np.ndarray) -> np.ndarray:
@@ -236,22 +210,18 @@ def _built_in(arguments: argparse.Namespace, views: np.ndarray) -> np.ndarray:
             raise InputError(f"--key_views: no view {absent[0]}; the scene has views 0 to {len(views) - 1}")
         return between_poses(views[keys], arguments.frames, arguments.closed)
     around = surroundings(views)
-    levels = (float(around.elevations.min()), float(around.elevations.max()))
-    turns = 3.0
+    levels, turns = (float(around.elevations.min()), float(around.elevations.max())), 3.0
     if arguments.path == "orbit":
         mean = float(around.elevations.mean())
         level = mean if arguments.elevation is None else float(np.radians(arguments.elevation))
         levels, turns = (level, level), 1.0
     turns = turns if arguments.turns is None else arguments.turns
-    distance = arguments.distance or around.distance
-    start = views[arguments.view, :3, 3]
+    distance, start = arguments.distance or around.distance, views[arguments.view, :3, 3]
     return spiral(around.up, start, distance, levels, turns, arguments.frames)
 
 
 def _write_record(file: Path, path: Path3D, depths: tuple[float, float], trained: Run) -> None:
     """Writes the path in world coordinates, for ``--path`` to render again, and the scale of the depths."""
-    import json
-
     import numpy as np
 
     from idr.export.cameras import OPENCV_TO_OPENGL, intrinsics_entry

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from idr.cli.shared.common import check_at_least, make_parser, parse, run, say
+from idr.cli.shared.common import check_at_least, make_parser, run_command, say
 from idr.cli.shared.runs import add_resolution_argument, add_run_arguments, open_run
 from idr.errors import USER_ERRORS
 
@@ -39,8 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command on `argv`, None for the process's arguments, and returns the exit status."""
-    arguments = parse(build_parser(), argv)
-    return run(lambda: _report(arguments))
+    return run_command(build_parser(), argv, _report)
 
 
 def _report(arguments: argparse.Namespace) -> None:

@@ -14,8 +14,7 @@ from idr.cli.shared.common import (
     EXIT_STOPPED,
     check_at_least,
     make_parser,
-    parse,
-    run,
+    run_command,
     say,
 )
 from idr.cli.shared.train_flags import add_train_arguments
@@ -43,42 +42,32 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add_own_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--scans", type=int, nargs="+", required=True, metavar="N", help="scenes to train")
-    parser.add_argument(
-        "--jobs",
-        type=int,
-        default=None,
-        help="scenes at a time; default: one per GPU of --gpus, all on a cluster, else 1",
-    )
-    parser.add_argument(
-        "--gpus", type=int, nargs="+", default=[], metavar="G", help="GPUs to distribute the scenes over"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("--scans", type=int, nargs="+", required=True, metavar="N", help="scenes to train")
+    add("--jobs", type=int, help="scenes at a time; default: one per GPU of --gpus, all on a cluster, else 1")
+    add("--gpus", type=int, nargs="+", default=[], metavar="G", help="GPUs to distribute the scenes over")
+    add(
         "--cluster",
         choices=("slurm", "local"),
-        default=None,
         help="submit the scenes through submitit (idr[cluster]); local: to this machine, as a trial",
     )
-    parser.add_argument(
-        "--cluster_set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="with --cluster: a parameter of submitit's executor; may be given several times",
-    )
+    several = "with --cluster: a parameter of submitit's executor; may be given several times"
+    add("--cluster_set", action="append", default=[], metavar="KEY=VALUE", help=several)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command on `argv`, None for the process's arguments, and returns the exit status."""
+    # What a parser of this command's own options leaves over are those of exp_runner.py.
     words = sys.argv[1:] if argv is None else list(argv)
-    arguments = parse(build_parser(), words)
     own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     _add_own_arguments(own)
-    _, passed_on = own.parse_known_args(words)
-    return run(lambda: _train_all(arguments, passed_on))
+    return run_command(
+        build_parser(), words, lambda arguments: _train_all(arguments, own.parse_known_args(words)[1])
+    )
 
 
 def _train_all(arguments: argparse.Namespace, passed_on: list[str]) -> int:
+    """Trains the scenes; `passed_on` are the options of ``exp_runner.py``."""
     jobs = _check(arguments)
 
     from idr.conf.build import conf_value
@@ -92,17 +81,11 @@ def _train_all(arguments: argparse.Namespace, passed_on: list[str]) -> int:
     exps = project_root() / Path(arguments.exps_folder).expanduser()
     folder = exps / f"{run_name(expname, arguments.expname)}_scenes"
     train = [sys.executable, "-m", "idr.cli.train", *passed_on]
-    if not arguments.is_continue:
-        train.append("--is_continue")
-    scenes = [
-        Scene(
-            scan,
-            run_name(expname, arguments.expname, scan),
-            (*train, "--scan_id", str(scan)),
-            folder / f"scan{scan}.log",
-        )
-        for scan in arguments.scans
-    ]
+    train += [] if arguments.is_continue else ["--is_continue"]
+    scenes = []
+    for scan in arguments.scans:
+        name, command = run_name(expname, arguments.expname, scan), (*train, "--scan_id", str(scan))
+        scenes.append(Scene(scan, name, command, folder / f"scan{scan}.log"))
     launcher = _launcher(arguments, jobs, folder)
     table = SummaryTable(folder, arguments.nepoch)
     stopped = SceneQueue(scenes, exps, launcher, jobs, table).run()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from idr.cli.shared.common import add_conf_arguments, make_parser, parse, run, say
+from idr.cli.shared.common import add_conf_arguments, make_parser, run_command, say
 from idr.cli.shared.runs import add_expname_argument
 from idr.errors import MissingInputError
 
@@ -31,8 +31,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command on `argv`, None for the process's arguments, and returns the exit status."""
-    arguments = parse(build_parser(), argv)
-    return run(lambda: _summarize(arguments))
+    return run_command(build_parser(), argv, _summarize)
 
 
 def _summarize(arguments: argparse.Namespace) -> None:

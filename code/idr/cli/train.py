@@ -18,14 +18,17 @@ from idr.cli.shared.common import (
     add_scan_id_argument,
     check_at_least,
     make_parser,
-    parse,
-    run,
+    run_command,
     say,
 )
 from idr.cli.shared.processes import run_in_group
-from idr.cli.shared.stopping import stop_rule
-from idr.cli.shared.threads import choose_threads, threads_restored
-from idr.cli.shared.train_flags import LATEST, add_train_arguments
+from idr.cli.shared.train_flags import (
+    LATEST,
+    add_train_arguments,
+    choose_threads,
+    stop_rule,
+    threads_restored,
+)
 from idr.cli.shared.train_viewer import add_viewer_argument, check_viewer, viewer_process
 from idr.cli.shared.train_watching import camera_monitor, draw_plots
 from idr.errors import InputError, MissingInputError
@@ -61,12 +64,8 @@ def build_parser() -> argparse.ArgumentParser:
     """Returns the parser of the command."""
     parser = make_parser(DESCRIPTION, EXAMPLES)
     add_train_arguments(parser)
-    parser.add_argument(
-        "--timestamp", default=LATEST, help="with --is_continue: folder of the run, or the latest"
-    )
-    parser.add_argument(
-        "--checkpoint", default=LATEST, help="with --is_continue: epoch of the checkpoint, or the latest"
-    )
+    for name, what in (("--timestamp", "folder of the run"), ("--checkpoint", "epoch of the checkpoint")):
+        parser.add_argument(name, default=LATEST, help=f"with --is_continue: {what}, or the latest")
     add_scan_id_argument(parser)
     add_viewer_argument(parser)
     return parser
@@ -75,8 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command on `argv`, None for the process's arguments, and returns the exit status."""
     began = time.monotonic()
-    arguments = parse(build_parser(), argv)
-    return run(lambda: _start(arguments, began))
+    return run_command(build_parser(), argv, lambda arguments: _start(arguments, began))
 
 
 def _start(arguments: argparse.Namespace, began: float) -> int:
@@ -85,11 +83,11 @@ def _start(arguments: argparse.Namespace, began: float) -> int:
         raise InputError("--timestamp and --checkpoint choose what to continue from; add --is_continue")
     check_viewer(arguments.viewer)
     stop = stop_rule(arguments, began)
-    return run_in_group(
-        arguments.gpu,
-        arguments.device,
-        lambda device, group: TrainingProcess(arguments, device, group, stop).run(),
-    )
+
+    def train(device: torch.device, group: OneProcess) -> int:
+        return TrainingProcess(arguments, device, group, stop).run()
+
+    return run_in_group(arguments.gpu, arguments.device, train)
 
 
 @dataclass(frozen=True)
@@ -142,12 +140,6 @@ class TrainingProcess:
     """The command in one process of its group: reads, builds, opens the run's folder, trains.
 
     Everything that bad input can break is read and built before anything is written.
-
-    Attributes:
-        arguments: The command's.
-        device: Device of this process.
-        group: The processes that train together.
-        stop: What ends training before ``--nepoch``.
     """
 
     arguments: argparse.Namespace
@@ -242,11 +234,7 @@ class TrainingProcess:
         self.group.check_pixels(min(config.num_pixels, fewest))
 
     def open(self, settings: Settings, components: Components, source: Source | None) -> Trainer | None:
-        """Opens a new run, or the continued one, and saves the conf there.
-
-        Returns:
-            The trainer, or None where the continued run has all its epochs.
-        """
+        """Opens a new run, or the continued one, and saves the conf there; None if all epochs are done."""
         from idr.conf.files import save_conf
         from idr.runs.folders import RUNCONF, create_run
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import functools
 from collections.abc import Sequence
 from pathlib import Path
 
-from idr.cli.shared.common import add_linear_init_argument, make_parser, parse, run, say
+from idr.cli.shared.common import add_linear_init_argument, make_parser, run_command, say
 from idr.errors import InputError
 
 _EXAMPLES = """  python preprocess/triangulate_points.py --source_dir ../data/DTU/scan65
@@ -22,7 +21,7 @@ def _parser() -> argparse.ArgumentParser:
         _EXAMPLES,
     )
     parser.add_argument("--source_dir", required=True, help="scene folder: image/, mask/, cameras.npz")
-    parser.add_argument("--out", default=None, help="file to write; default: <source_dir>/points.npz")
+    parser.add_argument("--out", help="file to write; default: <source_dir>/points.npz")
     parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
     add_linear_init_argument(parser)
     return parser
@@ -30,8 +29,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command on `argv`, None for the process's arguments, and returns the exit status."""
-    arguments = parse(_parser(), argv)
-    return run(lambda: _triangulate(arguments))
+    return run_command(_parser(), argv, _triangulate)
 
 
 def _triangulate(arguments: argparse.Namespace) -> None:
@@ -40,14 +38,14 @@ def _triangulate(arguments: argparse.Namespace) -> None:
     from idr.datasets.images import list_images, load_rgb
     from idr.datasets.points import POINTS_FILE
     from idr.files import write_atomic
-    from idr.preprocess.scene_views import EXACT_CAMERAS, NOISY_CAMERAS, load_views
+    from idr.preprocess.scene_views import camera_file_of, load_views
     from idr.preprocess.triangulation import TriangulationSettings, triangulate
 
     scene = Path(arguments.source_dir).expanduser()
     out = Path(arguments.out).expanduser() if arguments.out else scene / POINTS_FILE
     if out.exists() and not arguments.overwrite:
         raise InputError(f"{out} exists; choose another --out, or replace it with --overwrite")
-    views = load_views(scene, NOISY_CAMERAS if arguments.use_linear_init else EXACT_CAMERAS)
+    views = load_views(scene, camera_file_of(arguments.use_linear_init))
     paths = list_images(scene / "image")
     if len(paths) != len(views):
         raise InputError(f"{scene}: {len(paths)} images but {len(views)} masks; expected one mask per image")
@@ -65,8 +63,10 @@ def _triangulate(arguments: argparse.Namespace) -> None:
             "textured object and exact cameras; check them with preprocess/doctor.py, or train without "
             "loss.sparse_points"
         )
-    arrays = {
-        "points_world": found.points, "reproj_rms": found.reprojection, "track_len": found.track_length
-    }  # fmt: skip
-    write_atomic(out, functools.partial(np.savez, **arrays))
+    write_atomic(
+        out,
+        lambda file: np.savez(
+            file, points_world=found.points, reproj_rms=found.reprojection, track_len=found.track_length
+        ),
+    )
     say(f"wrote {out}: {len(found.points):,} points, mean error {found.reprojection.mean():.2f} pixels")

@@ -14,21 +14,20 @@ from typing import TYPE_CHECKING
 from idr.cli.shared.common import (
     add_data_root_argument,
     add_device_arguments,
+    add_switches,
     check_at_least,
     choose_device,
     make_parser,
-    parse,
-    run,
+    run_command,
     say,
 )
 from idr.cli.shared.runs import add_exps_folder_argument, find_exps_folder
-from idr.cli.shared.threads import add_threads_argument
+from idr.cli.shared.train_flags import LATEST, add_threads_argument
 from idr.errors import InputError
 
 if TYPE_CHECKING:
     from idr.viewer.server import PageServer
 
-LATEST = "latest"
 DESCRIPTION = (
     "Serves a browser page that shows a run: its surface, its cameras with photographs, renderings and error "
     "maps, and new views rendered on demand. The run may still be training; its files are only read."
@@ -44,42 +43,33 @@ BELOW_TRAINING = 10
 def build_parser() -> argparse.ArgumentParser:
     """Returns the parser of the command."""
     parser = make_parser(DESCRIPTION, EXAMPLES)
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "--run",
         default=LATEST,
         help="latest = the run trained last; or a run's folder; or the folder of all runs of a name for its "
         "last one",
     )
-    parser.add_argument(
-        "--conf", default=None, help="conf of a run that has none of its own (published pretrained runs)"
-    )
+    add("--conf", help="conf of a run that has none of its own (published pretrained runs)")
     add_exps_folder_argument(parser)
     add_data_root_argument(parser, default="the run's")
     add_device_arguments(parser)
     add_threads_argument(parser)
-    parser.add_argument(
-        "--host", default="127.0.0.1", help="address to listen at; 0.0.0.0 admits everybody on the network"
-    )
-    parser.add_argument("--port", type=int, default=8080, help="port; 0 for any free one")
-    parser.add_argument(
-        "--resolution", type=int, default=96, help="initial resolution of the surface, 32 to 512"
-    )
-    parser.add_argument(
-        "--side", type=int, default=320, help="initial pixels along the longer side of images, 64 to 1024"
-    )
-    parser.add_argument(
-        "--beside_training",
-        action="store_true",
-        help="use one thread at low priority, and end when standard input closes (exp_runner.py --viewer "
-        "starts it this way)",
+    add("--host", default="127.0.0.1", help="address to listen at; 0.0.0.0 admits everybody on the network")
+    add("--port", type=int, default=8080, help="port; 0 for any free one")
+    add("--resolution", type=int, default=96, help="initial resolution of the surface, 32 to 512")
+    add("--side", type=int, default=320, help="initial pixels along the longer side of images, 64 to 1024")
+    add_switches(
+        parser,
+        beside_training="use one thread at low priority, and end when standard input closes (exp_runner.py "
+        "--viewer starts it this way)",
     )
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command on `argv`, None for the process's arguments, and returns the exit status."""
-    arguments = parse(build_parser(), argv)
-    return run(lambda: _view(arguments))
+    return run_command(build_parser(), argv, _view)
 
 
 def _view(arguments: argparse.Namespace) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import trimesh
 
 from idr.datasets.points import ScenePoints
-from idr.evaluation.chamfer import Mesh
 from idr.evaluation.point_to_mesh import point_to_mesh_distance
 
 
@@ -40,7 +40,7 @@ class PointScores:
         )
 
 
-def point_scores(mesh: Mesh, points: ScenePoints) -> PointScores:
+def point_scores(mesh: trimesh.Trimesh, points: ScenePoints) -> PointScores:
     """Measures the exact distances from points to a mesh in the same frame.
 
     A few triangulated points are wrong and would dominate a mean: hence percentiles.

@@ -17,6 +17,9 @@ from idr.errors import InputError, MissingInputError
 from idr.importers import transforms
 from idr.importers.source import Array, check_intrinsics, is_number, shifted
 
+FOCAL_KEYS = ("fl_x", "fl_y", "camera_angle_x", "camera_angle_y")
+"""Entries of which each determines the focal length."""
+
 
 @dataclass(frozen=True)
 class CameraPath:
@@ -41,9 +44,6 @@ def read_path(path: Path) -> CameraPath:
             `transforms.json` (images are not needed); or with ``camera_path``, each entry with a
             ``camera_to_world`` of 16 numbers and optionally ``fov``, the vertical angle in degrees.
 
-    Returns:
-        The path.
-
     Raises:
         MissingInputError: No such file.
         InputError: Neither format, or an invalid camera.
@@ -58,20 +58,20 @@ def read_path(path: Path) -> CameraPath:
     frames = content.get("frames")
     if not isinstance(frames, list) or not frames:
         raise InputError(f"{path} has neither a list `frames` nor `camera_path`; expected one of them")
-    size: tuple[int, int] | None = None
+    sizes: list[tuple[int, int] | None] = []
     poses, intrinsics = [], []
     for k, frame in enumerate(frames):
         label = f"{path}: frame {k}"
         camera = {**content, **_an_object(frame, label)}
         poses.append(_pose(frame, label))
         own = transforms.size_of(camera, label)
-        size = _same_size(size, own, k, label)
-        if own is not None and any(
-            key in camera for key in ("fl_x", "fl_y", "camera_angle_x", "camera_angle_y")
-        ):
+        sizes.append(own)
+        if own != sizes[0]:
+            raise InputError(f"{label} has another image size than earlier frames; expected one for all")
+        if own is not None and not camera.keys().isdisjoint(FOCAL_KEYS):
             intrinsics.append(shifted(transforms.intrinsics_of(camera, own, label), transforms.PIXEL_CENTER))
             check_intrinsics(intrinsics[-1], label)
-    return CameraPath(np.stack(poses), _all_or_none(intrinsics, len(poses), path), size)
+    return CameraPath(np.stack(poses), _all_or_none(intrinsics, len(poses), path), sizes[0])
 
 
 def _nerfstudio(path: Path, content: Mapping[str, Any]) -> CameraPath:
@@ -84,7 +84,7 @@ def _nerfstudio(path: Path, content: Mapping[str, Any]) -> CameraPath:
         numbers = _an_object(entry, label).get("camera_to_world")
         if not isinstance(numbers, list) or len(numbers) != 16:
             raise InputError(f"{label} has no `camera_to_world`; expected 16 numbers")
-        rows = [numbers[row * 4 : row * 4 + 4] for row in range(4)]
+        rows = [numbers[start : start + 4] for start in (0, 4, 8, 12)]
         poses.append(_pose({"transform_matrix": rows}, label))
         fov = entry.get("fov")
         if fov is None or size is None:
@@ -108,14 +108,6 @@ def _pose(frame: Mapping[str, Any], label: str) -> Array:
     world_to_camera = np.eye(4)
     world_to_camera[:3] = transforms.world_to_camera(frame, label)
     return np.linalg.inv(world_to_camera).astype(np.float64)
-
-
-def _same_size(
-    before: tuple[int, int] | None, own: tuple[int, int] | None, k: int, label: str
-) -> tuple[int, int] | None:
-    if k and own != before:
-        raise InputError(f"{label} has another image size than earlier frames; expected one for all")
-    return own
 
 
 def _all_or_none(intrinsics: list[Array], count: int, path: Path) -> Array | None:

@@ -60,16 +60,14 @@ def import_pycolmap() -> Any:
 
 def find_model(source: Path) -> Path | None:
     """Returns the folder with cameras and images, .bin or .txt, or None."""
-    for name in MODEL_FOLDERS:
-        folder = source / name
-        if any(
-            all((folder / f"{part}{e}").is_file() for part in ("cameras", "images")) for e in (".bin", ".txt")
-        ):
-            return folder
+    for folder in (source / name for name in MODEL_FOLDERS):
+        for ending in (".bin", ".txt"):
+            if all((folder / f"{part}{ending}").is_file() for part in ("cameras", "images")):
+                return folder
     return None
 
 
-def read(source: Path, images: Path | None = None, pixel_center: float = PIXEL_CENTER) -> Source:
+def read(source: Path, images: Path | None, pixel_center: float) -> Source:
     """Reads a COLMAP model in `source` or in one of `MODEL_FOLDERS` below it; see `source.Reader`.
 
     The scene has the images that the model registered, in natural name order.
@@ -98,9 +96,6 @@ def from_model(model: Any, images: Path, label: str, pixel_center: float = PIXEL
         images: Folder that its image names are relative to.
         label: The model's name in messages.
         pixel_center: Coordinate of the first pixel's center in the model.
-
-    Returns:
-        The scene.
 
     Raises:
         MissingInputError: An image is missing.
@@ -132,14 +127,8 @@ def _view(image: Any, images: Path, label: str, pixel_center: float) -> SourceVi
     intrinsics = np.asarray(camera.calibration_matrix(), dtype=np.float64)
     check_intrinsics(intrinsics, name)
     pose = np.asarray(image.cam_from_world().matrix(), dtype=np.float64)
-    return SourceView(
-        image.name,
-        find_image(images / image.name, label),
-        shifted(intrinsics, pixel_center),
-        pose,
-        _lens(camera),
-        (int(camera.height), int(camera.width)),
-    )
+    path, size = find_image(images / image.name, label), (int(camera.height), int(camera.width))
+    return SourceView(image.name, path, shifted(intrinsics, pixel_center), pose, _lens(camera), size)
 
 
 def _lens(camera: Any) -> Lens | None:

@@ -19,21 +19,10 @@ NEUS_FILE, IDR_FILE = "cameras_sphere.npz", "cameras.npz"
 PIXEL_CENTER = 0.0
 
 
-def read_neus(source: Path, images: Path | None = None, pixel_center: float = PIXEL_CENTER) -> Source:
-    """Reads a NeuS folder: `image/`, `cameras_sphere.npz`, optionally `mask/`; see `source.Reader`."""
-    return _read(source, NEUS_FILE, "neus", images, pixel_center)
-
-
-def read_idr(source: Path, images: Path | None = None, pixel_center: float = PIXEL_CENTER) -> Source:
-    """Reads `image/` (or `images/`) and `cameras.npz`, optionally `mask/`; see `source.Reader`."""
-    return _read(source, IDR_FILE, "idr", images, pixel_center)
-
-
-def _read(source: Path, file: str, kind: str, images: Path | None, pixel_center: float) -> Source:
-    folder = images or next(
-        (source / n for n in ("image", "images") if (source / n).is_dir()), source / "image"
-    )
-    photos = list_images(folder)
+def read(kind: str, file: str, source: Path, images: Path | None, pixel_center: float) -> Source:
+    """Reads `image/` (or `images/`), a file of cameras, and optionally `mask/`; see `source.Reader`."""
+    named = next((name for name in ("image", "images") if (source / name).is_dir()), "image")
+    photos = list_images(images or source / named)
     path = source / file
     has_scale = path.is_file() and any(key.startswith("scale_mat") for key in read_arrays(path))
     if has_scale:
@@ -45,7 +34,12 @@ def _read(source: Path, file: str, kind: str, images: Path | None, pixel_center:
                 "remove them and use --sphere hull"
             )
     else:
-        world_mats = _bare_world_mats(path, len(photos))
+        matrices = read_matrices(path, "world_mat")
+        if len(matrices) != len(photos):
+            raise InputError(
+                f"{path}: {len(matrices)} world_mat matrices for {len(photos)} images; expected one per image"
+            )
+        world_mats = np.stack(list(matrices.values()))
     masks: list[Path | None] = [None] * len(photos)
     if (source / "mask").is_dir():
         masks = list(list_images(source / "mask"))
@@ -59,13 +53,3 @@ def _read(source: Path, file: str, kind: str, images: Path | None, pixel_center:
         for photo, matrix, mask in zip(photos, world_mats, masks, strict=True)
     )
     return Source(kind, views, scale_mat=scale_mats[0] if has_scale else None)
-
-
-def _bare_world_mats(path: Path, num_images: int) -> np.ndarray:
-    """(B, 4, 4) world_mats of a file without scale_mats."""
-    matrices = read_matrices(path, "world_mat")
-    if len(matrices) != num_images:
-        raise InputError(
-            f"{path}: {len(matrices)} world_mat matrices for {num_images} images; expected one per image"
-        )
-    return np.stack(list(matrices.values()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from idr.errors import InputError, MissingInputError
@@ -14,19 +15,24 @@ from idr.importers.source import Reader, Source
 
 @dataclass(frozen=True)
 class Kind:
-    """A source format.
+    """A source format: the files that identify it, for messages; whether a path has it; its reader.
 
-    Attributes:
-        looks_for: The files that identify it, for messages.
-        matches: Whether a path has this format.
-        read: Its reader.
-        pixel_center: Coordinate of the first pixel's center in this format.
+    `pixel_center` is the coordinate of the first pixel's center.
     """
 
     looks_for: str
     matches: Callable[[Path], bool]
     read: Reader
     pixel_center: float
+
+
+def _npz(kind: str, file: str, program: str) -> Kind:
+    return Kind(
+        f"{file} ({program})",
+        lambda source: (source / file).is_file(),
+        partial(numpy_folders.read, kind, file),
+        numpy_folders.PIXEL_CENTER,
+    )
 
 
 KINDS = {
@@ -36,18 +42,8 @@ KINDS = {
         transforms.read,
         transforms.PIXEL_CENTER,
     ),
-    "neus": Kind(
-        f"{numpy_folders.NEUS_FILE} (NeuS)",
-        lambda source: (source / numpy_folders.NEUS_FILE).is_file(),
-        numpy_folders.read_neus,
-        numpy_folders.PIXEL_CENTER,
-    ),
-    "idr": Kind(
-        f"{numpy_folders.IDR_FILE} (IDR)",
-        lambda source: (source / numpy_folders.IDR_FILE).is_file(),
-        numpy_folders.read_idr,
-        numpy_folders.PIXEL_CENTER,
-    ),
+    "neus": _npz("neus", numpy_folders.NEUS_FILE, "NeuS"),
+    "idr": _npz("idr", numpy_folders.IDR_FILE, "IDR"),
     "middlebury": Kind(
         f"*{text_cameras.PAR_ENDING} (Middlebury)",
         lambda source: bool(text_cameras.find_par(source)),
@@ -70,13 +66,7 @@ KINDS = {
 
 
 def recognize(source: Path) -> str:
-    """Returns the format of a source.
-
-    Args:
-        source: File or folder.
-
-    Returns:
-        A key of `KINDS`, or `photographs.KIND` for photographs without cameras.
+    """Returns the format of a file or folder: a key of `KINDS`, or `photographs.KIND` without cameras.
 
     Raises:
         MissingInputError: The path does not exist.
@@ -107,9 +97,6 @@ def read_source(
         kind: A key of `KINDS`, None to recognize it.
         images: Folder of the images, None to search where the format keeps them.
         pixel_center: Coordinate of the first pixel's center, None for the format's convention.
-
-    Returns:
-        The scene.
 
     Raises:
         MissingInputError: A file of the scene is missing.

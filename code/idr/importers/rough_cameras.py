@@ -5,18 +5,16 @@ B views. Poses are (4, 4) camera-to-world, world frame and unit of the imported 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from idr.errors import InputError
+from idr.geometry.alignment import align_cameras
 from idr.geometry.camera_set import disturb_poses
 from idr.importers.masks.sources import mask_stem
 from idr.importers.source import Array, Source, SourceView
 
-Align = Callable[[Array, Array], tuple[float, Array, Array]]
-"""Returns scale, rotation (3, 3) and translation (3,) that align (B, 4, 4) poses with (B, 4, 4) others."""
 MIN_SHARED_VIEWS = 3
 """Views needed to determine the similarity between two frames."""
 
@@ -31,9 +29,6 @@ def disturbed_poses(poses: Array, center: Array, degrees: float, fraction: float
         fraction: Mean displacement, in random directions, over the distance to `center`; single cameras get
             0.5 to 1.5 times as much.
         seed: Seed of the noise.
-
-    Returns:
-        (B, 4, 4) poses.
 
     Raises:
         InputError: `degrees` or `fraction` out of range.
@@ -52,35 +47,17 @@ def disturbed_poses(poses: Array, center: Array, degrees: float, fraction: float
     return rough
 
 
-def poses_from(views: list[SourceView], poses: Array, align: Align) -> Array:
-    """Returns another source's poses of the same photographs in the frame of the exact poses.
-
-    Args:
-        views: B views of the other source, see `paired_views`.
-        poses: (B, 4, 4) exact poses.
-        align: Computes the similarity between the two frames.
-
-    Returns:
-        (B, 4, 4).
-    """
+def poses_from(views: list[SourceView], poses: Array) -> Array:
+    """Returns another source's poses of the same photographs in the frame of the exact ones, (B, 4, 4)."""
     rough = np.stack([_pose(view) for view in views])
-    scale, rotation, translation = align(rough, poses)
-    rough[:, :3, 3] = scale * rough[:, :3, 3] @ rotation.T + translation
-    rough[:, :3, :3] = rotation @ rough[:, :3, :3]
+    fit = align_cameras(rough, poses)
+    rough[:, :3, 3] = fit.scale * rough[:, :3, 3] @ fit.rotation.T + fit.translation
+    rough[:, :3, :3] = fit.rotation @ rough[:, :3, :3]
     return rough
 
 
 def describe(rough: Array, poses: Array, center: Array) -> str:
-    """Describes the errors of rough cameras.
-
-    Args:
-        rough: (B, 4, 4) rough poses.
-        poses: (B, 4, 4) exact poses.
-        center: (3,) the object's center.
-
-    Returns:
-        One sentence with the mean rotation error, and the mean displacement over distance.
-    """
+    """Describes rough poses: mean rotation error, and mean displacement over distance from `center`."""
     traces = np.einsum("bij,bij->b", rough[:, :3, :3], poses[:, :3, :3])
     angle = np.degrees(np.arccos(np.clip((traces - 1) / 2, -1, 1))).mean()
     displacement = np.linalg.norm(rough[:, :3, 3] - poses[:, :3, 3], axis=1)
@@ -99,15 +76,9 @@ def _pose(view: SourceView) -> Array:
 
 
 def paired_views(second: Source, names: list[str], label: str) -> list[SourceView]:
-    """Finds the views of another source of the same photographs.
+    """Pairs B views by name with those of another source of the same photographs, `label` in messages.
 
-    Args:
-        second: The other source; views are paired by file stem, or in natural order if no stems agree.
-        names: B names of the views.
-        label: The other source's name in messages.
-
-    Returns:
-        B views.
+    They are paired by file stem, or in natural order if no stems agree.
 
     Raises:
         InputError: The other source lacks views, or there are fewer than `MIN_SHARED_VIEWS`.

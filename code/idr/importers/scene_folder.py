@@ -7,32 +7,29 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from idr.errors import InputError
 from idr.files import check_replaceable, whole_folder, write_atomic, write_text_atomic
 from idr.importers.masks import sources as mask_sources
 from idr.importers.masks.automatic import make_masks
-from idr.importers.masks.contact_sheet import draw_sheet
 from idr.importers.photographs.files import PreparedView, prepare_view
 from idr.importers.rough_cameras import describe
-from idr.importers.source import Array, Source
+from idr.importers.source import Array, Progress, Source
 from idr.importers.sphere import Sphere, choose_sphere
 from idr.preprocess.scene_check import check_scene
+from idr.preprocess.scene_drawing import draw_sheet, write_png
 from idr.preprocess.scene_report import REPORT, write_scene_report
-from idr.preprocess.scene_views import SceneViews, make_views
+from idr.preprocess.scene_views import Mask, SceneViews, make_views
 
 RECORD, SHEET, CAMERAS, ROUGH = "import.json", "masks.png", "cameras.npz", "cameras_linear_init.npz"
 OWN_NAMES = {"image", "mask", "check", RECORD, SHEET, REPORT, CAMERAS, ROUGH}
 OWN_NAMES |= {"cameras_backup.npz", "cameras_linear_init_backup.npz"}
 Roughen = Callable[[Array, Array], Array]
 """Returns rough poses (B, 4, 4) for exact poses (B, 4, 4) and the object's center (3,)."""
-Progress = Callable[[str], None]
 MIN_AGREEMENT = 0.75
 """IoU of an automatic mask with the other views' hull below which the mask is named in a warning."""
 
@@ -63,17 +60,7 @@ class ImportOptions:
 
 @dataclass(frozen=True)
 class ImportedScene:
-    """A scene as written.
-
-    Attributes:
-        folder: The scene's folder.
-        num_views: B.
-        size: (H, W) of all images.
-        mask_source: Origin of the masks.
-        sphere: The unit sphere.
-        warnings: Warnings for the user.
-        notes: Changes made to images and cameras.
-    """
+    """A scene as written: B views of one size (H, W); the notes are changes made to images and cameras."""
 
     folder: Path
     num_views: int
@@ -92,19 +79,9 @@ def check_target(folder: Path, overwrite: bool) -> None:
 def write_scene(
     source: Source, folder: Path, options: ImportOptions, origin: str, progress: Progress
 ) -> ImportedScene:
-    """Writes a scene as a data folder.
+    """Writes a scene as a data folder, `data/<dir>/scan<N>`; `origin` is the source's path, for the record.
 
     Files are written to a hidden folder next to the target, which is renamed at the end.
-
-    Args:
-        source: The scene.
-        folder: The folder to write, `data/<dir>/scan<N>`.
-        options: Options of the import.
-        origin: Path of the source, for the record.
-        progress: Receives progress messages.
-
-    Returns:
-        The scene as written.
 
     Raises:
         MissingInputError: A file of the source is missing.
@@ -131,6 +108,7 @@ def write_scene(
         title, check = f"{folder.parent.name}/{folder.name}", check_scene(temporary, CAMERAS)
         warnings = write_scene_report(check, temporary / REPORT, title, (*warnings, *sphere.warnings))
         notes = (*source.notes, *_notes(prepared, options), *rough)
+        pairs = zip(views.names, source.views, strict=True)
         record = {
             "generator": "idr import_scene",
             "source": origin,
@@ -139,10 +117,7 @@ def write_scene(
             "downscale": options.downscale,
             "sphere": {"center": sphere.center.tolist(), "radius": sphere.radius, "from": sphere.origin},
             "notes": notes,
-            "views": [
-                {"image": name, "source": view.name}
-                for name, view in zip(views.names, source.views, strict=True)
-            ],
+            "views": [{"image": name, "source": view.name} for name, view in pairs],
         }
         write_text_atomic(temporary / RECORD, json.dumps(record, indent=1) + "\n")
     height, width = prepared[0].rgb.shape[:2]
@@ -154,34 +129,37 @@ def _write_images(
 ) -> tuple[list[PreparedView], str]:
     """Reads every view and writes its image; also returns the origin of the masks."""
     choice = options.masks
-    made = choice == mask_sources.AUTO or command is not None
     files: list[Path | None] = [None] * len(source.views)
     use_alpha = choice == mask_sources.ALPHA
-    if not made and not use_alpha:
-        files = mask_sources.mask_files(source, Path(choice).expanduser() if choice else None)
-        use_alpha = files[0] is None and mask_sources.has_alpha_masks(source)
+    if command:
+        mask_source = f"made by {command[0]}"
+    elif choice == mask_sources.AUTO:
+        mask_source = "made (auto)"
+    else:
+        if not use_alpha:
+            files = mask_sources.mask_files(source, Path(choice).expanduser() if choice else None)
+            use_alpha = files[0] is None and mask_sources.has_alpha_masks(source)
         if files[0] is None and not use_alpha:
             raise InputError(
                 f"the source ({source.kind}) has neither masks nor an alpha channel; expected --masks "
                 "FOLDER, --mask_command 'prog {image} {mask}', or --masks auto to compute them"
             )
+        mask_source = "alpha channel" if use_alpha else (choice or "the source's own")
     prepared: list[PreparedView] = []
     for k, (view, file) in enumerate(zip(source.views, files, strict=True)):
         image = prepare_view(view, file, use_alpha, options.downscale)
-        if prepared and image.rgb.shape != prepared[0].rgb.shape:
-            first = prepared[0].rgb.shape
-            raise InputError(
-                f"{view.image} has {image.rgb.shape[1]} x {image.rgb.shape[0]} pixels, "
-                f"{source.views[0].image.name} {first[1]} x {first[0]}; expected images of one size: import "
-                "only those of one size, or resize them before calibration"
-            )
         prepared.append(image)
-        _write_png(folder / "image" / _name(k), cv2.cvtColor(image.rgb, cv2.COLOR_RGB2BGR))
+        (height, width, _), first = image.rgb.shape, prepared[0].rgb.shape
+        if (height, width) != first[:2]:
+            raise InputError(
+                f"{view.image} has {width} x {height} pixels, {source.views[0].image.name} {first[1]} x "
+                f"{first[0]}; expected images of one size: import only those of one size, or resize them "
+                "before calibration"
+            )
+        write_png(folder / "image" / _name(k), image.rgb)
         if (k + 1) % 25 == 0:
             progress(f"read {k + 1} of {len(source.views)} images")
-    if made:
-        return prepared, f"made by {command[0]}" if command else "made (auto)"
-    return prepared, "alpha channel" if use_alpha else (choice or "the source's own")
+    return prepared, mask_source
 
 
 def _write_masks(
@@ -197,12 +175,10 @@ def _write_masks(
     titles = [f"{name} ({view.name})" for name, view in zip(names, source.views, strict=True)]
     world_mats = np.stack([view.projection for view in prepared])
     warnings: tuple[str, ...] = ()
-    masks: list[NDArray[np.bool_]]
+    masks: list[Mask]
     if command is not None:
-        masks = [
-            mask_sources.run_command(command, folder / "image" / name, view.rgb.shape[:2])
-            for name, view in zip(names, prepared, strict=True)
-        ]
+        size = prepared[0].rgb.shape[:2]
+        masks = [mask_sources.run_command(command, folder / "image" / name, size) for name in names]
     elif options.masks == mask_sources.AUTO:
         progress(f"making masks of {len(prepared)} images")
         made = make_masks([view.rgb for view in prepared], titles, world_mats, options.points, source.points)
@@ -215,8 +191,8 @@ def _write_masks(
         masks = [view.mask for view in prepared if view.mask is not None]
     views = make_views(tuple(titles), tuple(masks), world_mats)
     for name, mask in zip(names, masks, strict=True):
-        _write_png(folder / "mask" / name, mask.astype(np.uint8) * np.uint8(255))
-    return SceneViews(tuple(names), views.masks, views.intrinsics, views.poses, views.projections), warnings
+        write_png(folder / "mask" / name, mask.astype(np.uint8) * np.uint8(255))
+    return replace(views, names=tuple(names)), warnings
 
 
 def _write_cameras(path: Path, projections: Array, sphere: Sphere) -> None:
@@ -252,8 +228,3 @@ def _notes(prepared: list[PreparedView], options: ImportOptions) -> list[str]:
 
 def _name(k: int) -> str:
     return f"{k:04d}.png"
-
-
-def _write_png(path: Path, image: np.ndarray) -> None:
-    encoded = cv2.imencode(".png", image)[1].tobytes()
-    write_atomic(path, lambda file: file.write(encoded))

@@ -69,6 +69,8 @@ class Source:
     notes: tuple[str, ...] = ()
 
 
+Progress = Callable[[str], None]
+"""Receives progress messages."""
 Reader = Callable[[Path, Path | None, float], Source]
 """Reads a scene of one format from (source, images, pixel_center).
 
@@ -79,11 +81,7 @@ Raises `MissingInputError` for missing files, `InputError` for anything that doe
 
 
 def check_rotation(rotation: Array, label: str) -> None:
-    """Checks that a (3, 3) matrix is a rotation.
-
-    Args:
-        rotation: (3, 3).
-        label: The matrix's name in messages.
+    """Checks that a (3, 3) matrix is a rotation; `label` is its name in messages.
 
     Raises:
         InputError: Not finite, not orthonormal within `ROTATION_TOLERANCE`, or mirrored.
@@ -104,11 +102,7 @@ def check_rotation(rotation: Array, label: str) -> None:
 
 
 def check_intrinsics(intrinsics: Array, label: str) -> None:
-    """Checks that a (3, 3) matrix K is a pinhole camera's.
-
-    Args:
-        intrinsics: (3, 3) K.
-        label: The camera's name in messages.
+    """Checks that a (3, 3) matrix K is a pinhole camera's; `label` is the camera's name in messages.
 
     Raises:
         InputError: Not finite, a focal length that is not positive, or K not upper triangular with last row
@@ -137,9 +131,6 @@ def view_of_projection(
         pixel_center: Coordinate of the first pixel's center in the source, 0 or 0.5.
         mask: The source's mask.
 
-    Returns:
-        The view.
-
     Raises:
         InputError: The matrix is not finite or not a camera's.
     """
@@ -152,34 +143,20 @@ def view_of_projection(
 
 
 def shifted(intrinsics: Array, pixel_center: float) -> Array:
-    """Moves the principal point so that the first pixel's center is at 0.
-
-    Args:
-        intrinsics: (3, 3) K.
-        pixel_center: Coordinate of the first pixel's center in K: 0.5 for COLMAP and OpenGL, 0 for OpenCV.
-
-    Returns:
-        (3, 3) K.
-    """
+    """Returns K, (3, 3), with the first pixel's center at 0, not at 0.5 (COLMAP, OpenGL; OpenCV: 0)."""
     moved = intrinsics.copy()
     moved[:2, 2] -= pixel_center
     return moved
 
 
 def resized(intrinsics: Array, scale_x: float, scale_y: float) -> Array:
-    """Adapts K to a resized image: u' + 0.5 = scale (u + 0.5), so the outer edges of the image stay edges.
+    """Adapts K, (3, 3), to a resized image: u' + 0.5 = scale (u + 0.5), so the outer edges stay edges.
 
-    Args:
-        intrinsics: (3, 3) K before, first pixel's center at 0.
-        scale_x: New width over old.
-        scale_y: New height over old.
-
-    Returns:
-        (3, 3) K after.
+    The scales are the new width and height over the old ones; the first pixel's center is at 0. A (3, 4)
+    projection is adapted likewise.
     """
-    change = np.array(
-        [[scale_x, 0, (scale_x - 1) / 2], [0, scale_y, (scale_y - 1) / 2], [0, 0, 1]], dtype=np.float64
-    )
+    change = np.diag([scale_x, scale_y, 1.0])
+    change[:2, 2] = (scale_x - 1) / 2, (scale_y - 1) / 2
     return change @ intrinsics
 
 
@@ -189,9 +166,6 @@ def find_image(path: Path, label: str) -> Path:
     Args:
         path: As the source names it.
         label: The referring file or frame, for messages.
-
-    Returns:
-        The file.
 
     Raises:
         MissingInputError: No such file.

@@ -13,20 +13,15 @@ from idr.errors import InputError
 from idr.importers.source import Array
 from idr.preprocess.bounding_sphere import OUTLINE_MARGIN, RADIUS_PER_BALL, fit_sphere
 from idr.preprocess.outlines import outline_radii
-from idr.preprocess.scene_views import SceneViews
+from idr.preprocess.scene_views import SceneViews, radius_of, sphere_matrix
+from idr.preprocess.visual_hull import Carver, needed_views
 
 MIN_POINTS_INSIDE = 10
 
 
 @dataclass(frozen=True)
 class Sphere:
-    """The sphere that becomes the network's unit sphere.
-
-    Attributes:
-        scale_mat: (4, 4) unit sphere to world.
-        origin: What it was computed from.
-        warnings: Warnings for the user.
-    """
+    """The sphere that becomes the unit sphere: (4, 4) to world, what it was computed from, warnings."""
 
     scale_mat: Array
     origin: str
@@ -40,7 +35,7 @@ class Sphere:
     @property
     def radius(self) -> float:
         """Radius in world units."""
-        return float(np.cbrt(abs(np.linalg.det(self.scale_mat[:3, :3]))))
+        return radius_of(self.scale_mat)
 
 
 def choose_sphere(views: SceneViews, points: Array | None, scale_mat: Array | None, choice: str) -> Sphere:
@@ -70,7 +65,7 @@ def choose_sphere(views: SceneViews, points: Array | None, scale_mat: Array | No
         sphere = _from_points(views, points)
     else:
         fit = fit_sphere(views)
-        sphere = Sphere(_similarity(fit.center, fit.radius), "visual hull of the masks", fit.warnings)
+        sphere = Sphere(sphere_matrix(fit.center, fit.radius), "visual hull of the masks", fit.warnings)
     inside = np.flatnonzero(np.linalg.norm(views.centers - sphere.center, axis=1) <= sphere.radius)
     if len(inside):
         raise InputError(
@@ -88,11 +83,8 @@ def _from_points(views: SceneViews, points: Array | None) -> Sphere:
     """
     if points is None:
         raise InputError("--sphere points: the source has no sparse points; pass --points, or use hull")
-    from idr.preprocess.visual_hull import Carver, needed_views
-
     carver = Carver(views, np.zeros(3), 1.0)
-    world_to_local = np.linalg.inv(carver.to_world)
-    seen, inside = carver.count_views(points @ world_to_local[:3, :3].T + world_to_local[:3, 3])
+    seen, inside = carver.count_views(carver.from_world(points))
     kept = points[(seen >= 2) & (inside >= needed_views(seen))]
     if len(kept) < MIN_POINTS_INSIDE:
         raise InputError(
@@ -102,16 +94,8 @@ def _from_points(views: SceneViews, points: Array | None) -> Sphere:
     center = kept.mean(axis=0)
     mean = float(np.linalg.norm(kept - center, axis=1).mean())
     outline = OUTLINE_MARGIN * float(outline_radii(views, center).max())
-    return Sphere(
-        _similarity(center, max(RADIUS_PER_BALL * mean, outline)),
-        f"{len(kept)} of {len(points)} sparse points",
-    )
-
-
-def _similarity(center: Array, radius: float) -> Array:
-    matrix = np.diag([radius, radius, radius, 1.0])
-    matrix[:3, 3] = center
-    return matrix
+    scale_mat = sphere_matrix(center, max(RADIUS_PER_BALL * mean, outline))
+    return Sphere(scale_mat, f"{len(kept)} of {len(points)} sparse points")
 
 
 def _outside(views: SceneViews, sphere: Sphere) -> tuple[str, ...]:

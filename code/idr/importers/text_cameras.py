@@ -38,7 +38,7 @@ def find_par(source: Path) -> list[Path]:
     return sorted(source.glob(f"*{PAR_ENDING}"))
 
 
-def read_middlebury(source: Path, images: Path | None = None, pixel_center: float = PIXEL_CENTER) -> Source:
+def read_middlebury(source: Path, images: Path | None, pixel_center: float) -> Source:
     """Reads a `*_par.txt`: the number of images, then lines `name K R t`; see `source.Reader`.
 
     The projection is K [R | t].
@@ -76,15 +76,9 @@ def _par_view(path: Path, words: list[str], folder: Path, pixel_center: float) -
 
 
 def find_projections(source: Path, images: Path | None = None) -> tuple[list[Path], list[Path]]:
-    """Finds images and their text files with projections.
+    """Finds images, by default in `IMAGE_FOLDERS`, and their text files with projections.
 
-    Args:
-        source: The folder.
-        images: Folder of the images, None to search `IMAGE_FOLDERS`.
-
-    Returns:
-        Images and text files, paired by name, or by natural order if no names agree; two empty lists if there
-        are none.
+    They are paired by name, or by natural order if no names agree. Two empty lists if there are none.
     """
     folders = [images] if images else [source / name for name in IMAGE_FOLDERS]
     for folder in folders:
@@ -93,10 +87,9 @@ def find_projections(source: Path, images: Path | None = None) -> tuple[list[Pat
             continue
         for texts in (_files(source / name, (".txt",)) for name in TEXT_FOLDERS):
             by_stem = {text.stem: text for text in texts if is_projection(text)}
-            if by_stem and any(photo.stem in by_stem for photo in photos):
-                return photos, [by_stem[p.stem] for p in photos if p.stem in by_stem]
             if by_stem:
-                return photos, natural_sorted(by_stem.values())
+                named = [by_stem[photo.stem] for photo in photos if photo.stem in by_stem]
+                return photos, named or natural_sorted(by_stem.values())
     return [], []
 
 
@@ -111,15 +104,12 @@ def is_projection(path: Path) -> bool:
     """Whether a text file has 12 numbers, optionally after a word such as PMVS's CONTOUR."""
     try:
         words = path.read_text(encoding="utf-8").split()
-    except (OSError, UnicodeDecodeError):
-        return False
-    try:
         return len([float(word) for word in words[len(words) % 12 :]]) == 12
-    except ValueError:
+    except (OSError, ValueError):  # of decoding, too
         return False
 
 
-def read_projections(source: Path, images: Path | None = None, pixel_center: float = PIXEL_CENTER) -> Source:
+def read_projections(source: Path, images: Path | None, pixel_center: float) -> Source:
     """Reads images, each with a text file of a 3 x 4 projection; see `source.Reader`.
 
     Images are searched in `IMAGE_FOLDERS`, text files in `TEXT_FOLDERS`.

@@ -46,7 +46,7 @@ def find_file(source: Path) -> Path | None:
     return next((source / name for name in NAMES if (source / name).is_file()), None)
 
 
-def read(source: Path, images: Path | None = None, pixel_center: float = PIXEL_CENTER) -> Source:
+def read(source: Path, images: Path | None, pixel_center: float) -> Source:
     """Reads a `transforms.json`, or the one in a folder; see `source.Reader`."""
     path = find_file(source)
     if path is None:
@@ -90,17 +90,12 @@ def _view(
     mask = frame.get("mask_path")
     if mask is not None:
         mask = find_image(path.parent / str(mask), label)
-    return SourceView(
-        name, image, intrinsics, world_to_camera(frame, label), _lens(camera, label), size, mask
-    )
+    pose, lens = world_to_camera(frame, label), _lens(camera, label)
+    return SourceView(name, image, intrinsics, pose, lens, size, mask)
 
 
 def size_of(camera: Mapping[str, Any], label: str) -> tuple[int, int] | None:
-    """Returns the stated image size (H, W), or None.
-
-    Args:
-        camera: The file's entries, overridden by the frame's.
-        label: The frame's name in messages.
+    """Returns the image size (H, W) that the file's or the frame's entries state, or None.
 
     Raises:
         InputError: Not whole pixels.
@@ -125,12 +120,7 @@ def _image_size(image: Path) -> tuple[int, int]:
 
 
 def intrinsics_of(camera: Mapping[str, Any], size: tuple[int, int], label: str) -> Array:
-    """Returns (3, 3) K in the file's own pixel coordinates.
-
-    Args:
-        camera: The file's entries, overridden by the frame's.
-        size: (H, W) of the image.
-        label: The frame's name in messages.
+    """Returns (3, 3) K in the file's own pixel coordinates, for an image of size (H, W).
 
     Raises:
         InputError: No focal length, or a value that is not a number.
@@ -143,13 +133,10 @@ def intrinsics_of(camera: Mapping[str, Any], size: tuple[int, int], label: str) 
     fy = _focal(camera, "fl_y", "camera_angle_y", height, label)
     if fx is None and fy is None:
         raise InputError(f"{label} has no focal length; expected fl_x (pixels) or camera_angle_x (radians)")
-    fx, fy = (fx if fx is not None else fy), (fy if fy is not None else fx)
-    assert fx is not None and fy is not None
     cx, cy = camera.get("cx"), camera.get("cy")
     k = np.eye(3)
-    k[0, 0], k[1, 1] = fx, fy
-    k[0, 2] = cx if cx is not None else width / 2
-    k[1, 2] = cy if cy is not None else height / 2
+    k[0, 0], k[1, 1] = fy if fx is None else fx, fx if fy is None else fy
+    k[:2, 2] = width / 2 if cx is None else cx, height / 2 if cy is None else cy
     return k
 
 
@@ -165,11 +152,7 @@ def _focal(camera: Mapping[str, Any], focal: str, angle: str, side: int, label: 
 
 
 def world_to_camera(frame: Mapping[str, Any], label: str) -> Array:
-    """Returns (3, 4) [R | t] with OpenCV axes.
-
-    Args:
-        frame: Has ``transform_matrix``, camera to world with OpenGL axes.
-        label: The frame's name in messages.
+    """Returns (3, 4) [R | t] with OpenCV axes from ``transform_matrix``, camera to world with OpenGL axes.
 
     Raises:
         InputError: No such matrix, or not a rotation and translation.
@@ -191,9 +174,8 @@ def world_to_camera(frame: Mapping[str, Any], label: str) -> Array:
 
 def _lens(camera: Mapping[str, Any], label: str) -> Lens | None:
     """Distortion of the named camera model; instant-ngp writes `is_fisheye` instead."""
-    model = str(
-        camera.get("camera_model", "OPENCV_FISHEYE" if camera.get("is_fisheye") else "OPENCV")
-    ).upper()
+    unnamed = "OPENCV_FISHEYE" if camera.get("is_fisheye") else "OPENCV"
+    model = str(camera.get("camera_model", unnamed)).upper()
     values = {key: camera.get(key, 0.0) for key in ("k1", "k2", "k3", "k4", "p1", "p2")}
     for key, value in values.items():
         if not is_number(value):

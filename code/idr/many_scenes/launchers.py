@@ -27,10 +27,7 @@ def num_cores() -> int:
 def start_process(command: Sequence[str], log: Path, variables: Mapping[str, str]) -> subprocess.Popen[bytes]:
     """Starts a command in its own session, which Ctrl-C of the terminal does not reach.
 
-    Args:
-        command: Program and arguments.
-        log: File to which its output is appended.
-        variables: Additional environment variables.
+    Its output is appended to the log; the variables are added to its environment.
 
     Raises:
         OutputError: The log cannot be written.
@@ -66,11 +63,9 @@ class ProcessJob:
 
 
 class ProcessLauncher:
-    """Starts processes that share the cores of this machine.
+    """Starts up to `jobs` simultaneous processes that share the cores of this machine.
 
-    Args:
-        jobs: Number of simultaneous processes.
-        gpus: Numbers of the GPUs to distribute them over; empty to leave the choice to the command.
+    They are distributed over the GPUs of these numbers; without any, the command chooses.
     """
 
     def __init__(self, jobs: int, gpus: Sequence[int] = ()) -> None:
@@ -86,11 +81,9 @@ class ProcessLauncher:
 
 
 class SceneTask:
-    """A job on a cluster node: runs the command; saves and is queued again at the time limit.
+    """A job on a cluster node: runs the command, which continues the run that it finds.
 
-    Args:
-        command: Program and arguments; continues the run that it finds.
-        log: File to which its output is appended.
+    It saves and is queued again at the time limit.
     """
 
     def __init__(self, command: Sequence[str], log: Path) -> None:
@@ -103,17 +96,19 @@ class SceneTask:
         try:
             return self.process.wait()
         except BaseException:  # canceled: the command saves its state
+            self._stop()
+            raise
+
+    def _stop(self) -> None:
+        if self.process is not None:
             self.process.send_signal(signal.SIGINT)
             self.process.wait()
-            raise
 
     def checkpoint(self) -> Any:
         """Saves and requests another job; submitit calls it before a time limit or a preemption."""
         from submitit.helpers import DelayedSubmission
 
-        if self.process is not None:
-            self.process.send_signal(signal.SIGINT)
-            self.process.wait()
+        self._stop()
         return DelayedSubmission(SceneTask(self.command, self.log))
 
 

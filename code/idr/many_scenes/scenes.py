@@ -31,14 +31,7 @@ EXIT_INTERRUPTED = 130  # exit status of a training that saved its state after C
 
 @dataclass(frozen=True)
 class Scene:
-    """A scene to train.
-
-    Attributes:
-        scan: Number of the scene.
-        name: Name of the folder of its runs, from `run_name`.
-        command: Command that begins or continues its training.
-        log: File to which the command's output is appended.
-    """
+    """A scene to train: its number, the name of its runs' folder, the command, and the file of its output."""
 
     scan: int
     name: str
@@ -81,23 +74,11 @@ class Launcher(Protocol):
     """Starts commands on this machine or on a cluster."""
 
     def start(self, command: Sequence[str], log: Path, slot: int) -> Job:
-        """Starts a command.
-
-        Args:
-            command: Program and arguments.
-            log: File to which its output is appended.
-            slot: Index of the job among the simultaneous ones, from 0.
-        """
+        """Starts a command; its output is appended to `log`, `slot` counts the simultaneous jobs from 0."""
 
 
 def look_up(exps: Path, scene: Scene, status: str) -> Row:
-    """Returns the table row of a scene from the files of its run; 0 epochs without a checkpoint.
-
-    Args:
-        exps: Folder of all runs.
-        scene: The scene.
-        status: Status to put into the row.
-    """
+    """Returns the table row of a scene from the files of its run; 0 epochs without a checkpoint."""
     try:
         run = find_run(exps, scene.name)
     except MissingInputError:
@@ -110,12 +91,7 @@ def look_up(exps: Path, scene: Scene, status: str) -> Row:
 
 
 class SummaryTable:
-    """``summary.csv`` and ``summary.md``: one row per scene, written atomically.
-
-    Args:
-        folder: Folder of both files.
-        num_epochs: Epochs of a complete training.
-    """
+    """``summary.csv`` and ``summary.md`` in a folder: one row per scene, written atomically."""
 
     def __init__(self, folder: Path, num_epochs: int) -> None:
         self.folder, self.num_epochs = folder, num_epochs
@@ -135,31 +111,20 @@ class SummaryTable:
         """Returns the table in Markdown."""
         lines = ["| scan | status | epochs | minutes | PSNR in training | run |", "|---|---|---|---|---|---|"]
         for row in self.rows.values():
-            short = _rounded(row)
-            lines.append(
-                f"| {row.scan} | {row.status} | {row.epochs} of {self.num_epochs} | {short['minutes']} "
-                f"| {short['psnr']} | {row.run} |"
-            )
+            epochs, (minutes, psnr) = f"{row.epochs} of {self.num_epochs}", _rounded(row).values()
+            lines.append(f"| {row.scan} | {row.status} | {epochs} | {minutes} | {psnr} | {row.run} |")
         return "\n".join(lines) + "\n"
 
 
 def _rounded(row: Row) -> dict[str, str]:
-    """Returns minutes and PSNR as text."""
-    return {
-        "minutes": "" if row.minutes is None else f"{row.minutes:.1f}",
-        "psnr": "" if row.psnr is None else f"{row.psnr:.2f}",
-    }
+    numbers = {"minutes": (row.minutes, ".1f"), "psnr": (row.psnr, ".2f")}
+    return {name: "" if value is None else format(value, form) for name, (value, form) in numbers.items()}
 
 
 class SceneQueue:
-    """Trains scenes, several at a time; a failed one does not stop the others.
+    """Trains scenes in their order, `jobs` at a time; a failed one does not stop the others.
 
-    Args:
-        scenes: The scenes in their order of start.
-        exps: Folder of all runs.
-        launcher: Starts the commands.
-        jobs: Number of simultaneous trainings.
-        table: Updated with every change.
+    The table is updated with every change.
     """
 
     def __init__(
@@ -204,7 +169,6 @@ class SceneQueue:
                 self._update(scene, _status_text(status))
 
     def _start(self) -> None:
-        """Starts waiting scenes in the free slots."""
         for slot in range(self.jobs):
             if slot not in self._running and self.waiting:
                 scene = self.waiting.popleft()
@@ -242,7 +206,6 @@ class SceneQueue:
 
 
 def _status_text(status: int | str) -> str:
-    """Returns the status of a finished training."""
     if isinstance(status, str):
         return f"failed ({status})"
     if status < 0:
@@ -251,7 +214,6 @@ def _status_text(status: int | str) -> str:
 
 
 def _last_line(path: Path) -> str:
-    """Returns the last non-empty line of a log."""
     lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
     return next((line for line in reversed(lines) if line.strip()), "no output")
 

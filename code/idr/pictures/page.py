@@ -52,12 +52,7 @@ class Table:
 
 @dataclass(frozen=True)
 class CaptionedImage:
-    """An image embedded in the page with a caption.
-
-    Attributes:
-        image: A PNG or JPEG file, or the content of one.
-        caption: Text below it.
-    """
+    """An image embedded in the page, a PNG or JPEG file or the content of one, with a caption."""
 
     image: Path | bytes
     caption: str
@@ -84,13 +79,7 @@ class Page:
         self.parts.append(text)
 
     def add_figure(self, title: str, figure: Any | None, otherwise: str = "") -> None:
-        """Appends a figure under a heading.
-
-        Args:
-            title: Text of the heading.
-            figure: A plotly figure, or None.
-            otherwise: Text shown in place of a figure that is None.
-        """
+        """Appends a plotly figure, or the text `otherwise` in place of None, under a heading."""
         self.add_html(f"<h2>{html.escape(title)}</h2>")
         if figure is None:
             self.add_html(f"<p>{html.escape(otherwise)}</p>")
@@ -102,17 +91,7 @@ class Page:
 
     def as_html(self, title: str) -> str:
         """Returns the whole page; the title is a text."""
-        return page_html(title, "".join(self.parts))
-
-
-def page_html(title: str, body: str) -> str:
-    """Returns a whole page.
-
-    Args:
-        title: Text of the heading.
-        body: HTML below the heading.
-    """
-    heading = html.escape(title)
-    head = f'<meta charset="utf-8"><title>{heading}</title><style>{STYLE}</style>'
-    body = f"<h1>{heading}</h1>{body}"
-    return f'<!doctype html><html lang="en"><head>{head}</head><body>{body}</body></html>\n'
+        heading = html.escape(title)
+        head = f'<meta charset="utf-8"><title>{heading}</title><style>{STYLE}</style>'
+        body = f"<h1>{heading}</h1>{''.join(self.parts)}"
+        return f'<!doctype html><html lang="en"><head>{head}</head><body>{body}</body></html>\n'

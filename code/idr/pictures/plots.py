@@ -13,8 +13,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from idr.meshing import extract_mesh, uniform_grid
 from idr.meshing.sampling import DEFAULT_CHUNK_POINTS, Field
-from idr.pictures.surface_page import CameraView, mesh_surface, write_surface_page
+from idr.pictures.surface_page import CameraView, write_surface_page
 from idr.rendering import DEFAULT_CHUNK_PIXELS, Forward, RenderedImage, render_image, write_image
 
 log = logging.getLogger(__name__)
@@ -98,23 +99,21 @@ def write_plots(
     Raises:
         OutputError: A file cannot be written.
     """
+    height, width, _ = views[0].photo.shape
     images = [
-        render_image(forward, v.intrinsics, v.pose, _size(v), v.object_mask, config.chunk_pixels)
+        render_image(forward, v.intrinsics, v.pose, (height, width), v.object_mask, config.chunk_pixels)
         for v in views
     ]
     write_image(renderings_above_photos(images, views), folder / f"rendering_{epoch}.png")
     write_image(depth_panels(images, config.max_depth), folder / f"depth_{epoch}.png")
-    mesh = mesh_surface(sdf, bound, config.resolution, config.chunk_points, views[0].intrinsics.device)
+    grid = uniform_grid(bound, config.resolution)
+    mesh = extract_mesh(sdf, grid, config.chunk_points, views[0].intrinsics.device)
     if mesh is None:
         log.info("epoch %d: no surface yet; surface_%d.ply and .html are left out", epoch, epoch)
         return False
     cameras = [CameraView.of(view.pose, image, generator) for view, image in zip(views, images, strict=True)]
     write_surface_page(mesh, cameras, folder, epoch)
     return True
-
-
-def _size(view: PlotView) -> tuple[int, int]:
-    return int(view.photo.shape[0]), int(view.photo.shape[1])
 
 
 def renderings_above_photos(images: Sequence[RenderedImage], views: Sequence[PlotView]) -> Tensor:
@@ -124,14 +123,11 @@ def renderings_above_photos(images: Sequence[RenderedImage], views: Sequence[Plo
 
 
 def depth_panels(images: Sequence[RenderedImage], max_depth: float) -> Tensor:
-    """Returns depth along the optical axis as gray levels, each view scaled to its own range.
-
-    Args:
-        images: V rendered views.
-        max_depth: Depth of pixels where no surface is hit.
+    """Returns depth along the optical axis as gray levels, each of V views scaled to its own range.
 
     Returns:
-        (H, V W) in [0, 1], 0 at the nearest depth; a view of constant depth is 0.
+        (H, V W) in [0, 1], 0 at the nearest depth; a view of constant depth is 0. Pixels that hit nothing
+        have the depth `max_depth`.
     """
     panels = []
     for image in images:

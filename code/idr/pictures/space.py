@@ -35,11 +35,8 @@ def mesh_trace(mesh: trimesh.Trimesh, name: str = "") -> Any:
 def space_figure(traces: Sequence[Any], poses: NDArray[np.float64] | None = None) -> Any:
     """Returns a 3D plotly figure with hidden axes of equal scale.
 
-    The legend is at the left because plotly's tool bar covers the upper right corner.
-
-    Args:
-        traces: Traces of the figure.
-        poses: (B, 4, 4) cameras around the origin that define the up direction; None for the third axis.
+    The legend is at the left because plotly's tool bar covers the upper right corner. The up direction is
+    that of poses around the origin, (B, 4, 4), or else the third axis.
     """
     import plotly.graph_objects as go
 
@@ -67,13 +64,9 @@ def _seen_upright(poses: NDArray[np.float64]) -> dict[str, dict[str, float]]:
 
 
 def camera_traces(poses: NDArray[np.float64], texts: Sequence[str], name: str, color: str) -> list[Any]:
-    """Returns two plotly traces: camera centers, and a line along each optical axis.
+    """Returns two plotly traces: camera centers, with B texts shown on hover, and a line along each axis.
 
-    Args:
-        poses: (B, 4, 4) camera-to-world, OpenCV axes.
-        texts: B texts shown on hover.
-        name: Legend entry.
-        color: CSS color.
+    The poses are (B, 4, 4) camera-to-world with OpenCV axes, the color is CSS's.
     """
     import plotly.graph_objects as go
 

@@ -18,23 +18,18 @@ from torch import Tensor
 
 from idr.files import write_text_atomic
 from idr.geometry.cameras import pose_matrix
-from idr.meshing import extract_mesh, uniform_grid, write_mesh
-from idr.meshing.sampling import Field
+from idr.meshing import write_mesh
 from idr.pictures.space import camera_traces, mesh_trace
 from idr.rendering import RenderedImage
 
 MAX_HITS = 2048
 """Most hits drawn per view (published)."""
-
 AXIS_RANGE = (-3.0, 3.0)
 """Range of the axes, unit-sphere units (published)."""
-
 START_EYE = {"x": 1.0, "y": 1.0, "z": 0.65}
 """Initial eye position in half sides of the axes' cube: close, since the object fills a third of it."""
-
 COLORS = ("#2266cc", "#d9822b", "#3a9d5d", "#b34a9b")
 """Colors of the cameras, in turn."""
-
 PLOTLY_FILE = "plotly.min.js"
 """plotly's script, written once next to the pages so that they open without network."""
 
@@ -55,36 +50,19 @@ class CameraView:
 
     @classmethod
     def of(cls, pose: Tensor, image: RenderedImage, generator: torch.Generator) -> CameraView:
-        """Makes one of a rendered view.
-
-        Args:
-            pose: (4, 4) camera-to-world or (7,), unit-sphere coordinates.
-            image: The rendering.
-            generator: Draws the hits if there are more than 2048, on the CPU.
-        """
+        """Makes one of a rendered view; the pose is (4, 4) or (7,), the generator draws hits on the CPU."""
         matrix = pose_matrix(pose[None].detach().cpu())[0].double().numpy()
         hits, sdf = image.points[image.hit], image.sdf[image.hit]
         chosen = torch.randperm(len(hits), generator=generator)[:MAX_HITS]
         return cls(matrix, hits[chosen].double().numpy(), sdf[chosen].double().numpy())
 
 
-def mesh_surface(
-    sdf: Field, bound: float, resolution: int, chunk_points: int, device: torch.device
-) -> trimesh.Trimesh | None:
-    """Meshes the zero set over the bounding cube; None if there is none."""
-    return extract_mesh(sdf, uniform_grid(bound, resolution), chunk_points, device)
-
-
 def write_surface_page(
     mesh: trimesh.Trimesh, cameras: Sequence[CameraView], folder: Path, epoch: int
 ) -> None:
-    """Writes ``surface_<e>.ply`` and ``surface_<e>.html``, both in unit-sphere coordinates.
+    """Writes ``surface_<e>.ply`` and ``surface_<e>.html`` of epoch e, both in unit-sphere coordinates.
 
-    Args:
-        mesh: The surface.
-        cameras: The plotted views.
-        folder: The run's ``plots/``; also gets ``plotly.min.js`` once.
-        epoch: e.
+    The folder also gets ``plotly.min.js``, once.
 
     Raises:
         OutputError: A file cannot be written.

@@ -5,14 +5,14 @@ B views, N hull points. World frame and unit, unless a name says otherwise.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from idr.errors import InputError
 from idr.preprocess.outlines import hull_ious, outline_radii, ray_directions
-from idr.preprocess.scene_views import SceneViews
+from idr.preprocess.scene_views import Array, SceneViews
 from idr.preprocess.visual_hull import Carver, SceneHull, fewest_views, needed_views
 
 RADIUS_PER_MEAN_DISTANCE = 3.0
@@ -47,13 +47,13 @@ class SphereFit:
         warnings: Warnings for the user.
     """
 
-    center: NDArray[np.float64]
+    center: Array
     radius: float
     rule_radius: float
-    outline_radius: NDArray[np.float64]
+    outline_radius: Array
     hull: SceneHull
-    hull_iou: NDArray[np.float64]
-    warnings: tuple[str, ...]
+    hull_iou: Array
+    warnings: tuple[str, ...] = ()
 
 
 def fit_sphere(views: SceneViews) -> SphereFit:
@@ -63,12 +63,6 @@ def fit_sphere(views: SceneViews) -> SphereFit:
     or more if a mask would extend beyond it. If the views leave the hull open (all from about one side), the
     center is the point nearest to the rays through the masks' centroids, and the radius that of the rule for
     a ball with these outlines. The result is deterministic and equivariant to similarities of the world.
-
-    Args:
-        views: At least two views.
-
-    Returns:
-        The fit.
 
     Raises:
         InputError: A single view or viewpoint, the object behind a camera, a camera inside the object, or
@@ -84,21 +78,13 @@ def fit_sphere(views: SceneViews) -> SphereFit:
     radius = max(rule_radius, OUTLINE_MARGIN * float(outline_radius.max()))
     iou = hull_ious(views, hull)
     if iou.mean() < CONTRADICTING_IOU:
-        raise InputError(
-            _contradiction(f"the remaining hull covers {iou.mean():.0%} of the masks on average")
-        )
-    warnings = _warnings(views, hull, center, radius, rule_radius, outline_radius, iou)
-    return SphereFit(center, radius, rule_radius, outline_radius, hull, iou, warnings)
+        raise _contradiction(f"the remaining hull covers {iou.mean():.0%} of the masks on average")
+    fit = SphereFit(center, radius, rule_radius, outline_radius, hull, iou)
+    return replace(fit, warnings=_warnings(views, fit))
 
 
 def carve_scene(views: SceneViews) -> SceneHull:
     """Carves the visual hull around the point nearest to the rays through the masks' centroids.
-
-    Args:
-        views: At least two views.
-
-    Returns:
-        The hull in the world.
 
     Raises:
         InputError: As `fit_sphere`.
@@ -113,12 +99,9 @@ def carve_scene(views: SceneViews) -> SceneHull:
     carver = Carver(views, center, outline)
     hull = carver.carve(REGION_PER_OUTLINES)
     if len(hull.points) == 0:
-        fewest = fewest_views(len(views))
-        raise InputError(
-            _contradiction(
-                f"no point is seen by at least {fewest} of the {len(views)} views and inside the mask in "
-                f"nearly all of those that see it ({needed_views(len(views))} of {len(views)})"
-            )
+        raise _contradiction(
+            f"no point is seen by at least {fewest_views(len(views))} of the {len(views)} views and inside "
+            f"the mask in nearly all of those that see it ({needed_views(len(views))} of {len(views)})"
         )
     if not hull.is_open:
         _refuse_camera_inside(views, carver)
@@ -126,7 +109,7 @@ def carve_scene(views: SceneViews) -> SceneHull:
     return SceneHull(points, hull.spacing * outline, hull.most_views, hull.is_open, center, outline)
 
 
-def _nearest_to_mask_centroids(views: SceneViews) -> NDArray[np.float64]:
+def _nearest_to_mask_centroids(views: SceneViews) -> Array:
     """The point with the least sum of squared distances from the rays through the masks' centroids."""
     centroids = [np.argwhere(mask).mean(axis=0)[None, ::-1] for mask in views.masks]
     directions = np.concatenate([ray_directions(views, k, uv) for k, uv in enumerate(centroids)])
@@ -154,8 +137,8 @@ def _nearest_to_mask_centroids(views: SceneViews) -> NDArray[np.float64]:
     return point
 
 
-def _contradiction(finding: str) -> str:
-    return (
+def _contradiction(finding: str) -> InputError:
+    return InputError(
         f"masks and cameras contradict each other: {finding}. Check that mask i and world_mat_<i> belong "
         "together in natural name order, and that the matrices map world to pixels of this image size with "
         "OpenCV axes (x right, y down, z forward)"
@@ -176,32 +159,23 @@ def _refuse_camera_inside(views: SceneViews, carver: Carver) -> None:
         )
 
 
-def _warnings(
-    views: SceneViews,
-    hull: SceneHull,
-    center: NDArray[np.float64],
-    radius: float,
-    rule_radius: float,
-    outline_radius: NDArray[np.float64],
-    iou: NDArray[np.float64],
-) -> tuple[str, ...]:
-    """Warnings for the user, one sentence each."""
+def _warnings(views: SceneViews, fit: SphereFit) -> tuple[str, ...]:
     warnings = []
-    if hull.is_open:
+    if fit.hull.is_open:
         warnings.append(
             "all views are from about one side, which leaves the object's depth open; the sphere is based on "
             "the masks' outlines instead of the hull (views from other sides would bound it)"
         )
-    if radius > MAX_ENLARGEMENT * rule_radius:
-        worst = int(outline_radius.argmax())
+    if fit.radius > MAX_ENLARGEMENT * fit.rule_radius:
+        worst = int(fit.outline_radius.argmax())
         warnings.append(
-            f"mask {worst} ({views.names[worst]}) requires a radius of {outline_radius[worst]:.6g}, the hull "
-            f"only {rule_radius:.6g}: check it for stray white pixels, and its camera"
+            f"mask {worst} ({views.names[worst]}) requires a radius of {fit.outline_radius[worst]:.6g}, the "
+            f"hull only {fit.rule_radius:.6g}: check it for stray white pixels, and its camera"
         )
-    poor = np.flatnonzero(iou < POOR_IOU)
+    poor = np.flatnonzero(fit.hull_iou < POOR_IOU)
     if len(poor):
         warnings.append(f"hull and mask disagree (IoU below {POOR_IOU}) in view {listed(poor, views.names)}")
-    near = np.flatnonzero(np.linalg.norm(views.centers - center, axis=1) <= radius)
+    near = np.flatnonzero(np.linalg.norm(views.centers - fit.center, axis=1) <= fit.radius)
     if len(near):
         warnings.append(f"camera {listed(near, views.names)} is inside the sphere")
     return tuple(warnings)

@@ -7,11 +7,9 @@ that restores it is the diagnosis.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from idr.datasets.camera_files import read_cameras
 from idr.errors import InputError
@@ -26,7 +24,7 @@ from idr.failures import (
 )
 from idr.preprocess.bounding_sphere import carve_scene
 from idr.preprocess.outlines import hull_ious, outline_radii
-from idr.preprocess.scene_views import SceneViews, load_views, make_views
+from idr.preprocess.scene_views import Array, SceneViews, load_views, make_views, radius_of
 
 GOOD_IOU = 0.93
 """IoU of hull and masks from which nothing is tried; wrong cameras around round objects reach about 0.85."""
@@ -47,11 +45,7 @@ FLIPS = {
 
 
 def diagnose_scene(scene_dir: Path, camera_file: str) -> tuple[Finding, ...]:
-    """Diagnoses a data folder before training.
-
-    Args:
-        scene_dir: Folder with `mask/` and the camera file.
-        camera_file: Name of the npz with `world_mat_<i>` and `scale_mat_<i>`.
+    """Diagnoses a folder with `mask/` and an npz of `world_mat_<i>` and `scale_mat_<i>` before training.
 
     Returns:
         The findings; empty for a sound scene.
@@ -65,9 +59,7 @@ def diagnose_scene(scene_dir: Path, camera_file: str) -> tuple[Finding, ...]:
     return diagnose_views(views, scale_mat)
 
 
-def diagnose_views(
-    views: SceneViews, scale_mat: NDArray[np.float64], overlap: float | None = None
-) -> tuple[Finding, ...]:
+def diagnose_views(views: SceneViews, scale_mat: Array, overlap: float | None = None) -> tuple[Finding, ...]:
     """Diagnoses masks, cameras and sphere; see `diagnose_scene`.
 
     Args:
@@ -77,29 +69,23 @@ def diagnose_views(
     """
     borders = [np.mean(np.concatenate([m[0], m[-1], m[:, 0], m[:, -1]])) for m in views.masks]
     if np.median(borders) > 0.5:
-        return (
-            Finding(
-                MASKS_INVERTED,
-                f"in most views the image border is marked as object (median {np.median(borders):.0%} of "
-                "it); expected the object white on black: invert the masks",
-            ),
+        text = (
+            f"in most views the image border is marked as object (median {np.median(borders):.0%} of it); "
+            "expected the object white on black: invert the masks"
         )
+        return (Finding(MASKS_INVERTED, text),)
     overlap = hull_overlap(views) if overlap is None else overlap
     if overlap < GOOD_IOU:
         finding = _best_trial(views, overlap)
         if finding is not None:
             return (finding,)
-    center = scale_mat[:3, 3]
-    radius = float(np.cbrt(np.abs(np.linalg.det(scale_mat[:3, :3]))))
-    reach = outline_radii(views, center) / radius
+    reach = outline_radii(views, scale_mat[:3, 3]) / radius_of(scale_mat)
     if reach.max() > MAX_REACH:
-        return (
-            Finding(
-                OBJECT_OUTSIDE_SPHERE,
-                f"{int((reach > MAX_REACH).sum())} of {len(views)} masks extend beyond the unit sphere, up "
-                f"to {reach.max():.2f} of its radius; run preprocess_cameras.py",
-            ),
+        text = (
+            f"{int((reach > MAX_REACH).sum())} of {len(views)} masks extend beyond the unit sphere, up to "
+            f"{reach.max():.2f} of its radius; run preprocess_cameras.py"
         )
+        return (Finding(OBJECT_OUTSIDE_SPHERE, text),)
     return ()
 
 
@@ -113,12 +99,13 @@ def hull_overlap(views: SceneViews) -> float:
 
 def _best_trial(views: SceneViews, overlap: float) -> Finding | None:
     """The mistake whose correction helps most; None if the scene is tolerable as it is."""
-    candidates = [(hull_overlap(trial), finding) for trial, finding in _trials(views)]
-    best, finding = max(candidates, key=lambda pair: pair[0])
+    candidates = [
+        (hull_overlap(make_views(views.names, views.masks, projections)), name, text)
+        for projections, name, text in _trials(views)
+    ]
+    best, name, text = max(candidates, key=lambda candidate: candidate[0])
     if best > overlap + MIN_IMPROVEMENT and best > 0.5:
-        return replace(
-            finding, text=f"{finding.text} (IoU of hull and masks {overlap:.2f}, corrected {best:.2f})"
-        )
+        return Finding(name, f"{text} (IoU of hull and masks {overlap:.2f}, corrected {best:.2f})")
     if overlap >= TOLERABLE_IOU:
         return None
     return Finding(
@@ -128,38 +115,26 @@ def _best_trial(views: SceneViews, overlap: float) -> Finding | None:
     )
 
 
-def _trials(views: SceneViews) -> Iterator[tuple[SceneViews, Finding]]:
-    """Yields the scene with one mistake corrected, and that mistake."""
-
-    def with_cameras(projections: NDArray[np.float64]) -> SceneViews:
-        return make_views(views.names, views.masks, projections)
-
+def _trials(views: SceneViews) -> Iterator[tuple[Array, str, str]]:
+    """Yields projections (B, 3, 4) with one mistake corrected, its name, and its description."""
     world_to_camera = np.linalg.inv(views.poses)[:, :3]
     for which, signs in FLIPS.items():
         text = f"the cameras fit the masks only with flipped camera axes {which}; expected OpenCV axes: "
         flipped = views.intrinsics @ (np.diag(signs).astype(float) @ world_to_camera)
-        yield with_cameras(flipped), Finding(WRONG_AXES, text + "x right, y down, z forward")
-    mirrored = views.projections @ np.diag([1.0, 1.0, -1.0, 1.0])
-    yield (
-        with_cameras(mirrored),
-        Finding(
-            MIRRORED_CAMERAS,
-            "the cameras fit the masks only in a mirrored world: its axes are left-handed; expected a "
-            "right-handed world: negate one world axis (third column of every world_mat)",
-        ),
+        yield flipped, WRONG_AXES, text + "x right, y down, z forward"
+    text = (
+        "the cameras fit the masks only in a mirrored world: its axes are left-handed; expected a "
+        "right-handed world: negate one world axis (third column of every world_mat)"
     )
+    yield views.projections @ np.diag([1.0, 1.0, -1.0, 1.0]), MIRRORED_CAMERAS, text
+    height, width = views.masks[0].shape
     for x, y in _size_factors(views):
-        resized = np.diag([x, y, 1.0]) @ views.projections
-        height, width = views.masks[0].shape
-        yield (
-            with_cameras(resized),
-            Finding(
-                IMAGES_RESIZED,
-                f"the cameras are for images of about {width / x:.0f} x {height / y:.0f} pixels, these have "
-                f"{width} x {height}; multiply the first row of every world_mat by {x:.4g} and the second by "
-                f"{y:.4g}, or use images of the calibrated size",
-            ),
+        text = (
+            f"the cameras are for images of about {width / x:.0f} x {height / y:.0f} pixels, these have "
+            f"{width} x {height}; multiply the first row of every world_mat by {x:.4g} and the second by "
+            f"{y:.4g}, or use images of the calibrated size"
         )
+        yield np.diag([x, y, 1.0]) @ views.projections, IMAGES_RESIZED, text
 
 
 def _size_factors(views: SceneViews) -> list[tuple[float, float]]:

@@ -10,22 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from idr.geometry.cameras import project_points
-from idr.preprocess.scene_views import SceneViews
+from idr.preprocess.scene_views import Array, Mask, SceneViews
 from idr.preprocess.visual_hull import SceneHull, nearest_pixels
 
 
-def outline_radii(views: SceneViews, center: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Radius, in each view, of the smallest ball around a center whose outline contains the mask.
+def outline_radii(views: SceneViews, center: NDArray[np.floating]) -> Array:
+    """(B,) radius of the smallest ball around a center (3,) whose outline contains the mask, in each view.
 
     That is the largest distance of the center from the (half-)rays through the mask's pixels. Rays within a
     fixed distance form a cone, convex in the image, so the corners of the mask's convex hull suffice.
-
-    Args:
-        views: The views.
-        center: (3,) in the world.
-
-    Returns:
-        (B,) radii in world units.
     """
     radii = np.empty(len(views))
     for k, mask in enumerate(views.masks):
@@ -38,17 +31,8 @@ def outline_radii(views: SceneViews, center: NDArray[np.floating]) -> NDArray[np
     return radii
 
 
-def hull_silhouette(views: SceneViews, k: int, hull: SceneHull) -> NDArray[np.bool_]:
-    """Draws the silhouette of the hull in a view.
-
-    Args:
-        views: The views.
-        k: Index of the view.
-        hull: The hull; its samples are drawn as discs with a cell's width.
-
-    Returns:
-        (H, W) bool.
-    """
+def hull_silhouette(views: SceneViews, k: int, hull: SceneHull) -> Mask:
+    """(H, W) silhouette of the hull in view k; its samples are drawn as discs with a cell's width."""
     mask = views.masks[k]
     column, row, sees = nearest_pixels(hull.points, views.projections[k], mask.shape)
     seen = np.zeros(mask.shape, np.uint8)
@@ -64,26 +48,17 @@ def hull_silhouette(views: SceneViews, k: int, hull: SceneHull) -> NDArray[np.bo
     return cv2.dilate(closed, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (grow, grow))).astype(bool)
 
 
-def hull_ious(views: SceneViews, hull: SceneHull) -> NDArray[np.float64]:
+def hull_ious(views: SceneViews, hull: SceneHull) -> Array:
     """(B,) intersection over union of the hull's silhouette and the mask in each view."""
-    ious = np.empty(len(views))
-    for k, mask in enumerate(views.masks):
-        outline = hull_silhouette(views, k, hull)
-        ious[k] = (outline & mask).sum() / (outline | mask).sum()
-    return ious
+    outlines = (hull_silhouette(views, k, hull) for k in range(len(views)))
+    pairs = zip(outlines, views.masks, strict=True)
+    return np.array([(outline & mask).sum() / (outline | mask).sum() for outline, mask in pairs])
 
 
 def sphere_outline(
     views: SceneViews, k: int, center: NDArray[np.floating], radius: float, num_points: int = 360
-) -> NDArray[np.float64] | None:
-    """Projects the outline of a sphere: the circle where the camera's rays are tangent to it.
-
-    Args:
-        views: The views.
-        k: Index of the view.
-        center: (3,) in the world.
-        radius: In world units.
-        num_points: Points on the outline.
+) -> Array | None:
+    """Projects the outline of a sphere in view k: the circle where the camera's rays are tangent to it.
 
     Returns:
         (num_points, 2) pixels (column, row), a closed curve; None if the camera is inside the sphere or part
@@ -104,7 +79,7 @@ def sphere_outline(
     return uv if (depth > 0).all() else None
 
 
-def ray_directions(views: SceneViews, k: int, pixels: NDArray[np.generic]) -> NDArray[np.float64]:
+def ray_directions(views: SceneViews, k: int, pixels: NDArray[np.generic]) -> Array:
     """(N, 3) unit directions in the world of view k's rays through (N, 2) pixels (column, row)."""
     homogeneous = np.column_stack([pixels, np.ones(len(pixels))])
     directions = np.linalg.solve(views.intrinsics[k], homogeneous.T).T @ views.poses[k, :3, :3].T

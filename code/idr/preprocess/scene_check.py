@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from idr.datasets.camera_files import read_cameras
 from idr.datasets.images import list_images, load_rgb
 from idr.errors import InputError
 from idr.preprocess.bounding_sphere import POOR_IOU, carve_scene, listed
 from idr.preprocess.outlines import hull_ious, outline_radii
-from idr.preprocess.scene_views import SceneViews, load_views
+from idr.preprocess.scene_views import Array, Mask, SceneViews, load_views, radius_of
 from idr.preprocess.visual_hull import SceneHull
 
 SMALL_IN_SPHERE = 0.25
@@ -61,7 +60,7 @@ class SceneCheck:
 
     views: SceneViews
     images: tuple[Path, ...]
-    center: NDArray[np.float64]
+    center: Array
     radius: float
     hull: SceneHull | None
     checks: tuple[ViewCheck, ...]
@@ -71,12 +70,8 @@ class SceneCheck:
 def check_scene(scene_dir: Path, camera_file: str) -> SceneCheck:
     """Compares masks, cameras, photographs and bounding sphere of a data folder.
 
-    Args:
-        scene_dir: Folder with `image/`, `mask/` and the camera file.
-        camera_file: Name of the npz with `world_mat_<i>` and `scale_mat_<i>`.
-
-    Returns:
-        The check; contradictions are among its warnings.
+    The folder has `image/`, `mask/` and an npz of `world_mat_<i>` and `scale_mat_<i>`. Contradictions are
+    among the warnings.
 
     Raises:
         MissingInputError: A file is missing.
@@ -90,8 +85,7 @@ def check_scene(scene_dir: Path, camera_file: str) -> SceneCheck:
             "image"
         )
     scale_mats = read_cameras(scene_dir / camera_file, len(views)).scale_mats
-    center = scale_mats[0, :3, 3]
-    radius = float(np.cbrt(np.abs(np.linalg.det(scale_mats[0, :3, :3]))))
+    center, radius = scale_mats[0, :3, 3], radius_of(scale_mats[0])
     warnings = []
     if not np.allclose(scale_mats, scale_mats[0], rtol=1e-6, atol=1e-6 * radius):
         warnings.append(
@@ -106,13 +100,12 @@ def check_scene(scene_dir: Path, camera_file: str) -> SceneCheck:
         warnings.append(str(error))
     outline_radius = outline_radii(views, center) / radius
     distances = np.linalg.norm(views.centers - center, axis=1) / radius
+    numbers = (distances.tolist(), outline_radius.tolist(), ious.tolist())
     checks = tuple(
-        ViewCheck(name, float(d), float(r), float(iou), _view_warnings(float(d), float(r), float(iou), mask))
-        for name, d, r, iou, mask in zip(
-            views.names, distances, outline_radius, ious, views.masks, strict=True
-        )
+        ViewCheck(name, d, r, iou, _view_warnings(d, r, iou, mask))
+        for name, d, r, iou, mask in zip(views.names, *numbers, views.masks, strict=True)
     )
-    warnings += _few_views(len(views)) + _scene_warnings(hull, center, radius, outline_radius)
+    warnings += _scene_warnings(hull, center, radius, outline_radius)
     wrong_size = [k for k, path in enumerate(images) if load_rgb(path).shape[:2] != views.masks[k].shape]
     if wrong_size:
         names = tuple(path.name for path in images)
@@ -120,35 +113,24 @@ def check_scene(scene_dir: Path, camera_file: str) -> SceneCheck:
     return SceneCheck(views, images, center, radius, hull, checks, tuple(warnings))
 
 
-def _view_warnings(
-    distance: float, outline_radius: float, iou: float, mask: NDArray[np.bool_]
-) -> tuple[str, ...]:
+def _view_warnings(distance: float, outline_radius: float, iou: float, mask: Mask) -> tuple[str, ...]:
+    problems = {
+        "mask outside the sphere": outline_radius > 1.0,
+        "hull and mask disagree": iou < POOR_IOU,
+        "camera inside the sphere": distance <= 1.0,
+        "mask touches the image's border": mask[[0, -1]].any() or mask[:, [0, -1]].any(),
+    }
+    return tuple(problem for problem, found in problems.items() if found)
+
+
+def _scene_warnings(hull: SceneHull | None, center: Array, radius: float, outline_radius: Array) -> list[str]:
     warnings = []
-    if outline_radius > 1.0:
-        warnings.append("mask outside the sphere")
-    if iou < POOR_IOU:
-        warnings.append("hull and mask disagree")
-    if distance <= 1.0:
-        warnings.append("camera inside the sphere")
-    if mask[[0, -1]].any() or mask[:, [0, -1]].any():
-        warnings.append("mask touches the image's border")
-    return tuple(warnings)
-
-
-def _few_views(count: int) -> list[str]:
-    if count >= MIN_VIEWS:
-        return []
-    return [
-        f"{count} views: fewer than {MIN_VIEWS} leave much of the shape undetermined; photograph the object "
-        "from more sides"
-    ]
-
-
-def _scene_warnings(
-    hull: SceneHull | None, center: NDArray[np.float64], radius: float, outline_radius: NDArray[np.float64]
-) -> list[str]:
-    warnings = []
-    largest = float(outline_radius.max())
+    count, largest = len(outline_radius), float(outline_radius.max())
+    if count < MIN_VIEWS:
+        warnings.append(
+            f"{count} views: fewer than {MIN_VIEWS} leave much of the shape undetermined; photograph the "
+            "object from more sides"
+        )
     if largest > 1.0:
         warnings.append(
             f"{int((outline_radius > 1.0).sum())} masks extend beyond the sphere, up to {largest:.2f} times "

@@ -1,4 +1,4 @@
-"""Draws outlines of mask, sphere and hull over each photograph, singly and on a contact sheet.
+"""Draws outlines of mask, sphere and hull over each photograph, singly and on a contact sheet; and masks.
 
 H rows, W columns.
 """
@@ -17,8 +17,10 @@ from idr.datasets.images import load_rgb
 from idr.files import write_atomic
 from idr.preprocess.outlines import hull_silhouette, sphere_outline
 from idr.preprocess.scene_check import SceneCheck
+from idr.preprocess.scene_views import Mask, SceneViews
 
 Image: TypeAlias = NDArray[Any]  # (H, W, 3) uint8 RGB; cv2's stubs have no dtype
+Color: TypeAlias = tuple[int, int, int]
 
 MASK_COLOR, SPHERE_COLOR, HULL_COLOR = (64, 220, 64), (255, 210, 0), (255, 40, 200)  # RGB
 BACKGROUND, TEXT_COLOR, ALARM_COLOR = (32, 32, 32), (255, 255, 255), (255, 90, 80)
@@ -27,35 +29,60 @@ MAX_BORDER = 0.75
 """Largest border that is added to show a sphere beyond the image, over the image's side."""
 CELL_WIDTH, LARGEST_SHEET = 480, 4000
 """Pixels: width of a view on the contact sheet, and largest width of the sheet."""
+MASK_WIDTH, LARGEST_MASKS, TITLE_ROWS = 320, 3200, 18
+"""Pixels: the same for the sheet of masks, and the height of a view's title."""
+OUTLINE_COLOR, DIMMED = (255, 40, 200), 0.35
+"""Color of a mask's outline there, and brightness outside."""
 
 
 def draw_scene(check: SceneCheck, out_dir: Path) -> Path:
-    """Draws the outlines of mask, sphere and hull over every photograph, and all of them on one sheet.
-
-    Args:
-        check: Result of `check_scene`.
-        out_dir: Folder for `check_<image name>.png` and `contact_sheet.png`.
+    """Draws outlines over every photograph, `check_<image name>.png`, and all views on one sheet.
 
     Returns:
-        The contact sheet's path.
+        The sheet's path, `contact_sheet.png` in the folder.
 
     Raises:
         OutputError: Writing failed.
     """
-    num_views = len(check.views)
-    columns = math.ceil(math.sqrt(num_views))
+    columns = math.ceil(math.sqrt(len(check.views)))
     cell_width = min(CELL_WIDTH, LARGEST_SHEET // columns)
     border = border_for(check)
-    rows: list[list[Image]] = []
-    for k in range(num_views):
+    cells = []
+    for k, image in enumerate(check.images):
         thick = max(1, round(max(check.views.masks[k].shape) / 400))
-        _write_png(out_dir / f"check_{check.images[k].stem}.png", draw_view(check, k, border, thick))
-        if k % columns == 0:
-            rows.append([])
-        rows[-1].append(draw_small(check, k, border, cell_width))
+        write_png(out_dir / f"check_{image.stem}.png", draw_view(check, k, border, thick))
+        cells.append(draw_small(check, k, border, cell_width))
+    sheet = _in_rows(cells, columns, BACKGROUND)
     sheet_path = out_dir / "contact_sheet.png"
-    _write_png(sheet_path, _sheet(rows, columns * cell_width))
+    write_png(sheet_path, np.vstack([_legend(sheet.shape[1]), sheet]))
     return sheet_path
+
+
+def draw_sheet(views: SceneViews, images: Path, path: Path) -> None:
+    """Draws every image of a folder, dimmed outside its mask, with the mask's outline, on one PNG.
+
+    Raises:
+        OutputError: Writing failed.
+    """
+    columns = math.ceil(math.sqrt(len(views)))
+    width = min(MASK_WIDTH, LARGEST_MASKS // columns)
+    cells = [
+        _masked_cell(images / name, mask, width) for name, mask in zip(views.names, views.masks, strict=True)
+    ]
+    write_png(path, _in_rows(cells, columns, (0, 0, 0)))
+
+
+def _masked_cell(image: Path, mask: Mask, width: int) -> Image:
+    """One view below its title."""
+    height = max(1, round(width * mask.shape[0] / mask.shape[1]))
+    photo = cv2.resize(load_rgb(image), (width, height), interpolation=cv2.INTER_AREA)
+    inside = cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_AREA) > 0
+    shown = np.where(inside[..., None], photo, (photo * DIMMED).astype(np.uint8)).astype(np.uint8)
+    _draw_contours(shown, inside, OUTLINE_COLOR)
+    title = np.zeros((TITLE_ROWS, width, 3), np.uint8)
+    text = f"{image.name}  {mask.mean():.0%}"
+    cv2.putText(title, text, (4, 13), cv2.FONT_HERSHEY_SIMPLEX, 0.45, TEXT_COLOR, 1)
+    return np.vstack([title, shown])
 
 
 def border_for(check: SceneCheck) -> tuple[int, int]:
@@ -71,13 +98,7 @@ def border_for(check: SceneCheck) -> tuple[int, int]:
 
 
 def draw_view(check: SceneCheck, k: int, border: tuple[int, int], thick: int) -> Image:
-    """Draws one photograph with its outlines and a border.
-
-    Args:
-        check: Result of `check_scene`.
-        k: Index of the view.
-        border: Rows and columns added on each side.
-        thick: Width of the outlines in pixels.
+    """Draws photograph k with its outlines, `thick` pixels wide, and a border of rows and columns.
 
     Returns:
         (H + 2 rows, W + 2 columns, 3) RGB.
@@ -88,12 +109,10 @@ def draw_view(check: SceneCheck, k: int, border: tuple[int, int], thick: int) ->
         photo = cv2.resize(photo, mask.shape[::-1], interpolation=cv2.INTER_AREA).astype(np.uint8)
     rows, columns = border
     canvas = cv2.copyMakeBorder(photo, rows, rows, columns, columns, cv2.BORDER_CONSTANT, value=BACKGROUND)
-    regions = [(mask, MASK_COLOR)]
     if check.hull is not None:
-        regions.insert(0, (hull_silhouette(check.views, k, check.hull), HULL_COLOR))
-    for region, color in regions:
-        contours, _ = cv2.findContours(region.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(canvas, contours, -1, color, thick, offset=(columns, rows))
+        silhouette = hull_silhouette(check.views, k, check.hull)
+        _draw_contours(canvas, silhouette, HULL_COLOR, thick, (columns, rows))
+    _draw_contours(canvas, mask, MASK_COLOR, thick, (columns, rows))
     view = check.checks[k]
     _write_text(canvas, f"{k}: {check.images[k].name}  IoU {view.hull_iou:.2f}", 1, TEXT_COLOR)
     for line, warning in enumerate(view.warnings, start=2):
@@ -106,24 +125,21 @@ def draw_view(check: SceneCheck, k: int, border: tuple[int, int], thick: int) ->
 
 
 def draw_small(check: SceneCheck, k: int, border: tuple[int, int], width: int) -> Image:
-    """Draws a view like `draw_view`, reduced to a width, with outlines one pixel wide after the reduction.
-
-    Args:
-        check: Result of `check_scene`.
-        k: Index of the view.
-        border: Rows and columns added on each side before the reduction.
-        width: Pixels.
-
-    Returns:
-        (H', width, 3) RGB.
-    """
+    """Draws a view like `draw_view`, reduced to (H', width, 3), with outlines then one pixel wide."""
     whole = check.views.masks[k].shape[1] + 2 * border[1]
     image = draw_view(check, k, border, max(1, round(1.2 * whole / width)))
     height = max(1, round(width * image.shape[0] / image.shape[1]))
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
 
 
-def _write_text(canvas: Image, text: str, line: int, color: tuple[int, int, int]) -> None:
+def _draw_contours(
+    canvas: Image, region: Mask, color: Color, thick: int = 1, offset: tuple[int, int] = (0, 0)
+) -> None:
+    contours, _ = cv2.findContours(region.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(canvas, contours, -1, color, thick, offset=offset)
+
+
+def _write_text(canvas: Image, text: str, line: int, color: Color) -> None:
     """Writes a line of text at the top, in a size proportional to the canvas."""
     size = canvas.shape[1] / 900
     height = round(34 * size)
@@ -132,23 +148,27 @@ def _write_text(canvas: Image, text: str, line: int, color: tuple[int, int, int]
     cv2.putText(canvas, text, place, cv2.FONT_HERSHEY_SIMPLEX, size, color, width, cv2.LINE_AA)
 
 
-def _sheet(rows: list[list[Image]], width: int) -> Image:
-    """Arranges the cells in rows below a legend."""
+def _legend(width: int) -> Image:
     size = width / 2400
     legend = np.full((round(60 * size), width, 3), BACKGROUND, np.uint8)
     place, thick = (round(12 * size), round(42 * size)), max(1, round(2 * size))
     cv2.putText(legend, LEGEND, place, cv2.FONT_HERSHEY_SIMPLEX, size, TEXT_COLOR, thick, cv2.LINE_AA)
-    bands = [legend]
-    for row in rows:
-        band = np.full((max(cell.shape[0] for cell in row), width, 3), BACKGROUND, np.uint8)
-        left = 0
-        for cell in row:
-            band[: cell.shape[0], left : left + cell.shape[1]] = cell
-            left += cell.shape[1]
+    return legend
+
+
+def _in_rows(cells: list[Image], columns: int, background: Color) -> Image:
+    width = cells[0].shape[1]
+    bands = []
+    for row in (cells[start : start + columns] for start in range(0, len(cells), columns)):
+        band = np.full((max(cell.shape[0] for cell in row), columns * width, 3), background, np.uint8)
+        for k, cell in enumerate(row):
+            band[: cell.shape[0], k * width : (k + 1) * width] = cell
         bands.append(band)
     return np.vstack(bands)
 
 
-def _write_png(path: Path, image: Image) -> None:
-    encoded = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes()
+def write_png(path: Path, image: Image) -> None:
+    """Writes (H, W, 3) RGB or (H, W) gray levels, uint8, atomically."""
+    pixels = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    encoded = cv2.imencode(".png", pixels)[1].tobytes()
     write_atomic(path, lambda file: file.write(encoded))

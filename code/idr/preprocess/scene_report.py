@@ -14,16 +14,15 @@ from typing import Any
 import cv2
 import numpy as np
 import trimesh
-from numpy.typing import NDArray
 
-from idr.failures import Finding
 from idr.files import write_text_atomic
 from idr.meshing.blocks import triangulate
 from idr.pictures.page import CaptionedImage, Page, Table
 from idr.pictures.space import camera_traces, mesh_trace, polyline, space_figure
 from idr.preprocess.doctor import diagnose_views
-from idr.preprocess.scene_check import SceneCheck, ViewCheck
+from idr.preprocess.scene_check import SceneCheck
 from idr.preprocess.scene_drawing import LEGEND, border_for, draw_small
+from idr.preprocess.scene_views import Array, sphere_matrix
 from idr.preprocess.visual_hull import SceneHull
 
 REPORT = "scene_report.html"
@@ -42,12 +41,6 @@ def write_scene_report(
 ) -> tuple[str, ...]:
     """Writes the page: warnings, summary, 3D figure of cameras and hull, and every view.
 
-    Args:
-        check: Result of `check_scene`.
-        path: The file.
-        title: Its heading.
-        more_warnings: Warnings from elsewhere, one sentence each.
-
     Returns:
         All warnings about the scene, one sentence each: the doctor's findings, `more_warnings`, the check's
         warnings. Those about single views are only on the page.
@@ -55,7 +48,9 @@ def write_scene_report(
     Raises:
         OutputError: Writing failed.
     """
-    warnings = tuple(dict.fromkeys((*map(str, _findings(check)), *more_warnings, *check.warnings)))
+    overlap = float(np.mean([view.hull_iou for view in check.checks])) if check.hull else 0.0
+    findings = diagnose_views(check.views, sphere_matrix(check.center, check.radius), overlap)
+    warnings = tuple(dict.fromkeys((*map(str, findings), *more_warnings, *check.warnings)))
     page = Page()
     page.add_html(_warnings_html(check, warnings))
     page.add_html(f"<h2>The scene</h2>{_summary(check).as_html()}")
@@ -67,23 +62,12 @@ def write_scene_report(
     return warnings
 
 
-def _findings(check: SceneCheck) -> tuple[Finding, ...]:
-    scale_mat = np.diag([check.radius, check.radius, check.radius, 1.0])
-    scale_mat[:3, 3] = check.center
-    ious = [view.hull_iou for view in check.checks]
-    return diagnose_views(check.views, scale_mat, float(np.mean(ious)) if check.hull else 0.0)
-
-
 def _warnings_html(check: SceneCheck, scene_warnings: Sequence[str]) -> str:
     """The list of warnings, those about the whole scene first."""
-    warnings = [
-        *scene_warnings,
-        *(
-            f"view {k}, {check.images[k].name}: {', '.join(view.warnings)}"
-            for k, view in enumerate(check.checks)
-            if view.warnings
-        ),
-    ]
+    warnings = list(scene_warnings)
+    for k, view in enumerate(check.checks):
+        if view.warnings:
+            warnings.append(f"view {k}, {check.images[k].name}: {', '.join(view.warnings)}")
     if not warnings:
         return "<h2>Warnings</h2><p>None: masks, cameras and unit sphere are consistent.</p>"
     return f"<h2>Warnings</h2><ul>{''.join(f'<li>{html.escape(text)}</li>' for text in warnings)}</ul>"
@@ -117,13 +101,9 @@ def _pixel_at_center(check: SceneCheck) -> float:
 
 
 def scene_figure(check: SceneCheck) -> Any:
-    """Draws cameras, unit sphere and visual hull in unit-sphere coordinates.
+    """Returns a plotly figure of cameras, unit sphere and visual hull in unit-sphere coordinates.
 
-    Args:
-        check: Result of `check_scene`.
-
-    Returns:
-        A plotly figure; cameras of views with warnings have another color.
+    Cameras of views with warnings have another color.
     """
     import plotly.graph_objects as go
 
@@ -134,36 +114,31 @@ def scene_figure(check: SceneCheck) -> Any:
         mesh = hull_mesh(check.hull, check.views.poses[0, :3, :3])
         mesh.vertices = (mesh.vertices - check.center) / check.radius
         traces.append(mesh_trace(mesh))
-    texts = [f"view {k}, {path.name}" for k, path in enumerate(check.images)]
-    warned = np.array([bool(view.warnings) for view in check.checks])
-    for chosen, name, color in (
-        (~warned, "cameras", CAMERA_COLOR),
-        (warned, "cameras of views with warnings", WARNING_COLOR),
-    ):
-        if chosen.any():
-            traces += camera_traces(poses[chosen], [texts[k] for k in np.flatnonzero(chosen)], name, color)
+    for warned, name, color in (
+        (False, "cameras", CAMERA_COLOR), (True, "cameras of views with warnings", WARNING_COLOR),
+    ):  # fmt: skip
+        chosen = [k for k, view in enumerate(check.checks) if bool(view.warnings) == warned]
+        if chosen:
+            texts = [f"view {k}, {check.images[k].name}" for k in chosen]
+            traces += camera_traces(poses[chosen], texts, name, color)
     x, y, z = polyline(_circles())
     line = {"color": SPHERE_COLOR, "width": 2}
     traces.append(go.Scatter3d(x=x, y=y, z=z, mode="lines", line=line, name="unit sphere", hoverinfo="name"))
     return space_figure(traces, poses)
 
 
-def _circles(num_points: int = 73) -> NDArray[np.float64]:
+def _circles(num_points: int = 73) -> Array:
     """(3, num_points, 3): the unit sphere's circles in the planes of two axes."""
     turn = np.linspace(0.0, 2.0 * np.pi, num_points)
     around = np.column_stack([np.cos(turn), np.sin(turn), np.zeros(num_points)])
     return np.stack([around, np.roll(around, 1, axis=1), np.roll(around, 2, axis=1)])
 
 
-def hull_mesh(hull: SceneHull, axes: NDArray[np.float64]) -> trimesh.Trimesh:
+def hull_mesh(hull: SceneHull, axes: Array) -> trimesh.Trimesh:
     """Meshes the hull's samples, each of which fills a cell of its grid.
 
-    Args:
-        hull: The hull, at least one sample.
-        axes: (3, 3) the grid's axes in the world as columns: those of the first camera.
-
-    Returns:
-        The closed surface in the world, slightly smoothed.
+    The columns of `axes`, (3, 3), are the grid's axes in the world: those of the first camera. The surface is
+    closed, in the world, and slightly smoothed.
     """
     local = hull.points @ axes
     low = local.min(axis=0)
@@ -186,13 +161,10 @@ def _views_html(check: SceneCheck) -> str:
     for k, view in enumerate(check.checks):
         image = cv2.cvtColor(draw_small(check, k, border, width), cv2.COLOR_RGB2BGR)
         jpeg = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
-        figures.append(CaptionedImage(jpeg, _caption(k, check.images[k].name, view)).as_html())
+        iou = "" if math.isnan(view.hull_iou) else f", IoU {view.hull_iou:.3f}"
+        caption = f"view {k}, {check.images[k].name}{iou}" + "".join(f"; {text}" for text in view.warnings)
+        figures.append(CaptionedImage(jpeg, caption).as_html())
     return f"<h2>Views</h2><p>{html.escape(LEGEND)}</p><div>{''.join(figures)}</div>"
-
-
-def _caption(k: int, name: str, view: ViewCheck) -> str:
-    iou = "" if math.isnan(view.hull_iou) else f", IoU {view.hull_iou:.3f}"
-    return f"view {k}, {name}{iou}" + "".join(f"; {warning}" for warning in view.warnings)
 
 
 def _views_table(check: SceneCheck) -> Table:

@@ -21,8 +21,15 @@ from idr.errors import InputError, MissingInputError
 from idr.files import write_atomic
 from idr.geometry.cameras import decompose_projection
 
+Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 EXACT_CAMERAS = "cameras.npz"
 NOISY_CAMERAS = "cameras_linear_init.npz"
+
+
+def camera_file_of(use_linear_init: bool) -> str:
+    """The camera file that ``--use_linear_init`` chooses."""
+    return NOISY_CAMERAS if use_linear_init else EXACT_CAMERAS
 
 
 @dataclass(frozen=True)
@@ -38,22 +45,22 @@ class SceneViews:
     """
 
     names: tuple[str, ...]
-    masks: tuple[NDArray[np.bool_], ...]
-    intrinsics: NDArray[np.float64]
-    poses: NDArray[np.float64]
-    projections: NDArray[np.float64]
+    masks: tuple[Mask, ...]
+    intrinsics: Array
+    poses: Array
+    projections: Array
 
     def __len__(self) -> int:
         return len(self.masks)
 
     @property
-    def centers(self) -> NDArray[np.float64]:
+    def centers(self) -> Array:
         """(B, 3) camera centers in the world."""
         return self.poses[:, :3, 3]
 
 
 def make_views(
-    names: tuple[str, ...], masks: tuple[NDArray[np.bool_], ...], world_mats: NDArray[np.floating]
+    names: tuple[str, ...], masks: tuple[Mask, ...], world_mats: NDArray[np.floating]
 ) -> SceneViews:
     """Checks masks and projection matrices, and decomposes the latter.
 
@@ -61,9 +68,6 @@ def make_views(
         names: B names, for messages.
         masks: B arrays (H, W) of bool.
         world_mats: (B, 3, 4) or (B, 4, 4) projections, of either sign and any scale.
-
-    Returns:
-        The views.
 
     Raises:
         InputError: A matrix is not finite or has no camera center, or a mask is empty or full.
@@ -90,14 +94,7 @@ def make_views(
 
 
 def load_views(scene_dir: Path, camera_file: str = EXACT_CAMERAS) -> SceneViews:
-    """Reads masks and cameras of a scene folder.
-
-    Args:
-        scene_dir: Folder with `mask/` and the camera file.
-        camera_file: Name of the npz with the `world_mat_<i>`.
-
-    Returns:
-        The views.
+    """Reads masks and cameras of a folder with `mask/` and an npz of `world_mat_<i>`.
 
     Raises:
         MissingInputError: The folder, its masks or the camera file are missing.
@@ -114,18 +111,12 @@ def load_views(scene_dir: Path, camera_file: str = EXACT_CAMERAS) -> SceneViews:
             f"{scene_dir}: {len(masks)} masks but {len(matrices)} world_mats in {camera_file}; expected one "
             "of each per view, in the same natural name order"
         )
-    names = tuple(path.name for path in masks)
-    return make_views(
-        names, tuple(load_mask(path) for path in masks), np.stack(list(matrices.values()))[:, :3]
-    )
+    world_mats = np.stack(list(matrices.values()))[:, :3]
+    return make_views(tuple(path.name for path in masks), tuple(map(load_mask, masks)), world_mats)
 
 
-def read_matrices(path: Path, prefix: str) -> dict[int, NDArray[np.float64]]:
-    """Reads the matrices `<prefix>_0`, `<prefix>_1`, ... of a camera file.
-
-    Args:
-        path: The npz.
-        prefix: `world_mat` or `scale_mat`.
+def read_matrices(path: Path, prefix: str) -> dict[int, Array]:
+    """Reads the matrices `<prefix>_0`, `<prefix>_1`, ... of a camera file, `world_mat` or `scale_mat`.
 
     Returns:
         (4, 4) matrices by number, in order from 0; (3, 4) matrices are completed with (0, 0, 0, 1).
@@ -159,22 +150,29 @@ def read_matrices(path: Path, prefix: str) -> dict[int, NDArray[np.float64]]:
     return found
 
 
+def sphere_matrix(center: NDArray[np.floating], radius: float) -> Array:
+    """(4, 4) similarity, unit sphere to world, of the sphere with a center (3,) and a radius in the world."""
+    scale_mat = np.diag([radius, radius, radius, 1.0])
+    scale_mat[:3, 3] = center
+    return scale_mat
+
+
+def radius_of(scale_mat: Array) -> float:
+    """Radius in world units of the sphere with this (4, 4) similarity, unit sphere to world."""
+    return float(np.cbrt(np.abs(np.linalg.det(scale_mat[:3, :3]))))
+
+
 def backup_path(path: Path) -> Path:
     """The backup of a camera file's original: `cameras_backup.npz` for `cameras.npz`."""
     return path.with_name(f"{path.stem}_backup{path.suffix}")
 
 
 def write_scale_mats(path: Path, center: NDArray[np.floating], radius: float) -> bool:
-    """Writes one similarity, unit sphere to world, to a camera file as every view's `scale_mat_<i>`.
+    """Writes `sphere_matrix` to a camera file as every view's `scale_mat_<i>`.
 
     Existing `scale_mat_inv_<i>` become its inverse; all other entries are kept byte for byte. The first call
     also writes a backup (`backup_path`). The file is replaced atomically.
     Differs: the published code wrote `<name>_new.npz`, to be renamed by hand.
-
-    Args:
-        path: The npz with the `world_mat_<i>`.
-        center: (3,) center of the sphere in the world.
-        radius: Radius of the sphere in world units, positive.
 
     Returns:
         Whether this call made the backup.
@@ -183,17 +181,14 @@ def write_scale_mats(path: Path, center: NDArray[np.floating], radius: float) ->
         InputError: The file is not a readable npz of matrices.
         OutputError: Writing failed; the file is unchanged.
     """
-    count = len(read_matrices(path, "world_mat"))
-    scale_mat = np.diag([radius, radius, radius, 1.0])
-    scale_mat[:3, 3] = center
+    count, scale_mat = len(read_matrices(path, "world_mat")), sphere_matrix(center, radius)
     before = path.read_bytes()
     with zipfile.ZipFile(io.BytesIO(before)) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
         compression = archive.infolist()[0].compress_type
-    replaced = {f"scale_mat_{k}.npy" for k in range(count)} | {m for m in members if _is_scale_mat(m, "")}
-    members.update(dict.fromkeys(sorted(replaced), _npy_bytes(scale_mat)))
-    inverses = [m for m in members if _is_scale_mat(m, "inv_")]
-    members.update(dict.fromkeys(inverses, _npy_bytes(np.linalg.inv(scale_mat))))
+    replaced = {f"scale_mat_{k}.npy" for k in range(count)} | set(_scale_mats(members, ""))
+    members |= dict.fromkeys(sorted(replaced), _npy_bytes(scale_mat))
+    members |= dict.fromkeys(_scale_mats(members, "inv_"), _npy_bytes(np.linalg.inv(scale_mat)))
 
     backup = backup_path(path)
     makes_backup = not backup.exists()
@@ -204,11 +199,11 @@ def write_scale_mats(path: Path, center: NDArray[np.floating], radius: float) ->
     return makes_backup
 
 
-def _is_scale_mat(member: str, kind: str) -> bool:
-    return re.fullmatch(rf"scale_mat_{kind}\d+\.npy", member) is not None
+def _scale_mats(members: Mapping[str, bytes], kind: str) -> list[str]:
+    return [name for name in members if re.fullmatch(rf"scale_mat_{kind}\d+\.npy", name)]
 
 
-def _npy_bytes(array: NDArray[np.float64]) -> bytes:
+def _npy_bytes(array: NDArray[np.floating]) -> bytes:
     buffer = io.BytesIO()
     np.lib.format.write_array(buffer, array, allow_pickle=False)
     return buffer.getvalue()

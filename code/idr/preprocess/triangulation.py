@@ -108,7 +108,7 @@ def _detect(
     settings: TriangulationSettings,
 ) -> tuple[list[Array], list[NDArray[np.float32]]]:
     """Returns keypoints (K, 2) and RootSIFT descriptors (K, 128) of each view."""
-    sift = cv2.SIFT_create(nfeatures=settings.keypoints, contrastThreshold=settings.contrast)
+    sift = cv2.SIFT.create(nfeatures=settings.keypoints, contrastThreshold=settings.contrast)
     places, descriptors = [], []
     for image, mask in zip(images, masks, strict=True):
         gray = cv2.cvtColor(np.asarray(image), cv2.COLOR_RGB2GRAY)

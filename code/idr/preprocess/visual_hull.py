@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from idr.geometry.cameras import project_points
-from idr.preprocess.scene_views import SceneViews
+from idr.preprocess.scene_views import Array, Mask, SceneViews
 
 INSIDE_SHARE = 45 / 49
 CELLS_FIRST = 24
@@ -42,32 +42,28 @@ class Hull:
         is_open: Whether the hull reaches the region's border, so the views do not bound it.
     """
 
-    points: NDArray[np.float64]
+    points: Array
     spacing: float
     most_views: int
     is_open: bool
 
 
 @dataclass(frozen=True)
-class SceneHull:
-    """The visual hull in the world; lengths in world units.
+class SceneHull(Hull):
+    """The visual hull in the world; lengths in world units. An open one is cut off: unsuitable for a sphere.
 
     Attributes:
-        points: (N, 3) samples of a regular grid.
-        spacing: Distance of neighboring samples.
-        most_views: Largest number of views that see one point of the hull.
-        is_open: Whether the views leave the hull's depth open; it is then cut off, and unsuitable for a
-            sphere.
         center: (3,) the point nearest to the rays through the masks' centroids.
         outline: Radius of the smallest ball around `center` whose outlines contain all masks.
     """
 
-    points: NDArray[np.float64]
-    spacing: float
-    most_views: int
-    is_open: bool
-    center: NDArray[np.float64]
+    center: Array
     outline: float
+
+
+def cube_grid(axis: NDArray[np.floating]) -> Array:
+    """(n^3, 3) points whose coordinates are all combinations of n values."""
+    return np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(-1, 3)
 
 
 def needed_views(count: NDArray[np.integer] | int) -> NDArray[np.int64]:
@@ -96,9 +92,13 @@ class Carver:
         self.to_world[:3, 3] = center
         # project_points scales each projection by its third row, so depth is in this frame's unit.
         self.projections = views.projections @ self.to_world  # (B, 3, 4)
-        world_to_local = np.linalg.inv(self.to_world)
-        self.centers = views.centers @ world_to_local[:3, :3].T + world_to_local[:3, 3]  # (B, 3)
+        self.centers = self.from_world(views.centers)  # (B, 3)
         self._to_mask = [_distance_to_mask(mask) for mask in views.masks]
+
+    def from_world(self, points: Array) -> Array:
+        """Moves (N, 3) points from the world to this frame."""
+        world_to_local = np.linalg.inv(self.to_world)
+        return points @ world_to_local[:3, :3].T + world_to_local[:3, 3]
 
     def carve(self, region_radius: float) -> Hull:
         """Carves the hull from the ball with this radius around the center.
@@ -108,15 +108,13 @@ class Carver:
         """
         fewest = fewest_views(len(self.views))
         spacing = 2.0 * region_radius / CELLS_FIRST
-        axis = (np.arange(CELLS_FIRST) + 0.5) * spacing - region_radius
-        cells = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(-1, 3)
+        cells = cube_grid((np.arange(CELLS_FIRST) + 0.5) * spacing - region_radius)
         cells = self._possible(cells, spacing, region_radius, fewest)
         for _ in range(MAX_HALVINGS):
             if len(cells) == 0 or 8 * len(cells) > CELLS_BUDGET:
                 break
             spacing /= 2.0
-            corners = np.stack(np.meshgrid(*[[-0.5, 0.5]] * 3, indexing="ij"), axis=-1).reshape(1, 8, 3)
-            cells = (cells[:, None] + corners * spacing).reshape(-1, 3)
+            cells = (cells[:, None] + cube_grid(np.array([-0.5, 0.5])) * spacing).reshape(-1, 3)
             cells = self._possible(cells, spacing, region_radius, fewest)
 
         cells = cells[np.linalg.norm(cells, axis=1) <= region_radius]
@@ -124,12 +122,10 @@ class Carver:
         agreed = (seen >= fewest) & (inside >= needed_views(seen))
         most = int(seen[agreed].max()) if agreed.any() else 0
         points = cells[agreed & (seen >= needed_views(most))]
-        is_open = len(points) > 0 and bool(
-            np.linalg.norm(points, axis=1).max() > region_radius - 2.0 * spacing
-        )
-        return Hull(points, spacing, most, is_open)
+        reach = np.linalg.norm(points, axis=1).max(initial=0.0)
+        return Hull(points, spacing, most, is_open=bool(reach > region_radius - 2.0 * spacing))
 
-    def count_views(self, points: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def count_views(self, points: Array) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Numbers of views that see each of (N, 3) points, and that see it inside the mask."""
         seen, inside = np.zeros(len(points), np.int64), np.zeros(len(points), np.int64)
         for mask, projection in zip(self.views.masks, self.projections, strict=True):
@@ -138,9 +134,7 @@ class Carver:
             inside[sees] += mask[row[sees], column[sees]]
         return seen, inside
 
-    def _possible(
-        self, cells: NDArray[np.float64], spacing: float, region_radius: float, fewest: int
-    ) -> NDArray[np.float64]:
+    def _possible(self, cells: Array, spacing: float, region_radius: float, fewest: int) -> Array:
         """Keeps cubic cells (centers (N, 3)) that may contain a point of the hull; conservative."""
         reach = spacing * np.sqrt(3.0) / 2.0  # center to corner
         cells = cells[np.linalg.norm(cells, axis=1) <= region_radius + reach]
@@ -156,9 +150,7 @@ class Carver:
                 cells, outside, unseen = cells[keep], outside[keep], unseen[keep]
         return cells
 
-    def _sure(
-        self, k: int, cells: NDArray[np.float64], reach: float
-    ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    def _sure(self, k: int, cells: Array, reach: float) -> tuple[Mask, Mask]:
         """Whether all points within `reach` of each center are seen outside the mask, and all are unseen."""
         height, width = self.views.masks[k].shape
         uv, depth = project_points(cells, self.projections[k])
@@ -168,10 +160,8 @@ class Carver:
         focal = np.linalg.norm(self.views.intrinsics[k, :2, :2], ord=2)
         with np.errstate(divide="ignore", invalid="ignore"):
             footprint = np.where(in_front, focal * reach * distance / (depth * (depth - reach)), np.inf) + 1.0
-        border = np.minimum(
-            np.minimum(uv[:, 0], width - 1 - uv[:, 0]), np.minimum(uv[:, 1], height - 1 - uv[:, 1])
-        )  # pixels to the image's edge, negative outside
-        border = np.where(in_front, border, 0.0)
+        to_edges = np.concatenate((uv, [width - 1, height - 1] - uv), axis=1)  # pixels, negative outside
+        border = np.where(in_front, to_edges.min(axis=1), 0.0)
         within = border > footprint
         column, row = (np.where(within, np.round(uv[:, i]), 0).astype(np.int64) for i in (0, 1))
         # One pixel for rounding the center, another (in `footprint`) for rounding the other points.
@@ -179,21 +169,16 @@ class Carver:
         return outside, (depth < -reach) | (border < -footprint)
 
 
-def _distance_to_mask(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+def _distance_to_mask(mask: Mask) -> NDArray[np.uint8]:
     """Distance of each pixel from the mask, rounded down and clipped to 255; never overestimated."""
     distance = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     return np.minimum(np.floor(distance), 255).astype(np.uint8)
 
 
 def nearest_pixels(
-    points: NDArray[np.float64], projection: NDArray[np.float64], shape: tuple[int, ...]
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
-    """Projects points to whole pixels.
-
-    Args:
-        points: (N, 3).
-        projection: (3, 4) from the points' frame.
-        shape: (H, W) of the image.
+    points: Array, projection: Array, shape: tuple[int, ...]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], Mask]:
+    """Projects (N, 3) points to whole pixels of an image (H, W); the projection is (3, 4) from their frame.
 
     Returns:
         column, row: (N,) nearest pixel, 0 if the point is not seen.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import csv
+import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,11 +15,11 @@ from idr.cli.demo.report import SHOWN_VIEWS, Scores, score_table, write_demo_ove
 from idr.cli.shared.common import (
     add_device_arguments,
     add_seed_argument,
+    add_switches,
     check_at_least,
     choose_device,
     make_parser,
-    parse,
-    run,
+    run_command,
     say,
 )
 from idr.errors import InputError
@@ -42,15 +44,7 @@ PEEK_RESOLUTION = 96  # coarse enough for one minute
 
 @dataclass(frozen=True)
 class Plan:
-    """One training run of the demo.
-
-    Attributes:
-        title: Column of the table.
-        conf: Its conf.
-        num_epochs: Passes over the images.
-        batch_size: Images per step.
-        train_cameras: Whether to train the cameras, from the noisy ones.
-    """
+    """One training run of the demo; `title` is its column of the table."""
 
     title: str
     conf: str
@@ -74,30 +68,19 @@ PUBLISHED = (
 def build_parser() -> argparse.ArgumentParser:
     """Returns the parser of the command."""
     parser = make_parser(DESCRIPTION)
-    parser.add_argument(
-        "--peek", action="store_true", help="evaluate the checkpoint in trained_models/ without training"
+    add_switches(
+        parser,
+        peek="evaluate the checkpoint in trained_models/ without training",
+        published="train small networks of the published form: demo.conf",
     )
-    parser.add_argument(
-        "--out", default=None, help="folder for data/, exps/ and evals/; default: the one with code/"
-    )
-    parser.add_argument(
-        "--published", action="store_true", help="train small networks of the published form: demo.conf"
-    )
-    parser.add_argument(
-        "--nepoch",
-        type=int,
-        help="passes over the images with exact cameras; default: 113, with --published 101",
-    )
-    parser.add_argument(
-        "--nepoch_cameras",
-        type=int,
-        help="passes over the images from noisy cameras; default: 120, with --published 200",
-    )
-    parser.add_argument(
-        "--resolution",
-        type=int,
-        help="grid samples along the mesh's shortest side; default: 160, with --peek 96",
-    )
+    parser.add_argument("--out", help="folder for data/, exps/ and evals/; default: the one with code/")
+    numbers = {
+        "--nepoch": "passes over the images with exact cameras; default: 113, with --published 101",
+        "--nepoch_cameras": "passes over the images from noisy cameras; default: 120, with --published 200",
+        "--resolution": "grid samples along the mesh's shortest side; default: 160, with --peek 96",
+    }
+    for name, text in numbers.items():
+        parser.add_argument(name, type=int, help=text)
     add_seed_argument(parser, "all random numbers")
     add_device_arguments(parser)
     return parser
@@ -105,8 +88,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command on `argv`, None for the process's arguments, and returns the exit status."""
-    arguments = parse(build_parser(), argv)
-    return run(lambda: _peek(arguments) if arguments.peek else _demo(arguments))
+    return run_command(build_parser(), argv, lambda given: _peek(given) if given.peek else _demo(given))
 
 
 def _demo(arguments: argparse.Namespace) -> int:
@@ -121,9 +103,8 @@ def _demo(arguments: argparse.Namespace) -> int:
             return status
         scores[plan.title] = _measure(plan, root, scene, device, arguments.resolution or RESOLUTION)
     table = score_table(scores, _ceiling(root))
-    overview = (
-        root / "evals" / ("demo_published_overview.html" if arguments.published else "demo_overview.html")
-    )
+    kind = "demo_published" if arguments.published else "demo"
+    overview = root / "evals" / f"{kind}_overview.html"
     write_demo_overview(overview, table, scores, scene)
 
     say(f"\n{table.as_text()}\n\nto look at:")
@@ -197,18 +178,13 @@ def _make_scene(root: Path) -> Path:
 
 def _scene_overrides(root: Path) -> list[str]:
     """Returns the overrides that adapt a conf to the size and the held-out views of the existing scene."""
-    import json
-
     from idr.demo.scene import SETTINGS_FILE
 
     settings = json.loads((root / "data" / "demo" / f"scan{SCAN_ID}" / SETTINGS_FILE).read_text())
-    height, width = settings["img_res"]
-    holdout = ",".join(str(index) for index in settings["holdout"])
-    return [f"dataset.img_res=[{height},{width}]", f"dataset.holdout=[{holdout}]"]
+    return [f"dataset.{key}=[{','.join(map(str, settings[key]))}]" for key in ("img_res", "holdout")]
 
 
 def _conf(conf: str, root: Path) -> Any:
-    """Loads a conf for the existing scene."""
     from idr.conf.files import load_conf
 
     return load_conf(conf, [*_scene_overrides(root), f"dataset.data_root={root / 'data'}"])
@@ -241,19 +217,15 @@ def _measure(plan: Plan, root: Path, scene: Path, device: torch.device, resoluti
     folder = find_run(root / "exps", name)
     say(f"\n== {plan.title}: meshing, rendering and measuring")
     opened = Run(conf, folder, device=device, scan_id=SCAN_ID)
-    return _score(opened, root / "evals" / name, scene, resolution, run=folder)
+    with (folder / "metrics.csv").open(newline="") as stream:
+        minutes = float(list(csv.DictReader(stream))[-1]["minutes"])
+    return _score(opened, root / "evals" / name, scene, resolution, minutes=minutes)
 
 
 def _score(
-    opened: Run,
-    folder: Path,
-    scene: Path,
-    resolution: int,
-    views: int | None = None,
-    run: Path | None = None,
+    opened: Run, folder: Path, scene: Path, resolution: int, views: int | None = None, minutes: float = 0.0
 ) -> Scores:
-    import csv
-
+    """Meshes, renders and measures a run; `views` limits the renderings of each split."""
     import numpy as np
 
     from idr.demo.cameras import UNIT_TO_WORLD
@@ -263,30 +235,22 @@ def _score(
 
     limits = PlotConfig()
     surface = write_surface(opened, folder, resolution, False, limits.chunk_points)
-    chamfer = None
+    mesh = chamfer = None
     if surface is None:
         log.warning("no surface: the network has no zero set yet")
     else:
-        to_unit = np.linalg.inv(UNIT_TO_WORLD)
-        chamfer = chamfer_to_exact(surface.mesh.vertices, surface.mesh.faces, to_unit, scene)
-    splits = tuple(
+        mesh = surface.mesh
+        chamfer = chamfer_to_exact(mesh.vertices, mesh.faces, np.linalg.inv(UNIT_TO_WORLD), scene)
+    shown, held_out = (
         write_renderings(opened, folder / "rendering", limits.chunk_pixels, held_out, views)
         for held_out in (False, True)
     )
     cameras = None
     if opened.trained_poses is not None:
         after = measure_cameras(opened)
-        cameras = (
-            _start_errors(scene.parents[2]),
-            (float(after.rotation_degrees.mean()), float(after.translation.mean())),
-        )
-    minutes = 0.0
-    if run is not None:
-        with (run / "metrics.csv").open(newline="") as stream:
-            minutes = float(list(csv.DictReader(stream))[-1]["minutes"])
-    return Scores(
-        (splits[0], splits[1]), chamfer, cameras, minutes, None if surface is None else surface.mesh, folder
-    )
+        errors = float(after.rotation_degrees.mean()), float(after.translation.mean())
+        cameras = _start_errors(scene.parents[2]), errors
+    return Scores((shown, held_out), chamfer, cameras, minutes, mesh, folder)
 
 
 def _start_errors(root: Path) -> tuple[float, float]:

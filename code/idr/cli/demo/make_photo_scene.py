@@ -7,8 +7,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from idr.cli.demo.make_scene import add_render_arguments, extract_exact
-from idr.cli.shared.common import add_seed_argument, make_parser, parse, run, say
+from idr.cli.demo.make_scene import add_render_arguments, extract_exact, render_settings
+from idr.cli.shared.common import add_seed_argument, make_parser, run_command, say
 
 _EXAMPLES = """  python preprocess/make_photo_scene.py --out /tmp/teapot
   python preprocess/make_photo_scene.py --out /tmp/teapot --views 24 --img_res 360 480"""
@@ -31,20 +31,13 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command on `argv`, None for the process's arguments, and returns the exit status."""
-    arguments = parse(build_parser(), argv)
-    return run(lambda: _make(arguments))
+    return run_command(build_parser(), argv, _make)
 
 
 def _make(arguments: argparse.Namespace) -> None:
     from idr.demo.photo_scene import PHOTOS, TRUTH, PhotoSettings, write_photos
 
-    settings = PhotoSettings(
-        seed=arguments.seed,
-        num_views=arguments.views,
-        img_res=(arguments.img_res[0], arguments.img_res[1]),
-        supersampling=arguments.supersampling,
-        mesh_resolution=arguments.mesh_resolution,
-    )
+    settings = PhotoSettings(**render_settings(arguments))
     out = arguments.out.expanduser()
     began = time.monotonic()
     write_photos(out, settings, extract_exact, say)

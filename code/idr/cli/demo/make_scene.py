@@ -6,15 +6,14 @@ import argparse
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from idr.cli.shared.common import add_force_argument, add_seed_argument, make_parser, parse, run, say
+from idr.cli.shared.common import add_force_argument, add_seed_argument, make_parser, run_command, say
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from idr.demo.scene import SceneSettings
     from idr.demo.teapot import Array
 
 _EXAMPLES = """  python preprocess/make_demo_scene.py
@@ -28,7 +27,7 @@ def _parser() -> argparse.ArgumentParser:
         "cameras_linear_init.npz and exact_surface.ply (world coordinates).",
         _EXAMPLES,
     )
-    parser.add_argument("--out", default=None, help="folder to write; default: data/demo/scan1 beside code/")
+    parser.add_argument("--out", help="folder to write; default: data/demo/scan1 beside code/")
     add_seed_argument(parser, "camera positions and of their noise")
     parser.add_argument("--views", type=int, default=24, help="training views")
     parser.add_argument("--holdout", type=int, default=6, help="additional held-out views")
@@ -49,14 +48,8 @@ def add_render_arguments(
     parser: argparse.ArgumentParser, img_res: tuple[int, int], supersampling: int
 ) -> None:
     """Adds ``--img_res`` and ``--supersampling`` with their defaults, and ``--mesh_resolution``."""
-    parser.add_argument(
-        "--img_res",
-        type=int,
-        nargs=2,
-        default=[*img_res],
-        metavar=("HEIGHT", "WIDTH"),
-        help="size of the images, pixels",
-    )
+    sides, text = ("HEIGHT", "WIDTH"), "size of the images, pixels"
+    parser.add_argument("--img_res", type=int, nargs=2, default=[*img_res], metavar=sides, help=text)
     parser.add_argument(
         "--supersampling", type=int, default=supersampling, help="samples along each side of a pixel"
     )
@@ -65,10 +58,20 @@ def add_render_arguments(
     )
 
 
+def render_settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Returns the settings that both built-in scenes have, from ``--seed``, ``--views`` and the above."""
+    return {
+        "seed": arguments.seed,
+        "num_views": arguments.views,
+        "img_res": tuple(arguments.img_res),
+        "supersampling": arguments.supersampling,
+        "mesh_resolution": arguments.mesh_resolution,
+    }
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command on `argv`, None for the process's arguments, and returns the exit status."""
-    arguments = parse(_parser(), argv)
-    return run(lambda: _make_scene(arguments))
+    return run_command(_parser(), argv, _make_scene)
 
 
 def _make_scene(arguments: argparse.Namespace) -> None:
@@ -76,31 +79,23 @@ def _make_scene(arguments: argparse.Namespace) -> None:
     from idr.demo.scene import SceneSettings, write_scene
 
     settings = SceneSettings(
-        seed=arguments.seed,
-        num_views=arguments.views,
         num_holdout=arguments.holdout,
-        img_res=(arguments.img_res[0], arguments.img_res[1]),
-        supersampling=arguments.supersampling,
         noise_degrees=arguments.noise_degrees,
         noise_center=arguments.noise_center,
-        mesh_resolution=arguments.mesh_resolution,
+        **render_settings(arguments),
     )
     folder = Path(arguments.out) if arguments.out else project_root() / "data" / "demo" / "scan1"
     began = time.monotonic()
     write_scene(folder, settings, extract_exact, overwrite=arguments.force)
-    say(f"wrote {folder}: {_summary(settings)}, in {time.monotonic() - began:.0f} s")
+    height, width = settings.img_res
+    say(
+        f"wrote {folder}: {settings.num_views} views to train on and {settings.num_holdout} held out, "
+        f"{width} x {height} pixels, exact and noisy cameras, exact surface, in "
+        f"{time.monotonic() - began:.0f} s"
+    )
     if settings != SceneSettings(seed=settings.seed):
         holdout = ",".join(str(index) for index in settings.holdout)
-        height, width = settings.img_res
         say(f"train it with --set dataset.img_res=[{height},{width}] --set dataset.holdout=[{holdout}]")
-
-
-def _summary(settings: SceneSettings) -> str:
-    height, width = settings.img_res
-    return (
-        f"{settings.num_views} views to train on and {settings.num_holdout} held out, "
-        f"{width} x {height} pixels, exact and noisy cameras, exact surface"
-    )
 
 
 def extract_exact(
@@ -113,9 +108,8 @@ def extract_exact(
     from idr.meshing.extract import extract_mesh
     from idr.meshing.grids import uniform_grid
 
-    mesh = extract_mesh(
-        lambda x: torch.from_numpy(sdf(x.double().numpy())), uniform_grid(half_side, resolution)
-    )
+    grid = uniform_grid(half_side, resolution)
+    mesh = extract_mesh(lambda x: torch.from_numpy(sdf(x.double().numpy())), grid)
     assert mesh is not None
     return np.asarray(mesh.vertices), np.asarray(mesh.faces)
 

@@ -44,34 +44,23 @@ def score_table(scores: dict[str, Scores], ceiling: Sequence[RenderingScores] | 
     from idr.pictures.page import Table
 
     none = "-"
-    best = [f"{split.psnr_mean:.2f}" for split in ceiling] if ceiling else [none, none]
-    best_iou = [f"{split.iou_mean:.4f}" for split in ceiling] if ceiling else [none, none]
-
-    def line(label: str, cells: Sequence[str], limit: str = none) -> list[str]:
-        return [label, *cells, limit]
-
-    def cameras(score: Scores, which: int, form: str) -> str:
-        if score.cameras is None:
-            return none
-        before, after = score.cameras
-        return f"{before[which]:{form}} -> {after[which]:{form}}"
-
-    def distance(score: Scores, name: str) -> str:
-        return none if score.chamfer is None else f"{getattr(score.chamfer, name):.5f}"
-
-    all_scores = list(scores.values())
-    rows = [
-        line("PSNR, training views (dB)", [f"{s.views[0].psnr_mean:.2f}" for s in all_scores], best[0]),
-        line("PSNR, held-out views (dB)", [f"{s.views[1].psnr_mean:.2f}" for s in all_scores], best[1]),
-        line("mask IoU, training views", [f"{s.views[0].iou_mean:.4f}" for s in all_scores], best_iou[0]),
-        line("mask IoU, held-out views", [f"{s.views[1].iou_mean:.4f}" for s in all_scores], best_iou[1]),
-        line("Chamfer (unit sphere)", [distance(s, "chamfer") for s in all_scores], "0"),
-        line("  accuracy", [distance(s, "accuracy") for s in all_scores], "0"),
-        line("  completeness", [distance(s, "completeness") for s in all_scores], "0"),
-        line("camera rotations (degrees)", [cameras(s, 0, ".2f") for s in all_scores]),
-        line("camera centers (world units)", [cameras(s, 1, ".2f") for s in all_scores]),
-        line("training (minutes)", [f"{s.minutes:.1f}" if s.minutes else none for s in all_scores]),
-    ]
+    runs = list(scores.values())
+    rows = []
+    scored = ("PSNR, {} views (dB)", "{.psnr_mean:.2f}"), ("mask IoU, {} views", "{.iou_mean:.4f}")
+    for label, form in scored:
+        for split, views in enumerate(("training", "held-out")):
+            best = form.format(ceiling[split]) if ceiling else none
+            rows.append([label.format(views), *(form.format(run.views[split]) for run in runs), best])
+    for label, name in (
+        ("Chamfer (unit sphere)", "chamfer"), ("  accuracy", "accuracy"), ("  completeness", "completeness"),
+    ):  # fmt: skip
+        distances = [f"{getattr(run.chamfer, name):.5f}" if run.chamfer else none for run in runs]
+        rows.append([label, *distances, "0"])
+    for k, label in enumerate(("camera rotations (degrees)", "camera centers (world units)")):
+        changes = [" -> ".join(f"{e[k]:.2f}" for e in run.cameras) if run.cameras else none for run in runs]
+        rows.append([label, *changes, none])
+    minutes = [f"{run.minutes:.1f}" if run.minutes else none for run in runs]
+    rows.append(["training (minutes)", *minutes, none])
     return Table(["", *scores, "exact surface, color"], rows)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from idr.cli.photos.steps import StoppedError, require_success
+from idr.cli.photos.journal import Journal, StoppedError, files_state, fingerprint, require_success
 from idr.cli.photos.training import DATA_DIR, SCAN, SPEED_TRIAL, PhotoTraining
 from idr.cli.shared.common import (
     EXIT_OK,
@@ -18,8 +18,7 @@ from idr.cli.shared.common import (
     add_device_arguments,
     check_at_least,
     make_parser,
-    parse,
-    run,
+    run_command,
     say,
 )
 from idr.errors import InputError, MissingInputError
@@ -45,37 +44,25 @@ STEP_ALIASES = {"pace": SPEED_TRIAL}
 def build_parser() -> argparse.ArgumentParser:
     """Returns the parser of the command."""
     parser = make_parser(DESCRIPTION, EXAMPLES)
-    parser.add_argument(
-        "source", type=Path, metavar="FOLDER", help="photographs, or any source of import_scene.py"
-    )
-    parser.add_argument(
-        "--out", type=Path, help="folder for all results; default: evals/photos/<name of FOLDER>"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("source", type=Path, metavar="FOLDER", help="photographs, or any source of import_scene.py")
+    add("--out", type=Path, help="folder for all results; default: evals/photos/<name of FOLDER>")
+    add(
         "--max_minutes", type=float, default=30.0, metavar="M", help="training time in minutes over all calls"
     )
     add_conf_arguments(parser, "./confs/photos.conf", data_root=False)
-    parser.add_argument(
+    add(
         "--nepoch",
         type=int,
         metavar="N",
         help="passes over the images, the length of all schedules; default: as many as --max_minutes allows",
     )
-    parser.add_argument("--masks", help="as for import_scene.py; default: auto for sources without masks")
-    parser.add_argument(
-        "--downscale", type=int, help=f"as for import_scene.py; default: to at most {LONGEST_SIDE} pixels"
-    )
-    parser.add_argument(
-        "--resolution", type=int, default=256, help="grid samples along the mesh's shortest side"
-    )
-    parser.add_argument(
-        "--despite",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="continue despite the finding NAME (docs/troubleshooting.md); may be given several times",
-    )
-    parser.add_argument(
+    add("--masks", help="as for import_scene.py; default: auto for sources without masks")
+    add("--downscale", type=int, help=f"as for import_scene.py; default: to at most {LONGEST_SIDE} pixels")
+    add("--resolution", type=int, default=256, help="grid samples along the mesh's shortest side")
+    despite = "continue despite the finding NAME (docs/troubleshooting.md); may be given several times"
+    add("--despite", action="append", default=[], metavar="NAME", help=despite)
+    add(
         "--from",
         dest="from_step",
         type=lambda name: STEP_ALIASES.get(name, name),
@@ -91,8 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     It is 0 if all steps succeeded, 1 if one stopped the chain, 2 for bad input.
     """
-    arguments = parse(build_parser(), argv)
-    return run(lambda: _chain(arguments))
+    return run_command(build_parser(), argv, _chain)
 
 
 def _chain(arguments: argparse.Namespace) -> int:
@@ -122,17 +108,9 @@ def _chain(arguments: argparse.Namespace) -> int:
 
 
 class Chain:
-    """The steps, each with the inputs on which it depends.
-
-    Args:
-        arguments: The command's.
-        source: Folder or file to import.
-        out: The working folder.
-    """
+    """The steps from `source`, a folder or file, to `out`, each with the inputs on which it depends."""
 
     def __init__(self, arguments: argparse.Namespace, source: Path, out: Path) -> None:
-        from idr.cli.photos.journal import Journal
-
         self.arguments, self.source, self.out = arguments, source, out
         self.journal = Journal(out, STEPS)
         self.scan = out / "data" / DATA_DIR / f"scan{SCAN}"
@@ -141,7 +119,6 @@ class Chain:
 
     def run(self) -> None:
         """Runs the steps that are not done."""
-        from idr.cli.photos.journal import files_state, fingerprint
         from idr.conf.files import load_conf
 
         arguments = self.arguments
@@ -167,23 +144,23 @@ class Chain:
         self, step: str, inputs: Any, outputs: list[Path], work: Callable[[], dict[str, Any]]
     ) -> dict[str, Any]:
         """Runs a step unless it was done with the same inputs, including those of all earlier steps."""
-        from idr.cli.photos.journal import fingerprint
-
-        self.inputs = fingerprint(step, inputs, self.results)
-        result = self.journal.result(step, self.inputs, outputs)
+        digest = fingerprint(step, inputs, self.results)
+        result = self.journal.result(step, digest, outputs)
         if result is None:
             say(f"\n== {step}")
             result = work()
-            self.journal.finish(step, self.inputs, result)
+            self.journal.finish(step, digest, result)
         else:
             say(f"== {step}: done already")
-        self.results.append([self.inputs, result])
+        self.results.append([digest, result])
         return result
 
     def _import(self) -> dict[str, Any]:
         from idr.cli import import_scene
 
-        _sweep(self.scan)
+        for path in self.scan.parent.glob(f".{self.scan.name}.*"):
+            if path.suffix in (".tmp", ".old"):  # of killed imports
+                shutil.rmtree(path)
         downscale = self.arguments.downscale or _downscale_for(self.source)
         argv = [str(self.source), "--out", str(self.scan), "--downscale", str(downscale)]
         masks = self.arguments.masks or _masks_for(self.source)
@@ -218,12 +195,8 @@ class Chain:
             say("colors are evaluated along the normals: colors from the views need pip install 'idr[mesh]'")
         argv = [*self.run_flags, "--out", str(self.mesh), "--force", "--colors", colors]
         status = export_mesh.main([*argv, "--resolution", str(self.arguments.resolution)])
-        require_success(
-            "mesh",
-            status,
-            "mesh-failed: see the message above; if there is no surface yet, train longer (--max_minutes) or "
-            "check the masks",
-        )
+        remedy = "if there is no surface yet, train longer (--max_minutes) or check the masks"
+        require_success("mesh", status, f"mesh-failed: see the message above; {remedy}")
         return {}
 
     def _report(self) -> dict[str, Any]:
@@ -232,13 +205,6 @@ class Chain:
         status = report.main([*self.run_flags, "--out", str(self.report)])
         require_success("report", status, "report-failed: see the message above")
         return {}
-
-
-def _sweep(scan: Path) -> None:
-    """Removes the temporary folders of killed imports next to a scene."""
-    for path in scan.parent.glob(f".{scan.name}.*"):
-        if path.suffix in (".tmp", ".old"):
-            shutil.rmtree(path)
 
 
 def _downscale_for(source: Path) -> int:

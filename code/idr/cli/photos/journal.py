@@ -1,4 +1,4 @@
-"""Record of a chain of steps between calls: which steps are done, and with which inputs."""
+"""The steps of a chain: which are done, with which inputs, kept between calls; and errors that end it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from idr.cli.shared.common import EXIT_INTERRUPTED, EXIT_STOPPED
 from idr.files import write_text_atomic
 
 FOLDER = "steps"
@@ -24,8 +25,7 @@ def fingerprint(*inputs: Any) -> str:
 def files_state(source: Path) -> list[tuple[str, int, int]]:
     """Returns relative name, size in bytes and modification time in ns of all files, in name order.
 
-    Args:
-        source: File or folder; hidden files and folders in it are left out.
+    Hidden files and folders in a folder are left out.
     """
     files = [source] if source.is_file() else sorted(path for path in source.rglob("*") if path.is_file())
     states = []
@@ -38,12 +38,7 @@ def files_state(source: Path) -> list[tuple[str, int, int]]:
 
 
 class Journal:
-    """The files ``steps/<step>.json`` of a working folder, each written atomically when its step is done.
-
-    Args:
-        folder: The working folder.
-        steps: Names of the steps in order.
-    """
+    """The files ``steps/<step>.json`` of a working folder, each written atomically when its step is done."""
 
     def __init__(self, folder: Path, steps: Sequence[str]) -> None:
         self.folder, self.steps = folder / FOLDER, tuple(steps)
@@ -51,10 +46,7 @@ class Journal:
     def result(self, step: str, inputs: str, outputs: Sequence[Path] = ()) -> dict[str, Any] | None:
         """Returns the result of a step, or None if it has to be run.
 
-        Args:
-            step: Name of the step.
-            inputs: `fingerprint` of all its inputs; another one makes the result stale.
-            outputs: Files that must exist.
+        It has to be if the `fingerprint` of its inputs is another one, or one of the outputs is missing.
         """
         try:
             marker = json.loads((self.folder / f"{step}.json").read_text())
@@ -64,13 +56,7 @@ class Journal:
             return None
 
     def finish(self, step: str, inputs: str, result: Mapping[str, Any]) -> None:
-        """Records that a step is done.
-
-        Args:
-            step: Name of the step.
-            inputs: `fingerprint` of all its inputs.
-            result: JSON-like values on which later steps depend.
-        """
+        """Records a step as done, with the `fingerprint` of its inputs and its JSON-like result."""
         text = json.dumps({"inputs": inputs, "result": dict(result)}, indent=2)
         write_text_atomic(self.folder / f"{step}.json", text + "\n")
 
@@ -78,3 +64,22 @@ class Journal:
         """Removes the results of a step and of all later ones."""
         for name in self.steps[self.steps.index(step) :]:
             (self.folder / f"{name}.json").unlink(missing_ok=True)
+
+
+class StoppedError(Exception):
+    """A step ended the chain; the reason is its name and the remedy."""
+
+    def __init__(self, step: str, reason: str, status: int = EXIT_STOPPED) -> None:
+        super().__init__(f"stopped at {step}: {reason}")
+        self.status = status
+
+
+def require_success(step: str, status: int, reason: str) -> None:
+    """Ends the chain with `StoppedError` unless the exit status of a step's command is 0.
+
+    The reason is its name and the remedy, for a command that was not interrupted.
+    """
+    if status == EXIT_INTERRUPTED:
+        raise StoppedError(step, "interrupted: finished steps are kept", EXIT_INTERRUPTED)
+    if status:
+        raise StoppedError(step, reason)

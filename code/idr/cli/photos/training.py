@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from idr.cli.photos.steps import StoppedError, require_success
+from idr.cli.photos.journal import StoppedError, require_success
 from idr.cli.shared.common import say
 from idr.errors import MissingInputError
 
@@ -36,29 +36,20 @@ class PhotoTraining:
         self, arguments: argparse.Namespace, scan: Path, out: Path, suffix: str, anew: bool = False
     ) -> None:
         self.arguments, self.scan, self.out = arguments, scan, out
-        self.suffix, self.anew = suffix, anew
+        self.suffix, self.anew, self.exps = suffix, anew, out / "exps"
 
     def flags(self) -> list[str]:
         """Returns the flags that choose conf, scene, runs and device for every command."""
         from idr.datasets.images import list_images, load_rgb
 
         height, width = load_rgb(list_images(self.scan / "image")[0]).shape[:2]
-        keys = [
-            f"dataset.data_dir={DATA_DIR}",
-            f"dataset.img_res=[{height},{width}]",
-            *self.arguments.overrides,
-        ]
+        keys = [f"dataset.data_dir={DATA_DIR}", f"dataset.img_res=[{height},{width}]"]
         argv = ["--conf", self.arguments.conf, "--scan_id", str(SCAN), "--data_root", str(self.out / "data")]
         argv += ["--exps_folder", str(self.exps), "--gpu", self.arguments.gpu]
         argv += ["--device", self.arguments.device] if self.arguments.device else []
-        for key in keys:
+        for key in (*keys, *self.arguments.overrides):
             argv += ["--set", key]
         return argv
-
-    @property
-    def exps(self) -> Path:
-        """Folder of all runs."""
-        return self.out / "exps"
 
     @property
     def name(self) -> str:
@@ -77,16 +68,12 @@ class PhotoTraining:
         """
         if self.arguments.nepoch is not None:
             return {"nepoch": self.arguments.nepoch, "minutes": 0.0}
-        minutes = self._trial()
+        minutes, most = self._trial(), self.arguments.max_minutes
         if len(minutes) < 2:
-            raise StoppedError(
-                SPEED_TRIAL,
-                f"too-few-minutes: two epochs take longer than {self._trial_ends():g} of --max_minutes "
-                f"{self.arguments.max_minutes:g}; give more minutes, or --nepoch",
-            )
+            longer = f"two epochs take longer than {self._trial_ends():g} of --max_minutes {most:g}"
+            raise StoppedError(SPEED_TRIAL, f"too-few-minutes: {longer}; give more minutes, or --nepoch")
         epoch = (minutes[-1] - minutes[0]) / (len(minutes) - 1)  # the first epoch compiles and warms up
         done, spent = self._so_far()
-        most = self.arguments.max_minutes
         nepoch = max(1, done + max(0, int(USED_SHARE * (most - spent - minutes[-1]) / epoch)))
         say(f"an epoch takes {60 * epoch:.2f} s: {nepoch} epochs for --max_minutes {most:g}")
         return {"nepoch": nepoch, "minutes": minutes[-1]}
@@ -98,7 +85,6 @@ class PhotoTraining:
 
     def _trial(self) -> list[float]:
         """Trains a few epochs and returns the minutes elapsed after each."""
-        from idr.cli import train
         from idr.datasets.images import list_images
         from idr.runs.folders import find_run
         from idr.training.progress import MetricsFile
@@ -110,18 +96,14 @@ class PhotoTraining:
         say(f"speed trial: {epochs} epochs")
         argv = [*self.flags(), "--exps_folder", str(folder), "--nepoch", str(epochs)]
         argv += ["--max_minutes", f"{self._trial_ends():.4f}"]
-        status = train.main(argv)
-        require_success(SPEED_TRIAL, status, "training-stopped: see the message above")
+        _train(SPEED_TRIAL, argv)
         (runs,) = folder.iterdir()
         rows = MetricsFile(find_run(folder, runs.name) / "metrics.csv", epochs).rows
         shutil.rmtree(folder)
         return [float(row["minutes"]) for row in rows]
 
     def train(self, trial: dict[str, Any]) -> dict[str, Any]:
-        """Trains, or continues an interrupted run.
-
-        Args:
-            trial: The result of `choose_epochs`.
+        """Trains, or continues an interrupted run, as the result of `choose_epochs` says.
 
         Returns:
             ``timestamp``, ``position`` (epoch and step) and ``checkpoint`` of the run.
@@ -136,7 +118,7 @@ class PhotoTraining:
             argv.append("--is_continue")
         left = self.arguments.max_minutes - trial["minutes"] - self._so_far()[1]
         if left > 0:
-            self._run([*argv, "--max_minutes", f"{left:.4f}"])
+            _train("train", [*argv, "--max_minutes", f"{left:.4f}"])
         else:
             say(f"--max_minutes {self.arguments.max_minutes:g} were used up by earlier calls")
         folder = find_run(self.exps, self.name)
@@ -165,8 +147,8 @@ class PhotoTraining:
         epoch = CheckpointFolder(folder / CHECKPOINTS).position_of()[0]
         return epoch, MetricsFile(folder / "metrics.csv", epoch).minutes_so_far
 
-    def _run(self, argv: list[str]) -> None:
-        from idr.cli import train
 
-        status = train.main(argv)
-        require_success("train", status, "training-stopped: see the message above")
+def _train(step: str, argv: list[str]) -> None:
+    from idr.cli import train
+
+    require_success(step, train.main(argv), "training-stopped: see the message above")

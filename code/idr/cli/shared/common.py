@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from idr.errors import USER_ERRORS, InputError, TrainingStoppedError
+from idr.failures import OUT_OF_MEMORY, Finding
 
 if TYPE_CHECKING:
     import torch
@@ -49,12 +50,7 @@ class _Version(argparse.Action):
 
 
 def make_parser(description: str, examples: str = "") -> argparse.ArgumentParser:
-    """Builds a parser with ``-h`` and ``--version``, which refuses abbreviated flags.
-
-    Args:
-        description: One or two sentences.
-        examples: Example command lines, shown after the options.
-    """
+    """Builds a parser with ``-h``, which ends with the examples, and ``--version``; refuses abbreviations."""
     epilog = f"examples:\n{examples}" if examples else None
     parser = argparse.ArgumentParser(
         description=description, epilog=epilog, formatter_class=HelpFormatter, allow_abbrev=False
@@ -73,9 +69,7 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> None:
         help="GPU to use: auto = the least used one, if any; ignore = leave the environment as it is; "
         "a number = value for CUDA_VISIBLE_DEVICES",
     )
-    parser.add_argument(
-        "--device", default=None, help="cpu, cuda, cuda:N or mps; default: cuda if available, else cpu"
-    )
+    parser.add_argument("--device", help="cpu, cuda, cuda:N or mps; default: cuda if available, else cpu")
 
 
 def add_conf_arguments(
@@ -83,13 +77,9 @@ def add_conf_arguments(
 ) -> None:
     """Adds ``--conf`` with a default, ``--set`` and, unless the command chooses it, ``--data_root``."""
     parser.add_argument("--conf", default=conf, help="HOCON configuration file")
+    several = "replace a key of the conf, for example train.num_pixels=512; may be given several times"
     parser.add_argument(
-        "--set",
-        dest="overrides",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="replace a key of the conf, for example train.num_pixels=512; may be given several times",
+        "--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help=several
     )
     if data_root:
         add_data_root_argument(parser)
@@ -99,7 +89,7 @@ def add_data_root_argument(
     parser: argparse.ArgumentParser, contents: str = "<data_dir>/scan<N>", default: str = "data/ beside code/"
 ) -> None:
     """Adds ``--data_root``; `contents` and `default` are the words of its help text."""
-    parser.add_argument("--data_root", default=None, help=f"folder that holds {contents}; default: {default}")
+    parser.add_argument("--data_root", help=f"folder that holds {contents}; default: {default}")
 
 
 def add_scan_id_argument(parser: argparse.ArgumentParser) -> None:
@@ -116,16 +106,18 @@ def add_seed_argument(parser: argparse.ArgumentParser, use: str, default: int | 
 
 def add_force_argument(parser: argparse._ActionsContainer, target: str) -> None:
     """Adds ``--force``, which replaces the existing `target`."""
-    parser.add_argument("--force", action="store_true", help=f"replace {target}")
+    add_switches(parser, force=f"replace {target}")
+
+
+def add_switches(parser: argparse._ActionsContainer, **helps: str) -> None:
+    """Adds flags without a value, False unless given: ``--<name>`` with its help text."""
+    for name, text in helps.items():
+        parser.add_argument(f"--{name}", action="store_true", help=text)
 
 
 def add_linear_init_argument(parser: argparse.ArgumentParser) -> None:
     """Adds the published ``--use_linear_init``."""
-    parser.add_argument(
-        "--use_linear_init",
-        action="store_true",
-        help="use the noisy cameras_linear_init.npz instead of cameras.npz",
-    )
+    add_switches(parser, use_linear_init="use the noisy cameras_linear_init.npz instead of cameras.npz")
 
 
 def check_at_least(arguments: argparse.Namespace, **smallest: int) -> None:
@@ -145,18 +137,18 @@ def say(text: str) -> None:
     print(text, flush=True)  # noqa: T201
 
 
-def setup_logging(verbose: bool = False) -> None:
+class _PlainLines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        text = record.getMessage()
+        return text if record.levelno <= logging.INFO else f"{record.levelname.lower()}: {text}"
+
+
+def _setup_logging() -> None:
     """Sends the package's log to standard error as plain lines, with the level before warnings and errors."""
-
-    class _Format(logging.Formatter):
-        def format(self, record: logging.LogRecord) -> str:
-            text = record.getMessage()
-            return text if record.levelno <= logging.INFO else f"{record.levelname.lower()}: {text}"
-
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Format())
+    handler.setFormatter(_PlainLines())
     log.handlers[:] = [handler]
-    log.setLevel(logging.DEBUG if verbose else logging.INFO)
+    log.setLevel(logging.INFO)
     log.propagate = False
 
 
@@ -165,10 +157,8 @@ def _least_used_gpu() -> str | None:
     query = ["nvidia-smi", "--query-gpu=index,memory.free", "--format=csv,noheader,nounits"]
     try:
         listing = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout
-        free = [
-            (int(memory), index.strip())
-            for index, memory in (line.split(",") for line in listing.splitlines())
-        ]
+        pairs = [line.split(",") for line in listing.splitlines()]
+        free = [(int(memory), index.strip()) for index, memory in pairs]
     except (OSError, ValueError, subprocess.SubprocessError):
         return None
     return max(free)[1] if free else None
@@ -214,28 +204,32 @@ def run(function: Callable[[], int | None]) -> int:
     Args:
         function: The body; returns an exit status, or None for success.
     """
-    setup_logging()
+    _setup_logging()
     try:
         return function() or EXIT_OK
     except USER_ERRORS as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)  # noqa: T201
-        return EXIT_USER_ERROR
+        text, status = f"error: {error}", EXIT_USER_ERROR
     except TrainingStoppedError as error:
-        print(f"stopped: {error}", file=sys.stderr, flush=True)  # noqa: T201
-        return EXIT_STOPPED
+        text, status = f"stopped: {error}", EXIT_STOPPED
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and type(error).__name__ != "OutOfMemoryError":  # torch's own
             raise
-        from idr.failures import OUT_OF_MEMORY, Finding
-
-        text = "no memory left; lower train.num_pixels, plot.chunk_pixels and plot.chunk_points"
-        print(f"stopped: {Finding(OUT_OF_MEMORY, text)}", file=sys.stderr, flush=True)  # noqa: T201
-        return EXIT_STOPPED
+        remedy = "no memory left; lower train.num_pixels, plot.chunk_pixels and plot.chunk_points"
+        text, status = f"stopped: {Finding(OUT_OF_MEMORY, remedy)}", EXIT_STOPPED
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr, flush=True)  # noqa: T201
-        return EXIT_INTERRUPTED
+        text, status = "interrupted", EXIT_INTERRUPTED
+    print(text, file=sys.stderr, flush=True)  # noqa: T201
+    return status
 
 
-def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
-    """Parses arguments; argparse exits with status 2 on a wrong one."""
-    return parser.parse_args(argv)
+def run_command(
+    parser: argparse.ArgumentParser,
+    argv: Sequence[str] | None,
+    body: Callable[[argparse.Namespace], int | None],
+) -> int:
+    """Parses `argv`, None for the process's arguments, and runs the body on them; see `run`.
+
+    argparse exits with status 2 on a wrong argument.
+    """
+    arguments = parser.parse_args(argv)
+    return run(lambda: body(arguments))

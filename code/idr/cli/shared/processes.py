@@ -24,15 +24,7 @@ BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl"}
 def run_in_group(gpu: str, device: str | None, body: Body) -> int:
     """Runs a command's body in this process, under torchrun as a member of a process group.
 
-    Only the first process of a group prints and logs.
-
-    Args:
-        gpu: ``--gpu``.
-        device: ``--device``.
-        body: Called with the device and the process group; returns the exit status.
-
-    Returns:
-        The exit status.
+    Only the first process of a group prints and logs. `gpu` and `device` are the flags' values.
 
     Raises:
         InputError: The device is missing, or several processes cannot use it.

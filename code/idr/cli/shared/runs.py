@@ -11,6 +11,7 @@ from idr.cli.shared.common import (
     add_conf_arguments,
     add_device_arguments,
     add_scan_id_argument,
+    add_switches,
     check_at_least,
     choose_device,
     say,
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
 
 Group = Any
 """A parser or one of its argument groups."""
-
-
-# ---- flags
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,19 +40,14 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_expname_argument(parser: argparse.ArgumentParser) -> None:
     """Adds ``--expname``."""
-    parser.add_argument(
-        "--expname", default="", help="suffix of the conf's train.expname, as given in training"
-    )
+    suffix = "suffix of the conf's train.expname, as given in training"
+    parser.add_argument("--expname", default="", help=suffix)
 
 
 def add_exps_folder_argument(parser: argparse.ArgumentParser) -> None:
     """Adds ``--exps_folder``."""
-    parser.add_argument(
-        "--exps_folder",
-        default="exps",
-        help="folder of the runs: an absolute path, or relative to the folder of code/ (tried first) or to "
-        "the working directory",
-    )
+    places = "an absolute path, or relative to the folder of code/ (tried first) or to the working directory"
+    parser.add_argument("--exps_folder", default="exps", help=f"folder of the runs: {places}")
 
 
 def add_chunk_arguments(group: Group, *names: str) -> None:
@@ -74,31 +67,20 @@ def add_resolution_argument(group: Group, default: int) -> None:
 
 def add_uniform_grid_argument(group: Group) -> None:
     """Adds ``--is_uniform_grid``."""
-    group.add_argument(
-        "--is_uniform_grid",
-        action="store_true",
-        help="sample the axis-aligned cube around the bounding sphere, not a box along the surface's axes",
-    )
+    cube = "sample the axis-aligned cube around the bounding sphere, not a box along the surface's axes"
+    add_switches(group, is_uniform_grid=cube)
 
 
 def add_coordinates_argument(group: Group) -> None:
     """Adds ``--coordinates``."""
-    group.add_argument(
-        "--coordinates",
-        choices=("world", "unit"),
-        default="world",
-        help="world = the given cameras' coordinates; unit = the unit sphere that the network is trained in",
-    )
+    frames = "world = the given cameras' coordinates; unit = the unit sphere that the network is trained in"
+    group.add_argument("--coordinates", choices=("world", "unit"), default="world", help=frames)
 
 
 def add_out_folder_argument(group: Group, name: str) -> None:
     """Adds ``--out`` for a folder whose default is `name` in the run's results."""
-    group.add_argument(
-        "--out",
-        type=Path,
-        metavar="FOLDER",
-        help=f"folder to write; default: evals/<expname><suffix>[_<scan>]/{name}",
-    )
+    folder = f"folder to write; default: evals/<expname><suffix>[_<scan>]/{name}"
+    group.add_argument("--out", type=Path, metavar="FOLDER", help=folder)
 
 
 def add_frame_arguments(group: Group, fps: float) -> None:
@@ -131,19 +113,13 @@ def frame_intrinsics(
 ) -> tuple[Any, tuple[int, int]]:
     """Returns K at the size of ``--img_res``, (F or 1, 4, 4) on the run's device, and that size.
 
-    Args:
-        arguments: Has ``view``, the training view that gives K, and ``img_res``.
-        run: The run.
-        own: K and the size that it belongs to, in place of the view's.
+    K is that of the training view ``--view``, or `own`, with the size that it belongs to.
     """
     from idr.geometry.cameras import resized_intrinsics
 
     intrinsics, own_res = own or (run.training_intrinsics[arguments.view][None], run.img_res)
     img_res = (arguments.img_res[0], arguments.img_res[1]) if arguments.img_res else own_res
     return resized_intrinsics(intrinsics.float(), own_res, img_res).to(run.device), img_res
-
-
-# ---- runs
 
 
 def open_run(arguments: argparse.Namespace) -> tuple[Run, Path]:
@@ -166,7 +142,7 @@ def open_run(arguments: argparse.Namespace) -> tuple[Run, Path]:
 
     from idr.conf.build import scan_id_of
     from idr.runs import Run
-    from idr.runs.folders import find_run
+    from idr.runs.folders import evals_folder, find_run
 
     name = name_of_run(arguments, conf)
     exps = find_exps_folder(arguments.exps_folder)
@@ -177,7 +153,7 @@ def open_run(arguments: argparse.Namespace) -> tuple[Run, Path]:
     run = Run(conf, folder, arguments.checkpoint, device, scan_id=scan_id, data_root=arguments.data_root)
     run.read_scene()
     say(f"checkpoint of epoch {run.epoch} on {device}")
-    return run, results_of(name)
+    return run, evals_folder(name)
 
 
 def name_of_run(arguments: argparse.Namespace, conf: Any) -> str:
@@ -187,13 +163,6 @@ def name_of_run(arguments: argparse.Namespace, conf: Any) -> str:
 
     expname = str(conf_value(conf, "train.expname"))
     return run_name(expname, arguments.expname, scan_id_of(conf, arguments.scan_id))
-
-
-def results_of(name: str) -> Path:
-    """Returns ``evals/<name>``."""
-    from idr.runs.folders import evals_folder
-
-    return evals_folder(name)
 
 
 def set_chunks(arguments: argparse.Namespace, conf: Any) -> None:
@@ -208,11 +177,10 @@ def set_chunks(arguments: argparse.Namespace, conf: Any) -> None:
 
 
 def find_exps_folder(name: str) -> Path:
-    """Returns the folder of the runs.
+    """Returns the folder of the runs, from its path.
 
-    Args:
-        name: An absolute path, or one relative to the folder that holds code/ (published, tried first) or to
-            the working directory.
+    It is absolute, or relative to the folder that holds code/ (published, tried first) or to the working
+    directory.
 
     Raises:
         MissingInputError: It is in neither place.
@@ -222,9 +190,7 @@ def find_exps_folder(name: str) -> Path:
 
     if not name:
         raise InputError("--exps_folder is empty: expected the name of a folder, such as exps")
-    places = list(
-        dict.fromkeys((project_root() / Path(name).expanduser(), Path.cwd() / Path(name).expanduser()))
-    )
+    places = list(dict.fromkeys(root / Path(name).expanduser() for root in (project_root(), Path.cwd())))
     for place in places:
         if place.is_dir():
             return place
@@ -247,9 +213,6 @@ def find_named_run(path: str, checkpoint: str) -> Path:
 
     at_root = project_root() / path
     return locate_run(at_root if at_root.is_dir() else Path(path), checkpoint)
-
-
-# ---- files to write
 
 
 def check_new(paths: Sequence[Path], force: bool) -> None:

@@ -1,14 +1,24 @@
-"""The flags of training that ``run_scenes.py`` passes on."""
+"""The flags of training that ``run_scenes.py`` passes on, and what those for stopping and threads choose."""
 
 from __future__ import annotations
 
 import argparse
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from idr.cli.shared.common import add_conf_arguments, add_device_arguments, add_seed_argument
-from idr.cli.shared.stopping import add_stop_arguments
-from idr.cli.shared.threads import add_threads_argument
+from idr.cli.shared.common import add_conf_arguments, add_device_arguments, add_seed_argument, add_switches
+from idr.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+    from idr.training.stopping import StopRule
 
 LATEST = "latest"
+NARROW = 96
+"""Units per layer up to which a network runs on one thread by default."""
 
 
 def add_train_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,29 +29,78 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
         "--nepoch", type=int, default=2000, help="passes over the images, counted from the start of the run"
     )
     parser.add_argument("--expname", default="", help="suffix to the conf's train.expname")
-    parser.add_argument(
-        "--exps_folder",
-        default="exps",
-        help="folder of all runs: absolute, or relative to the folder that holds code/",
-    )
+    runs = "folder of all runs: absolute, or relative to the folder that holds code/"
+    parser.add_argument("--exps_folder", default="exps", help=runs)
     add_device_arguments(parser)
     add_threads_argument(parser)
-    parser.add_argument(
-        "--is_continue", action="store_true", help="continue a run from its checkpoint, in its folder"
-    )
-    parser.add_argument(
-        "--new_run",
-        action="store_true",
-        help="with --is_continue: continue in a new folder and leave the old one unchanged",
-    )
-    parser.add_argument(
-        "--train_cameras", action="store_true", help="train the cameras too, from cameras_linear_init.npz"
+    add_switches(
+        parser,
+        is_continue="continue a run from its checkpoint, in its folder",
+        new_run="with --is_continue: continue in a new folder and leave the old one unchanged",
+        train_cameras="train the cameras too, from cameras_linear_init.npz",
     )
     add_seed_argument(parser, "all random numbers; default: 0, or the continued run's", default=None)
+    add_switches(parser, tensorboard="also write TensorBoard events (idr[tensorboard])")
+    minutes = "stop after the step in which this process has run for M minutes"
+    parser.add_argument("--max_minutes", type=float, metavar="M", help=minutes)
+    psnr = "stop after the epoch whose training PSNR exceeds DB decibels"
+    parser.add_argument("--target_psnr", type=float, metavar="DB", help=psnr)
+    add_switches(parser, report="write report.html into the run's folder after training")
+
+
+def add_threads_argument(parser: argparse.ArgumentParser) -> None:
+    """Adds ``--threads``."""
     parser.add_argument(
-        "--tensorboard", action="store_true", help="also write TensorBoard events (idr[tensorboard])"
+        "--threads",
+        type=int,
+        help="CPU threads; default: torch's choice, see OMP_NUM_THREADS, but one for networks of at most "
+        f"{NARROW} units per layer",
     )
-    add_stop_arguments(parser)
-    parser.add_argument(
-        "--report", action="store_true", help="write report.html into the run's folder after training"
-    )
+
+
+def stop_rule(arguments: argparse.Namespace, began: float) -> StopRule:
+    """Returns the rule of ``--max_minutes``, since `began` by `time.monotonic()`, and ``--target_psnr``.
+
+    Raises:
+        InputError: A time that is not positive, or a PSNR that is not finite.
+    """
+    from idr.training.stopping import StopRule
+
+    minutes, psnr = arguments.max_minutes, arguments.target_psnr
+    if minutes is not None and not (0 < minutes < math.inf):
+        raise InputError(f"--max_minutes {minutes:g}: expected a number of minutes above 0")
+    if psnr is not None and not math.isfinite(psnr):
+        raise InputError(f"--target_psnr {psnr:g}: expected a number of dB, such as 25")
+    return StopRule(minutes, psnr, began)
+
+
+@contextmanager
+def threads_restored() -> Iterator[None]:
+    """Restores torch's number of threads on exit: the demo renders in the process that trained."""
+    import torch
+
+    num_threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(num_threads)
+
+
+def choose_threads(num_threads: int | None, model: torch.nn.Module, device: torch.device) -> str:
+    """Sets the number of CPU threads to that of ``--threads``; without it, a narrow network gets one.
+
+    Its threads would wait for each other longer than they compute, above all on a shared machine. The choice
+    depends on the network and not on the load, so that equal seeds give equal bits.
+
+    Returns:
+        The number in words, such as `` (2 threads)``; empty on a GPU.
+    """
+    import torch
+
+    if device.type != "cpu":
+        return ""
+    widest = max((min(p.shape) for p in model.parameters() if p.ndim == 2), default=0)
+    if num_threads is not None or widest <= NARROW:
+        torch.set_num_threads(num_threads or 1)
+    count = torch.get_num_threads()
+    return f" ({count} thread{'s' if count > 1 else ''})"

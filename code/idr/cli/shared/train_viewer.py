@@ -26,7 +26,6 @@ def add_viewer_argument(parser: argparse.ArgumentParser) -> None:
         type=int,
         nargs="?",
         const=DEFAULT_PORT,
-        default=None,
         metavar="PORT",
         help="show the run at http://localhost:PORT while it trains, in a separate process on the CPU with "
         f"one thread and low priority (idr[viewer]; default PORT: {DEFAULT_PORT}; 0 for any free one)",
@@ -34,10 +33,7 @@ def add_viewer_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def check_viewer(port: int | None) -> None:
-    """Checks, before anything is trained, that the viewer can start.
-
-    Args:
-        port: From ``--viewer``; None for no viewer.
+    """Checks, before anything is trained, that the viewer can start at the port of ``--viewer``, if any.
 
     Raises:
         MissingInputError: viser is not installed.
@@ -52,13 +48,9 @@ def check_viewer(port: int | None) -> None:
 
 @contextmanager
 def viewer_process(port: int | None, run: Path) -> Iterator[None]:
-    """Runs the viewer of a run while the body runs; it only reads the run's files.
+    """Runs the viewer of a run, if it has a port, while the body runs; it only reads the run's files.
 
     The viewer ends when its standard input closes, so it never outlives training, however that ends.
-
-    Args:
-        port: Port of the viewer; None for no viewer.
-        run: Folder of the run.
     """
     if port is None:
         yield

@@ -28,39 +28,41 @@ from idr.importers.masks.seeds import Seeds, seeds_from_cameras, seeds_from_poin
 from idr.importers.masks.sparse_points import sparse_points
 from idr.importers.source import Array, resized
 from idr.preprocess.outlines import hull_silhouette
-from idr.preprocess.scene_views import SceneViews, make_views
-from idr.preprocess.visual_hull import SceneHull, nearest_pixels
+from idr.preprocess.scene_views import Mask, SceneViews, make_views
+from idr.preprocess.visual_hull import SceneHull, cube_grid, nearest_pixels
 
 log = logging.getLogger(__name__)
 
-WORKING_SIDE = 480
-"""Longest side in pixels at which masks are computed; they are enlarged afterwards."""
-ITERATIONS = 4
-"""Iterations of GrabCut."""
-ROUNDS = 3
-"""Rounds of carving and segmentation; further ones change less than one pixel in a thousand."""
-GRID = 72
-"""Samples along the diameter of the ball to carve."""
-MIN_INSIDE_SHARE = 0.8
-"""Share of the other views that must see a point inside their masks; less than in the visual hull, because
-these masks are preliminary."""
-RING = 0.08
-"""Distance a mask may extend beyond the other views' outline, over the square root of its area."""
-SPECK, PINHOLE = 0.05, 0.003
-"""Areas over the largest component's: smaller components are dropped, smaller holes filled."""
-EMPTY_SHARE = 0.002
-"""Share of the image below which a mask counts as empty."""
-COLOR_BINS, COLOR_BLUR = 32, 1.0
-"""Bins along each axis of L*a*b*, and sigma in bins of the Gaussian that smooths the histograms."""
-RARE_COLOR = 1e-6
-"""Share of pixels added to both histograms, so that rare colors are undecided."""
-ODDS_WITHIN, ODDS_BEYOND = 0.0, 0.7
-"""Log odds of a color above which a pixel starts as object, inside and outside the initial region."""
-GROUND_MAYBE, GROUND_SURE, OBJECT_MAYBE, OBJECT_SURE = -0.1, -0.25, 0.5, 1.2
-"""Evidence of the ground plane below which a pixel starts as background, below which it is fixed; above which
-it starts as object, above which it is fixed."""
-REACH = 0.4
-"""Distance the object may extend beyond the initial region, over the square root of the region's area."""
+Bytes = NDArray[np.uint8]
+Evidence = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class _Tuning:
+    """Constants of the segmentation. Lengths over the square root of a region's area are marked by `sqrt`."""
+
+    working_side: int = 480  # pixels of the longest side at which masks are computed, then enlarged
+    iterations: int = 4  # of GrabCut
+    rounds: int = 3  # of carving and segmentation; further ones change less than one pixel in a thousand
+    grid: int = 72  # samples along the diameter of the ball to carve
+    min_inside_share: float = 0.8  # of the other views must see a point inside; low: preliminary masks
+    ring: float = 0.08  # sqrt: distance a mask may extend beyond the other views' outline
+    reach: float = 0.4  # sqrt: distance the object may extend beyond its initial region
+    speck: float = 0.05  # area over the largest component's, below which a component is dropped
+    pinhole: float = 0.003  # area over the largest component's, below which a hole is filled
+    empty_share: float = 0.002  # of the image, below which a mask counts as empty
+    color_bins: int = 32  # along each axis of L*a*b*
+    color_blur: float = 1.0  # sigma in bins of the Gaussian that smooths the histograms
+    rare_color: float = 1e-6  # share of pixels added to both histograms: rare colors are undecided
+    odds_within: float = 0.0  # log odds of a color above which a pixel starts as object in the initial region
+    odds_beyond: float = 0.7  # the same outside of it
+    ground_maybe: float = -0.1  # evidence of the ground plane below which a pixel starts as background
+    ground_sure: float = -0.25  # below which it is fixed
+    object_maybe: float = 0.5  # evidence above which a pixel starts as object
+    object_sure: float = 1.2  # above which it is fixed
+
+
+TUNING = _Tuning()
 
 
 @dataclass(frozen=True)
@@ -72,12 +74,12 @@ class MadeMasks:
         agreement: (B,) IoU of each mask with the silhouette of the other views' hull.
     """
 
-    masks: tuple[NDArray[np.bool_], ...]
+    masks: tuple[Mask, ...]
     agreement: Array
 
 
 def make_masks(
-    images: list[NDArray[np.uint8]],
+    images: list[Bytes],
     names: list[str],
     projections: Array,
     points: Array | None,
@@ -92,9 +94,6 @@ def make_masks(
         points: (N, 3) sparse points on the object, None to start from the ball that all cameras see.
         scene_points: (N, 3) sparse points of the whole scene, for the ground plane; None to triangulate some.
 
-    Returns:
-        The masks.
-
     Raises:
         InputError: Fewer than three views, no common object in view, or no object found.
     """
@@ -104,20 +103,19 @@ def make_masks(
         )
     small, matrices = _working_copies(images, projections)
     sizes = [image.shape[:2] for image in small]
-    seeds = (
-        seeds_from_cameras(matrices, sizes) if points is None else seeds_from_points(points, matrices, sizes)
-    )
-    odds = color_odds(small, seeds.regions)
-    first = [
-        _cut(image, _first_labels(region, odd))
-        for image, region, odd in zip(small, seeds.regions, odds, strict=True)
-    ]
+    if points is None:
+        seeds = seeds_from_cameras(matrices, sizes)
+    else:
+        seeds = seeds_from_points(points, matrices, sizes)
+    labels = map(_first_labels, seeds.regions, color_odds(small, seeds.regions))
+    first = [_cut(image, label) for image, label in zip(small, labels, strict=True)]
     work = _Work(small, names, matrices, seeds)
+    cues = {"color": [np.zeros(mask.shape, np.float32) for mask in first]}
+    ground = _ground_evidence(work, first, scene_points)
+    if ground is not None:
+        cues["color and ground plane"] = ground
     candidates, failures = [], []
-    for cue, compute in (("color", _no_evidence), ("color and ground plane", _ground_evidence)):
-        evidence = compute(work, first, scene_points)
-        if evidence is None:
-            continue
+    for cue, evidence in cues.items():
         try:
             made = work.refined(first, evidence)
         except InputError as error:
@@ -136,22 +134,21 @@ def make_masks(
 class _Work:
     """Images at working size, names for messages, (B, 3, 4) cameras, and seeds."""
 
-    images: list[NDArray[np.uint8]]
+    images: list[Bytes]
     names: list[str]
     projections: Array
     seeds: Seeds
 
-    def refined(self, masks: list[NDArray[np.bool_]], evidence: list[NDArray[np.float32]]) -> MadeMasks:
+    def refined(self, masks: list[Mask], evidence: list[Evidence]) -> MadeMasks:
         """Alternates carving and segmentation; raises `InputError` if a view shows no object."""
         if any(_is_empty(mask) for mask in masks) and any(e.any() for e in evidence):
-            masks = [e > OBJECT_MAYBE for e in evidence]  # color fails; the ground plane may not
+            masks = [e > TUNING.object_maybe for e in evidence]  # color fails; the ground plane may not
         _refuse_empty(masks, self.names)
-        for _ in range(ROUNDS):
+        for _ in range(TUNING.rounds):
+            views = zip(self.images, self._outlines(masks), masks, evidence, strict=True)
             masks = [
                 _cut(image, _labels(outline, mask, e)) if outline.any() else mask
-                for image, outline, mask, e in zip(
-                    self.images, self._outlines(masks), masks, evidence, strict=True
-                )
+                for image, outline, mask, e in views
             ]
             _refuse_empty(masks, self.names)
         masks = [_tidy(mask) for mask in masks]
@@ -159,20 +156,12 @@ class _Work:
         agreement = [(m & o).sum() / max(1, (m | o).sum()) for m, o in zip(masks, outlines, strict=True)]
         return MadeMasks(tuple(masks), np.array(agreement))
 
-    def _outlines(self, masks: list[NDArray[np.bool_]]) -> list[NDArray[np.bool_]]:
+    def _outlines(self, masks: list[Mask]) -> list[Mask]:
         views = make_views(tuple(self.names), tuple(masks), self.projections)
         return other_views_outlines(views, self.seeds)
 
 
-def _no_evidence(
-    work: _Work, masks: list[NDArray[np.bool_]], points: Array | None
-) -> list[NDArray[np.float32]]:
-    return [np.zeros(mask.shape, np.float32) for mask in masks]
-
-
-def _ground_evidence(
-    work: _Work, masks: list[NDArray[np.bool_]], points: Array | None
-) -> list[NDArray[np.float32]] | None:
+def _ground_evidence(work: _Work, masks: list[Mask], points: Array | None) -> list[Evidence] | None:
     """The evidence of the ground plane, or None if sparse points do not show one."""
     if points is None:
         points = sparse_points(work.images, work.projections, work.seeds.center)
@@ -182,22 +171,18 @@ def _ground_evidence(
     ground = GroundPlane(plane, work.seeds, work.projections)
     if any(_is_empty(mask) for mask in masks):
         empty = [np.zeros_like(mask) for mask in masks]
-        masks = [e > OBJECT_MAYBE for e in ground.evidence(work.images, empty)]
+        masks = [e > TUNING.object_maybe for e in ground.evidence(work.images, empty)]
     return ground.evidence(work.images, masks)
 
 
-def other_views_outlines(views: SceneViews, seeds: Seeds) -> list[NDArray[np.bool_]]:
-    """Silhouette, in each view, of the hull that the OTHER views' masks carve.
-
-    Args:
-        views: Masks and cameras.
-        seeds: The ball to carve.
+def other_views_outlines(views: SceneViews, seeds: Seeds) -> list[Mask]:
+    """Silhouette, in each view, of the hull that the OTHER views' masks carve from the seeds' ball.
 
     Returns:
         B arrays (H, W) of bool; all False if that hull is empty.
     """
-    axis = np.linspace(-seeds.radius, seeds.radius, GRID)
-    cells = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(-1, 3)
+    axis = np.linspace(-seeds.radius, seeds.radius, TUNING.grid)
+    cells = cube_grid(axis)
     cells = cells[np.linalg.norm(cells, axis=1) <= seeds.radius] + seeds.center
     seen = np.zeros((len(views), len(cells)), bool)
     inside = np.zeros_like(seen)
@@ -208,31 +193,29 @@ def other_views_outlines(views: SceneViews, seeds: Seeds) -> list[NDArray[np.boo
     outlines = []
     for k in range(len(views)):
         others, others_inside = num_seen - seen[k], num_inside - inside[k]
-        kept = (others >= max(2, (len(views) - 1) // 2)) & (others_inside >= MIN_INSIDE_SHARE * others)
+        kept = (others >= max(2, (len(views) - 1) // 2)) & (others_inside >= TUNING.min_inside_share * others)
         hull = SceneHull(cells[kept], float(axis[1] - axis[0]), 0, False, seeds.center, seeds.radius)
         outlines.append(hull_silhouette(views, k, hull))
     return outlines
 
 
-def _working_copies(
-    images: list[NDArray[np.uint8]], projections: Array
-) -> tuple[list[NDArray[np.uint8]], Array]:
-    """Images reduced to `WORKING_SIDE`, and their projections."""
+def _working_copies(images: list[Bytes], projections: Array) -> tuple[list[Bytes], Array]:
+    """Images reduced to `TUNING.working_side`, and their projections."""
     small, matrices = [], []
     for image, projection in zip(images, projections, strict=True):
         height, width = image.shape[:2]
-        factor = min(1.0, WORKING_SIDE / max(height, width))
+        factor = min(1.0, TUNING.working_side / max(height, width))
         size = (max(1, round(width * factor)), max(1, round(height * factor)))
         small.append(np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), dtype=np.uint8))
         matrices.append(resized(projection, size[0] / width, size[1] / height))
     return small, np.stack(matrices)
 
 
-def _is_empty(mask: NDArray[np.bool_]) -> bool:
-    return bool(mask.mean() < EMPTY_SHARE or mask.all())
+def _is_empty(mask: Mask) -> bool:
+    return bool(mask.mean() < TUNING.empty_share or mask.all())
 
 
-def _refuse_empty(masks: list[NDArray[np.bool_]], names: list[str]) -> None:
+def _refuse_empty(masks: list[Mask], names: list[str]) -> None:
     for mask, name in zip(masks, names, strict=True):
         if _is_empty(mask):
             raise InputError(
@@ -241,9 +224,7 @@ def _refuse_empty(masks: list[NDArray[np.bool_]], names: list[str]) -> None:
             )
 
 
-def color_odds(
-    images: list[NDArray[np.uint8]], regions: tuple[NDArray[np.bool_], ...]
-) -> list[NDArray[np.float32]]:
+def color_odds(images: list[Bytes], regions: tuple[Mask, ...]) -> list[Evidence]:
     """Log odds of each pixel's color, inside the regions against outside, from histograms over all views.
 
     Args:
@@ -253,51 +234,52 @@ def color_odds(
     Returns:
         B arrays (H, W): log of the color's share inside over its share outside.
     """
+    cube = (TUNING.color_bins,) * 3
     bins = [_color_bins(image) for image in images]
-    counts = np.zeros((2, COLOR_BINS**3))
+    counts = np.zeros((2, np.prod(cube)))
     for index, region in zip(bins, regions, strict=True):
         for row, chosen in enumerate((region, ~region)):
-            counts[row] += np.bincount(index[chosen], minlength=COLOR_BINS**3)
-    shares = [
-        gaussian_filter(count.reshape([COLOR_BINS] * 3), COLOR_BLUR).ravel() / max(1.0, count.sum())
+            counts[row] += np.bincount(index[chosen], minlength=counts.shape[1])
+    within, beyond = (
+        gaussian_filter(count.reshape(cube), TUNING.color_blur).ravel() / max(1.0, count.sum())
         for count in counts
-    ]
-    odds = np.log((shares[0] + RARE_COLOR) / (shares[1] + RARE_COLOR)).astype(np.float32)
+    )
+    odds = np.log((within + TUNING.rare_color) / (beyond + TUNING.rare_color)).astype(np.float32)
     return [odds[index] for index in bins]
 
 
-def _color_bins(image: NDArray[np.uint8]) -> NDArray[np.int64]:
+def _color_bins(image: Bytes) -> NDArray[np.int64]:
     lab = cv2.cvtColor(image, cv2.COLOR_RGB2LAB).astype(np.int64)
-    light, a, b = (lab[..., i] * COLOR_BINS // 256 for i in range(3))
-    return (light * COLOR_BINS + a) * COLOR_BINS + b
+    light, a, b = (lab[..., i] * TUNING.color_bins // 256 for i in range(3))
+    return (light * TUNING.color_bins + a) * TUNING.color_bins + b
 
 
-def _first_labels(region: NDArray[np.bool_], odds: NDArray[np.float32]) -> NDArray[np.uint8]:
+def _first_labels(region: Mask, odds: Evidence) -> Bytes:
     """GrabCut labels from the color odds; pixels far from the region are fixed as background."""
-    far = cv2.distanceTransform((~region).astype(np.uint8), cv2.DIST_L2, 5) > REACH * np.sqrt(region.sum())
-    labels = np.where(odds > np.where(region, ODDS_WITHIN, ODDS_BEYOND), cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(
-        np.uint8
-    )
-    labels[far] = cv2.GC_BGD
+    least = np.where(region, TUNING.odds_within, TUNING.odds_beyond)
+    labels = np.where(odds > least, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
+    labels[_distance_to(region) > TUNING.reach * np.sqrt(region.sum())] = cv2.GC_BGD
     return _with_background(labels)
 
 
-def _labels(
-    outline: NDArray[np.bool_], mask: NDArray[np.bool_], evidence: NDArray[np.float32]
-) -> NDArray[np.uint8]:
+def _labels(outline: Mask, mask: Mask, evidence: Evidence) -> Bytes:
     """GrabCut labels from a mask, the other views' outline and the ground plane's evidence."""
     unit = float(np.sqrt(outline.sum()))
-    to_outline = cv2.distanceTransform((~outline).astype(np.uint8), cv2.DIST_L2, 5)
     labels = np.where(mask, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
-    labels[evidence < GROUND_MAYBE] = cv2.GC_PR_BGD
-    labels[evidence > OBJECT_MAYBE] = cv2.GC_PR_FGD
-    labels[evidence > OBJECT_SURE] = cv2.GC_FGD
-    beyond = to_outline > max(2.0, RING * unit)
-    labels[beyond | (evidence < GROUND_SURE)] = cv2.GC_BGD
+    labels[evidence < TUNING.ground_maybe] = cv2.GC_PR_BGD
+    labels[evidence > TUNING.object_maybe] = cv2.GC_PR_FGD
+    labels[evidence > TUNING.object_sure] = cv2.GC_FGD
+    beyond = _distance_to(outline) > max(2.0, TUNING.ring * unit)
+    labels[beyond | (evidence < TUNING.ground_sure)] = cv2.GC_BGD
     return _with_background(labels)
 
 
-def _with_background(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _distance_to(region: Mask) -> np.ndarray:
+    """Distance of each pixel from a region, pixels."""
+    return cv2.distanceTransform((~region).astype(np.uint8), cv2.DIST_L2, 5)
+
+
+def _with_background(labels: Bytes) -> Bytes:
     """GrabCut needs background pixels: without any, the corners become background."""
     if not np.isin(labels, (cv2.GC_BGD, cv2.GC_PR_BGD)).any():
         for row, column in ((0, 0), (0, -1), (-1, 0), (-1, -1)):
@@ -305,30 +287,29 @@ def _with_background(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return labels
 
 
-def _cut(image: NDArray[np.uint8], labels: NDArray[np.uint8]) -> NDArray[np.bool_]:
+def _cut(image: Bytes, labels: Bytes) -> Mask:
     """Runs GrabCut, deterministically."""
     if not np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD)).any():
         return np.zeros(labels.shape, bool)
     background, foreground = np.zeros((1, 65)), np.zeros((1, 65))
     cv2.setRNGSeed(0)
     labels = labels.copy()
-    cv2.grabCut(image, labels, None, background, foreground, ITERATIONS, cv2.GC_INIT_WITH_MASK)  # type: ignore[call-overload]
+    cv2.grabCut(image, labels, None, background, foreground, TUNING.iterations, cv2.GC_INIT_WITH_MASK)  # type: ignore[call-overload]
     return np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD))
 
 
-def _tidy(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _tidy(mask: Mask) -> Mask:
     """Drops small components and fills small holes."""
     count, components, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
     areas = stats[:, cv2.CC_STAT_AREA]
     largest = areas[1:].max()
-    kept = np.isin(components, [k for k in range(1, count) if areas[k] >= SPECK * largest])
+    kept = np.isin(components, [k for k in range(1, count) if areas[k] >= TUNING.speck * largest])
     count, components, stats, _ = cv2.connectedComponentsWithStats((~kept).astype(np.uint8), connectivity=4)
-    holes = [k for k in range(1, count) if stats[k, cv2.CC_STAT_AREA] < PINHOLE * largest]
+    holes = [k for k in range(1, count) if stats[k, cv2.CC_STAT_AREA] < TUNING.pinhole * largest]
     return kept | np.isin(components, holes)
 
 
-def _enlarged(mask: NDArray[np.bool_], size: tuple[int, ...]) -> NDArray[np.bool_]:
-    """The mask at the image's size."""
+def _enlarged(mask: Mask, size: tuple[int, ...]) -> Mask:
     if mask.shape == size:
         return mask
     gray = cv2.resize(mask.astype(np.float32), (size[1], size[0]), interpolation=cv2.INTER_CUBIC)

@@ -17,43 +17,47 @@ from numpy.typing import NDArray
 from idr.geometry.cameras import decompose_projection, project_points
 from idr.importers.masks.seeds import Seeds
 from idr.importers.source import Array
+from idr.preprocess.scene_views import Mask
 
-NEAR = 3.0
-"""Half side of the plane's image, and largest distance of points used, in radii of the ball."""
-TRIALS = 500
-"""Planes through three random points; with a fifth of the points on the ground, 1 in 125 trials hits it."""
-THICKNESS, BELOW = 0.01, 0.05
-"""Distance to the plane over the ball's radius: up to the first a point lies on it, beyond the second below
-it."""
-MIN_ON, MAX_BELOW = 0.2, 0.05
-"""Shares of the near points on and below a ground plane. Most of an object's points lie behind a plane
-through any of its faces, so no face passes as ground."""
-MIN_POINTS = 50
+Bytes = NDArray[np.uint8]
+Layer = NDArray[np.float32]
+
 CELLS = 448
 """G."""
-MIN_SINE = 0.2
-"""Sine of the angle between plane and viewing ray below which a view is not used for the plane's image."""
-MIN_VIEWS = 5
-"""Views that must see a cell for its color to be reliable."""
-MAX_VIEWS = 60
-"""Views, evenly chosen, that the plane's image is made from; bounds time and memory."""
-MIN_DEVIATION = 3.0
-"""Lower bound of a cell's color deviation between views, in gray levels of L*a*b*: noise and resampling."""
-MAX_DEVIATION, TEXTURED = 2.5, 1.5
-"""In typical deviations: above the first a cell is unreliable; below the second its neighborhood is so
-uniform that agreement with it means nothing."""
-NEIGHBORHOOD = 15
-"""Window in cells over which texture is measured."""
-EDGE = 0.5
-"""Share of the largest color difference in the 3 x 3 neighborhood that counts as deviation, because pose
-errors shift edges. Mean IoU of masks for 0, 0.5 and 1: lego on dark cloth, exact cameras, 0.964, 0.948 and
-0.883 (color alone); photographed teapot, estimated cameras, 0.968, 0.982 and 0.985 (color alone)."""
-DEVIATIONS = 1.5
-"""Number of deviations of a cell that a pixel's color difference is divided by."""
-MIN_EVIDENCE, MAX_EVIDENCE = -1.0, 3.0
-"""Evidence of a pixel that agrees perfectly, and upper bound for one that does not."""
-WINDOW = 7
-"""Window in pixels over which evidence is averaged."""
+
+
+@dataclass(frozen=True)
+class _Tuning:
+    """Constants of the ground plane. Radii are those of the ball around the object.
+
+    The mean IoU of masks decided on `edge`. For 0, 0.5 and 1 it is, for lego on dark cloth, exact cameras,
+    0.964, 0.948 and 0.883 (color alone); for a photographed teapot, estimated cameras, 0.968, 0.982 and
+    0.985 (color alone).
+    """
+
+    near: float = 3.0  # radii: half side of the plane's image, and largest distance of points used
+    trials: int = 500  # planes through three random points; with 1/5 of them on the ground, 1 in 125 hits it
+    thickness: float = 0.01  # radii: distance up to which a point lies on the plane
+    below: float = 0.05  # radii: distance beyond which a point lies below it
+    # No face of the object passes as ground: most of its points lie behind a plane through a face.
+    min_on: float = 0.2  # share of the near points on the plane
+    max_below: float = 0.05  # share of the near points below it
+    min_points: int = 50
+    min_sine: float = 0.2  # of the angle between plane and viewing ray, for a view to be used
+    min_views: int = 5  # that see a cell, for its color to be reliable
+    max_views: int = 60  # evenly chosen, that the plane's image is made from; bounds time and memory
+    min_deviation: float = 3.0  # gray levels of L*a*b*, lower bound between views: noise and resampling
+    max_deviation: float = 2.5  # typical deviations above which a cell is unreliable
+    textured: float = 1.5  # typical deviations of a neighborhood, below which agreement means nothing
+    neighborhood: int = 15  # cells: window over which texture is measured
+    edge: float = 0.5  # share of the largest color difference of 3 x 3 cells: pose errors shift edges
+    deviations: float = 1.5  # of a cell, that a pixel's color difference is divided by
+    min_evidence: float = -1.0  # of a pixel that agrees perfectly
+    max_evidence: float = 3.0  # upper bound for one that does not agree
+    window: int = 7  # pixels over which evidence is averaged
+
+
+TUNING = _Tuning()
 
 
 @dataclass(frozen=True)
@@ -84,14 +88,14 @@ def find_ground_plane(points: Array, seeds: Seeds, projections: Array) -> Plane 
     Returns:
         The plane, or None if the points do not show one.
     """
-    near = points[np.linalg.norm(points - seeds.center, axis=1) < NEAR * seeds.radius]
-    if len(near) < MIN_POINTS:
+    near = points[np.linalg.norm(points - seeds.center, axis=1) < TUNING.near * seeds.radius]
+    if len(near) < TUNING.min_points:
         return None
     centers = np.stack([decompose_projection(matrix)[1][:3, 3] for matrix in projections])
     generator = np.random.default_rng(0)
-    thickness = THICKNESS * seeds.radius
+    thickness = TUNING.thickness * seeds.radius
     best, best_on = None, 0
-    for _ in range(TRIALS):
+    for _ in range(TUNING.trials):
         plane = _fitted(near[generator.choice(len(near), 3, replace=False)], centers)
         on = int((np.abs(plane.height(near)) < thickness).sum())
         if on > best_on:
@@ -101,8 +105,8 @@ def find_ground_plane(points: Array, seeds: Seeds, projections: Array) -> Plane 
     plane = _fitted(near[np.abs(best.height(near)) < thickness], centers)
     height = plane.height(near)
     fits = (
-        (np.abs(height) < thickness).mean() >= MIN_ON
-        and (height < -BELOW * seeds.radius).mean() <= MAX_BELOW
+        (np.abs(height) < thickness).mean() >= TUNING.min_on
+        and (height < -TUNING.below * seeds.radius).mean() <= TUNING.max_below
         and (plane.height(centers) > 0).all()
         and abs(plane.height(seeds.center)) < seeds.radius
     )
@@ -131,22 +135,16 @@ class _PlaneImage:
         edges: (G, G) color change under a shift of half a cell, which pose errors may cause.
     """
 
-    colors: NDArray[np.float32]
-    deviations: NDArray[np.float32]
-    num_views: NDArray[np.float32]
+    colors: Layer
+    deviations: Layer
+    num_views: Layer
     typical: float
-    texture: NDArray[np.float32]
-    edges: NDArray[np.float32]
+    texture: Layer
+    edges: Layer
 
 
 class GroundPlane:
-    """A ground plane with a square raster below the object.
-
-    Args:
-        plane: The plane.
-        seeds: Approximate position of the object.
-        projections: (B, 3, 4).
-    """
+    """A ground plane with a square raster below the object; projections are (B, 3, 4)."""
 
     def __init__(self, plane: Plane, seeds: Seeds, projections: Array) -> None:
         self.plane, self.projections = plane, projections
@@ -155,11 +153,9 @@ class GroundPlane:
         first /= np.linalg.norm(first)
         self.axes = np.stack([first, np.cross(plane.normal, first)])  # (2, 3)
         self.origin = seeds.center - plane.height(seeds.center) * plane.normal
-        self.half_side = NEAR * seeds.radius
+        self.half_side = TUNING.near * seeds.radius
 
-    def evidence(
-        self, images: list[NDArray[np.uint8]], masks: list[NDArray[np.bool_]]
-    ) -> list[NDArray[np.float32]]:
+    def evidence(self, images: list[Bytes], masks: list[Mask]) -> list[Layer]:
         """Compares each view with the plane's image.
 
         Args:
@@ -167,15 +163,15 @@ class GroundPlane:
             masks: B arrays (H, W) of bool: pixels not used for the plane's image.
 
         Returns:
-            B arrays (H, W): approximate log odds of object against ground, from `MIN_EVIDENCE` where the
-            ground is seen to `MAX_EVIDENCE`; 0 where undecided.
+            B arrays (H, W): approximate log odds of object against ground, from `min_evidence` where the
+            ground is seen to `max_evidence`; 0 where undecided.
         """
         labs = [np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2LAB), dtype=np.uint8) for image in images]
         plane_image = self._plane_image(labs, masks)
         return [self._compared(k, lab, plane_image) for k, lab in enumerate(labs)]
 
-    def _plane_image(self, labs: list[NDArray[np.uint8]], masks: list[NDArray[np.bool_]]) -> _PlaneImage:
-        views = np.unique(np.linspace(0, len(labs) - 1, min(len(labs), MAX_VIEWS)).astype(int))
+    def _plane_image(self, labs: list[Bytes], masks: list[Mask]) -> _PlaneImage:
+        views = np.unique(np.linspace(0, len(labs) - 1, min(len(labs), TUNING.max_views)).astype(int))
         colors, sees = self._warped(labs, masks, views)  # (V, G * G, 3), (V, G * G)
         count = sees.sum(axis=0)
         middle = np.maximum(0, (count - 1) // 2)[None]
@@ -185,24 +181,17 @@ class GroundPlane:
             distance = np.linalg.norm(colors[row, seen].astype(np.float32) - median[seen], axis=1)
             differences[row, seen] = np.minimum(distance, 254)
         deviations = np.take_along_axis(np.sort(differences, axis=0), middle, axis=0)[0].astype(np.float32)
-        reliable = count >= MIN_VIEWS
-        typical = max(MIN_DEVIATION, float(np.median(deviations[reliable])) if reliable.any() else 0.0)
-        shape, window, square = (CELLS, CELLS), (NEIGHBORHOOD, NEIGHBORHOOD), np.ones((3, 3), np.uint8)
+        reliable = count >= TUNING.min_views
+        typical = max(TUNING.min_deviation, float(np.median(deviations[reliable])) if reliable.any() else 0.0)
+        shape, window, square = (CELLS, CELLS), (TUNING.neighborhood,) * 2, np.ones((3, 3), np.uint8)
         median = median.reshape(*shape, 3)
         variance = (cv2.blur(median**2, window) - cv2.blur(median, window) ** 2).sum(axis=2)
         edges = np.linalg.norm(cv2.dilate(median, square) - cv2.erode(median, square), axis=2)
-        return _PlaneImage(
-            median,
-            deviations.reshape(shape),
-            count.astype(np.float32).reshape(shape),
-            typical,
-            np.sqrt(np.maximum(variance, 0.0)),
-            (EDGE * edges).astype(np.float32),
-        )
+        texture, edges = np.sqrt(np.maximum(variance, 0.0)), (TUNING.edge * edges).astype(np.float32)
+        num_views = count.astype(np.float32).reshape(shape)
+        return _PlaneImage(median, deviations.reshape(shape), num_views, typical, texture, edges)
 
-    def _warped(
-        self, labs: list[NDArray[np.uint8]], masks: list[NDArray[np.bool_]], views: NDArray[np.int_]
-    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    def _warped(self, labs: list[Bytes], masks: list[Mask], views: NDArray[np.int_]) -> tuple[Bytes, Mask]:
         """Colors (V, G * G, 3) of the cells in V views, 255 (sorts last) where unseen; visibility."""
         axis = np.linspace(-self.half_side, self.half_side, CELLS)
         across, along = np.meshgrid(axis, axis)
@@ -214,7 +203,7 @@ class GroundPlane:
             uv, depth = project_points(cells, self.projections[k])
             from_camera = cells - decompose_projection(self.projections[k])[1][:3, 3]
             sine = np.abs(from_camera @ self.plane.normal) / np.linalg.norm(from_camera, axis=1)
-            seen = (depth > 0) & (uv >= 0).all(axis=1) & (uv <= size - 1).all(axis=1) & (sine > MIN_SINE)
+            seen = (depth > 0) & ((uv >= 0) & (uv <= size - 1)).all(axis=1) & (sine > TUNING.min_sine)
             maps = [np.where(seen, uv[:, i], -9).astype(np.float32).reshape(CELLS, CELLS) for i in range(2)]
             hidden = cv2.dilate(masks[k].astype(np.uint8), np.ones((5, 5), np.uint8))
             seen &= cv2.remap(hidden, maps[0], maps[1], cv2.INTER_NEAREST).ravel() == 0
@@ -222,7 +211,7 @@ class GroundPlane:
             colors[row, seen], sees[row] = np.minimum(warped[seen], 254), seen
         return colors, sees
 
-    def _compared(self, k: int, lab: NDArray[np.uint8], plane_image: _PlaneImage) -> NDArray[np.float32]:
+    def _compared(self, k: int, lab: Bytes, plane_image: _PlaneImage) -> Layer:
         """The evidence of view k, (H, W)."""
         column, row, on_plane = self._cells(k, lab.shape[:2])
         colors, deviations, texture, edges = (
@@ -230,19 +219,18 @@ class GroundPlane:
             for layer in (plane_image.colors, plane_image.deviations, plane_image.texture, plane_image.edges)
         )
         num_views = cv2.remap(plane_image.num_views, column, row, cv2.INTER_NEAREST)
-        reliable = on_plane & (num_views >= MIN_VIEWS) & (deviations < MAX_DEVIATION * plane_image.typical)
-        scale = DEVIATIONS * np.maximum(np.maximum(deviations, plane_image.typical), edges)
+        typical, least = plane_image.typical, TUNING.min_evidence
+        reliable = on_plane & (num_views >= TUNING.min_views) & (deviations < TUNING.max_deviation * typical)
+        scale = TUNING.deviations * np.maximum(np.maximum(deviations, typical), edges)
         difference = np.linalg.norm(lab.astype(np.float32) - colors, axis=2)
-        evidence = np.clip(0.5 * (difference / scale) ** 2 + MIN_EVIDENCE, MIN_EVIDENCE, MAX_EVIDENCE)
-        uniform = texture < TEXTURED * plane_image.typical
+        evidence = np.clip(0.5 * (difference / scale) ** 2 + least, least, TUNING.max_evidence)
+        uniform = texture < TUNING.textured * typical
         evidence = np.where(reliable & ~((evidence < 0) & uniform), evidence, 0.0).astype(np.float32)
-        window = (WINDOW, WINDOW)
+        window = (TUNING.window, TUNING.window)
         share = np.maximum(cv2.blur(reliable.astype(np.float32), window), 1e-6)
         return np.where(reliable, cv2.blur(evidence, window) / share, 0.0).astype(np.float32)
 
-    def _cells(
-        self, k: int, size: tuple[int, ...]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
+    def _cells(self, k: int, size: tuple[int, ...]) -> tuple[Layer, Layer, Mask]:
         """Column and row in the plane's image that each pixel of view k sees, and whether it sees one."""
         intrinsics, pose = decompose_projection(self.projections[k])
         rows, columns = np.mgrid[: size[0], : size[1]]

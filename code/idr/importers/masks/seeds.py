@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from idr.errors import InputError
 from idr.geometry.cameras import decompose_projection, project_points
 from idr.importers.source import Array
+from idr.preprocess.scene_views import Mask
 
 MIN_AXIS_ANGLE = 1.0
 """Degrees between optical axes; below, they have no well-defined intersection."""
@@ -37,7 +37,7 @@ class Seeds:
 
     center: Array
     radius: float
-    regions: tuple[NDArray[np.bool_], ...]
+    regions: tuple[Mask, ...]
 
 
 def seeds_from_points(points: Array, projections: Array, sizes: list[tuple[int, int]]) -> Seeds:
@@ -47,9 +47,6 @@ def seeds_from_points(points: Array, projections: Array, sizes: list[tuple[int, 
         points: (N, 3), most of them on the object.
         projections: (B, 3, 4).
         sizes: B times (H, W).
-
-    Returns:
-        The seeds.
 
     Raises:
         InputError: A view sees fewer than three of the points.
@@ -70,8 +67,9 @@ def seeds_from_points(points: Array, projections: Array, sizes: list[tuple[int, 
         outline = cv2.convexHull(np.clip(uv[depth > 0], -1e5, 1e5).astype(np.float32))
         region = np.zeros(size, np.uint8)
         cv2.fillConvexPoly(region, np.round(outline).astype(np.int32), 1)
-        grow = int(np.ceil(POINTS_MARGIN * float(np.ptp(uv[within], axis=0).max())))
-        regions.append(_grown(region, grow))
+        window = 2 * int(np.ceil(POINTS_MARGIN * float(np.ptp(uv[within], axis=0).max()))) + 1
+        kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (window, window))
+        regions.append(cv2.dilate(region, kernel).astype(bool))
     return Seeds(center, radius, tuple(regions))
 
 
@@ -81,9 +79,6 @@ def seeds_from_cameras(projections: Array, sizes: list[tuple[int, int]]) -> Seed
     Args:
         projections: (B, 3, 4), two or more.
         sizes: B times (H, W).
-
-    Returns:
-        The seeds.
 
     Raises:
         InputError: The optical axes do not meet in front of the cameras, within all images.
@@ -111,10 +106,7 @@ def seeds_from_cameras(projections: Array, sizes: list[tuple[int, int]]) -> Seed
 
 
 def looking_point(projections: Array) -> Array:
-    """Returns the point (3,) nearest to all optical axes in the least-squares sense.
-
-    Args:
-        projections: (B, 3, 4).
+    """Returns the point (3,) nearest to all optical axes of (B, 3, 4) projections, by least squares.
 
     Raises:
         InputError: The axes are nearly parallel, or the point lies behind a camera.
@@ -138,8 +130,3 @@ def looking_point(projections: Array) -> Array:
             "look inward at an object: check --kind and the axis convention"
         )
     return point
-
-
-def _grown(region: NDArray[np.uint8], pixels: int) -> NDArray[np.bool_]:
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * pixels + 1, 2 * pixels + 1))
-    return cv2.dilate(region, kernel).astype(bool)

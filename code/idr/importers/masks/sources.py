@@ -10,12 +10,10 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from idr.datasets.images import list_images, load_alpha, load_mask
 from idr.errors import InputError, MissingInputError
 from idr.importers.source import Source
+from idr.preprocess.scene_views import Mask
 
 AUTO, ALPHA = "auto", "alpha"
 HALF = 127.5
@@ -79,13 +77,7 @@ def has_alpha_masks(source: Source) -> bool:
 
 
 def check_command(command: str) -> list[str]:
-    """Splits the command line of a segmentation program.
-
-    Args:
-        command: For example `segment --in {image} --out {mask}`.
-
-    Returns:
-        Its arguments, with placeholders.
+    """Splits the command line of a segmentation program, such as `segment --in {image} --out {mask}`.
 
     Raises:
         InputError: A placeholder is missing, or quotes are not closed.
@@ -103,49 +95,40 @@ def check_command(command: str) -> list[str]:
     return words
 
 
-def run_command(command: list[str], image: Path, size: tuple[int, int]) -> NDArray[np.bool_]:
-    """Runs a program to make the mask of an image.
-
-    Args:
-        command: Result of `check_command`.
-        image: The image, PNG.
-        size: (H, W) of the mask.
-
-    Returns:
-        (H, W) bool.
+def run_command(command: list[str], image: Path, size: tuple[int, int]) -> Mask:
+    """Runs a program, see `check_command`, to make the mask of a PNG, (H, W) of bool.
 
     Raises:
         MissingInputError: The program does not exist.
         InputError: It failed, wrote no mask, or one of another size.
     """
+    program = f"--mask_command: {command[0]}"
     with tempfile.TemporaryDirectory(prefix="idr_mask_") as folder:
         path = Path(folder) / "mask.png"
-        call = [
-            word.replace(IMAGE_PLACEHOLDER, str(image)).replace(MASK_PLACEHOLDER, str(path))
-            for word in command
-        ]
+        with_image = (word.replace(IMAGE_PLACEHOLDER, str(image)) for word in command)
+        call = [word.replace(MASK_PLACEHOLDER, str(path)) for word in with_image]
         try:
             done = subprocess.run(call, capture_output=True, text=True, errors="replace", check=False)
         except OSError as error:
             raise MissingInputError(
-                f"--mask_command: {command[0]} cannot be started ({error.strerror}); expected a program on "
-                "PATH, or its full path"
+                f"{program} cannot be started ({error.strerror}); expected a program on PATH, or its full "
+                "path"
             ) from error
         if done.returncode != 0:
             output = (done.stderr or done.stdout).strip().splitlines()
             raise InputError(
-                f"--mask_command: {command[0]} exited with status {done.returncode} on {image.name}: "
+                f"{program} exited with status {done.returncode} on {image.name}: "
                 f"{output[-1] if output else 'no output'}; run it by hand on this image"
             )
         if not path.is_file():
             raise InputError(
-                f"--mask_command: {command[0]} exited with status 0 but wrote no mask for {image.name}; "
-                "expected a PNG at the path given for {mask}"
+                f"{program} exited with status 0 but wrote no mask for {image.name}; expected a PNG at the "
+                "path given for {mask}"
             )
         mask = load_mask(path)
     if mask.shape != size:
         raise InputError(
-            f"--mask_command: {command[0]} wrote a mask of {mask.shape[1]} x {mask.shape[0]} pixels for "
-            f"{image.name} of {size[1]} x {size[0]}; expected the same size"
+            f"{program} wrote a mask of {mask.shape[1]} x {mask.shape[0]} pixels for {image.name} of "
+            f"{size[1]} x {size[0]}; expected the same size"
         )
     return mask

@@ -55,14 +55,9 @@ def sparse_points(images: list[NDArray[np.uint8]], projections: Array, center: A
 
 
 def neighbor_pairs(projections: Array, center: Array) -> list[tuple[int, int]]:
-    """Pairs each view with its `NUM_NEIGHBORS` nearest views at `MIN_ANGLE` or more.
+    """Pairs (i, j), i < j, of each view and its `NUM_NEIGHBORS` nearest ones at `MIN_ANGLE` or more.
 
-    Args:
-        projections: (B, 3, 4).
-        center: (3,) vertex of the angles.
-
-    Returns:
-        Pairs (i, j), i < j, each once.
+    The center (3,) is the vertex of the angles.
     """
     origins = np.stack([decompose_projection(matrix)[1][:3, 3] for matrix in projections])
     toward = (origins - center) / np.linalg.norm(origins - center, axis=1, keepdims=True)
@@ -75,13 +70,7 @@ def neighbor_pairs(projections: Array, center: Array) -> list[tuple[int, int]]:
 
 
 def triangulated(first: Array, second: Array, projection_a: Array, projection_b: Array) -> Array:
-    """Triangulates matches and keeps the points that project to their features.
-
-    Args:
-        first: (M, 2) pixels in one view.
-        second: (M, 2) pixels in the other.
-        projection_a: (3, 4) of the first view.
-        projection_b: (3, 4) of the second.
+    """Triangulates matches, (M, 2) pixels in each of two views, whose projections are (3, 4).
 
     Returns:
         (N, 3) points in front of both cameras, within `MAX_REPROJECTION_ERROR` pixels of their features.

@@ -5,6 +5,7 @@ S images that see a point.
 
 from __future__ import annotations
 
+from contextlib import closing
 from itertools import combinations
 from pathlib import Path
 from typing import Any, NoReturn
@@ -28,18 +29,14 @@ PARALLAX = "walk around the object and take a photograph every 10 to 20 degrees"
 
 
 def refuse_no_model(pycolmap: Any, database: Path, names: dict[str, str]) -> NoReturn:
-    """Explains why the mapper found no initial pair.
+    """Explains why the mapper found no initial pair, from features and verified matches in COLMAP's database.
 
-    Args:
-        pycolmap: The module.
-        database: COLMAP's database with features and verified matches.
-        names: The user's file names by the names in the database.
+    `names` has the user's file names by the names in the database.
 
     Raises:
         InputError: Always: too little texture, no overlap, one viewpoint, or no initial pair.
     """
-    opened = pycolmap.Database.open(database)
-    try:
+    with closing(pycolmap.Database.open(database)) as opened:
         images = {image.image_id: image for image in opened.read_all_images()}
         keypoints = {key: np.asarray(opened.read_keypoints(key)) for key in images}
         cameras = {camera.camera_id: camera for camera in opened.read_all_cameras()}
@@ -47,8 +44,6 @@ def refuse_no_model(pycolmap: Any, database: Path, names: dict[str, str]) -> NoR
             (pycolmap.pair_id_to_image_pair(pair), np.asarray(geometry.inlier_matches))
             for pair, geometry in zip(*opened.read_two_view_geometries(), strict=True)
         ]
-    finally:
-        opened.close()
     poor = [names[images[key].name] for key, found in keypoints.items() if len(found) < MIN_FEATURES]
     if len(poor) * 2 > len(images):
         raise InputError(
@@ -82,26 +77,21 @@ def refuse_no_model(pycolmap: Any, database: Path, names: dict[str, str]) -> NoR
 
 
 def refuse_few_registered(model: Any, names: dict[str, str], needed: int) -> None:
-    """Raises `InputError` if fewer than `needed` photographs were registered.
+    """Raises `InputError` if fewer than `needed` photographs are in the `pycolmap.Reconstruction`.
 
-    Args:
-        model: A `pycolmap.Reconstruction`.
-        names: The user's file names by the names in the model.
-        needed: Photographs that must be registered.
+    `names` has the user's file names by the names in the model.
     """
     registered = {model.images[i].name for i in model.reg_image_ids()}
     if len(registered) >= needed:
         return
     missing = [name for key, name in names.items() if key not in registered]
-    if not missing:
-        raise InputError(
-            f"registered {len(registered)} of {len(names)} photographs, expected {needed} or more; take more "
-            f"photographs, or continue with --min_registered {len(registered)}"
-        )
+    remedy = "take more photographs, or continue with"
+    if missing:
+        remedy = f"not registered: {_listed(missing)}; take photographs between these and the others, or "
+        remedy += "continue with fewer:"
     raise InputError(
-        f"registered {len(registered)} of {len(names)} photographs, expected {needed} or more; not "
-        f"registered: {_listed(missing)}; take photographs between these and the others, or continue with "
-        f"fewer: --min_registered {len(registered)}"
+        f"registered {len(registered)} of {len(names)} photographs, expected {needed} or more; {remedy} "
+        f"--min_registered {len(registered)}"
     )
 
 

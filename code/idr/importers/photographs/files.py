@@ -16,6 +16,7 @@ from idr.datasets.images import load_alpha, load_mask, load_rgb
 from idr.errors import InputError
 from idr.importers.photographs.lenses import pinhole_for, undistortion_maps
 from idr.importers.source import Array, SourceView, resized
+from idr.preprocess.scene_views import Mask
 
 SHAPE_TOLERANCE = 1.0
 """Pixels by which the two sides' scale factors may disagree, since sizes are rounded."""
@@ -38,7 +39,7 @@ class PreparedView:
     """
 
     rgb: NDArray[np.uint8]
-    mask: NDArray[np.bool_] | None
+    mask: Mask | None
     intrinsics: Array
     world_to_camera: Array
     undistorted: bool
@@ -72,10 +73,10 @@ def prepare_view(view: SourceView, mask_file: Path | None, use_alpha: bool, down
     if use_alpha and alpha is None:
         raise InputError(f"{view.image} has no alpha channel to use as mask; expected RGBA in all images")
     intrinsics, factor = _fitted(view, size)
-    # Colors of transparent pixels are meaningless, so all resampling below works on alpha-weighted colors.
-    layers = (
-        rgb if alpha is None else np.dstack([rgb * (alpha[..., None] / OPAQUE), alpha.astype(np.float32)])
-    )
+    layers: np.ndarray = rgb
+    if alpha is not None:
+        # Colors of transparent pixels are meaningless, so all resampling below works on weighted colors.
+        layers = np.dstack([rgb * (alpha[..., None] / OPAQUE), alpha.astype(np.float32)])
     if mask_file is not None:
         mask = load_mask(mask_file)
         if mask.shape != size:
@@ -111,7 +112,6 @@ def _fitted(view: SourceView, size: tuple[int, int]) -> tuple[Array, float]:
 
 
 def _downscaled(layers: np.ndarray, intrinsics: Array, downscale: int, name: str) -> tuple[np.ndarray, Array]:
-    """Means of squares of `downscale` pixels."""
     height, width = layers.shape[0] // downscale, layers.shape[1] // downscale
     if min(height, width) < 1:
         raise InputError(
@@ -123,12 +123,9 @@ def _downscaled(layers: np.ndarray, intrinsics: Array, downscale: int, name: str
     return squares.mean(axis=(1, 3)), resized(intrinsics, 1 / downscale, 1 / downscale)
 
 
-def _split(
-    layers: np.ndarray, has_alpha: bool, has_mask: bool
-) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None]:
+def _split(layers: np.ndarray, has_alpha: bool, has_mask: bool) -> tuple[NDArray[np.uint8], Mask | None]:
     """Separates colors and mask; a pixel is inside if the object covers more than half of it."""
-    colors = layers[..., :3]
-    inside = None
+    colors, inside = layers[..., :3], None
     if has_alpha:
         alpha = layers[..., 3:4]
         weight = np.maximum(alpha, 1e-3) / OPAQUE

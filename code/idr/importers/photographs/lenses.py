@@ -72,27 +72,16 @@ def lens_pixels(intrinsics: Array, lens: Lens, new_intrinsics: Array, pixels: Ar
 
 
 def pinhole_for(intrinsics: Array, lens: Lens, size: tuple[int, int], label: str) -> Array:
-    """Finds the widest pinhole camera whose image lies entirely within the distorted image.
+    """Finds the widest pinhole camera, (3, 3) K, whose image lies entirely within the distorted image.
 
-    It has the same principal point; both focal lengths are scaled by one factor.
-
-    Args:
-        intrinsics: (3, 3) K.
-        lens: The distortion.
-        size: (H, W) of both images.
-        label: The camera's name in the message.
-
-    Returns:
-        (3, 3) K of the pinhole camera.
+    It has the same principal point; both focal lengths are scaled by one factor. Both images have `size`
+    (H, W).
 
     Raises:
         InputError: Even at the narrowest view, the distortion folds the image over or leaves it.
     """
-    height, width = size
-    grid = np.stack(
-        np.meshgrid(np.linspace(-0.5, width - 0.5, CHECKED), np.linspace(-0.5, height - 0.5, CHECKED)),
-        axis=-1,
-    )
+    columns, rows = (np.linspace(-0.5, side - 0.5, CHECKED) for side in size[::-1])
+    grid = np.stack(np.meshgrid(columns, rows), axis=-1)
     best = None
     zoom = NARROWEST
     while zoom >= WIDEST:
@@ -117,11 +106,7 @@ def undistortion_maps(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Makes the maps for `cv2.remap` that remove the distortion, as `cv2.undistort` does internally.
 
-    Args:
-        intrinsics: (3, 3) K of the camera with the lens.
-        lens: Its distortion.
-        new_intrinsics: (3, 3) K of the pinhole camera.
-        size: (H, W) of both images.
+    The arguments are those of `lens_pixels`, and the size (H, W) of both images.
 
     Returns:
         (H, W) float32 columns and rows of the distorted image.

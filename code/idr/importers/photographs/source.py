@@ -10,7 +10,7 @@ import json
 import math
 import os
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -66,14 +66,7 @@ class Photograph:
 
 
 def find_photographs(source: Path) -> list[Path]:
-    """Finds photographs in a folder, or in its `images/` or `image/`.
-
-    Args:
-        source: The folder.
-
-    Returns:
-        Files in natural name order; empty if there are none.
-    """
+    """Finds photographs in a folder, or in its `images/` or `image/`, in natural name order."""
     for name in IMAGE_FOLDERS:
         folder = source / name
         if folder.is_dir() and any(_is_image(path) for path in folder.iterdir()):
@@ -82,13 +75,7 @@ def find_photographs(source: Path) -> list[Path]:
 
 
 def checked_photographs(source: Path) -> list[Path]:
-    """Finds the photographs for a reconstruction.
-
-    Args:
-        source: The folder.
-
-    Returns:
-        Files in natural name order, at least `MIN_PHOTOGRAPHS`.
+    """Finds the photographs for a reconstruction, at least `MIN_PHOTOGRAPHS`, in natural name order.
 
     Raises:
         MissingInputError: No photographs.
@@ -123,13 +110,9 @@ def unsupported_files(source: Path) -> list[str]:
 def digests(files: list[Path]) -> dict[str, str]:
     """Returns the hash of each file by name.
 
-    Args:
-        files: The photographs.
-
     Raises:
         InputError: Two files have the same content, or a file cannot be read.
     """
-    found: dict[str, str] = {}
     owners: dict[str, str] = {}
     for path in files:
         try:
@@ -142,44 +125,31 @@ def digests(files: list[Path]) -> dict[str, str]:
                 "one"
             )
         owners[digest] = path.name
-        found[path.name] = digest
-    return found
+    return {name: digest for digest, name in owners.items()}
 
 
-def prepare(files: list[Path], hashes: dict[str, str], folder: Path) -> list[Photograph]:
+def prepare(files: list[Path], hashes: dict[str, str], folder: Path) -> None:
     """Writes upright photographs to a work folder for the reconstruction.
 
-    Photograph k becomes `<k, six digits>/<name>`, so COLMAP's order by name is the natural order. Files that
-    need no change are linked. The list is also written to `photographs.json`.
-
-    Args:
-        files: Photographs in natural order.
-        hashes: Result of `digests`.
-        folder: An existing, empty folder.
-
-    Returns:
-        The photographs.
+    Photograph k, in natural order, becomes `<k, six digits>/<name>`, so COLMAP orders by name as we do. Files
+    that need no change are linked. The list is also written to `photographs.json`.
 
     Raises:
         InputError: A file cannot be read as a still image.
     """
-    originals = [_read(path, hashes[path.name]) for path in files]
-    portrait = [photo.size[0] > photo.size[1] for photo in originals]
-    mostly_portrait = sum(portrait) * 2 > len(originals)
-    photographs = []
-    for k, (path, photo, is_portrait) in enumerate(zip(files, originals, portrait, strict=True)):
-        square = photo.size[0] == photo.size[1]
-        if is_portrait != mostly_portrait and not square:
-            photo = _quarter_turned(photo, 90 if mostly_portrait else 270)
+    photographs = [_read(path, hashes[path.name]) for path in files]
+    mostly_portrait = sum(photo.size[0] > photo.size[1] for photo in photographs) * 2 > len(files)
+    for k, (path, photo) in enumerate(zip(files, photographs, strict=True)):
+        height, width = photo.size
+        if height != width and (height > width) != mostly_portrait:
+            photo = photographs[k] = _quarter_turned(photo, 90 if mostly_portrait else 270)
         target = folder / work_name(k, photo)
         target.parent.mkdir()
         if photo.copied:
             _write_copy(path, photo, target)
         else:
             _link(path, target)
-        photographs.append(photo)
     write_text_atomic(folder / LIST, json.dumps([asdict(photo) for photo in photographs], indent=1) + "\n")
-    return photographs
 
 
 def read_list(folder: Path) -> list[Photograph]:
@@ -204,13 +174,7 @@ def _read(path: Path, digest: str) -> Photograph:
     turned, mirrored = _orientation(exif.get(ORIENTATION, 1))
     block = exif.get_ifd(EXIF_BLOCK)
     focal = _focal_pixels(block, width, height)
-    description = [
-        exif.get(MAKE),
-        exif.get(MODEL),
-        block.get(LENS),
-        block.get(FOCAL_35MM),
-        block.get(FOCAL_MM),
-    ]
+    description = [exif.get(MAKE), exif.get(MODEL), *map(block.get, (LENS, FOCAL_35MM, FOCAL_MM))]
     size = (width, height) if turned % 180 else (height, width)
     copied = bool(turned or mirrored or mode not in DIRECT_MODES)
     camera = " ".join(str(word).strip(" \0") for word in description if word is not None)
@@ -255,9 +219,9 @@ def _positive(value: object) -> float | None:
 
 
 def _quarter_turned(photo: Photograph, degrees: int) -> Photograph:
-    values = asdict(photo) | {"turned": (photo.turned + degrees) % 360, "size": photo.size[::-1]}
-    copied = bool(values["turned"] or photo.mirrored or photo.copied)
-    return Photograph(**values | {"copied": copied})
+    turned = (photo.turned + degrees) % 360
+    copied = bool(turned or photo.mirrored or photo.copied)
+    return replace(photo, turned=turned, size=photo.size[::-1], copied=copied)
 
 
 def _write_copy(path: Path, photo: Photograph, target: Path) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,25 +19,10 @@ from idr.errors import InputError
 from idr.files import whole_folder, write_text_atomic
 from idr.importers.colmap import from_model, import_pycolmap
 from idr.importers.photographs import source as photos
-from idr.importers.photographs.failures import (
-    refuse_few_registered,
-    refuse_no_model,
-    refuse_one_viewpoint,
-)
+from idr.importers.photographs.failures import refuse_few_registered, refuse_no_model, refuse_one_viewpoint
 from idr.importers.photographs.source import Photograph
-from idr.importers.source import Source
+from idr.importers.source import Progress, Source
 
-CAMERA_MODELS = (
-    "SIMPLE_PINHOLE",
-    "PINHOLE",
-    "SIMPLE_RADIAL",
-    "RADIAL",
-    "OPENCV",
-    "FULL_OPENCV",
-    "SIMPLE_RADIAL_FISHEYE",
-    "RADIAL_FISHEYE",
-    "OPENCV_FISHEYE",
-)
 MAX_EXHAUSTIVE = 80
 """Number of photographs up to which every pair is matched; 3160 pairs."""
 NEIGHBORS, KEY_PHOTOGRAPHS = 10, 40
@@ -47,16 +32,8 @@ LONGEST_SIDE = 2000
 """Pixels to which larger photographs are reduced for feature extraction, which then doubles them."""
 REGISTERED_SHARE = 0.5
 """Default share of the photographs that must be registered."""
-SETTINGS, PHOTOGRAPHS, FEATURES, MATCHES, MODEL = (
-    "reconstruction.json",
-    "photographs",
-    "features",
-    "matches",
-    "model",
-)
-STEPS = (PHOTOGRAPHS, FEATURES, MATCHES, MODEL)
-DATABASE = "database.db"
-Progress = Callable[[str], None]
+STEPS = (PHOTOGRAPHS, FEATURES, MATCHES, MODEL) = ("photographs", "features", "matches", "model")
+SETTINGS, DATABASE = "reconstruction.json", "database.db"
 
 
 @dataclass(frozen=True)
@@ -64,7 +41,7 @@ class ReconstructionSettings:
     """Settings of a reconstruction.
 
     Attributes:
-        camera_model: One of `CAMERA_MODELS`, for all cameras.
+        camera_model: COLMAP's name of the model of all cameras.
         matching: `exhaustive`, `sequential` (in name order), or `auto` by the number of photographs.
         min_registered: Photographs that must be registered; None for half of them.
         seed: Seed of all random draws.
@@ -79,13 +56,9 @@ class ReconstructionSettings:
 
 
 def reconstruct(source: Path, work: Path, settings: ReconstructionSettings, progress: Progress) -> Source:
-    """Finds the cameras of photographs.
+    """Finds the cameras of the photographs in a folder.
 
-    Args:
-        source: Folder of the photographs.
-        work: Work folder; created, or resumed if it has the same photographs and settings.
-        settings: Settings of the reconstruction.
-        progress: Receives progress messages.
+    The work folder is created, or resumed if it has the same photographs and settings.
 
     Returns:
         The scene: the photographs of the largest model, upright, with their lenses, and its sparse points.
@@ -99,25 +72,19 @@ def reconstruct(source: Path, work: Path, settings: ReconstructionSettings, prog
     pycolmap = import_pycolmap()
     files = photos.checked_photographs(source)
     digests = photos.digests(files)
-    _begin(work, _fingerprint(digests, settings, pycolmap.__version__), progress)
+    # What determines the result; threads and `min_registered` do not.
+    decisive = {"camera_model": settings.camera_model, "matching": settings.matching, "seed": settings.seed}
+    fingerprint = {"format": 2, "pycolmap": pycolmap.__version__, **decisive, "photographs": digests}
+    _begin(work, fingerprint, progress)
     if not (work / PHOTOGRAPHS).is_dir():
         with whole_folder(work / PHOTOGRAPHS) as folder:
             photos.prepare(files, digests, folder)
-    photographs = photos.read_list(work / PHOTOGRAPHS)
     pycolmap.logging.minloglevel = int(pycolmap.logging.FATAL)  # failures are explained by `failures`
-    _find_features(pycolmap, work, photographs, settings, progress)
-    _match(pycolmap, work, len(photographs), settings, progress)
-    _map(pycolmap, work, photographs, settings, progress)
-    model = pycolmap.Reconstruction(str(work / MODEL))
-    refuse_few_registered(model, _names(photographs), _needed(settings, len(photographs)))
-    refuse_one_viewpoint(model)
-    return _scene(model, work, files, photographs)
-
-
-def _fingerprint(digests: dict[str, str], settings: ReconstructionSettings, version: str) -> dict[str, Any]:
-    """Everything that determines the result; threads and `min_registered` do not."""
-    decisive = {"camera_model": settings.camera_model, "matching": settings.matching, "seed": settings.seed}
-    return {"format": 2, "pycolmap": version, **decisive, "photographs": digests}
+    steps = _Steps(pycolmap, work, photos.read_list(work / PHOTOGRAPHS), settings, progress)
+    steps.find_features()
+    steps.match()
+    steps.register()
+    return steps.scene(files)
 
 
 def _begin(work: Path, fingerprint: dict[str, Any], progress: Progress) -> None:
@@ -149,72 +116,132 @@ def _read_json(path: Path) -> object:
         return None
 
 
-def _find_features(
-    pycolmap: Any,
-    work: Path,
-    photographs: list[Photograph],
-    settings: ReconstructionSettings,
-    progress: Progress,
-) -> None:
-    """Extracts features; photographs with the same camera, lens and size share intrinsics."""
-    if (work / FEATURES).is_dir() or (work / MATCHES).is_dir():
-        return
-    groups: dict[tuple[str, tuple[int, int]], list[int]] = {}
-    for k, photo in enumerate(photographs):
-        groups.setdefault((photo.camera, photo.size), []).append(k)
-    progress(
-        f"extracting features of {len(photographs)} photographs, {len(groups)} camera{'s'[: len(groups) > 1]}"
-    )
-    options = pycolmap.FeatureExtractionOptions()
-    options.use_gpu, options.num_threads, options.max_image_size = False, settings.threads, LONGEST_SIDE
-    options.sift.estimate_affine_shape = True  # registers more photographs that are far apart
-    with whole_folder(work / FEATURES) as folder:
-        for (_, size), members in groups.items():
-            reader = pycolmap.ImageReaderOptions()
-            reader.camera_model = settings.camera_model
-            focal = photographs[members[0]].focal
-            if focal is not None:
-                camera = pycolmap.Camera.create_from_model_name(
-                    0, settings.camera_model, focal, size[1], size[0]
-                )
-                reader.camera_params = ", ".join(repr(float(value)) for value in camera.params)
-            pycolmap.extract_features(
-                folder / DATABASE,
-                work / PHOTOGRAPHS,
-                [photos.work_name(k, photographs[k]) for k in members],
-                pycolmap.CameraMode.SINGLE,
-                reader,
-                options,
-                pycolmap.Device.cpu,
+@dataclass(frozen=True)
+class _Steps:
+    """The steps of a reconstruction, each skipped if its result is in the work folder."""
+
+    pycolmap: Any
+    work: Path
+    photographs: list[Photograph]
+    settings: ReconstructionSettings
+    progress: Progress
+
+    @property
+    def names(self) -> dict[str, str]:
+        """The user's file names by the names in the model, in natural order."""
+        return {photos.work_name(k, photo): photo.name for k, photo in enumerate(self.photographs)}
+
+    def find_features(self) -> None:
+        """Extracts features; photographs with the same camera, lens and size share intrinsics."""
+        if (self.work / FEATURES).is_dir() or (self.work / MATCHES).is_dir():
+            return
+        groups: dict[tuple[str, tuple[int, int]], list[int]] = {}
+        for k, photo in enumerate(self.photographs):
+            groups.setdefault((photo.camera, photo.size), []).append(k)
+        cameras = f"{len(groups)} camera{'s'[: len(groups) > 1]}"
+        self.progress(f"extracting features of {len(self.photographs)} photographs, {cameras}")
+        options = self.pycolmap.FeatureExtractionOptions()
+        options.use_gpu, options.num_threads = False, self.settings.threads
+        options.max_image_size = LONGEST_SIDE
+        options.sift.estimate_affine_shape = True  # registers more photographs that are far apart
+        with whole_folder(self.work / FEATURES) as folder:
+            for (_, size), members in groups.items():
+                names = [photos.work_name(k, self.photographs[k]) for k in members]
+                self.pycolmap.extract_features(
+                    folder / DATABASE, self.work / PHOTOGRAPHS, names, self.pycolmap.CameraMode.SINGLE,
+                    self._reader(self.photographs[members[0]].focal, size), options, self.pycolmap.Device.cpu,
+                )  # fmt: skip
+
+    def _reader(self, focal: float | None, size: tuple[int, int]) -> Any:
+        """Options that read photographs of one camera, from the focal length of EXIF if it has one."""
+        reader = self.pycolmap.ImageReaderOptions()
+        model = reader.camera_model = self.settings.camera_model
+        if focal is not None:
+            camera = self.pycolmap.Camera.create_from_model_name(0, model, focal, size[1], size[0])
+            reader.camera_params = ", ".join(repr(float(value)) for value in camera.params)
+        return reader
+
+    def match(self) -> None:
+        """Matches every pair of photographs, or the `sequential_pairs`, and verifies the matches."""
+        if (self.work / MATCHES).is_dir():
+            return
+        pycolmap, count, matching = self.pycolmap, len(self.photographs), self.settings.matching
+        every_pair = matching == "exhaustive" or (matching == "auto" and count <= MAX_EXHAUSTIVE)
+        options, verification = pycolmap.FeatureMatchingOptions(), pycolmap.TwoViewGeometryOptions()
+        options.use_gpu, options.num_threads = False, self.settings.threads
+        verification.ransac.random_seed = self.settings.seed
+        pycolmap.set_random_seed(self.settings.seed)
+        with whole_folder(self.work / MATCHES) as folder:
+            shutil.copyfile(self.work / FEATURES / DATABASE, folder / DATABASE)
+            pairs = sequential_pairs(count)
+            num_pairs = count * (count - 1) // 2 if every_pair else len(pairs)
+            self.progress(f"matching {num_pairs} pairs of photographs")
+            if every_pair:
+                match, pairing = pycolmap.match_exhaustive, pycolmap.ExhaustivePairingOptions()
+            else:
+                names = _image_names(pycolmap, folder / DATABASE)
+                (folder / "pairs.txt").write_text("".join(f"{names[i]} {names[j]}\n" for i, j in pairs))
+                match, pairing = pycolmap.match_image_pairs, pycolmap.ImportedPairingOptions()
+                pairing.match_list_path = folder / "pairs.txt"
+            match(folder / DATABASE, options, pairing, verification, pycolmap.Device.cpu)
+        shutil.rmtree(self.work / FEATURES)  # the new database contains them
+
+    def register(self) -> None:
+        """Registers the photographs incrementally; keeps the largest of several disconnected models."""
+        if (self.work / MODEL).is_dir():
+            return
+        self.progress("registering the photographs")
+        options = self.pycolmap.IncrementalPipelineOptions()
+        options.num_threads, options.random_seed = self.settings.threads, self.settings.seed
+        options.mapper.random_seed = options.triangulation.random_seed = self.settings.seed
+        options.min_model_size = photos.MIN_PHOTOGRAPHS
+        self.pycolmap.set_random_seed(self.settings.seed)
+        database = self.work / MATCHES / DATABASE
+        with whole_folder(self.work / MODEL) as folder:
+            found = self.pycolmap.incremental_mapping(
+                database, self.work / PHOTOGRAPHS, folder, options=options
             )
+            for path in folder.iterdir():
+                shutil.rmtree(path)
+            if not found:
+                refuse_no_model(self.pycolmap, database, self.names)
+            largest = max(found.values(), key=lambda model: (model.num_reg_images(), model.num_points3D()))
+            largest.write_binary(str(folder))
 
+    def scene(self, files: list[Path]) -> Source:
+        """Checks the model and returns it as a source, with the user's files where they were not copied."""
+        model, names = self.pycolmap.Reconstruction(str(self.work / MODEL)), self.names
+        half = max(photos.MIN_PHOTOGRAPHS, round(REGISTERED_SHARE * len(names)))
+        needed = self.settings.min_registered
+        refuse_few_registered(model, names, half if needed is None else needed)
+        refuse_one_viewpoint(model)
+        pairs = zip(self.photographs, files, strict=True)
+        own = {photo.name: path for photo, path in pairs if not photo.copied}
+        found = from_model(model, self.work / PHOTOGRAPHS, str(self.work / MODEL))
+        views = tuple(
+            replace(view, name=names[view.name], image=own.get(names[view.name], view.image))
+            for view in found.views
+        )
+        return replace(found, kind=photos.KIND, views=views, notes=self._notes(model))
 
-def _match(
-    pycolmap: Any, work: Path, count: int, settings: ReconstructionSettings, progress: Progress
-) -> None:
-    if (work / MATCHES).is_dir():
-        return
-    every_pair = settings.matching == "exhaustive" or (
-        settings.matching == "auto" and count <= MAX_EXHAUSTIVE
-    )
-    options, verification = pycolmap.FeatureMatchingOptions(), pycolmap.TwoViewGeometryOptions()
-    options.use_gpu, options.num_threads = False, settings.threads
-    verification.ransac.random_seed = settings.seed
-    pycolmap.set_random_seed(settings.seed)
-    with whole_folder(work / MATCHES) as folder:
-        shutil.copyfile(work / FEATURES / DATABASE, folder / DATABASE)
-        pairs = None if every_pair else sequential_pairs(count)
-        progress(f"matching {count * (count - 1) // 2 if pairs is None else len(pairs)} pairs of photographs")
-        if pairs is None:
-            pairing = pycolmap.ExhaustivePairingOptions()
-            pycolmap.match_exhaustive(folder / DATABASE, options, pairing, verification, pycolmap.Device.cpu)
-        else:
-            names = _image_names(pycolmap, folder / DATABASE)
-            (folder / "pairs.txt").write_text("".join(f"{names[i]} {names[j]}\n" for i, j in pairs))
-            pairing = pycolmap.ImportedPairingOptions()
-            pairing.match_list_path = folder / "pairs.txt"
-            pycolmap.match_image_pairs(folder / DATABASE, options, pairing, verification, pycolmap.Device.cpu)
-    shutil.rmtree(work / FEATURES)  # the new database contains them
+    def _notes(self, model: Any) -> tuple[str, ...]:
+        registered = {model.images[i].name for i in model.reg_image_ids()}
+        missing = [name for key, name in self.names.items() if key not in registered]
+        unregistered = f"; not registered: {', '.join(missing)}" if missing else ""
+        notes = [
+            f"registered {len(registered)} of {len(self.photographs)} photographs{unregistered}",
+            f"mean reprojection error {model.compute_mean_reprojection_error():.2f} pixels over "
+            f"{model.num_points3D()} points with a mean track length of "
+            f"{model.compute_mean_track_length():.1f}",
+        ]
+        for camera in model.cameras.values():
+            values = ", ".join(f"{value:.6g}" for value in camera.params)
+            notes.append(f"camera: {camera.model_name} {camera.params_info} = {values}")
+        num_turned = sum(photo.turned != 0 or photo.mirrored for photo in self.photographs)
+        if num_turned:
+            count = f"{num_turned} photograph{'s'[: num_turned > 1]}"
+            notes.append(f"{count} turned upright (EXIF), or by 90 degrees to match the others")
+        return tuple(notes)
 
 
 def sequential_pairs(count: int) -> list[tuple[int, int]]:
@@ -225,79 +252,5 @@ def sequential_pairs(count: int) -> list[tuple[int, int]]:
 
 
 def _image_names(pycolmap: Any, database: Path) -> list[str]:
-    opened = pycolmap.Database.open(database)
-    try:
+    with closing(pycolmap.Database.open(database)) as opened:
         return sorted(image.name for image in opened.read_all_images())
-    finally:
-        opened.close()
-
-
-def _map(
-    pycolmap: Any,
-    work: Path,
-    photographs: list[Photograph],
-    settings: ReconstructionSettings,
-    progress: Progress,
-) -> None:
-    """Registers the photographs incrementally; keeps the largest of several disconnected models."""
-    if (work / MODEL).is_dir():
-        return
-    progress("registering the photographs")
-    options = pycolmap.IncrementalPipelineOptions()
-    options.num_threads, options.random_seed = settings.threads, settings.seed
-    options.mapper.random_seed = options.triangulation.random_seed = settings.seed
-    options.min_model_size = photos.MIN_PHOTOGRAPHS
-    pycolmap.set_random_seed(settings.seed)
-    with whole_folder(work / MODEL) as folder:
-        found = pycolmap.incremental_mapping(
-            work / MATCHES / DATABASE, work / PHOTOGRAPHS, folder, options=options
-        )
-        for path in folder.iterdir():
-            shutil.rmtree(path)
-        if not found:
-            refuse_no_model(pycolmap, work / MATCHES / DATABASE, _names(photographs))
-        largest = max(found.values(), key=lambda model: (model.num_reg_images(), model.num_points3D()))
-        largest.write_binary(str(folder))
-
-
-def _needed(settings: ReconstructionSettings, count: int) -> int:
-    if settings.min_registered is not None:
-        return settings.min_registered
-    return max(photos.MIN_PHOTOGRAPHS, round(REGISTERED_SHARE * count))
-
-
-def _names(photographs: list[Photograph]) -> dict[str, str]:
-    """The user's file names by the names in the model, in natural order."""
-    return {photos.work_name(k, photo): photo.name for k, photo in enumerate(photographs)}
-
-
-def _scene(model: Any, work: Path, files: list[Path], photographs: list[Photograph]) -> Source:
-    """The model as a source, with the user's file names."""
-    names = _names(photographs)
-    own = {photo.name: path for photo, path in zip(photographs, files, strict=True) if not photo.copied}
-    found = from_model(model, work / PHOTOGRAPHS, str(work / MODEL))
-    views = tuple(
-        replace(view, name=names[view.name], image=own.get(names[view.name], view.image))
-        for view in found.views
-    )
-    return replace(found, kind=photos.KIND, views=views, notes=_notes(model, photographs))
-
-
-def _notes(model: Any, photographs: list[Photograph]) -> tuple[str, ...]:
-    registered = {model.images[i].name for i in model.reg_image_ids()}
-    missing = [name for key, name in _names(photographs).items() if key not in registered]
-    unregistered = f"; not registered: {', '.join(missing)}" if missing else ""
-    notes = [
-        f"registered {len(registered)} of {len(photographs)} photographs{unregistered}",
-        f"mean reprojection error {model.compute_mean_reprojection_error():.2f} pixels over "
-        f"{model.num_points3D()} points with a mean track length of {model.compute_mean_track_length():.1f}",
-    ]
-    for camera in model.cameras.values():
-        values = ", ".join(f"{value:.6g}" for value in camera.params)
-        notes.append(f"camera: {camera.model_name} {camera.params_info} = {values}")
-    num_turned = sum(photo.turned != 0 or photo.mirrored for photo in photographs)
-    if num_turned:
-        count = "1 photograph" if num_turned == 1 else f"{num_turned} photographs"
-        notes.append(f"{count} turned upright (EXIF), or by 90 degrees to match the others")
-
-    return tuple(notes)
