@@ -94,7 +94,8 @@ def box(center: ArrayLike, half: ArrayLike, radius: float = 0.01, turn: Array | 
 
 def ball(center: ArrayLike, radius: float) -> Sdf:
     """A ball."""
-    return lambda points: np.sqrt(np.square(points - np.asarray(center)).sum(axis=1)) - radius
+    middle = np.asarray(center, dtype=float)
+    return lambda points: np.sqrt(np.square(points - middle).sum(axis=1)) - radius
 
 
 def ring(height: float, inner: float, outer: float, half: float, radius: float = 0.01) -> Sdf:
@@ -112,10 +113,10 @@ def ring(height: float, inner: float, outer: float, half: float, radius: float =
 
 def torus(center: ArrayLike, major: float, minor: float, turn: Array | None = None) -> Sdf:
     """A torus around the third column of `turn`, by default z."""
-    axes = np.eye(3) if turn is None else turn
+    axes, middle = np.eye(3) if turn is None else turn, np.asarray(center, dtype=float)
 
     def sdf(points: Array) -> Array:
-        x, y, z = ((points - np.asarray(center)) @ axes).T
+        x, y, z = ((points - middle) @ axes).T
         return np.hypot(np.hypot(x, y) - major, z) - minor
 
     return sdf
@@ -164,7 +165,7 @@ def _resample(curve: Array) -> Array:
     return np.concatenate([*pieces, curve[-1:]])
 
 
-def shell(profile: ArrayLike, half: float, center: ArrayLike = (0.0, 0.0)) -> Sdf:
+def shell(profile: ArrayLike, half: float, center: tuple[float, float] = (0.0, 0.0)) -> Sdf:
     """A wall of constant thickness around the vertical axis at `center`; profile: knots (radius, z)."""
     knots = np.asarray(profile, dtype=float)
     spline = CubicSpline(np.arange(len(knots)), knots)
@@ -172,7 +173,7 @@ def shell(profile: ArrayLike, half: float, center: ArrayLike = (0.0, 0.0)) -> Sd
     wall = tube([np.column_stack((curve, np.zeros(len(curve))))], half)
 
     def sdf(points: Array) -> Array:
-        radius = np.hypot(points[:, 0] - center[0], points[:, 1] - center[1])  # type: ignore[index]
+        radius = np.hypot(points[:, 0] - center[0], points[:, 1] - center[1])
         return wall(np.column_stack((radius, points[:, 2], np.zeros(len(points)))))
 
     return sdf
@@ -327,8 +328,8 @@ def wires() -> Sdf:
         foot, head = (0.54 * np.cos(a), 0.54 * np.sin(a), -0.48), (0.3 * np.cos(a), 0.3 * np.sin(a), 0.5)
         bars.append(rod(foot, head, thickness * PIXEL / 2))
     share = np.linspace(0, 1, 600)
-    radius, a = 0.54 - 0.24 * share, 7 * np.pi * share
-    helix = np.column_stack((radius * np.cos(a), radius * np.sin(a), -0.48 + 0.98 * share))
+    radius, turn = 0.54 - 0.24 * share, 7 * np.pi * share
+    helix = np.column_stack((radius * np.cos(turn), radius * np.sin(turn), -0.48 + 0.98 * share))
     wall = common(ring(-0.2, 0.27 - PIXEL, 0.27 + PIXEL, 0.27, 0.006), box((0, 0.5, -0.2), (0.5, 0.45, 0.5)))
     sheet = cut(
         box((0, 0, -0.15), (0.2, PIXEL, 0.32), 0.006), rod((0, -1, -0.1), (0, 1, -0.1), 0.1), width=0.006
@@ -688,7 +689,8 @@ def write(names: list[str], out: Path, settings: Settings) -> None:
 def _write_files(folder: Path, kind: Kind, renderer: Renderer, settings: Settings) -> None:
     place = one_sided_poses if kind.one_sided else view_poses
     poses = place(settings.num_views, np.random.default_rng(0))
-    intrinsics, matrices = camera_intrinsics(settings.img_res), {}
+    intrinsics = camera_intrinsics(settings.img_res)
+    matrices: dict[str, Array] = {}
     for part in ("image", "mask"):
         (folder / part).mkdir()
     for i, pose in enumerate(poses):
