@@ -10,9 +10,9 @@ is kept.
 
 Writes ``OUT/NAME/scan1`` (DATA_CONVENTION.md): 40 views of 320 x 240 pixels, `exact_surface.ply` in the world
 and `made_scene.json`. The surface is the zero set of unions of signed distances, by marching cubes with
-vertices moved onto it: vertices are within `MESH_ERROR`, triangles within a tenth of a pixel. Images are
-rendered from this mesh by Embree; normals at the vertices come from the signed distance. All shapes are in
-the unit-sphere frame: N points, S curve samples, numpy float64.
+vertices moved onto it: vertices are within `MESH_ERROR`, 99.9 % of its area within 0.05 pixels, creases
+within 0.25 pixels. Images are rendered from this mesh by Embree; normals at the vertices come from the signed
+distance. All shapes are in the unit-sphere frame: N points, S curve samples, numpy float64.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ PLAIN = "_plain"
 HOLDOUT_STRIDE = 8
 """Every eighth view is held out."""
 
-MESH_ERROR = 2e-5
-"""Largest signed distance of a mesh vertex: 0.003 pixels."""
+MESH_ERROR = 1e-4
+"""Largest signed distance of a mesh vertex: 0.015 pixels."""
 
 PIXEL = CAMERA_DISTANCE / camera_intrinsics((240, 320))[0, 0]
 """Width of a pixel at the center of the unit sphere."""

@@ -54,6 +54,7 @@ from idr.evaluation.point_to_mesh import (  # noqa: E402
 from idr.export.visibility import Sight, view_points  # noqa: E402
 from idr.files import write_text_atomic  # noqa: E402
 from idr.meshing import transform_mesh  # noqa: E402
+from idr.meshing.frame import principal_axes  # noqa: E402
 
 Array = NDArray[np.float64]
 
@@ -160,6 +161,7 @@ def make_jobs(scenes: list[Scene], entries: list[Entry], arguments: argparse.Nam
     jobs = []
     for scene in scenes:
         points = scene.folder / "sift_points.npz"
+        resolution = grid_resolution(scene, arguments)
         for seed in arguments.seeds:
             settings = argparse.Namespace(
                 scan_id=scene.scan_id,
@@ -170,7 +172,7 @@ def make_jobs(scenes: list[Scene], entries: list[Entry], arguments: argparse.Nam
                 data_root=scene.data_root,
                 overrides=[*arguments.overrides, *scene.overrides],
                 last=True,
-                resolution=arguments.resolution,
+                resolution=resolution,
                 views=arguments.views,
                 points=str(points) if points.is_file() else None,
             )
@@ -178,6 +180,19 @@ def make_jobs(scenes: list[Scene], entries: list[Entry], arguments: argparse.Nam
                 out = Path(arguments.out).resolve() / _slug(scene.label) / entry_folder(entry) / f"seed{seed}"
                 jobs.append(Job(scene, entry, seed, settings, out))
     return jobs
+
+
+def grid_resolution(scene: Scene, arguments: argparse.Namespace) -> int:
+    """Samples along the mesh's shortest side, ``--spacing`` apart if the exact surface tells its length."""
+    file = scene.folder / made_scenes.SURFACE_FILE
+    if not file.is_file():
+        return int(arguments.resolution)
+    with np.load(scene.folder / "cameras.npz") as archive:
+        unit = float(np.cbrt(np.linalg.det(archive["scale_mat_0"][:3, :3])))
+    vertices = np.asarray(trimesh.load_mesh(file, process=False).vertices) / unit
+    offsets = vertices - vertices.mean(axis=0)
+    shortest = float(np.ptp(offsets @ principal_axes(offsets), axis=0).min())
+    return max(int(np.ceil(shortest / arguments.spacing)), 16)
 
 
 def entry_folder(entry: Entry) -> str:
@@ -384,7 +399,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of a run")
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE",
                         help="override for all confs")  # fmt: skip
-    parser.add_argument("--resolution", type=int, default=320, help="grid samples along the shortest side")
+    parser.add_argument("--spacing", type=float, default=0.004,
+                        help="distance of grid samples over the radius, with an exact surface")  # fmt: skip
+    parser.add_argument("--resolution", type=int, default=256,
+                        help="grid samples along the shortest side, without one")  # fmt: skip
     parser.add_argument("--views", type=int, default=None, help="render the first so many training views")
     parser.add_argument("--out", required=True, help="folder for runs, meshes and renderings")
     return parser

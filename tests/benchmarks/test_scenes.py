@@ -175,6 +175,9 @@ def test_scenes_have_their_keys(scene: scenes.Scene, suite: Path, tmp_path: Path
         "dataset.img_res=[48, 64]",
         "dataset.holdout=[0, 8]",
     ]
+    # The scene's shortest side is about 1.06.
+    arguments = scenes.build_parser().parse_args(["--confs", "a=1", "--out", "out", "--spacing", "0.04"])
+    assert 24 <= scenes.grid_resolution(scene, arguments) <= 33
     assert scenes.parse_scene("house_plain", suite).folder == suite / "house_plain" / "scan1"
     for text, message in (
         ("cube", "expected DATA_ROOT:DATA_DIR:SCAN_ID"),
@@ -190,7 +193,7 @@ def test_two_confs_are_trained_scored_and_read_again(
     command = [
         sys.executable, str(BENCHMARKS / "scenes.py"), "--scenes", f"{suite}:{NAME}:1", "--seeds", "3",
         "--confs", "./confs/fast.conf=2", "./confs/fast.conf,loss.eikonal_weight=0.2=2",
-        "--set", "train.num_pixels=128", "--resolution", "40", "--views", "1",
+        "--set", "train.num_pixels=128", "--spacing", "0.03", "--views", "1",
         "--out", str(tmp_path / "runs"), "--json", str(tmp_path / "scenes.json"),
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False)
