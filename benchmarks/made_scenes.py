@@ -10,7 +10,7 @@ is kept.
 
 Writes ``OUT/NAME/scan1`` (DATA_CONVENTION.md): 40 views of 320 x 240 pixels, `exact_surface.ply` in the world
 and `made_scene.json`. The surface is the zero set of unions of signed distances, by marching cubes with
-vertices moved onto it: vertices are within `MESH_ERROR`, 99.9 % of its area within 0.06 pixels, creases
+vertices moved onto it: vertices are within `MESH_ERROR`, 99.9 % of its area within 0.07 pixels, creases
 within 0.25 pixels. Images are rendered from this mesh by Embree; normals at the vertices come from the signed
 distance. All shapes are in the unit-sphere frame: N points, S curve samples, numpy float64.
 """
