@@ -31,6 +31,7 @@ import imageio.v3 as iio  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 import trimesh  # noqa: E402
+from idr.export.extras import import_mesh_package  # noqa: E402
 from numpy.typing import ArrayLike, NDArray  # noqa: E402
 from scipy.interpolate import CubicSpline  # noqa: E402
 from scipy.ndimage import map_coordinates  # noqa: E402
@@ -48,7 +49,6 @@ from idr.demo.cameras import (  # noqa: E402
 )
 from idr.demo.render import RenderedView, camera_rays, subpixel_offsets  # noqa: E402
 from idr.errors import InputError  # noqa: E402
-from idr.export.extras import import_mesh_package  # noqa: E402
 from idr.files import whole_folder  # noqa: E402
 from idr.meshing import (  # noqa: E402
     component_areas,
