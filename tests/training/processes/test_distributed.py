@@ -291,6 +291,7 @@ def started(scene_root: Path, tmp_path: Path) -> Iterator[list[subprocess.Popen[
 
 def torchrun(scene_root: Path, exps: Path, *flags: str) -> subprocess.Popen[str]:
     arguments = tiny.command(scene_root, *flags, nepoch=1_000_000, exps=str(exps))
+    # Not `warm_python`: torch reads the level of its log when it is imported.
     return subprocess.Popen(
         [sys.executable, *TORCHRUN, str(EXP_RUNNER), *arguments],
         env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
