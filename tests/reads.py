@@ -60,7 +60,7 @@ class ReadCounter(TorchDispatchMode):
         torch.Tensor.tolist = self._tolist  # type: ignore[method-assign]
 
     def _note(self, name: str) -> None:
-        """Notes a read by its name and where it is asked for."""
+        """Notes a read by its name and where it is requested."""
         stack = traceback.extract_stack()
         if not any("torch/optim/" in frame.filename for frame in stack):
             ours = [f for f in stack if "/idr/" in f.filename]

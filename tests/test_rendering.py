@@ -126,7 +126,7 @@ def test_golden_view_of_the_published_code(strategy):
         assert difference.max() < 5e-4  # the golden arrays' own tolerance
     assert (
         10 * np.log10(1 / max(np.mean((difference / 2) ** 2), 1e-20)) > 60
-    )  # what the accelerated tracer is held to: 50
+    )  # the bound of the accelerated tracer: 50
     assert both.sum() > 100
 
 

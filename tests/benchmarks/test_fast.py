@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -82,8 +81,8 @@ def test_comparison_uses_the_first_checkpoint_with_the_psnr(fast, capsys: pytest
     assert "quick: 2.00 (1.00), 10.0 times sooner (10.0)" in printed and "poor: not reached" in printed
 
 
-def test_conf_without_epochs_is_refused(tmp_path: Path) -> None:
-    command = [sys.executable, str(BENCHMARKS / "fast.py"), "--confs", "./confs/fast.conf"]
+def test_conf_without_epochs_is_refused(tmp_path: Path, warm_python: Path) -> None:
+    command = [str(warm_python), str(BENCHMARKS / "fast.py"), "--confs", "./confs/fast.conf"]
     done = subprocess.run([*command, "--out", str(tmp_path)], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "expected a conf, optional overrides and the number of epochs" in done.stderr

@@ -84,8 +84,8 @@ def test_reads_do_not_grow_with_unresolved_rays(
 ) -> None:
     trace = network_search.NetworkSearch.trace
 
-    def leaves_all_open(*given):
-        found = trace(*given)
+    def leaves_all_open(*arguments):
+        found = trace(*arguments)
         return replace(found, resolved=torch.zeros_like(found.resolved))
 
     monkeypatch.setattr(network_search.NetworkSearch, "trace", leaves_all_open)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -54,8 +53,8 @@ def test_silhouette_of_a_ball(photo_result) -> None:
     assert (drawn != exact).sum() <= 0.01 * exact.sum()  # the mesh lies within the ball
 
 
-def test_a_folder_without_a_result_is_refused(tmp_path: Path) -> None:
-    command = [sys.executable, str(BENCHMARKS / "photo_result.py"), str(tmp_path), "--truth", str(tmp_path)]
+def test_a_folder_without_a_result_is_refused(tmp_path: Path, warm_python: Path) -> None:
+    command = [str(warm_python), str(BENCHMARKS / "photo_result.py"), str(tmp_path), "--truth", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "expected the folders of photos.py and make_photo_scene.py" in done.stderr

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import subprocess
-import sys
 from pathlib import Path
 
 import imageio.v3 as iio
@@ -173,7 +172,7 @@ def test_runs_with_other_training_views_are_refused(side_by_side, parsed, tmp_pa
         side_by_side.measure(arguments)
 
 
-def test_missing_run_ends_with_status_2(tmp_path: Path) -> None:
-    command = [sys.executable, str(BENCHMARKS / "side_by_side.py"), "--runs", str(tmp_path / "none")]
+def test_missing_run_ends_with_status_2(tmp_path: Path, warm_python: Path) -> None:
+    command = [str(warm_python), str(BENCHMARKS / "side_by_side.py"), "--runs", str(tmp_path / "none")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2 and "no run folder" in done.stderr

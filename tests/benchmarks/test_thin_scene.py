@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -103,8 +102,8 @@ def test_lost_thin_and_short_rods_are_measured(thin_scene) -> None:
     assert thin_scene.cut_rod(short, rod)["kept"] == pytest.approx(share, abs=0.01)
 
 
-def test_without_arguments_the_exit_status_is_2() -> None:
+def test_without_arguments_the_exit_status_is_2(warm_python: Path) -> None:
     done = subprocess.run(
-        [sys.executable, str(BENCHMARKS / "thin_scene.py")], capture_output=True, text=True, check=False
+        [warm_python, str(BENCHMARKS / "thin_scene.py")], capture_output=True, text=True, check=False
     )
     assert done.returncode == 2 and "expected --write FOLDER, --runs RUN" in done.stderr

@@ -186,11 +186,11 @@ def found(path: Path, name: str = "latest") -> Any:
 def check(path: Path, situation: Situation) -> None:
     """What is found is the old set or the new, whole; sets that the save does not touch are as they were."""
     latest = found(path)
-    assert any(same(latest, wanted) for wanted in (situation.old, situation.new) if wanted is not None) or (
-        latest is None and situation.old is None
-    ), latest
-    for name, wanted in situation.others.items():
-        assert same(found(path, name), wanted), name
+    assert any(
+        same(latest, expected) for expected in (situation.old, situation.new) if expected is not None
+    ) or (latest is None and situation.old is None), latest
+    for name, expected in situation.others.items():
+        assert same(found(path, name), expected), name
     for manifest in complete_sets(path):  # `latest` too, though a numbered set stands for it
         for part, record in manifest.files.items():
             assert record_file(current_file(path, part, manifest)) == record, (manifest.name, part)

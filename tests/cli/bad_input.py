@@ -225,24 +225,24 @@ class Project:
 
         return self.run(main, *TRAIN, *argv)
 
-    def refuses(self, main: Main, *argv: str | Path, says: Sequence[str]) -> Outcome:
-        """Asserts exit status 2, one message with all texts in `says`, and unchanged files."""
+    def refuses(self, main: Main, *argv: str | Path, texts: Sequence[str]) -> Outcome:
+        """Asserts exit status 2, one message with all texts in `texts`, and unchanged files."""
         before = snapshot(self.root)
         outcome = self.run(main, *argv)
         assert outcome.status == 2, outcome
         message = outcome.err[outcome.err.rindex("error: ") :]
-        for text in says:
+        for text in texts:
             assert text in message, f"{text!r} is not in {message!r}"
         assert outcome.err.count("error: ") == 1, outcome.err
         assert "Traceback" not in outcome.err and "Traceback" not in outcome.out
         assert snapshot(self.root) == before
         return outcome
 
-    def refuses_to_train(self, *argv: str | Path, says: Sequence[str]) -> Outcome:
+    def refuses_to_train(self, *argv: str | Path, texts: Sequence[str]) -> Outcome:
         """`refuses` for training one epoch."""
         from idr.cli.train import main
 
-        return self.refuses(main, *TRAIN, *argv, says=says)
+        return self.refuses(main, *TRAIN, *argv, texts=texts)
 
 
 TRAIN = ("--conf", "tiny.conf", "--nepoch", "1", "--device", "cpu", "--gpu", "ignore")

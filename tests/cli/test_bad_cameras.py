@@ -88,7 +88,7 @@ UNREADABLE = [CAMERAS, "cannot be read as an npz", "download it again"]
 
 
 @pytest.mark.parametrize(
-    "spoil, says",
+    "spoil, texts",
     [
         pytest.param(
             lambda scene: (scene / CAMERAS).unlink(),
@@ -192,9 +192,9 @@ UNREADABLE = [CAMERAS, "cannot be read as an npz", "download it again"]
         ),
     ],
 )
-def test_invalid_cameras_are_refused(project, spoil, says):
+def test_invalid_cameras_are_refused(project, spoil, texts):
     spoil(project.scene)
-    project.refuses_to_train(says=says)
+    project.refuses_to_train(texts=texts)
     assert not (project.scene.parent / "ran").exists()
 
 
@@ -204,8 +204,8 @@ def test_mirrored_matrix_is_refused(project):
         world_mat = archive["world_mat_4"].copy()
     world_mat[:3] = np.diag([-1.0, 1.0, 1.0]) @ world_mat[:3]
     rewrite_npz(project.scene / CAMERAS, world_mat_4=world_mat)
-    says = ["world_mat_4 is mirrored", "behind the camera (depth -", "x right, y down, z forward"]
-    project.refuses_to_train(says=says)
+    texts = ["world_mat_4 is mirrored", "behind the camera (depth -", "x right, y down, z forward"]
+    project.refuses_to_train(texts=texts)
 
 
 def test_negated_matrix_is_the_same_camera(project):
@@ -230,26 +230,26 @@ def test_other_matrices_in_the_file_are_ignored(project):
 class TestTrainedCameras:
     def test_no_noisy_file(self, project):
         (project.scene / "cameras_linear_init.npz").unlink()
-        says = ["no camera file", "cameras_linear_init.npz", "npz files there: cameras.npz"]
-        project.refuses_to_train("--train_cameras", says=says)
+        texts = ["no camera file", "cameras_linear_init.npz", "npz files there: cameras.npz"]
+        project.refuses_to_train("--train_cameras", texts=texts)
 
     def test_incomplete_noisy_file(self, project):
         rewrite_npz(project.scene / "cameras_linear_init.npz", world_mat_5=None)
-        says = ["cameras_linear_init.npz lacks world_mat_5", "5 world_mat matrices for 6 images"]
-        project.refuses_to_train("--train_cameras", says=says)
+        texts = ["cameras_linear_init.npz lacks world_mat_5", "5 world_mat matrices for 6 images"]
+        project.refuses_to_train("--train_cameras", texts=texts)
         assert project.train("--nepoch", "0").status == 0  # not read without the flag
 
     def test_noisy_camera_inside_the_sphere(self, project):
         matrices = camera_matrices([look_at_origin([0.0, 0.3, 0.1])])
         rewrite_npz(project.scene / "cameras_linear_init.npz", world_mat_2=matrices["world_mat_0"])
-        says = ["cameras_linear_init.npz", "camera 2 lies inside the unit sphere"]
-        project.refuses_to_train("--train_cameras", says=says)
+        texts = ["cameras_linear_init.npz", "camera 2 lies inside the unit sphere"]
+        project.refuses_to_train("--train_cameras", texts=texts)
 
     def test_no_learning_rate(self, project):
         conf = project.conf.read_text().replace("learning_rate_cam = 1.0e-3", "")
         project.conf.write_text(conf)
         project.refuses_to_train(
-            "--train_cameras", says=["--train_cameras needs train.learning_rate_cam", "1.0e-4"]
+            "--train_cameras", texts=["--train_cameras needs train.learning_rate_cam", "1.0e-4"]
         )
 
 

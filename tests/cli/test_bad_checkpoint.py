@@ -64,8 +64,8 @@ def test_cut_short(trained_project, command):
     for path in (only_run(trained_project.root) / MODEL_FILE).iterdir():
         cut_short(path)
     main, flags = reader(trained_project, command)
-    says = [f"{MODEL_FILE}/1.pth", "damaged", "no other good checkpoint", "train again"]
-    trained_project.refuses(main, *flags, says=says)
+    texts = [f"{MODEL_FILE}/1.pth", "damaged", "no other good checkpoint", "train again"]
+    trained_project.refuses(main, *flags, texts=texts)
 
 
 @readers
@@ -74,7 +74,7 @@ def test_another_good_checkpoint_is_named(trained_project, command):
     cut_short(only_run(trained_project.root) / MODEL_FILE / "2.pth")
     main, flags = reader(trained_project, command)
     flags += ["--checkpoint", "2"]
-    trained_project.refuses(main, *flags, says=[f"{MODEL_FILE}/2.pth", "damaged", "use --checkpoint 1"])
+    trained_project.refuses(main, *flags, texts=[f"{MODEL_FILE}/2.pth", "damaged", "use --checkpoint 1"])
 
 
 class Payload:
@@ -103,7 +103,7 @@ def test_file_that_would_run_code_is_refused_and_runs_nothing(trained_project, c
     content = {**good, "pose_vecs_state_dict": {"weight": torch.zeros(6, 7)}, "extra": Payload(ran)}
     torch.save(content, path, _use_new_zipfile_serialization=not old_format)
     trained_project.refuses(
-        main, *flags, says=[str(path), "refused", "would run code", "mkdir", "people you trust"]
+        main, *flags, texts=[str(path), "refused", "would run code", "mkdir", "people you trust"]
     )
     assert not ran.exists()
     torch.load(path, weights_only=False)  # the trap was armed
@@ -119,9 +119,9 @@ def test_no_checkpoint_file_at_all(trained_project, command):
     save_files(run, {"ModelParameters": {}}, "1")
     path = run / MODEL_FILE / "1.pth"
     path.write_text("moved to another server")
-    trained_project.refuses(main, *flags, says=[str(path), "damaged, or no checkpoint file (23 bytes)"])
+    trained_project.refuses(main, *flags, texts=[str(path), "damaged, or no checkpoint file (23 bytes)"])
     torch.save([1, 2], path)
-    trained_project.refuses(main, *flags, says=[str(path), "is no ModelParameters file", "model_state_dict"])
+    trained_project.refuses(main, *flags, texts=[str(path), "is no ModelParameters file", "model_state_dict"])
 
 
 @readers
@@ -131,7 +131,7 @@ def test_weights_that_are_no_tensors(trained_project, command, weights):
     main, flags = reader(trained_project, command)
     shutil.rmtree(run / "checkpoints")
     save_files(run, {"ModelParameters": {"epoch": 1, "model_state_dict": weights}}, "1")
-    trained_project.refuses(main, *flags, says=["checkpoint 1", "holds no model_state_dict of tensors"])
+    trained_project.refuses(main, *flags, texts=["checkpoint 1", "holds no model_state_dict of tensors"])
 
 
 @readers
@@ -146,8 +146,8 @@ def test_weights_that_are_no_tensors(trained_project, command, weights):
 )
 def test_checkpoint_of_another_architecture(trained_project, command, change, key):
     main, flags = reader(trained_project, command)
-    says = ["another architecture", key, "conf"]
-    trained_project.refuses(main, *flags, "--set", change, says=says)
+    texts = ["another architecture", key, "conf"]
+    trained_project.refuses(main, *flags, "--set", change, texts=texts)
 
 
 def test_training_goes_on_only_with_the_right_images(trained_project):
@@ -155,18 +155,18 @@ def test_training_goes_on_only_with_the_right_images(trained_project):
     assert trained_project.train("--train_cameras", "--expname", "cams").status == 0
     flags = (*CONTINUE, "--train_cameras", "--expname", "cams", "--set", "dataset.holdout=[2]")
     trained_project.refuses(
-        train, *flags, says=["holds cameras of 6 images, the scene has 5", "dataset.holdout"]
+        train, *flags, texts=["holds cameras of 6 images, the scene has 5", "dataset.holdout"]
     )
-    says = ["6 trained cameras but the scene has 5 training images", "dataset.holdout"]
+    texts = ["6 trained cameras but the scene has 5 training images", "dataset.holdout"]
     flags = (*EVALUATE, "--expname", "cams", "--set", "dataset.holdout=[2]")
-    trained_project.refuses(evaluate, *flags, says=says)
+    trained_project.refuses(evaluate, *flags, texts=texts)
 
 
 def test_cameras_cannot_join_a_run_that_had_none(trained_project):
-    says = ["holds no trained cameras (CamParameters)", "without --train_cameras"]
-    trained_project.refuses(train, *CONTINUE, "--train_cameras", says=says)
-    says = ["--eval_cameras", "no trained cameras (CamParameters)", "train with --train_cameras"]
-    trained_project.refuses(evaluate, *EVALUATE, "--eval_cameras", says=says)
+    texts = ["holds no trained cameras (CamParameters)", "without --train_cameras"]
+    trained_project.refuses(train, *CONTINUE, "--train_cameras", texts=texts)
+    texts = ["--eval_cameras", "no trained cameras (CamParameters)", "train with --train_cameras"]
+    trained_project.refuses(evaluate, *EVALUATE, "--eval_cameras", texts=texts)
 
 
 # ---- runs
@@ -206,7 +206,7 @@ def test_continuing_without_a_run_starts_from_scratch_and_says_so(project, empty
 
 
 @pytest.mark.parametrize(
-    "main, flags, says",
+    "main, flags, texts",
     [
         (train, (*CONTINUE, "--timestamp", "2019"), ["no run 2019", "runs there: 20", "--timestamp"]),
         (
@@ -227,23 +227,23 @@ def test_continuing_without_a_run_starts_from_scratch_and_says_so(project, empty
         ),
     ],
 )
-def test_runs_that_are_not_there(trained_project, main, flags, says):
-    trained_project.refuses(main, *flags, says=says)
+def test_runs_that_are_not_there(trained_project, main, flags, texts):
+    trained_project.refuses(main, *flags, texts=texts)
 
 
 def test_named_checkpoint_that_is_not_there_lists_those_that_are(trained_project):
     run = only_run(trained_project.root)
     flags = ("--timestamp", run.name, "--checkpoint", "7")
-    says = ["checkpoint 7 in", "does not exist", "complete checkpoints there: 0, 1", "choose one of these"]
-    trained_project.refuses(train, *CONTINUE, *flags, says=says)
-    trained_project.refuses(evaluate, *EVALUATE, *flags, says=says)
+    texts = ["checkpoint 7 in", "does not exist", "complete checkpoints there: 0, 1", "choose one of these"]
+    trained_project.refuses(train, *CONTINUE, *flags, texts=texts)
+    trained_project.refuses(evaluate, *EVALUATE, *flags, texts=texts)
 
 
 def test_scene_that_is_gone_since_training(trained_project):
     shutil.rmtree(trained_project.root / "data")
     for command in ("train", "eval", "disentanglement"):
         main, flags = reader(trained_project, command)
-        trained_project.refuses(main, *flags, says=["no data folder", "data/balls", "--data_root"])
+        trained_project.refuses(main, *flags, texts=["no data folder", "data/balls", "--data_root"])
 
 
 def move_unit_sphere(project: Project, name: str) -> None:
@@ -257,8 +257,8 @@ def move_unit_sphere(project: Project, name: str) -> None:
 def test_scene_whose_unit_sphere_moved_since_training(trained_project, command):
     move_unit_sphere(trained_project, "cameras.npz")
     main, flags = reader(trained_project, command)
-    says = ["checkpoint 1", "radius 120; ", "radius 132 ", "preprocess_cameras.py", "cameras_backup.npz"]
-    trained_project.refuses(main, *flags, says=says)
+    texts = ["checkpoint 1", "radius 120; ", "radius 132 ", "preprocess_cameras.py", "cameras_backup.npz"]
+    trained_project.refuses(main, *flags, texts=texts)
 
 
 def test_trained_cameras_bring_their_own_frame(project):
@@ -269,7 +269,7 @@ def test_trained_cameras_bring_their_own_frame(project):
 
 
 @pytest.mark.parametrize(
-    "flags, says",
+    "flags, texts",
     [
         (("--frames", "0"), ["--frames 0", "expected 1 or more"]),
         (("--view", "6"), ["--view 6", "training views 0 to 5"]),
@@ -279,16 +279,16 @@ def test_trained_cameras_bring_their_own_frame(project):
         (("--video", "turn.xyz"), ["turn.xyz", ".gif", ".mp4"]),
     ],
 )
-def test_wrong_flags_of_the_path(trained_project, flags, says):
+def test_wrong_flags_of_the_path(trained_project, flags, texts):
     main, fixed = reader(trained_project, "disentanglement")
-    trained_project.refuses(main, *fixed, *flags, says=says)
+    trained_project.refuses(main, *fixed, *flags, texts=texts)
 
 
 def test_appearance_of_another_feature_width(trained_project):
     assert trained_project.train("--expname", "wide", "--set", "model.feature_vector_size=4").status == 0
     runs = ("--geometry_run", "exps/tiny_3", "--appearance_run", "exps/tinywide_3")
-    says = ["feature_vector_size", "8", "4"]
-    trained_project.refuses(disentangle, *DISENTANGLE, *runs, says=says)
+    texts = ["feature_vector_size", "8", "4"]
+    trained_project.refuses(disentangle, *DISENTANGLE, *runs, texts=texts)
 
 
 def test_no_surface_yet_is_said_and_evaluation_goes_on(trained_project):

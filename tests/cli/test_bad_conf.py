@@ -19,7 +19,7 @@ def edit(project, old: str, new: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "old, new, says",
+    "old, new, texts",
     [
         ("img_res = ", "img_ers = ", ["dataset.img_ers", "did you mean img_res?"]),
         ("resolution = 8", "resolutoin = 8", ["plot.resolutoin", "did you mean resolution?"]),
@@ -29,9 +29,9 @@ def edit(project, old: str, new: str) -> None:
         ("n_steps = 8", "n_step = 8", ["model.ray_tracer.n_step", "did you mean n_steps?"]),
     ],
 )
-def test_typo_in_a_checked_block(project, old, new, says):
+def test_typo_in_a_checked_block(project, old, new, texts):
     edit(project, old, new)
-    project.refuses_to_train(says=says)
+    project.refuses_to_train(texts=texts)
 
 
 @pytest.mark.parametrize("block", ["train", "model"])
@@ -45,7 +45,7 @@ def test_typo_in_a_lenient_block_is_only_a_warning(project, block):
 
 
 @pytest.mark.parametrize(
-    "old, new, says",
+    "old, new, texts",
     [
         ("learning_rate = 1.0e-3", "", ["train.learning_rate", "missing", "a number"]),
         ("img_res = [12, 16],", "", ["dataset.img_res", "missing", "a list [...], each a whole number"]),
@@ -66,16 +66,16 @@ def test_typo_in_a_lenient_block_is_only_a_warning(project, block):
         ("model {\n", "network {\n", ["the conf has no model", "add it"]),
     ],
 )
-def test_missing_key_or_block(project, old, new, says):
+def test_missing_key_or_block(project, old, new, texts):
     edit(project, old, new)
-    project.refuses_to_train(says=says)
+    project.refuses_to_train(texts=texts)
 
 
 # ---- values
 
 
 @pytest.mark.parametrize(
-    "override, says",
+    "override, texts",
     [
         ("train.num_pixels=many", ["train.num_pixels", "got 'many' (a text)", "expected a whole number"]),
         ("train.num_pixels=1.5", ["train.num_pixels", "got 1.5 (a number)", "expected a whole number"]),
@@ -150,9 +150,9 @@ def test_missing_key_or_block(project, old, new, says):
         ),
     ],
 )
-def test_wrong_value(project, override, says):
+def test_wrong_value(project, override, texts):
     flags = [flag for text in override.split(" ") for flag in ("--set", text)]
-    project.refuses_to_train(*flags, says=says)
+    project.refuses_to_train(*flags, texts=texts)
 
 
 @pytest.mark.parametrize(
@@ -168,14 +168,14 @@ def test_wrong_value(project, override, says):
     ],
 )
 def test_wrong_size_of_a_network(project, override, key):
-    project.refuses_to_train("--set", override, says=[key, override.partition("=")[2], "expected"])
+    project.refuses_to_train("--set", override, texts=[key, override.partition("=")[2], "expected"])
 
 
 # ---- classes
 
 
 @pytest.mark.parametrize(
-    "key, path, says",
+    "key, path, texts",
     [
         (
             "model",
@@ -198,7 +198,7 @@ def test_wrong_size_of_a_network(project, override, key):
         ("dataset", "needy_part.Anything", ["module needy_part needs surely_not_installed", "not installed"]),
     ],
 )
-def test_unknown_class(project, monkeypatch, key, path, says):
+def test_unknown_class(project, monkeypatch, key, path, texts):
     folder = project.root / "own"
     folder.mkdir()
     (folder / "own_part.py").write_text(
@@ -211,7 +211,7 @@ def test_unknown_class(project, monkeypatch, key, path, says):
     )  # the command does not write the interpreter's cache
     for name in ("own_part", "needy_part"):
         monkeypatch.delitem(sys.modules, name, raising=False)
-    project.refuses_to_train("--set", f"train.{key}_class={path}", says=says)
+    project.refuses_to_train("--set", f"train.{key}_class={path}", texts=texts)
 
 
 # ---- the file
@@ -222,38 +222,38 @@ class TestFile:
         confs = project.root / "confs"
         confs.mkdir()
         (confs / "mine.conf").write_text("")
-        says = [
+        texts = [
             f"no conf at {project.root / 'min.conf'}",
             "did you mean mine.conf?",
             "there are confs/mine.conf",
             "--conf",
         ]
-        project.refuses_to_train("--conf", "min.conf", says=says)
+        project.refuses_to_train("--conf", "min.conf", texts=texts)
 
     def test_a_folder(self, project):
         (project.root / "confs").mkdir()
-        project.refuses_to_train("--conf", "confs", says=[f"no conf at {project.root / 'confs'}"])
+        project.refuses_to_train("--conf", "confs", texts=[f"no conf at {project.root / 'confs'}"])
 
     def test_not_hocon(self, project):
         edit(project, "plot_freq = 1000", 'plot_freq = "1000')
-        project.refuses_to_train(says=["tiny.conf, line", "not HOCON", "missing brace, bracket, quote"])
+        project.refuses_to_train(texts=["tiny.conf, line", "not HOCON", "missing brace, bracket, quote"])
 
     def test_truncated(self, project):
         text = project.conf.read_text()
         project.conf.write_text(text[: text.index("ray_tracer")])
-        project.refuses_to_train(says=["tiny.conf, line", "not HOCON"])
+        project.refuses_to_train(texts=["tiny.conf, line", "not HOCON"])
 
     def test_empty(self, project):
         project.conf.write_text("")
-        project.refuses_to_train(says=["the conf has no train"])
+        project.refuses_to_train(texts=["the conf has no train"])
 
     def test_binary(self, project):
         project.conf.write_bytes(b"\xff\xfe\x00train")
-        project.refuses_to_train(says=["tiny.conf", "not a text file in UTF-8", "expected HOCON"])
+        project.refuses_to_train(texts=["tiny.conf", "not a text file in UTF-8", "expected HOCON"])
 
 
 @pytest.mark.parametrize(
-    "override, says",
+    "override, texts",
     [
         ("train.num_pixels", ["--set train.num_pixels", "expected KEY=VALUE"]),
         ("num_pixels=8", ["no block `num_pixels`", "did you mean train.num_pixels?"]),
@@ -263,12 +263,12 @@ class TestFile:
         ("train.alpha_milestones=[1,", ["the value is not HOCON"]),
     ],
 )
-def test_wrong_override(project, override, says):
-    project.refuses_to_train("--set", override, says=[f"--set {override}", *says])
+def test_wrong_override(project, override, texts):
+    project.refuses_to_train("--set", override, texts=[f"--set {override}", *texts])
 
 
 @pytest.mark.parametrize(
-    "flags, says",
+    "flags, texts",
     [
         (("--batch_size", "0"), ["--batch_size 0", "expected 1 or more"]),
         (("--nepoch", "-1"), ["--nepoch -1", "expected 0 or more"]),
@@ -279,8 +279,8 @@ def test_wrong_override(project, override, says):
         (("--checkpoint", "5"), ["--timestamp and --checkpoint", "add --is_continue"]),
     ],
 )
-def test_wrong_flags(project, flags, says):
-    project.refuses_to_train(*flags, says=says)
+def test_wrong_flags(project, flags, texts):
+    project.refuses_to_train(*flags, texts=texts)
 
 
 def test_unknown_flag_and_abbreviation(project):

@@ -41,7 +41,7 @@ def _camera(**entries: object) -> Callable[[Path], None]:
 
 @both
 @pytest.mark.parametrize(
-    "spoil, says",
+    "spoil, texts",
     [
         (
             lambda scene: shutil.rmtree(scene),
@@ -81,24 +81,24 @@ def _camera(**entries: object) -> Callable[[Path], None]:
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else "",  # equal in all test processes
 )
-def test_an_invalid_scene_is_refused(project, main, spoil, says):
+def test_an_invalid_scene_is_refused(project, main, spoil, texts):
     spoil(project.scene)
-    project.refuses(main, "--source_dir", project.scene, says=says)
+    project.refuses(main, "--source_dir", project.scene, texts=texts)
 
 
 class TestPreprocess:
-    def refuses(self, project, *flags, says):
-        project.refuses(preprocess, "--source_dir", project.scene, *flags, says=says)
+    def refuses(self, project, *flags, texts):
+        project.refuses(preprocess, "--source_dir", project.scene, *flags, texts=texts)
 
     def test_single_view(self, project):
         write_scene(project.scene, positions=positions_around()[:1])
         self.refuses(
-            project, says=["1 view", "determines neither distance nor depth", "expected two or more"]
+            project, texts=["1 view", "determines neither distance nor depth", "expected two or more"]
         )
 
     def test_views_from_one_position(self, project):
         write_scene(project.scene, positions=positions_around()[:1] * 3)
-        self.refuses(project, says=["3 views see the object from one place", "add views from other sides"])
+        self.refuses(project, texts=["3 views see the object from one place", "add views from other sides"])
 
     def test_object_behind_the_cameras(self, project):
         poses = [
@@ -106,34 +106,36 @@ class TestPreprocess:
         ]
         np.savez(project.scene / CAMERAS, **camera_matrices(poses))
         self.refuses(
-            project, says=["object lies behind camera 0 (000.png)", "expected OpenCV axes", "OpenGL"]
+            project, texts=["object lies behind camera 0 (000.png)", "expected OpenCV axes", "OpenGL"]
         )
 
     def test_camera_inside_the_object(self, project):
         matrices = camera_matrices([look_at_origin([0.1, 0.05, 0.1])])
         rewrite_npz(project.scene / CAMERAS, world_mat_4=matrices["world_mat_0"])
-        self.refuses(project, says=["camera 4 (004.png) lies inside the object", "expected cameras outside"])
+        self.refuses(project, texts=["camera 4 (004.png) lies inside the object", "expected cameras outside"])
 
     def test_masks_of_other_cameras(self, project):
         for k, path in enumerate(sorted((project.scene / "mask").iterdir())):
             mask = np.zeros((12, 16), np.uint8)
             mask[(0, -1)[k % 2], (0, -1)[k // 2 % 2]] = 255
             iio.imwrite(path, mask)
-        self.refuses(project, says=["masks and cameras contradict each other", "natural name order"])
+        self.refuses(project, texts=["masks and cameras contradict each other", "natural name order"])
 
     def test_no_noisy_file(self, project):
         (project.scene / "cameras_linear_init.npz").unlink()
         self.refuses(
-            project, "--use_linear_init", says=["cameras_linear_init.npz", "npz files there: cameras.npz"]
+            project, "--use_linear_init", texts=["cameras_linear_init.npz", "npz files there: cameras.npz"]
         )
 
     @pytest.mark.parametrize("flags, got", [((), "neither"), (("--dtu", "--source_dir", "x"), "both")])
     def test_one_of_two_flags(self, project, flags, got):
-        project.refuses(preprocess, *flags, says=[f"got {got} --source_dir and --dtu", "--source_dir FOLDER"])
+        project.refuses(
+            preprocess, *flags, texts=[f"got {got} --source_dir and --dtu", "--source_dir FOLDER"]
+        )
 
     def test_missing_dtu_folder(self, project):
-        says = ["no scenes", "data/DTU/scan*", "download_data.sh", "--data_root"]
-        project.refuses(preprocess, "--dtu", says=says)
+        texts = ["no scenes", "data/DTU/scan*", "download_data.sh", "--data_root"]
+        project.refuses(preprocess, "--dtu", texts=texts)
 
     def test_one_bad_scene_does_not_stop_the_others(self, project):
         dtu = project.root / "data" / "DTU"
@@ -155,7 +157,7 @@ class TestPreprocess:
         small = np.diag([4 * SCALE, 4 * SCALE, 4 * SCALE, 1.0])
         small[:3, 3] = OFFSET
         rewrite_npz(project.scene / CAMERAS, **{f"scale_mat_{i}": small for i in range(6)})
-        project.refuses_to_train(says=["lies inside the unit sphere", "run preprocess_cameras.py"])
+        project.refuses_to_train(texts=["lies inside the unit sphere", "run preprocess_cameras.py"])
         original = (project.scene / CAMERAS).read_bytes()
 
         assert project.run(preprocess, "--source_dir", project.scene).status == 0
@@ -171,8 +173,8 @@ class TestPreprocess:
 class TestCheck:
     def test_image_missing(self, project):
         (project.scene / "image" / "000001.png").unlink()
-        says = ["5 images but 6 masks and cameras", "expected one of each"]
-        project.refuses(check_scene, "--source_dir", project.scene, says=says)
+        texts = ["5 images but 6 masks and cameras", "expected one of each"]
+        project.refuses(check_scene, "--source_dir", project.scene, texts=texts)
 
     def test_a_single_view_is_drawn_with_a_warning(self, project):
         write_scene(project.scene, positions=positions_around()[:1])
@@ -183,7 +185,7 @@ class TestCheck:
 
 
 @pytest.mark.parametrize(
-    "flags, says",
+    "flags, texts",
     [
         (("--views", "0"), ["number of training views 0", "at least 1"]),
         (("--holdout", "-1"), ["number of held-out views -1", "0 or more"]),
@@ -193,5 +195,5 @@ class TestCheck:
         (("--seed", "-1"), ["seed -1", "0 or more"]),
     ],
 )
-def test_built_in_scene_out_of_range(project, flags, says):
-    project.refuses(make_scene, *flags, says=says)
+def test_built_in_scene_out_of_range(project, flags, texts):
+    project.refuses(make_scene, *flags, texts=texts)

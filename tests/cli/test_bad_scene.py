@@ -62,7 +62,7 @@ def _to_float(scene: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "spoil, says",
+    "spoil, texts",
     [
         pytest.param(
             _resize(IMAGE),
@@ -140,61 +140,61 @@ def _to_float(scene: Path) -> None:
         ),
     ],
 )
-def test_an_invalid_scene_is_refused(project, spoil, says):
+def test_an_invalid_scene_is_refused(project, spoil, texts):
     spoil(project.scene)
-    project.refuses_to_train(says=says)
+    project.refuses_to_train(texts=texts)
 
 
 class TestPlaces:
     def test_no_data_folder(self, project):
         shutil.rmtree(project.root / "data")
-        project.refuses_to_train(says=["no data folder", "data/balls", "download_data.sh", "--data_root"])
+        project.refuses_to_train(texts=["no data folder", "data/balls", "download_data.sh", "--data_root"])
 
     def test_a_missing_data_set_lists_the_existing_ones(self, project):
         write_scene(project.root / "data" / "cubes" / "scan1")
-        says = [
+        texts = [
             "no data folder",
             "data/bals",
             "data has balls, cubes",
             "did you mean balls?",
             "dataset.data_dir",
         ]
-        project.refuses_to_train("--set", "dataset.data_dir=bals", says=says)
+        project.refuses_to_train("--set", "dataset.data_dir=bals", texts=texts)
 
     def test_wrong_data_root(self, project):
         project.refuses_to_train(
-            "--data_root", "elsewhere", says=["no data folder elsewhere/balls", "--data_root"]
+            "--data_root", "elsewhere", texts=["no data folder elsewhere/balls", "--data_root"]
         )
 
     def test_a_missing_scan_lists_the_existing_ones(self, project):
         for number in (24, 110):
             (project.scene.parent / f"scan{number}").mkdir()
-        says = ["no scene", "data/balls/scan65", "has scan3, scan24, scan110", "--scan_id"]
-        project.refuses_to_train("--scan_id", "65", says=says)
+        texts = ["no scene", "data/balls/scan65", "has scan3, scan24, scan110", "--scan_id"]
+        project.refuses_to_train("--scan_id", "65", texts=texts)
 
     def test_folder_without_scans(self, project):
         shutil.rmtree(project.scene)
-        project.refuses_to_train(says=["no scene", "data/balls/scan3", "has no scan folders", "--scan_id"])
+        project.refuses_to_train(texts=["no scene", "data/balls/scan3", "has no scan folders", "--scan_id"])
 
     def test_default_scan_is_scan0(self, project):
         conf = project.conf.read_text().replace(", scan_id = 3", "")
         project.conf.write_text(conf)
-        project.refuses_to_train(says=["no scene", "data/balls/scan0", "has scan3"])
+        project.refuses_to_train(texts=["no scene", "data/balls/scan0", "has scan3"])
         project.scene.rename(project.scene.with_name("scan0"))
         assert project.train().status == 0
         assert [path.name for path in (project.root / "exps").iterdir()] == ["tiny"]
 
 
 @pytest.mark.parametrize(
-    "holdout, says",
+    "holdout, texts",
     [
         ("[6]", ["dataset.holdout names image 6", "images 0 to 5"]),
         ("[-1]", ["dataset.holdout names image -1", "images 0 to 5"]),
         ("[0,1,2,3,4,5]", ["every image is held out", "6 images"]),
     ],
 )
-def test_invalid_holdout_is_refused(project, holdout, says):
-    project.refuses_to_train("--set", f"dataset.holdout={holdout}", says=says)
+def test_invalid_holdout_is_refused(project, holdout, texts):
+    project.refuses_to_train("--set", f"dataset.holdout={holdout}", texts=texts)
 
 
 # ---- converted formats; tests/datasets/test_images.py checks the pixels

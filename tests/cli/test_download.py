@@ -75,9 +75,9 @@ class Server:
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self):  # noqa: N802
-                wanted = self.headers.get("Range")
-                owner.requests.append(wanted)
-                start = int(re.match(r"bytes=(\d+)-", wanted)[1]) if wanted and ranges else 0
+                byte_range = self.headers.get("Range")
+                owner.requests.append(byte_range)
+                start = int(re.match(r"bytes=(\d+)-", byte_range)[1]) if byte_range and ranges else 0
                 self.send_response(206 if start else 200)
                 self.send_header("Content-Type", kind)
                 self.send_header("Content-Length", str(len(content) - start))

@@ -200,9 +200,9 @@ def test_help_in_a_real_process_is_quick(script):
     assert re.search(r"--conf CONF", done.stdout) and "--gpu" in done.stdout
 
 
-def test_mistake_in_a_real_process():
+def test_mistake_in_a_real_process(warm_python):
     done = subprocess.run(
-        [sys.executable, "evaluation/eval.py", "--conf", "./confs/absent.conf", "--gpu", "ignore"],
+        [warm_python, "evaluation/eval.py", "--conf", "./confs/absent.conf", "--gpu", "ignore"],
         cwd=CODE, env={**os.environ, "PYTHONPATH": ""}, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 2

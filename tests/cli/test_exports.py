@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import imageio.v3 as iio
@@ -159,9 +158,9 @@ def test_no_surface_is_reported(root, capsys):
 def test_surface_that_leaves_the_box_is_closed_with_lids(root, capsys):
     ball.write_run(root / "exps", radius=1.2)  # out of the cube's six faces, within its edges
     flags = ("--is_uniform_grid", "--colors", "none", "--coordinates", "unit", "--holes")
-    for policy, says in (("fill", "holes: closed 6 of 6"), ("9", "holes: closed 0 of 6")):
+    for policy, message in (("fill", "holes: closed 6 of 6"), ("9", "holes: closed 0 of 6")):
         assert mesh(root, *flags, policy, "--out", f"{policy}.ply") == 0
-        assert says in capsys.readouterr().out
+        assert message in capsys.readouterr().out
         found = trimesh.load(root / f"{policy}.ply", process=False)
         assert found.is_watertight == (policy == "fill")
     closed = trimesh.load(root / "fill.ply", process=False)
@@ -346,9 +345,9 @@ def test_path_mistakes_give_one_message_and_no_results(root, capsys, flags, mess
 
 
 @pytest.mark.parametrize("script", ["export_mesh.py", "export_cameras.py", "render_path.py"])
-def test_mistake_in_a_real_process(script):
+def test_mistake_in_a_real_process(script, warm_python):
     done = subprocess.run(
-        [sys.executable, f"evaluation/{script}", "--conf", "./confs/absent.conf", "--gpu", "ignore"],
+        [warm_python, f"evaluation/{script}", "--conf", "./confs/absent.conf", "--gpu", "ignore"],
         cwd=CODE, env={**os.environ, "PYTHONPATH": ""}, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 2 and done.stderr.startswith("error:") and "absent.conf" in done.stderr

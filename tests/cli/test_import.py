@@ -75,8 +75,8 @@ def test_an_imported_scene_can_be_trained_on(source: Path, capsys) -> None:
     assert "--scan_id 7 --set dataset.data_dir=mine --set dataset.img_res=[96,128]" in output
 
 
-def test_as_a_process(source: Path) -> None:
-    command = [sys.executable, "preprocess/import_scene.py", str(source), "--out", str(scene_of(source))]
+def test_as_a_process(source: Path, warm_python: Path) -> None:
+    command = [str(warm_python), "preprocess/import_scene.py", str(source), "--out", str(scene_of(source))]
     done = subprocess.run([*command, *with_masks(source)], cwd=CODE, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert (scene_of(source) / "cameras.npz").is_file()

@@ -267,14 +267,14 @@ class TestCheckScene:
 
 
 @pytest.mark.parametrize("script", ["preprocess_cameras.py", "check_scene.py"])
-def test_scripts_as_processes(script, tmp_path):
+def test_scripts_as_processes(script, tmp_path, warm_python):
     """From code/, uninstalled: help lists the flags, and a mistake gives exit status 2 and one line."""
     help_text = subprocess.run(
         [sys.executable, f"preprocess/{script}", "-h"], cwd=CODE, capture_output=True, text=True
     )
     assert help_text.returncode == 0
     assert "--source_dir" in help_text.stdout and "--use_linear_init" in help_text.stdout
-    argv = [sys.executable, f"preprocess/{script}", "--source_dir", str(tmp_path / "nowhere")]
+    argv = [warm_python, f"preprocess/{script}", "--source_dir", str(tmp_path / "nowhere")]
     failed = subprocess.run(argv, cwd=CODE, capture_output=True, text=True)
     assert failed.returncode == 2
     assert failed.stderr.startswith("error: no scene folder") and "Traceback" not in failed.stderr

@@ -16,15 +16,15 @@ def three_threads():
 
 
 @pytest.mark.parametrize(
-    "flags, says",
+    "flags, message",
     [
         ((), "on cpu (1 thread)"),
         (("--threads", "2"), "on cpu (2 threads)"),
         (("--set", "model.implicit_network.dims=[128,128]"), "on cpu (3 threads)"),
     ],
 )
-def test_a_narrow_network_gets_one_thread_by_default(project, three_threads, flags, says):
+def test_a_narrow_network_gets_one_thread_by_default(project, three_threads, flags, message):
     outcome = project.train(*flags)
     assert outcome.status == 0
-    assert says in outcome.out
+    assert message in outcome.out
     assert torch.get_num_threads() == 3

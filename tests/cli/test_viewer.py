@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
 from tests.cli import bad_input
@@ -13,7 +14,7 @@ from idr.cli.shared import train_viewer
 from idr.cli.train import main
 
 
-def test_training_starts_the_viewer_and_ends_it(project: Project, monkeypatch) -> None:
+def test_training_starts_the_viewer_and_ends_it(project: Project, monkeypatch, warm_python: Path) -> None:
     started = []
     popen = subprocess.Popen
 
@@ -22,6 +23,7 @@ def test_training_starts_the_viewer_and_ends_it(project: Project, monkeypatch) -
         started.append(process)
         return process
 
+    monkeypatch.setattr(sys, "executable", str(warm_python))
     monkeypatch.setattr(train_viewer.subprocess, "Popen", start)
     assert main([*bad_input.TRAIN, "--viewer", "0"]) == 0
     (viewer,) = started

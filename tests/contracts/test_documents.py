@@ -12,11 +12,13 @@ from urllib.parse import unquote
 
 import numpy as np
 import pytest
+from tests.cli import bad_input
 
 import idr
 from idr.cli.demo import make_scene
 from idr.conf.blocks import read_block
 from idr.conf.files import load_conf, save_conf
+from idr.datasets.camera_files import read_cameras
 from idr.training.config import TrainConfig
 from idr.training.rays.config import SamplerConfig
 from idr.training.schedule.config import ScheduleConfig
@@ -53,6 +55,30 @@ def blocks(text: str, language: str = "") -> list[str]:
     """Returns the fenced blocks of one language."""
     fences = re.findall(r"^```(\w*)\n(.*?)^```", text, flags=re.M | re.S)
     return [body for kind, body in fences if kind == language]
+
+
+NOT_RUN = "<!-- not run by a test -->"
+"""The line before a block of commands that no test runs; invisible where the page is rendered."""
+COMMAND = re.compile(r"(?:python|make|git|pip|torchrun|ssh|cd|source|\.venv/bin/\S+) ")
+SCENE_COMMAND = re.compile(
+    r"python preprocess/(preprocess_cameras|check_scene|doctor)\.py ((?:--source_dir )?\.\./data/mine/scan0)"
+)
+
+
+def runnable_blocks(text: str) -> list[tuple[bool, str]]:
+    """Returns the blocks of commands or Python, each with a flag: whether it is marked as not run."""
+    fences = re.findall(r"^([^\n]*)\n```(\w*)\n(.*?)^```", text, flags=re.M | re.S)
+    return [
+        (before == NOT_RUN, body)
+        for before, kind, body in fences
+        if kind == "python" or not kind and any(map(COMMAND.match, body.splitlines()))
+    ]
+
+
+BLOCKS = [(page, marked, body) for page, text in TEXTS.items() for marked, body in runnable_blocks(text)]
+SCENE_BLOCKS = [
+    (page, body) for page, _, body in BLOCKS if all(map(SCENE_COMMAND.fullmatch, body.splitlines()))
+]
 
 
 def command_lines(text: str) -> list[str]:
@@ -101,6 +127,30 @@ def test_command_parses(page: str, line: str) -> None:
     for word in words:
         if re.fullmatch(r"\./confs/[\w/]+\.conf", word):
             assert (ROOT / word).is_file(), word
+
+
+def test_a_block_is_run_by_a_test_or_marked() -> None:
+    examples = [
+        body for page in ("evaluation.md", "DATA_CONVENTION.md") for body in blocks(TEXTS[page], "python")
+    ]
+    run = [*(body for _, body in SCENE_BLOCKS), *examples]  # by the tests of examples below
+    assert len(BLOCKS) > 30 and len(SCENE_BLOCKS) > 3
+    for page, marked, body in BLOCKS:
+        assert marked != (body in run), f"{page}: {body}"
+
+
+@pytest.mark.parametrize(("page", "block"), SCENE_BLOCKS)
+def test_commands_on_a_scene_run(
+    page: str, block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad_input.write_scene(tmp_path / "data" / "mine" / "scan0")
+    (tmp_path / "code").mkdir()
+    monkeypatch.chdir(tmp_path / "code")
+    for line in block.splitlines():
+        match = SCENE_COMMAND.fullmatch(line)
+        assert match is not None
+        module = importlib.import_module(f"idr.cli.{match[1]}")
+        assert module.main(match[2].split()) == 0, line
 
 
 @pytest.mark.parametrize("page", TEXTS)
@@ -177,6 +227,17 @@ def test_architecture_is_current_and_the_method_reads_in_an_evening(monkeypatch:
     assert generator.drawing() == (ROOT / "docs" / "architecture.svg").read_text(encoding="utf-8")
     listed = [file for files in generator.READING_LIST.values() for file in files]
     assert sum(generator.lines_of(file) for file in listed) <= MAX_METHOD_LINES
+
+
+def test_example_of_cameras(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (example,) = blocks(TEXTS["DATA_CONVENTION.md"], "python")
+    monkeypatch.chdir(tmp_path)
+    intrinsics, rotation, shift = np.diag([50.0, 60.0, 1.0]), np.eye(3)[[1, 2, 0]], np.array([1.0, 2.0, 3.0])
+    exec(example, {"K": [intrinsics] * 2, "R": [rotation] * 2, "t": [shift] * 2, "n": 2})
+    written = read_cameras(tmp_path / "cameras.npz", 2)
+    poses = written.decompose(False)[1]
+    np.testing.assert_allclose(poses[:, :3, :3], [rotation.T] * 2, atol=1e-9)
+    np.testing.assert_allclose(poses[:, :3, 3], [-rotation.T @ shift] * 2, atol=1e-9)
 
 
 def test_library_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

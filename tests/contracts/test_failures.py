@@ -59,6 +59,6 @@ def test_an_entry_names_a_remedy(name: str) -> None:
 def test_the_stops_of_a_chain_are_listed() -> None:
     sources = sorted((ROOT / "code" / "idr" / "cli" / "photos").glob("*.py"))
     text = "\n".join(path.read_text(encoding="utf-8") for path in sources)
-    said = set(re.findall(r'"([a-z]+-[a-z-]+|interrupted): ', text))
+    printed = set(re.findall(r'"([a-z]+-[a-z-]+|interrupted): ', text))
     listed = set(re.findall(r"^\| `([a-z-]+)` \|", DOCS, flags=re.M))
-    assert said == listed and "import-failed" in said
+    assert printed == listed and "import-failed" in printed

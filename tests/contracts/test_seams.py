@@ -55,20 +55,20 @@ def test_dataset_item(root, train_cameras, sampling, count):
         dataset.change_sampling_idx(sampling)
     index, sample, truth = dataset[2]
     assert index == 2
-    wanted = {
+    expected = {
         "object_mask": ((count,), torch.bool),
         "uv": ((count, 2), torch.float32),
         "intrinsics": ((4, 4), torch.float32),
         "pose": ((4, 4), torch.float32),
     }
     if train_cameras:
-        del wanted["pose"]
-    assert shapes(sample) == wanted
+        del expected["pose"]
+    assert shapes(sample) == expected
     assert shapes(truth) == {"rgb": ((count, 3), torch.float32)}
 
     indices, samples, truths = dataset.collate_fn([dataset[2], dataset[0]])
     assert indices.tolist() == [2, 0]
-    assert shapes(samples) == {key: ((2, *shape), dtype) for key, (shape, dtype) in wanted.items()}
+    assert shapes(samples) == {key: ((2, *shape), dtype) for key, (shape, dtype) in expected.items()}
     assert shapes(truths) == {"rgb": ((2, count, 3), torch.float32)}
 
 
@@ -155,8 +155,8 @@ def test_loss_keys_and_settable_weights():
     second = loss(outputs, truth)
     assert torch.equal(second["rgb_loss"], first["rgb_loss"])
     assert second["mask_loss"] < first["mask_loss"]  # alpha is read in each call
-    wanted = second["rgb_loss"] + 0.3 * second["eikonal_loss"] + 7.0 * second["mask_loss"]
-    torch.testing.assert_close(second["loss"], wanted)
+    total = second["rgb_loss"] + 0.3 * second["eikonal_loss"] + 7.0 * second["mask_loss"]
+    torch.testing.assert_close(second["loss"], total)
 
 
 # ---- classes of the user
@@ -318,14 +318,16 @@ def test_own_classes_train_and_are_evaluated(root, own_parts, capsys):
 
 
 @pytest.mark.parametrize(
-    "key, path, says",
+    "key, path, message",
     [
         ("model", "model.implicit_differentiable_renderer.IDRNetwork", "model.feature_vector_size: missing"),
         ("loss", "model.loss.IDRLoss", "loss.sharpness: unknown key; keys of `loss`: eikonal_weight"),
     ],
 )
-def test_built_in_classes_check_their_blocks_next_to_user_classes(root, own_parts, capsys, key, path, says):
+def test_built_in_classes_check_their_blocks_next_to_user_classes(
+    root, own_parts, capsys, key, path, message
+):
     assert train([*TRAIN, "--set", f"train.{key}_class={path}"]) == 2
     error = capsys.readouterr().err
     assert error.count("error: ") == 1 and "Traceback" not in error
-    assert f"error: {says}" in error
+    assert f"error: {message}" in error

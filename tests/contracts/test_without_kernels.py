@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +22,10 @@ TOLERANCES = {"losses": 1e-5, "sdf": 1e-6, "gradient": 1e-4, "rgb": 1e-4, "verti
 up to 100, multiplies it in gradients, and normals pass it on to colors. A vertex divides f by its slope."""
 
 
-def run_python(code_folder: Path, *arguments: object) -> None:
+def run_python(python: Path, code_folder: Path, *arguments: object) -> None:
     environment = {**os.environ, "PYTHONPATH": f"{code_folder}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, *map(str, arguments)], cwd=ROOT, env=environment, capture_output=True, text=True,
+        [str(python), *map(str, arguments)], cwd=ROOT, env=environment, capture_output=True, text=True,
         check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
@@ -43,7 +42,9 @@ def code_without_kernels(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def results(code_without_kernels: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def results(
+    code_without_kernels: Path, warm_python: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
     """Results with kernels, without the folder, and with the folder but without numba."""
     pytest.importorskip("numba", reason="the extra idr[fast] is not installed")
     folder = tmp_path_factory.mktemp("results")
@@ -53,7 +54,7 @@ def results(code_without_kernels: Path, tmp_path_factory: pytest.TempPathFactory
         "no numba": (ROOT / "code", ("--without-numba",)),
     }
     for name, (code, flags) in runs.items():
-        run_python(code, SCRIPT, folder / name, *flags)
+        run_python(warm_python, code, SCRIPT, folder / name, *flags)
     loaded: dict[str, Any] = {name: torch.load(folder / name, weights_only=True) for name in runs}
     return loaded
 
@@ -92,7 +93,7 @@ def test_the_compiled_strategy_without_loops_is_the_accelerated_one(
         assert torch.equal(compiled[name], values), name
 
 
-def test_every_module_can_be_imported(code_without_kernels: Path) -> None:
+def test_every_module_can_be_imported(code_without_kernels: Path, warm_python: Path) -> None:
     names = [name_of(path) for path in FILES if not name_of(path).startswith("idr.model.kernels")]
     assert len(names) > 100
-    run_python(code_without_kernels, "-c", "".join(f"import {name}\n" for name in names))
+    run_python(warm_python, code_without_kernels, "-c", "".join(f"import {name}\n" for name in names))

@@ -122,10 +122,10 @@ def kill_and_resume(root: Path, setting: dict[str, Any], dice: random.Random) ->
     return {"kills": kills, "differing": differing, "epochs": epochs, "same_rows": rows[0] == rows[1]}
 
 
-def outcome_of(setting: str, place: Path) -> Any:
+def outcome_of(python: Path, setting: str, place: Path) -> Any:
     """Returns the outcome of `kill_and_resume` in a separate process."""
     process = subprocess.run(
-        [sys.executable, __file__, str(place), setting],
+        [str(python), __file__, str(place), setting],
         env=environment(), capture_output=True, text=True, timeout=280,
     )  # fmt: skip
     assert process.returncode == 0, process.stderr
@@ -133,19 +133,21 @@ def outcome_of(setting: str, place: Path) -> Any:
 
 
 @pytest.mark.parametrize("setting", list(SETTINGS))
-def test_a_run_killed_at_random_instants_ends_with_the_same_bits(setting: str, tmp_path: Path) -> None:
-    outcome = outcome_of(setting, tmp_path)
+def test_a_run_killed_at_random_instants_ends_with_the_same_bits(
+    setting: str, tmp_path: Path, warm_python: Path
+) -> None:
+    outcome = outcome_of(warm_python, setting, tmp_path)
     assert outcome["kills"] == SETTINGS[setting]["kills"]
     assert outcome["differing"] == [] and outcome["same_rows"]
     assert outcome["epochs"][-1] == NUM_EPOCHS
     assert len(set(outcome["epochs"])) > 2  # kills in different epochs
 
 
-def test_ctrl_c_in_a_terminal(tmp_path: Path) -> None:
-    """The published script as a process: it saves, says how to continue, and continues to the same bits."""
+def test_ctrl_c_in_a_terminal(tmp_path: Path, warm_python: Path) -> None:
+    """The published script as a process: it saves, prints how to continue, and continues to the same bits."""
     tiny.write_scene(tmp_path / "data", NUM_VIEWS)
     (tmp_path / "tiny.conf").write_text(tiny.conf_text("checkpoint_freq = 1000000"))
-    script = [sys.executable, str(REPOSITORY / "code" / "training" / "exp_runner.py")]
+    script = [str(warm_python), str(REPOSITORY / "code" / "training" / "exp_runner.py")]
     training = subprocess.Popen(
         [*script, *tiny.command(tmp_path, nepoch=1_000_000)], env=environment(),
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

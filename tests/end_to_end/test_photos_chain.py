@@ -49,7 +49,7 @@ def run_in_child(arguments: list[str], step: str | None, number: int, delay: flo
         delay: Seconds after the step's first line.
 
     Returns:
-        ``status``, minus the signal's number if one ended it; ``said``; ``delay``.
+        ``status``, minus the signal's number if one ended it; ``lines``; ``delay``.
     """
     reading, writing = os.pipe()
     pid = os.fork()
@@ -64,9 +64,9 @@ def run_in_child(arguments: list[str], step: str | None, number: int, delay: flo
         os._exit(photos.main(arguments))
     os.close(writing)
     with os.fdopen(reading) as stream:
-        said = [line.rstrip() for line in stream]
+        lines = [line.rstrip() for line in stream]
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    return {"status": status, "said": said, "delay": delay}
+    return {"status": status, "lines": lines, "delay": delay}
 
 
 def end_at(step: str, number: int, delay: float) -> None:
@@ -100,12 +100,12 @@ def end_everywhere(root: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def ended(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+def ended(tmp_path_factory: pytest.TempPathFactory, warm_python: Path) -> tuple[Path, dict[str, Any]]:
     root = tmp_path_factory.mktemp("photos")
     tiny.write_scene(root)
     paths = os.pathsep.join((str(REPOSITORY / "code"), str(REPOSITORY)))
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": paths}
-    call = [sys.executable, __file__, str(root)]
+    call = [str(warm_python), __file__, str(root)]
     done = subprocess.run(call, env=environment, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stderr
     return root, json.loads((root / "found.json").read_text())
@@ -128,7 +128,7 @@ def test_a_chain_interrupted_at_each_step_gives_the_same_result(ended: Any, name
     last = found[name]["last"]
     assert last["status"] == 0 and (root / name / "report.html").is_file()
     assert made(root / name) == made(root / "undisturbed")
-    again = [line for line in last["said"] if line.startswith("== ")]
+    again = [line for line in last["lines"] if line.startswith("== ")]
     assert len(again) == len(photos.STEPS) and "== import: done already" in again
 
 
@@ -138,7 +138,7 @@ def test_a_signal_at_the_start_of_a_step_ends_the_chain(ended: Any, name: str, s
     at_once = [end for end in found[name]["ends"] if end["delay"] == 0]
     assert len(at_once) == len(photos.STEPS)
     for end, step in zip(at_once, photos.STEPS, strict=True):
-        last = [line for line in end["said"] if line.startswith("== ")][-1]
+        last = [line for line in end["lines"] if line.startswith("== ")][-1]
         assert end["status"] == status, step
         assert last.removeprefix("== ") in photos.STEPS[photos.STEPS.index(step) :], step
 

@@ -140,7 +140,7 @@ def test_samples_spread_by_area_and_lie_on_the_surface():
 
 
 def test_distance_to_a_zero_set_is_not_limited_by_the_mesh():
-    """A torus given by a polynomial, neither a distance nor of slope 1, and a coarse mesh to start from."""
+    """A torus, the zero set of a polynomial that is no distance, and a coarse mesh to start from."""
 
     def function(x):
         return (np.square(x).sum(axis=1) + 0.5**2 - 0.2**2) ** 2 - 4 * 0.5**2 * np.square(x[:, :2]).sum(

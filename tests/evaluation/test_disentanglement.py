@@ -40,7 +40,7 @@ def test_partial_keys_are_completed():
 
 
 @pytest.mark.parametrize(
-    "given, message",
+    "keys, message",
     [
         ({"views": [0, 60]}, "no view 60; the scene has views 0 to 48"),
         ({"views": [0, 1], "times": [0, 1, 2]}, "2 --key_views, 3 --key_times"),
@@ -49,9 +49,9 @@ def test_partial_keys_are_completed():
         ({"distances": [4, -1, 4]}, "positive"),
     ],
 )
-def test_inconsistent_keys_are_refused(given, message):
+def test_inconsistent_keys_are_refused(keys, message):
     with pytest.raises(InputError, match=message):
-        path_keys(49, **given)
+        path_keys(49, **keys)
 
 
 def network(num_features):

@@ -1,4 +1,4 @@
-"""Evaluation of a closed-form network: every number it reports is known beforehand."""
+"""Evaluation of a closed-form network: every reported number has an exact value."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def open_ball(tmp_path, holdout=(), extra_mask_pixels=0, **run):
 
 
 def drifted_poses(holdout=()):
-    """Trained cameras in a frame turned, shrunk and moved away from the given one, as (B, 7)."""
+    """Trained cameras in a frame turned, shrunk and moved away from the scene's, as (B, 7)."""
     poses = ball.unit_poses()[[i for i in range(ball.NUM_VIEWS) if i not in holdout]]
     rotations = DRIFT @ poses[:, :3, :3]
     centers = DRIFT_SCALE * poses[:, :3, 3] @ DRIFT.T + DRIFT_SHIFT

@@ -84,13 +84,13 @@ def test_importers_put_points_on_the_same_pixels(folder, kind, unit, one_lens):
     source = read_source(folder, kind, None, None)
     assert [view.image.name for view in source.views] == list(NAMES)
     points = points_of(cameras)
-    wanted = pixels(cameras, points)
-    for view, expected in zip(source.views, wanted, strict=True):
+    expected_pixels = pixels(cameras, points)
+    for view, expected in zip(source.views, expected_pixels, strict=True):
         assert view.lens is None
         got, depth = project_points(points, view.intrinsics @ view.world_to_camera)
         assert (depth > 0).all()
         np.testing.assert_allclose(got, expected, atol=PIXELS)
-    assert np.ptp(wanted) > 5, "pixels that differ, or the test would say nothing"
+    assert np.ptp(expected_pixels) > 5, "pixels that differ, or the test would show nothing"
     if kind == "idr":
         assert source.scale_mat is not None
         np.testing.assert_allclose(source.scale_mat, cameras.scale_mat, atol=1e-9)

@@ -83,9 +83,9 @@ def test_the_screen_occludes_points_behind_it():
         crossing = origin + direction * (2 - origin[0]) / direction[0]
         return np.abs(crossing[1:]).max() < 0.5
 
-    wanted = seen_by(0, blocked)
+    expected = seen_by(0, blocked)
     got = sight.cosines(POINTS, POINTS, 0)
-    differ = (got > 0) != (wanted > 0)
+    differ = (got > 0) != (expected > 0)
     assert differ.mean() < 0.005  # rays through the screen's rim start a little above the surface
     assert ((got == 0) & (seen_by(0) > 0)).sum() > 20, "the screen hides something"
 

@@ -30,8 +30,8 @@ def frames(tmp_path_factory):
     )
     assert files == [folder / f"{kind}_{n:02d}.png" for n in range(3) for kind in OUTPUTS]
     pictures = {(kind, n): iio.imread(folder / f"{kind}_{n:02d}.png") for n in range(3) for kind in OUTPUTS}
-    for n, given in seen:
-        for kind, picture in given.items():
+    for n, written in seen:
+        for kind, picture in written.items():
             np.testing.assert_array_equal(picture, pictures[kind, n])
     return pictures, depths
 

@@ -1,4 +1,4 @@
-"""Components, holes and decimation on meshes whose counts are known."""
+"""Components, holes and decimation on meshes with exact counts."""
 
 from __future__ import annotations
 

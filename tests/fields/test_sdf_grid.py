@@ -66,12 +66,12 @@ def test_nodes_near_the_surface_hold_f(levels: int, half_side: float) -> None:
     grid = build(sdf, half_side, levels)
     assert grid.values.dtype == grid.errors.dtype == DOUBLE and grid.half_side == half_side
     assert grid.values.shape == grid.errors.shape == (GRID.coarsest_cells * 2**levels + 1,) * 3
-    nodes, known = node_positions(grid), grid.values.reshape(-1)
-    near = known.abs() < grid.spacing / 2
+    nodes, node_values = node_positions(grid), grid.values.reshape(-1)
+    near = node_values.abs() < grid.spacing / 2
     assert near.sum() > 100 or levels == 0
-    assert (sdf(nodes)[near] - known[near]).abs().max() < 1e-12  # positions are rounded
+    assert (sdf(nodes)[near] - node_values[near]).abs().max() < 1e-12  # positions are rounded
     at_nodes, _ = grid.at(nodes)
-    assert (at_nodes - known).abs().max() < 1e-12
+    assert (at_nodes - node_values).abs().max() < 1e-12
 
 
 def test_the_first_index_runs_along_x() -> None:
@@ -187,7 +187,7 @@ def test_other_slopes_keep_the_bound(slope: float) -> None:
         grid, points = build(lambda x, sdf=sdf: slope * sdf(x)), random_points(40_000)
         values, errors = grid.at(points)
         exact = slope * sdf(points)
-        # Excluded points are on the side of the surface that the grid says.
+        # Excluded points are on the side of the surface that the grid predicts.
         outside, inside = values > errors, values < -errors
         assert (exact[outside] > 0).all() and (exact[inside] < 0).all() and outside.sum() > 10_000
 
@@ -231,6 +231,6 @@ def test_without_a_zero_only_the_coarsest_level_is_evaluated(value: float) -> No
 def test_a_margin_splits_more_cells() -> None:
     tight, loose = build(torus), build(torus, margin=0.05)
     assert loose.num_evaluations > tight.num_evaluations
-    nodes, known = node_positions(loose), loose.values.reshape(-1)
+    nodes, node_values = node_positions(loose), loose.values.reshape(-1)
     within = torus(nodes).abs() <= 0.05  # these were evaluated
-    assert (torus(nodes)[within] - known[within]).abs().max() < 1e-12
+    assert (torus(nodes)[within] - node_values[within]).abs().max() < 1e-12

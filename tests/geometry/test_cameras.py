@@ -92,7 +92,7 @@ def test_decomposition_is_proper_and_composes_back(seed: int) -> None:
     assert np.sign(cosine) == np.sign(np.linalg.det(matrix[:, :3]))
 
 
-def test_float32_input_is_taken_in_float64() -> None:
+def test_float32_input_is_computed_in_float64() -> None:
     rng = np.random.default_rng(1)
     intrinsics, pose = random_intrinsics(rng), random_pose(rng)
     ours_k, ours_pose = decompose_projection(projection_matrix(intrinsics, pose).astype(np.float32))

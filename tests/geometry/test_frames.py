@@ -34,9 +34,9 @@ def test_an_unknown_frame_is_not_compared(pair):
 
 
 def test_a_data_set_without_scale_matrices_has_no_frame():
-    class Told:
+    class WithFrame:
         def get_scale_mat(self):
             return np.eye(4, dtype=np.float32)
 
     assert frame_of(object()) is None
-    assert frame_of(Told()).dtype == torch.float64
+    assert frame_of(WithFrame()).dtype == torch.float64

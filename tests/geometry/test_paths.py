@@ -172,8 +172,10 @@ def test_a_path_through_views_passes_them_and_keeps_the_object_in_the_image(seed
     for view in views:
         assert np.abs(poses - view).max(axis=(1, 2)).min() < 0.02  # some frame is within a step of it
     np.testing.assert_allclose(poses[[0, -1]], views[[0, -1]], atol=1e-9)
-    seen_at, given = in_camera(poses), in_camera(views)
-    assert (seen_at >= given.min(axis=0) - 1e-9).all() and (seen_at <= given.max(axis=0) + 1e-9).all()
+    path_points, view_points = in_camera(poses), in_camera(views)
+    assert (path_points >= view_points.min(axis=0) - 1e-9).all() and (
+        path_points <= view_points.max(axis=0) + 1e-9
+    ).all()
 
 
 def test_way_between_two_views_is_a_geodesic_at_even_speed():

@@ -62,9 +62,9 @@ def test_rotation_equals_scipy(q) -> None:
 @EXAMPLES
 @given(quaternions, quaternions)
 def test_product_of_quaternions_is_product_of_rotations(p, q) -> None:
-    together = quaternion_to_rotation(double(hamilton_product(p, q)))
+    product = quaternion_to_rotation(double(hamilton_product(p, q)))
     assert (
-        together - quaternion_to_rotation(double(p)) @ quaternion_to_rotation(double(q))
+        product - quaternion_to_rotation(double(p)) @ quaternion_to_rotation(double(q))
     ).abs().max() < 1e-11
 
 

@@ -28,20 +28,20 @@ def test_exponential_has_its_gradient_at_zero_and_elsewhere() -> None:
 
 
 def test_intrinsics_are_corrected_and_rays_have_their_gradient() -> None:
-    given = torch.eye(4, dtype=torch.float64)[None].repeat(2, 1, 1)
-    given[:, 0, :3] = torch.tensor([200.0, 1.5, 79.0])
-    given[:, 1, 1:3] = torch.tensor([210.0, 63.0])
+    intrinsics = torch.eye(4, dtype=torch.float64)[None].repeat(2, 1, 1)
+    intrinsics[:, 0, :3] = torch.tensor([200.0, 1.5, 79.0])
+    intrinsics[:, 1, 1:3] = torch.tensor([210.0, 63.0])
     focal, shift = torch.full((2, 1), 0.05).double(), torch.tensor([[0.01, -0.02], [0.0, 0.03]]).double()
-    corrected = corrected_intrinsics(given, focal, shift)
+    corrected = corrected_intrinsics(intrinsics, focal, shift)
     factor = torch.tensor(0.05, dtype=torch.float64).exp()
     assert torch.allclose(
         corrected[0, 0, :3], torch.stack((200 * factor, 1.5 * factor, 79 + 0.01 * 200 * factor**0))
     )
     assert torch.allclose(corrected[1, 1, 1:3], torch.stack((210 * factor, 63 + 0.03 * 210 * factor**0)))
-    assert torch.equal(corrected[:, 2:], given[:, 2:])
+    assert torch.equal(corrected[:, 2:], intrinsics[:, 2:])
     uv, pose = torch.rand(2, 3, 2).double() * 100, torch.eye(4).double()[None].repeat(2, 1, 1)
 
     def directions(log_focal: torch.Tensor, principal_point: torch.Tensor) -> torch.Tensor:
-        return pixel_rays(uv, pose, corrected_intrinsics(given, log_focal, principal_point))[0]
+        return pixel_rays(uv, pose, corrected_intrinsics(intrinsics, log_focal, principal_point))[0]
 
     assert torch.autograd.gradcheck(directions, (focal.requires_grad_(), shift.requires_grad_()))

@@ -1,4 +1,4 @@
-"""The default frame against shapes whose axes are known."""
+"""The default frame against shapes with exact axes."""
 
 from __future__ import annotations
 

@@ -169,7 +169,7 @@ def network_4x64():
     return network.sdf
 
 
-@pytest.mark.parametrize(("resolution", "share"), [(128, 0.10), (192, 0.06)])
+@pytest.mark.parametrize(("resolution", "share"), [(128, 0.10), (160, 0.072)])
 def test_network_of_4_layers_of_64(resolution, share):
     field = network_4x64()
     grid = surface_frame(field, 1.0, resolution)

@@ -110,7 +110,7 @@ def model(gradient: str) -> IDRNetwork:
 
 
 def test_is_used_for_normals_the_eikonal_term_and_the_intersection(monkeypatch: pytest.MonkeyPatch) -> None:
-    network, given = model("numerical"), camera_input()
+    network, batch = model("numerical"), camera_input()
     draws = StepDraws(torch.rand(40), 2 * torch.rand(20, 3) - 1)
     seen: dict[str, list[Tensor]] = {"normals": [], "slopes": []}
     colors = network.rendering_network.forward
@@ -129,7 +129,7 @@ def test_is_used_for_normals_the_eikonal_term_and_the_intersection(monkeypatch: 
     monkeypatch.setattr(network.rendering_network, "forward", watched_colors)
     monkeypatch.setattr(module, "differentiable_intersection", watched_intersection)
     monkeypatch.setattr(torch.autograd, "grad", None)  # there is no second order
-    outputs = network({**given, "draws": draws})
+    outputs = network({**batch, "draws": draws})
     assert outputs["network_object_mask"].any()
 
     def differences(x: Tensor) -> Tensor:
@@ -147,7 +147,7 @@ def test_is_used_for_normals_the_eikonal_term_and_the_intersection(monkeypatch: 
 
     # Colors depend on the same normals in evaluation as in training.
     with torch.no_grad():
-        network.eval()(given)
+        network.eval()(batch)
     place, found = seen["normals"][2:]
     assert torch.allclose(found, differences(place), atol=1e-5) and not found.requires_grad
 

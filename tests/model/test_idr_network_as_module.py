@@ -29,20 +29,20 @@ def test_state_dict_holds_only_published_names_in_order() -> None:
 
 
 def test_state_survives_saving(tmp_path: Path) -> None:
-    network, given = idr_network(seed=0).eval(), camera_input()
+    network, batch = idr_network(seed=0).eval(), camera_input()
     torch.save(network.state_dict(), tmp_path / "state.pth")
     other = idr_network(seed=1).eval()
-    assert not torch.equal(other(given)["rgb_values"], network(given)["rgb_values"])
+    assert not torch.equal(other(batch)["rgb_values"], network(batch)["rgb_values"])
     other.load_state_dict(torch.load(tmp_path / "state.pth", weights_only=True))
-    assert torch.equal(other(given)["rgb_values"], network(given)["rgb_values"])
+    assert torch.equal(other(batch)["rgb_values"], network(batch)["rgb_values"])
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
 def test_copies_and_pickles(copied) -> None:
-    network, given = idr_network().train(), camera_input()
-    loss_of(network(given))["loss"].backward()  # a used model, with gradients
+    network, batch = idr_network().train(), camera_input()
+    loss_of(network(batch))["loss"].backward()  # a used model, with gradients
     other = copied(network)
-    assert torch.equal(other.eval()(given)["rgb_values"], network.eval()(given)["rgb_values"])
+    assert torch.equal(other.eval()(batch)["rgb_values"], network.eval()(batch)["rgb_values"])
     with torch.no_grad():
         next(other.parameters()).add_(1)
     assert not torch.equal(next(other.parameters()), next(network.parameters()))
@@ -61,8 +61,8 @@ def test_networks_cameras_and_losses_run_on_another_device() -> None:
     with torch.device("meta"):
         network = IDRNetwork(conf())
     assert all(p.device.type == "meta" for p in network.parameters())
-    given = {name: value.to("meta") for name, value in camera_input(vectors=True).items()}
-    directions, centers = pixel_rays(given["uv"], given["pose"], given["intrinsics"])
+    batch = {name: value.to("meta") for name, value in camera_input(vectors=True).items()}
+    directions, centers = pixel_rays(batch["uv"], batch["pose"], batch["intrinsics"])
     assert directions.device.type == centers.device.type == "meta"
     x = torch.zeros(7, 3, device="meta")
     colors, sdf = network.shade(x, x)

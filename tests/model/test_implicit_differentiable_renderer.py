@@ -24,8 +24,8 @@ from tests.model.networks import (
 @pytest.mark.parametrize("vectors", [False, True])
 @pytest.mark.parametrize("training", [False, True])
 def test_shapes_and_types(training: bool, vectors: bool) -> None:
-    given = camera_input(vectors=vectors)
-    outputs = idr_network().train(training)(given)
+    batch = camera_input(vectors=vectors)
+    outputs = idr_network().train(training)(batch)
     shapes = {name: None if value is None else tuple(value.shape) for name, value in outputs.items()}
     assert shapes == {
         "points": (40, 3),
@@ -36,7 +36,7 @@ def test_shapes_and_types(training: bool, vectors: bool) -> None:
         "grad_theta": (60, 3) if training else None,
     }
     assert outputs["network_object_mask"].dtype == outputs["object_mask"].dtype == torch.bool
-    assert torch.equal(outputs["object_mask"], given["object_mask"].reshape(-1))
+    assert torch.equal(outputs["object_mask"], batch["object_mask"].reshape(-1))
     assert outputs["points"].dtype == outputs["rgb_values"].dtype == torch.float32
     hit = outputs["network_object_mask"]
     assert 5 < hit.sum() < 40
@@ -45,9 +45,9 @@ def test_shapes_and_types(training: bool, vectors: bool) -> None:
 
 
 def test_rays_are_flattened_image_by_image() -> None:
-    given = camera_input()
-    outputs = idr_network().eval()(given)
-    directions, centers = pixel_rays(given["uv"], given["pose"], given["intrinsics"])
+    batch = camera_input()
+    outputs = idr_network().eval()(batch)
+    directions, centers = pixel_rays(batch["uv"], batch["pose"], batch["intrinsics"])
     from_center = outputs["points"].reshape(2, 20, 3) - centers[:, None]
     along = (from_center * directions).sum(dim=2, keepdim=True)
     assert (from_center - along * directions).abs().max() < 1e-5  # float32: points lie on their rays
@@ -70,9 +70,9 @@ def test_hits_are_on_the_surface_and_values_are_those_at_the_points(strategy: st
 
 def test_colors_of_hits_are_those_of_the_rendering_network() -> None:
     network = idr_network().double().eval()
-    given = camera_input(dtype=torch.float64)
-    outputs = network(given)
-    directions, _ = pixel_rays(given["uv"], given["pose"], given["intrinsics"])
+    batch = camera_input(dtype=torch.float64)
+    outputs = network(batch)
+    directions, _ = pixel_rays(batch["uv"], batch["pose"], batch["intrinsics"])
     hit = outputs["network_object_mask"]
     points = outputs["points"][hit].detach()
     normals = central_differences(lambda x: network.implicit_network.sdf(x).detach(), points, 1e-6)
@@ -82,19 +82,19 @@ def test_colors_of_hits_are_those_of_the_rendering_network() -> None:
 
 
 def test_evaluation_ignores_the_mask() -> None:
-    network, given = idr_network().eval(), camera_input()
-    expected = network(given)
-    for mask in (torch.zeros_like(given["object_mask"]), torch.ones_like(given["object_mask"])):
-        outputs = network({**given, "object_mask": mask})
+    network, batch = idr_network().eval(), camera_input()
+    expected = network(batch)
+    for mask in (torch.zeros_like(batch["object_mask"]), torch.ones_like(batch["object_mask"])):
+        outputs = network({**batch, "object_mask": mask})
         for name in ("points", "rgb_values", "sdf_output", "network_object_mask"):
             assert torch.equal(outputs[name], expected[name]), name
 
 
 def test_evaluation_is_the_same_with_and_without_gradients() -> None:
-    network, given = idr_network().eval(), camera_input()
-    expected = network(given)
+    network, batch = idr_network().eval(), camera_input()
+    expected = network(batch)
     with torch.no_grad():
-        outputs = network(given)
+        outputs = network(batch)
     for name in ("points", "rgb_values", "sdf_output", "network_object_mask"):
         # Without gradients a kernel computes f's gradient, with another rounding.
         assert torch.allclose(outputs[name].float(), expected[name].float(), rtol=1e-5, atol=1e-6), name
@@ -104,8 +104,8 @@ def test_evaluation_is_the_same_with_and_without_gradients() -> None:
 def test_one_pixel_and_no_pixel() -> None:
     network = idr_network()
     for num_pixels in (1, 0):
-        given = camera_input(num_images=1, num_pixels=num_pixels)
-        assert network.eval()(given)["rgb_values"].shape == (num_pixels, 3)
+        batch = camera_input(num_images=1, num_pixels=num_pixels)
+        assert network.eval()(batch)["rgb_values"].shape == (num_pixels, 3)
     outputs = network.train()(camera_input(num_images=1, num_pixels=1))
     assert outputs["grad_theta"].shape == (1, 3)  # floor(1 / 2) random points, then the ray's
     assert torch.isfinite(loss_of(outputs, 1, 1)["loss"])
@@ -125,26 +125,26 @@ def test_float64_throughout() -> None:
 
 def test_draws_of_the_input_are_used() -> None:
     network = idr_network(ray_tracer__strategy="published").train()
-    given = camera_input()
+    batch = camera_input()
     draws = draw_step(40, network.tracer_config, torch.zeros(1), torch.Generator().manual_seed(3))
     assert draws.depths.shape == (40,) and draws.eikonal_points.shape == (20, 3)
-    first, second = network({**given, "draws": draws}), network({**given, "draws": draws})
+    first, second = network({**batch, "draws": draws}), network({**batch, "draws": draws})
     for name, value in first.items():
         assert torch.equal(value, second[name]), name
     expected = network.implicit_network.gradient(torch.cat((draws.eikonal_points, first["points"].detach())))
     assert torch.equal(first["grad_theta"], expected.squeeze(1))
     others = StepDraws(torch.zeros(40), draws.eikonal_points)
-    moved = network({**given, "draws": others})["points"]
+    moved = network({**batch, "draws": others})["points"]
     assert not torch.equal(moved, first["points"])  # other samples give another minimum
 
 
 def test_draws_depend_on_the_generator_alone() -> None:
-    given = camera_input()
+    batch = camera_input()
 
     def points(seed: int, global_seed: int) -> torch.Tensor:
         network = idr_network().train()
         torch.manual_seed(global_seed)
-        return network({**given, "generator": torch.Generator().manual_seed(seed)})["grad_theta"]
+        return network({**batch, "generator": torch.Generator().manual_seed(seed)})["grad_theta"]
 
     assert torch.equal(points(1, 10), points(1, 11))
     assert not torch.equal(points(1, 10), points(2, 10))
@@ -171,24 +171,24 @@ def test_total_gradient_equals_finite_differences() -> None:
         idr_network(ray_tracer__sdf_threshold=1e-9, ray_tracer__sphere_tracing_iters=40).double().train()
     )
     roughen(network.rendering_network, 0.5, seed=1)
-    given = camera_input(num_images=1, num_pixels=90, dtype=torch.float64, vectors=True)
-    given["object_mask"] = torch.ones_like(given["object_mask"])
-    draws = draw_step(90, network.tracer_config, given["uv"], torch.Generator().manual_seed(0))
+    batch = camera_input(num_images=1, num_pixels=90, dtype=torch.float64, vectors=True)
+    batch["object_mask"] = torch.ones_like(batch["object_mask"])
+    draws = draw_step(90, network.tracer_config, batch["uv"], torch.Generator().manual_seed(0))
     # Rays that graze or miss the surface may change between hit and miss; only the others are used.
     with torch.no_grad():
-        keep = network({**given, "draws": draws})["network_object_mask"]
-    given["uv"], given["object_mask"] = given["uv"][:, keep], given["object_mask"][:, keep]
+        keep = network({**batch, "draws": draws})["network_object_mask"]
+    batch["uv"], batch["object_mask"] = batch["uv"][:, keep], batch["object_mask"][:, keep]
     assert 8 < keep.sum() < 90
 
     def rgb_loss(pose: torch.Tensor) -> torch.Tensor:
-        outputs = network({**given, "pose": pose, "draws": draws})
+        outputs = network({**batch, "pose": pose, "draws": draws})
         return loss_of(outputs, 1, int(keep.sum()))["rgb_loss"]
 
-    rgb_loss(given["pose"]).backward()
-    pose = given["pose"].detach()
+    rgb_loss(batch["pose"]).backward()
+    pose = batch["pose"].detach()
     numerical = central_differences(lambda p: rgb_loss(p).detach().unsqueeze(0), pose, 1e-5)
     # Traced depths have errors up to the threshold over the cosine, 1e-8; divided by the step 2e-5: 1e-3.
-    assert (given["pose"].grad - numerical).abs().max() < 2e-3 * numerical.abs().max()
+    assert (batch["pose"].grad - numerical).abs().max() < 2e-3 * numerical.abs().max()
     bias = network.implicit_network.lin0.bias
     index = bias.grad.abs().argmax().item()
     with torch.no_grad():
@@ -202,9 +202,9 @@ def test_total_gradient_equals_finite_differences() -> None:
 
 def test_mask_loss_moves_cameras() -> None:
     network = idr_network().train()
-    given = camera_input(vectors=True)
-    loss_of(network(given))["mask_loss"].backward()
-    assert torch.isfinite(given["pose"].grad).all() and given["pose"].grad.any()
+    batch = camera_input(vectors=True)
+    loss_of(network(batch))["mask_loss"].backward()
+    assert torch.isfinite(batch["pose"].grad).all() and batch["pose"].grad.any()
 
 
 def test_min_abs_cos_changes_derivatives_and_no_value() -> None:
@@ -214,8 +214,8 @@ def test_min_abs_cos_changes_derivatives_and_no_value() -> None:
         draws = draw_step(
             40, network.tracer_config, torch.zeros(0).double(), torch.Generator().manual_seed(3)
         )
-        given = {**camera_input(dtype=torch.float64), "draws": draws}
-        outputs.append(network(given)["rgb_values"])
+        batch = {**camera_input(dtype=torch.float64), "draws": draws}
+        outputs.append(network(batch)["rgb_values"])
         outputs[-1].sum().backward()
         gradients.append(network.implicit_network.get_parameter("lin0.bias").grad)
     assert torch.equal(outputs[0], outputs[2])
@@ -227,20 +227,20 @@ def test_min_abs_cos_changes_derivatives_and_no_value() -> None:
 
 def test_eikonal_loss_does_not_move_cameras() -> None:
     network = idr_network().train()
-    given = camera_input(vectors=True)
-    loss_of(network(given))["eikonal_loss"].backward()
-    assert given["pose"].grad is None or not given["pose"].grad.any()
+    batch = camera_input(vectors=True)
+    loss_of(network(batch))["eikonal_loss"].backward()
+    assert batch["pose"].grad is None or not batch["pose"].grad.any()
 
 
 @pytest.mark.parametrize("case", ["no surface", "empty mask", "no surface and empty mask", "full mask"])
 def test_training_without_shaded_rays_is_finite(case: str) -> None:
     network = idr_network().train()
-    given = camera_input(vectors=True)
+    batch = camera_input(vectors=True)
     if "no surface" in case:
         without_surface(network)
     if "mask" in case:
-        given["object_mask"] = torch.full_like(given["object_mask"], case == "full mask")
-    outputs = network(given)
+        batch["object_mask"] = torch.full_like(batch["object_mask"], case == "full mask")
+    outputs = network(batch)
     if "no surface" in case:
         assert not outputs["network_object_mask"].any()
     losses = loss_of(outputs)
@@ -248,7 +248,7 @@ def test_training_without_shaded_rays_is_finite(case: str) -> None:
     losses["loss"].backward()
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
-    assert torch.isfinite(given["pose"].grad).all()
+    assert torch.isfinite(batch["pose"].grad).all()
     assert network.implicit_network.lin0.weight_v.grad.any()  # from mask and Eikonal term
     assert torch.isfinite(outputs["points"]).all()
     if case != "full mask":

@@ -250,8 +250,8 @@ def test_value_and_gradient_equal_separate_calls_with_and_without_graph() -> Non
     assert not x.requires_grad  # the caller's tensor is unchanged
     with torch.no_grad():
         plain_output, plain_gradient = network.value_and_gradient(x)
-    for plain, known in ((plain_output, output), (plain_gradient, gradient)):
-        assert (plain - known).abs().max() < 1e-8  # torch's softplus is linear beyond exp(-20)
+    for plain, expected in ((plain_output, output), (plain_gradient, gradient)):
+        assert (plain - expected).abs().max() < 1e-8  # torch's softplus is linear beyond exp(-20)
     assert not plain_output.requires_grad and not plain_gradient.requires_grad
 
 

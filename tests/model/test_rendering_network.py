@@ -65,9 +65,9 @@ def by_hand(network, mode: str, octaves: int, point, normal, view_dir, feature) 
 @pytest.mark.parametrize(("mode", "d_in", "octaves", "view_width"), CASES)
 def test_colors_by_hand(mode: str, d_in: int, octaves: int, view_width: int, features: int) -> None:
     network = network_of(mode, d_in, octaves, features)
-    given = inputs(8, features)
-    rows = [by_hand(network, mode, octaves, *(t[k].tolist() for t in given)) for k in range(8)]
-    colors = network(*given)
+    batch = inputs(8, features)
+    rows = [by_hand(network, mode, octaves, *(t[k].tolist() for t in batch)) for k in range(8)]
+    colors = network(*batch)
     assert colors.shape == (8, 3)
     assert (colors - torch.tensor(rows, dtype=DOUBLE)).abs().max() < 1e-12  # float64, sums in another order
     assert network.lin0.weight.shape[1] == 3 + view_width + (0 if mode == "no_normal" else 3) + features
@@ -76,19 +76,19 @@ def test_colors_by_hand(mode: str, d_in: int, octaves: int, view_width: int, fea
 @pytest.mark.parametrize(("mode", "ignored"), [("no_view_dir", 2), ("no_normal", 1)])
 def test_ablations_ignore_an_input(mode: str, ignored: int) -> None:
     network = network_of(mode, 6, 0)
-    given = list(inputs(6))
-    before = network(*given)
-    given[ignored] = torch.full_like(given[ignored], torch.nan)
-    assert torch.equal(network(*given), before)
+    batch = list(inputs(6))
+    before = network(*batch)
+    batch[ignored] = torch.full_like(batch[ignored], torch.nan)
+    assert torch.equal(network(*batch), before)
 
 
 def test_mode_idr_depends_on_every_input() -> None:
     network = network_of("idr", 9, 2)
-    given = inputs(6)
+    batch = inputs(6)
     for k in range(4):
-        changed = list(given)
+        changed = list(batch)
         changed[k] = changed[k] + 0.1
-        assert not torch.equal(network(*changed), network(*given))
+        assert not torch.equal(network(*changed), network(*batch))
 
 
 def test_normals_are_not_normalized() -> None:
@@ -132,8 +132,8 @@ def test_starts_with_torchs_default_numbers(weight_norm: bool) -> None:
 
 def test_gradcheck() -> None:
     network = network_of("idr", 9, 1)
-    given = tuple(t.requires_grad_(True) for t in inputs(3))
-    assert torch.autograd.gradcheck(network, given)
+    batch = tuple(t.requires_grad_(True) for t in inputs(3))
+    assert torch.autograd.gradcheck(network, batch)
 
 
 def test_no_points() -> None:
@@ -161,9 +161,9 @@ def test_invalid_configs_are_refused(keys: dict, message: str) -> None:
 
 def test_values_do_not_depend_on_the_batch() -> None:
     network = network_of("idr", 9, 2)
-    given = inputs(9)
-    batched = network(*given).detach().numpy()
-    one_by_one = np.concatenate([network(*(t[k : k + 1] for t in given)).detach().numpy() for k in range(9)])
+    batch = inputs(9)
+    batched = network(*batch).detach().numpy()
+    one_by_one = np.concatenate([network(*(t[k : k + 1] for t in batch)).detach().numpy() for k in range(9)])
     np.testing.assert_allclose(one_by_one, batched, atol=1e-14)  # float64, sums in another order
 
 

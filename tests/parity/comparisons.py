@@ -1,6 +1,6 @@
 """Runs a golden model as the published code was run and measures by how much its arrays are missed.
 
-Each comparison returns its violations, none for a faithful model: the tests of parity ask for none, the
+Each comparison returns its violations, none for a faithful model: the tests of parity expect none, the
 planted faults for at least one.
 """
 
@@ -125,7 +125,7 @@ Make = Callable[[str], IDRNetwork]
 
 
 def networks(name: str, make: Make = golden.model) -> list[Violation]:
-    """Compares both networks at given points."""
+    """Compares both networks at the same points."""
     comparison = Comparison()
     network, arrays = make(name), golden.section(golden.arrays(name), "net")
     x = arrays["x"]
@@ -160,18 +160,18 @@ def trained_cameras(name: str, make: Make = golden.model) -> list[Violation]:
 def _step_without_draws(name: str, run: str, make: Make) -> list[Violation]:
     comparison = Comparison()
     network, arrays = make(name).train(), golden.section(golden.arrays(name), run)
-    given = inputs(arrays)
+    batch = inputs(arrays)
     gradients = golden.section(arrays, "grad")
     if "pose" in gradients:
-        given["pose"] = given["pose"].clone().requires_grad_(True)
-    outputs = network(given)
+        batch["pose"] = batch["pose"].clone().requires_grad_(True)
+    outputs = network(batch)
     losses = loss_module.IDRLoss(0.0, 100.0, 50.0)(outputs, {"rgb": arrays["gt.rgb"]})
     losses["loss"].backward()
     comparison.outputs(outputs, golden.section(arrays, "out"))
     comparison.losses(losses, golden.section(arrays, "loss"), ("loss", "rgb_loss", "mask_loss"))
     comparison.gradients(network, gradients)
     if "pose" in gradients:
-        comparison.pose_gradient(given["pose"], gradients["pose"])
+        comparison.pose_gradient(batch["pose"], gradients["pose"])
     return comparison.violations
 
 
@@ -180,10 +180,10 @@ def whole_step(name: str, make: Make = golden.model) -> list[Violation]:
     comparison = Comparison()
     network, arrays = make(name).train(), golden.section(golden.arrays(name, "step.npz"), "full")
     network.load_state_dict(golden.section(arrays, "param"))
-    given = inputs(arrays)
-    given["pose"] = given["pose"].clone().requires_grad_(True)
+    batch = inputs(arrays)
+    batch["pose"] = batch["pose"].clone().requires_grad_(True)
     draws = StepDraws(arrays["draw.depths"], arrays["draw.eikonal"])
-    outputs = network({**given, "draws": draws})
+    outputs = network({**batch, "draws": draws})
     losses = loss_module.IDRLoss(0.1, 100.0, 200.0)(outputs, {"rgb": arrays["gt.rgb"]})
     losses["loss"].backward()
 
@@ -196,5 +196,5 @@ def whole_step(name: str, make: Make = golden.model) -> list[Violation]:
     comparison.losses(losses, golden.section(arrays, "loss"), names)
     gradients = golden.section(arrays, "grad")
     comparison.gradients(network, gradients)
-    comparison.pose_gradient(given["pose"], gradients["pose"])
+    comparison.pose_gradient(batch["pose"], gradients["pose"])
     return comparison.violations

@@ -123,7 +123,7 @@ def half_pixel_shift(patch: Patch) -> None:
     patch.setattr(renderer, "pixel_rays", lambda uv, pose, intrinsics: rays(uv + 0.5, pose, intrinsics))
 
 
-def world_to_camera_taken_for_camera_to_world(patch: Patch) -> None:
+def world_to_camera_used_as_camera_to_world(patch: Patch) -> None:
     matrix = cameras.pose_matrix
     patch.setattr(cameras, "pose_matrix", lambda pose: torch.linalg.inv(matrix(pose)))
 

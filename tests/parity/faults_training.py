@@ -22,7 +22,7 @@ Patch = pytest.MonkeyPatch
 def norm_of_the_quaternion_outside_the_graph(patch: Patch) -> None:
     rotation = cameras.quaternion_to_rotation
 
-    def held(q: Tensor) -> Tensor:
+    def with_constant_norm(q: Tensor) -> Tensor:
         # The same value: the rotation of q / |q|, differentiated as if |q| were a constant.
         unit = q / q.norm(dim=-1, keepdim=True).detach()
         w, x, y, z = unit.unbind(-1)
@@ -35,7 +35,7 @@ def norm_of_the_quaternion_outside_the_graph(patch: Patch) -> None:
         assert (matrix - rotation(q)).abs().max() < 1e-6
         return matrix
 
-    patch.setattr(cameras, "quaternion_to_rotation", held)
+    patch.setattr(cameras, "quaternion_to_rotation", with_constant_norm)
 
 
 def _shade_with(patch: Patch, hold: Callable) -> None:
@@ -91,12 +91,12 @@ def intersection_moved_the_wrong_way(patch: Patch) -> None:
 def mask_loss_without_camera_gradient(patch: Patch) -> None:
     forward = IDRNetwork.forward
 
-    def held(self: IDRNetwork, given) -> dict:
-        outputs = forward(self, given)
+    def with_detached_points(self: IDRNetwork, batch) -> dict:
+        outputs = forward(self, batch)
         outputs["sdf_output"] = self.implicit_network(outputs["points"].detach())[:, :1]
         return outputs
 
-    patch.setattr(IDRNetwork, "forward", held)
+    patch.setattr(IDRNetwork, "forward", with_detached_points)
 
 
 # --- losses -------------------------------------------------------------------------------------------------

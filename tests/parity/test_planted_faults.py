@@ -62,7 +62,7 @@ def test_another_skip_layer_does_not_even_load(skip_in: int) -> None:
 
 RUN_FAULTS: tuple[tuple[Fault, Run, str], ...] = (
     (faults_networks.half_pixel_shift, comparisons.training, "b"),
-    (faults_networks.world_to_camera_taken_for_camera_to_world, comparisons.training, "b"),
+    (faults_networks.world_to_camera_used_as_camera_to_world, comparisons.training, "b"),
     (faults_networks.view_direction_not_negated, comparisons.training, "a"),
     (faults_networks.view_direction_not_negated, comparisons.evaluation, "c"),
     (faults_networks.black_background, comparisons.evaluation, "b"),

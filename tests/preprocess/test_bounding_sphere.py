@@ -253,6 +253,7 @@ class TestRefusals:
                 fit_sphere(make_views(names_of(3), masks, wrong))
 
 
+@pytest.mark.usefixtures("full_hulls")
 class TestRealScenes:
     """Compared with published spheres."""
 

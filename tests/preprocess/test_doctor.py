@@ -131,6 +131,7 @@ def test_names_and_docs_agree():
     assert str(replace(failures.Finding("a", "b"), name="no-surface-yet")).endswith("#no-surface-yet)")
 
 
+@pytest.mark.usefixtures("full_hulls")
 class TestRealScenes:
     @pytest.mark.parametrize("name", ["DTU/scan65", "temple/scan1"])
     def test_sound_scenes_pass(self, name):

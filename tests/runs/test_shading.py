@@ -47,8 +47,8 @@ def test_points_near_the_surface_move_onto_it():
 
 
 def test_points_far_from_the_surface_stay():
-    given = points_at(0.5, 0.7)
-    torch.testing.assert_close(shader_of_ball(ball.BallField).at(given, max_distance=0.02).points, given)
+    points = points_at(0.5, 0.7)
+    torch.testing.assert_close(shader_of_ball(ball.BallField).at(points, max_distance=0.02).points, points)
 
 
 def test_colors_are_those_of_the_renderer(tmp_path):

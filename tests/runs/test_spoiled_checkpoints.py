@@ -27,15 +27,15 @@ def good_parts() -> Parts:
     """A checkpoint with trained poses and intrinsics, and every part that a run reads."""
     model = ball.BallModel({"feature_vector_size": 4})
     poses = torch.as_tensor(drifted_poses())
-    given = torch.eye(4)
-    given[:3, :3] = torch.tensor(ball.INTRINSICS)
+    intrinsics = torch.eye(4)
+    intrinsics[:3, :3] = torch.tensor(ball.INTRINSICS)
     return {
         "ModelParameters": {"epoch": 7, "model_state_dict": model.state_dict()},
         "CamParameters": {"epoch": 7, "pose_vecs_state_dict": {"weight": poses}},
         "CameraState": {
             "epoch": 7,
             "poses": "se3",
-            "given_intrinsics": given.expand(B, 4, 4).clone(),
+            "given_intrinsics": intrinsics.expand(B, 4, 4).clone(),
             "intrinsics": {"focal": torch.full((1, 1), 0.1), "principal_point": torch.zeros(B, 2)},
         },
         "TrainerState": {"epoch": 7, "step": 0, "seed": 0, "scale_mat": torch.eye(4, dtype=torch.float64)},
@@ -75,7 +75,7 @@ def with_value(tensor: Tensor, value: float) -> Tensor:
     return spoiled
 
 
-# Tensors that are wrong wherever a finite floating-point tensor of a given shape is expected.
+# Tensors that are wrong wherever a finite floating-point tensor of that shape is expected.
 NO_TENSOR: dict[str, Callable[[Tensor], Any]] = {
     "absent": lambda tensor: None,
     "text": lambda tensor: "weights",
@@ -119,8 +119,8 @@ def test_spoiled_tensors_are_refused(tmp_path: Path, data_root: Path, what: str,
         holder = holder[key]
     holder[last] = (NO_TENSOR | WRONG_VALUES)[how](holder[last])
     name = re.escape(f"{TENSORS[what][0]}.{what}")
-    says = rf"checkpoint 7 of .*, {name}: got .*; expected .*; continue from another checkpoint"
-    with pytest.raises(InputError, match=says):
+    message = rf"checkpoint 7 of .*, {name}: got .*; expected .*; continue from another checkpoint"
+    with pytest.raises(InputError, match=message):
         open_parts(parts, tmp_path, data_root)
 
 

@@ -99,8 +99,8 @@ def test_the_command_names_them(
     monkeypatch.setattr(Trainer, "__init__", init)
     logging.getLogger("idr").setLevel(logging.INFO)
     assert main(tiny.command(scene_root, nepoch=2, exps=str(tmp_path / "exps"))) == 0
-    said = capsys.readouterr()
-    lines = [line for line in (said.out + said.err).splitlines() if f"{name}: in epoch" in line]
+    printed = capsys.readouterr()
+    lines = [line for line in (printed.out + printed.err).splitlines() if f"{name}: in epoch" in line]
     assert len(lines) == 2 and f"docs/troubleshooting.md#{name}" in lines[0]
     assert "for 2 epochs in a row" in lines[1]
     row = tiny.metrics_rows(tiny.only_run(tmp_path / "exps"))[-1]

@@ -124,7 +124,7 @@ def test_going_back_to_an_earlier_checkpoint_drops_the_later_rows(scene_root: Pa
     assert CheckpointFolder(tmp_path / "checkpoints").resolve() == "2"
 
 
-def test_the_seed_is_kept_unless_another_is_given(scene_root: Path, tmp_path: Path) -> None:
+def test_the_seed_is_kept_unless_the_command_changes_it(scene_root: Path, tmp_path: Path) -> None:
     tiny.make_trainer(scene_root, tmp_path / "a", nepoch=1, seed=5).train()
     shutil.copytree(tmp_path / "a", tmp_path / "b")
     tiny.make_trainer(scene_root, tmp_path / "whole", nepoch=2, seed=5).train()
@@ -160,14 +160,14 @@ def as_published(parts: dict[str, Any]) -> dict[str, Any]:
         epoch, (key, state) = content["epoch"], next(item for item in content.items() if item[0] != "epoch")
         if "param_groups" in state:
             (group,) = state["param_groups"]
-            known = ("lr", "betas", "eps", "weight_decay", "amsgrad", "initial_lr")
+            published_keys = ("lr", "betas", "eps", "weight_decay", "amsgrad", "initial_lr")
             keys = {
                 i: 140_000_000_000_000 + 72 * i for i in group["params"]
             }  # objects' addresses, before torch 1.5
             state = {
                 "state": {keys[i]: dict(slot) for i, slot in state["state"].items()},
                 "param_groups": [
-                    {k: group[k] for k in known if k in group}
+                    {k: group[k] for k in published_keys if k in group}
                     | {"params": [keys[i] for i in group["params"]]}
                 ],
             }

@@ -196,9 +196,9 @@ def test_checks_for_evaluation(runs: dict[str, Any]) -> None:
     table = {"weight": torch.zeros(5, 7)}
     with pytest.raises(InputError, match=r"here, CamParameters\.pose_vecs.*: got .*quaternions that are"):
         pose_vectors({"pose_vecs_state_dict": table}, "here")
-    given = {"given_intrinsics": parts["CameraState"]["given_intrinsics"]}
+    initial = {"given_intrinsics": parts["CameraState"]["given_intrinsics"]}
     with pytest.raises(InputError, match=r"here, CameraState\.intrinsics\.focal: got .*tensor \(3, 1\)"):
-        check_intrinsics({**given, "intrinsics": {"focal": torch.zeros(3, 1)}}, "here")
+        check_intrinsics({**initial, "intrinsics": {"focal": torch.zeros(3, 1)}}, "here")
 
 
 def test_a_step_beyond_the_epoch_is_refused(runs: dict[str, Any]) -> None:

@@ -210,7 +210,7 @@ def make_trainer(root: Path, run: Path, *, nepoch: int = 2, cameras: bool = Fals
 
 
 class WatchedLoss:
-    """A loss that calls somebody before each of its calls.
+    """A loss that calls a function before each of its calls.
 
     Args:
         loss: The loss.

@@ -70,12 +70,12 @@ def test_waiting_requests_of_a_slot_are_replaced(worker):
 
 
 def test_urgent_requests_run_nested_in_others(worker):
-    order, started, asked = [], threading.Event(), threading.Event()
+    order, started, requested = [], threading.Event(), threading.Event()
 
     def mesh():
         order.append("mesh begins")
         started.set()
-        assert asked.wait(WAIT)
+        assert requested.wait(WAIT)
         worker.between()
         order.append("mesh ends")
 
@@ -83,7 +83,7 @@ def test_urgent_requests_run_nested_in_others(worker):
     assert started.wait(WAIT)
     worker.submit("less", lambda: order.append("less"), urgency=0)
     worker.submit("view", lambda: order.append("view"), urgency=2)
-    asked.set()
+    requested.set()
     finish(worker)
     assert order == ["mesh begins", "view", "mesh ends", "less"]
 

@@ -53,8 +53,8 @@ def test_bad_input_is_refused_and_leaves_nothing(
     if "--out" not in arguments:
         arguments += ["--out", str(tmp_path / "results")]
     assert main(arguments) == 2
-    said = capsys.readouterr().err
-    assert re.search(message, said) and said.count("\n") == 1, said
+    printed = capsys.readouterr().err
+    assert re.search(message, printed) and printed.count("\n") == 1, printed
     assert not list(tmp_path.rglob("steps"))
 
 

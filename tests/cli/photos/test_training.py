@@ -81,15 +81,15 @@ def test_the_epochs_use_the_time_limit_and_are_chosen_once(photos: Photos, trial
     assert photos.step("speed_trial")["nepoch"] == 6 and photos.step("train")["position"] == [6, 0]
     rates = [float(row["learning_rate"]) for row in tiny.metrics_rows(photos.runs[0])]
     assert len(rates) == 6 and rates[-1] < 0.25 * rates[0]  # the schedule ran to its end
-    said = photos.run(*options)
+    printed = photos.run(*options)
     assert len(trials) == 1 and len(photos.runs) == 1
-    assert said.count("done already") == 6
+    assert printed.count("done already") == 6
 
 
 def test_more_minutes_continue_the_same_run(photos: Photos, trials: list[int]) -> None:
     photos.run("--max_minutes", f"{minutes_for(4):.6f}")
-    said = photos.run("--max_minutes", f"{minutes_for(7):.6f}")
-    assert "continuing from checkpoint 4 (epoch 4, step 0)" in said
+    printed = photos.run("--max_minutes", f"{minutes_for(7):.6f}")
+    assert "continuing from checkpoint 4 (epoch 4, step 0)" in printed
     assert len(trials) == 2 and len(photos.runs) == 1
     # According to the trial, 7 more epochs use the remaining minutes, as the first 4 took almost no time.
     assert photos.step("train")["position"] == [11, 0] and photos.step("speed_trial")["nepoch"] == 11
@@ -116,15 +116,15 @@ def test_the_speed_trial_is_repeated_by_either_of_its_names(
 ) -> None:
     options = ["--max_minutes", f"{minutes_for(2):.6f}"]
     photos.run(*options)
-    said = photos.run(*options, "--from", step)
-    assert "== doctor: done already\n\n== speed_trial\n" in said and said.count("done already") == 2
+    printed = photos.run(*options, "--from", step)
+    assert "== doctor: done already\n\n== speed_trial\n" in printed and printed.count("done already") == 2
     assert len(trials) == 2
 
 
 def test_training_cut_by_the_time_limit_is_reported_and_the_chain_continues(photos: Photos) -> None:
-    said = photos.run("--nepoch", "100000", "--max_minutes", "0.02")
-    assert re.search(r"--max_minutes 0.02\d* are over", said)
-    assert re.search(r"the time limit ended training in epoch \d+ of 100000, before its", said)
+    printed = photos.run("--nepoch", "100000", "--max_minutes", "0.02")
+    assert re.search(r"--max_minutes 0.02\d* are over", printed)
+    assert re.search(r"the time limit ended training in epoch \d+ of 100000, before its", printed)
     assert photos.out.joinpath("report.html").exists()
 
 
@@ -142,8 +142,10 @@ def test_a_real_trial_measures_speed(photos: Photos, monkeypatch: pytest.MonkeyP
 
 def test_too_few_minutes_have_a_name(photos: Photos, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PhotoTraining, "_trial", lambda training: TRIAL[:1])
-    said = photos.run("--max_minutes", "1", status=1)
-    assert "stopped at speed_trial: too-few-minutes: " in said and "give more minutes, or --nepoch" in said
+    printed = photos.run("--max_minutes", "1", status=1)
+    assert (
+        "stopped at speed_trial: too-few-minutes: " in printed and "give more minutes, or --nepoch" in printed
+    )
 
 
 def test_a_finding_stops_the_chain_unless_it_is_allowed(photos: Photos) -> None:
@@ -153,16 +155,16 @@ def test_a_finding_stops_the_chain_unless_it_is_allowed(photos: Photos) -> None:
         if key.startswith("scale_mat"):
             arrays[key] = arrays[key] @ np.diag([0.4, 0.4, 0.4, 1.0])
     np.savez(photos.source / "cameras.npz", **arrays)
-    said = photos.run("--nepoch", "1", status=1)
-    assert re.search(r"stopped at doctor: object-outside-sphere: .*--despite object-outside-sphere", said)
+    printed = photos.run("--nepoch", "1", status=1)
+    assert re.search(r"stopped at doctor: object-outside-sphere: .*--despite object-outside-sphere", printed)
     assert not photos.runs
     photos.run("--nepoch", "1", "--despite", "object-outside-sphere")
     assert len(photos.runs) == 1
 
 
 def test_a_failed_training_stops_the_chain(photos: Photos) -> None:
-    said = photos.run("--nepoch", "1", "--set", "train.learning_rate=-1", status=1)
-    assert "stopped at train: training-stopped: see the message above" in said
+    printed = photos.run("--nepoch", "1", "--set", "train.learning_rate=-1", status=1)
+    assert "stopped at train: training-stopped: see the message above" in printed
 
 
 @pytest.mark.parametrize(

@@ -35,12 +35,10 @@ CASES = {
 scripts = pytest.mark.parametrize("script", CASES)
 
 
-def start(
-    script: str, *arguments: str, interpreter: tuple[str, ...] = ()
-) -> subprocess.CompletedProcess[str]:
-    """Runs a script from code/."""
+def start(script: str, *arguments: str, python: tuple[object, ...]) -> subprocess.CompletedProcess[str]:
+    """Runs a script from code/, with an interpreter and its options."""
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    command = [sys.executable, *interpreter, script, *arguments]
+    command = [*map(str, python), script, *arguments]
     return subprocess.run(command, cwd=CODE, env=environment, capture_output=True, text=True, timeout=120)
 
 
@@ -53,7 +51,7 @@ def imported(importtime: str) -> set[str]:
 
 @scripts
 def test_help_comes_before_any_heavy_import(script):
-    done = start(script, "-h", interpreter=("-X", "importtime"))
+    done = start(script, "-h", python=(sys.executable, "-X", "importtime"))
     assert done.returncode == 0
     assert done.stdout.startswith("usage: ") and "examples:" in done.stdout
     modules = imported(done.stderr)
@@ -63,18 +61,18 @@ def test_help_comes_before_any_heavy_import(script):
 
 @scripts
 def test_wrong_flag_is_refused_before_any_heavy_import(script):
-    done = start(script, "--no_such_flag", interpreter=("-X", "importtime"))
+    done = start(script, "--no_such_flag", python=(sys.executable, "-X", "importtime"))
     assert done.returncode == 2 and done.stdout == ""
     assert re.search(r"error: .*(--no_such_flag|--source_dir)", done.stderr)
     assert imported(done.stderr).isdisjoint(HEAVY)
 
 
 @scripts
-def test_mistake_gives_one_message_and_status_2(script, tmp_path):
+def test_mistake_gives_one_message_and_status_2(script, tmp_path, warm_python):
     (tmp_path / "tiny.conf").write_text(CONF)
     before = snapshot(tmp_path)
     flags, message = (text.format(tmp_path) for text in CASES[script])
-    done = start(script, *flags.split())
+    done = start(script, *flags.split(), python=(warm_python,))
     assert done.returncode == 2, done.stderr
     assert done.stdout == ""
     assert done.stderr.startswith(message) and done.stderr.count("\n") == 1, done.stderr

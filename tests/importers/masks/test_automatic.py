@@ -12,6 +12,7 @@ from tests.preprocess.scenes import real_scene
 
 from idr.errors import InputError
 from idr.geometry.cameras import project_points
+from idr.importers.masks import automatic
 from idr.importers.masks.automatic import color_odds, make_masks, other_views_outlines
 from idr.importers.masks.seeds import looking_point, seeds_from_cameras, seeds_from_points
 from idr.importers.recognize import read_source
@@ -110,8 +111,14 @@ def test_two_views_are_refused() -> None:
 @pytest.mark.parametrize(
     ("scene", "step", "mean", "worst"), [("DTU/scan65", 6, 0.9, 0.8), ("temple/scan1", 2, 0.9, 0.8)]
 )
-def test_real_scenes(scene: str, step: int, mean: float, worst: float, with_points: bool) -> None:
-    """The bounds are targets; over all views of scan 65, mean and worst IoU with points are 0.98 and 0.86."""
+def test_real_scenes(
+    scene: str, step: int, mean: float, worst: float, with_points: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bounds are targets; over all views of scan 65, mean and worst IoU with points are 0.98 and 0.86.
+
+    Masks at half the working size cost a third of the time and 0.005 of the mean IoU.
+    """
+    monkeypatch.setattr(automatic, "WORKING_SIDE", 240)
     folder: Path = real_scene(scene)
     views = read_source(folder).views[::step]
     points = np.load(folder / "sift_points.npz")["points_world"] if with_points else None

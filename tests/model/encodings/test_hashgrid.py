@@ -92,10 +92,12 @@ def all_derivatives(encoding: HashGrid, x: Tensor) -> list[Tensor]:
     """Values, both gradients, and the gradients of a function of both gradients."""
     x = x.clone().requires_grad_(True)
     encoded = encoding(x)
-    given = torch.linspace(-1, 1, encoded.numel(), dtype=x.dtype).view_as(encoded).requires_grad_(True)
-    firsts = torch.autograd.grad(encoded, (x, encoding.table), given, create_graph=True)
+    output_gradient = (
+        torch.linspace(-1, 1, encoded.numel(), dtype=x.dtype).view_as(encoded).requires_grad_(True)
+    )
+    firsts = torch.autograd.grad(encoded, (x, encoding.table), output_gradient, create_graph=True)
     function = firsts[0].pow(2).sum() + firsts[1].pow(2).sum() + encoded.pow(2).sum()
-    seconds = torch.autograd.grad(function, (x, encoding.table, given))
+    seconds = torch.autograd.grad(function, (x, encoding.table, output_gradient))
     return [encoded.detach(), *(first.detach() for first in firsts), *seconds]
 
 
@@ -106,7 +108,7 @@ def test_compiled_derivatives_equal_those_of_torch(features: int, open_levels: f
     compiled.open_levels = oracle.open_levels = open_levels
     x = points(300, reach=1.5)
     ours, theirs = all_derivatives(compiled, x), all_derivatives(oracle, x)
-    for name, one, two in zip(("value", "x", "T", "x'", "T'", "given'"), ours, theirs, strict=True):
+    for name, one, two in zip(("value", "x", "T", "x'", "T'", "dy'"), ours, theirs, strict=True):
         assert (one - two).abs().max() <= 2e-6 * two.abs().max(), (
             name
         )  # sums of hundreds of numbers in another order

@@ -71,9 +71,9 @@ def assert_alike(ours: Tensor, theirs: Tensor) -> None:
 def test_sample_grid(
     levels: int, camera: Any, drift_bound: float, num_samples: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    known, (some, crossing) = grid(levels), rays(1500, camera)
+    sdf_grid, (some, crossing) = grid(levels), rays(1500, camera)
     ours, theirs = by_both(
-        monkeypatch, lambda: marching.sample_grid(known, drift_bound, some, crossing, num_samples)
+        monkeypatch, lambda: marching.sample_grid(sdf_grid, drift_bound, some, crossing, num_samples)
     )
     for field in fields(ours):
         assert_alike(getattr(ours, field.name), getattr(theirs, field.name))
@@ -83,8 +83,8 @@ def test_sample_grid(
 
 @pytest.mark.parametrize("camera", [(0.3, -0.2, -3.0), (0.9, 0.2, 0.5)], ids=["outside", "inside"])
 def test_coarse_pass(camera: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    known, (some, crossing) = grid(), rays(3000, camera)
-    ours, theirs = by_both(monkeypatch, lambda: marching.coarse_pass(known, some, crossing))
+    sdf_grid, (some, crossing) = grid(), rays(3000, camera)
+    ours, theirs = by_both(monkeypatch, lambda: marching.coarse_pass(sdf_grid, some, crossing))
     crosses = crossing.far > crossing.near
     for mine, other in zip(ours[:2], theirs[:2], strict=True):
         assert_alike(mine[crosses], other[crosses])
@@ -94,26 +94,26 @@ def test_coarse_pass(camera: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_no_rays(monkeypatch: pytest.MonkeyPatch) -> None:
-    known, (some, crossing) = grid(1), rays(0)
-    ours, theirs = by_both(monkeypatch, lambda: marching.coarse_pass(known, some, crossing))
+    sdf_grid, (some, crossing) = grid(1), rays(0)
+    ours, theirs = by_both(monkeypatch, lambda: marching.coarse_pass(sdf_grid, some, crossing))
     assert ours[0].shape == theirs[0].shape == (0,)
-    assert marching.sample_grid(known, 0.0, some, crossing).values.shape == (0, 129)
+    assert marching.sample_grid(sdf_grid, 0.0, some, crossing).values.shape == (0, 129)
 
 
 def test_nan_is_looked_up_as_in_the_tensor_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    known, (some, crossing) = grid(1), rays(4)
+    sdf_grid, (some, crossing) = grid(1), rays(4)
     some.direction[1] = torch.nan
-    ours, theirs = by_both(monkeypatch, lambda: marching.sample_grid(known, 0.0, some, crossing))
+    ours, theirs = by_both(monkeypatch, lambda: marching.sample_grid(sdf_grid, 0.0, some, crossing))
     assert torch.equal(ours.values.isfinite(), theirs.values.isfinite())
 
 
 def test_any_number_of_threads_gives_the_same_bits() -> None:
-    known, (some, crossing) = grid(), rays(3000)
+    sdf_grid, (some, crossing) = grid(), rays(3000)
     before, found = torch.get_num_threads(), []
     try:
         for threads in (1, 3):
             torch.set_num_threads(threads)
-            found.append(marching.sample_grid(known, 0.0, some, crossing))
+            found.append(marching.sample_grid(sdf_grid, 0.0, some, crossing))
     finally:
         torch.set_num_threads(before)
     for field in fields(found[0]):
@@ -121,16 +121,16 @@ def test_any_number_of_threads_gives_the_same_bits() -> None:
 
 
 def test_rays_of_trained_cameras_keep_their_graph() -> None:
-    known, (some, crossing) = grid(1), rays(10)
+    sdf_grid, (some, crossing) = grid(1), rays(10)
     moving = Rays(some.origin.clone().requires_grad_(), some.direction)
     with torch.no_grad():
-        assert not marching.sample_grid(known, 0.0, moving, crossing).values.requires_grad
+        assert not marching.sample_grid(sdf_grid, 0.0, moving, crossing).values.requires_grad
     assert moving.origin.requires_grad
 
 
 def test_float64_uses_the_tensor_code() -> None:
-    known = build_sdf_grid(bumpy_and_sheet, RADIUS, 1, 0.0, torch.zeros(1, dtype=torch.float64))
+    sdf_grid = build_sdf_grid(bumpy_and_sheet, RADIUS, 1, 0.0, torch.zeros(1, dtype=torch.float64))
     some, crossing = rays(50)
     double = Rays(some.origin.double(), some.direction.double())
     chords = SphereCrossing(crossing.near.double(), crossing.far.double(), crossing.crosses)
-    assert marching.sample_grid(known, 0.0, double, chords).values.dtype == torch.float64
+    assert marching.sample_grid(sdf_grid, 0.0, double, chords).values.dtype == torch.float64

@@ -27,7 +27,7 @@ from idr.model.tracing import compiled as compiled_module
 from idr.model.twins import find_kernel
 
 CONFIG = TracerConfig(1.0, strategy="compiled")
-NUM_RAYS, SAMPLES = 400, 4000
+NUM_RAYS, SAMPLES = 400, 2000
 
 
 def bumpy_ball(
@@ -94,7 +94,7 @@ def test_first_hits_are_those_of_a_dense_search(
     spacing = (depths[:, 1] - depths[:, 0]).max()
     with torch.no_grad():
         assert network.sdf(rays.at(found.depth)[hit & ~grazing]).abs().max() < 2 * CONFIG.sdf_threshold
-    assert (found.depth - first)[hit & ~grazing].abs().max() < 2 * spacing
+    assert (found.depth - first)[hit & ~grazing].abs().max() < 1.1 * spacing  # the zero lies between samples
     assert found.num_shaded == int(found.hit.sum())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import cache
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ BEFORE, AROUND = 2.0, 0.04
 """Distance from a ray's start to its point of contact, and half the length on which f is sampled there."""
 
 
+@cache
 def smooth_ball() -> ImplicitNetwork:
     """A ball without hash-grid features, whose cells would be kinks."""
     network = bumpy_ball("torch")
@@ -40,8 +42,10 @@ def bisect(
     return low, high
 
 
-def grazing_rays(network: torch.nn.Module) -> Rays:
+@cache
+def grazing_rays() -> Rays:
     """Rays whose minimum of f is down to -3e-4, for most of them within the tracers' threshold of zero."""
+    network = smooth_ball()
     generator = torch.Generator().manual_seed(1)
     towards = functional.normalize(torch.randn(NUM_RAYS, 3, generator=generator), dim=1)
     low, high = torch.full((NUM_RAYS,), 0.2), torch.full((NUM_RAYS,), 0.9)
@@ -54,9 +58,11 @@ def grazing_rays(network: torch.nn.Module) -> Rays:
     return Rays(points - depth * normal - BEFORE * along, along)
 
 
-def slopes_at_zero(network: torch.nn.Module, rays: Rays) -> tuple[Tensor, Tensor]:
+@cache
+def slopes_at_zero() -> tuple[Tensor, Tensor]:
     """Samples f in float64 around the contact; returns its slope (R,) at the first zero, and whether it
     crosses zero exactly twice, deep enough for float32."""
+    network, rays = smooth_ball(), grazing_rays()
     t = torch.linspace(BEFORE - AROUND, BEFORE + AROUND, SAMPLES, dtype=torch.float64)
     exact = copy.deepcopy(network).double()
     origin, direction = rays.origin.double(), rays.direction.double()
@@ -71,13 +77,12 @@ def slopes_at_zero(network: torch.nn.Module, rays: Rays) -> tuple[Tensor, Tensor
 
 @pytest.mark.parametrize("strategy", ["published", "accelerated"])
 def test_grazing_rays_end_with_the_slope_of_the_zero(strategy: str) -> None:
-    network = smooth_ball()
-    rays = grazing_rays(network)
+    network, rays = smooth_ball(), grazing_rays()
     tracer = make_tracer(TracerConfig(1.0, strategy=strategy))
     draws = torch.rand(100, generator=torch.Generator().manual_seed(2))
     inside = torch.ones(NUM_RAYS, dtype=torch.bool)
     found = tracer.trace(trace_request(network.sdf, rays, crossing_of(rays, 1.0), inside, draws))
-    expected, regular = slopes_at_zero(network, rays)
+    expected, regular = slopes_at_zero()
     there = found.hit & regular & ((found.depth - BEFORE).abs() < AROUND)
     normal = network.sdf_and_gradient(rays.at(found.depth))[1].detach()
     share = ((normal * rays.direction).sum(dim=1) / expected).abs()[there]

@@ -24,7 +24,7 @@ DIAGONAL = CamerasConfig(poses="se3")
 
 
 def trainer_of(root: Path, run: Path, cameras: CamerasConfig, nepoch: int = 2, **options: Any) -> Trainer:
-    """The small trainer with the given block train.cameras."""
+    """The small trainer with a block train.cameras."""
     plain = tiny.make_trainer(root, run, nepoch=nepoch, cameras=True, batch_size=2, **options)
     config = replace(plain.config, cameras=cameras)
     poses, intrinsics = make_cameras(plain.dataset, cameras)
@@ -42,11 +42,11 @@ def test_intrinsics_start_at_the_camera_file_and_shared_ones_stay_equal(
     trainer = trainer_of(scene_root, tmp_path, config)
     intrinsics = trainer.state.intrinsics
     assert intrinsics is not None
-    given = given_intrinsics(trainer.dataset)
-    assert torch.equal(intrinsics.matrices(), given)
+    initial = given_intrinsics(trainer.dataset)
+    assert torch.equal(intrinsics.matrices(), initial)
     trainer.train()
     now = intrinsics.matrices()
-    factors = now[:, 0, 0] / given[:, 0, 0]
+    factors = now[:, 0, 0] / initial[:, 0, 0]
     assert factors[0] != 1 and torch.allclose(factors, factors[:1].expand(5), rtol=1e-6)
     assert len({tuple(k[:2, 2].tolist()) for k in now}) == 5
 
@@ -152,9 +152,9 @@ def test_centers_are_frozen_until_their_time(scene_root: Path, tmp_path: Path) -
     trainer_of(scene_root, tmp_path / "half", cameras, nepoch=2).train()
     trainer = trainer_of(scene_root, tmp_path / "all", replace(cameras, freeze_centers_until=1.0), nepoch=2)
     trainer.train()
-    moved, held = (tiny.parts_of(tmp_path / name)["CameraState"]["twists"] for name in ("half", "all"))
-    assert bool((moved != 0).all()) and bool((held[:, :3] != 0).all())
-    assert not held[:, 3:].any()
+    moved, frozen = (tiny.parts_of(tmp_path / name)["CameraState"]["twists"] for name in ("half", "all"))
+    assert bool((moved != 0).all()) and bool((frozen[:, :3] != 0).all())
+    assert not frozen[:, 3:].any()
 
 
 def test_keys_of_orbits_belong_to_orbits() -> None:
@@ -249,14 +249,16 @@ def test_losses_reach_intrinsics_through_the_surface_point(scene_root: Path, tmp
     """The surface point's gradient to focal length and principal point, against differences.
 
     The differentiable intersection has the first derivatives of the true one: traced anew at other
-    intrinsics, the surface's points move as the gradient says.
+    intrinsics, the surface's points move as the gradient predicts.
     """
     trainer = trainer_of(
         scene_root, tmp_path, CamerasConfig(frozen="all", focal="shared", principal_point="shared")
     )
     model: Any = trainer.state.model.double().eval()
-    given = given_intrinsics(trainer.dataset).double()
-    intrinsics = LearnableIntrinsics(given, CamerasConfig(focal="shared", principal_point="shared")).double()
+    initial = given_intrinsics(trainer.dataset).double()
+    intrinsics = LearnableIntrinsics(
+        initial, CamerasConfig(focal="shared", principal_point="shared")
+    ).double()
     pose = pose_matrix(trainer.dataset.get_pose_init().double())[:1]
     uv = torch.tensor([[[7.0, 5.0], [8.0, 6.0], [6.0, 6.0]]], dtype=torch.float64)
 

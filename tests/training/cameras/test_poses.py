@@ -39,16 +39,16 @@ def test_images_outside_the_batch_keep_their_bits(scene_root: Path, tmp_path: Pa
     before = [poses.weight.detach().clone()]
     batches: list[set[int]] = []
 
-    def look(outputs: object) -> None:
+    def check(outputs: object) -> None:
         del outputs
         now = poses.weight.detach().clone()
         moved = (now != before[-1]).any(dim=1)
         batches.append(set(moved.nonzero().flatten().tolist()))
         before.append(now)
 
-    trainer.loss = tiny.WatchedLoss(trainer.loss, look)
+    trainer.loss = tiny.WatchedLoss(trainer.loss, check)
     trainer.train()
-    look(None)
+    check(None)
     assert batches[0] == set()  # before the first step
     assert [len(moved) for moved in batches[1:]] == [2, 2, 1, 2, 2, 1]
     assert set.union(*batches[1:4]) == set.union(*batches[4:]) == set(range(5))

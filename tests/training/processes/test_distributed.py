@@ -22,7 +22,7 @@ from idr.checkpoints.folder import CheckpointFolder
 from idr.cli.train import main
 
 REPOSITORY = Path(__file__).parents[3]
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
+TORCHRUN = ["-m", "torch.distributed.run", "--nproc_per_node=2"]
 EXP_RUNNER = REPOSITORY / "code" / "training" / "exp_runner.py"
 FAULTS = "tests.training.two_ranks"
 ODD = ["--set", "train.num_pixels=21"]  # 11 and 10 rays; 10 or 21 points in the cube
@@ -74,7 +74,7 @@ def fault(key: str, name: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
+def ran(tmp_path_factory: pytest.TempPathFactory, warm_python: Path) -> Ran:
     """Trains all that two processes train in one pair of them; one process continues and compares."""
     root = tmp_path_factory.mktemp("ranks")
     tiny.write_scene(root / "data")
@@ -115,7 +115,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     (root / "plan").write_text(json.dumps(entries))
     driver = REPOSITORY / "tests" / "training" / "two_ranks.py"
     done = subprocess.run(
-        [*TORCHRUN, str(driver), str(root / "plan")],
+        [str(warm_python), *TORCHRUN, str(driver), str(root / "plan")],
         env=environment(), capture_output=True, text=True, timeout=240,
     )  # fmt: skip
     assert (root / "killed").is_dir(), done.stderr
@@ -291,8 +291,9 @@ def started(scene_root: Path, tmp_path: Path) -> Iterator[list[subprocess.Popen[
 
 def torchrun(scene_root: Path, exps: Path, *flags: str) -> subprocess.Popen[str]:
     arguments = tiny.command(scene_root, *flags, nepoch=1_000_000, exps=str(exps))
+    # Not `warm_python`: torch reads the level of its log when it is imported.
     return subprocess.Popen(
-        [*TORCHRUN, str(EXP_RUNNER), *arguments],
+        [sys.executable, *TORCHRUN, str(EXP_RUNNER), *arguments],
         env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 

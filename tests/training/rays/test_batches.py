@@ -34,13 +34,13 @@ class RecordingDataset:
 
     def __init__(self, num_images: int) -> None:
         self.num_images = num_images
-        self.asked: list[tuple[int, tuple[int, ...]]] = []
+        self.requested: list[tuple[int, tuple[int, ...]]] = []
 
     def __len__(self) -> int:
         return self.num_images
 
     def sample_item(self, index: int, pixels: torch.Tensor) -> Any:
-        self.asked.append((index, tuple(pixels.tolist())))
+        self.requested.append((index, tuple(pixels.tolist())))
         return item(index, pixels)
 
 
@@ -52,7 +52,7 @@ class PublishedDataset:
 
     def __init__(self, num_images: int) -> None:
         self.num_images, self.draws = num_images, 0
-        self.asked: list[tuple[int, tuple[int, ...]]] = []
+        self.requested: list[tuple[int, tuple[int, ...]]] = []
 
     def __len__(self) -> int:
         return self.num_images
@@ -62,7 +62,7 @@ class PublishedDataset:
         self.pixels = torch.randperm(self.total_pixels)[:size]
 
     def __getitem__(self, index: int) -> Any:
-        self.asked.append((index, tuple(self.pixels.tolist())))
+        self.requested.append((index, tuple(self.pixels.tolist())))
         return item(index, self.pixels)
 
 
@@ -74,12 +74,12 @@ def batches_of(
     return RayBatches(dataset, batch_size, type(config())(**values))
 
 
-def asked(dataset_class: type, epochs: Sequence[int], first_step: int = 0, **options: Any) -> list[Any]:
+def requested(dataset_class: type, epochs: Sequence[int], first_step: int = 0, **options: Any) -> list[Any]:
     dataset = dataset_class(5)
     rays = batches_of(dataset, **options)
     for epoch in epochs:
         list(rays.batches(3, epoch, first_step))
-    return dataset.asked
+    return dataset.requested
 
 
 @settings(max_examples=30, deadline=None)
@@ -96,18 +96,18 @@ def test_an_epoch_uses_each_image_once_and_keeps_the_short_last_batch(
     assert sorted(torch.cat([batch.indices for batch in batches]).tolist()) == list(range(num_images))
     for batch in batches:
         assert batch.model_input["uv"].shape == (len(batch.indices), min(num_pixels, TOTAL), 2)
-    assert all(len(set(pixels)) == len(pixels) for _, pixels in dataset.asked)
+    assert all(len(set(pixels)) == len(pixels) for _, pixels in dataset.requested)
 
 
 @pytest.mark.parametrize("dataset_class", [RecordingDataset, PublishedDataset])
 def test_per_image_draws_anew_for_each_image(dataset_class: type) -> None:
-    pixels = [pixels for _, pixels in asked(dataset_class, (0, 1))]
+    pixels = [pixels for _, pixels in requested(dataset_class, (0, 1))]
     assert len(set(pixels)) == 10
 
 
 @pytest.mark.parametrize("dataset_class", [RecordingDataset, PublishedDataset])
 def test_per_epoch_draws_once_for_all_images_of_an_epoch(dataset_class: type) -> None:
-    pixels = [pixels for _, pixels in asked(dataset_class, (0, 1), sampling="per_epoch")]
+    pixels = [pixels for _, pixels in requested(dataset_class, (0, 1), sampling="per_epoch")]
     assert len(set(pixels[:5])) == 1 and len(set(pixels[5:])) == 1
     assert pixels[0] != pixels[5]
 
@@ -115,9 +115,9 @@ def test_per_epoch_draws_once_for_all_images_of_an_epoch(dataset_class: type) ->
 @pytest.mark.parametrize("sampling", ["per_image", "per_epoch"])
 @pytest.mark.parametrize("dataset_class", [RecordingDataset, PublishedDataset])
 def test_a_later_first_step_goes_on_with_what_was_left(dataset_class: type, sampling: str) -> None:
-    whole = asked(dataset_class, (7,), sampling=sampling)
-    assert asked(dataset_class, (7,), first_step=1, sampling=sampling) == whole[2:]
-    assert asked(dataset_class, (7,), first_step=3, sampling=sampling) == []
+    whole = requested(dataset_class, (7,), sampling=sampling)
+    assert requested(dataset_class, (7,), first_step=1, sampling=sampling) == whole[2:]
+    assert requested(dataset_class, (7,), first_step=3, sampling=sampling) == []
 
 
 def test_what_a_step_draws_depends_on_no_earlier_step() -> None:
@@ -126,7 +126,7 @@ def test_what_a_step_draws_depends_on_no_earlier_step() -> None:
     for disturb in (False, True):
         dataset = PublishedDataset(5)
         for _ in batches_of(dataset).batches(1, 1, 0):
-            draws.append((dataset.asked[-1], torch.rand(1).item(), np.random.rand()))
+            draws.append((dataset.requested[-1], torch.rand(1).item(), np.random.rand()))
             torch.rand(17 * disturb)
     assert draws[:3] == draws[3:]
 
@@ -145,8 +145,8 @@ def test_more_pixels_than_an_image_has_takes_all() -> None:
 )
 def test_images_that_share_a_step(num_images: int, batch_size: int, images: int, seed: int) -> None:
     """The number of steps stays; all images are used equally often, none twice in a step."""
-    together = batch_size * images
-    if together > num_images:  # refused by check_schedule
+    batch_images = batch_size * images
+    if batch_images > num_images:  # refused by check_schedule
         return
     rays = batches_of(RecordingDataset(num_images), batch_size, 3 * images, images=images)
     batches = list(rays.batches(seed, 1, 0))
@@ -154,7 +154,7 @@ def test_images_that_share_a_step(num_images: int, batch_size: int, images: int,
     for number, batch in enumerate(batches):
         views = batch.indices.tolist()
         assert len(set(views)) == len(views)
-        assert len(views) == together or number == len(batches) - 1
+        assert len(views) == batch_images or number == len(batches) - 1
         assert batch.model_input["uv"].shape == (len(views), 3, 2)
     seen = torch.bincount(torch.cat([batch.indices for batch in batches]), minlength=num_images)
     assert seen.tolist() == [images] * num_images
@@ -189,15 +189,15 @@ def test_a_batch_moves_whole() -> None:
 class LargestAllocation(TorchFunctionMode):
     """Remembers the largest storage that an operation makes, apart from those that were there before."""
 
-    def __init__(self, known: Sequence[torch.Tensor]) -> None:
+    def __init__(self, recorded: Sequence[torch.Tensor]) -> None:
         super().__init__()
-        self.known = {tensor.untyped_storage().data_ptr() for tensor in known}
+        self.recorded = {tensor.untyped_storage().data_ptr() for tensor in recorded}
         self.bytes = 0
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         for tensor in result if isinstance(result, (tuple, list)) else (result,):
-            if isinstance(tensor, torch.Tensor) and tensor.untyped_storage().data_ptr() not in self.known:
+            if isinstance(tensor, torch.Tensor) and tensor.untyped_storage().data_ptr() not in self.recorded:
                 self.bytes = max(self.bytes, tensor.untyped_storage().nbytes())
         return result
 

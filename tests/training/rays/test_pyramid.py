@@ -93,7 +93,7 @@ def test_a_blocks_ray_passes_amid_those_of_its_pixels(scene: SceneDataset) -> No
     assert torch.allclose(on_plane(blocks), on_plane(pixels).mean(dim=1), atol=1e-6)
 
 
-def test_a_factor_of_one_asks_for_the_pixels_themselves(scene: SceneDataset) -> None:
+def test_a_factor_of_one_gives_the_pixels_themselves(scene: SceneDataset) -> None:
     pixels = torch.tensor([5, 0, 77])
     one, two = sample_reduced(scene, 1, pixels, 1), scene.sample_item(1, pixels)
     assert all(torch.equal(one[1][name], two[1][name]) for name in two[1])

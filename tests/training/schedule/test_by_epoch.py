@@ -55,7 +55,7 @@ def test_learning_rate_has_the_bits_of_torchs_schedule(milestones: list[int], fa
         scheduler.step()
 
 
-def test_camera_rate_is_constant_unless_the_conf_asks_for_more() -> None:
+def test_camera_learning_rate_is_constant_unless_the_conf_changes_it() -> None:
     assert [camera_learning_rate_at(e, config(learning_rate_cam=1e-4)) for e in (0, 7, 2000)] == [1e-4] * 3
     schedule = config(
         learning_rate_cam=1e-4, cam_warmup_epochs=3, cam_sched_milestones=(5, 6), cam_sched_factor=0.5

@@ -80,7 +80,7 @@ def test_levels_open_evenly_between_begin_and_end() -> None:
     assert open_levels_in(0.5, 12, LevelSchedule(start=4, begin=0.5, end=0.5)) == 12  # all at once
 
 
-def test_reductions_take_turns() -> None:
+def test_reductions_follow_their_times() -> None:
     schedule = PyramidSchedule((8, 4, 2), (0.1, 0.1, 0.5))
     found = [reduction_in(time, schedule) for time in (0, 0.0999, 0.1, 0.4, 0.5, 1)]
     assert found == [8, 8, 2, 2, 1, 1]  # 4 has no time at all
@@ -101,7 +101,7 @@ def conf_with_schedule() -> str:
 
 
 def followed(root: Path, run: Path, stops: tuple[int, ...], nepoch: int) -> list[tuple[Any, ...]]:
-    """Trains in parts that end at the given calls; returns alpha, levels and learning rates of each step."""
+    """Trains in parts that end at these calls; returns alpha, levels and learning rates of each step."""
     seen: list[tuple[Any, ...]] = []
     for stop in (*stops, None):
         trainer = tiny.make_trainer(
@@ -111,14 +111,14 @@ def followed(root: Path, run: Path, stops: tuple[int, ...], nepoch: int) -> list
         if trainer.checkpoints.names():
             trainer.resume(trainer.checkpoints, "latest", keep_seed=False)
 
-        def look(call: int, inner: Any = inner, state: Any = state, stop: Any = stop) -> None:
+        def record(call: int, inner: Any = inner, state: Any = state, stop: Any = stop) -> None:
             rates = [group["lr"] for group in state.optimizer.param_groups]
             camera = state.cameras.pose_optimizer.param_groups[0]["lr"]
             seen.append((inner.alpha, find_encoding(state.model).open_levels, *rates, camera))
             if call == stop:
                 tiny.press_ctrl_c()
 
-        trainer.loss = tiny.WatchedLoss(inner, look)
+        trainer.loss = tiny.WatchedLoss(inner, record)
         assert trainer.train() == (stop is None)
     return seen
 
@@ -134,8 +134,8 @@ def test_a_trainer_follows_its_schedule_step_by_step_and_resumed(scene_root: Pat
         assert alpha == pytest.approx(50 * 6 ** min(time / 0.8, 1))
         assert levels == pytest.approx(1.5 + 1.5 * min(max(time - 0.1, 0) / 0.6, 1))
         assert [encoding, implicit, rendering] == pytest.approx([3e-3 * factor, 1e-3 * factor, 5e-4 * factor])
-        held = 0.0 if step < 3 else 1e-3 * 0.5 ** (max(time - 0.3, 0) / 0.7)
-        assert camera == pytest.approx(held)
+        camera_rate = 0.0 if step < 3 else 1e-3 * 0.5 ** (max(time - 0.3, 0) / 0.7)
+        assert camera == pytest.approx(camera_rate)
     assert followed(scene_root, tmp_path / "in_parts", (2, 5), 4) == at_once
     rows = tiny.metrics_rows(tmp_path / "in_parts")
     assert float(rows[-1]["alpha"]) == pytest.approx(at_once[-1][0], rel=1e-5)
@@ -230,11 +230,11 @@ def test_a_trainer_clips_gradients_at_max_grad_norm(scene_root: Path, tmp_path: 
     for name, more in (("free", ""), ("short", "max_grad_norm = 0.125")):
         trainer = tiny.make_trainer(scene_root, tmp_path / name, conf=tiny.conf_text(more))
 
-        def look(*_: Any, trainer: Any = trainer) -> None:
+        def record(*_: Any, trainer: Any = trainer) -> None:
             grads = [p.grad.norm() for p in trainer.state.model.parameters() if p.grad is not None]
             lengths.append(float(torch.stack(grads).norm()))
 
-        trainer.state.optimizer.register_step_pre_hook(look)
+        trainer.state.optimizer.register_step_pre_hook(record)
         trainer.train()
     free, short = lengths[: len(lengths) // 2], lengths[len(lengths) // 2 :]
     assert max(free) > 0.2 and max(short) == pytest.approx(0.125, rel=1e-3)

@@ -269,8 +269,8 @@ def test_values_out_of_range_are_refused(key: str, value: Any) -> None:
 
 def step(network, optimizer, seed: int) -> None:
     optimizer.zero_grad()
-    given = camera_input(seed=seed) | {"generator": torch.Generator().manual_seed(seed)}
-    loss_of(network.train()(given))["loss"].backward()
+    batch = camera_input(seed=seed) | {"generator": torch.Generator().manual_seed(seed)}
+    loss_of(network.train()(batch))["loss"].backward()
     optimizer.step()
 
 
@@ -367,16 +367,16 @@ def test_one_pass_equals_separate_passes() -> None:
 
 def test_mask_values_follow_the_cameras_at_fixed_tracing() -> None:
     network = idr_network().double().train()
-    given = camera_input(num_pixels=6, dtype=torch.float64, vectors=True)
-    base = given["pose"].detach()
+    batch = camera_input(num_pixels=6, dtype=torch.float64, vectors=True)
+    base = batch["pose"].detach()
     with torch.no_grad():
-        directions, centers = pixel_rays(given["uv"], base, given["intrinsics"])
+        directions, centers = pixel_rays(batch["uv"], base, batch["intrinsics"])
         draws = draw_step(12, network.tracer_config, directions, torch.Generator().manual_seed(0))
-        traced = network._trace(centers, directions, given["object_mask"].reshape(-1), draws)
+        traced = network._trace(centers, directions, batch["object_mask"].reshape(-1), draws)
     weights = torch.linspace(-1, 2, 12, dtype=DOUBLE)
 
     def loss(pose: Tensor) -> Tensor:
-        directions, centers = pixel_rays(given["uv"], pose, given["intrinsics"])
+        directions, centers = pixel_rays(batch["uv"], pose, batch["intrinsics"])
         points = centers.repeat_interleave(6, dim=0) + traced.depth.unsqueeze(1) * directions.reshape(-1, 3)
         values, _ = network._sdf_in_training(points, draws.eikonal_points, traced.hit)
         return (weights * values.squeeze(1)).sum()
@@ -390,7 +390,7 @@ def test_mask_values_follow_the_cameras_at_fixed_tracing() -> None:
         for sign in (-1, 1):
             moved = base.clone().reshape(-1)
             moved[place] += sign * 1e-6
-            directions, centers = pixel_rays(given["uv"], moved.reshape(base.shape), given["intrinsics"])
+            directions, centers = pixel_rays(batch["uv"], moved.reshape(base.shape), batch["intrinsics"])
             points = centers.repeat_interleave(6, dim=0) + traced.depth.unsqueeze(1) * directions.reshape(
                 -1, 3
             )

@@ -90,16 +90,16 @@ def two_minima(depth: Tensor, bottoms: tuple[float, float]) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("grid", "f", "known", "end"),
+    ("grid", "f", "lowest", "end"),
     [
         ((0.200, 0.205), (0.201, 0.204), torch.inf, 0.61),  # f and grid agree
         ((0.200, 0.205), (0.204, 0.201), torch.inf, 1.41),  # they do not
         ((0.200, 0.202 + MINIMUM.second_within), (0.204, 0.201), torch.inf, 0.61),  # too high by the grid
-        ((0.200, 0.205), (0.204, 0.201), 0.199, 1.0),  # f is known to be lower elsewhere
+        ((0.200, 0.205), (0.204, 0.201), 0.199, 1.0),  # f is lower elsewhere
     ],
 )
 def test_f_decides_which_minimum_is_lower(
-    grid: tuple[float, float], f: tuple[float, float], known: float, end: float, is_cpu: bool
+    grid: tuple[float, float], f: tuple[float, float], lowest: float, end: float, is_cpu: bool
 ) -> None:
     """Eight rays, of which three missed; the grid's minima are off by 0.01."""
     count = 8
@@ -116,7 +116,7 @@ def test_f_decides_which_minimum_is_lower(
         return two_minima(x[:, 2] - 0.01, f)
 
     missed = torch.arange(count) % 3 == 1  # (R,)
-    middle, value = torch.ones(count, dtype=DOUBLE), torch.full((count,), known, dtype=DOUBLE)
+    middle, value = torch.ones(count, dtype=DOUBLE), torch.full((count,), lowest, dtype=DOUBLE)
     found = Found(torch.zeros_like(missed), middle, value, torch.ones_like(missed))
     search = MinimumSearch(sdf, TracerConfig(1.0), rays, samples)
     depth = search.of_misses(found, smallest_sample(depths, values), missed, new_grid=True)

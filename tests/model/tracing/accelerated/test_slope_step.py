@@ -13,6 +13,12 @@ from idr.model.tracing import Rays, TracerConfig, TraceResult
 from idr.model.tracing.accelerated.marching import sample_grid
 from idr.model.tracing.accelerated.slope_step import step_to_zero
 
+UNRESOLVED = {
+    "shells", "thin shells", "thin slabs", "rod 0.05 in front", "sphere behind",
+    "camera 1e-06 away", "camera 0.1 away", *(f"grazing {radius}" for radius in (0.05, 0.1, 0.3, 0.5, 0.9)),
+}  # fmt: skip
+"""Scenes without steps: thin parts, cameras inside the object, tangents, and rays that hit nothing."""
+
 
 def stepped(scene: Scene, sdf: Sdf | None = None) -> tuple[Rays, Tensor, Tensor, int]:
     """Returns rays along which a shape's grid is negative, those that stepped to its zero, the depths, and
@@ -46,15 +52,22 @@ def test_a_smooth_surface_takes_fewer_than_two_evaluations_a_ray() -> None:
     assert hit.all() and (depth - exact).abs().max() < 1e-4
 
 
+def is_resolved(name: str) -> bool:
+    """Whether some rays of a scene step to the zero."""
+    thin_sheet = name.startswith("sheet 0.0") and not name.endswith("at 0.0")  # nodes lie on the plane z = 0
+    return not thin_sheet and name not in UNRESOLVED
+
+
+def test_more_than_half_of_the_scenes_are_resolved() -> None:
+    assert sum(map(is_resolved, SCENES)) > len(SCENES) / 2
+
+
 @pytest.mark.parametrize("name", SCENES)
-def test_no_surface_is_missed(name: str) -> None:
+def test_no_surface_is_missed_and_resolved_scenes_allow_steps(name: str) -> None:
     rays, index, depth, _ = stepped(SCENES[name])
     some = Scene(SCENES[name].shape, rays.subset(index), SCENES[name].radius)
     assert not wrong(some, TraceResult(depth, torch.ones_like(index, dtype=torch.bool))).any()
-
-
-def test_adversarial_scenes_allow_some_steps() -> None:
-    assert sum(stepped(SCENES[name])[1].numel() > 0 for name in SCENES) > len(SCENES) / 2
+    assert index.numel() > 0 or not is_resolved(name)
 
 
 @pytest.mark.parametrize("amplitude", [1e-4, 1e-3, 0.01])

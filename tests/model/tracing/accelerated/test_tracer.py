@@ -268,7 +268,7 @@ def test_hits_outside_the_mask_end_at_the_deepest_point() -> None:
 
 @pytest.mark.parametrize("training", [False, True])
 def test_hits_lie_on_a_surface_that_bends_sharply(training: bool) -> None:
-    """Ripples as sharp as a network's highest octave: slopes that agree by chance must not mislead."""
+    """Ripples as sharp as a network's highest octave: slopes that happen to agree must not mislead."""
 
     def rippled(x: Tensor) -> Tensor:
         return x.norm(dim=1) - 0.5 + 0.02 * torch.sin(32 * x[:, 0]) * torch.cos(32 * x[:, 1] + 16 * x[:, 2])
