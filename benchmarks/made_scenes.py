@@ -31,7 +31,6 @@ import imageio.v3 as iio  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 import trimesh  # noqa: E402
-from idr.export.extras import import_mesh_package  # noqa: E402
 from numpy.typing import ArrayLike, NDArray  # noqa: E402
 from scipy.interpolate import CubicSpline  # noqa: E402
 from scipy.ndimage import map_coordinates  # noqa: E402
@@ -49,6 +48,7 @@ from idr.demo.cameras import (  # noqa: E402
 )
 from idr.demo.render import RenderedView, camera_rays, subpixel_offsets  # noqa: E402
 from idr.errors import InputError  # noqa: E402
+from idr.export.mesh_files import import_mesh_package  # noqa: E402
 from idr.files import whole_folder  # noqa: E402
 from idr.meshing import (  # noqa: E402
     component_areas,
