@@ -194,12 +194,14 @@ ADDED["render_path"] = ANY_RUN | {
     "video": None,
     "fps": 25.0,
     "chunk_pixels": None,
+    "supersample": 2,
 }
 ADDED["report"] = ANY_RUN | {
     "out": None,
     "views": 6,
     "side": 320,
     "resolution": 96,
+    "supersample": 2,
 }
 ADDED["eval_mesh"] = {
     "mesh": None,

@@ -56,6 +56,26 @@ def test_outputs_show_the_ball(frames, number):
         np.testing.assert_allclose(normal[row, column] / 255 * 2 - 1, expected, atol=0.006)
 
 
+def test_supersampling_blends_colors_and_masks_and_leaves_depths_and_normals(frames, tmp_path):
+    pictures, depths = frames
+    model = ball.BallModel({"feature_vector_size": 4}).eval()
+    intrinsics = torch.eye(4)
+    intrinsics[:3, :3] = torch.tensor(ball.INTRINSICS)
+    path = Path3D(intrinsics[None], POSES[:1], (ball.HEIGHT, ball.WIDTH))
+    painter = FramePainter(depths, lambda points: model.implicit_network.gradient(points)[:, 0].detach())
+    names = {kind: f"{kind}_{{:02d}}.png" for kind in OUTPUTS}
+    write_path(model, path, tmp_path, names, painter, 100, supersample=2)
+    color, depth, normal, mask = (
+        iio.imread(tmp_path / f"{kind}_00.png") for kind in ("color", "depth", "normal", "mask")
+    )
+    np.testing.assert_array_equal(depth, pictures["depth", 0])
+    np.testing.assert_array_equal(normal, pictures["normal", 0])
+    assert set(np.unique(mask)) == {0, 64, 128, 191, 255}  # quarters; 127.5 rounds to even
+    share = np.round(mask / 255 * 4) / 4
+    levels = np.round(255 * (1 - share * (1 - ball.GRAY)))
+    np.testing.assert_allclose(color, np.repeat(levels[..., None], 3, axis=2), atol=1)  # halves round
+
+
 def test_depth_range_contains_the_sphere_in_all_frames(frames):
     _, (near, far) = frames
     distances = np.linalg.norm(POSES[:, :3, 3], axis=1)

@@ -15,8 +15,10 @@ from idr.cli.shared.runs import (
     add_frame_arguments,
     add_out_folder_argument,
     add_run_arguments,
+    add_supersample_argument,
     check_folder,
     check_frame_arguments,
+    check_supersample,
     check_view,
     find_named_run,
     frame_intrinsics,
@@ -78,6 +80,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_out_folder_argument(output, "path_<path>")
     add_force_argument(output, "existing files")
     add_frame_arguments(output, fps=25.0)
+    add_supersample_argument(output)
     return parser
 
 
@@ -88,6 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _check(arguments: argparse.Namespace) -> None:
     check_frame_arguments(arguments)
+    check_supersample(arguments)
     if arguments.distance is not None and not arguments.distance > 1:
         raise InputError(f"--distance {arguments.distance}: expected more than 1, outside of the unit sphere")
     if arguments.elevation is not None and not -85 <= arguments.elevation <= 85:
@@ -138,7 +142,8 @@ def _render(arguments: argparse.Namespace) -> None:
             kept.append(film_frame(images[kind]))
 
     model = _model(arguments, trained)
-    files = write_path(model, path, out, names, painter, arguments.chunk_pixels, on_frame)
+    sampling = (arguments.chunk_pixels, on_frame, arguments.supersample)
+    files = write_path(model, path, out, names, painter, *sampling)
     _write_record(out / RECORD, path, depths, trained)
     for stale in set(_own_files(out)) - set(files):  # of an earlier, longer path
         stale.unlink()

@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from idr.cli.shared.common import check_at_least, make_parser, run_command, say
-from idr.cli.shared.runs import add_resolution_argument, add_run_arguments, open_run
+from idr.cli.shared.runs import (
+    add_resolution_argument,
+    add_run_arguments,
+    add_supersample_argument,
+    check_supersample,
+    open_run,
+)
 from idr.errors import USER_ERRORS
 
 if TYPE_CHECKING:
@@ -34,6 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--views", type=int, default=6, help="number of training views, spread evenly")
     parser.add_argument("--side", type=int, default=320, help="most pixels along the longer side of an image")
     add_resolution_argument(parser, 96)
+    add_supersample_argument(parser)
     return parser
 
 
@@ -44,13 +51,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _report(arguments: argparse.Namespace) -> None:
     check_at_least(arguments, views=1, side=1, resolution=2)
+    check_supersample(arguments)
     trained, _ = open_run(arguments)
 
     from idr.evaluation.report.page import REPORT, ReportOptions, write_report
 
     path = arguments.out or trained.folder / REPORT
-    sizes = (arguments.views, arguments.side, arguments.resolution)
-    write_report(trained, path, ReportOptions(*sizes, arguments.chunk_pixels, arguments.chunk_points))
+    names = ("views", "side", "resolution", "chunk_pixels", "chunk_points", "supersample")
+    write_report(trained, path, ReportOptions(**{name: getattr(arguments, name) for name in names}))
     say(f"report: {path} ({path.stat().st_size / 1e6:.1f} MB)")
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from idr.files import write_atomic
-from idr.rendering import Forward, RenderedImage, render_image
+from idr.rendering import AntialiasedImage, Forward, render_antialiased
 
 OUTPUTS = ("color", "depth", "normal", "mask")
 DEEPEST = 65535
@@ -62,30 +62,31 @@ class FramePainter:
     depth_range: tuple[float, float]
     normals: Normals | None = None
 
-    def image_of(self, kind: str, image: RenderedImage, pose: NDArray[np.float64]) -> FrameImage:
+    def image_of(self, kind: str, image: AntialiasedImage, pose: NDArray[np.float64]) -> FrameImage:
         """Returns one output of a rendered frame.
 
         Args:
-            kind: One of `OUTPUTS`. ``color``: (H, W, 3), white without a hit. ``mask``: (H, W), 255 on the
-                object. ``depth``: (H, W) 16 bits, 1 to 65535 over the depth range, 0 without a hit.
-                ``normal``: (H, W, 3), (n + 1) / 2 with x right, y up, z towards the camera, black without a
-                hit.
+            kind: One of `OUTPUTS`. ``color``: (H, W, 3), white without a hit. ``mask``: (H, W), the share of
+                rays that hit, 255 for all. ``depth``: (H, W) 16 bits, 1 to 65535 over the depth range, 0
+                without a hit. ``normal``: (H, W, 3), (n + 1) / 2 with x right, y up, z towards the camera,
+                black without a hit. Depths and normals are those of the pixels' centers.
             image: The rendered frame.
             pose: (4, 4) camera-to-world.
         """
         if kind == "color":
             return (image.rgb01 * 255).round().to(torch.uint8).numpy()
         if kind == "mask":
-            return image.hit.numpy().astype(np.uint8) * np.uint8(255)
+            return (image.coverage * 255).round().to(torch.uint8).numpy()
+        centers = image.centers
         if kind == "depth":
             near, far = self.depth_range
-            share = (image.depth.double().numpy() - near) / (far - near)
-            levels = 1 + np.round(np.clip(np.where(image.hit, share, 0), 0, 1) * (DEEPEST - 1))
-            return np.where(image.hit, levels, 0).astype(np.uint16)
+            share = (centers.depth.double().numpy() - near) / (far - near)
+            levels = 1 + np.round(np.clip(np.where(centers.hit, share, 0), 0, 1) * (DEEPEST - 1))
+            return np.where(centers.hit, levels, 0).astype(np.uint16)
         assert kind == "normal" and self.normals is not None, kind
-        levels = np.zeros((*image.hit.shape, 3), np.uint8)
-        normals = self.normals(image.points[image.hit]).double().cpu().numpy() @ pose[:3, :3]
-        levels[image.hit.numpy()] = np.round((normals * [1, -1, -1] + 1) / 2 * 255).clip(0, 255)
+        levels = np.zeros((*centers.hit.shape, 3), np.uint8)
+        normals = self.normals(centers.points[centers.hit]).double().cpu().numpy() @ pose[:3, :3]
+        levels[centers.hit.numpy()] = np.round((normals * [1, -1, -1] + 1) / 2 * 255).clip(0, 255)
         return levels
 
 
@@ -105,6 +106,7 @@ def write_path(
     painter: FramePainter,
     chunk_pixels: int,
     on_frame: Callable[[int, dict[str, FrameImage]], None] = lambda number, images: None,
+    supersample: int = 1,
 ) -> list[Path]:
     """Renders a path and writes its frames, each file atomically.
 
@@ -116,6 +118,7 @@ def write_path(
         painter: Makes the images.
         chunk_pixels: Pixels rendered at once.
         on_frame: Called after each frame with its number and images.
+        supersample: Rays along each side of a pixel at edges, see `idr.rendering.render_antialiased`.
 
     Returns:
         The files written.
@@ -126,7 +129,9 @@ def write_path(
     written = []
     for number, pose in enumerate(path.poses):
         view = torch.as_tensor(pose, dtype=torch.float32).to(path.intrinsics.device)
-        image = render_image(forward, path.intrinsics[number], view, path.img_res, chunk_pixels=chunk_pixels)
+        image = render_antialiased(
+            forward, path.intrinsics[number], view, path.img_res, supersample, chunk_pixels
+        )
         images = {kind: painter.image_of(kind, image, pose) for kind in names}
         for kind, frame in images.items():
             written.append(folder / names[kind].format(number))

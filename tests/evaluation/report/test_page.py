@@ -105,6 +105,14 @@ def test_score_of_a_reduced_view_is_that_of_its_pixels(root):
     assert view.psnr == pytest.approx(13.979, abs=0.01)
 
 
+def test_supersampling_changes_the_shown_rendering_and_no_score(root):
+    run = load_run(make_run(root))
+    one, several = (compare_view(run, 0, 11, supersample=n) for n in (1, 3))
+    assert (one.psnr, one.iou) == (several.psnr, several.iou) and torch.equal(one.error, several.error)
+    gray, white = one.rendered.unique()
+    assert ((several.rendered > gray + 0.05) & (several.rendered < white - 0.05)).any()  # at the silhouette
+
+
 def test_error_map_colors_equal_wrong_and_disagreeing_pixels():
     photo = torch.tensor([[0.2, 0.2, 0.2, 0.2]])[..., None].expand(1, 4, 3)
     rendered = photo + torch.tensor([0.0, 0.6, 0.0, 0.0])[:, None]
@@ -153,6 +161,8 @@ def test_report_that_fails_after_training_is_a_warning(root, caplog, monkeypatch
         (("--checkpoint", "100"), "100"),
         (("--scan_id", "9"), "ball_9"),
         (("--views", "0"), "--views 0: expected 1 or more"),
+        (("--supersample", "0"), "--supersample 0: expected 1 to 8"),
+        (("--supersample", "9"), "--supersample 9: expected 1 to 8"),
     ],
 )
 def test_mistakes_give_one_message(root, capsys, flags, message):

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 Group = Any
 """A parser or one of its argument groups."""
 
+MAX_SUPERSAMPLE = 8
+"""Most rays along each side of a pixel: 64 shades of an edge, below the 255 that a file holds. More rays only
+take time."""
+
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of the conf, of the device and of the run."""
@@ -91,6 +95,18 @@ def add_frame_arguments(group: Group, fps: float) -> None:
     group.add_argument("--video", type=Path, help="also write a film, .gif or .mp4 (MP4 needs idr[video])")
     group.add_argument("--fps", type=float, default=fps, help="frames per second of the film")
     add_chunk_arguments(group, "chunk_pixels")
+
+
+def add_supersample_argument(group: Group) -> None:
+    """Adds ``--supersample`` of images for people; scores take one ray per pixel."""
+    help_text = "N x N rays per pixel at silhouettes and edges, 1 to 8; 1 = one ray per pixel everywhere"
+    group.add_argument("--supersample", type=int, default=2, metavar="N", help=help_text)
+
+
+def check_supersample(arguments: argparse.Namespace) -> None:
+    """Refuses a ``--supersample`` out of range."""
+    if not 1 <= arguments.supersample <= MAX_SUPERSAMPLE:
+        raise InputError(f"--supersample {arguments.supersample}: expected 1 to {MAX_SUPERSAMPLE}")
 
 
 def check_frame_arguments(arguments: argparse.Namespace) -> None:

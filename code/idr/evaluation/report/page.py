@@ -52,6 +52,7 @@ class ReportOptions:
         resolution: Grid samples along the mesh's shortest side.
         chunk_pixels: Pixels rendered at once; bounds memory.
         chunk_points: Points meshed at once; bounds memory.
+        supersample: Rays along each side of a pixel at edges of the renderings; 1 for one ray everywhere.
     """
 
     views: int = 6
@@ -59,6 +60,7 @@ class ReportOptions:
     resolution: int = 96
     chunk_pixels: int = DEFAULT_CHUNK_PIXELS
     chunk_points: int = DEFAULT_CHUNK_POINTS
+    supersample: int = 2
 
 
 def write_report(run: Run, path: Path, options: ReportOptions) -> None:
@@ -70,7 +72,7 @@ def write_report(run: Run, path: Path, options: ReportOptions) -> None:
     """
     compared = []
     for index in spread(len(run.scene), options.views):
-        compared.append(compare_view(run, index, options.side, options.chunk_pixels))
+        compared.append(compare_view(run, index, options.side, options.chunk_pixels, options.supersample))
         log.info("report: view %d, psnr %.2f", compared[-1].number, compared[-1].psnr)
     mesh = run.mesh(options.resolution, options.chunk_points)
     cameras = measure_cameras(run) if run.alignment is not None else None
@@ -168,7 +170,7 @@ def _views_html(compared: Sequence[ComparedView]) -> str:
         rows.append(_row_html([CaptionedImage(*pair) for pair in zip(encoded, shown, strict=True)]))
     legend = (
         "Errors: black where equal, yellow from a mean difference of 0.5 on (colors from 0 to 1), blue "
-        "where silhouette and mask disagree. Scores are of the pixels shown."
+        "where silhouette and mask disagree. Errors and scores are those of one ray per pixel shown."
     )
     return f"<h2>Photographs, renderings, errors</h2><p>{legend}</p>{''.join(rows)}"
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from idr.evaluation.metrics import mask_iou, masked_psnr
-from idr.rendering import DEFAULT_CHUNK_PIXELS
+from idr.rendering import DEFAULT_CHUNK_PIXELS, render_antialiased
 from idr.runs import Camera, Run
 from idr.runs.views import read_view
 
@@ -33,8 +33,8 @@ class ComparedView:
     Attributes:
         number: Position of the image in its folder.
         photo: (H, W, 3) colors in [0, 1].
-        rendered: (H, W, 3) colors in [0, 1].
-        error: (H, W, 3) colors in [0, 1], see `error_map`.
+        rendered: (H, W, 3) colors in [0, 1], to look at.
+        error: (H, W, 3) colors in [0, 1], see `error_map`; like the scores, of one ray per pixel.
         psnr: Over the pixels of the mask, dB.
         iou: Of the silhouette and the mask.
         step: n.
@@ -49,21 +49,26 @@ class ComparedView:
     step: int
 
 
-def compare_view(run: Run, index: int, side: int, chunk_pixels: int = DEFAULT_CHUNK_PIXELS) -> ComparedView:
+def compare_view(
+    run: Run, index: int, side: int, chunk_pixels: int = DEFAULT_CHUNK_PIXELS, supersample: int = 1
+) -> ComparedView:
     """Renders and compares every n-th pixel of training view `index`, at most `side` along the longer side.
 
     Nothing is interpolated: diag(1/n, 1/n, 1) K maps the centers of pixels 0, n, 2n, ... to 0, 1, 2, ...
+    `supersample` rays along each side of a pixel smooth the edges of ``rendered``.
 
     Raises:
         InputError: There is no such view.
     """
     reduced, step = reduced_camera(run.training_camera(index), side)
     view = read_view(run.scene, index)
-    image = run.render(reduced, chunk_pixels)
+    camera = reduced.tensors(run.device)
+    shown = render_antialiased(run.model, *camera, reduced.img_res, supersample, chunk_pixels)
+    image = shown.centers
     photo, mask = view.photo[::step, ::step], view.mask[::step, ::step]
     error = error_map(image.rgb01, photo, image.hit, mask)
     psnr, iou = masked_psnr(image.rgb01, photo, mask), mask_iou(image.hit, mask)
-    return ComparedView(view.number, photo, image.rgb01, error, psnr, iou, step)
+    return ComparedView(view.number, photo, shown.rgb01, error, psnr, iou, step)
 
 
 def reduced_camera(camera: Camera, side: int) -> tuple[Camera, int]:
