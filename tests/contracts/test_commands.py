@@ -26,6 +26,7 @@ from idr.cli import (
     run_scenes,
     summary,
     train,
+    triangulate_points,
     view,
 )
 from idr.cli.demo import make_photo_scene, make_scene
@@ -85,6 +86,7 @@ ADDED = {
         "data_root": None,
         "device": None,
         "dense": False,
+        "points": None,
         "lpips": False,
         "chunk_pixels": None,
         "chunk_points": None,
@@ -110,6 +112,7 @@ ADDED = {
     },
     "preprocess_cameras": {"data_root": None, "dry_run": False},
     "check_scene": {"source_dir": None, "out": None, "use_linear_init": False},
+    "triangulate_points": {"source_dir": None, "out": None, "overwrite": False, "use_linear_init": False},
     "make_demo_scene": {
         "out": None,
         "seed": 0,
@@ -269,6 +272,7 @@ def parsers() -> dict[str, argparse.ArgumentParser]:
         "eval_disentanglement": disentanglement.build_parser(),
         "preprocess_cameras": preprocess_cameras._parser(),
         "check_scene": check_scene._parser(),
+        "triangulate_points": triangulate_points._parser(),
         "make_demo_scene": make_scene._parser(),
         "report": report.build_parser(),
         "summary": summary.build_parser(),

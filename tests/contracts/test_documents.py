@@ -40,6 +40,7 @@ MODULES = {
     "evaluation/render_path.py": "render_path",
     "preprocess/preprocess_cameras.py": "preprocess_cameras",
     "preprocess/check_scene.py": "check_scene",
+    "preprocess/triangulate_points.py": "triangulate_points",
     "preprocess/doctor.py": "doctor",
     "preprocess/import_scene.py": "import_scene",
     "preprocess/make_demo_scene.py": "demo.make_scene",
