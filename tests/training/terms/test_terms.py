@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tests.model.test_patches import HEIGHT, NUM_VIEWS, WIDTH, surface
@@ -14,7 +16,8 @@ from tests.training import tiny
 from torch import Tensor, nn
 
 from idr.conf.files import read_block
-from idr.errors import InputError
+from idr.datasets.points import POINTS_FILE, held_out_points
+from idr.errors import InputError, MissingInputError
 from idr.training.terms.normals import NormalsConfig, NormalsTerm, beside_in_tangent_plane
 from idr.training.terms.patch import PatchConfig, PatchTerm, candidate_views
 from idr.training.terms.step import Cameras, StepRays
@@ -112,6 +115,9 @@ class Ball(nn.Module):
     def sdf_and_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return x.norm(dim=1, keepdim=True) - 0.5, x / x.norm(dim=1, keepdim=True)
 
+    def sdf(self, x: Tensor) -> Tensor:
+        return x.norm(dim=1) - 0.5
+
 
 def test_points_beside_lie_in_the_tangent_planes() -> None:
     points, normals = torch.rand(500, 3), torch.nn.functional.normalize(torch.randn(500, 3), dim=1)
@@ -197,3 +203,44 @@ def test_a_model_without_surface_points_is_refused(
     with pytest.raises(InputError, match="surface_points"):
         trainer.train()
     assert math.isfinite(sum(float(p.sum()) for p in trainer.state.model.parameters()))
+
+
+def points_file(root: Path, points: np.ndarray) -> Path:
+    """Copies the scene and writes sparse points (N, 3) of the unit sphere into it, in the world."""
+    shutil.copytree(root / "data", root / "with_points" / "data", dirs_exist_ok=True)
+    world = tiny.SCALE * points + tiny.OFFSET
+    np.savez(root / "with_points" / "data" / "tiny" / "scan0" / POINTS_FILE, points_world=world)
+    return root / "with_points"
+
+
+def test_sparse_points_pull_f_to_zero_within_their_time(scene_root: Path, tmp_path: Path) -> None:
+    directions = np.random.default_rng(0).standard_normal((50, 3))
+    points = 0.7 * directions / np.linalg.norm(directions, axis=1, keepdims=True)
+    shutil.copytree(scene_root / "data", tmp_path / "data")
+    root = points_file(tmp_path, np.vstack((points, [[5.0, 0.0, 0.0]])))  # the last is outside the sphere
+    conf = tiny.conf_text() + "\nloss.sparse_points { weight = 2.0, until = 0.5, scale = 0.02 }\n"
+    trainer = tiny.make_trainer(root, tmp_path / "run", conf=conf)
+    (term,) = trainer.terms
+    assert len(term.points) == (~held_out_points(51))[:50].sum()
+    assert term.points.norm(dim=1).allclose(torch.tensor(0.7))
+    rays = Photographed().rays(torch.zeros(40, 3))
+    cameras = Photographed().cameras
+    term.model = Ball()
+    distance = torch.tensor(0.2)  # of all points from the ball
+    expected = 2.0 * 0.02 * math.log1p(float(distance) / 0.02)
+    assert float(term(rays, cameras, 0.0, generator())) == pytest.approx(expected, rel=1e-4)
+    assert float(term(rays, cameras, 0.25, generator())) == pytest.approx(expected / 2, rel=1e-4)
+    assert float(term(rays, cameras, 0.5, generator())) == 0
+
+
+@pytest.mark.parametrize(
+    ("points", "message"), [(None, "triangulate_points.py"), (np.full((3, 3), 9.0), "inside the unit sphere")]
+)
+def test_a_scene_without_usable_points_is_refused(
+    scene_root: Path, tmp_path: Path, points: np.ndarray | None, message: str
+) -> None:
+    shutil.copytree(scene_root / "data", tmp_path / "data")
+    root = tmp_path if points is None else points_file(tmp_path, points)
+    conf = tiny.conf_text() + "\nloss.sparse_points.weight = 1.0\n"
+    with pytest.raises((InputError, MissingInputError), match=message):
+        tiny.make_trainer(root, tmp_path / "run", conf=conf)
