@@ -14,6 +14,7 @@ from torch.nn import functional
 from idr.model.patches import (
     LUMINANCE,
     PatchShape,
+    Photographs,
     View,
     consistency_loss,
     patch_costs,
@@ -69,15 +70,20 @@ def texture(points: Tensor) -> Tensor:
     return torch.sigmoid(mixed)
 
 
-def photographs(view: View, hit) -> Tensor:
-    """Images (B, H, W, 3) uint8 of a textured surface."""
+def photographs(view: View, hit) -> Photographs:
+    """Images of a textured surface that fills them."""
     rows, columns = torch.meshgrid(torch.arange(HEIGHT), torch.arange(WIDTH), indexing="ij")
     pixels = torch.stack((columns, rows), dim=-1).reshape(-1, 2).double()
     images = [texture(hit(view.center[b], rays(view, b, pixels))) for b in range(NUM_VIEWS)]
-    return (255 * torch.stack(images)).round().to(torch.uint8).reshape(-1, HEIGHT, WIDTH, 3)
+    return whole((255 * torch.stack(images)).round().to(torch.uint8).reshape(-1, HEIGHT, WIDTH, 3))
 
 
-def surface(kind: str) -> tuple[View, Tensor, Tensor, Tensor, Tensor]:
+def whole(rgb: Tensor) -> Photographs:
+    """Images in which everything is object."""
+    return Photographs(rgb, torch.ones(rgb.shape[:3], dtype=torch.bool))
+
+
+def surface(kind: str) -> tuple[View, Photographs, Tensor, Tensor, Tensor]:
     """Cameras, images, and pixels (N, 2), points and normals (N, 3) in the first of them."""
     view, hit = cameras(), {"plane": hit_plane, "sphere": hit_sphere}[kind]
     center = torch.tensor([39.0, 30.5]).double()
@@ -92,7 +98,12 @@ def views_of(view: View, index: Tensor) -> View:
 
 
 def costs_of(
-    view: View, images: Tensor, pixels: Tensor, points: Tensor, normals: Tensor, shape: PatchShape = SHAPE
+    view: View,
+    images: Photographs,
+    pixels: Tensor,
+    points: Tensor,
+    normals: Tensor,
+    shape: PatchShape = SHAPE,
 ) -> tuple[Tensor, Tensor]:
     """Costs of patches of the first view in all others."""
     first = torch.zeros(len(points), dtype=torch.long)
@@ -101,9 +112,11 @@ def costs_of(
     return plain_patch_costs(images, first, pixels, source, homographies, shape)
 
 
-def slow_cost(view: View, images: Tensor, pixel: Tensor, point: Tensor, normal: Tensor, source: int) -> float:
+def slow_cost(
+    view: View, images: Photographs, pixel: Tensor, point: Tensor, normal: Tensor, source: int
+) -> float:
     """1 - NCC of one patch: rays meet the plane one by one, and scipy interpolates the gray values."""
-    gray = images.double().numpy() @ np.array(LUMINANCE) / 255
+    gray = images.rgb.double().numpy() @ np.array(LUMINANCE) / 255
     values = []
     for row in range(-3, 4):
         for column in range(-3, 4):
@@ -170,6 +183,7 @@ def test_compiled_loops_are_the_plain_costs() -> None:
     coarse = torch.rand(6, 3, 15, 20, generator=generator)
     images = 255 * functional.interpolate(coarse, size=(HEIGHT, WIDTH), mode="bicubic").clamp(0, 1)
     images = images.permute(0, 2, 3, 1).to(torch.uint8).contiguous()
+    photographs = Photographs(images, torch.rand(6, HEIGHT, WIDTH, generator=generator) > 1e-3)
     pixels = torch.rand(200, 2, generator=generator) * torch.tensor([WIDTH - 1.0, HEIGHT - 1.0])
     reference = torch.randint(0, 6, (200,), generator=generator)
     source = torch.randint(0, 6, (200, 4), generator=generator)
@@ -179,7 +193,7 @@ def test_compiled_loops_are_the_plain_costs() -> None:
     results = []
     for function in (plain_patch_costs, loops.patch_costs):
         leaf = homographies.clone().requires_grad_()
-        cost, valid = function(images, reference, pixels, source, leaf, SHAPE)
+        cost, valid = function(photographs, reference, pixels, source, leaf, SHAPE)
         weight = torch.arange(4.0)
         (gradient,) = torch.autograd.grad((cost * weight).sum(), leaf)
         results.append((cost, valid, gradient))
@@ -188,18 +202,23 @@ def test_compiled_loops_are_the_plain_costs() -> None:
     torch.testing.assert_close(twin_cost, cost, rtol=0, atol=1e-5)
     scale = gradient.abs().amax(dim=(-1, -2), keepdim=True).clamp(min=1e-6)
     assert ((twin_gradient - gradient) / scale).abs().max() < 1e-3  # float32 sums of 49 samples
-    served = patch_costs(images, reference, pixels, source, homographies, SHAPE)[0]
+    served = patch_costs(photographs, reference, pixels, source, homographies, SHAPE)[0]
     assert torch.equal(served, twin_cost)
 
 
 def test_patches_without_texture_or_outside_do_not_count() -> None:
     images = torch.full((2, HEIGHT, WIDTH, 3), 127, dtype=torch.uint8)
     images[:, :, WIDTH // 2 :] = torch.randint(0, 255, (2, HEIGHT, WIDTH // 2, 3), dtype=torch.uint8)
-    pixels = torch.tensor([[20.0, 30.0], [60.0, 30.0], [60.0, 2.0]])  # flat, textured, at the border
-    eye = torch.eye(3).expand(3, 1, 3, 3)
-    zero = torch.zeros(3, dtype=torch.long)
-    cost, valid = patch_costs(images, zero, pixels, zero[:, None], eye, SHAPE)
-    assert valid[:, 0].tolist() == [False, True, False]
+    masks = torch.ones(2, HEIGHT, WIDTH, dtype=torch.bool)
+    masks[0, 45:], masks[1, :, 70:] = False, False
+    # Flat, textured, at the border, at the silhouette of the reference, and at that of the source.
+    pixels = torch.tensor([[20.0, 30.0], [60.0, 30.0], [60.0, 2.0], [60.0, 42.0], [67.0, 30.0]])
+    eye = torch.eye(3).expand(5, 1, 3, 3)
+    zero = torch.zeros(5, dtype=torch.long)
+    photographs = Photographs(images[:1].expand(2, -1, -1, -1).contiguous(), masks)
+    for function in (patch_costs, plain_patch_costs):
+        cost, valid = function(photographs, zero, pixels, zero[:, None] + 1, eye, SHAPE)
+        assert valid[:, 0].tolist() == [False, True, False, False, False]
     assert cost.abs().max() < 1e-5  # an image against itself
 
 

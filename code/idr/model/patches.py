@@ -43,6 +43,19 @@ class View:
 
 
 @dataclass(frozen=True)
+class Photographs:
+    """The images that patches are taken from.
+
+    Attributes:
+        rgb: (B, H, W, 3) uint8.
+        masks: (B, H, W) bool, the object.
+    """
+
+    rgb: Tensor
+    masks: Tensor
+
+
+@dataclass(frozen=True)
 class PatchShape:
     """The square grid of samples of a patch, and which patches are compared.
 
@@ -91,15 +104,23 @@ def plane_homographies(points: Tensor, normals: Tensor, reference: View, source:
 
 
 def patch_costs(
-    images: Tensor, reference: Tensor, pixels: Tensor, source: Tensor, homographies: Tensor, shape: PatchShape
+    images: Photographs,
+    reference: Tensor,
+    pixels: Tensor,
+    source: Tensor,
+    homographies: Tensor,
+    shape: PatchShape,
 ) -> tuple[Tensor, Tensor]:
     """Returns 1 - NCC of patches and their images in the source views.
 
     NCC is the normalized cross-correlation of gray values, which are interpolated linearly between pixels. It
     does not depend on the photographs' exposure.
 
+    A patch that reaches over the silhouette would compare the edge against the background, which lies on no
+    plane, and round the object off.
+
     Args:
-        images: (B, H, W, 3) uint8.
+        images: The photographs.
         reference: (N,) index of each patch's reference image.
         pixels: (N, 2) float centers (column, row) of the patches there.
         source: (N, V) indices of the source images.
@@ -108,18 +129,24 @@ def patch_costs(
 
     Returns:
         cost: (N, V) 0 to 2, differentiable with respect to the homographies; 0 where not valid.
-        valid: (N, V) whether both patches lie inside their images, in front of the camera, and have texture.
+        valid: (N, V) whether both patches lie inside the object's masks, in front of the camera, and have
+            texture.
     """
     kernel = find_kernel("patch_loops")
     arguments: tuple[Any, ...] = (images, reference, pixels, source, homographies, shape)
-    if kernel is not None and kernel.can_serve(images, homographies):
+    if kernel is not None and kernel.can_serve(images.rgb, homographies):
         cost, valid = kernel.patch_costs(*arguments)
         return cost, valid
     return plain_patch_costs(*arguments)
 
 
 def plain_patch_costs(
-    images: Tensor, reference: Tensor, pixels: Tensor, source: Tensor, homographies: Tensor, shape: PatchShape
+    images: Photographs,
+    reference: Tensor,
+    pixels: Tensor,
+    source: Tensor,
+    homographies: Tensor,
+    shape: PatchShape,
 ) -> tuple[Tensor, Tensor]:
     """Computes `patch_costs` in plain torch."""
     places = pixels.unsqueeze(1) + shape.offsets(homographies)  # (N, S, 2)
@@ -141,22 +168,24 @@ def plain_patch_costs(
     return torch.where(valid, 1 - ncc, torch.zeros_like(ncc)), valid
 
 
-def _gray(images: Tensor, image: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
+def _gray(images: Photographs, image: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
     """Samples gray values in [0, 1] at (..., S, 2) places of images (...,); also whether all are inside."""
-    height, width = images.shape[1:3]
+    height, width = images.masks.shape[1:]
     last = places.new_tensor([width - 1, height - 1])
-    inside = ((places >= 0) & (places <= last)).all(dim=-1).all(dim=-1)
+    inside = ((places >= 0) & (places <= last)).all(dim=-1)  # (..., S)
+    nearest = torch.where(inside.unsqueeze(-1), (places.detach() + 0.5).floor(), places.new_zeros(())).long()
+    inside = inside & images.masks[image.unsqueeze(-1), nearest[..., 1], nearest[..., 0]]
     corner = torch.minimum(places.detach().floor().clamp(min=0), last - 1)
     corner = torch.nan_to_num(corner).long()
     fraction = places - corner
     first = (image.unsqueeze(-1) * height + corner[..., 1]) * width + corner[..., 0]  # (..., S)
-    flat = images.reshape(-1, 3)
+    flat = images.rgb.reshape(-1, 3)
     weights = places.new_tensor(LUMINANCE) / 255
     corners = [flat[first + shift].to(places.dtype) @ weights for shift in (0, 1, width, width + 1)]
     x, y = fraction.unbind(dim=-1)
     above = corners[0] + x * (corners[1] - corners[0])
     below = corners[2] + x * (corners[3] - corners[2])
-    return above + y * (below - above), inside
+    return above + y * (below - above), inside.all(dim=-1)
 
 
 def consistency_loss(cost: Tensor, valid: Tensor, best: int, max_cost: float) -> tuple[Tensor, Tensor]:

@@ -34,7 +34,8 @@ class Photographed:
 
     def __init__(self, kind: str = "sphere") -> None:
         view, images, self.pixels, self.points, self.normals = surface(kind)
-        self.images, self.img_res = images.reshape(NUM_VIEWS, -1, 3), (HEIGHT, WIDTH)
+        self.images, self.img_res = images.rgb.reshape(NUM_VIEWS, -1, 3), (HEIGHT, WIDTH)
+        self.masks = images.masks.reshape(NUM_VIEWS, -1)
         intrinsics, poses = torch.eye(4).repeat(NUM_VIEWS, 1, 1), torch.eye(4).repeat(NUM_VIEWS, 1, 1)
         intrinsics[:, :3, :3], poses[:, :3, :3] = view.intrinsics.float(), view.rotation.float()
         poses[:, :3, 3] = view.center.float()
@@ -92,7 +93,7 @@ def test_the_patch_term_is_zero_without_anything_to_compare(case: str) -> None:
         rays = StepRays(**{**vars(rays), "normals": -rays.normals})
     else:
         config = PatchConfig(weight=1.0, begin=0.0, min_degrees=170, max_degrees=175)
-    assert float(scene.term(config)(rays, scene.cameras, 0.5, generator())) == 0
+    assert scene.term(config)(rays, scene.cameras, 0.5, generator()).item() == 0
 
 
 def test_candidates_are_the_nearest_views_within_the_angles() -> None:

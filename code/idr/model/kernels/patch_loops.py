@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from idr.model.kernels.numba_support import ONE, ZERO, compiled, has_numba, in_threads
-from idr.model.patches import LUMINANCE, PatchShape
+from idr.model.patches import LUMINANCE, PatchShape, Photographs
 
 PATCHES_PER_JOB = 32
 
@@ -62,16 +62,20 @@ def _center(values: Any) -> Any:
 
 
 @_compiled
-def _is_inside(x: Any, y: Any, image: Any) -> bool:
-    return x >= ZERO and y >= ZERO and x <= image.shape[1] - 1 and y <= image.shape[0] - 1
+def _is_inside(x: Any, y: Any, mask: Any) -> bool:
+    """Whether a place lies in an image and its nearest pixel on the object."""
+    if not (x >= ZERO and y >= ZERO and x <= mask.shape[1] - 1 and y <= mask.shape[0] - 1):
+        return False
+    return bool(mask[int(y + np.float32(0.5)), int(x + np.float32(0.5))])
 
 
 @_compiled
-def _map_patch(image: Any, x: Any, y: Any, h: Any, mapped: Any) -> bool:
-    """Samples a patch in a source image; returns False if it leaves the image.
+def _map_patch(image: Any, mask: Any, x: Any, y: Any, h: Any, mapped: Any) -> bool:
+    """Samples a patch in a source image; returns False if it leaves the object.
 
     Args:
         image: (H, W, 3) uint8.
+        mask: (H, W) bool.
         x: (S,) columns in the reference image.
         y: (S,) rows there.
         h: (3, 3) homography.
@@ -83,7 +87,7 @@ def _map_patch(image: Any, x: Any, y: Any, h: Any, mapped: Any) -> bool:
             return False
         u = (h[0, 0] * x[s] + h[0, 1] * y[s] + h[0, 2]) / w
         v = (h[1, 0] * x[s] + h[1, 1] * y[s] + h[1, 2]) / w
-        if not _is_inside(u, v, image):
+        if not _is_inside(u, v, mask):
             return False
         mapped[0, s], mapped[1, s], mapped[2, s] = _sample(image, u, v)
         mapped[3, s], mapped[4, s], mapped[5, s] = u, v, ONE / w
@@ -111,18 +115,18 @@ def _differentiate(ours: Any, mapped: Any, x: Any, y: Any, scale: Any, ratio: An
 
 @_compiled
 def _costs(
-    images: Any, reference: Any, pixels: Any, source: Any, homographies: Any, offsets: Any, least: Any,
-    first: int, last: int, cost: Any, valid: Any, slope: Any,
+    images: Any, masks: Any, reference: Any, pixels: Any, source: Any, homographies: Any, offsets: Any,
+    least: Any, first: int, last: int, cost: Any, valid: Any, slope: Any,
 ) -> None:  # fmt: skip
     """Computes the patches first, ..., last - 1; slope (N, V, 3, 3) is d cost / d H, zero before."""
     num_samples = offsets.shape[0]
     x, y = np.empty(num_samples, np.float32), np.empty(num_samples, np.float32)
     ours, mapped = np.empty(num_samples, np.float32), np.empty((6, num_samples), np.float32)
     for n in range(first, last):
-        image, inside = images[reference[n]], True
+        image, mask, inside = images[reference[n]], masks[reference[n]], True
         for s in range(num_samples):
             x[s], y[s] = pixels[n, 0] + offsets[s, 0], pixels[n, 1] + offsets[s, 1]
-            if not _is_inside(x[s], y[s], image):
+            if not _is_inside(x[s], y[s], mask):
                 inside = False
                 break
             ours[s] = _sample(image, x[s], y[s])[0]
@@ -132,7 +136,7 @@ def _costs(
         if our_square < least:
             continue
         for v in range(source.shape[1]):
-            if not _map_patch(images[source[n, v]], x, y, homographies[n, v], mapped):
+            if not _map_patch(images[source[n, v]], masks[source[n, v]], x, y, homographies[n, v], mapped):
                 continue
             their_square = _center(mapped[0])
             if their_square < least:
@@ -155,7 +159,15 @@ class _Costs(torch.autograd.Function):
         num_patches = source.shape[0]
         cost, valid = torch.zeros(source.shape), torch.zeros(source.shape, dtype=torch.bool)
         slope = torch.zeros(homographies.shape)
-        tensors = (images, reference, pixels, source, homographies, shape.offsets(homographies))
+        tensors = (
+            images.rgb,
+            images.masks,
+            reference,
+            pixels,
+            source,
+            homographies,
+            shape.offsets(homographies),
+        )
         arrays: list[Any] = [t.detach().contiguous().numpy() for t in tensors]
         least = np.float32(shape.min_variance * shape.size**2)
         results = (cost.numpy(), valid.numpy(), slope.numpy())
@@ -173,7 +185,12 @@ class _Costs(torch.autograd.Function):
 
 
 def patch_costs(
-    images: Tensor, reference: Tensor, pixels: Tensor, source: Tensor, homographies: Tensor, shape: PatchShape
+    images: Photographs,
+    reference: Tensor,
+    pixels: Tensor,
+    source: Tensor,
+    homographies: Tensor,
+    shape: PatchShape,
 ) -> tuple[Tensor, Tensor]:
     """Computes `idr.model.patches.patch_costs` in compiled loops."""
     cost, valid = _Costs.apply(homographies, images, reference, pixels, source, shape)

@@ -52,11 +52,12 @@ def build_terms(loss_block: Mapping[str, Any], dataset: Any, model: nn.Module, c
     terms: list[Term] = []
     if "patch" in loss_block:
         config = read_block(PatchConfig, loss_block["patch"], "loss.patch")
-        for name in ("images", "img_res"):
+        for name in ("images", "masks", "img_res"):
             if not hasattr(dataset, name):
                 raise InputError(
                     f"loss.patch: {type(dataset).__name__} has no {name}; expected a data set with images "
-                    "(B, H W, 3) uint8 and img_res [height, width], as SceneDataset; leave the block out"
+                    "(B, H W, 3) uint8, masks (B, H W) and img_res [height, width], as SceneDataset; leave "
+                    "the block out"
                 )
         terms.append(PatchTerm(config, dataset, centers))
     if "normals" in loss_block:

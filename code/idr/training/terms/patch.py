@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from idr.errors import InputError
-from idr.model.patches import PatchShape, View, consistency_loss, patch_costs, plane_homographies
+from idr.model.patches import PatchShape, Photographs, View, consistency_loss, patch_costs, plane_homographies
 from idr.training.terms.step import Cameras, StepRays
 
 
@@ -82,7 +82,7 @@ class PatchTerm:
 
     Args:
         config: The block.
-        dataset: The seam of `SceneDataset`, with ``images``, ``img_res``.
+        dataset: The seam of `SceneDataset`, with ``images``, ``masks`` and ``img_res``.
         centers: (B, 3) camera centers at the start of training, unit-sphere frame.
     """
 
@@ -91,7 +91,9 @@ class PatchTerm:
     def __init__(self, config: PatchConfig, dataset: Any, centers: Tensor) -> None:
         self.config = config
         height, width = dataset.img_res
-        self.images: Tensor = dataset.images.view(-1, height, width, 3)
+        self.images = Photographs(
+            dataset.images.view(-1, height, width, 3), dataset.masks.view(-1, height, width)
+        )
         self.shape = PatchShape(config.size, config.stride, config.min_variance)
         self.candidates = candidate_views(centers, 2 * config.views, config.min_degrees, config.max_degrees)
 
