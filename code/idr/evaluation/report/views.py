@@ -52,7 +52,8 @@ class ComparedView:
 def compare_view(run: Run, index: int, side: int, chunk_pixels: int = DEFAULT_CHUNK_PIXELS) -> ComparedView:
     """Renders and compares every n-th pixel of training view `index`, at most `side` along the longer side.
 
-    Nothing is interpolated: diag(1/n, 1/n, 1) K maps the centers of pixels 0, n, 2n, ... to 0, 1, 2, ...
+    Nothing is interpolated: diag(1/n, 1/n, 1) K maps the centers of pixels 0, n, 2n, ... to 0, 1, 2, ... The
+    rendering has the view's exposure if the run learned it.
 
     Raises:
         InputError: There is no such view.
@@ -61,9 +62,10 @@ def compare_view(run: Run, index: int, side: int, chunk_pixels: int = DEFAULT_CH
     view = read_view(run.scene, index)
     image = run.render(reduced, chunk_pixels)
     photo, mask = view.photo[::step, ::step], view.mask[::step, ::step]
-    error = error_map(image.rgb01, photo, image.hit, mask)
-    psnr, iou = masked_psnr(image.rgb01, photo, mask), mask_iou(image.hit, mask)
-    return ComparedView(view.number, photo, image.rgb01, error, psnr, iou, step)
+    rendered = image.rgb01 if run.exposures is None else run.exposures[index].shown(image)
+    error = error_map(rendered, photo, image.hit, mask)
+    psnr, iou = masked_psnr(rendered, photo, mask), mask_iou(image.hit, mask)
+    return ComparedView(view.number, photo, rendered, error, psnr, iou, step)
 
 
 def reduced_camera(camera: Camera, side: int) -> tuple[Camera, int]:
