@@ -40,7 +40,7 @@ def outputs_of(images: int, pixels: int) -> dict[str, torch.Tensor]:
 def test_shaded_rays_show_the_gain_and_offset_of_their_image() -> None:
     learned, indices = exposure(), torch.tensor([2, 0, 2])
     outputs = outputs_of(3, 7)
-    seen = learned(indices, outputs)["rgb_values"]
+    seen = learned(indices, outputs, torch.zeros(3, 7, 3))["rgb_values"]
     for ray in range(21):
         image = indices[ray // 7]
         color = (outputs["rgb_values"][ray] + 1) / 2
@@ -52,13 +52,13 @@ def test_shaded_rays_show_the_gain_and_offset_of_their_image() -> None:
 
 def test_gradients_are_those_of_the_batchs_views_in_double_precision() -> None:
     learned, indices, outputs = exposure().double(), torch.tensor([3, 1]), outputs_of(2, 5)
-    rgb = outputs["rgb_values"].double()
+    rgb, photo = outputs["rgb_values"].double(), torch.zeros(2, 5, 3)
 
     def colors(values: torch.Tensor, log_gain: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
         tables = {"log_gain": log_gain, "offset": offset}
-        return torch.func.functional_call(learned, tables, (indices, {**outputs, "rgb_values": values}))[
-            "rgb_values"
-        ]
+        return torch.func.functional_call(
+            learned, tables, (indices, {**outputs, "rgb_values": values}, photo)
+        )["rgb_values"]
 
     inputs = [value.detach().requires_grad_() for value in (rgb, learned.log_gain, learned.offset)]
     assert torch.autograd.gradcheck(colors, inputs)
@@ -72,9 +72,24 @@ def test_an_excluded_ray_carries_no_nan_into_the_gradient() -> None:
     learned, outputs = exposure(), outputs_of(1, 6)
     excluded = ~(outputs["network_object_mask"] & outputs["object_mask"])
     outputs["rgb_values"][excluded] = torch.nan
-    seen = learned(torch.tensor([1]), outputs)["rgb_values"]
+    seen = learned(torch.tensor([1]), outputs, torch.zeros(1, 6, 3))["rgb_values"]
     seen[~excluded].sum().backward()
     assert excluded.any() and all(table.grad.isfinite().all() for table in learned.parameters())
+
+
+def test_beyond_a_saturated_photograph_there_is_neither_an_error_nor_a_gradient() -> None:
+    learned, every = exposure(num_images=2), torch.ones(3, dtype=torch.bool)
+    with torch.no_grad():
+        learned.log_gain.fill_(0.5), learned.offset.zero_()
+    rgb = torch.tensor([[0.9, 0.9, -0.9]]).repeat(3, 1)  # seen as 2.1, 2.1, -0.8
+    outputs = {"rgb_values": rgb, "network_object_mask": every, "object_mask": every}
+    photo = torch.tensor([[[1.0, 0.9, 1.0]]]).repeat(1, 3, 1)
+    seen = learned(torch.tensor([0]), outputs, photo)["rgb_values"]
+    expected = (rgb[0] + 1) * float(torch.tensor(0.5).exp()) - 1
+    torch.testing.assert_close(seen[0], torch.tensor([1.0, float(expected[1]), float(expected[2])]))
+    (seen - photo.view(-1, 3)).abs().sum().backward()
+    assert learned.log_gain.grad is not None
+    assert learned.log_gain.grad[0].ne(0).tolist() == [False, True, True]
 
 
 def test_a_step_keeps_the_means_over_views_and_clears_the_gradients() -> None:
@@ -126,15 +141,17 @@ def test_fixed_exposures_are_none() -> None:
     assert make_exposure(3, ExposureConfig(), CPU) is None
 
 
-def test_gains_and_offsets_of_known_colors_are_found() -> None:
+def test_gains_and_offsets_of_known_colors_are_found_although_photographs_saturate() -> None:
     """With the scene's colors given, the L1 loss has its minimum at the true values, here of mean 0."""
+    unsaturated = torch.zeros(2, 100, 3)
     truth, learned = exposure(), Exposure(4, ExposureConfig(type="per_image", weight=0.0), CPU)
-    for number in range(600):
-        learned.apply_rate(1.0 if number < 400 else 0.1)
+    for number in range(1200):
+        learned.apply_rate(1.0 if number < 1000 else 0.1)
         indices = torch.randperm(4)[:2]
         outputs = outputs_of(2, 100)
-        photographs = truth(indices, outputs)["rgb_values"].detach()
-        (learned(indices, outputs)["rgb_values"] - photographs).abs().mean().backward()
+        photographs = truth(indices, outputs, unsaturated)["rgb_values"].detach().clamp(-1, 1)
+        seen = learned(indices, outputs, photographs.view(2, -1, 3))["rgb_values"]
+        (seen - photographs).abs().mean().backward()
         learned.step()
     for found, expected in zip(learned.parameters(), truth.parameters(), strict=True):
         torch.testing.assert_close(found, expected, rtol=0, atol=0.01)

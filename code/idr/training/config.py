@@ -16,11 +16,10 @@ class ExposureConfig:
     """Keys of the block ``train.exposure``; all but ``type`` belong to ``type = per_image``.
 
     Attributes:
-        type: ``fixed`` (published): the photographs show the scene's colors; or ``per_image``: each training
-            view has a gain and an offset for each color channel, see `Exposure`.
-        learning_rate: Adam's learning rate for logarithms of gains and for offsets; it follows the schedule
-            of the model's.
-        weight: Weight of the mean over views of their squares in the loss.
+        type: ``fixed`` (published): photographs show the scene's colors c; or ``per_image``: they show
+            exp(g) c + o, for colors in [0, 1], with a g and an o learned for each training view and channel.
+        learning_rate: Adam's learning rate for g and o; it follows the schedule of the model's.
+        weight: Weight in the loss of the mean over views of the squares of g and o.
     """
 
     type: Literal["fixed", "per_image"] = "fixed"

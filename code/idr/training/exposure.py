@@ -49,19 +49,25 @@ class Exposure(nn.Module):
         self.offset = nn.Parameter(torch.zeros(num_images, 3, device=device))
         self.optimizer = torch.optim.Adam(self.parameters(), lr=config.learning_rate)
 
-    def forward(self, indices: Tensor, outputs: Mapping[str, Any]) -> dict[str, Any]:
+    def forward(self, indices: Tensor, outputs: Mapping[str, Any], photo: Tensor) -> dict[str, Any]:
         """Returns the model's outputs with the colors of shaded rays as the photographs show them.
+
+        A saturated channel of a photograph only says that the color is as bright, or as dark, or more so.
+        Where the color is beyond it, it becomes the photograph's.
 
         Args:
             indices: (b,) images of the batch.
             outputs: What the model returned, ``rgb_values`` (R, 3) in [-1, 1].
+            photo: (b, P, 3) the photographs' colors in [-1, 1].
         """
         shaded = outputs["network_object_mask"] & outputs["object_mask"]
         shape = (len(indices), -1, 3)
         # An excluded ray must not carry a NaN into the gradient of its view.
         rgb = torch.where(shaded.unsqueeze(1), outputs["rgb_values"], 1.0).view(shape)  # (b, P, 3)
         gain, offset = (table[indices].unsqueeze(1) for table in (self.log_gain.exp(), self.offset))
-        seen = (gain * (rgb + 1.0) + 2.0 * offset - 1.0).view(-1, 3)
+        seen = gain * (rgb + 1.0) + 2.0 * offset - 1.0
+        beyond = ((photo >= 1.0) & (seen > 1.0)) | ((photo <= -1.0) & (seen < -1.0))
+        seen = torch.where(beyond, photo, seen).view(-1, 3)
         return {**outputs, "rgb_values": torch.where(shaded.unsqueeze(1), seen, outputs["rgb_values"])}
 
     def add_penalty(self, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -80,7 +86,7 @@ class Exposure(nn.Module):
         self.optimizer.zero_grad()
         with torch.no_grad():
             for table in self.parameters():
-                table -= table.mean(dim=0)
+                table.sub_(table.mean(dim=0))
 
     def state(self) -> dict[str, Any]:
         """Returns the part ``ExposureState`` of a checkpoint, without its epoch."""

@@ -255,7 +255,7 @@ class Trainer:
             model_input |= cameras.inputs(batch.indices)
         outputs = self.model(model_input)
         if exposure is not None:
-            outputs = exposure(batch.indices, outputs)
+            outputs = exposure(batch.indices, outputs, batch.ground_truth["rgb"])
         losses = self.loss(outputs, batch.ground_truth)
         if exposure is not None:
             losses = exposure.add_penalty(losses)
