@@ -85,7 +85,7 @@ def test_golden_checkpoints_load(tmp_path: Path, name: str) -> None:
 
 
 def test_part_names_and_keys_are_the_published_ones() -> None:
-    ours = ("TrainerState", "TracerState", "CameraState", "RecipeState")
+    ours = ("TrainerState", "TracerState", "CameraState", "RecipeState", "ExposureState")
     assert {part: key for part, key in STATE_KEYS.items() if part not in ours} == PUBLISHED_KEYS
 
 

@@ -171,9 +171,12 @@ model {{ feature_vector_size = {features}, ray_tracer {{ object_bounding_sphere 
 
 
 def write_run(
-    exps: Path, name: str = "ball_3", center=(0, 0, 0), radius=RADIUS, poses=None, rgb=None
+    exps: Path, name: str = "ball_3", center=(0, 0, 0), radius=RADIUS, poses=None, rgb=None, exposures=None
 ) -> Path:
-    """Saves a network as epoch 7 of a new run, with trained cameras if (B, 7) ``poses`` are given."""
+    """Saves a network as epoch 7 of a new run, with trained cameras if (B, 7) ``poses`` are given.
+
+    ``exposures`` are log gains and offsets, (2, B, 3).
+    """
     model = BallModel({"feature_vector_size": 4})
     with torch.no_grad():
         model.implicit_network.center.copy_(torch.tensor(center))
@@ -183,6 +186,9 @@ def write_run(
     parts = {"ModelParameters": {"epoch": 7, "model_state_dict": model.state_dict()}}
     if poses is not None:
         parts["CamParameters"] = {"epoch": 7, "pose_vecs_state_dict": {"weight": torch.as_tensor(poses)}}
+    if exposures is not None:
+        log_gain, offset = torch.as_tensor(exposures).float()
+        parts["ExposureState"] = {"epoch": 7, "log_gain": log_gain, "offset": offset}
     run = create_run(exps, name)
     CheckpointFolder(run / "checkpoints").save(checkpoint_name(7), 7, 0, parts)
     return run

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
+import imageio.v3 as iio
 import numpy as np
 import pytest
 import torch
@@ -19,7 +21,9 @@ from idr.evaluation.reconstruction import (
     write_surface,
 )
 from idr.evaluation.results import RenderingScores, ViewScore, results_record, write_results
+from idr.rendering import RenderedImage
 from idr.runs import Run
+from idr.runs.exposure import fit_exposure
 
 CPU = torch.device("cpu")
 DRIFT = Rotation.from_rotvec([0.3, -0.5, 0.2]).as_matrix()
@@ -135,6 +139,64 @@ def test_result_lines_have_the_published_wording():
     assert scores.lines(None, held_out=True)[0].startswith(
         "RENDERING EVALUATION HELD-OUT 0: psnr mean = 23.94 ;"
     )
+
+
+def test_learned_exposures_are_applied_and_held_out_ones_fitted(tmp_path):
+    """The photographs are 0.6, the network's color is 0.4: gain 1.25 and offset 0.1 map one to the other."""
+    exposures = np.zeros((2, ball.NUM_VIEWS - 2, 3))
+    exposures[0], exposures[1] = np.log(1.25), 0.1
+    exposures[1, 1] = 0.05
+    opened = open_ball(tmp_path, holdout=(1, 4), exposures=exposures)
+    train = write_renderings(opened, tmp_path / "out", 500)
+    exact = [view.psnr for view in train.views]
+    assert exact[1] == pytest.approx(-20 * np.log10(0.05), abs=1e-3)
+    assert min(exact[0], *exact[2:]) > 100
+    held_out = write_renderings(opened, tmp_path / "out", 500, held_out=True)
+    assert min(view.psnr for view in held_out.views) > 100
+    assert (train.exposure, held_out.exposure) == ("learned", "fitted")
+    assert held_out.lines(3, held_out=True)[0].endswith(" ; exposure fitted per view")
+    record = results_record(None, None, {"rendering_held_out": held_out})
+    assert record["rendering_held_out"]["exposure"] == "fitted per view"
+    for path in (tmp_path / "out").iterdir():  # the files keep the scene's color
+        assert set(np.unique(iio.imread(path))) == {round(ball.GRAY * 255), 255}
+
+
+def test_exposures_of_another_number_of_images_are_refused(tmp_path):
+    with pytest.raises(InputError, match="exposures of 6 images but the scene has 5 training images"):
+        open_ball(tmp_path, holdout=(0,), exposures=np.zeros((2, 6, 3)))
+
+
+def rendered_image(seed, hit_share=0.8):
+    generator = torch.Generator().manual_seed(seed)
+    rgb = torch.rand(9, 11, 3, generator=generator) * 2 - 1
+    hit = torch.rand(9, 11, generator=generator) < hit_share
+    none = torch.zeros(9, 11)
+    return RenderedImage(rgb, hit, torch.zeros(9, 11, 3), none, none)
+
+
+def test_the_fit_is_the_least_squares_solution():
+    image, mask = rendered_image(0), torch.rand(9, 11, generator=torch.Generator().manual_seed(1)) < 0.7
+    photo = torch.rand(9, 11, 3, generator=torch.Generator().manual_seed(2))
+    found = fit_exposure(image, photo, mask)
+    fitted = (image.hit & mask).numpy()
+    for channel in range(3):
+        x, y = image.rgb01.numpy()[fitted, channel], photo.numpy()[fitted, channel]
+        expected, *_ = np.linalg.lstsq(np.stack((x, np.ones_like(x)), axis=1), y, rcond=None)
+        np.testing.assert_allclose((found.gain[channel], found.offset[channel]), expected, atol=1e-5)
+
+
+def test_the_fit_of_one_color_or_of_no_pixel_is_defined():
+    image, photo = rendered_image(0), torch.full((9, 11, 3), 0.5)
+    nothing = fit_exposure(image, photo, torch.zeros(9, 11, dtype=torch.bool))
+    assert torch.equal(nothing.gain, torch.ones(3)) and torch.equal(nothing.offset, torch.zeros(3))
+    plain = replace(image, rgb=torch.zeros(9, 11, 3))
+    shown = fit_exposure(plain, photo + 0.2, torch.ones(9, 11, dtype=torch.bool)).apply(
+        plain.rgb01, plain.hit
+    )
+    torch.testing.assert_close(shown[image.hit], torch.full_like(shown, 0.7)[image.hit])
+    assert (shown[~image.hit] == 1).all()
+    half = fit.apply(torch.full((1, 1, 3), 0.75), torch.full((1, 1), 0.5))  # half white, half 0.5
+    torch.testing.assert_close(half, torch.full((1, 1, 3), 0.85))
 
 
 def test_infinite_and_nan_scores_are_null_in_json(tmp_path):

@@ -40,6 +40,7 @@ def good_parts() -> Parts:
         },
         "TrainerState": {"epoch": 7, "step": 0, "seed": 0, "scale_mat": torch.eye(4, dtype=torch.float64)},
         "RecipeState": {"epoch": 7, "open_levels": 2.5},
+        "ExposureState": {"epoch": 7, "log_gain": torch.zeros(B, 3), "offset": torch.zeros(B, 3)},
     }
 
 
@@ -101,9 +102,11 @@ TENSORS = {
     "intrinsics.focal": ("CameraState", "intrinsics", "focal"),
     "intrinsics.principal_point": ("CameraState", "intrinsics", "principal_point"),
     "scale_mat": ("TrainerState", "scale_mat"),
+    "log_gain": ("ExposureState", "log_gain"),
+    "offset": ("ExposureState", "offset"),
 }
 LEGAL = {("scale_mat", "absent")}  # published checkpoints lack it
-EMPTY = {("pose_vecs_state_dict.weight", "empty"), ("given_intrinsics", "empty")}
+EMPTY = {(what, "empty") for what in ("pose_vecs_state_dict.weight", "given_intrinsics", "log_gain")}
 """Legal shapes, refused since they are of another number of images; tested separately."""
 SPOILED = [
     (what, how) for what in TENSORS for how in NO_TENSOR | WRONG_VALUES if (what, how) not in LEGAL | EMPTY
@@ -129,6 +132,7 @@ def test_spoiled_tensors_are_refused(tmp_path: Path, data_root: Path, what: str,
     [
         ("CamParameters", "pose_vecs_state_dict", "expected intrinsics of 0 images, as many as poses"),
         ("CameraState", "given_intrinsics", "expected one row, or one for each image"),
+        ("ExposureState", "log_gain", r"ExposureState\.offset: got .*; expected 0 rows, as many as log_gain"),
     ],
 )
 def test_tables_of_no_image_are_refused(

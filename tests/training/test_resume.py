@@ -25,6 +25,7 @@ model.rendering_network.encoding {
   type = hashgrid, levels = 2, log2_table = 8, base_resolution = 4, finest_resolution = 8
 }
 """
+EXPOSURES = "\ntrain.exposure.type = per_image\n"
 SETTINGS = {
     "fixed cameras": {"cameras": False, "batch_size": 1},
     "trained cameras, short last batch": {"cameras": True, "batch_size": 2},
@@ -41,6 +42,7 @@ SETTINGS = {
         "cameras": True,
         "batch_size": 2,
     },
+    "exposures": {"conf": tiny.conf_text() + tiny.SCHEDULE + EXPOSURES, "cameras": True, "batch_size": 2},
 }
 STOPS = [  # steps; the second of each is an epoch's last
     ("fixed cameras", 7),
@@ -53,6 +55,8 @@ STOPS = [  # steps; the second of each is an epoch's last
     ("schedule", 6),
     ("two images a step", 5),
     ("all terms", 4),
+    ("exposures", 4),
+    ("exposures", 6),
 ]
 
 

@@ -14,7 +14,7 @@ from idr.checkpoints.folder import CheckpointFolder
 from idr.checkpoints.parts import check_intrinsics, pose_vectors
 from idr.errors import InputError
 from tests.training import tiny
-from tests.training.test_resume import AS_IN_FAST_CONF
+from tests.training.test_resume import AS_IN_FAST_CONF, EXPOSURES
 
 ORBIT = """
 train.schedule.color_levels { start = 1, begin = 0.1, end = 0.5 }
@@ -24,7 +24,7 @@ train.cameras {
 model.ray_tracer.strategy = accelerated
 """
 CONFS = {
-    "all features": tiny.conf_text() + tiny.SCHEDULE + AS_IN_FAST_CONF + ORBIT,
+    "all features": tiny.conf_text() + tiny.SCHEDULE + AS_IN_FAST_CONF + ORBIT + EXPOSURES,
     "quaternions": tiny.conf_text(),
 }
 PARTS = [
@@ -32,7 +32,7 @@ PARTS = [
         ("all features", part)
         for part in (
             "ModelParameters", "OptimizerParameters", "SchedulerParameters", "CamParameters", "TrainerState",
-            "TracerState", "CameraState", "RecipeState",
+            "TracerState", "CameraState", "RecipeState", "ExposureState",
         )
     ),
     ("quaternions", "OptimizerCamParameters"),

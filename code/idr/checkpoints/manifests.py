@@ -28,6 +28,7 @@ TRAINER = "TrainerState"
 TRACER = "TracerState"
 CAMERAS = "CameraState"
 RECIPE = "RecipeState"
+EXPOSURE = "ExposureState"
 
 STATE_KEYS: Mapping[str, str | None] = {
     MODEL: "model_state_dict",
@@ -39,8 +40,9 @@ STATE_KEYS: Mapping[str, str | None] = {
     TRACER: None,
     CAMERAS: None,
     RECIPE: None,
+    EXPOSURE: None,
 }
-"""Parts of a checkpoint, and the key of each besides `epoch`. The last four are not published."""
+"""Parts of a checkpoint, and the key of each besides `epoch`. The last five are not published."""
 
 PARTS = tuple(STATE_KEYS)
 LATEST = "latest"

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from idr.checkpoints.manifests import TRAINER
+from idr.checkpoints.manifests import EXPOSURE, TRAINER
 from idr.checkpoints.schema import Kind, check, is_tensor, misfit, optional, table, tensor, text, whole
 
 POSES, INTRINSICS = "CamParameters", "CameraState"
@@ -73,6 +73,15 @@ def check_intrinsics(saved: Mapping[str, Any], where: str) -> None:
         if name not in tables or len(values) not in (1, len(saved["given_intrinsics"])):
             expected = "one row, or one for each image, for focal or principal_point"
             raise misfit(where, f"{INTRINSICS}.intrinsics.{name}", values, expected)
+
+
+def exposure_tables(saved: Mapping[str, Any], where: str) -> tuple[Tensor, Tensor]:
+    """Returns log gain and offset, (B, 3) each, of the part ``ExposureState``; see `check`."""
+    check(saved, {"log_gain": tensor(None, 3), "offset": tensor(None, 3)}, where, EXPOSURE)
+    log_gain, offset = saved["log_gain"], saved["offset"]
+    if len(offset) != len(log_gain):
+        raise misfit(where, f"{EXPOSURE}.offset", offset, f"{len(log_gain)} rows, as many as log_gain has")
+    return log_gain, offset
 
 
 def check_pose_kind(saved: Mapping[str, Any], where: str) -> None:

@@ -14,6 +14,7 @@ from idr.evaluation.results import MeshResult, RenderingScores, ViewScore
 from idr.meshing import component_areas, largest_component, transform_mesh, write_mesh
 from idr.rendering import render_image, write_image
 from idr.runs import Run
+from idr.runs.exposure import fit_exposure
 from idr.runs.views import given_world_poses, read_view
 
 log = logging.getLogger(__name__)
@@ -73,6 +74,10 @@ def write_renderings(
     Training views use the trained cameras if the checkpoint has them. Held-out views then use the given
     cameras, mapped into the network's frame by the inverse of the alignment.
 
+    The files show the scene's own colors. If the run learned exposures, the scores compare photographs with
+    renderings in their exposure: training views in the learned one, held-out views in one fitted to the
+    photograph, see `fit_exposure`. Such held-out scores say nothing about brightness and color balance.
+
     Args:
         run: The run.
         folder: Folder of ``eval_<number>.png``, or ``heldout_<number>.png`` for held-out views.
@@ -104,10 +109,15 @@ def write_renderings(
         )
         name = f"heldout_{view.number:03d}.png" if held_out else f"eval_{view.number:03d}.png"
         write_image(image.rgb01, folder / name)
-        compared = (image.rgb01, view.photo, view.mask)
+        shown = image.rgb01
+        if run.exposures is not None:
+            own = fit_exposure(image, view.photo, view.mask) if held_out else run.exposures[index]
+            shown = own.apply(image.rgb01, image.hit)
+        compared = (shown, view.photo, view.mask)
         psnr, iou, ssim = masked_psnr(*compared), mask_iou(image.hit, view.mask), masked_ssim(*compared)
         scores.append(
             ViewScore(view.number, psnr, iou, ssim, math.nan if lpips is None else lpips(*compared))
         )
         log.info("%s: view %d of %d, psnr %.2f", name, index + 1, len(dataset), psnr)
-    return RenderingScores(tuple(scores))
+    how = None if run.exposures is None else "fitted" if held_out else "learned"
+    return RenderingScores(tuple(scores), how)

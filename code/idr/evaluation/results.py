@@ -55,9 +55,16 @@ class ViewScore:
 
 @dataclass(frozen=True)
 class RenderingScores:
-    """Scores of all rendered views of a split."""
+    """Scores of all rendered views of a split.
+
+    Attributes:
+        views: The views.
+        exposure: How the exposures of the renderings were found, ``learned`` or ``fitted``; None for the
+            scene's own colors.
+    """
 
     views: tuple[ViewScore, ...]
+    exposure: str | None = None
 
     @property
     def psnr_mean(self) -> float:
@@ -87,8 +94,10 @@ class RenderingScores:
             held_out: Mark the lines as those of held-out views.
         """
         where = ("HELD-OUT " if held_out else "") + str(0 if scan_id is None else scan_id)
+        corrected = "" if self.exposure is None else f" ; exposure {self.exposure} per view"
         lines = [
             f"RENDERING EVALUATION {where}: psnr mean = {self.psnr_mean:.2f} ; psnr std = {self.psnr_std:.2f}"
+            + corrected
         ]
         for title, name, worst in (("MASK", "iou", min), ("SSIM", "ssim", min), ("LPIPS", "lpips", max)):
             if name == "iou" or math.isfinite(self.mean(name)):
@@ -124,6 +133,8 @@ def results_record(
     for name, scores in renderings.items():
         entry: dict[str, Any] = {"psnr_mean": _finite(scores.psnr_mean), "psnr_std": _finite(scores.psnr_std)}
         entry |= {f"{score}_mean": _finite(scores.mean(score)) for score in ("iou", "ssim", "lpips")}
+        if scores.exposure is not None:
+            entry["exposure"] = f"{scores.exposure} per view"
         entry["views"] = [
             {"image": view.number}
             | {score: _finite(getattr(view, score)) for score in ("psnr", "iou", "ssim", "lpips")}

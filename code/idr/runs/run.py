@@ -29,6 +29,7 @@ from idr.model.encodings.levels import load_open_levels
 from idr.model.weights import load_weights
 from idr.rendering import DEFAULT_CHUNK_PIXELS, RenderedImage, render_image
 from idr.runs import checkpoint as parts
+from idr.runs.exposure import read_exposures
 from idr.runs.folders import CHECKPOINTS, RUNCONF, conf_of_run, locate_run
 from idr.runs.shading import ShadedPoints, SurfaceShader
 from idr.runs.views import Camera, given_intrinsics, given_world_poses, open_dataset
@@ -53,6 +54,7 @@ class Run:
         bounding_radius: Radius of the object's bounding sphere.
         trained_poses: (B, 4, 4) trained camera-to-world poses on the CPU; None if cameras were not trained.
         corrections: Trained corrections of the intrinsics; None if they were not trained.
+        exposures: Learned exposures of the B training views; None if they were fixed.
     """
 
     def __init__(
@@ -111,6 +113,7 @@ class Run:
             self.trained_poses = parts.read_poses(part("CamParameters"), self.name)
             num_images = len(self.trained_poses)
             self.corrections = parts.read_corrections(part("CameraState"), num_images, self.name)
+        self.exposures = read_exposures(part("ExposureState"), self.name)
         self._scale_mat = parts.read_scale_mat(part("TrainerState"), self.name)
 
     # ---- the network
@@ -225,6 +228,11 @@ class Run:
         elif len(self.trained_poses) != len(scene):  # trained cameras bring their own frame
             raise InputError(
                 f"the checkpoint holds {len(self.trained_poses)} trained cameras but the scene has "
+                f"{len(scene)} training images; use the scene and dataset.holdout of the training"
+            )
+        if self.exposures is not None and len(self.exposures) != len(scene):
+            raise InputError(
+                f"the checkpoint holds exposures of {len(self.exposures)} images but the scene has "
                 f"{len(scene)} training images; use the scene and dataset.holdout of the training"
             )
         return scene

@@ -2,13 +2,41 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import ClassVar, Literal
 
 from idr.errors import InputError
 from idr.training.cameras.intrinsics import CamerasConfig
 from idr.training.rays.config import SamplerConfig
 from idr.training.schedule.config import ScheduleConfig
+
+
+@dataclass(frozen=True)
+class ExposureConfig:
+    """Keys of the block ``train.exposure``; all but ``type`` belong to ``type = per_image``.
+
+    Attributes:
+        type: ``fixed`` (published): photographs show the scene's colors c; or ``per_image``: they show
+            exp(g) c + o, for colors in [0, 1], with a g and an o learned for each training view and channel.
+        learning_rate: Adam's learning rate for g and o; it follows the schedule of the model's.
+        weight: Weight in the loss of the mean over views of the squares of g and o.
+    """
+
+    type: Literal["fixed", "per_image"] = "fixed"
+    learning_rate: float = 5e-3
+    weight: float = 0.01
+
+    def __post_init__(self) -> None:
+        changed = [f.name for f in fields(self) if getattr(self, f.name) != f.default]
+        if self.type == "fixed" and changed:
+            raise InputError(
+                f"{changed[0]}: belongs to type = per_image, got type = fixed; set the type, or leave the "
+                "key out"
+            )
+        if self.learning_rate <= 0:
+            raise InputError(f"learning_rate = {self.learning_rate}: expected a learning rate above 0")
+        if self.weight < 0:
+            raise InputError(f"weight = {self.weight}: expected 0 or more")
 
 
 @dataclass(frozen=True)
@@ -41,6 +69,7 @@ class TrainConfig:
             cameras are scaled by the same factor. Absent: never.
         cameras: The block on trained cameras.
         sampler: The block on importance sampling of pixels.
+        exposure: The block on exposures that change from photograph to photograph.
         schedule: The block on settings that change from step to step.
     """
 
@@ -68,6 +97,7 @@ class TrainConfig:
     max_grad_norm: float | None = None
     cameras: CamerasConfig = field(default_factory=CamerasConfig)
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
+    exposure: ExposureConfig = field(default_factory=ExposureConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
 
     def __post_init__(self) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from idr.checkpoints.manifests import EXPOSURE
 from idr.checkpoints.parts import check_trainer_state
 from idr.errors import InputError
 from idr.geometry.frames import check_frame
@@ -19,6 +20,7 @@ from idr.training.cameras.intrinsics import LearnableIntrinsics
 from idr.training.cameras.poses import LearnablePoses
 from idr.training.cameras.trained import TrainedCameras
 from idr.training.config import TrainConfig
+from idr.training.exposure import Exposure
 from idr.training.optimizers import load_optimizer, optimizer_state
 from idr.training.progress import Averages
 from idr.training.rays.error_maps import ErrorMaps
@@ -45,6 +47,7 @@ class TrainingState:
         averages: Sums over those steps, for ``metrics.csv``.
         scale_mat: (4, 4) float64 unit-sphere to world coordinates; None if the data set has none.
         error_maps: The importance sampler's error maps, or None.
+        exposure: Exposures of the photographs with their optimizer, or None if they are fixed.
     """
 
     model: nn.Module
@@ -58,6 +61,7 @@ class TrainingState:
     averages: Averages = field(default_factory=Averages)
     scale_mat: Tensor | None = None
     error_maps: ErrorMaps | None = None
+    exposure: Exposure | None = None
 
     @property
     def poses(self) -> LearnablePoses | None:
@@ -73,6 +77,11 @@ class TrainingState:
     def camera_modules(self) -> list[nn.Module]:
         """Poses and intrinsics that are trained."""
         return [] if self.cameras is None else self.cameras.modules
+
+    @property
+    def modules(self) -> list[nn.Module]:
+        """All that is trained."""
+        return [self.model, *self.camera_modules, *([] if self.exposure is None else [self.exposure])]
 
     def to_parts(self) -> Parts:
         """Returns the dictionaries of the published files, and of ours for the rest of the state."""
@@ -97,6 +106,8 @@ class TrainingState:
             parts["RecipeState"] = schedule
         if self.cameras is not None:
             parts |= self.cameras.state()
+        if self.exposure is not None:
+            parts[EXPOSURE] = self.exposure.state()
         return {part: {"epoch": self.epoch, **content} for part, content in parts.items()}
 
     def load_position(
@@ -155,6 +166,13 @@ class TrainingState:
             raise InputError(
                 f"{where} holds trained cameras (CamParameters), which the surface goes with; continue "
                 "it with --train_cameras, or start a new run without"
+            )
+        if self.exposure is not None:
+            self.exposure.load_state(parts.get(EXPOSURE), where)
+        elif EXPOSURE in parts:
+            raise InputError(
+                f"{where} holds exposures of the photographs ({EXPOSURE}), which its colors go with; "
+                "continue it with train.exposure.type = per_image, or start a new run without"
             )
         model: Any = self.model
         if "TracerState" in parts and hasattr(model, "load_tracer_state"):

@@ -27,7 +27,8 @@ from idr.training.cameras.poses import LearnablePoses, OrbitPoses
 from idr.training.cameras.trained import TrainedCameras
 from idr.training.config import TrainConfig
 from idr.training.diagnostics import FILLED, INSIDE_AT_SPHERE, diagnose, share_inside_at_sphere
-from idr.training.optimizers import clip_gradients, make_optimizer, set_learning_rates
+from idr.training.exposure import make_exposure
+from idr.training.optimizers import OTHERS, clip_gradients, make_optimizer, set_learning_rates
 from idr.training.processes.distributed import OneProcess
 from idr.training.progress import Averages, MetricsFile, ProgressLine, TensorBoardLog, squared_error
 from idr.training.rays.batches import Batch, RayBatches
@@ -123,6 +124,7 @@ class Trainer:
             batch_size,
             scale_mat=frame_of(dataset),
             error_maps=self.rays.error_maps,
+            exposure=make_exposure(len(dataset), config.exposure, self.device),
         )
         self._open_levels(self.settings)
         self.checkpoints = CheckpointFolder(outputs.run / "checkpoints")
@@ -228,6 +230,8 @@ class Trainer:
             self.state.cameras.apply(settings.camera_learning_rate, settings.intrinsics_learning_rate)
             if isinstance(self.state.poses, OrbitPoses):
                 self.state.poses.centers_frozen = settings.centers_frozen
+        if self.state.exposure is not None:
+            self.state.exposure.apply_rate(settings.learning_rates[OTHERS] / self.config.learning_rate)
         self.loss.alpha = settings.alpha
         self._open_levels(settings)
 
@@ -245,12 +249,16 @@ class Trainer:
 
     def _train_step(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor, int]:
         """Trains one step; returns its losses, its `squared_error` and its number of rays."""
-        state, cameras = self.state, self.state.cameras
+        state, cameras, exposure = self.state, self.state.cameras, self.state.exposure
         model_input = dict(batch.model_input)
         if cameras is not None:
             model_input |= cameras.inputs(batch.indices)
         outputs = self.model(model_input)
+        if exposure is not None:
+            outputs = exposure(batch.indices, outputs, batch.ground_truth["rgb"])
         losses = self.loss(outputs, batch.ground_truth)
+        if exposure is not None:
+            losses = exposure.add_penalty(losses)
         if self.terms:
             losses = self._add_terms(losses, StepRays.of(batch, model_input, outputs))
 
@@ -266,6 +274,8 @@ class Trainer:
             clip_gradients(state.model, state.camera_modules, self.config.max_grad_norm)
         for optimizer in optimizers[:1] if self.settings.cameras_frozen else optimizers:
             optimizer.step()
+        if exposure is not None:
+            exposure.step()
         self.rays.update_errors(batch, outputs)
         return losses, squared_error(outputs, batch.ground_truth["rgb"]), outputs["points"].shape[0]
 
@@ -281,12 +291,7 @@ class Trainer:
     def _check_finite(self, losses: Mapping[str, Tensor], batch: Batch) -> None:
         """Stops before a step that would ruin the weights, and saves the state for inspection."""
         state = self.state
-        gradients = [
-            parameter.grad
-            for module in (state.model, *state.camera_modules)
-            for parameter in module.parameters()
-            if parameter.grad is not None
-        ]
+        gradients = [p.grad for module in state.modules for p in module.parameters() if p.grad is not None]
         norms = torch.stack([(g.coalesce().values() if g.is_sparse else g).norm() for g in gradients])
         if bool(torch.isfinite(losses["loss"].detach() + norms.sum())):  # the step's one read by the host
             return

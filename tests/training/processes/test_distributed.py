@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 import torch
 from tests.training import tiny
+from tests.training.test_resume import EXPOSURES
 
 from idr.checkpoints.folder import CheckpointFolder
 from idr.cli.train import main
@@ -79,7 +80,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory, warm_python: Path) -> Ran:
     root = tmp_path_factory.mktemp("ranks")
     tiny.write_scene(root / "data")
     tiny.write_conf(root / "tiny.conf")
-    (root / "schedule.conf").write_text(tiny.conf_text() + tiny.SCHEDULE)
+    (root / "schedule.conf").write_text(tiny.conf_text() + tiny.SCHEDULE + EXPOSURES)
     assert main(tiny.command(root, *ODD, nepoch=1, exps="grown")) == 0
     plan = [
         ("fixed", 2, ODD, []),
@@ -168,6 +169,12 @@ def assert_same_training(left: Path, right: Path) -> None:
         one, two = (tiny.parts_of(run)["RecipeState"] for run in (left, right))
         assert one["open_levels"] == two["open_levels"]
         assert float((one["error_maps"] - two["error_maps"]).abs().max()) < 2 / 1024  # they are rounded so
+    if "ExposureState" in tiny.parts_of(left):
+        one, two = (tiny.parts_of(run)["ExposureState"] for run in (left, right))
+        for number, name in enumerate(("log_gain", "offset")):
+            assert float((one[name] - two[name]).abs().max()) < ROUNDING < float(one[name].abs().max())
+            means = [part["optimizer"]["state"][number]["exp_avg"] for part in (one, two)]
+            assert float((means[0] - means[1]).abs().max()) <= 1e-3 * float(means[0].abs().max()) > 0
     assert form_of(tiny.parts_of(left)) == form_of(tiny.parts_of(right))
 
 

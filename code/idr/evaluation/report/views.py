@@ -55,7 +55,8 @@ def compare_view(
     """Renders and compares every n-th pixel of training view `index`, at most `side` along the longer side.
 
     Nothing is interpolated: diag(1/n, 1/n, 1) K maps the centers of pixels 0, n, 2n, ... to 0, 1, 2, ...
-    `supersample` rays along each side of a pixel smooth the edges of ``rendered``.
+    `supersample` rays along each side of a pixel smooth the edges of ``rendered``. The rendering has the
+    view's exposure if the run learned it.
 
     Raises:
         InputError: There is no such view.
@@ -66,9 +67,13 @@ def compare_view(
     shown = render_antialiased(run.model, *camera, reduced.img_res, supersample, chunk_pixels)
     image = shown.centers
     photo, mask = view.photo[::step, ::step], view.mask[::step, ::step]
-    error = error_map(image.rgb01, photo, image.hit, mask)
-    psnr, iou = masked_psnr(image.rgb01, photo, mask), mask_iou(image.hit, mask)
-    return ComparedView(view.number, photo, shown.rgb01, error, psnr, iou, step)
+    rgb, smooth = image.rgb01, shown.rgb01
+    if run.exposures is not None:
+        exposure = run.exposures[index]
+        rgb, smooth = exposure.apply(rgb, image.hit), exposure.apply(smooth, shown.coverage)
+    error = error_map(rgb, photo, image.hit, mask)
+    psnr, iou = masked_psnr(rgb, photo, mask), mask_iou(image.hit, mask)
+    return ComparedView(view.number, photo, smooth, error, psnr, iou, step)
 
 
 def reduced_camera(camera: Camera, side: int) -> tuple[Camera, int]:
