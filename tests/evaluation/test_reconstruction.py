@@ -190,9 +190,8 @@ def test_the_fit_of_one_color_or_of_no_pixel_is_defined():
     nothing = fit_exposure(image, photo, torch.zeros(9, 11, dtype=torch.bool))
     assert torch.equal(nothing.gain, torch.ones(3)) and torch.equal(nothing.offset, torch.zeros(3))
     plain = replace(image, rgb=torch.zeros(9, 11, 3))
-    shown = fit_exposure(plain, photo + 0.2, torch.ones(9, 11, dtype=torch.bool)).apply(
-        plain.rgb01, plain.hit
-    )
+    fit = fit_exposure(plain, photo + 0.2, torch.ones(9, 11, dtype=torch.bool))
+    shown = fit.apply(plain.rgb01, plain.hit)
     torch.testing.assert_close(shown[image.hit], torch.full_like(shown, 0.7)[image.hit])
     assert (shown[~image.hit] == 1).all()
     half = fit.apply(torch.full((1, 1, 3), 0.75), torch.full((1, 1), 0.5))  # half white, half 0.5

@@ -22,7 +22,7 @@ from idr.training.terms.normals import NormalsConfig, NormalsTerm, beside_in_tan
 from idr.training.terms.patch import PatchConfig, PatchTerm, candidate_views
 from idr.training.terms.step import Cameras, StepRays
 
-CONFIG = PatchConfig(weight=0.5, begin=0.1, end=0.9, views=2, best=1, size=5, min_variance=1e-5)
+CONFIG = PatchConfig(weight=0.5, begin=0.1, hold=0.5, end=0.9, views=2, best=1, size=5, min_variance=1e-5)
 
 
 def generator() -> torch.Generator:
@@ -74,8 +74,11 @@ def test_patches_pull_points_onto_the_surface() -> None:
 def test_the_patch_term_acts_within_its_time_and_at_most_at_its_number_of_rays() -> None:
     scene = Photographed()
     rays = scene.rays(scene.points.float() + 0.03)
-    values = [float(scene.term()(rays, scene.cameras, time, generator())) for time in (0.0, 0.1, 0.9, 1.0)]
-    assert values[0] == values[3] == 0 and values[1] == values[2] > 0
+    values = [
+        float(scene.term()(rays, scene.cameras, time, generator())) for time in (0.0, 0.1, 0.5, 0.7, 1.0)
+    ]
+    assert values[0] == values[4] == 0 and values[1] == values[2] > 0
+    assert values[3] == pytest.approx(values[1] / 2)
     points = (scene.points.float() + 0.03).requires_grad_()
     few = read_block(PatchConfig, {"weight": 1.0, "begin": 0.0, "rays": 3, "max_cost": 2.0}, "loss.patch")
     scene.term(few)(scene.rays(points), scene.cameras, 0.5, generator()).backward()
@@ -180,7 +183,7 @@ def test_patches_move_the_trained_cameras(scene_root: Path, tmp_path: Path) -> N
         ("loss.patch.wieght = 1", "wieght"),
         ("loss.patch { weight = 0 }", "loss.patch.weight = 0"),
         ("loss.patch { weight = 1, size = 4 }", "odd"),
-        ("loss.patch { weight = 1, begin = 0.9, end = 0.5 }", "in order"),
+        ("loss.patch { weight = 1, hold = 0.9, end = 0.5 }", "in order"),
         ("loss.patch { weight = 1, best = 5 }", "best = 5"),
         ("loss.patch { weight = 1, min_cos = 1 }", "min_cos"),
         ("loss.patch { weight = 1, min_degrees = 50 }", "min_degrees"),

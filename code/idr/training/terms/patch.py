@@ -25,7 +25,9 @@ class PatchConfig:
     Attributes:
         weight: Weight of the term.
         begin: Time of the schedule, 0 to 1, when it begins.
-        end: Time when it ends.
+        hold: Time until which the weight is constant.
+        end: Time until which it then falls linearly to 0. Patches are planes: where the surface curves or has
+            relief within one, the colors of single rays tell more in the end.
         rays: Shaded rays of a step that get a patch.
         size: Samples along a side of a patch, odd.
         stride: Pixels between samples.
@@ -40,6 +42,7 @@ class PatchConfig:
 
     weight: float
     begin: float = 0.08
+    hold: float = 1.0
     end: float = 1.0
     rays: int = 256
     size: int = 7
@@ -56,10 +59,10 @@ class PatchConfig:
         for name in ("weight", "stride", "max_cost", "min_variance"):
             if getattr(self, name) <= 0:
                 raise InputError(f"loss.patch.{name} = {getattr(self, name)}: expected a number above 0")
-        if not 0 <= self.begin <= self.end <= 1:
+        if not 0 <= self.begin <= self.hold <= self.end <= 1:
             raise InputError(
-                f"loss.patch.begin = {self.begin}, end = {self.end}: expected fractions of the schedule, "
-                "0 to 1, in order"
+                f"loss.patch.begin = {self.begin}, hold = {self.hold}, end = {self.end}: expected fractions "
+                "of the schedule, 0 to 1, in order"
             )
         if self.size < 3 or self.size % 2 == 0:
             raise InputError(f"loss.patch.size = {self.size}: expected an odd number of samples, 3 or more")
@@ -75,6 +78,12 @@ class PatchConfig:
             )
         if not 0 < self.min_cos < 1:
             raise InputError(f"loss.patch.min_cos = {self.min_cos}: expected a cosine between 0 and 1")
+
+    def weight_at(self, time: float) -> float:
+        """Returns the weight at a time of the schedule."""
+        if time < self.begin or time > self.end:
+            return 0.0
+        return self.weight if time <= self.hold else self.weight * (self.end - time) / (self.end - self.hold)
 
 
 class PatchTerm:
@@ -100,7 +109,8 @@ class PatchTerm:
     def __call__(self, rays: StepRays, cameras: Cameras, time: float, generator: torch.Generator) -> Tensor:
         """Returns the weighted loss of a step, see `idr.training.terms.build.Term`."""
         config, zero = self.config, rays.points.new_zeros(())
-        if not config.begin <= time <= config.end:
+        weight = config.weight_at(time)
+        if weight == 0:
             return zero
         chosen = rays.choose_shaded(config.rays, generator)
         if len(chosen) == 0:
@@ -118,7 +128,7 @@ class PatchTerm:
         )  # fmt: skip
         valid = valid & exists & sees & facing.unsqueeze(1)
         loss, _ = consistency_loss(cost, valid, config.best, config.max_cost)
-        return config.weight * loss
+        return weight * loss
 
     def _draw_sources(self, image: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Draws V of each image's candidates: (N, V) views, and whether there are as many."""
