@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from idr.cli import train
-from idr.conf.build import scan_id_of
+from idr.conf.build import LOSS_TERMS, scan_id_of
 from idr.conf.files import load_conf, read_block, resolve_class
 from idr.errors import InputError
 from idr.model.implicit_differentiable_renderer import ModelConfig
@@ -22,6 +22,9 @@ from idr.model.tracing.common import TracerConfig
 from idr.pictures.plots import PlotConfig
 from idr.runs.folders import run_name
 from idr.training.config import TrainConfig
+from idr.training.terms.normals import NormalsConfig
+from idr.training.terms.patch import PatchConfig
+from idr.training.terms.sparse_points import SparsePointsConfig
 
 CONFS = Path(__file__).parents[2] / "confs"
 ALL = sorted(CONFS.rglob("*.conf"))
@@ -80,6 +83,10 @@ def merged(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
+TERM_CONFIGS = {"normals": NormalsConfig, "patch": PatchConfig, "sparse_points": SparsePointsConfig}
+assert set(TERM_CONFIGS) == set(LOSS_TERMS)
+
+
 @pytest.mark.parametrize("name", CHANGES)
 def test_published_confs_hold_the_published_values(name: str) -> None:
     expected = merged(PUBLISHED, CHANGES[name])
@@ -98,7 +105,10 @@ def test_every_key_is_known(path: Path) -> None:
     assert set(conf) == {"train", "plot", "loss", "dataset", "model"}
     read_block(TrainConfig, conf["train"], "train")
     read_block(PlotConfig, conf["plot"], "plot")
+    terms = {name: conf["loss"].pop(name) for name in LOSS_TERMS if name in conf["loss"]}
     read_block(LossConfig, conf["loss"], "loss")
+    for name, block in terms.items():
+        read_block(TERM_CONFIGS[name], block, f"loss.{name}")
     model = conf["model"]
     read_block(ImplicitNetworkConfig, model["implicit_network"], "model.implicit_network")
     rendering = read_block(RenderingNetworkConfig, model["rendering_network"], "model.rendering_network")

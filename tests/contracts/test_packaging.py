@@ -33,7 +33,8 @@ SCRIPTS = {
     "idr-train", "idr-eval", "idr-eval-disentanglement", "idr-preprocess-cameras", "idr-check-scene",
     "idr-make-demo-scene", "idr-demo", "idr-run-scenes", "idr-import", "idr-report",
     "idr-export-mesh", "idr-export-cameras", "idr-render-path",
-    "idr-eval-mesh", "idr-doctor", "idr-summary", "idr-photos", "idr-make-photo-scene", "idr-view",
+    "idr-eval-mesh", "idr-doctor", "idr-triangulate-points", "idr-summary", "idr-photos",
+    "idr-make-photo-scene", "idr-view",
 }  # fmt: skip
 
 

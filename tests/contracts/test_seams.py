@@ -112,6 +112,8 @@ def test_model_forward(training, as_vector):
     inputs = model_input(num_images, num_pixels, as_vector)
     outputs = model(inputs)
     grad_theta = outputs.pop("grad_theta")
+    if training:  # ours, for the terms within the block loss
+        assert outputs.pop("surface_points").shape == outputs["points"].shape
     assert shapes(outputs) == {
         "points": ((rays, 3), torch.float32),
         "rgb_values": ((rays, 3), torch.float32),

@@ -34,6 +34,7 @@ def test_shapes_and_types(training: bool, vectors: bool) -> None:
         "network_object_mask": (40,),
         "object_mask": (40,),
         "grad_theta": (60, 3) if training else None,
+        **({"surface_points": (40, 3)} if training else {}),
     }
     assert outputs["network_object_mask"].dtype == outputs["object_mask"].dtype == torch.bool
     assert torch.equal(outputs["object_mask"], batch["object_mask"].reshape(-1))

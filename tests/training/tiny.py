@@ -192,7 +192,6 @@ def make_trainer(root: Path, run: Path, *, nepoch: int = 2, cameras: bool = Fals
     model, loss = build_model(conf), build_loss(conf)
     config = read_block(TrainConfig, conf["train"], "train")
     poses, intrinsics = make_cameras(dataset, config.cameras) if cameras else (None, None)
-    centers = dataset.poses[:, :3, 3] if poses is None else poses.vectors()[:, 4:]
     return Trainer(
         dataset,
         model,
@@ -204,7 +203,7 @@ def make_trainer(root: Path, run: Path, *, nepoch: int = 2, cameras: bool = Fals
         outputs=RunWriters(run, options.get("plot"), options.get("monitor")),
         poses=poses,
         intrinsics=intrinsics,
-        terms=build_terms(conf["loss"], dataset, model, centers),
+        terms=build_terms(conf["loss"], dataset, model, poses),
         stop=options.get("stop"),
     )
 

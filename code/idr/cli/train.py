@@ -217,8 +217,7 @@ class TrainingProcess:
             poses = poses.to(self.device)
             intrinsics = None if intrinsics is None else intrinsics.to(self.device)
         check_schedule(settings.train, dataset, model, loss)
-        centers = dataset.poses[:, :3, 3] if poses is None else poses.vectors()[:, 4:].cpu()
-        terms = build_terms(settings.conf["loss"], dataset, model, centers)
+        terms = build_terms(settings.conf["loss"], dataset, model, poses)
         return Components(dataset, model, loss, terms, poses, intrinsics)
 
     def check_counts(self, config: TrainConfig, dataset: Any) -> None:

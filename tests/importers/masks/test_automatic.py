@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -118,7 +119,7 @@ def test_real_scenes(
 
     Masks at half the working size cost a third of the time and 0.005 of the mean IoU.
     """
-    monkeypatch.setattr(automatic, "WORKING_SIDE", 240)
+    monkeypatch.setattr(automatic, "TUNING", replace(automatic.TUNING, working_side=240))
     folder: Path = real_scene(scene)
     views = read_source(folder).views[::step]
     points = np.load(folder / "sift_points.npz")["points_world"] if with_points else None

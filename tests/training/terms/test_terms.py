@@ -206,7 +206,7 @@ def test_a_model_without_surface_points_is_refused(
     }
     with pytest.raises(InputError, match="surface_points"):
         trainer.train()
-    assert math.isfinite(sum(float(p.sum()) for p in trainer.state.model.parameters()))
+    assert math.isfinite(sum(p.sum().item() for p in trainer.state.model.parameters()))
 
 
 def points_file(root: Path, points: np.ndarray) -> Path:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from idr.conf.files import read_block
 from idr.errors import InputError
+from idr.training.cameras.poses import LearnablePoses
 from idr.training.terms.normals import NormalsConfig, NormalsTerm
 from idr.training.terms.patch import PatchConfig, PatchTerm
 from idr.training.terms.sparse_points import SparsePointsConfig, SparsePointsTerm
@@ -37,14 +38,16 @@ class Term(Protocol):
         ...
 
 
-def build_terms(loss_block: Mapping[str, Any], dataset: Any, model: nn.Module, centers: Tensor) -> list[Term]:
+def build_terms(
+    loss_block: Mapping[str, Any], dataset: Any, model: nn.Module, poses: LearnablePoses | None
+) -> list[Term]:
     """Returns the terms of a conf.
 
     Args:
         loss_block: The block ``loss``.
         dataset: The seam of `SceneDataset`.
         model: The seam of `IDRNetwork`.
-        centers: (B, 3) camera centers at the start of training, unit-sphere frame.
+        poses: Learnable poses at the start of training; None for the data set's.
 
     Raises:
         InputError: A block has a wrong key or value, or the data set lacks what a term needs.
@@ -52,13 +55,14 @@ def build_terms(loss_block: Mapping[str, Any], dataset: Any, model: nn.Module, c
     terms: list[Term] = []
     if "patch" in loss_block:
         config = read_block(PatchConfig, loss_block["patch"], "loss.patch")
-        for name in ("images", "masks", "img_res"):
+        for name in ("images", "masks", "img_res", "intrinsics", "poses"):
             if not hasattr(dataset, name):
                 raise InputError(
                     f"loss.patch: {type(dataset).__name__} has no {name}; expected a data set with images "
-                    "(B, H W, 3) uint8, masks (B, H W) and img_res [height, width], as SceneDataset; leave "
-                    "the block out"
+                    "(B, H W, 3) uint8, masks (B, H W), img_res [height, width], intrinsics and poses "
+                    "(B, 4, 4), as SceneDataset; leave the block out"
                 )
+        centers = dataset.poses[:, :3, 3] if poses is None else poses.vectors()[:, 4:].cpu()
         terms.append(PatchTerm(config, dataset, centers))
     if "normals" in loss_block:
         terms.append(NormalsTerm(read_block(NormalsConfig, loss_block["normals"], "loss.normals"), model))
