@@ -28,6 +28,7 @@ from scipy.ndimage import binary_dilation  # noqa: E402
 from idr.cli.shared.common import add_conf_arguments, make_parser, run, say  # noqa: E402
 from idr.conf.build import scan_id_of  # noqa: E402
 from idr.conf.files import load_conf  # noqa: E402
+from idr.datasets.points import read_points  # noqa: E402
 from idr.evaluation.point_to_mesh import point_to_mesh_distance  # noqa: E402
 from idr.evaluation.reconstruction import (  # noqa: E402
     measure_cameras,
@@ -44,8 +45,7 @@ SPLATS = 3_000_000  # surface samples per image: several per pixel, so that no h
 
 def points_inside_masks(path: Path, run: Run) -> np.ndarray:
     """(N, 3) surface points in the world that project inside the mask, within a pixel, in every view."""
-    with np.load(path) as archive:
-        points = np.asarray(archive["points_world"], dtype=np.float64)
+    points = read_points(path).points
     inside = np.ones(len(points), dtype=bool)
     height, width = run.scene.img_res
     for i in range(len(run.scene)):

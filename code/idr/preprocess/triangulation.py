@@ -147,7 +147,7 @@ def _neighbors(projections: Array, settings: TriangulationSettings) -> list[tupl
 
 def _fundamental(first: Array, second: Array) -> Array:
     """Returns F with x2 F x1 = 0 for the projections of a point (Hartley and Zisserman 2004, eq. 9.1)."""
-    center = np.append(-np.linalg.solve(first[:, :3], first[:, 3]), 1.0)
+    center = np.append(_centers(first[None])[0], 1.0)
     epipole = second @ center
     cross = np.array(
         [[0, -epipole[2], epipole[1]], [epipole[2], 0, -epipole[0]], [-epipole[1], epipole[0], 0]]

@@ -6,9 +6,10 @@ N points of a step.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from idr.errors import InputError
@@ -53,7 +54,7 @@ class NormalsTerm:
 
     name = "normals_loss"
 
-    def __init__(self, config: NormalsConfig, model: nn.Module) -> None:
+    def __init__(self, config: NormalsConfig, model: Any) -> None:
         self.config, self.model = config, model
 
     def __call__(
@@ -65,13 +66,14 @@ class NormalsTerm:
     ) -> Tensor:
         """Returns the weighted loss of a step, see `idr.training.terms.build.Term`."""
         weight = self.config.weight * (1 - time / self.config.end)
+        if weight <= 0:
+            return rays.points.new_zeros(())
         chosen = rays.choose_shaded(self.config.rays, generator)
-        if weight <= 0 or len(chosen) == 0:
+        if len(chosen) == 0:
             return rays.points.new_zeros(())
         normal = functional.normalize(rays.normals[chosen], dim=1)
         beside = beside_in_tangent_plane(rays.points[chosen], normal, self.config.radius, generator)
-        network: nn.Module = self.model.implicit_network  # type: ignore[assignment]
-        gradient = network.sdf_and_gradient(beside)[1]  # type: ignore[operator]
+        gradient = self.model.implicit_network.sdf_and_gradient(beside)[1]
         return weight * (1 - functional.cosine_similarity(normal, gradient, dim=1)).mean()
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from idr.datasets.points import POINTS_FILE, read_points
 from idr.errors import InputError
@@ -62,7 +62,7 @@ class SparsePointsTerm:
 
     name = "points_loss"
 
-    def __init__(self, config: SparsePointsConfig, dataset: Any, model: nn.Module) -> None:
+    def __init__(self, config: SparsePointsConfig, dataset: Any, model: Any) -> None:
         self.config, self.model = config, model
         found = read_points(Path(dataset.instance_dir) / config.file)
         unit_from_world = np.linalg.inv(np.asarray(dataset.get_scale_mat(), np.float64))
@@ -87,6 +87,5 @@ class SparsePointsTerm:
         if weight <= 0:
             return rays.points.new_zeros(())
         drawn = torch.randint(len(self.points), (self.config.points,), generator=generator)
-        network: nn.Module = self.model.implicit_network  # type: ignore[assignment]
-        distance = network.sdf(self.points[drawn].to(rays.points)).abs()  # type: ignore[operator]
+        distance = self.model.implicit_network.sdf(self.points[drawn].to(rays.points)).abs()
         return weight * self.config.scale * torch.log1p(distance / self.config.scale).mean()
