@@ -196,6 +196,12 @@ def test_wrong_blocks_are_refused(scene_root: Path, tmp_path: Path, text: str, m
         tiny.make_trainer(scene_root, tmp_path, conf=f"{tiny.conf_text()}\n{text}\n")
 
 
+def test_null_leaves_a_term_out(scene_root: Path, tmp_path: Path) -> None:
+    conf = tiny.conf_text() + tiny.TERMS + "\nloss.patch = null\nloss.sparse_points = null\n"
+    trainer = tiny.make_trainer(scene_root, tmp_path, conf=conf)
+    assert [term.name for term in trainer.terms] == ["normals_loss"]
+
+
 def test_a_model_without_surface_points_is_refused(
     scene_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

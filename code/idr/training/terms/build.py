@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from idr.conf.files import read_block
+from idr.conf.blocks import plain_value, read_block
 from idr.errors import InputError
 from idr.training.cameras.poses import LearnablePoses
 from idr.training.terms.normals import NormalsConfig, NormalsTerm
@@ -44,7 +44,7 @@ def build_terms(
     """Returns the terms of a conf.
 
     Args:
-        loss_block: The block ``loss``.
+        loss_block: The block ``loss``; a term that is null is left out.
         dataset: The seam of `SceneDataset`.
         model: The seam of `IDRNetwork`.
         poses: Learnable poses at the start of training; None for the data set's.
@@ -53,8 +53,9 @@ def build_terms(
         InputError: A block has a wrong key or value, or the data set lacks what a term needs.
     """
     terms: list[Term] = []
-    if "patch" in loss_block:
-        config = read_block(PatchConfig, loss_block["patch"], "loss.patch")
+    given = {name: block for name, block in loss_block.items() if plain_value(block) is not None}
+    if "patch" in given:
+        config = read_block(PatchConfig, given["patch"], "loss.patch")
         for name in ("images", "masks", "img_res", "intrinsics", "poses"):
             if not hasattr(dataset, name):
                 raise InputError(
@@ -64,9 +65,9 @@ def build_terms(
                 )
         centers = dataset.poses[:, :3, 3] if poses is None else poses.vectors()[:, 4:].cpu()
         terms.append(PatchTerm(config, dataset, centers))
-    if "normals" in loss_block:
-        terms.append(NormalsTerm(read_block(NormalsConfig, loss_block["normals"], "loss.normals"), model))
-    if "sparse_points" in loss_block:
-        points = read_block(SparsePointsConfig, loss_block["sparse_points"], "loss.sparse_points")
+    if "normals" in given:
+        terms.append(NormalsTerm(read_block(NormalsConfig, given["normals"], "loss.normals"), model))
+    if "sparse_points" in given:
+        points = read_block(SparsePointsConfig, given["sparse_points"], "loss.sparse_points")
         terms.append(SparsePointsTerm(points, dataset, model))
     return terms
