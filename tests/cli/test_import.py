@@ -14,6 +14,7 @@ from tests.importers import colmap_writer, spots, writers
 
 from idr.cli.import_scene import main
 from idr.datasets.camera_files import read_cameras
+from idr.datasets.points import POINTS_FILE, read_points
 from idr.datasets.scene_dataset import SceneDataset
 from idr.errors import InputError
 from idr.importers import scene_folder
@@ -157,6 +158,7 @@ def test_spheres(tmp_path: Path) -> None:
     assert call(source) == 0
     cameras = read_cameras(scene_of(source) / "cameras.npz", 6)
     assert np.allclose(cameras.scale_mats, np.diag([1.5, 1.5, 1.5, 1]))  # the source's own is kept
+    assert not (scene_of(source) / POINTS_FILE).exists()
     assert call(source, "--force", "--sphere", "hull") == 0
     hull = read_cameras(scene_of(source) / "cameras.npz", 6).scale_mats[0]
     assert np.abs(hull[:3, 3]).max() < 0.1 and 1.8 < hull[0, 0] < 2.3  # for a ball 3 * 3/4 * 0.9 = 2.03
@@ -166,6 +168,8 @@ def test_spheres(tmp_path: Path) -> None:
     assert call(source, "--force", "--sphere", "points", "--points", str(tmp_path / "points.txt")) == 0
     sphere = read_cameras(scene_of(source) / "cameras.npz", 6).scale_mats[0]
     assert np.abs(sphere[:3, 3]).max() < 0.1 and 1.8 < sphere[0, 0] < 2.0  # 2.25 * 0.85, without outliers
+    # The points on the object are kept for loss.sparse_points and eval.py --points.
+    np.testing.assert_allclose(read_points(scene_of(source) / POINTS_FILE).points, shell)
 
 
 def test_a_scene_is_not_replaced_without_force(source: Path, capsys) -> None:

@@ -48,8 +48,8 @@ def read_points(path: Path) -> ScenePoints:
     """
     if not path.is_file():
         raise MissingInputError(
-            f"no points {path}; write them with preprocess/triangulate_points.py, or leave the block "
-            "loss.sparse_points out"
+            f"no points {path}; write them with preprocess/triangulate_points.py, or leave out what asks for "
+            "them, the block loss.sparse_points or --points"
         )
     try:
         with np.load(path, allow_pickle=False) as archive:

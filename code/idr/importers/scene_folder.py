@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from idr.datasets.points import POINTS_FILE
 from idr.errors import InputError
 from idr.files import check_replaceable, whole_folder, write_atomic, write_text_atomic
 from idr.importers.masks import sources as mask_sources
@@ -19,14 +20,14 @@ from idr.importers.masks.automatic import make_masks
 from idr.importers.photographs.files import PreparedView, prepare_view
 from idr.importers.rough_cameras import describe
 from idr.importers.source import Array, Progress, Source
-from idr.importers.sphere import Sphere, choose_sphere
+from idr.importers.sphere import Sphere, choose_sphere, points_on_object
 from idr.preprocess.scene_check import check_scene
 from idr.preprocess.scene_drawing import draw_sheet, write_png
 from idr.preprocess.scene_report import REPORT, write_scene_report
 from idr.preprocess.scene_views import Mask, SceneViews, make_views
 
 RECORD, SHEET, CAMERAS, ROUGH = "import.json", "masks.png", "cameras.npz", "cameras_linear_init.npz"
-OWN_NAMES = {"image", "mask", "check", RECORD, SHEET, REPORT, CAMERAS, ROUGH}
+OWN_NAMES = {"image", "mask", "check", RECORD, SHEET, REPORT, CAMERAS, ROUGH, POINTS_FILE}
 OWN_NAMES |= {"cameras_backup.npz", "cameras_linear_init_backup.npz"}
 Roughen = Callable[[Array, Array], Array]
 """Returns rough poses (B, 4, 4) for exact poses (B, 4, 4) and the object's center (3,)."""
@@ -103,6 +104,9 @@ def write_scene(
         sphere = choose_sphere(views, points, source.scale_mat, options.sphere)
         _write_cameras(temporary / CAMERAS, np.stack([view.projection for view in prepared]), sphere)
         rough = _write_rough(temporary / ROUGH, views, sphere, options.roughen)
+        on_object = points_on_object(views, np.empty((0, 3)) if points is None else points)
+        if len(on_object):
+            write_atomic(temporary / POINTS_FILE, lambda file: np.savez(file, points_world=on_object))
         draw_sheet(views, temporary / "image", temporary / SHEET)
         progress("writing the scene report")
         title, check = f"{folder.parent.name}/{folder.name}", check_scene(temporary, CAMERAS)

@@ -76,16 +76,21 @@ def choose_sphere(views: SceneViews, points: Array | None, scale_mat: Array | No
     return sphere
 
 
+def points_on_object(views: SceneViews, points: Array) -> Array:
+    """Returns the points (N, 3) that lie inside the masks of nearly all views that see them, two or more."""
+    carver = Carver(views, np.zeros(3), 1.0)
+    seen, inside = carver.count_views(carver.from_world(points))
+    return points[(seen >= 2) & (inside >= needed_views(seen))]
+
+
 def _from_points(views: SceneViews, points: Array | None) -> Sphere:
-    """The sphere of those sparse points that lie inside the masks of nearly all views that see them.
+    """The sphere of those sparse points that lie on the object.
 
     The points lie on the surface; the radius is the published rule's for a ball with that surface.
     """
     if points is None:
         raise InputError("--sphere points: the source has no sparse points; pass --points, or use hull")
-    carver = Carver(views, np.zeros(3), 1.0)
-    seen, inside = carver.count_views(carver.from_world(points))
-    kept = points[(seen >= 2) & (inside >= needed_views(seen))]
+    kept = points_on_object(views, points)
     if len(kept) < MIN_POINTS_INSIDE:
         raise InputError(
             f"--sphere points: {len(kept)} of {len(points)} sparse points lie inside the masks; expected "
