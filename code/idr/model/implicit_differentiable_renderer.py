@@ -120,7 +120,9 @@ class IDRNetwork(nn.Module):
         Args:
             model_input: ``intrinsics`` (B, 4, 4); ``uv`` (B, P, 2) pixels (column, row); ``pose`` (B, 4, 4)
                 or (B, 7), camera-to-world in the unit-sphere frame; ``object_mask`` (B, P) bool. In training
-                optionally ``draws``, a `StepDraws`, or ``generator``, from which the draws are made.
+                optionally ``draws``, a `StepDraws`, or ``generator``, from which the draws are made, and
+                ``mixed`` (B, P) bool, pixels that show object and background: their colors do not move the
+                surface point.
 
         Returns:
             ``points`` (R, 3); ``rgb_values`` (R, 3) in [-1, 1], 1 for rays that are not shaded;
@@ -158,7 +160,11 @@ class IDRNetwork(nn.Module):
                 center[shaded], direction[shaded], depth[shaded], sdf_output[shaded], normal[shaded],
                 min_abs_cos=self.min_abs_cos,
             )  # fmt: skip
-            colors, _ = self.shade(surface, -direction[shaded])
+            shading_points = surface
+            if "mixed" in model_input:
+                mixed = model_input["mixed"].reshape(-1)[shaded].unsqueeze(1)
+                shading_points = torch.where(mixed, surface.detach(), surface)
+            colors, _ = self.shade(shading_points, -direction[shaded])
         outputs = {
             "points": points,
             "rgb_values": torch.ones_like(points).index_put((shaded,), colors),

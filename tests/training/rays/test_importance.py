@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -192,6 +193,43 @@ def test_a_reduced_images_band_is_a_pixel_of_its_own_wide() -> None:
     assert kinds[0].tolist() == [INSIDE, INSIDE, INSIDE, INNER_BAND, OUTER_BAND, FAR, FAR, FAR]
 
 
+@pytest.mark.parametrize("factor", [1, 2])
+def test_mixed_pixels_are_the_inner_strip_along_the_silhouette(factor: int) -> None:
+    mask = torch.zeros(6, 8, dtype=torch.bool)
+    mask[1:, :5] = True
+    mixed = classify(mask, dataclasses.replace(CONFIG, mixed_pixels=1.5), factor).mixed
+    assert mixed is not None
+    expected = torch.zeros(6, 8, dtype=torch.bool)
+    expected[1, :5] = expected[1:, 4] = True  # also the pixel of which only a diagonal neighbor is outside
+    assert torch.equal(mixed.view(6, 8), expected)
+    assert classify(mask, CONFIG, factor).mixed is None
+
+
+def test_draws_know_their_mixed_pixels() -> None:
+    sampler = sampler_of(dataclasses.replace(CONFIG, mixed_pixels=1.5))
+    draw = sampler.draw(0, 1, 200, seeded(0))
+    assert draw.mixed is not None and draw.mixed.any()
+    assert torch.equal(draw.mixed, sampler.classes(0, 1).kinds[draw.pixels] == INNER_BAND)  # band of 1.5 too
+
+
+def test_colors_of_mixed_pixels_do_not_move_the_surface(scene_root: Path, tmp_path: Path) -> None:
+    keys = "type = importance, inside = 0.5, silhouette = 0.3, error = 0, mixed_pixels = 1.5"
+    conf = f"{tiny.conf_text()}\ntrain.sampler {{ {keys} }}\n"
+    trainer = tiny.make_trainer(scene_root, tmp_path, conf=conf, batch_size=2)
+    batch = next(trainer.rays.batches(0, 0, 0))
+    trainer.state.model.train()
+    outputs = trainer.model(batch.model_input)
+    shaded = (outputs["network_object_mask"] & outputs["object_mask"]).view(2, -1)
+    mixed = batch.model_input["mixed"] & shaded
+    assert mixed.any() and (shaded & ~mixed).any()
+    colors = outputs["rgb_values"].view(2, -1, 3)
+    parameters = trainer.state.model.implicit_network.parameters()
+    *_, offset = (parameter for parameter in parameters if parameter.shape == (1 + 6,))  # of the last layer
+    for rays, moves in ((mixed, False), (shaded & ~mixed, True)):
+        (gradient,) = torch.autograd.grad(colors[rays].sum(), offset, retain_graph=True)
+        assert bool(gradient[0] != 0) == moves  # of f: a constant changes neither normals nor features
+
+
 def test_error_maps_against_a_slow_loop_in_any_order() -> None:
     maps = ErrorMaps(2, (9, 10), cell=4, rate=0.25)
     assert maps.maps.shape == (2, 3, 3) and bool((maps.maps == 1).all())
@@ -270,6 +308,7 @@ BLOCKS = [
     ({"type": "importance", "inside": 0.6}, r"silhouette \+ inside \+ error \+ far = 1\.1: expected less"),
     ({"inside": 0.6}, r"inside: belongs to type = importance"),
     ({"type": "importance", "error_cell": 0}, r"error_cell = 0, .*: expected 1 or more pixels"),
+    ({"type": "importance", "mixed_pixels": -1}, r"mixed_pixels = -1.*: expected a width of 0 or more"),
     (
         {"type": "importance", "far_pixels": 2},
         r"far_pixels = 2\.0: expected at least silhouette_pixels, 3\.0",

@@ -32,7 +32,8 @@ class Batch:
 
     Attributes:
         indices: (B,) positions of the images in the data set.
-        model_input: ``uv`` (B, P, 2), ``intrinsics``, ``object_mask`` (B, P) and, unless trained, ``pose``.
+        model_input: ``uv`` (B, P, 2), ``intrinsics``, ``object_mask`` (B, P), unless trained ``pose``, and
+            with ``train.sampler.mixed_pixels`` also ``mixed`` (B, P), see `IDRNetwork.forward`.
         ground_truth: ``rgb`` (B, P, 3) in [-1, 1]; with ``train.sampler.reweight`` also ``weights`` (B, P).
         cells: (B, P) cells of the rays in the sampler's error maps, on the host; None if it has none.
     """
@@ -162,6 +163,9 @@ class RayBatches:
         cells = [draw.cells for draw in draws if draw.cells is not None]
         if cells:
             batch = replace(batch, cells=torch.stack(cells))
+        mixed = [draw.mixed for draw in draws if draw.mixed is not None]
+        if mixed:
+            batch.model_input["mixed"] = torch.stack(mixed)
         weights = [draw.weights for draw in draws if draw.weights is not None]
         if weights:
             batch.ground_truth["weights"] = torch.stack(weights)

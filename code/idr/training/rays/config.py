@@ -25,6 +25,9 @@ class SamplerConfig:
             1.
         far_pixels: Distance in pixels from the mask beyond which pixels are far; absent, none are.
         far: Share of rays drawn from far pixels.
+        mixed_pixels: Width, in pixels of the step's images, of the strip along the inner side of the
+            silhouette whose pixels show object and background mixed. Their colors train the appearance, but
+            do not move the surface: it would recede from background that it cannot explain. 0 for none.
         reweight: False: the loss is the mean over the drawn rays, which weights pixels by their probability:
             silhouettes count more than colors, and the minimum may move. True: each ray has the weight
             1 / (N p), p its probability, so the expected loss is the published mean over all N pixels and
@@ -41,6 +44,7 @@ class SamplerConfig:
     mask_error: float = 0.25
     far_pixels: float | None = None
     far: float = 0.02
+    mixed_pixels: float = 0.0
     reweight: bool = False
 
     def __post_init__(self) -> None:
@@ -65,6 +69,8 @@ class SamplerConfig:
                 f"error_cell = {self.error_cell}, silhouette_pixels = {self.silhouette_pixels}: expected "
                 "1 or more pixels"
             )
+        if self.mixed_pixels < 0:
+            raise InputError(f"mixed_pixels = {self.mixed_pixels}: expected a width of 0 or more pixels")
         if self.far_pixels is not None and self.far_pixels < self.silhouette_pixels:
             raise InputError(
                 f"far_pixels = {self.far_pixels}: expected at least silhouette_pixels, "

@@ -34,11 +34,13 @@ class Draw:
         pixels: (P,) int64 numbers, row by row, of the image at its training resolution.
         cells: (P,) int64 indices of cells of the error maps, or None if no ray is drawn by error.
         weights: (P,) float32 weights of the rays in the loss, or None.
+        mixed: (P,) bool, pixels whose colors mix object and background, or None.
     """
 
     pixels: Tensor
     cells: Tensor | None
     weights: Tensor | None
+    mixed: Tensor | None
 
 
 class ImportanceSampler:
@@ -86,10 +88,11 @@ class ImportanceSampler:
             by_error = which == BY_ERROR
             pixels[by_error] = self._by_error(view, factor, within[by_error])
             cells = self.maps.cells_of(view, pixels, classes.width, factor)
+        mixed = None if classes.mixed is None else classes.mixed[pixels]
         if not self.config.reweight:
-            return Draw(pixels, cells, None)
+            return Draw(pixels, cells, None, mixed)
         probability = self.probability(view, factor, pixels)
-        return Draw(pixels, cells, (1 / (len(classes.order) * probability)).float())
+        return Draw(pixels, cells, (1 / (len(classes.order) * probability)).float(), mixed)
 
     def probability(self, view: int, factor: int, pixels: Tensor) -> Tensor:
         """Returns the probabilities, (P,) float64, of pixels of a view; they sum to 1 over all its pixels."""
@@ -115,7 +118,7 @@ class ImportanceSampler:
         return torch.tensor(shares, dtype=torch.float64)
 
     def classes(self, view: int, factor: int) -> PixelClasses:
-        """Returns the classes of a view's pixels, cached (5 bytes a pixel) until the factor changes."""
+        """Returns the classes of a view's pixels, cached (5 or 6 bytes a pixel) until the factor changes."""
         if factor != self._classes_factor:
             self._classes, self._classes_factor = {}, factor
         if view not in self._classes:

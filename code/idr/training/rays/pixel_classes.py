@@ -28,12 +28,14 @@ class PixelClasses:
         kinds: (N,) uint8 kind of each pixel: `OUTER_BAND` and `INNER_BAND`, the two sides of the silhouette;
             `INSIDE`, the rest of the object; `PLAIN`, around it; `FAR`.
         counts: Number of pixels of each kind.
+        mixed: (N,) bool, pixels whose colors mix object and background; None without such a strip.
         width: Width of the image.
     """
 
     order: Tensor
     kinds: Tensor
     counts: tuple[int, ...]
+    mixed: Tensor | None
     width: int
 
     def place(self, kinds: range) -> tuple[int, int]:
@@ -63,6 +65,9 @@ def classify(mask: Tensor, config: SamplerConfig, factor: int) -> PixelClasses:
     flat = kinds.reshape(-1)
     counts = np.bincount(flat, minlength=FAR + 1)
     order = np.argsort(flat, kind="stable").astype(np.int32)
+    mixed = None
+    if config.mixed_pixels:
+        mixed = mask.reshape(-1) & torch.from_numpy(to_outside <= config.mixed_pixels * factor).reshape(-1)
     return PixelClasses(
-        torch.from_numpy(order), torch.from_numpy(flat), tuple(counts.tolist()), mask.shape[1]
+        torch.from_numpy(order), torch.from_numpy(flat), tuple(counts.tolist()), mixed, mask.shape[1]
     )
