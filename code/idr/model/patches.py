@@ -10,7 +10,7 @@ N patches, V source views of each, S = size^2 samples of a patch, B images of H 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -41,6 +41,10 @@ class View:
         """Returns the views of (..., 4, 4) intrinsics and camera-to-world poses."""
         return View(intrinsics[..., :3, :3], pose[..., :3, :3], pose[..., :3, 3])
 
+    def in_pixels(self, scaling: Tensor) -> View:
+        """Returns the views with other pixel coordinates, to which a (3, 3) matrix maps the present ones."""
+        return replace(self, intrinsics=scaling @ self.intrinsics)
+
 
 @dataclass(frozen=True)
 class Photographs:
@@ -53,6 +57,23 @@ class Photographs:
 
     rgb: Tensor
     masks: Tensor
+
+    def reduced(self, factor: int) -> Photographs:
+        """Returns means over blocks of pixels; a block belongs to the object if at least half of it does."""
+        rows, columns = (size // factor for size in self.masks.shape[1:])
+        rgb, masks = [], []
+        for image, mask in zip(self.rgb, self.masks, strict=True):  # one by one, which bounds memory
+            blocks = image[: rows * factor, : columns * factor].view(rows, factor, columns, factor, 3)
+            rgb.append(blocks.to(torch.float32).mean(dim=(1, 3)).round().to(torch.uint8))
+            inside = mask[: rows * factor, : columns * factor].view(rows, factor, columns, factor)
+            masks.append(2 * inside.sum(dim=(1, 3)) >= factor**2)
+        return Photographs(torch.stack(rgb), torch.stack(masks))
+
+
+def pixel_scaling(factor: int, like: Tensor) -> Tensor:
+    """Returns the (3, 3) map from pixels to those of a reduced image, x -> (x + 1/2) / factor - 1/2."""
+    shift = (1 / factor - 1) / 2
+    return like.new_tensor([[1 / factor, 0, shift], [0, 1 / factor, shift], [0, 0, 1]])
 
 
 @dataclass(frozen=True)

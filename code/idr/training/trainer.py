@@ -260,7 +260,8 @@ class Trainer:
         if exposure is not None:
             losses = exposure.add_penalty(losses)
         if self.terms:
-            losses = self._add_terms(losses, StepRays.of(batch, model_input, outputs))
+            rays = StepRays.of(batch, model_input, outputs, self.settings.image_reduction)
+            losses = self._add_terms(losses, rays)
 
         optimizers = [state.optimizer, *([] if cameras is None else cameras.optimizers)]
         for optimizer in optimizers:

@@ -85,6 +85,30 @@ def test_the_patch_term_acts_within_its_time_and_at_most_at_its_number_of_rays()
     assert 1 <= int((points.grad != 0).any(dim=1).sum()) <= 3
 
 
+def test_patches_of_reduced_images_are_those_of_smaller_photographs() -> None:
+    """A step on reduced images, against a scene whose photographs were reduced and whose cameras fit them."""
+    scene, small, factor = Photographed(), Photographed(), 2
+    assert HEIGHT % factor == WIDTH % factor == 0
+    small.img_res = (HEIGHT // factor, WIDTH // factor)
+    blocks = scene.images.view(NUM_VIEWS, HEIGHT // 2, 2, WIDTH // 2, 2, 3).double().mean(dim=(2, 4))
+    small.images = blocks.round().to(torch.uint8).view(NUM_VIEWS, -1, 3)
+    covered = scene.masks.view(NUM_VIEWS, HEIGHT // 2, 2, WIDTH // 2, 2).double().mean(dim=(2, 4))
+    small.masks = (covered >= 0.5).view(NUM_VIEWS, -1)
+    intrinsics = scene.cameras.intrinsics.clone()
+    intrinsics[:, :2] /= factor
+    intrinsics[:, :2, 2] -= 0.25  # the first pixel's center lies at 0 in both
+    small.cameras = Cameras(intrinsics, scene.cameras.poses)
+    small.pixels = (scene.pixels + 0.5) / factor - 0.5
+    points = scene.points.float() + 0.01
+    reduced = StepRays(**{**vars(scene.rays(points)), "reduction": factor})
+    value = scene.term()(reduced, scene.cameras, 0.5, generator())
+    assert value.item() > 0
+    expected = small.term()(small.rays(points), small.cameras, 0.5, generator())
+    assert value.item() == pytest.approx(expected.item(), rel=1e-4)
+    full = scene.term()(scene.rays(points), scene.cameras, 0.5, generator())
+    assert full.item() != pytest.approx(expected.item(), rel=1e-2)
+
+
 @pytest.mark.parametrize("case", ["no hit", "no neighbors", "seen from behind"])
 def test_the_patch_term_is_zero_without_anything_to_compare(case: str) -> None:
     scene = Photographed()

@@ -14,7 +14,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from idr.errors import InputError
-from idr.model.patches import PatchShape, Photographs, View, consistency_loss, patch_costs, plane_homographies
+from idr.model.patches import (
+    PatchShape,
+    Photographs,
+    View,
+    consistency_loss,
+    patch_costs,
+    pixel_scaling,
+    plane_homographies,
+)
 from idr.training.terms.step import Cameras, StepRays
 
 
@@ -30,7 +38,7 @@ class PatchConfig:
             relief within one, the colors of single rays tell more in the end.
         rays: Shaded rays of a step that get a patch.
         size: Samples along a side of a patch, odd.
-        stride: Pixels between samples.
+        stride: Pixels between samples, of the step's images: reduced ones have wider patches.
         views: Source views of each patch, drawn from twice as many candidates: those nearest in angle.
         best: Source views that count, those of smallest cost; occluded ones are taken to be among the others.
         max_cost: Costs, 1 - NCC, above this do not count.
@@ -103,6 +111,7 @@ class PatchTerm:
         self.images = Photographs(
             dataset.images.view(-1, height, width, 3), dataset.masks.view(-1, height, width)
         )
+        self._reduced = (1, self.images)
         self.shape = PatchShape(config.size, config.stride, config.min_variance)
         self.candidates = candidate_views(centers, 2 * config.views, config.min_degrees, config.max_degrees)
 
@@ -118,17 +127,25 @@ class PatchTerm:
         image, points = rays.image[chosen], rays.points[chosen]  # (N,), (N, 3)
         normals = functional.normalize(rays.normals[chosen], dim=1)
         source, exists = self._draw_sources(image, generator)  # (N, V)
-        reference = View.of(rays.intrinsics[chosen], rays.poses[chosen])
-        views = View.of(cameras.intrinsics[source], cameras.poses[source])
+        to_reduced = pixel_scaling(rays.reduction, points)  # (3, 3)
+        reference = View.of(rays.intrinsics[chosen], rays.poses[chosen]).in_pixels(to_reduced)
+        views = View.of(cameras.intrinsics[source], cameras.poses[source]).in_pixels(to_reduced)
+        pixels = rays.pixels[chosen] * to_reduced[0, 0] + to_reduced[:2, 2]
         facing = _cosine(normals, reference.center - points) > config.min_cos
         sees = _cosine(normals.unsqueeze(1), views.center - points.unsqueeze(1)) > config.min_cos
         cost, valid = patch_costs(
-            self.images, image, rays.pixels[chosen], source,
+            self._images_of(rays.reduction), image, pixels, source,
             plane_homographies(points, normals, reference, views), self.shape,
         )  # fmt: skip
         valid = valid & exists & sees & facing.unsqueeze(1)
         loss, _ = consistency_loss(cost, valid, config.best, config.max_cost)
         return weight * loss
+
+    def _images_of(self, factor: int) -> Photographs:
+        """Returns the photographs reduced by a factor, kept until it changes."""
+        if self._reduced[0] != factor:
+            self._reduced = (factor, self.images if factor == 1 else self.images.reduced(factor))
+        return self._reduced[1]
 
     def _draw_sources(self, image: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Draws V of each image's candidates: (N, V) views, and whether there are as many."""

@@ -59,6 +59,7 @@ class StepRays:
         pixels: (R, 2) column and row at full resolution.
         intrinsics: (R, 4, 4) of each ray's image; may carry a gradient.
         poses: (R, 4, 4) likewise.
+        reduction: Factor by which the step's images are reduced.
     """
 
     points: Tensor
@@ -68,6 +69,7 @@ class StepRays:
     pixels: Tensor
     intrinsics: Tensor
     poses: Tensor
+    reduction: int = 1
 
     def choose_shaded(self, count: int, generator: torch.Generator) -> Tensor:
         """Draws the indices of up to `count` shaded rays, without replacement."""
@@ -75,13 +77,16 @@ class StepRays:
         return shaded[torch.randperm(len(shaded), generator=generator)[:count].to(shaded.device)]
 
     @staticmethod
-    def of(batch: Batch, model_input: Mapping[str, Any], outputs: Mapping[str, Any]) -> StepRays:
+    def of(
+        batch: Batch, model_input: Mapping[str, Any], outputs: Mapping[str, Any], reduction: int = 1
+    ) -> StepRays:
         """Returns the rays of a batch.
 
         Args:
             batch: The batch.
             model_input: What the model received, cameras included.
             outputs: What it returned.
+            reduction: Factor by which its images are reduced.
 
         Raises:
             InputError: It returned no surface points.
@@ -102,4 +107,5 @@ class StepRays:
             pixels=model_input["uv"].reshape(-1, 2),
             intrinsics=per_ray(model_input["intrinsics"]),
             poses=per_ray(pose_matrix(model_input["pose"])),
+            reduction=reduction,
         )
