@@ -93,7 +93,9 @@ class Entry:
     @property
     def label(self) -> str:
         """Name of the conf and its overrides, without block names."""
-        return ", ".join([Path(self.conf).stem, *(text.rpartition(".")[2] for text in self.overrides)])
+        overrides = (text.partition("=") for text in self.overrides)
+        short = [f"{key.rpartition('.')[2]}={value}" for key, _, value in overrides]
+        return ", ".join([Path(self.conf).stem, *short])
 
 
 def parse_entry(text: str) -> Entry:

@@ -213,14 +213,12 @@ def run_job(job: Job) -> Row:
             row = {**row, **cached_surface_scores(job, row)}
     except USER_ERRORS as error:
         row = {"error": str(error)}
-    return {"scene": job.scene.label, "conf": entry_label(job.entry), "seed": job.seed, **row}
-
-
-def entry_label(entry: Entry) -> str:
-    """Name of the conf, its overrides without block names, and its epochs."""
-    overrides = (text.partition("=") for text in entry.overrides)
-    short = [f"{key.rpartition('.')[2]}={value}" for key, _, value in overrides]
-    return ", ".join([Path(entry.conf).stem, *short, f"{entry.epochs} epochs"])
+    return {
+        "scene": job.scene.label,
+        "conf": f"{job.entry.label}, {job.entry.epochs} epochs",
+        "seed": job.seed,
+        **row,
+    }
 
 
 def cached_surface_scores(job: Job, row: Row) -> Row:

@@ -47,6 +47,7 @@ def test_entries_have_overrides(fast) -> None:
     assert entry.overrides == ("model.ray_tracer.strategy=accelerated", "train.num_pixels=8")
     assert entry.label == "demo, strategy=accelerated, num_pixels=8"
     assert fast.parse_entry("./confs/fast.conf=30").label == "fast"
+    assert fast.parse_entry("./confs/fast.conf,loss.patch.weight=0.5=30").label == "fast, weight=0.5"
 
 
 @pytest.mark.parametrize("text", ["./confs/fast.conf", "a.conf=x", "=3", "a.conf,b=3", "a.conf,=3"])
