@@ -38,13 +38,15 @@ def put(evals, scan, psnr, chamfer=None, protocol="dtu", **more):
 
 def test_all_scans_and_their_means(evals, capsys):
     cameras = {"rotation_degrees_mean": 0.25, "translation_mean": 3.0}
-    put(evals, 110, 21.0, 0.5, rendering_held_out={"psnr_mean": 18.0}, lpips_error="no network")
+    put(evals, 110, 21.0, 0.5, lpips_error="no network",
+        rendering_held_out={"psnr_mean": 18.0, "exposure": "fitted per view"})  # fmt: skip
     put(evals, 65, 20.0, 1.5, cameras=cameras)
     put(evals, 7, 1.0).rename(evals / "skullother_7")
     assert main(["--conf", "a.conf"]) == 0
     out = capsys.readouterr().out
     assert "| 65 | 9 | 20.00 | 0.5000 | 0.9000 |  | 1 | 2 | 1.5 | 0.25 | 3.00 |" in out
     assert "| mean |  | 20.50 | 0.5000 | 0.9000 |  | 1 | 2 | 1 |  |  |" in out  # no mean of some scans only
+    assert "WARNING: scan 110: held-out image scores with exposures fitted per view" in out
     assert "WARNING: scan 110: LPIPS was not measured: no network" in out
     record = json.loads((evals / "skull_summary.json").read_text())
     assert [row["scan"] for row in record["scans"]] == [65, 110]

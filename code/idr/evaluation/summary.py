@@ -62,7 +62,7 @@ def read_scan(scan: int | None, folder: Path) -> tuple[ScanScores, list[str]]:
     """Reads ``results.json`` of a scan, and the scores of the mesh that it names.
 
     Returns:
-        The scores, and a note for each score that is left out.
+        The scores, and a note for each score that is left out or has exposures corrected.
 
     Raises:
         InputError: A file is not a results file.
@@ -73,6 +73,9 @@ def read_scan(scan: int | None, folder: Path) -> tuple[ScanScores, list[str]]:
         for split, key in (("training", "rendering"), ("held_out", "rendering_held_out")):
             for score in IMAGE_SCORES:
                 values[f"{score}_{split}"] = record.get(key, {}).get(f"{score}_mean")
+            exposure = record.get(key, {}).get("exposure")
+            if exposure:
+                notes.append(f"scan {scan}: {split.replace('_', '-')} image scores with exposures {exposure}")
         for column in CAMERAS:
             values[column] = record.get("cameras", {}).get(f"{column}_mean")
         if record.get("lpips_error"):
