@@ -23,6 +23,7 @@ from idr.training.rays.pyramid import reduced_size, sample_reduced
 
 UNIFORM = (NEAR, BAND, OBJECT, range(FAR, FAR + 1))  # kinds of pixels of the first four distributions
 BY_ERROR = len(UNIFORM)  # the last distribution
+PART = 2**17  # pixels of a data set read at once
 BELOW_ONE = 1 - 2.0**-40  # times a number of pixels it does not round up to that number
 
 
@@ -123,9 +124,11 @@ class ImportanceSampler:
             self._classes, self._classes_factor = {}, factor
         if view not in self._classes:
             size = reduced_size(self.size, factor)
-            every = torch.arange(size[0] * size[1])
-            mask = sample_reduced(self.dataset, view, every, factor)[1]["object_mask"]
-            self._classes[view] = classify(mask.bool().view(size), self.config, factor)
+            # In parts: a data set returns more than masks, as floats.
+            parts = torch.arange(size[0] * size[1]).split(PART // factor**2)
+            samples = (sample_reduced(self.dataset, view, part, factor)[1] for part in parts)
+            mask = torch.cat([sample["object_mask"].bool() for sample in samples])
+            self._classes[view] = classify(mask.view(size), self.config, factor)
         return self._classes[view]
 
     def update_errors(self, cells: Tensor, outputs: Mapping[str, Tensor], rgb: Tensor) -> None:
