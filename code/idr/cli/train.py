@@ -202,6 +202,8 @@ class TrainingProcess:
     def build(self, settings: Settings) -> Components:
         """Builds data set, model, loss and trained cameras, equal in every process."""
         from idr.conf.build import build_dataset, build_loss, build_model
+        from idr.conf.grids import fit_grids
+        from idr.geometry.cameras import pixel_width
         from idr.training.cameras.intrinsics import make_cameras
         from idr.training.rays.randomness import Stream, seed_everything
         from idr.training.schedule.checks import check_schedule
@@ -210,6 +212,8 @@ class TrainingProcess:
         seed_everything(settings.seed, Stream.WEIGHTS)
         train_cameras = self.arguments.train_cameras
         dataset = build_dataset(settings.conf, train_cameras, settings.scan_id, self.arguments.data_root)
+        if hasattr(dataset, "intrinsics") and hasattr(dataset, "poses"):
+            fit_grids(settings.conf, pixel_width(dataset.intrinsics, dataset.poses))
         model, loss = build_model(settings.conf).to(self.device), build_loss(settings.conf)
         poses = intrinsics = None
         if train_cameras:

@@ -97,6 +97,16 @@ def pixel_rays(uv: Tensor, pose: Tensor, intrinsics: Tensor) -> tuple[Tensor, Te
     return directions, centers
 
 
+def pixel_width(intrinsics: Tensor, poses: Tensor) -> float:
+    """Returns the width of a pixel at the origin, median over the views, in units of the poses.
+
+    Args:
+        intrinsics: (B, 4, 4) K.
+        poses: (B, 4, 4) camera-to-world.
+    """
+    return float((poses[:, :3, 3].norm(dim=1) / intrinsics[:, 0, 0].abs()).median())
+
+
 def resized_intrinsics(intrinsics: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
     """Returns (4, 4) K for the same view in another height and width; whole coordinates are pixel centers."""
     scale_y, scale_x = new[0] / old[0], new[1] / old[1]

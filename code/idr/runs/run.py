@@ -20,6 +20,7 @@ from torch import Tensor
 
 from idr.checkpoints.folder import LATEST, CheckpointFolder
 from idr.conf.build import build_model, scan_id_of
+from idr.conf.grids import with_grids_of_run
 from idr.errors import InputError
 from idr.geometry.alignment import Alignment, align_cameras
 from idr.geometry.frames import check_frame, frame_of
@@ -83,7 +84,7 @@ class Run:
             MissingInputError: There is no such checkpoint.
             InputError: The checkpoint is damaged or does not fit the conf.
         """
-        self.conf = conf
+        self.conf = with_grids_of_run(conf, folder / RUNCONF)
         self.folder = folder
         self.device = torch.get_default_device() if device is None else device
         self.bounding_radius = float(conf.get("model.ray_tracer.object_bounding_sphere", 1.0))
@@ -94,7 +95,7 @@ class Run:
         checkpoints = CheckpointFolder(folder / CHECKPOINTS)
         checkpoint = checkpoints.resolve(checkpoint)
         self.name = f"checkpoint {checkpoint} of {folder}"
-        model = build_model(conf)
+        model = build_model(self.conf)
 
         def part(name: str) -> Mapping[str, Any]:
             return checkpoints.load(name, checkpoint) if checkpoints.has(name, checkpoint) else {}

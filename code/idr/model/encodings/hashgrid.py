@@ -44,6 +44,8 @@ class HashGridConfig:
         log2_table: A level has at most two to this power rows.
         base_resolution: Cells along a side of the coarsest level.
         finest_resolution: Cells along a side of the finest level; resolutions in between grow geometrically.
+        pixels_per_cell: Width of a cell of the finest level, in pixels at the center of the scene. A training
+            with it computes `finest_resolution` from the cameras, see `idr.conf.grids`.
         bound: Half the side of the cube that the grids cover, unit-sphere frame; at least the radius
             ``model.ray_tracer.object_bounding_sphere``.
         backend: ``numba`` for compiled loops (CPU, float32; ``pip install 'idr[fast]'``), ``torch`` for plain
@@ -56,6 +58,7 @@ class HashGridConfig:
     log2_table: int = 17
     base_resolution: int = 16
     finest_resolution: int = 512
+    pixels_per_cell: float | None = None
     bound: float = 1.0
     backend: Literal["auto", "torch", "numba"] = "auto"
 
