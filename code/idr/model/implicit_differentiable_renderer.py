@@ -1,6 +1,6 @@
 """IDRNetwork: from rays to points, colors and the inputs of the losses (paper, Figure 2).
 
-B images, P pixels an image, R = B P rays, N shaded rays, F features, E points of the Eikonal term.
+B images, P pixels per image, R = B P rays, N shaded rays, F features, E points of the Eikonal term.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from idr.model.tracing import TracerConfig, TraceRequest, TraceResult, make_trac
 from idr.model.tracing.common import Rays, first_true_indices
 
 SHADING_CHUNK = 10_000
-"""Points that are shaded at once in evaluation; bounds the memory of the rendering network."""
+"""Points shaded at once in evaluation; bounds the memory of the rendering network."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,10 @@ class ModelConfig:
 
     Attributes:
         feature_vector_size: F, number of features that the implicit network passes to the rendering network.
-        implicit_network: Its block.
-        rendering_network: Its block.
-        ray_tracer: Its block.
-        min_abs_cos: Lower bound of |n . v| in `differentiable_intersection`; 0 is published.
+        implicit_network: Block of the signed distance network.
+        rendering_network: Block of the appearance network.
+        ray_tracer: Block of the ray tracer.
+        min_abs_cos: Lower bound on |n . v| in `differentiable_intersection`; published: 0.
     """
 
     feature_vector_size: int
@@ -60,7 +60,7 @@ class StepDraws:
     """The random numbers of one training step.
 
     Attributes:
-        depths: (S,) U(0, 1), the fractions of each chord at which the minimum of f is searched.
+        depths: (S,) U(0, 1), the fractions of each chord at which f is sampled for its minimum.
         eikonal_points: (floor(R / 2), 3) uniform in the cube around the bounding sphere.
     """
 
@@ -75,9 +75,9 @@ def draw_step(
 
     Args:
         num_rays: R.
-        config: Gives the number of samples and half the side of the cube.
-        like: A tensor that gives device and dtype.
-        generator: Source of the numbers, on the same device; None for torch's default.
+        config: Defines the number of samples and half the side of the cube.
+        like: A tensor with the device and dtype to use.
+        generator: Random generator on the same device; None for torch's default.
     """
     radius = config.object_bounding_sphere
     depths = torch.rand(config.n_steps, generator=generator, dtype=like.dtype, device=like.device)
@@ -120,16 +120,16 @@ class IDRNetwork(nn.Module):
         Args:
             model_input: ``intrinsics`` (B, 4, 4); ``uv`` (B, P, 2) pixels (column, row); ``pose`` (B, 4, 4)
                 or (B, 7), camera-to-world in the unit-sphere frame; ``object_mask`` (B, P) bool. In training
-                optionally ``draws``, a `StepDraws`, or ``generator``, from which the draws are made, and
-                ``mixed`` (B, P) bool, pixels that show object and background: their colors do not move the
-                surface point.
+                optionally ``draws``, a `StepDraws`, or ``generator``, from which to draw them, and ``mixed``
+                (B, P) bool, pixels that show object and background: their colors do not move the surface
+                point.
 
         Returns:
             ``points`` (R, 3); ``rgb_values`` (R, 3) in [-1, 1], 1 for rays that are not shaded;
-            ``sdf_output`` (R, 1) at the points; ``network_object_mask`` (R,) whether the ray hits;
-            ``object_mask`` (R,) of the input; ``grad_theta`` (E, 3) gradients of f at the points of the cube,
-            then at all R points, or None in evaluation. In training also ``surface_points`` (R, 3): `points`
-            with the derivatives of the differentiable intersection where rays are shaded.
+            ``sdf_output`` (R, 1) at the points; ``network_object_mask`` (R,) hit flags; ``object_mask`` (R,)
+            of the input; ``grad_theta`` (E, 3) gradients of f at the points of the cube, then at all R
+            points, or None in evaluation. In training also ``surface_points`` (R, 3): `points`, for shaded
+            rays with the derivatives of the differentiable intersection.
         """
         directions, centers = pixel_rays(model_input["uv"], model_input["pose"], model_input["intrinsics"])
         object_mask = model_input["object_mask"].reshape(-1)  # (R,)
@@ -144,7 +144,7 @@ class IDRNetwork(nn.Module):
 
         traced = self._trace(centers, directions, object_mask, draws)
         depth = traced.depth.unsqueeze(1)  # (R, 1)
-        points = center + depth * direction  # with gradients to the cameras; the depth is constant
+        points = center + depth * direction  # differentiable w.r.t. the cameras; the depth is constant
         if draws is None:
             shaded = _indices(traced.hit, traced.num_shaded)  # (N,)
             grad_theta = None
@@ -180,13 +180,13 @@ class IDRNetwork(nn.Module):
     def _sdf_in_training(self, points: Tensor, eikonal_points: Tensor, hit: Tensor) -> tuple[Tensor, Tensor]:
         """Evaluates f and its gradient in one pass for the mask and the Eikonal loss; the tracer observes f.
 
-        In the Eikonal loss the points are constants; the mask loss moves the cameras through them. The pass
-        is made at constant points, and f gets its dependence on the points from the gradient of that pass.
-        The first derivatives are those of f evaluated at the points themselves; with ``gradient = numerical``
-        up to the error of the differences.
+        The Eikonal loss treats the points as constants; the mask loss backpropagates through them to the
+        cameras. The pass uses detached points, and its gradient adds f's dependence on the points to first
+        order. The first derivatives equal those of f evaluated at the points themselves; with ``gradient =
+        numerical``, up to the error of the differences.
 
         Args:
-            points: (R, 3) traced points, may carry a gradient to the cameras.
+            points: (R, 3) traced points, possibly with a graph to the cameras.
             eikonal_points: (E - R, 3) points of the cube.
             hit: (R,) hit flags of the rays.
 
@@ -207,13 +207,13 @@ class IDRNetwork(nn.Module):
     def _sdf_in_evaluation(
         self, points: Tensor, traced: TraceResult, shaded: Tensor, at_shaded: Tensor
     ) -> Tensor:
-        """Returns f (R, 1), from tracing and shading if the tracer returns values, else evaluated."""
+        """Returns f (R, 1): from tracing and shading if the tracer returns values, else evaluated."""
         if traced.value is None:
             return self.implicit_network(points)[:, :1]
         return traced.value.unsqueeze(1).index_put((shaded,), at_shaded)
 
     def shade(self, points: Tensor, view_dirs: Tensor) -> tuple[Tensor, Tensor]:
-        """Renders points on the surface, with features and normals evaluated there; nothing is detached.
+        """Renders surface points with the features and normals there; nothing is detached.
 
         Args:
             points: (N, 3), unit-sphere frame; N may be 0.
@@ -227,7 +227,7 @@ class IDRNetwork(nn.Module):
         return self.rendering_network(points, normals, view_dirs, output[:, 1:]), output[:, :1]
 
     def _shade_in_chunks(self, points: Tensor, view_dirs: Tensor) -> tuple[Tensor, Tensor]:
-        """Calls `shade` for a bounded number of points at once."""
+        """Calls `shade` in chunks, which bounds memory."""
         if points.shape[0] <= SHADING_CHUNK:
             return self.shade(points, view_dirs)
         pairs = zip(points.split(SHADING_CHUNK), view_dirs.split(SHADING_CHUNK), strict=True)
@@ -251,7 +251,7 @@ class IDRNetwork(nn.Module):
             return self.ray_tracer.trace(request)
 
     def _sdf(self, like: Tensor) -> Sdf:
-        """Returns f with the present weights, at points like these, as the tracer evaluates it."""
+        """Returns f with the current weights for the tracer, at points like these."""
         if self.tracer_config.strategy == "published":  # bit-equal to the published numbers
             return lambda x: self.implicit_network(x)[:, 0]
         return self.implicit_network.sdf_of_fixed_weights(like)
@@ -259,15 +259,15 @@ class IDRNetwork(nn.Module):
     def tracer_state(self) -> dict[str, Any] | None:
         """Returns the tracer's state between training steps, tensors and plain values; None if there is none.
 
-        It is not part of ``state_dict``: checkpoints keep it in a file of its own.
+        It is not part of ``state_dict``: checkpoints store it in a separate file.
         """
         return self.ray_tracer.state()
 
     def load_tracer_state(self, state: Mapping[str, Any], where: str) -> None:
-        """Restores what `tracer_state` returned, after the weights were loaded.
+        """Loads the result of `tracer_state`; call it after the weights were loaded.
 
         Args:
-            state: What `tracer_state` returned.
+            state: The result of `tracer_state`.
             where: The checkpoint's name, for messages.
 
         Raises:
@@ -276,7 +276,7 @@ class IDRNetwork(nn.Module):
         self.ray_tracer.load_state(state, next(self.parameters()), where)
 
     def _weights_version(self) -> tuple[Hashable, ...]:
-        """Returns a value that changes whenever f does: with its weights, their device or the open levels."""
+        """Returns a value that changes whenever f does: with the weights, their device or the open levels."""
         parameters = self.implicit_network.parameters()
         return (
             self.implicit_network.encoding.open_levels,
@@ -285,10 +285,10 @@ class IDRNetwork(nn.Module):
 
 
 def _indices(flags: Tensor, count: int | None) -> Tensor:
-    """Returns the indices of true flags; with a known count, without synchronizing with an accelerator."""
+    """Returns the indices of true flags; a known count avoids synchronizing with an accelerator."""
     return flags.nonzero().squeeze(1) if count is None else first_true_indices(flags, count)
 
 
 def _discard_tracer_state(network: nn.Module, incompatible_keys: Any) -> None:
-    """Discards what the tracer knows of weights that were replaced."""
+    """Discards the tracer's state, which belongs to the replaced weights."""
     cast(IDRNetwork, network).ray_tracer.discard()

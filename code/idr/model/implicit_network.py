@@ -1,6 +1,6 @@
 """The signed distance network f (paper, Eq. 1 and section 4), in plain torch.
 
-N points, F features, E numbers of an encoded point.
+N points, F features, E width of the encoding.
 """
 
 from __future__ import annotations
@@ -56,9 +56,8 @@ class ImplicitNetwork(nn.Module):
     def _start_as_sphere(self, layer: nn.Module, index: int, shape: tuple[int, int], radius: float) -> None:
         """Initializes one layer so that f starts as |x| - radius (Atzmon and Lipman 2020).
 
-        The weights of the first layer and of skip layers are zero for all of the encoding but the point
-        itself.
-        A learned encoding starts near zero and keeps its weights: behind zero weights it would not learn.
+        In the first layer and in skip layers, all weights of the encoding except the point's are zero.
+        A learned encoding starts near zero and keeps random weights: zero weights would block its gradients.
 
         Args:
             layer: Layer ``lin<index>``.
@@ -71,7 +70,7 @@ class ImplicitNetwork(nn.Module):
         if index == self.num_layers - 1:
             weight = torch.empty(shape).normal_(math.sqrt(math.pi) / math.sqrt(width_in), 1e-4)
             bias = torch.full((width_out,), -radius)
-            if learned:  # features that all start as f, as published, would stay alike for thousands of steps
+            if learned:  # the published features all start as f and would stay alike for thousands of steps
                 weight[1:].normal_(0.0, math.sqrt(2) / math.sqrt(width_in))
                 bias[1:] = 0.0
             set_linear(layer, weight, bias)
@@ -149,7 +148,7 @@ class ImplicitNetwork(nn.Module):
         return self.sdf_of_fixed_weights(x)(x)
 
     def sdf_of_fixed_weights(self, like: Tensor) -> Callable[[Tensor], Tensor]:
-        """Returns `sdf` for many calls with the present weights, at points like these (N, 3)."""
+        """Returns `sdf` for many calls with the current weights, at points like these (N, 3)."""
         twin = self.twin(like)
         if twin is not None and twin.sdf is not None:
             return twin.sdf
@@ -193,9 +192,9 @@ class ImplicitNetwork(nn.Module):
     def _differences(self, x: Tensor, num_outputs: int | None) -> tuple[Tensor, Tensor]:
         """Evaluates the network, and f's gradient by central differences (Li et al. 2023, section 3.1).
 
-        Both are plain functions of the network at 7 N points, so training differentiates only once. With a
-        step of one cell, neighboring cells contribute to a point's gradient and the Eikonal loss makes them
-        agree; the analytic gradient depends on the point's own cell alone.
+        Both are plain functions of the network at 7 N points, so training needs no second derivatives. With a
+        step of one cell, a point's gradient depends on neighboring cells, too, and the Eikonal loss makes
+        them consistent; the analytic gradient depends on the point's own cell alone.
         """
         spacing = self.encoding.spacing()
         assert spacing is not None

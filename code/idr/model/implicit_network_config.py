@@ -24,7 +24,7 @@ class ImplicitNetworkConfig:
         skip_in: Layers, counted from 0, whose input also contains the encoded point.
         weight_norm: Use weight normalization.
         multires: Octaves of the positional encoding; 0 for none.
-        encoding: Block of another encoding of points (`idr.model.encodings`); replaces ``multires``.
+        encoding: Block of another point encoding (`idr.model.encodings`); replaces ``multires``.
         gradient: ``analytic``, or ``numerical`` for central differences (Li et al. 2023, section 3.1), both
             in training and in evaluation.
         gradient_step: Step of the ``numerical`` gradient to either side, in cell sizes of the finest open
@@ -68,18 +68,18 @@ class ImplicitNetworkConfig:
 
     @property
     def encoding_block(self) -> Mapping[str, Any]:
-        """The block of the encoding of points; that of the published one for ``multires``."""
+        """The block of the point encoding; that of the published encoding for ``multires``."""
         return {"type": "sinusoids", "multires": self.multires} if self.encoding is None else self.encoding
 
     def check_layers(self, encoded_width: int, has_levels: bool) -> None:
-        """Checks the layers against the encoding of points.
+        """Checks the layers against the point encoding.
 
         Args:
             encoded_width: Width of an encoded point.
             has_levels: Whether the encoding has levels.
 
         Raises:
-            InputError: There are no such layers, or ``gradient = numerical`` has no levels for its step.
+            InputError: Such layers cannot exist, or ``gradient = numerical`` has no levels for its step.
         """
         if self.gradient == "numerical" and not has_levels:
             kind = self.encoding_block["type"]

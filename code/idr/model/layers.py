@@ -14,8 +14,8 @@ class WeightNormLinear(nn.Module):
     """A linear layer whose weight rows are g v / |v| (Salimans and Kingma 2016).
 
     Parameters are ``bias``, ``weight_g`` (out, 1) and ``weight_v`` (out, in), in this order: published
-    checkpoints use these names, and Adam's saved state goes by position. torch's successor of ``weight_norm``
-    saves other names.
+    checkpoints use these names, and Adam's saved state is indexed by position. torch's successor of
+    ``weight_norm`` uses other names.
 
     Args:
         in_features: Width of the input.
@@ -28,16 +28,16 @@ class WeightNormLinear(nn.Module):
         self.bias = nn.Parameter(plain.bias.detach())
         self.weight_g = nn.Parameter(plain.weight.detach().norm(dim=1, keepdim=True))
         self.weight_v = nn.Parameter(plain.weight.detach())
-        self._folded: Tensor | None = None  # the weight while it cannot change, see `folded_weights`
+        self._folded: Tensor | None = None  # the weight within `folded_weights`
 
     @property
     def weight(self) -> Tensor:
-        """The (out, in) weight that is applied, differentiable with respect to g and v unless folded."""
+        """The effective (out, in) weight, differentiable with respect to g and v unless folded."""
         if self._folded is not None:
             return self._folded
-        # The operator behind torch.nn.utils.weight_norm gives the published numbers bit for bit. Use only its
-        # first derivative by g and v, as training does (f is differentiated by points, then once by
-        # parameters): the second derivative by v of torch 2.14 fails gradgradcheck.
+        # The operator of torch.nn.utils.weight_norm reproduces the published values bit for bit. Use only its
+        # first derivative w.r.t. g and v, as training does (f is differentiated w.r.t. points, then once
+        # w.r.t. parameters): in torch 2.14 the second derivative w.r.t. v fails gradgradcheck.
         return torch._weight_norm(self.weight_v, self.weight_g, 0)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -47,10 +47,10 @@ class WeightNormLinear(nn.Module):
 
 @contextmanager
 def folded_weights(network: nn.Module) -> Iterator[None]:
-    """Computes normalized weights once for all evaluations inside, which must not need gradients by them.
+    """Computes normalized weights once for all evaluations inside, which must not need their gradients.
 
     Args:
-        network: Its layers are folded; values stay bit-equal.
+        network: Module whose layers are folded; its outputs stay bit-equal.
     """
     layers = [module for module in network.modules() if isinstance(module, WeightNormLinear)]
     try:
@@ -71,7 +71,7 @@ def make_linear(in_features: int, out_features: int, weight_norm: bool) -> nn.Mo
 
 @torch.no_grad()
 def set_linear(layer: nn.Module, weight: Tensor, bias: Tensor) -> None:
-    """Sets a layer's effective weight and bias; with weight normalization, g becomes the norm of the rows.
+    """Sets a layer's effective weight and bias; with weight normalization, g becomes the row norms.
 
     Args:
         layer: A result of `make_linear`.

@@ -37,7 +37,7 @@ class LossConfig:
 class IDRLoss(nn.Module):
     """RGB + eikonal_weight Eikonal + mask_weight mask loss.
 
-    The three weights are plain attributes that are read at each call; the training schedule raises `alpha`.
+    The arguments become plain attributes, read at each call; the training schedule raises `alpha`.
 
     Args:
         eikonal_weight: Weight of the Eikonal term.
@@ -57,13 +57,13 @@ class IDRLoss(nn.Module):
     def rgb_loss(
         self, rgb_values: Tensor, rgb: Tensor, shaded: Tensor, weights: Tensor | None = None
     ) -> Tensor:
-        """Returns the L1 distance of colors, summed over shaded rays and divided by all (section 3.4).
+        """Returns the L1 color error, summed over shaded rays and divided by all R (section 3.4).
 
         Args:
             rgb_values: (R, 3) rendered colors in [-1, 1].
             rgb: (R, 3) colors of the photographs in [-1, 1].
             shaded: (R,) rays that hit the surface and lie in the mask.
-            weights: (R,) factors of the rays, or None.
+            weights: (R,) weights of the rays, or None.
 
         Returns:
             The scalar loss.
@@ -71,7 +71,7 @@ class IDRLoss(nn.Module):
         difference = (rgb_values - rgb).abs().sum(dim=1)
         if weights is not None:
             difference = difference * weights
-        # where, not a product: an excluded ray must not carry even a NaN.
+        # where, not a product: a NaN of an excluded ray must not spread.
         return torch.where(shaded, difference, torch.zeros_like(difference)).sum() / shaded.shape[0]
 
     def mask_loss(
@@ -79,13 +79,13 @@ class IDRLoss(nn.Module):
     ) -> Tensor:
         """Returns the cross-entropy of the soft mask over rays that are not shaded (sections 3.3, 3.4).
 
-        It is summed and divided by alpha and by the number of all rays.
+        The sum is divided by alpha and by the number of all rays R.
 
         Args:
             sdf_output: (R, 1) signed distance at the rays' points.
             shaded: (R,) rays of the RGB term.
-            object_mask: (R,) mask of the photographs.
-            weights: (R,) factors of the rays, or None.
+            object_mask: (R,) input masks.
+            weights: (R,) weights of the rays, or None.
 
         Returns:
             The scalar loss.
@@ -102,7 +102,7 @@ class IDRLoss(nn.Module):
 
         Args:
             grad_theta: (E, 3) gradients; the loss is zero without any.
-            like: A tensor that gives device and dtype.
+            like: A tensor with the device and dtype to use.
 
         Returns:
             The scalar loss.
@@ -116,15 +116,15 @@ class IDRLoss(nn.Module):
 
         Args:
             outputs: The result of `IDRNetwork.forward`.
-            ground_truth: ``rgb`` (B, P, 3) in [-1, 1]; optionally ``weights`` (B, P), factors of the rays in
-                the RGB and the mask loss.
+            ground_truth: ``rgb`` (B, P, 3) in [-1, 1]; optionally ``weights`` (B, P) of the rays in the RGB
+                and mask losses.
 
         Returns:
             Scalars ``loss``, ``rgb_loss``, ``eikonal_loss``, ``mask_loss``.
         """
         shaded = outputs["network_object_mask"] & outputs["object_mask"]
         rgb = ground_truth["rgb"].reshape(-1, 3)
-        # Passed on only if present, so that subclasses whose terms have no argument for weights still work.
+        # Passed only if present, so that subclasses whose terms lack the argument still work.
         weights = (ground_truth["weights"].reshape(-1),) if "weights" in ground_truth else ()
         rgb_loss = self.rgb_loss(outputs["rgb_values"], rgb, shaded, *weights)
         mask_loss = self.mask_loss(outputs["sdf_output"], shaded, outputs["object_mask"], *weights)

@@ -1,11 +1,11 @@
-"""Photometric consistency of small patches of the surface in several photographs.
+"""Photometric consistency of small surface patches across views.
 
-A patch of the reference photograph around a pixel is carried into a source photograph through the tangent
-plane at the pixel's surface point. If point and normal are right, both show the same piece of the surface
-(multi-view stereo; in this setting Darmon et al. 2022, NeuralWarp, section 3.2, and Fu et al. 2022, Geo-NeuS,
-section 3.3). A ray of IDR has one point and one normal, so a patch needs no evaluation of a network.
+A patch around a pixel of the reference image is warped into a source image by the homography of the tangent
+plane at the pixel's surface point. If point and normal are correct, both patches show the same piece of the
+surface (multi-view stereo; for neural surfaces: Darmon et al. 2022, NeuralWarp, section 3.2, and Fu et al.
+2022, Geo-NeuS, section 3.3). IDR has one point and one normal per ray: a patch needs no network evaluations.
 
-N patches, V source views of each, S = size^2 samples of a patch, B images of H x W pixels.
+N patches, V source views per patch, S = size^2 samples per patch, B images of H x W pixels.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LUMINANCE = (0.299, 0.587, 0.114)
 
 @dataclass(frozen=True)
 class View:
-    """Cameras, one for each of (...,) patches or pairs of patch and source view.
+    """Cameras, one per patch or per pair of patch and source view (...,).
 
     Attributes:
         intrinsics: (..., 3, 3) K.
@@ -42,27 +42,27 @@ class View:
         return View(intrinsics[..., :3, :3], pose[..., :3, :3], pose[..., :3, 3])
 
     def in_pixels(self, scaling: Tensor) -> View:
-        """Returns the views with other pixel coordinates, to which a (3, 3) matrix maps the present ones."""
+        """Returns the views in new pixel coordinates, to which a (3, 3) matrix maps the current ones."""
         return replace(self, intrinsics=scaling @ self.intrinsics)
 
 
 @dataclass(frozen=True)
 class Photographs:
-    """The images that patches are taken from.
+    """The images from which patches are sampled.
 
     Attributes:
         rgb: (B, H, W, 3) uint8.
-        masks: (B, H, W) bool, the object.
+        masks: (B, H, W) bool, pixels on the object.
     """
 
     rgb: Tensor
     masks: Tensor
 
     def reduced(self, factor: int) -> Photographs:
-        """Returns means over blocks of pixels; a block belongs to the object if at least half of it does."""
+        """Returns means over blocks of pixels; a block is on the object if at least half its pixels are."""
         rows, columns = (size // factor for size in self.masks.shape[1:])
         rgb, masks = [], []
-        for image, mask in zip(self.rgb, self.masks, strict=True):  # one by one, which bounds memory
+        for image, mask in zip(self.rgb, self.masks, strict=True):  # one at a time to bound memory
             blocks = image[: rows * factor, : columns * factor].view(rows, factor, columns, factor, 3)
             rgb.append(blocks.to(torch.float32).mean(dim=(1, 3)).round().to(torch.uint8))
             inside = mask[: rows * factor, : columns * factor].view(rows, factor, columns, factor)
@@ -71,19 +71,19 @@ class Photographs:
 
 
 def pixel_scaling(factor: int, like: Tensor) -> Tensor:
-    """Returns the (3, 3) map from pixels to those of a reduced image, x -> (x + 1/2) / factor - 1/2."""
+    """Returns the (3, 3) map to pixel coordinates of a reduced image, x -> (x + 1/2) / factor - 1/2."""
     shift = (1 / factor - 1) / 2
     return like.new_tensor([[1 / factor, 0, shift], [0, 1 / factor, shift], [0, 0, 1]])
 
 
 @dataclass(frozen=True)
 class PatchShape:
-    """The square grid of samples of a patch, and which patches are compared.
+    """The square sampling grid of a patch and its texture threshold.
 
     Attributes:
-        size: Samples along a side, odd.
+        size: Samples per side, odd.
         stride: Pixels between samples.
-        min_variance: Smallest variance of a patch's gray values in [0, 1]; patches with less have no texture.
+        min_variance: Minimum variance of a patch's gray values in [0, 1]; patches below count as textureless.
     """
 
     size: int = 7
@@ -105,13 +105,13 @@ def plane_homographies(points: Tensor, normals: Tensor, reference: View, source:
     the plane's distance in the reference camera's frame (Hartley and Zisserman 2004, equation 13.2).
 
     Args:
-        points: (N, 3) on the planes, unit-sphere frame.
-        normals: (N, 3) of the planes, of any length but 0.
+        points: (N, 3) points on the planes, unit-sphere frame.
+        normals: (N, 3) plane normals of any nonzero length.
         reference: Views (N,).
         source: Views (N, V).
 
     Returns:
-        (N, V, 3, 3), homogeneous reference pixels to source pixels, differentiable.
+        (N, V, 3, 3) maps from homogeneous reference pixels to source pixels, differentiable.
     """
     to_reference = reference.rotation.transpose(-1, -2)  # (N, 3, 3)
     normal = (to_reference @ normals.unsqueeze(-1)).unsqueeze(1)  # (N, 1, 3, 1)
@@ -132,26 +132,25 @@ def patch_costs(
     homographies: Tensor,
     shape: PatchShape,
 ) -> tuple[Tensor, Tensor]:
-    """Returns 1 - NCC of patches and their images in the source views.
+    """Returns 1 - NCC of patches and their warps into the source views.
 
-    NCC is the normalized cross-correlation of gray values, which are interpolated linearly between pixels. It
-    does not depend on the photographs' exposure.
+    NCC is the normalized cross-correlation of bilinearly interpolated gray values. It does not depend on
+    exposure.
 
-    A patch that reaches over the silhouette would compare the edge against the background, which lies on no
-    plane, and round the object off.
+    Patches that cross the silhouette do not count: they would compare the background, which does not lie on
+    the tangent plane, and round off the object.
 
     Args:
         images: The photographs.
         reference: (N,) index of each patch's reference image.
-        pixels: (N, 2) float centers (column, row) of the patches there.
+        pixels: (N, 2) float centers (column, row) of the patches in the reference images.
         source: (N, V) indices of the source images.
         homographies: (N, V, 3, 3) reference pixels to source pixels.
-        shape: The samples.
+        shape: The sampling grid.
 
     Returns:
         cost: (N, V) 0 to 2, differentiable with respect to the homographies; 0 where not valid.
-        valid: (N, V) whether both patches lie inside the object's masks, in front of the camera, and have
-            texture.
+        valid: (N, V) bool, both patches are inside the masks, in front of the camera, and textured.
     """
     kernel = find_kernel("patch_loops")
     arguments: tuple[Any, ...] = (images, reference, pixels, source, homographies, shape)
@@ -190,7 +189,7 @@ def plain_patch_costs(
 
 
 def _gray(images: Photographs, image: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
-    """Samples gray values in [0, 1] at (..., S, 2) places of images (...,); also whether all are inside."""
+    """Samples gray values in [0, 1] at (..., S, 2) in images (...,); also whether all lie on the object."""
     height, width = images.masks.shape[1:]
     last = places.new_tensor([width - 1, height - 1])
     inside = ((places >= 0) & (places <= last)).all(dim=-1)  # (..., S)
@@ -210,18 +209,18 @@ def _gray(images: Photographs, image: Tensor, places: Tensor) -> tuple[Tensor, T
 
 
 def consistency_loss(cost: Tensor, valid: Tensor, best: int, max_cost: float) -> tuple[Tensor, Tensor]:
-    """Averages the costs of the source views in which each patch agrees best.
+    """Averages each patch's lowest costs over its source views.
 
-    A surface point is occluded in some views; there its patch does not agree, and must not count.
+    A surface point is occluded in some views; their costs must not count.
 
     Args:
         cost: (N, V).
         valid: (N, V).
-        best: Number of views that count, those of smallest cost.
-        max_cost: Costs above this do not count: the view is taken to be occluded, or the point to be far off.
+        best: Number of views per patch that count, those of lowest cost.
+        max_cost: Higher costs do not count: the point is probably occluded or far from the surface.
 
     Returns:
-        The sum of the counted costs over N times `best`, and their number.
+        The sum of the counted costs divided by N times `best`, and their number.
     """
     infinite = torch.full_like(cost, torch.inf)
     smallest = torch.where(valid & (cost <= max_cost), cost, infinite).sort(dim=1).values[:, :best]

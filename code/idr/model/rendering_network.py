@@ -21,7 +21,7 @@ from idr.model.layers import make_linear
 WHERE = "model.rendering_network"
 NORMAL_WIDTH = 3
 INPUT_WIDTH = {"idr": 9, "no_view_dir": 6, "no_normal": 6}
-"""By mode: 3 numbers each for the point, the view direction and the normal."""
+"""Input width by mode: 3 each for the point, the view direction and the normal."""
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,13 @@ class RenderingNetworkConfig:
         multires_view: Octaves of the positional encoding of the view direction; 0 for none.
         encoding_view: Block of another encoding of the view direction (`idr.model.encodings`), which replaces
             ``multires_view``: ``type = spherical_harmonics``, ``degree`` (number of bands), ``direction``
-            (``view``, ``mirrored`` at the normal, or ``both``).
-        encoding: Block of an encoding of points (`idr.model.encodings`) for colors alone, which may be finer
-            than the geometry. Without it the network sees the point as it is.
-        view_dims: Widths of the hidden layers of a separate branch for view-dependent color. It sees view
-            direction, normal and features; the other branch sees point, normal and features; the two add up.
-            Specular color then does not depend on the position, and few views suffice to learn it. Without it
-            one network sees all inputs, as published.
+            (``view``, ``mirrored`` about the normal, or ``both``).
+        encoding: Block of a point encoding (`idr.model.encodings`) for colors alone, which may be finer than
+            the geometry. Without it the network receives the raw point.
+        view_dims: Widths of the hidden layers of a separate branch for view-dependent color. Its inputs are
+            view direction, normal and features; the other branch has point, normal and features; their
+            outputs are summed. Specular color then does not depend on position and can be learned from few
+            views. Without it one network has all inputs, as published.
     """
 
     mode: str
@@ -151,7 +151,7 @@ class RenderingNetwork(nn.Module):
             diffuse = torch.tanh(self._apply_layers("lin", self.num_layers, points, normals, features))
             views = self._encode(view_dirs, normals)
             colors = diffuse + self._apply_layers("view", self.view_layers, views, normals, features)
-            # Clamping in training would stop the gradient of a color that is too bright.
+            # Clamping in training would block the gradient of a color that is too bright.
             return colors if self.training else colors.clamp(-1.0, 1.0)
         if self.mode == "no_view_dir":
             inputs: tuple[Tensor, ...] = (points, normals, features)

@@ -20,21 +20,21 @@ def differentiable_intersection(
     """Returns the intersection as a differentiable function of geometry and camera.
 
     x = c + t v with t = t0 - (f(c + t0 v; theta) - f0) / (n0 . v0) (Eq. 3). Its value is the traced point;
-    its first derivatives by theta, c and v are those of the true intersection. The index 0 marks constants:
-    the traced depth, f's value, f's gradient and the direction in the quotient.
+    its first derivatives w.r.t. theta, c and v are those of the true intersection. The index 0 marks
+    constants: the traced depth, f's value, f's gradient and the direction in the quotient.
 
-    Differs: a ray exactly tangential to the surface, where the published formula divides by zero, gets the
+    Differs: a ray exactly tangent to the surface, where the published formula divides by zero, gets the
     traced depth without a derivative along the ray.
 
     Args:
-        center: (N, 3) camera centers, unit-sphere frame, may carry a gradient.
-        direction: (N, 3) unit ray directions, may carry a gradient.
+        center: (N, 3) camera centers, unit-sphere frame, may require a gradient.
+        direction: (N, 3) unit ray directions, may require a gradient.
         depth: (N, 1) traced depths t0.
         sdf: (N, 1) f at c + t0 v, with its graph to theta and, when cameras are trained, to c and v.
         normal: (N, 3) gradient of f at the traced points.
-        min_abs_cos: Lower bound of |n0 . v0|. Differs: the published formula has no bound, so one grazing ray
-            can dominate the gradient. With a bound, the depths of rays closer to a tangent change less than
-            the true ones.
+        min_abs_cos: Lower bound on |n0 . v0|. Differs: the published formula has no bound, so one grazing ray
+            can dominate the gradient. With a bound, rays closer to tangency get depth derivatives smaller
+            than the true ones.
 
     Returns:
         (N, 3) points.

@@ -1,7 +1,7 @@
-"""The door to `idr.model.kernels`: faster twins of parts of the method, which may be missing.
+"""The only access to `idr.model.kernels`: optional, faster twins of parts of the method.
 
-The method computes everything in plain torch. Where a twin can serve, it returns the same values up to
-rounding in less time. Nothing in the method imports the kernels; it asks here.
+The method computes everything in plain torch. Where a twin is available, it returns the same values up to
+rounding in less time. The method imports kernels only through this module.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def find_kernel(name: str) -> ModuleType | None:
         name: The module's name.
 
     Returns:
-        The module; None without the kernels' folder, and where ``is_available`` returns False.
+        The module; None if the kernels' folder is missing or ``is_available`` returns False.
     """
     if importlib.util.find_spec(PACKAGE) is None:
         return None
@@ -38,9 +38,9 @@ def find_kernel(name: str) -> ModuleType | None:
 
 @dataclass(frozen=True)
 class FieldTwin:
-    """Faster functions of one `ImplicitNetwork` with its present weights, from `idr.model.kernels.fields`.
+    """Faster functions of one `ImplicitNetwork` with its current weights, from `idr.model.kernels.fields`.
 
-    A function that is None has no twin: plain torch computes it. N points, R rays.
+    None stands for a function without a twin, which plain torch computes. N points, R rays.
 
     Attributes:
         sdf: (N, 3) points -> (N,) signed distance.

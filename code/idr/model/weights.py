@@ -54,7 +54,7 @@ def load_weights(model: nn.Module, weights: Any, where: str, remedy: str) -> Non
 
 
 def _fault(value: Tensor, own: Tensor | None) -> str:
-    """Says why a weight cannot replace the model's own; an empty text if it can."""
+    """Returns why a weight cannot replace the model's own; an empty string if it can."""
     if not is_dense(value):
         return "a tensor that is sparse, quantized, nested, or without values"
     if own is not None and not own.is_floating_point():  # a user's own buffer

@@ -1,7 +1,7 @@
 """Encodings of the networks' inputs, one file each: a conf's ``type`` is the name of the file.
 
-A file that offers an encoding of points defines ``ENCODING``, one of view directions ``VIEW_ENCODING``: the
-dataclass of the block's keys, and the class of the encoding, which is made from it.
+A file with a point encoding defines ``ENCODING``, one with a view encoding ``VIEW_ENCODING``: the dataclass
+of the block's keys and the encoding's class, which is constructed from it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["ENCODINGS", "VIEW_ENCODINGS", "Encoding", "ViewEncoding", "make_enco
 
 
 def _offers(name: str) -> dict[str, Any]:
-    """Collects a variable of this folder's files by the files' names."""
+    """Returns the variables of this name in this folder's files, by file."""
     modules = {
         file.name: importlib.import_module(f"{__name__}.{file.name}")
         for file in pkgutil.iter_modules(__path__)

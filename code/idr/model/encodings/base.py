@@ -1,6 +1,6 @@
-"""What encodings offer to the networks.
+"""Interfaces of the networks' input encodings.
 
-N points, W numbers of an encoded point.
+N points, W width of the encoding.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ class Encoding(nn.Module):
         starts_near_zero: All columns but the point are learned and start near zero.
         levels: Number of levels, coarse to fine, that can be opened one by one; 0 for an encoding without
             levels.
-        open_levels: How many levels are open, 0 to ``levels``; of a fractional number, the last level is
-            partly open. Not part of ``state_dict``, because it follows from the training step.
+        open_levels: Number of open levels, 0 to ``levels``; if fractional, the last level is partly open.
+            Not part of ``state_dict``, because it follows from the training step.
     """
 
     width: int
@@ -51,7 +51,7 @@ class Encoding(nn.Module):
     def spacing(self) -> float | None:
         """Returns the cell size of the finest open level, unit-sphere frame; None without levels.
 
-        While a level opens, the cell size goes from that of the level before to its own.
+        While a level opens, the cell size changes from that of the previous level to its own.
         """
         return None
 
@@ -60,7 +60,7 @@ class ViewEncoding:
     """An encoding of view directions; it has no parameters.
 
     Attributes:
-        width: Numbers of an encoded direction.
+        width: Width of an encoded direction.
         needs_normals: Whether the encoding depends on the normal.
     """
 
@@ -81,12 +81,12 @@ class ViewEncoding:
 
 
 def level_weight(level: int, open_levels: float) -> float:
-    """Returns the weight of a level, from 0 (closed) along a cosine to 1 (open).
+    """Returns the weight of a level, which rises from 0 (closed) to 1 (open) along a cosine.
 
     Lin et al. 2021 (BARF), Eq. 14, with levels in place of octaves.
 
     Args:
-        level: Number of the level, from 0 for the coarsest.
-        open_levels: How many levels are open.
+        level: Index of the level, 0 for the coarsest.
+        open_levels: Number of open levels.
     """
     return (1 - math.cos(math.pi * min(max(open_levels - level, 0.0), 1.0))) / 2

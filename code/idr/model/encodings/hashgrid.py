@@ -1,6 +1,6 @@
-"""Features on grids of vertices, coarse to fine, the fine ones hashed (Mueller et al. 2022).
+"""Multiresolution hash grid: features on grid vertices, the fine levels hashed (Mueller et al. 2022).
 
-N points, L levels, F features of a vertex and level.
+N points, L levels, F features per vertex and level.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 MAX_LEVELS = 32
 MAX_FEATURES = 16
 LOG2_TABLE = (4, 24)
-"""Range of log2_table: 2^24 rows of two float32 numbers are 128 MiB a level, and three times that in Adam."""
+"""Range of log2_table: 2^24 rows of two float32 are 128 MiB per level, and three times that in Adam."""
 MAX_RESOLUTION = 2**16
 START = 1e-4
 """Features start uniform in [-1e-4, 1e-4] (Mueller et al. 2022, section 4)."""
@@ -41,9 +41,9 @@ class HashGridConfig:
         type: Name of the encoding.
         levels: L.
         features: F.
-        log2_table: A level has at most two to this power rows.
-        base_resolution: Cells along a side of the coarsest level.
-        finest_resolution: Cells along a side of the finest level; resolutions in between grow geometrically.
+        log2_table: Base-2 logarithm of the maximum number of rows per level.
+        base_resolution: Cells per side of the coarsest level.
+        finest_resolution: Cells per side of the finest level; resolutions in between grow geometrically.
         pixels_per_cell: Width of a cell of the finest level, in pixels at the center of the scene. A training
             with it computes `finest_resolution` from the cameras, see `idr.conf.grids`.
         bound: Half the side of the cube that the grids cover, unit-sphere frame; at least the radius
@@ -110,7 +110,7 @@ def grid_levels(config: HashGridConfig) -> tuple[Level, ...]:
         config.levels - 1, 1
     )
     for number in range(config.levels):
-        # The tolerance keeps a power that rounding puts just below a whole number.
+        # The tolerance corrects powers that rounding puts just below an integer.
         resolution = math.floor(config.base_resolution * math.exp(growth * number) + 1e-6)
         num_vertices, rows = (resolution + 1) ** 3, 2**config.log2_table
         dense = num_vertices <= rows
@@ -144,9 +144,9 @@ class HashGrid(Encoding):
             self.register_buffer(f"_{name}", numbers, persistent=False)
 
     def spacing(self) -> float:
-        """Returns the cell size of the finest open level, see `Encoding.spacing`; geometric between levels.
+        """Returns the cell size of the finest open level, geometric between levels, see `Encoding.spacing`.
 
-        With no open level it is that of the coarsest.
+        Without an open level, returns that of the coarsest.
         """
         open_levels = min(max(self.open_levels, 1.0), float(self.levels))
         whole = math.floor(open_levels)

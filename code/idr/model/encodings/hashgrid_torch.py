@@ -1,6 +1,6 @@
 """The hash grid's interpolation in plain torch: any device, any dtype, any order of derivative.
 
-It is the oracle of the compiled kernels. N points, L levels, F features.
+It is the reference for the compiled kernels. N points, L levels, F features.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Level:
     """A grid of vertices over the cube.
 
     Attributes:
-        resolution: Cells along a side.
+        resolution: Cells per side.
         offset: First row of the level in the table.
         size: Number of rows.
         dense: Every vertex has its own row; otherwise vertices share rows by their hash, and ``size`` is a
@@ -38,7 +38,7 @@ class LevelTensors:
     """The levels as tensors on the points' device.
 
     Attributes:
-        resolution: (L,) cells along a side, int64.
+        resolution: (L,) cells per side, int64.
         offset: (L,) first rows, int64.
         size: (L,) numbers of rows, int64.
     """

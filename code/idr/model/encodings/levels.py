@@ -9,7 +9,7 @@ from idr.errors import InputError
 from idr.model.encodings.base import Encoding
 
 NETWORKS = {"open_levels": "implicit_network", "open_color_levels": "rendering_network"}
-"""Keys of a checkpoint, and the network of the model whose encoding each describes."""
+"""Keys of a checkpoint, each with the model's network whose encoding it describes."""
 
 OLD_KEYS = {"open_color_levels": "open_colour_levels"}
 """Names of keys in older checkpoints."""
@@ -47,7 +47,7 @@ def leveled_encoding(model: Any, network: str, start: float) -> Encoding:
 
 
 def open_levels(model: Any, networks: Iterable[str]) -> dict[str, float]:
-    """Returns the open levels of the encodings of some of a model's networks, by the keys of a checkpoint."""
+    """Returns the open levels of the encodings of a model's networks, by checkpoint key."""
     names = set(networks)
     found = {key: find_encoding(model, network) for key, network in NETWORKS.items() if network in names}
     return {key: encoding.open_levels for key, encoding in found.items() if encoding is not None}
@@ -63,7 +63,7 @@ def load_open_levels(
 
     Args:
         model: Its encodings are set.
-        saved: What `open_levels` returned, and possibly other keys; an encoding without a key stays as it is.
+        saved: The result of `open_levels`, possibly with other keys; encodings without a key do not change.
         networks: Networks whose encodings are set.
         where: The checkpoint's name, for messages.
 

@@ -1,4 +1,4 @@
-"""The published encoding of points: sinusoids of octaves (paper, section 4)."""
+"""The published point encoding: sinusoids at octave frequencies (paper, section 4)."""
 
 from __future__ import annotations
 

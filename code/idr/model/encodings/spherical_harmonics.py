@@ -25,10 +25,10 @@ class SphericalHarmonicsConfig:
 
     Attributes:
         type: Name of the encoding.
-        degree: Number of bands, 1 to 4; they give degree^2 numbers.
-        direction: ``view``, the direction to the camera; ``mirrored``, its reflection at the normal, on which
-            highlights of fixed lights depend (Verbin et al. 2022, Eq. 4); or ``both``, the bands of the one
-            followed by those of the other.
+        degree: Number of bands, 1 to 4; they have degree^2 values.
+        direction: ``view``, the direction to the camera; ``mirrored``, its reflection about the normal, on
+            which highlights of fixed lights depend (Verbin et al. 2022, Eq. 4); or ``both``, concatenated in
+            this order.
     """
 
     type: str = "spherical_harmonics"
@@ -61,7 +61,7 @@ class SphericalHarmonics(ViewEncoding):
 
 
 def mirror(direction: Tensor, normal: Tensor) -> Tensor:
-    """Mirrors directions at normals: 2 (v . n) n - v.
+    """Reflects directions about normals: 2 (v . n) n - v.
 
     Args:
         direction: (N, 3) unit vectors v, pointing away from the surface.

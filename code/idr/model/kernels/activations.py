@@ -1,4 +1,4 @@
-"""Twins of activations on a CPU, without gradients. A new activation gets its twin here, if one pays."""
+"""Twins of activations on a CPU, without gradients. Add one for a new activation here if it pays off."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from torch import Tensor, nn
 class SoftplusTwin:
     """softplus(x) = log(1 + exp(beta x)) / beta.
 
-    torch's operator is fast with AVX-512. With less, its exponential and logarithm alone take 40 % of its
-    time on an AMD EPYC, and as long as it does on a Xeon. They give torch's values up to rounding of one
-    divided by beta: 1.2e-9 in float32 for beta = 100.
+    torch's operator is fast with AVX-512. Without it, a separate exponential and logarithm take 40 % of the
+    operator's time on an AMD EPYC, and equally long on a Xeon. They give torch's values up to the rounding of
+    1 divided by beta: 1.2e-9 in float32 for beta = 100.
 
     Args:
         beta: Sharpness.
@@ -24,13 +24,13 @@ class SoftplusTwin:
         self.beta = beta
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Returns softplus(x) by exponential and logarithm, the same numbers on all CPUs; overwrites x."""
+        """Returns softplus(x) by exponential and logarithm, the same values on all CPUs; overwrites x."""
         out = torch.empty_like(x)
         self._by_parts(out, x)
         return out
 
     def write(self, out: Tensor, x: Tensor) -> None:
-        """Writes softplus(x) to ``out`` in the way that is fastest on this CPU; may overwrite x."""
+        """Writes softplus(x) to ``out`` in the fastest way on this CPU; may overwrite x."""
         if torch.backends.cpu.get_cpu_capability() == "AVX512" or x.dtype not in (
             torch.float32,
             torch.float64,
@@ -45,7 +45,7 @@ class SoftplusTwin:
         return x.mul_(self.beta).sigmoid_()
 
     def _by_parts(self, out: Tensor, x: Tensor) -> None:
-        # Below -40 exp adds nothing to one, and below -87 its denormal numbers would be slow.
+        # Below -40, exp adds nothing to 1; below -87, its denormal values would be slow.
         log = torch.abs(x, out=out).mul_(-self.beta).clamp_min_(-40).exp_().add_(1).log_()
         torch.add(x.clamp_min_(0), log, alpha=1 / self.beta, out=out)
 

@@ -1,4 +1,4 @@
-"""Which twins serve a signed distance network, the one question that the network asks (`idr.model.twins`).
+"""Chooses the twins of a signed distance network (`idr.model.twins`).
 
 N points.
 """
@@ -30,7 +30,7 @@ def field_for(network: ImplicitNetwork, x: Tensor) -> FieldTwin | None:
 
     Args:
         network: The network.
-        x: (N, 3) points, whose device and dtype count.
+        x: (N, 3) points, of which only device and dtype matter.
 
     Returns:
         The twins; None if no function has one.
@@ -39,7 +39,7 @@ def field_for(network: ImplicitNetwork, x: Tensor) -> FieldTwin | None:
     sdf: Callable[[Tensor], Tensor] | None = None
     gradient = first_hits = None
     if activation is not None and _without_gradients_on_cpu(x):
-        if network.training:  # the same numbers on all CPUs
+        if network.training:  # the same values on all CPUs
             sdf = functools.partial(_sdf_by_layers, network, activation)
         else:
             fixed = FixedNetwork(network, activation)

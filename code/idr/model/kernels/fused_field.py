@@ -1,11 +1,11 @@
 """f, features and f's gradient for a network on a hash grid, with explicit derivatives.
 
-Autograd computes the same by double backward: it records the first pass, differentiates it by the point,
-records that as well, and goes back through both. Here each activation, each of its derivatives and each
-vertex of the grid is computed once. `ImplicitNetwork` in plain torch is the oracle.
+Autograd computes the same by double backward: it records the forward pass, differentiates it w.r.t. the
+point, records that pass, too, and backpropagates through both. Here each activation, each of its derivatives
+and each vertex of the grid is computed once. `ImplicitNetwork` in plain torch is the reference.
 
-N points, W numbers of the grid a point, F features. With the encoded point e, layer i is h_i = W_i a_(i-1) +
-b_i, a_0 = e, a_i = softplus(h_i), s_i = softplus'(h_i); the last layer is linear. f is its first row w, and
+N points, W grid features per point, F features. With the encoded point e, layer i is h_i = W_i a_(i-1) + b_i,
+a_0 = e, a_i = softplus(h_i), s_i = softplus'(h_i); the last layer is linear. Its first row w gives f, and
 
     v_n = w s_n,    u_i = v_(i+1) W_(i+1),    v_i = u_i s_i,    df/de = v_1 W_1,    df/dx = de/dx^T df/de.
 """
@@ -44,7 +44,7 @@ class GridShape:
     beta: float
 
     def weighted(self, columns: Tensor, num_features: int) -> Tensor:
-        """Multiplies the columns of the last level by its weight, in (N, W, ...), in place."""
+        """Multiplies the last level's columns of (N, W, ...) by its weight, in place."""
         if self.last_weight < 1:
             columns[:, -num_features:] *= self.last_weight
         return columns
@@ -70,7 +70,7 @@ class _Field(torch.autograd.Function):
             activations.append(activation)
             derivatives.append(derivative)
         output = torch.addmm(biases[-1], activations[-1], weights[-1].T)
-        # Backward to the point: v[i] is v_(i + 1), u[i] is u_(i + 1) of the head of this file.
+        # Backward to the point: v[i] is v_(i + 1), u[i] is u_(i + 1) in the notation above.
         u = [weights[-1][:1]]
         v = [derivatives[-1] * u[0]]
         for weight, derivative in zip(weights[-2:0:-1], derivatives[-2::-1], strict=True):
@@ -92,16 +92,16 @@ class _Field(torch.autograd.Function):
         weights, activations = rest[:m], rest[m : 2 * m]
         derivatives, us, vs = (rest[m + k * (m - 1) :][m : 2 * m - 1] for k in range(3))
         by_weights: list[Tensor] = []
-        # Forward through the passes of the gradient: `up` is the derivative of the loss by v_i W_i.
+        # Forward through the gradient's pass: `up` is the derivative of the loss w.r.t. v_i W_i.
         up = torch.cat((by_gradient, grid_loops.push(slopes, by_gradient)), dim=1)  # (N, 3 + W)
-        by_hidden_values = []  # derivatives of the loss by h_i through s_i
+        by_hidden_values = []  # derivatives of the loss w.r.t. h_i through s_i
         for weight, derivative, u, v in zip(weights[:-1], derivatives, us, vs, strict=True):
             by_weights.append(v.T @ up)
             by_hidden, up = gradients_of_scaled(up @ weight.T, u, derivative, shape.beta)
             by_hidden_values.append(by_hidden)
         by_weights.append(by_output.T @ activations[-1])
         by_weights[-1][0] += up.sum(dim=0)
-        # Backward through the values.
+        # Backward through the values' pass.
         by_biases, down = [by_output.sum(dim=0)], by_output
         for i in range(m - 2, -1, -1):
             down = torch.addcmul(by_hidden_values[i], down @ weights[i + 1], derivatives[i])
@@ -138,12 +138,12 @@ def output_and_gradient(
     """Evaluates a network and the gradient of the signed distance.
 
     Args:
-        network: On a hash grid with an open level, without skip layers, with softplus.
+        network: A softplus network without skip layers, on a hash grid with an open level.
         x: (N, 3) points, float32, on the CPU.
         num_outputs: Number of outputs; None for all.
 
     Returns:
-        (N, num_outputs) outputs, and (N, 3) df/dx. Both can be differentiated once.
+        (N, num_outputs) outputs, and (N, 3) df/dx. Both are differentiable once.
     """
     grid = network.encoding
     assert isinstance(grid, HashGrid)

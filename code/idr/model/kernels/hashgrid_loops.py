@@ -1,13 +1,13 @@
-"""The hash grid's interpolation and its derivatives as compiled loops for a CPU, without a graph.
+"""The hash grid's interpolation and its derivatives as compiled loops for a CPU, without autograd.
 
 Each level is one job of one thread, which visits the points in order; threads share no sum. Results are
-therefore bit-equal for any number of threads. Numbers are float32; `hashgrid_torch` is the oracle. N points,
-L levels, F features, W = L F.
+therefore bit-equal for any number of threads. Values are float32; `hashgrid_torch` is the reference. N
+points, L levels, F features, W = L F.
 
 With the weight w_c of a cell's corner c and its features T_c, the value of a level is sum_c w_c T_c, and its
-slopes are the derivatives of the value by the point. Four loops over the grid suffice: the value, the value
-and its slopes (each corner is looked up once for both), the gradient by the table, and the gradient of the
-slopes by the point. `hashgrid_numba` and `fused_field` assemble all gradients from them.
+slopes are the derivatives of the value w.r.t. the point. Four loops over the grid suffice: the value, the
+value and its slopes (with one lookup per corner), the gradient w.r.t. the table, and the gradient of the
+slopes w.r.t. the point. `hashgrid_numba` and `fused_field` assemble all gradients from them.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def _locate(x: Any, n: int, axis: int, resolution: int, bound: Any) -> Any:
 
 @_compiled
 def factors_of(resolution: int, dense: bool) -> Any:
-    """Returns the factors of the second and third coordinate of a vertex in its row."""
+    """Returns the factors of a vertex's second and third coordinate in its row index."""
     if dense:
         return np.uint32(resolution + 1), np.uint32((resolution + 1) ** 2)
     return np.uint32(PRIME_Y), np.uint32(PRIME_Z)
@@ -60,7 +60,7 @@ def row_of(i: int, j: int, k: int, factors: Any, offset: int, size: int, dense: 
     return np.uint64(row) + np.uint64(offset)
 
 
-# The number of features is a constant of each kernel, so that its loops are unrolled: half the time.
+# The number of features is a constant of each kernel, so that its loops are unrolled, which halves the time.
 
 
 @functools.cache
@@ -132,7 +132,7 @@ def _tangents(num_features: int) -> Any:
 
 @functools.cache
 def _scatter(num_features: int) -> Any:
-    """Returns the kernel of the gradient by the table.
+    """Returns the kernel of the gradient w.r.t. the table.
 
     (x, by_value (N, W), by_slope (N, W), v (N, 3), bound, *level, out) adds to out (rows, F) the gradient of
     by_value . value + by_slope . (slopes v).
@@ -166,7 +166,7 @@ def _scatter(num_features: int) -> Any:
 
 @functools.cache
 def _bend(num_features: int) -> Any:
-    """Returns the kernel of the gradient by x of by_slope . (slopes v).
+    """Returns the kernel of the gradient of by_slope . (slopes v) w.r.t. x.
 
     (x, table, by_slope (N, W), v (N, 3), bound, *level, out) writes to out (L, N, 3).
     """
@@ -294,7 +294,7 @@ def table_gradient(
     levels: Sequence[Level],
     bound: float,
 ) -> Tensor:
-    """Returns the gradient by the table of by_value . value + by_slope . (slopes v).
+    """Returns the gradient of by_value . value + by_slope . (slopes v) w.r.t. the table.
 
     Args:
         x: (N, 3) points.
@@ -318,7 +318,7 @@ def table_gradient(
 def bend(
     x: Tensor, table: Tensor, by_slope: Tensor, v: Tensor, levels: Sequence[Level], bound: float
 ) -> Tensor:
-    """Returns the gradient (N, 3) by x of by_slope . (slopes v), for by_slope (N, W) and v (N, 3)."""
+    """Returns the gradient (N, 3) of by_slope . (slopes v) w.r.t. x, for by_slope (N, W) and v (N, 3)."""
     of_levels = np.empty((len(levels), x.shape[0], 3), np.float32)
     arrays = _numpy(x, table, by_slope, v)
     kernel, half = _bend(table.shape[1]), np.float32(bound)

@@ -30,7 +30,7 @@ class _Grid:
     Attributes:
         levels: L levels.
         bound: Half the side of the cube.
-        points: (N, 3) points, whose edge in the graph is elsewhere.
+        points: (N, 3) points, which `_ByPoints` connects to the graph.
     """
 
     levels: Sequence[Level]
@@ -39,10 +39,10 @@ class _Grid:
 
 
 class _ByTable(torch.autograd.Function):
-    """Gives a computed value an edge to the table alone.
+    """Connects a computed value to the table alone in the graph.
 
-    The normal is a derivative by the points. With one edge for table and points, autograd would compute the
-    table's gradient for each normal as well, and discard it.
+    The normal is a derivative w.r.t. the points. With one node for table and points, autograd would also
+    compute the table's gradient for each normal, and discard it.
     """
 
     @staticmethod
@@ -56,7 +56,7 @@ class _ByTable(torch.autograd.Function):
 
 
 class _ByPoints(torch.autograd.Function):
-    """Gives a computed value an edge to the points, with its computed slopes."""
+    """Connects a computed value to the points in the graph, with its computed slopes."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor, x: Tensor, table: Tensor, slopes: Tensor, grid: _Grid) -> Tensor:
@@ -71,7 +71,7 @@ class _ByPoints(torch.autograd.Function):
 
 
 class _GradientByTable(torch.autograd.Function):
-    """The gradient of by_value . value by the table."""
+    """The gradient of by_value . value w.r.t. the table."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, by_value: Tensor, shape: torch.Size, grid: _Grid) -> Tensor:
@@ -93,7 +93,7 @@ class _GradientByTable(torch.autograd.Function):
 
 
 class _GradientByPoints(torch.autograd.Function):
-    """The gradient of by_value . value by the points, from computed slopes."""
+    """The gradient of by_value . value w.r.t. the points, from computed slopes."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, table: Tensor, by_value: Tensor, slopes: Tensor, grid: _Grid) -> Tensor:

@@ -1,9 +1,9 @@
-"""The implicit network without derivatives by its weights: for tracing, grids and images on a CPU.
+"""The implicit network without derivatives w.r.t. its weights, for tracing, grids and images on a CPU.
 
-N points, E numbers of an encoded point. Such an evaluation is limited by memory as much as by arithmetic,
-above all by pages that the allocator returns to the system and requests again. Points therefore pass through
-the layers in chunks that fit the caches, and all chunks share their memory. A point is a column here, so that
-the encoding's columns and both operands of a skip are contiguous rows.
+N points, E width of the encoding. Memory limits such an evaluation as much as arithmetic, above all pages
+that the allocator returns to the system and requests again. Points therefore pass through the layers in
+chunks that fit the caches, and all chunks share their memory. A point is a column here, so that the
+encoding's columns and both operands of a skip are contiguous rows.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from idr.model.implicit_network import ImplicitNetwork
 from idr.model.kernels.activations import SoftplusTwin
 
 CHUNK = 8192
-"""Points of a chunk when f alone is computed."""
+"""Points per chunk when f alone is computed."""
 
 CHUNK_WITH_GRADIENT = 4096
-"""Points of a chunk when its gradient is computed as well, for which every layer keeps its slopes."""
+"""Points per chunk when f's gradient is also computed, for which every layer keeps its slopes."""
 
 
 class _Scratch:
     """Memory that all chunks share.
 
     Args:
-        num_points: Largest number of points of a chunk.
-        like: A tensor that gives device and dtype.
+        num_points: Maximum number of points per chunk.
+        like: A tensor with the device and dtype to use.
     """
 
     def __init__(self, num_points: int, like: Tensor) -> None:
@@ -130,7 +130,7 @@ class FixedNetwork:
         return hidden, slopes
 
     def _backward(self, slopes: list[Tensor], scratch: _Scratch) -> Tensor:
-        """Returns the derivative (E, N) of the signed distance by the encoded points.
+        """Returns the derivative (E, N) of the signed distance w.r.t. the encoded points.
 
         Args:
             slopes: Those of `_forward`; overwritten.
@@ -143,7 +143,7 @@ class FixedNetwork:
             if index < last:
                 weight = self._layers[index][0]
                 by_before = slopes[index].mul_(by_input)
-                # Not the first layer's: an encoding may return that result as the gradient itself.
+                # Not for the first layer: an encoding may return that result itself as the gradient.
                 name = ("by joined", index) if index in self._skip_in else "by input"
                 out = scratch.tensor(name, weight.shape[1], num_points) if index else None
                 by_input = torch.mm(weight.T, by_before, out=out)

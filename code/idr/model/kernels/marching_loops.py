@@ -1,10 +1,10 @@
 """Compiled loops for a CPU that sample an SDF grid along rays (`idr.model.tracing.accelerated.marching`).
 
 Tensor code passes the samples of a view through main memory a dozen times; here those of one ray stay in the
-innermost cache. Numbers are float32. The tensor code is the oracle: sums and products are in the order of
-torch's grid_sample, and results are bit-equal where its build does not fuse them, as on x86.
+L1 cache. Values are float32. The tensor code is the reference: sums and products are in the order of torch's
+grid_sample, and results are bit-equal where its build does not fuse them, as on x86.
 
-R rays, S samples along a chord, m nodes along a side of the grid.
+R rays, S samples along a chord, m nodes per side of the grid.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ _compiled = compiled()
 
 @_compiled
 def _interpolate(nodes: Any, side: int, places: Any, cells: Any, s: int) -> Any:
-    """Returns value and error at a position; nodes: (2 m^3,), value and error of each node in turn."""
+    """Returns value and error at a position; nodes (2 m^3,) interleaves value and error of each node."""
     one, two, three = (
         np.uint64(1),
         np.uint64(2),
         np.uint64(3),
-    )  # signed indices would be checked for their sign
+    )  # signed indices would cost sign checks
     row, plane = np.uint64(2 * side), np.uint64(2 * side * side)
     i, j, k = cells[0, s], cells[1, s], cells[2, s]
     x, y, z = places[0, s] - np.float32(i), places[1, s] - np.float32(j), places[2, s] - np.float32(k)
@@ -108,7 +108,7 @@ def _vertex(values: Any, s: int) -> Any:
 
 @_compiled
 def _error(before: Any, value: Any, after: Any, error: Any, widening: Any, drift_bound: Any) -> Any:
-    """Returns the bound of |f - grid| within half a spacing of a sample between two neighbors."""
+    """Returns the bound on |f - grid| within half a spacing of a sample between two neighbors."""
     drop = max(max(before - value, after - value) * _HALF, ZERO)
     return error * widening + drift_bound + drop
 

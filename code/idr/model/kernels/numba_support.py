@@ -1,4 +1,4 @@
-"""Compiling loops for a CPU with numba, and running them in threads without the global interpreter lock."""
+"""Compiles loops for a CPU with numba, and runs them in threads without the global interpreter lock."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def has_numba() -> bool:
 
 
 def compiled(**options: Any) -> Any:
-    """Returns a decorator that compiles a loop, which releases the global interpreter lock.
+    """Returns a decorator that compiles a loop, which then releases the global interpreter lock.
 
-    Division by zero follows numpy, not Python. Without numba the loop stays as it is, so that its module can
-    be imported; no kernel then offers it.
+    Division by zero follows numpy, not Python. Without numba the loop is unchanged, so that its module can be
+    imported; no kernel then uses it.
 
     Args:
         options: Further options of numba.njit.
@@ -47,9 +47,9 @@ def compiled(**options: Any) -> Any:
     numba: Any = importlib.import_module("numba")
 
     def decorate(loop: Callable[..., Any]) -> Any:
-        try:  # compiled once on a machine, not once a process
+        try:  # compiled once per machine, not per process
             return numba.njit(nogil=True, error_model="numpy", cache=True, **options)(loop)
-        except RuntimeError:  # no folder of the cache is writable
+        except RuntimeError:  # no cache folder is writable
             return numba.njit(nogil=True, error_model="numpy", **options)(loop)
 
     return decorate
@@ -57,7 +57,7 @@ def compiled(**options: Any) -> Any:
 
 @functools.cache
 def _helpers(count: int) -> ThreadPoolExecutor:
-    """Returns threads that persist; a fork makes its own."""
+    """Returns persistent threads; a forked process makes its own."""
     return ThreadPoolExecutor(count, "loops")
 
 

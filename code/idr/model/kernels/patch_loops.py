@@ -1,7 +1,7 @@
-"""Costs of patches and their derivatives as compiled loops for a CPU (`idr.model.patches`).
+"""Patch costs and their derivatives as compiled loops for a CPU (`idr.model.patches`).
 
-The loop over samples gives the cost and, in the same pass, its derivative with respect to the homography, so
-that the backward pass is one product. Numbers are float32.
+The loop over samples computes the cost and, in the same pass, its derivative with respect to the homography,
+so that the backward pass is one product. Values are float32.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ is_available = has_numba
 
 
 def can_serve(images: Tensor, homographies: Tensor) -> bool:
-    """Whether the loops can compute these: on a CPU, in float32, from uint8 images."""
+    """Whether the loops support these inputs: on a CPU, in float32, from uint8 images."""
     return homographies.device.type == images.device.type == "cpu" and homographies.dtype == torch.float32
 
 
@@ -38,7 +38,7 @@ def _gray(image: Any, row: int, column: int) -> Any:
 
 @_compiled
 def _sample(image: Any, x: Any, y: Any) -> Any:
-    """Returns the gray value at a place inside an image and its derivatives by column and row."""
+    """Returns the gray value at a position inside an image and its derivatives w.r.t. column and row."""
     column, row = min(int(x), image.shape[1] - 2), min(int(y), image.shape[0] - 2)
     p, q = x - np.float32(column), y - np.float32(row)
     a, b = _gray(image, row, column), _gray(image, row, column + 1)
@@ -63,7 +63,7 @@ def _center(values: Any) -> Any:
 
 @_compiled
 def _is_inside(x: Any, y: Any, mask: Any) -> bool:
-    """Whether a place lies in an image and its nearest pixel on the object."""
+    """Whether a position lies in an image and its nearest pixel on the object."""
     if not (x >= ZERO and y >= ZERO and x <= mask.shape[1] - 1 and y <= mask.shape[0] - 1):
         return False
     return bool(mask[int(y + np.float32(0.5)), int(x + np.float32(0.5))])
@@ -79,7 +79,7 @@ def _map_patch(image: Any, mask: Any, x: Any, y: Any, h: Any, mapped: Any) -> bo
         x: (S,) columns in the reference image.
         y: (S,) rows there.
         h: (3, 3) homography.
-        mapped: (6, S) to be written: value, its derivatives by column and row, column, row, 1 / depth.
+        mapped: (6, S) output: value, its derivatives w.r.t. column and row, column, row, 1 / depth.
     """
     for s in range(x.shape[0]):
         w = h[2, 0] * x[s] + h[2, 1] * y[s] + h[2, 2]
@@ -96,7 +96,7 @@ def _map_patch(image: Any, mask: Any, x: Any, y: Any, h: Any, mapped: Any) -> bo
 
 @_compiled
 def _differentiate(ours: Any, mapped: Any, x: Any, y: Any, scale: Any, ratio: Any, slope: Any) -> None:
-    """Writes d cost / d H (3, 3), of which d cost / d value is -(scale ours - ratio theirs)."""
+    """Adds d cost / d H (3, 3) to slope, with d cost / d value = -(scale ours - ratio theirs)."""
     for s in range(x.shape[0]):
         by_value = ratio * mapped[0, s] - scale * ours[s]
         u, v, inverse = mapped[3, s], mapped[4, s], mapped[5, s]
@@ -118,7 +118,7 @@ def _costs(
     images: Any, masks: Any, reference: Any, pixels: Any, source: Any, homographies: Any, offsets: Any,
     least: Any, first: int, last: int, cost: Any, valid: Any, slope: Any,
 ) -> None:  # fmt: skip
-    """Computes the patches first, ..., last - 1; slope (N, V, 3, 3) is d cost / d H, zero before."""
+    """Computes the patches first, ..., last - 1; slope (N, V, 3, 3), initially zero, gets d cost / d H."""
     num_samples = offsets.shape[0]
     x, y = np.empty(num_samples, np.float32), np.empty(num_samples, np.float32)
     ours, mapped = np.empty(num_samples, np.float32), np.empty((6, num_samples), np.float32)
@@ -151,7 +151,7 @@ def _costs(
 
 
 class _Costs(torch.autograd.Function):
-    """The loops with their derivative."""
+    """The loops as an autograd function."""
 
     @staticmethod
     def forward(ctx: Any, homographies: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,7 @@
 
 With w = exp(-|beta z|), softplus(z) is max(z, 0) + log(1 + w) / beta, and its slope is 1 / (1 + w), or w / (1
 + w) for negative z. Here w and log(1 + w) are polynomials without branches or tables, which compilers
-vectorize; their error is a few roundings of float32. N numbers.
+vectorize; their error is a few float32 roundings. N values.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ SQUARINGS = 5
 """exp(-u) is exp(-u / 32) by six terms of its series, squared five times: relative error 4e-5 at u = 10."""
 
 JOB_SIZE = 65_536
-"""Numbers of one job of a thread."""
+"""Values per job of a thread."""
 
 _compiled = compiled(fastmath={"contract"})
 
 
 def _log1p_coefficients() -> tuple[Any, ...]:
-    """Returns those of log(1 + w) / w on [0, 1], the constant term first; log(1 + w) has an error of 8e-7."""
+    """Returns those of log(1 + w) / w on [0, 1], constant term first; the error of log(1 + w) is 8e-7."""
     approximation = Chebyshev.interpolate(lambda w: np.log1p(w) / w, deg=6, domain=[0, 1])  # no node is at 0
     return tuple(np.float32(c) for c in approximation.convert(kind=Polynomial).coef)
 
@@ -96,14 +96,14 @@ def gradients_of_scaled(by_v: Tensor, u: Tensor, slope: Tensor, beta: float) -> 
     """Differentiates v = u s, where s is the slope of softplus at hidden values.
 
     Args:
-        by_v: Gradient by v, any shape.
-        u: Of the shape of v, or one row for all.
+        by_v: Gradient w.r.t. v, any shape.
+        u: In the shape of v, or one row for all.
         slope: s.
         beta: Sharpness of the softplus.
 
     Returns:
-        by_hidden: Gradient by the hidden values.
-        by_u: Gradient by u, not summed if u is one row.
+        by_hidden: Gradient w.r.t. the hidden values.
+        by_u: Gradient w.r.t. u, not summed if u is one row.
     """
     by_hidden, by_u = torch.empty_like(slope), torch.empty_like(slope)
     sharpness = np.float32(beta)
@@ -115,6 +115,6 @@ def gradients_of_scaled(by_v: Tensor, u: Tensor, slope: Tensor, beta: float) -> 
 
 
 def _jobs(*tensors: Tensor) -> list[tuple[Any, ...]]:
-    """Splits tensors of one size into jobs of ``JOB_SIZE`` numbers."""
+    """Splits tensors of equal size into jobs of ``JOB_SIZE`` values."""
     flat = [tensor.detach().contiguous().view(-1).numpy() for tensor in tensors]
     return [tuple(t[first : first + JOB_SIZE] for t in flat) for first in range(0, len(flat[0]), JOB_SIZE)]

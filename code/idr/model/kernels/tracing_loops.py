@@ -1,10 +1,10 @@
-"""Tracing training rays against a network on a hash grid, as one compiled loop over rays for a CPU.
+"""Traces training rays through a network on a hash grid, in one compiled loop over rays for a CPU.
 
-A small network costs less than the bookkeeping of tracing with tensors. Here a thread follows a few rays at a
-time, each in its own phase. f at the current depths of these rays is one matrix product a layer; a ray that
-ends makes room for the next one. Numbers are float32.
+A small network costs less than the bookkeeping of tracing with tensors. Here a thread traces a few rays at a
+time, each in its own phase. Evaluating f at their current depths takes one matrix product per layer; when a
+ray ends, the next one takes its lane. Values are float32.
 
-L levels of the grid, R rays, W numbers of the grid a point.
+L levels of the grid, R rays, W grid features per point.
 """
 
 from __future__ import annotations
@@ -22,32 +22,32 @@ from idr.model.kernels.numba_support import ONE, ZERO, compiled, in_threads
 from idr.model.kernels.softplus_loops import softplus_in_place
 
 MAX_STEPS = 128
-"""Maximum number of samples along a ray; eight are usual."""
+"""Maximum number of samples along a ray; eight are typical."""
 
 MIN_STEP = 0.002
-"""Shortest step while f is above the threshold, in radii of the bounding sphere; advances grazing rays. Parts
-of the object that are thinner can be missed."""
+"""Minimum step while f is above the threshold, in radii of the bounding sphere; advances grazing rays.
+Thinner parts of the object can be missed."""
 
 RELAXATION = 0.5
-"""Fraction of the longest relaxed step, see `_relaxed_step`. On DTU scan 65 after 50 epochs, 0.5 takes 9 %
+"""Fraction of the longest relaxed step, see `_relaxed_step`. On DTU scan 65 after 50 epochs, 0.5 needs 9 %
 fewer evaluations of f than 0; 1 steps back too often."""
 
 MIN_STEP_INSIDE = 0.02
-"""Shortest step inside the object, in radii, when searching for the minimum of f behind a hit."""
+"""Minimum step inside the object, in radii, in the search for the minimum of f behind a hit."""
 
 LANES = 32
-"""Rays that a thread follows at a time; too few for BLAS to start threads of its own."""
+"""Rays that a thread traces at a time; few enough that BLAS starts no threads of its own."""
 
 RAYS_PER_JOB = 512
-"""Rays that a thread traces as one job. Some BLAS round a row of a product differently by its position, so a
+"""Rays per job of a thread. Some BLAS libraries round a row of a product depending on its position, so a
 result depends on its lane. Jobs of a fixed size give the same lanes for any number of threads."""
 
 MARCHING, REFINING, BEHIND = 0, 1, 2
-"""Phases of a ray: toward the surface; at a change of sign; behind a hit outside the mask."""
+"""Phases of a ray: toward the surface; at a sign change; behind a hit outside the mask."""
 
 DEPTH, LOW, F_LOW, HIGH, F_HIGH, BEST, F_BEST = range(7)
-"""State of a ray, depths and f there: the next sample; the previous one, or both ends of a change of sign;
-the smallest sample."""
+"""State of a ray, depths and f there: the next sample; the previous one, or both ends of a sign change; the
+smallest sample."""
 
 _compiled = compiled(fastmath={"contract"})
 
@@ -82,7 +82,7 @@ def _encode(x: Any, y: Any, z: Any, net: Any, out: Any) -> None:
                 for a in range(2):
                     weight = (fx if a else ex) * across
                     row = row_of(i + a, j + b, k + d, factors, offset, size, dense != 0)
-                    if num_features == 2:  # the usual number, in registers
+                    if num_features == 2:  # the common case, in registers
                         p += weight * table[row, 0]
                         q += weight * table[row, 1]
                     else:
@@ -117,17 +117,17 @@ def _evaluate(encoded: Any, buffers: Any, net: Any, out: Any) -> None:
 
 @_compiled
 def _false_position(state: Any, lane: int) -> Any:
-    """Returns the depth at which the line through the two ends of a change of sign is zero."""
+    """Returns the depth at which the line through both ends of a sign change is zero."""
     f_low, f_high = state[F_LOW, lane], state[F_HIGH, lane]
     return state[LOW, lane] + f_low * (state[HIGH, lane] - state[LOW, lane]) / (f_low - f_high)
 
 
 @_compiled
 def _relaxed_step(f: Any, step: Any, decrease: Any) -> Any:
-    """Returns the length of the step after one that decreased f.
+    """Returns the length of the next step from f and the last step, which decreased f.
 
     On a plane with n . v = -m, the spheres of radius f around two samples s apart touch if s = 2 f / (1 + m).
-    A step of `RELAXATION` of the way from f to there is shorter, as m is only that of the previous step
+    As m is only that of the last step, the length is f plus the fraction `RELAXATION` of the difference
     (over-relaxation: Keinert et al. 2014; from the slope: Balint and Valasek 2018).
     """
     m = min(max(decrease / step, np.float32(-0.5)), ONE)
@@ -140,9 +140,9 @@ def _march(
 ) -> bool:
     """Uses f at the ray's depth to choose the next depth; returns False if the ray ends.
 
-    A sphere of radius |f| around a sample is taken to hold no surface. A relaxed step is kept only if the
-    spheres at both its ends overlap; otherwise the ray steps back to the end of a step of f. A ray that ends
-    in phase `REFINING` has hit.
+    A sphere of radius |f| around a sample is assumed to contain no surface. A relaxed step is accepted only
+    if the spheres at both its ends overlap; otherwise the ray steps back to the end of a step of f. A ray
+    that ends in phase `REFINING` is a hit.
     """
     t, shortest = state[DEPTH, lane], np.float32(MIN_STEP) * radius
     length, before = t - state[LOW, lane], state[F_LOW, lane]
@@ -172,7 +172,7 @@ def _march(
 
 @_compiled
 def _refine(state: Any, side: Any, step: Any, lane: int, f: Any, rounds: int, threshold: Any) -> bool:
-    """Does the same at a change of sign: false position; f at an end that stays is halved (Illinois rule)."""
+    """Does the same at a sign change by false position; f at an end that stays is halved (Illinois rule)."""
     step[lane] += 1
     if abs(f) <= threshold or step[lane] >= rounds:
         return False
@@ -249,7 +249,7 @@ def _trace(
 
 
 def _arrays(network: ImplicitNetwork) -> tuple[Any, ...]:
-    """Returns f as the loops read it.
+    """Returns the network's weights as the loops read them.
 
     Returns:
         table (rows, features), levels (L, 4), bound, weight of the last level; hidden weights (in, out),
@@ -280,16 +280,16 @@ def trace(
     threshold: float,
     rounds: int,
 ) -> tuple[Tensor, Tensor]:
-    """Finds first hits; other rays, and hits outside the mask, end at the smallest f that was sampled.
+    """Finds first hits; other rays, and hits outside the mask, end at the smallest sampled f.
 
     Args:
-        network: On a hash grid with an open level, without skip layers, with softplus.
+        network: A softplus network without skip layers, on a hash grid with an open level.
         rays: Origins (R, 3) and unit directions (R, 3).
         chord: Depths (R,) at which rays enter and leave the bounding sphere, and whether (R,) they cross it.
-        inside: (R,) mask of the photographs.
+        inside: (R,) input masks.
         radius: Radius of the sphere.
         threshold: Points with |f| up to this are on the surface.
-        rounds: Maximum number of refinements of a change of sign.
+        rounds: Maximum number of refinements of a sign change.
 
     Returns:
         Depth (R,) and hit flag (R,).

@@ -1,4 +1,4 @@
-"""Ray tracers: where rays first meet the zero set of f. One file or folder per strategy."""
+"""Ray tracers, which find where rays first meet the zero set of f. One file or folder per strategy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all tracers share: configuration, request, result, and evaluating f for some of the rays.
+"""Shared by all tracers: configuration, request, result, and evaluation of f for some of the rays.
 
 R rays, S samples along a ray. Depths and points are in the unit-sphere frame.
 """
@@ -33,15 +33,15 @@ class TracerConfig:
 
     Attributes:
         object_bounding_sphere: Radius of the sphere around the origin that contains the object.
-        sdf_threshold: A point with f at or below this value counts as on the surface.
+        sdf_threshold: Points with f at or below this value count as on the surface.
         line_search_step: Fraction of an overshooting step that the first correction keeps.
         line_step_iters: Maximum number of corrections per step.
         sphere_tracing_iters: Maximum number of steps from either end.
-        n_steps: Samples along rays that did not converge, and samples of the minimum search.
+        n_steps: Samples along each ray that did not converge, and in each search for the minimum of f.
         n_secant_steps: False-position steps that refine a sign change.
         strategy: ``published`` is the published method; ``accelerated`` finds the same intersections with a
-            fraction of its evaluations; ``compiled`` trains small hash-grid networks with compiled loops on
-            a CPU and is ``accelerated`` otherwise.
+            fraction of its evaluations; ``compiled`` traces training rays of small hash-grid networks in
+            compiled loops on a CPU and equals ``accelerated`` otherwise.
     """
 
     object_bounding_sphere: float
@@ -72,7 +72,7 @@ def read_tracer_config(block: Mapping[str, Any]) -> TracerConfig:
     """Reads the block ``model.ray_tracer``.
 
     Raises:
-        InputError: A key is missing, unknown or out of range, or asks for the removed reduced precision.
+        InputError: A key is missing, unknown or out of range, or requests the removed reduced precision.
     """
     keys = dict(block)
     if "precision" in keys:
@@ -119,10 +119,10 @@ class TraceRequest:
         sdf: f.
         rays: R rays.
         crossing: Their crossing of the bounding sphere, fields (R,).
-        object_mask: (R,) bool, the photographs' masks; evaluation ignores them.
+        object_mask: (R,) bool, the input masks; evaluation ignores them.
         training: Whether rays without a hit inside the mask must end at the minimum of f, for the mask loss.
-        search_fractions: (S,) numbers in [0, 1] that place the samples of the minimum search along each
-            chord; empty in evaluation.
+        search_fractions: (S,) positions in [0, 1] of the minimum search's samples along each chord; empty in
+            evaluation.
         version: Equal in two requests only if f is the same function in both; None if that is unknown.
     """
 
@@ -161,15 +161,15 @@ class TraceRequest:
 
 @dataclass(frozen=True)
 class TraceResult:
-    """Where rays ended. Carries no gradient.
+    """Where rays ended, without gradients.
 
     Attributes:
         depth: (R,) depth t of the point c + t v. For rays without a hit: the point that the mask loss uses
             (training), or where the search ended (evaluation).
         hit: (R,) bool, the ray meets the surface.
-        value: (R,) f at the points without another evaluation: exact to the threshold for hits, interpolated
+        value: (R,) f at the points, a by-product of tracing: exact to the threshold for hits, interpolated
             elsewhere, the camera's distance to the bounding sphere for rays that miss it. None if unknown.
-        num_shaded: Number of hits, in training of those inside the mask; None if unknown.
+        num_shaded: Number of hits, in training only those inside the mask; None if unknown.
     """
 
     depth: Tensor
@@ -179,7 +179,7 @@ class TraceResult:
 
 
 class Tracer:
-    """Base of all strategies. The defaults below suit tracers without state."""
+    """Base class of all strategies. The defaults are for stateless tracers."""
 
     def trace(self, request: TraceRequest) -> TraceResult:
         """Returns depth and hit flag of every ray."""
@@ -189,7 +189,7 @@ class Tracer:
         """Receives the network whose f will be traced; called once, before the first ray."""
 
     def discard(self) -> None:
-        """Forgets everything derived from the weights; called when they are replaced."""
+        """Discards everything derived from the weights; called when they are replaced."""
 
     def observe(self, points: Tensor, value: Tensor, hit: Tensor) -> None:
         """Receives the values of f that a training step computes anyway.
@@ -201,14 +201,14 @@ class Tracer:
         """
 
     def state(self) -> dict[str, Any] | None:
-        """Returns what the next training step depends on, tensors and plain values; None if nothing."""
+        """Returns the state for the next training step, tensors and plain values; None if stateless."""
         return None
 
     def load_state(self, state: Mapping[str, Any], like: Tensor, where: str) -> None:
-        """Restores what `state` returned.
+        """Loads the result of `state`.
 
         Args:
-            state: What `state` returned.
+            state: The result of `state`.
             like: A tensor on the target device.
             where: The checkpoint's name, for messages.
 
@@ -249,14 +249,14 @@ def first_true_indices(flags: Tensor, count: int) -> Tensor:
 def evaluate_where(sdf: Sdf, points: Tensor, active: Tensor, max_points: int | None = None) -> Tensor:
     """Evaluates f where a ray is active; other rays get zero.
 
-    A CPU computes the active points only. On an accelerator that number is unknown without synchronizing, so
-    a fixed number of points is computed.
+    A CPU evaluates only the active points. An accelerator would have to synchronize to know their number, so
+    it evaluates a fixed number of points.
 
     Args:
         sdf: f.
         points: (R, 3).
         active: (R,) bool.
-        max_points: Points that an accelerator computes; None for all R.
+        max_points: Points that an accelerator evaluates; None for all R.
 
     Returns:
         (R,) values; NaN at active points beyond ``max_points``.

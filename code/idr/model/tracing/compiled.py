@@ -1,4 +1,4 @@
-"""The tracer for small networks on a hash grid: compiled loops on a CPU in training, if there are any.
+"""The tracer for small hash-grid networks: compiled loops for training on a CPU, where available.
 
 R rays. Depths are in the unit-sphere frame.
 """
@@ -26,8 +26,8 @@ def _log_once(text: str) -> None:
 class CompiledTracer(AcceleratedTracer):
     """Sphere tracing in compiled loops in training; `AcceleratedTracer` in evaluation and without loops.
 
-    Differs: the loops trust f to be a signed distance, as the Eikonal loss makes it: steps are safe where f
-    is no steeper than one. Rays without a hit inside the mask end at the smallest f that was sampled.
+    Differs: the loops assume that f is a signed distance, as the Eikonal loss promotes: a step of |f| is safe
+    where f's slope is at most one. Rays without a hit inside the mask end at the smallest sampled f.
 
     Args:
         config: The block ``model.ray_tracer``.
@@ -70,7 +70,7 @@ class CompiledTracer(AcceleratedTracer):
             super().observe(points, value, hit)
 
     def _log_reason(self) -> None:
-        """Logs why there are no loops, unless they only wait for the first level to open."""
+        """Logs why the loops are not used, unless they only wait for the first level to open."""
         encoding = None if self._network is None else self._network.encoding
         if encoding is None or encoding.levels == 0 or encoding.open_levels > 0:
             _log_once(

@@ -58,8 +58,8 @@ class PublishedTracer(Tracer):
 
     Args:
         config: The block ``model.ray_tracer``.
-        read_counts: Accelerators only. If True, the host reads once how many rays need sampling; if False,
-            all rays are sampled without reading, which suits the few rays that another tracer leaves over.
+        read_counts: Accelerators only. If True, the host synchronizes once to count the rays that need
+            sampling; if False, it samples all rays, which suits the few that another tracer left unresolved.
     """
 
     def __init__(self, config: TracerConfig, read_counts: bool = True) -> None:
@@ -71,7 +71,7 @@ class PublishedTracer(Tracer):
         sdf, rays, crossing, inside = request.sdf, request.rays, request.crossing, request.object_mask
         ends = self._trace_from_both_ends(sdf, rays, crossing)
         depth, hit = ends.near, ends.near < ends.far
-        # Rays that only the mask loss uses: they end at the minimum of f.
+        # Rays that only the mask loss uses end at the minimum of f.
         mask_only = ~ends.near_unfinished & (~inside | ~hit)
         to_search = mask_only & crossing.crosses
         sampled, searched = self._indices(ends.near_unfinished, to_search)  # (A,) each
@@ -95,7 +95,7 @@ class PublishedTracer(Tracer):
         return TraceResult(depth, hit)
 
     def _indices(self, *flags: Tensor) -> list[Tensor]:
-        """Returns the indices of true flags, for each of some flags (R,); all R without ``read_counts``."""
+        """Returns the indices of true flags, for each argument (R,); all R without ``read_counts``."""
         if is_cpu(flags[0]):
             return [some.nonzero().squeeze(1) for some in flags]
         if not self.read_counts:
@@ -121,7 +121,7 @@ class PublishedTracer(Tracer):
     def _step(
         self, sdf: Sdf, rays: Rays, depth: Tensor, value: Tensor, active: Tensor, sign: float
     ) -> tuple[Tensor, Tensor]:
-        """Moves active ends by f; a step that lands inside is shortened by ever smaller fractions.
+        """Moves active ends by f; a step that lands inside moves back by ever smaller fractions.
 
         Args:
             sdf: f.
@@ -167,7 +167,7 @@ class PublishedTracer(Tracer):
         first = negative.to(torch.uint8).argmax(dim=1, keepdim=True)  # (A, 1), 0 without a sign change
         depth = depths.gather(1, values.argmin(dim=1, keepdim=True)).squeeze(1)
 
-        # After S samples a ray, refining all rays is cheaper for an accelerator than reading which need it.
+        # After S samples per ray, refining all rays costs an accelerator less than synchronizing.
         refined = (hit & refine).nonzero().squeeze(1) if is_cpu(hit) else _all_indices(hit)
         if refined.numel():
             high = first[refined]

@@ -1,1 +1,1 @@
-"""The accelerated tracer: a sparse grid of f says where a surface may be, the network says where it is."""
+"""The accelerated tracer: a sparse grid of f bounds where a surface can be, the network locates it."""

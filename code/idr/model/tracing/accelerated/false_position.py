@@ -1,4 +1,4 @@
-"""Refining sign changes of f along rays by false position.
+"""Refines sign changes of f along rays by false position.
 
 A rays. Values and depths are in the unit-sphere frame.
 """
@@ -20,13 +20,13 @@ class FalsePositionConstants:
     Attributes:
         extrapolation_error: Error of a secant's zero, in units of ``sdf_threshold``, up to which f is not
             evaluated there. The published refinement does not evaluate its last depth either.
-        min_curvature: Smallest assumed change of slope along a ray, per radius of the bounding sphere. Two
-            slopes may agree by chance. With 10, one hit in 70 is beyond the threshold.
+        min_curvature: Smallest assumed change of slope along a ray, per radius of the bounding sphere, since
+            two slopes may agree by chance. With 10, one hit in 70 exceeds the threshold.
         slope_error: Relative difference allowed between the slope where a refinement ends and at the zero.
-        at_zero: |f|, in units of ``sdf_threshold``, that counts as the zero itself. Further away a ray ends
-            only if the secant is short enough to determine the slope; f may be almost level just below zero.
-        max_steps: Maximum number of steps; a few are usual, sharp bends need more. Accelerators, which cannot
-            see that all rays are done, take a quarter of them and leave the rest to the published tracer.
+        at_zero: |f|, in units of ``sdf_threshold``, that counts as the zero itself. Above it, a ray ends only
+            if the secant is short enough to determine the slope: f may be almost flat just below zero.
+        max_steps: Maximum number of steps; a few are typical, sharp bends need more. Accelerators do not read
+            whether all rays are done: they make a quarter of the steps; the published tracer does the rest.
     """
 
     extrapolation_error: float = 0.5
@@ -50,9 +50,9 @@ def refine(
     """Refines sign changes by false position with the Illinois rule.
 
     A ray ends where |f| is below the threshold and the slope of f along the ray is close to that at the zero.
-    On grazing rays |f| is below the threshold down to its minimum, or along a level stretch, where the slope
+    On grazing rays |f| is below the threshold down to its minimum, or along a flat stretch, where the slope
     almost vanishes. The derivative of the intersection (paper, Eq. 3) divides by the slope: one such ray
-    dominates the gradient of a whole step.
+    would dominate the gradient of a whole step.
 
     Args:
         sdf: f.
@@ -73,7 +73,7 @@ def refine(
     to_refine = active
     max_steps = limits.max_steps if on_cpu else limits.max_steps // 4
     for k in range(max_steps + 1):
-        # The error of a secant's zero grows with the bend of f; where it is small, f is not evaluated.
+        # The error of a secant's zero grows with f's curvature; if the error is small, f is not evaluated.
         slope = torch.where(active, f - other_f, 1) / torch.where(active, t - other_t, 1)
         zero = t - f / slope
         error = curvature / 2 * ((zero - other_t) * (zero - t)).abs()
@@ -97,7 +97,7 @@ def refine(
         t = torch.where(active, low_t + before * (high_t - low_t) / (before - after), t)
         f = torch.where(active, evaluate_where(sdf, rays.at(t), active), f)
         outside, inside = active & (f > 0), active & (f <= 0)
-        # Illinois: an end that stays twice counts half, or it would slow down the other one.
+        # Illinois: f is halved at an end that stays twice, which would otherwise slow down the other.
         new_side = outside.to(f.dtype) - inside.to(f.dtype)
         side, weight = new_side, torch.where(side * new_side > 0, weight / 2, 1)
         low_t, high_t = torch.where(outside, t, low_t), torch.where(inside, t, high_t)

@@ -1,13 +1,13 @@
-"""Keeping an SDF grid close to a network that training moves.
+"""Keeps an SDF grid close to a network in training.
 
-A training step moves f by much more than the tracer's tolerance, but smoothly: near the surface most of the
-change is a quadratic function of position. Each step therefore starts with a few evaluations at nodes of the
-grid. A quadratic fitted to the change there moves the whole grid; the residual of the fit bounds |f - grid|:
-the drift bound. At the end of a step f is known where its rays ended and at the points of the Eikonal term;
-the residuals there correct the grid (`idr.fields.corrections`). The grid is rebuilt when the evaluations that
-the drift bound costs add up to those of a build.
+A training step changes f by much more than the tracer's tolerance, but smoothly: near the surface most of the
+change is a quadratic function of position. Each step therefore starts with a few evaluations at grid nodes. A
+quadratic fitted to the change there updates the whole grid; the residual of the fit bounds |f - grid|: the
+drift bound. At the end of a step, f is known where its rays ended and at the points of the Eikonal term; the
+residuals there correct the grid (`idr.fields.corrections`). The grid is rebuilt once the evaluations that the
+drift bound has cost equal those of a build.
 
-N probed nodes, n nodes along a side of the grid.
+N probed nodes, n nodes per side of the grid.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ class TrackingConstants:
 
     Attributes:
         near_probes: Evaluations per step near the surface: nine or ten for each coefficient of the quadratic.
-        far_probes: Evaluations per step at any nodes, in turn, to notice a surface that appears elsewhere.
+        far_probes: Evaluations per step at any nodes, in turn, to detect a surface that appears elsewhere.
         probed_band: |f|, in radii, below which a node is near the surface.
-        drift_safety: Drift bound over the largest residual of the probes, which are a sample.
-        cost_per_ray: Evaluations a ray that a drift bound of one radius costs, measured on trained networks.
-        max_drift: Radii of drift beyond which a grid excludes nothing and is rebuilt at once.
-        build_margin: Radii from zero that f keeps in cells which are not split, for the steps to come.
-        full_levels: Levels that are evaluated in the whole sphere: with 32 cells along a side the grid shows
-            where f is smallest on rays far from the surface.
-        rays_served: Rays that a grid must serve for one, or two, halvings of its cells to pay.
-        ripples: Radii by which f differs from the grid at wavelengths too short for the corrections, from
-            which on rays that stay clear of the surface search for minima of f itself.
-        settling_rays: Rays of a training before ripples count; the shape itself is found first.
-        ridge: Weight of small coefficients against the residual, for surfaces too small or too flat to
-            determine all ten.
+        drift_safety: Ratio of the drift bound to the largest residual of the probes, which are a sample.
+        cost_per_ray: Evaluations per ray for a drift bound of one radius, measured on trained networks.
+        max_drift: Drift bound, in radii, beyond which a grid excludes nothing and is rebuilt at once.
+        build_margin: Minimum |f|, in radii, in cells that are not split; allows for the steps to come.
+        full_levels: Levels that are evaluated in the whole sphere: 32 cells per side suffice to locate the
+            minimum of f on rays far from the surface.
+        rays_served: Rays traced per grid from which one, or two, halvings of its cells pay off.
+        ripples: Deviation of f from the grid, in radii, at wavelengths too short for the corrections. Above
+            it, rays that stay clear of the surface search for minima of f itself.
+        settling_rays: Training rays before ripples count; until then the overall shape forms.
+        ridge: Ridge regularization of the fit, for surfaces too small or too flat to determine all ten
+            coefficients.
     """
 
     near_probes: int = 96
@@ -69,7 +69,7 @@ MAX_LEVEL = len(TRACKING.rays_served)
 
 
 def _nodes(least: float) -> Kind:
-    """Returns the kind of numbers on the nodes of a grid in training."""
+    """Returns the `Kind` of node values of a training grid."""
     shapes = [(GRID.coarsest_cells * 2**level + 1,) * 3 for level in range(MAX_LEVEL + 1)]
     sides = ", ".join(str(shape[0]) for shape in shapes)
     words = f"dense, finite numbers of at least {least:g} on (n, n, n) nodes, n one of {sides}"
@@ -95,7 +95,7 @@ SCHEMA = {
     ),
     "traced": optional(whole()),
 }
-"""What `GridTracker.state` returns."""
+"""Schema of `GridTracker.state`."""
 
 
 class GridTracker:
@@ -110,7 +110,7 @@ class GridTracker:
         self.discard()
 
     def discard(self) -> None:
-        """Forgets the grid: the next step builds one."""
+        """Discards the grid; the next step builds one."""
         self._grid: SdfGrid | None = None
         self._observed: Tensor | None = (
             None  # (3,) of the last step: rays, rays that missed a surface, ripples
@@ -124,9 +124,9 @@ class GridTracker:
         return self._traced > TRACKING.settling_rays and self._ripples > TRACKING.ripples * self.radius
 
     def observe(self, points: Tensor, value: Tensor, missed: Tensor) -> None:
-        """Corrects the grid by the values of f that a step computed.
+        """Corrects the grid with the values of f that a step computed.
 
-        Processes that share a step's rays reduce what they observe, so that their grids stay equal.
+        Processes that share a step's rays all-reduce their observations, so their grids stay equal.
 
         Args:
             points: (N, 3) points.
@@ -154,22 +154,22 @@ class GridTracker:
     def follow(
         self, sdf: Sdf, like: Tensor, look_up: Callable[[SdfGrid, Tensor], tuple[T, Tensor]]
     ) -> tuple[T, float, list[int]]:
-        """Moves the grid to the present network and looks it up.
+        """Updates the grid to the current network and samples it.
 
-        Whether the grid still serves is read together with the counts of the look-up: an accelerator
-        synchronizes once for both. If it does not serve, it is rebuilt and looked up again.
+        The drift bound is read together with the counts of the samples, so an accelerator synchronizes only
+        once. If the grid is no longer usable, it is rebuilt and sampled again.
 
         Args:
             sdf: f.
             like: A tensor with the device and dtype to use.
-            look_up: Maps the grid and the drift bound, a tensor, to any result and counts (C,) below 2^24.
+            look_up: Samples a grid with a drift bound, a tensor; returns any result and counts (C,) < 2^24.
 
         Returns:
             The result, the drift bound, and the counts.
         """
-        known = self._grid
-        if known is not None and (known.values.device, known.values.dtype) == (like.device, like.dtype):
-            grid, drift_tensor, observed = self._moved(sdf, known)
+        old = self._grid
+        if old is not None and (old.values.device, old.values.dtype) == (like.device, like.dtype):
+            grid, drift_tensor, observed = self._moved(sdf, old)
             result, counts = look_up(grid, drift_tensor)
             drift_bound, num_rays, num_missed, self._ripples, *counted = torch.cat(
                 (drift_tensor.reshape(1), observed.to(drift_tensor), counts.to(drift_tensor))
@@ -177,8 +177,8 @@ class GridTracker:
             self._age += 1
             self._traced += int(num_rays) * (distributed.get_world_size() if _is_distributed() else 1)
             self._excess += TRACKING.cost_per_ray * int(num_rays) * drift_bound / self.radius
-            serves = drift_bound <= TRACKING.max_drift * self.radius and self._excess < grid.num_evaluations
-            if serves and num_missed == 0:
+            usable = drift_bound <= TRACKING.max_drift * self.radius and self._excess < grid.num_evaluations
+            if usable and num_missed == 0:
                 self._grid = grid
                 return result, drift_bound, [int(count) for count in counted]
             num_rays = int(num_rays)
@@ -191,7 +191,7 @@ class GridTracker:
         return result, 0.0, [int(count) for count in counts.tolist()]
 
     def _moved(self, sdf: Sdf, grid: SdfGrid) -> tuple[SdfGrid, Tensor, Tensor]:
-        """Moves a grid along with f; returns it, the drift bound, and what the last step observed (3,)."""
+        """Updates a grid to f; returns it, the drift bound, and the observations (3,) of the last step."""
         flat = grid.values.reshape(-1)
         near, num_near = flat.abs() <= TRACKING.probed_band * self.radius, TRACKING.near_probes
         anywhere = torch.ones_like(near)
@@ -199,24 +199,24 @@ class GridTracker:
             (_spread(near, num_near, self._age), _spread(anywhere, TRACKING.far_probes, self._age))
         )
         points = _positions(probes, grid)
-        known = flat[probes]
-        change = sdf(points) - known  # (N,)
+        before = flat[probes]
+        change = sdf(points) - before  # (N,)
         features = _quadratic(points[:num_near] / self.radius)  # (num_near, 10)
         gram = features.T @ features + TRACKING.ridge * torch.eye(
             10, dtype=points.dtype, device=points.device
         )
-        # solve_ex does not synchronize as solve does; the ridge makes the system regular.
+        # Unlike solve, solve_ex does not synchronize; the ridge makes the system nonsingular.
         coefficients, _ = torch.linalg.solve_ex(gram, features.T @ change[:num_near])
         moved = replace(grid, values=grid.values + _quadratic_on_nodes(coefficients, grid, self.radius))
         residual = change - _quadratic(points / self.radius) @ coefficients
         # Far from the surface a residual matters only if it brings f close to zero.
-        harmless = (known + change - residual).abs() - TRACKING.probed_band * self.radius
+        harmless = (before + change - residual).abs() - TRACKING.probed_band * self.radius
         drift = torch.where(residual.abs() < harmless, 0, residual.abs())
         observed = torch.zeros(3, device=drift.device) if self._observed is None else self._observed
         return moved, TRACKING.drift_safety * drift.max(), observed
 
     def state(self) -> dict[str, Any] | None:
-        """Returns what the next step depends on, as tensors and plain values; None without a grid."""
+        """Returns the state for the next step, tensors and plain values; None without a grid."""
         if self._grid is None:
             return None
         return {
@@ -233,10 +233,10 @@ class GridTracker:
         }
 
     def load_state(self, state: Mapping[str, Any], like: Tensor, where: str) -> None:
-        """Restores what `state` returned; a grid of another sphere, since the conf changed, is left out.
+        """Loads the result of `state`; ignores a grid whose radius differs from the conf's.
 
         Args:
-            state: What `state` returned.
+            state: The result of `state`.
             like: A tensor on the target device.
             where: The checkpoint's name, for messages.
 
@@ -254,7 +254,7 @@ class GridTracker:
         self._grid = SdfGrid(values, errors, self.radius, lipschitz, num_evaluations)
         self._age, self._excess = int(state["age"]), float(state["excess"])
         self._level = int(state["level"])
-        observed = [*state["report"], 0][:3]  # older checkpoints hold the first two only
+        observed = [*state["report"], 0][:3]  # older checkpoints store only the first two
         self._observed = torch.tensor([float(number) for number in observed], device=like.device)
         self._traced = int(state.get("traced", 0))
 

@@ -1,6 +1,6 @@
 """Where samples of f along rays leave a surface possible: minima between samples that may reach zero.
 
-A rays, M samples along a ray. Depths and values are in the unit-sphere frame; L is a Lipschitz bound of f.
+A rays, M samples along a ray. Depths and values are in the unit-sphere frame; L is a Lipschitz constant of f.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 EARLY_ZERO = 5e-4
-"""Radii by which the extrapolated zero must lie before that of the chord to call for a sample."""
+"""Distance in radii by which the extrapolated zero must precede that of the chord to require a sample."""
 
 
 @dataclass(frozen=True)
@@ -32,31 +32,31 @@ class NetworkSamples:
 def find_minima(
     samples: NetworkSamples, lipschitz: float, threshold: float, radius: float
 ) -> tuple[Tensor, Tensor]:
-    """Finds intervals in which f would reach zero if it went on from both ends with its slope there.
+    """Finds intervals in which f reaches zero when extrapolated linearly from both ends.
 
-    Where f is convex along the ray, as in front of any convex part, it lies above these lines. At an end
-    without a known slope, f may fall by L. An interval that ends inside the object counts if the line from
-    its left end reaches zero well before the chord does: another surface may lie in front.
+    Where f is convex along the ray, as in front of any convex part, it lies above these lines. At an end of
+    unknown slope, f is assumed to fall with slope L. An interval that ends inside the object counts if the
+    line from its left end reaches zero well before the chord does: another surface may lie in front.
 
     Args:
         samples: A rays with M samples.
         lipschitz: L.
         threshold: A sample with f above -threshold does not count as inside.
-        radius: Of the bounding sphere.
+        radius: Radius of the bounding sphere.
 
     Returns:
         minima: (A, M - 1) bool, such intervals before the first sample inside the object.
-        depths: (A, M - 1) where to evaluate: where the lines from both ends meet, or just beyond zero.
+        depths: (A, M - 1) depths to evaluate: where the lines from both ends meet, or just beyond zero.
     """
     depths, values, open_after = samples.depths, samples.values, samples.open_after
     length = depths.diff(dim=1)
     slopes = values.diff(dim=1) / length  # (A, M - 1)
-    known = torch.isfinite(slopes)
+    finite = torch.isfinite(slopes)
     steepest = torch.full_like(slopes[:, :1], -lipschitz)
-    from_left = torch.cat((steepest, torch.where(known, slopes, -lipschitz)[:, :-1]), dim=1)
-    from_right = torch.cat((torch.where(known, -slopes, -lipschitz)[:, 1:], steepest), dim=1)
+    from_left = torch.cat((steepest, torch.where(finite, slopes, -lipschitz)[:, :-1]), dim=1)
+    from_right = torch.cat((torch.where(finite, -slopes, -lipschitz)[:, 1:], steepest), dim=1)
     left_f, right_f = values[:, :-1], values[:, 1:]
-    descends = known & open_after[:, :-1] & (left_f > 0) & before_inside(values) & (from_left < 0)
+    descends = finite & open_after[:, :-1] & (left_f > 0) & before_inside(values) & (from_left < 0)
     to_zero = torch.where(descends, -left_f / from_left, 0)
 
     valley = descends & (from_right < 0) & (right_f > -threshold)
@@ -64,7 +64,7 @@ def find_minima(
     run = torch.where(valley, right_f - left_f + from_right * length, 0) / total
     minima = valley & (run > to_zero) & (run < length)
 
-    # In front of a sample inside: the line reaches zero well before the chord.
+    # Before a sample inside the object: the line reaches zero well before the chord.
     crossing = descends & (right_f <= -threshold)
     chord = torch.where(crossing, left_f * length, 0) / torch.where(crossing, left_f - right_f, 1)
     past_zero = to_zero - 2 * threshold / torch.where(crossing, from_left, -1)

@@ -1,4 +1,4 @@
-"""Sampling an SDF grid along rays: where a surface is possible, and where f is smallest.
+"""Samples an SDF grid along rays: where a surface is possible, and where f is smallest.
 
 R rays, S samples along a chord. Depths are in the unit-sphere frame.
 """
@@ -17,13 +17,13 @@ from idr.model.tracing.common import Rays, is_cpu
 from idr.model.twins import find_kernel
 
 NUM_SAMPLES = 129
-"""Samples along a chord, at most 0.016 radii of the bounding sphere apart: two in a finest cell."""
+"""Samples along a chord, at most 0.016 radii of the bounding sphere apart: two per cell of a finest grid."""
 
 NUM_COARSE_SAMPLES = 33
 """Samples along a chord in the coarse pass, and along a window of at most a quarter of the longest chord."""
 
 RAYS_AT_ONCE = 4096
-"""Rays of a coarse pass on a CPU; a (R, S) tensor of them takes half a megabyte, which caches hold."""
+"""Rays per chunk of a coarse pass on a CPU; an (R, S) tensor takes half a megabyte, which fits caches."""
 
 
 def sample_grid(
@@ -37,7 +37,7 @@ def sample_grid(
 
     Args:
         grid: The grid.
-        drift_bound: Bound of |f - grid| at the grid's nodes.
+        drift_bound: Bound on |f - grid| at the grid's nodes.
         rays: R rays.
         crossing: Their crossing of the bounding sphere, fields (R,), or parts of it.
         num_samples: S.
@@ -53,7 +53,7 @@ def sample_grid(
     chord = crossing.far - crossing.near  # (R,)
     depths = crossing.near.unsqueeze(1) + fractions * chord.unsqueeze(1)  # (R, S)
     values, errors = grid.along(rays.origin, rays.direction, depths)
-    # Within half a spacing f is known where it is smooth, and bounded by L elsewhere.
+    # Within half a spacing, f is known where it is smooth and bounded by L elsewhere.
     half_spacing = grid.lipschitz * chord / (2 * (num_samples - 1))  # (R,)
     error = errors * (1 + half_spacing / grid.widest_error).unsqueeze(1) + drift_bound + _drop(values)
     certainly_inside = (values < -error).to(torch.int32)
@@ -63,7 +63,7 @@ def sample_grid(
 
 
 def coarse_pass(grid: SdfGrid, rays: Rays, crossing: SphereCrossing) -> tuple[Tensor, Tensor, SphereCrossing]:
-    """Finds, from a few samples, where a grid is smallest along rays and where a surface is possible.
+    """Finds with few samples where a grid is smallest along rays and where a surface is possible.
 
     Args:
         grid: The grid.
@@ -93,15 +93,15 @@ def coarse_pass(grid: SdfGrid, rays: Rays, crossing: SphereCrossing) -> tuple[Te
 
 
 def _loops(grid: SdfGrid, rays: Rays) -> Any:
-    """Returns the compiled loops, `idr.model.kernels.marching_loops`, if they can serve; else None."""
+    """Returns the compiled loops, `idr.model.kernels.marching_loops`, if they apply; else None."""
     fits = is_cpu(rays.origin) and rays.origin.dtype == grid.values.dtype == torch.float32
     return find_kernel("marching_loops") if fits else None
 
 
 def windows_of(samples: GridSamples) -> SphereCrossing:
-    """Returns, for R chords, the part from the first to the last sample with a possible surface.
+    """Returns the part of R chords from the first to the last sample with a possible surface.
 
-    A window extends by half a spacing on either side. Without a possible surface its ends are meaningless.
+    A window includes half a spacing on either side. Without a possible surface its ends are meaningless.
     """
     last = samples.depths.shape[1] - 1
     possible = samples.possible.to(torch.uint8)
@@ -114,10 +114,10 @@ def windows_of(samples: GridSamples) -> SphereCrossing:
 
 
 def _drop(values: Tensor) -> Tensor:
-    """Bounds how far (R, S) samples fall within half a spacing by linear extrapolation, (R, S).
+    """Bounds by linear extrapolation how far (R, S) samples fall within half a spacing, (R, S).
 
-    The grid is piecewise linear: a sheet on a plane of nodes is a kink in it, and the samples on either side
-    only see the descent towards it. Where f is smooth, slopes around the smallest sample are small.
+    The grid is piecewise linear: a thin sheet on a plane of nodes is a kink, and samples on either side show
+    only the descent toward it. Where f is smooth, slopes around the smallest sample are small.
     """
     half_step = values.diff(dim=1) / 2  # (R, S - 1)
     flat = torch.zeros_like(values[:, :1])

@@ -1,7 +1,7 @@
-"""Where f is smallest along rays, for the mask loss: a grid gives the region, the network the depth.
+"""Minima of f along rays, for the mask loss: a grid gives the region, the network the depth.
 
-The grid is smallest in a minimum of f or in a neighboring one that is hardly higher: ripples of f are a few
-cells long, and after some training steps they have moved since the grid was built.
+The grid's minimum lies at the minimum of f or at a neighboring one that is hardly higher: ripples of f are a
+few cells long, and training moves them after the grid was built.
 
 R rays, S samples along a ray. Depths are in the unit-sphere frame.
 """
@@ -24,19 +24,19 @@ class MinimumConstants:
     """Tuned on trained networks.
 
     Attributes:
-        samples: Samples of f in a minimum, on rays without a hit.
+        samples: Samples of f around a minimum, on rays without a hit.
         samples_behind: Samples of f behind a hit outside the mask.
-        second_share: Share of the rays for whose second minimum an accelerator has room; a sixth to a third
+        second_share: Fraction of the rays whose second minimum an accelerator can sample; a sixth to a third
             have one.
-        room_behind: Samples behind hits per ray, over all rays, for which an accelerator has room; two rays
-            in five are such.
-        reach_new, reach_aged: Radii on either side of the grid's minimum within which f is sampled, for a
-            grid that was just built and for an older one, whose ripples have moved. 0.04 is a fifth of the
-            shortest period of the published encoding with six octaves. More samples of an older grid are
-            nearer to the minimum, and trained no better.
-        second_within: A ray's second minimum is sampled, too, if the grid there is higher by at most this
+        room_behind: An accelerator's budget of samples behind hits, per ray over all rays; two rays in five
+            need them.
+        reach_new, reach_aged: Half width in radii of the interval around the grid's minimum in which f is
+            sampled, for a new grid and for an aged one, whose ripples have moved. 0.04 is a fifth of the
+            shortest period of the published encoding with six octaves. For aged grids, more samples come
+            closer to the minimum but do not improve training.
+        second_within: A ray's second minimum is also sampled if the grid there is higher by at most this
             many radii; new grids only. On trained networks the result is then within 0.005 of the published
-            search's for 99.9 % of the rays; with the lowest minimum alone for 99.3 %.
+            search's for 99.9 % of the rays; with the lowest minimum alone, for 99.3 %.
     """
 
     samples: int = 3
@@ -70,13 +70,13 @@ class MinimumSearch:
     def of_misses(
         self, found: Found, grid_minimum: tuple[Tensor, Tensor], missed: Tensor, new_grid: bool
     ) -> Tensor:
-        """Moves the ends of rays without a hit to where f itself is smallest, in the grid's minima.
+        """Moves the ends of rays without a hit to the smallest f around the grid's minima.
 
         Args:
-            found: The results for the rays; values infinite where f is unknown.
+            found: The results for the rays; values are infinite where f is unknown.
             grid_minimum: (R,) depths where the grid is smallest, and (R,) the grid there.
             missed: (R,) bool, rays to move.
-            new_grid: Whether the grid was just built. Then the second lowest minimum is sampled, too.
+            new_grid: Whether the grid was just built. Then the second lowest minimum is also sampled.
 
         Returns:
             (R,) depths, unchanged where no sample is lower.
@@ -92,15 +92,15 @@ class MinimumSearch:
     def behind_hits(self, depth: Tensor, hit_outside: Tensor) -> Tensor:
         """Moves hits outside the mask to the smallest f behind them.
 
-        The mask loss acts with its full weight where these rays end, and there are few of them. An aged grid
-        alone is 0.002 to 0.004 above the smallest f on average: it may give a point outside the object.
+        The mask loss has its full weight at the ends of these few rays. With an aged grid alone, f there is
+        on average 0.002 to 0.004 above its minimum: the point may be outside the object.
 
         Args:
             depth: (R,) where rays end.
             hit_outside: (R,) bool, hits outside the mask.
 
         Returns:
-            (R,) depths; from the grid alone where an accelerator has no room.
+            (R,) depths; from the grid alone for rays beyond an accelerator's budget.
         """
 
         def lowest(some: MinimumSearch, index: Tensor | slice) -> Tensor:
@@ -111,7 +111,7 @@ class MinimumSearch:
     def _where(
         self, flags: Tensor, depth: Tensor, lowest: Callable[[MinimumSearch, Tensor | slice], Tensor]
     ) -> Tensor:
-        """Replaces depths (R,) at flagged rays; an accelerator computes all rays instead of reading which."""
+        """Replaces depths (R,) at flagged rays; an accelerator computes all rays, to avoid synchronizing."""
         if not is_cpu(depth):
             return torch.where(flags, lowest(self, slice(None)), depth)
         index = flags.nonzero().squeeze(1)
@@ -123,7 +123,7 @@ class MinimumSearch:
     def _lowest_minimum(
         self, end: tuple[Tensor, Tensor], grid_minimum: tuple[Tensor, Tensor], missed: Tensor, new_grid: bool
     ) -> Tensor:
-        """Returns (R,) depths where f is smallest in one or two minima, or where rays ended if lower."""
+        """Returns (R,) depths of the smallest f around one or two minima, or where rays ended if lower."""
         samples, radius = self.samples, self.config.object_bounding_sphere
         reach = MINIMUM.reach_new if new_grid else MINIMUM.reach_aged
         (depth, value), (first, lowest) = end, grid_minimum
@@ -135,13 +135,13 @@ class MinimumSearch:
         for minimum, needed, share in candidates:
             room = share * MINIMUM.samples
             vertex, values = self._sample(samples.near, minimum, reach, MINIMUM.samples, needed, room)
-            sampled = values.amin(dim=1)  # NaN, which is not lower, where there was no room
+            sampled = values.amin(dim=1)  # NaN, which is not lower, beyond the budget
             better = needed & (sampled < value)
             depth, value = torch.where(better, vertex, depth), torch.where(better, sampled, value)
         return depth
 
     def _lowest_behind(self, depth: Tensor, needed: Tensor) -> Tensor:
-        """Returns (R,) depths where f is smallest from a depth (R,) on; see `behind_hits`."""
+        """Returns (R,) depths of the smallest f beyond a depth (R,); see `behind_hits`."""
         samples = self.samples
         beyond = samples.depths >= depth.unsqueeze(1)
         middle, value = smallest_sample(samples.depths, torch.where(beyond, samples.values, torch.inf))
@@ -159,14 +159,14 @@ class MinimumSearch:
 
         Args:
             near: (R,) lower bound of the samples' depths; the upper bound is the end of the chord.
-            middle: (R,) their middle, as far as these bounds allow.
-            reach: Radii on either side of it.
+            middle: (R,) their center, clamped to these bounds.
+            reach: Half width of their interval, in radii.
             num_samples: S, at least three.
             needed: (R,) bool, rays to sample.
-            room: Samples per ray, over all rays, for which an accelerator has room.
+            room: An accelerator's budget of samples, per ray over all rays.
 
         Returns:
-            (R,) depths of the vertices, and (R, S) values: zero where not needed, NaN without room.
+            (R,) depths of the vertices, and (R, S) values: zero where not needed, NaN beyond the budget.
         """
         far, radius = self.samples.far, self.config.object_bounding_sphere
         half_width = ((far - near) / 2).clamp_max(reach * radius)  # (R,)

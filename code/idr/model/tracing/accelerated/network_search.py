@@ -1,7 +1,7 @@
-"""Evaluating the network on rays along which the grid leaves a surface possible.
+"""Searches rays with the network where the grid leaves a surface possible.
 
-A rays, S samples of the grid along a ray, M samples of the network. L is the grid's Lipschitz bound. Values
-and depths are in the unit-sphere frame.
+A rays, S samples of the grid along a ray, M samples of the network. L is the grid's Lipschitz constant.
+Values and depths are in the unit-sphere frame.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ class SearchConstants:
     """Tuned on trained networks and on the shapes of ``tests/model/tracing``.
 
     Attributes:
-        max_approach_steps: Maximum number of steps of the approach; one to three are usual.
-        min_slope: A slower descent along a ray counts as grazing: the ray is searched, not approached.
+        max_approach_steps: Maximum number of steps of the approach; one to three are typical.
+        min_slope: Descent along a ray below which it counts as grazing and is searched, not approached.
         max_overshoot: Largest overshoot beyond the safe step |f|, in radii, when the first step of the
             approach follows the grid's slope. With 0.005 some of the adversarial sheets and rods are missed.
-        stride: The first samples of the search are every so many of the grid's: 0.0625 radii apart.
-        division_rounds: Divisions of intervals in which a surface may hide. Two of them end at 0.016 radii,
-            below the 0.02 of the published search; the rest is found where f falls towards zero.
-        room_first, room_division: Samples per ray, on average, for which accelerators have room: in the first
-            round and in each division; five and four are usual.
-        minimum_rounds: Samples in minima: two find a kink; each cuts what a smooth minimum leaves open to a
-            quarter. More save less than 3 % of a step's evaluations.
-        searched_share: Share of the rays that an accelerator searches without reading how many need it; a
-            sixth to a third do.
+        stride: The search first evaluates f at every stride-th sample of the grid, 0.0625 radii apart.
+        division_rounds: Subdivisions of intervals in which a surface may hide. Two reach a spacing of 0.016
+            radii, below the 0.02 of the published search; finer surfaces are found where f falls toward zero.
+        room_first, room_division: An accelerator's budget of samples per ray, on average, in the first round
+            and in each subdivision; five and four are typical.
+        minimum_rounds: Samples at minima: two find a kink; each reduces the open part of a smooth minimum to
+            a quarter. More save less than 3 % of a step's evaluations.
+        searched_share: Fraction of the rays that an accelerator searches without counting those that need
+            it; a sixth to a third do.
     """
 
     max_approach_steps: int = 6
@@ -66,7 +66,7 @@ class Found:
         hit: (A,) bool, there is a surface.
         depth: (A,) of the surface, or of the smallest f that was evaluated.
         value: (A,) f there, within the threshold for hits; infinite where unknown.
-        resolved: (A,) bool, the result is final; if not, another method has to decide.
+        resolved: (A,) bool, the result is final; other rays need another method.
     """
 
     hit: Tensor
@@ -75,7 +75,7 @@ class Found:
     resolved: Tensor
 
     def updated(self, index: Tensor, others: Found) -> Found:
-        """Returns these results with others (B,) at the rays of an index (B,), which is padded with A."""
+        """Returns these results with others (B,) at the rays of an index (B,), padded with A."""
 
         def put(mine: Tensor, theirs: Tensor) -> Tensor:
             return torch.cat((mine, mine[:1])).index_copy(0, index, theirs)[:-1]
@@ -91,8 +91,8 @@ class NetworkSearch:
         sdf: f.
         config: The block ``model.ray_tracer``.
         grid: The grid that was sampled along the rays.
-        drift_bound: Bound of |f - grid| at the nodes, from weights that changed since.
-        slope_steps: Whether rays first try the grid's own zero, see `step_to_zero`; needs a grid without
+        drift_bound: Bound on |f - grid| at the nodes, due to weight updates since the build.
+        slope_steps: Whether the grid's own zero is tried first, see `step_to_zero`; needs a grid without
             drift.
     """
 
@@ -120,7 +120,7 @@ class NetworkSearch:
             depth: (A,) where `smallest_sample` finds the grid smallest; overwritten with the result.
             value: (A,) f there as far as known; overwritten with the result.
             expected: (A,) bool, the grid is negative somewhere.
-            num_expected: Number of these.
+            num_expected: Number of expected rays.
 
         Returns:
             The result.
@@ -152,10 +152,10 @@ class NetworkSearch:
         return result.updated(index, self.search(rays.subset(row), samples.subset(row)))
 
     def approach(self, rays: Rays, samples: GridSamples) -> Found:
-        """Walks from where a surface becomes possible to the surface.
+        """Steps to the surface from the first depth at which one is possible.
 
-        The first step is f, as in sphere tracing, or leads to the zero by the grid's slope if that is hardly
-        further. Later steps extrapolate the descent of f.
+        The first step is f, as in sphere tracing, or extrapolates f to zero with the grid's slope if that is
+        hardly longer. Later steps extrapolate the descent of f.
 
         Args:
             rays: A rays.
@@ -169,7 +169,7 @@ class NetworkSearch:
         entry = samples.depths.gather(1, first).squeeze(1) - samples.spacing / 2
         t = torch.maximum(entry, samples.near)
         f = self.sdf(rays.at(t))
-        done = (f <= threshold) & (t == samples.near)  # the camera, or the sphere, is inside
+        done = (f <= threshold) & (t == samples.near)  # the first point is inside the object
         active, crossed = f > threshold, torch.zeros_like(done)
         slope = _slope_at_zero(samples).clamp(SEARCH.min_slope, 1)
         slope = torch.where(f / slope - f <= SEARCH.max_overshoot * self.radius, slope, 1)
@@ -200,9 +200,9 @@ class NetworkSearch:
     def _corrected(
         self, rays: Rays, samples: GridSamples, depth: Tensor, tried: Tensor, num_tried: int
     ) -> GridSamples:
-        """Corrects grid samples for drift with one evaluation a ray, where the grid is smallest.
+        """Corrects grid samples for drift with one evaluation per ray, where the grid is smallest.
 
-        The drift there is taken for that of the whole ray, up to half the drift bound.
+        The drift there is assumed for the whole ray, to within half the drift bound.
         """
         f = evaluate_where(self.sdf, rays.at(depth), tried, num_tried)
         minimum = samples.values.amin(dim=1)
@@ -236,7 +236,7 @@ class NetworkSearch:
         return replace(found, resolved=found.resolved & ~minima.any(dim=1) & ~no_room)
 
     def _divided(self, rays: Rays, samples: GridSamples) -> tuple[NetworkSamples, Tensor]:
-        """Returns samples of f after all divisions, and (A,) bool, rays for which there was no room."""
+        """Returns samples of f after all subdivisions, and (A,) bool, rays that exceed the budget."""
         depths = samples.depths[:, :: SEARCH.stride]  # (A, M)
         open_intervals = _any_in_windows(samples.possible, SEARCH.stride)  # (A, M - 1)
         needed = torch.zeros_like(depths, dtype=torch.bool)
@@ -245,7 +245,7 @@ class NetworkSearch:
         values, no_room = self._evaluate(rays, depths, needed, SEARCH.room_first)
         for _ in range(SEARCH.division_rounds):
             left_t, right_t, left_f, right_f = depths[:, :-1], depths[:, 1:], values[:, :-1], values[:, 1:]
-            # The same two cones bound the interval in front of a sample inside.
+            # The same two cones bound f before a sample inside the object.
             hidden = open_intervals & (left_f + right_f.abs() < self.lipschitz * (right_t - left_t))
             hidden = hidden & (left_f > 0) & before_inside(values)
             shift = torch.where(hidden, left_f - right_f.abs(), 0) / (2 * self.lipschitz)
@@ -301,10 +301,10 @@ class NetworkSearch:
             rays: A rays.
             depths: (A, M).
             needed: (A, M) bool.
-            room: Evaluations a ray, on average, for which an accelerator has room.
+            room: An accelerator's budget of evaluations per ray, on average.
 
         Returns:
-            (A, M) f, infinite where not evaluated; (A,) bool, rays for which there was no room.
+            (A, M) f, infinite where not evaluated; (A,) bool, rays that exceed the budget.
         """
         points = rays.at(depths).reshape(-1, 3)
         values = evaluate_where(self.sdf, points, needed.reshape(-1), room * depths.shape[0])

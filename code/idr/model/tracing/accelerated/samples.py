@@ -18,7 +18,7 @@ class GridSamples:
     Attributes:
         depths: (R, S) depths of the samples, ascending and evenly spaced.
         values: (R, S) the grid there.
-        error: (R, S) bound of |f - grid| within half a spacing of a sample.
+        error: (R, S) bound on |f - grid| within half a spacing of a sample.
         possible: (R, S) bool, f may be zero within half a spacing of the sample, and no earlier sample is
             certainly inside the object.
     """

@@ -1,4 +1,4 @@
-"""One step to the grid's own zero, where the grid resolves the surface: one to three evaluations a ray.
+"""One step to the grid's own zero, where the grid resolves the surface: one to three evaluations per ray.
 
 A rays, S samples of the grid along a ray. Values and depths are in the unit-sphere frame.
 """
@@ -21,11 +21,11 @@ class SlopeStepConstants:
     """Tuned on trained networks and on the shapes of ``tests/model/tracing``.
 
     Attributes:
-        resolved_error: Radii up to which the grid's error counts as that of a smooth f. With 0.01 a thin rod
-            a thousandth of a radius in front of a ball is missed.
-        max_secants: Evaluations after the first; one is usual.
-        min_slope: Rays along which the grid descends more slowly are left to the approach.
-        slope_error: Assumed relative difference between the slopes of f and of the grid; 0.1 is usual.
+        resolved_error: Largest grid error, in radii, at which f counts as smooth. With 0.01, a thin rod a
+            thousandth of a radius in front of a ball is missed.
+        max_secants: Maximum number of evaluations after the first; one is typical.
+        min_slope: Minimum descent of the grid along a ray; slower rays are left to `NetworkSearch.approach`.
+        slope_error: Assumed relative difference between the slopes of f and of the grid; 0.1 is typical.
     """
 
     resolved_error: float = 0.006
@@ -80,7 +80,7 @@ def step_to_zero(
 def _zero_of_grid(
     config: TracerConfig, grid: SdfGrid, rays: Rays, samples: GridSamples
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns where the grid resolves its first zero, (A,) bool, its depth, and the descent there, (A,)."""
+    """Returns (A,) bool, the grid resolves its first zero; (A,) depth of the zero; (A,) descent there."""
     min_slope, last = SLOPE_STEP.min_slope, samples.depths.shape[1] - 1
     inside = (samples.values < 0).to(torch.uint8).argmax(dim=1, keepdim=True)
     before = (inside - 1).clamp_min(0)

@@ -1,8 +1,8 @@
-"""The accelerated tracer: a grid of f says where a surface is possible, the network decides there.
+"""The accelerated tracer: a grid of f bounds where a surface is possible, the network locates it there.
 
 It finds the published tracer's intersections with a thirtieth of its evaluations. The grid excludes a surface
-only by a bound (`idr.fields.sdf_grid`); elsewhere the network is evaluated (`network_search`); where grid and
-network contradict each other, the published tracer decides.
+only by an error bound (`idr.fields.sdf_grid`); elsewhere the network is evaluated (`network_search`). If grid
+and network contradict each other on a ray, the published tracer traces it.
 
 R rays, A rays of a subset. Depths are in the unit-sphere frame.
 """
@@ -39,10 +39,10 @@ from idr.model.tracing.common import (
 from idr.model.tracing.published import PublishedTracer
 
 FIRST_LEVEL, FINEST_LEVEL = 2, 3
-"""Halvings of the cells of a grid for fixed weights: 64 cells along a side at first, 128 in the end."""
+"""Cell halvings of a grid for fixed weights: 64 cells per side at first, 128 after refinement."""
 
 REFINE_AFTER = 150_000
-"""Rays that the first grid serves before its cells are halved: a view or two. Halving costs as many
+"""Rays traced with the first grid before its cells are halved: one or two views. Halving costs as many
 evaluations as it saves on the next two or three times as many rays."""
 
 
@@ -60,7 +60,7 @@ class AcceleratedTracer(Tracer):
         self.discard()
 
     def discard(self) -> None:
-        """Forgets all grids; called when the weights are replaced."""
+        """Discards all grids; called when the weights are replaced."""
         self._tracker.discard()
         self._crosses: Tensor | bool = True  # (R,) of the last training step
         self._fixed: SdfGrid | None = None  # grid of fixed weights
@@ -68,25 +68,25 @@ class AcceleratedTracer(Tracer):
         self._fixed_served = 0  # rays
 
     def state(self) -> dict[str, Any] | None:
-        """Returns the grid in training, see `Tracer.state`."""
+        """Returns the training grid, see `Tracer.state`."""
         return self._tracker.state()
 
     def load_state(self, state: Mapping[str, Any], like: Tensor, where: str) -> None:
-        """Restores the grid in training, see `Tracer.load_state`."""
+        """Loads the training grid, see `Tracer.load_state`."""
         self._tracker.load_state(state, like, where)
 
     @torch.no_grad()
     def trace(self, request: TraceRequest) -> TraceResult:
         """Traces rays, see `Tracer.trace`.
 
-        Differs: rays without a hit end where f is smallest on their chord according to the grid, or to the
-        network where a surface was possible; in training also to the network where the grid is new or f has
-        ripples (`MinimumSearch`). The request's `search_fractions` serve the published tracer alone.
+        Differs: rays without a hit end at the minimum of the grid along their chord, or of the network where
+        a surface was possible; in training also of the network if the grid is new or f has ripples
+        (`MinimumSearch`). Only the published tracer uses the request's `search_fractions`.
         """
         return self._trace_training(request) if request.training else self._trace_evaluation(request)
 
     def _trace_training(self, request: TraceRequest) -> TraceResult:
-        """Traces rays on the grid that follows the weights."""
+        """Traces rays with the grid that tracks the weights."""
         sdf, rays, crossing, inside = request.sdf, request.rays, request.crossing, request.object_mask
         view, drift_bound, (num_possible, num_expected) = self._tracker.follow(
             sdf, rays.origin, lambda grid, drift_bound: _view(grid, drift_bound, rays, crossing)
@@ -157,29 +157,29 @@ class AcceleratedTracer(Tracer):
         self._tracker.observe(points, value, missed)
 
     def _grid_of_fixed_weights(self, request: TraceRequest) -> SdfGrid:
-        """Returns the grid of the request's version of the weights, built or refined if need be."""
-        known, like, version = self._fixed, request.rays.origin, request.version
+        """Returns the grid for the request's version of the weights, built or refined if necessary."""
+        grid, like, version = self._fixed, request.rays.origin, request.version
         if (
-            known is None
+            grid is None
             or version is None
             or version != self._fixed_version
-            or (known.values.device, known.values.dtype) != (like.device, like.dtype)
+            or (grid.values.device, grid.values.dtype) != (like.device, like.dtype)
         ):
             radius = self.config.object_bounding_sphere
-            known = build_sdf_grid(request.sdf, radius, FIRST_LEVEL, 0.0, like)
+            grid = build_sdf_grid(request.sdf, radius, FIRST_LEVEL, 0.0, like)
             self._fixed_version, self._fixed_served = version, 0
         elif (
             self._fixed_served > REFINE_AFTER
-            and known.values.shape[0] <= GRID.coarsest_cells * 2**FIRST_LEVEL + 1
+            and grid.values.shape[0] <= GRID.coarsest_cells * 2**FIRST_LEVEL + 1
         ):
             for _ in range(FINEST_LEVEL - FIRST_LEVEL):
-                known = refine_sdf_grid(request.sdf, known, 0.0)
-        self._fixed = known
+                grid = refine_sdf_grid(request.sdf, grid, 0.0)
+        self._fixed = grid
         self._fixed_served += like.shape[0]
-        return known
+        return grid
 
     def _resolved(self, request: TraceRequest, found: Found, index: Tensor) -> Found:
-        """Returns results in which the published tracer decided the rays of an index (B,)."""
+        """Returns results with the rays of an index (B,) traced by the published tracer."""
         part = request.subset(index)
         traced = self._published.trace(part)
         value = request.sdf(part.rays.at(traced.depth))
@@ -188,13 +188,13 @@ class AcceleratedTracer(Tracer):
 
 @dataclass(frozen=True)
 class _View:
-    """A grid seen along R rays.
+    """A grid sampled along R rays.
 
     Attributes:
         grid: The grid.
         samples: The grid along the rays.
         possible: (R,) bool, a surface is possible.
-        expected: (R,) bool, it is possible and the grid is negative somewhere.
+        expected: (R,) bool, a surface is possible and the grid is negative somewhere.
     """
 
     grid: SdfGrid
