@@ -11,14 +11,14 @@ nearest (other) training camera, and PSNR and mask IoU of each run, optionally o
 height after a colon). The last lines are means, and two shares over all views:
 
 - thin parts kept: share of rays that hit the surface among the mask pixels removed by an opening with a
-square of
-  ``--thin`` pixels (narrower parts and spikes);
+  square of ``--thin`` pixels (narrower parts and spikes);
 - narrow gaps kept: share of rays that miss the surface among the pixels added by a closing with the square.
 
 ``--out`` writes an image with a row of tiles per view, enlarged without interpolation: the photograph, then
 one tile per run. ``--show normals`` shows the runs, shaded by the angle between normal and ray; ``--show
-silhouettes`` shows them in gray where surface and mask agree, red where the surface is missing, blue where it
-is in excess. ``--rays training`` uses the tracer of training, which differs with ``strategy = compiled``.
+lit`` lights them from the side, which shows bumps; ``--show silhouettes`` shows them in gray where surface
+and mask agree, red where the surface is missing, blue where it is in excess. ``--rays training`` uses the
+tracer of training, which differs with ``strategy = compiled``.
 ``--json`` writes the numbers.
 """
 
@@ -52,7 +52,9 @@ GAP = 4
 """White pixels between enlarged tiles."""
 
 AGREED, MISSING, EXCESS = (0.75, 0.75, 0.75), (0.85, 0.1, 0.1), (0.15, 0.3, 0.95)
-SHOWN = ("colors", "normals", "silhouettes")
+LIGHT = (-1.0, -0.6, -0.25)
+"""Direction to the light of ``--show lit``, upper left, in the camera's axes (right, down, forward)."""
+SHOWN = ("colors", "normals", "lit", "silhouettes")
 RAYS = ("evaluation", "training")
 MEAN_OF = ("psnr", "iou", "missing", "too_much")
 
@@ -178,9 +180,11 @@ def tile(run: Run, posed: PosedView, image: RenderedImage, shown: str) -> Tensor
         for where, color in parts:
             painted[where] = torch.tensor(color)
         return painted
-    points = image.points[image.hit]
-    rays = functional.normalize(points - torch.as_tensor(posed.camera.pose)[:3, 3], dim=1)
-    facing = -(run.normal(points) * rays).sum(dim=1).clamp(-1.0, 0.0)
+    points, pose = image.points[image.hit], torch.as_tensor(posed.camera.pose)
+    towards = functional.normalize(pose[:3, 3] - points, dim=1)
+    if shown == "lit":
+        towards = functional.normalize(pose[:3, :3] @ pose.new_tensor(LIGHT), dim=0)
+    facing = (run.normal(points) * towards).sum(dim=1).clamp(0.0, 1.0)
     painted[image.hit] = (0.1 + 0.85 * facing)[:, None].expand(-1, 3)
     return painted
 

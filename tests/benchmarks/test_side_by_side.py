@@ -129,6 +129,17 @@ def test_normals_are_brightest_where_the_ball_faces_the_camera(side_by_side, par
     assert exact[mask].min() < 0.7 * exact[mask].max()
 
 
+def test_light_from_the_upper_left_leaves_the_lower_right_dark(side_by_side, parsed, tmp_path: Path) -> None:
+    out = tmp_path / "lit.png"
+    side_by_side.measure(parsed("--views", "1", "--show", "lit", "--out", str(out)))
+    exact = iio.imread(out)[:, : ball.WIDTH, 0].astype(int)
+    rows, columns = np.nonzero(ball.exact_hit(ball.unit_poses()[1]))
+    across = (columns - ball.INTRINSICS[0, 2]) + 0.6 * (rows - ball.INTRINSICS[1, 2])  # away from the light
+    shades = exact[rows, columns]
+    assert np.corrcoef(across, shades)[0, 1] < -0.8
+    assert shades[across.argmax()] == round(255 * 0.1) and shades[across.argmin()] > round(255 * 0.6)
+
+
 def test_thin_parts_and_gaps_of_a_drawn_mask(side_by_side) -> None:
     mask = torch.zeros(40, 40, dtype=torch.bool)
     mask[5:35, 5:15] = mask[5:35, 18:35] = True  # two blocks, a gap of three columns between them
