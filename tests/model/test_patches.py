@@ -115,7 +115,7 @@ def costs_of(
 def slow_cost(
     view: View, images: Photographs, pixel: Tensor, point: Tensor, normal: Tensor, source: int
 ) -> float:
-    """1 - NCC of one patch: rays meet the plane one by one, and scipy interpolates the gray values."""
+    """1 - NCC of one patch: rays meet the plane one by one, scipy interpolates, numpy fits the shading."""
     gray = images.rgb.double().numpy() @ np.array(LUMINANCE) / 255
     values = []
     for row in range(-3, 4):
@@ -128,7 +128,10 @@ def slow_cost(
             ours = map_coordinates(gray[0], [[place[1]], [place[0]]], order=1)[0]
             theirs = map_coordinates(gray[source], [[y / w], [x / w]], order=1)[0]
             values.append((ours, theirs))
-    return float(1 - np.corrcoef(np.array(values).T)[0, 1])
+    rows, columns = np.divmod(np.arange(49), 7)
+    linear = np.stack([np.ones(49), rows, columns], axis=1)
+    texture = np.array(values) - linear @ np.linalg.lstsq(linear, np.array(values), rcond=None)[0]
+    return float(1 - np.corrcoef(texture.T)[0, 1])
 
 
 @pytest.mark.parametrize("kind", ["plane", "sphere"])
@@ -145,7 +148,7 @@ def test_costs_are_those_of_a_slow_oracle(kind: str) -> None:
                 assert float(cost[n, v]) == pytest.approx(expected, abs=1e-9)
 
 
-@pytest.mark.parametrize(("kind", "exact"), [("plane", 0.002), ("sphere", 0.005)])
+@pytest.mark.parametrize(("kind", "exact"), [("plane", 0.004), ("sphere", 0.008)])
 def test_the_cost_is_smallest_on_the_surface(kind: str, exact: float) -> None:
     view, images, pixels, points, normals = surface(kind)
     directions = rays(view, 0, pixels)
@@ -211,14 +214,15 @@ def test_patches_without_texture_or_outside_do_not_count() -> None:
     images[:, :, WIDTH // 2 :] = torch.randint(0, 255, (2, HEIGHT, WIDTH // 2, 3), dtype=torch.uint8)
     masks = torch.ones(2, HEIGHT, WIDTH, dtype=torch.bool)
     masks[0, 45:], masks[1, :, 70:] = False, False
-    # Flat, textured, at the border, at the silhouette of the reference, and at that of the source.
-    pixels = torch.tensor([[20.0, 30.0], [60.0, 30.0], [60.0, 2.0], [60.0, 42.0], [67.0, 30.0]])
-    eye = torch.eye(3).expand(5, 1, 3, 3)
-    zero = torch.zeros(5, dtype=torch.long)
+    images[:, :20, : WIDTH // 2] = torch.arange(0, 2 * 20, 2, dtype=torch.uint8)[:, None, None] + 100
+    # Flat, textured, at the border, at the silhouette of the reference, at that of the source, shaded.
+    pixels = torch.tensor([[20.0, 30.0], [60.0, 30.0], [60.0, 2.0], [60.0, 42.0], [67.0, 30.0], [20.0, 10.0]])
+    eye = torch.eye(3).expand(6, 1, 3, 3)
+    zero = torch.zeros(6, dtype=torch.long)
     photographs = Photographs(images[:1].expand(2, -1, -1, -1).contiguous(), masks)
     for function in (patch_costs, plain_patch_costs):
         cost, valid = function(photographs, zero, pixels, zero[:, None] + 1, eye, SHAPE)
-        assert valid[:, 0].tolist() == [False, True, False, False, False]
+        assert valid[:, 0].tolist() == [False, True, False, False, False, False]
     assert cost.abs().max() < 1e-5  # an image against itself
 
 

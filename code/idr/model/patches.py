@@ -83,7 +83,8 @@ class PatchShape:
     Attributes:
         size: Samples per side, odd.
         stride: Pixels between samples.
-        min_variance: Minimum variance of a patch's gray values in [0, 1]; patches below count as textureless.
+        min_variance: Minimum variance of a patch's gray values in [0, 1] without their linear part; patches
+            below count as textureless.
     """
 
     size: int = 7
@@ -135,7 +136,8 @@ def patch_costs(
     """Returns 1 - NCC of patches and their warps into the source views.
 
     NCC is the normalized cross-correlation of bilinearly interpolated gray values. It does not depend on
-    exposure.
+    exposure. Differs: each patch first loses its linear part, which is mostly shading: it fits many planes
+    and moves with the light, not with the surface.
 
     Patches that cross the silhouette do not count: they would compare the background, which does not lie on
     the tangent plane, and round off the object.
@@ -177,8 +179,8 @@ def plain_patch_costs(
     depth = torch.where(in_front, mapped[..., 2], torch.ones_like(mapped[..., 2]))
     theirs, theirs_inside = _gray(images, source, mapped[..., :2] / depth.unsqueeze(-1))  # (N, V, S)
 
-    ours = (ours - ours.mean(dim=-1, keepdim=True)).unsqueeze(1)
-    theirs = theirs - theirs.mean(dim=-1, keepdim=True)
+    ours, theirs = (without_shading(patch, shape.offsets(patch)) for patch in (ours, theirs))
+    ours = ours.unsqueeze(1)
     our_square, their_square = (patch.square().sum(dim=-1) for patch in (ours, theirs))
     least = shape.min_variance * shape.size**2
     valid = ours_inside.unsqueeze(1) & theirs_inside & in_front.all(dim=-1)
@@ -186,6 +188,12 @@ def plain_patch_costs(
     product = torch.where(valid, our_square * their_square, torch.ones_like(their_square))
     ncc = (ours * theirs).sum(dim=-1) / product.sqrt()
     return torch.where(valid, 1 - ncc, torch.zeros_like(ncc)), valid
+
+
+def without_shading(patches: Tensor, offsets: Tensor) -> Tensor:
+    """Returns patches (..., S) minus their least-squares linear function of the (S, 2) offsets."""
+    slopes = patches @ offsets / offsets.square().sum(dim=0)  # (..., 2), as offsets are symmetric
+    return patches - patches.mean(dim=-1, keepdim=True) - slopes @ offsets.T
 
 
 def _gray(images: Photographs, image: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:

@@ -48,15 +48,20 @@ def _sample(image: Any, x: Any, y: Any) -> Any:
 
 
 @_compiled
-def _center(values: Any) -> Any:
-    """Subtracts the mean of values in place and returns the sum of their squares."""
-    mean = ZERO
+def _remove_shading(values: Any, offsets: Any) -> Any:
+    """Subtracts the linear function of the (S, 2) offsets in place and returns the sum of squares."""
+    mean, by_x, by_y, square_x, square_y = ZERO, ZERO, ZERO, ZERO, ZERO
     for s in range(values.shape[0]):
+        x, y = offsets[s, 0], offsets[s, 1]
         mean += values[s]
-    mean /= np.float32(values.shape[0])
+        by_x += values[s] * x
+        by_y += values[s] * y
+        square_x += x * x
+        square_y += y * y
+    mean, by_x, by_y = mean / np.float32(values.shape[0]), by_x / square_x, by_y / square_y
     square = ZERO
     for s in range(values.shape[0]):
-        values[s] -= mean
+        values[s] -= mean + by_x * offsets[s, 0] + by_y * offsets[s, 1]
         square += values[s] * values[s]
     return square
 
@@ -96,7 +101,10 @@ def _map_patch(image: Any, mask: Any, x: Any, y: Any, h: Any, mapped: Any) -> bo
 
 @_compiled
 def _differentiate(ours: Any, mapped: Any, x: Any, y: Any, scale: Any, ratio: Any, slope: Any) -> None:
-    """Adds d cost / d H (3, 3) to slope, with d cost / d value = -(scale ours - ratio theirs)."""
+    """Adds d cost / d H (3, 3) to slope, with d cost / d value = -(scale ours - ratio theirs).
+
+    This holds for the sampled values too: both patches are orthogonal to linear functions.
+    """
     for s in range(x.shape[0]):
         by_value = ratio * mapped[0, s] - scale * ours[s]
         u, v, inverse = mapped[3, s], mapped[4, s], mapped[5, s]
@@ -132,13 +140,13 @@ def _costs(
             ours[s] = _sample(image, x[s], y[s])[0]
         if not inside:
             continue
-        our_square = _center(ours)
+        our_square = _remove_shading(ours, offsets)
         if our_square < least:
             continue
         for v in range(source.shape[1]):
             if not _map_patch(images[source[n, v]], masks[source[n, v]], x, y, homographies[n, v], mapped):
                 continue
-            their_square = _center(mapped[0])
+            their_square = _remove_shading(mapped[0], offsets)
             if their_square < least:
                 continue
             product = ZERO
