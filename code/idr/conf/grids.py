@@ -68,7 +68,9 @@ def with_grids_of_run(conf: ConfigTree, runconf: Path) -> ConfigTree:
     conf, chosen = deepcopy(conf), load_conf(runconf)
     for where, block in _blocks(conf):
         block.pop(KEY)
-        block.put(RESOLUTION, chosen[f"{where}.{RESOLUTION}"])
+        resolution = plain_value(chosen.get(f"{where}.{RESOLUTION}", None))
+        if resolution is not None:  # a training without cameras leaves the default
+            block.put(RESOLUTION, resolution)
     return conf
 
 
