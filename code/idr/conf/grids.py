@@ -58,7 +58,7 @@ def with_grids_of_run(conf: ConfigTree, runconf: Path) -> ConfigTree:
     Raises:
         InputError: The run has no such conf.
     """
-    if not any(True for _ in _blocks(conf)):
+    if not any(_blocks(conf)):
         return conf
     if not runconf.is_file():
         raise InputError(

@@ -108,7 +108,7 @@ def pixel_width(intrinsics: Tensor, poses: Tensor) -> float:
 
 
 def resized_intrinsics(intrinsics: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
-    """Returns (4, 4) K for the same view in another height and width; whole coordinates are pixel centers."""
+    """Returns (..., 4, 4) K for the same view in another (height, width); integer uv are pixel centers."""
     scale_y, scale_x = new[0] / old[0], new[1] / old[1]
     resize = torch.eye(4, dtype=intrinsics.dtype, device=intrinsics.device)
     resize[0, 0], resize[1, 1] = scale_x, scale_y

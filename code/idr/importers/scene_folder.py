@@ -104,8 +104,7 @@ def write_scene(
         sphere = choose_sphere(views, points, source.scale_mat, options.sphere)
         _write_cameras(temporary / CAMERAS, np.stack([view.projection for view in prepared]), sphere)
         rough = _write_rough(temporary / ROUGH, views, sphere, options.roughen)
-        on_object = points_on_object(views, np.empty((0, 3)) if points is None else points)
-        if len(on_object):
+        if points is not None and len(on_object := points_on_object(views, points)):
             write_atomic(temporary / POINTS_FILE, lambda file: np.savez(file, points_world=on_object))
         draw_sheet(views, temporary / "image", temporary / SHEET)
         progress("writing the scene report")

@@ -10,7 +10,7 @@ N patches, V source views per patch, S = size^2 samples per patch, B images of H
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -41,10 +41,6 @@ class View:
         """Returns the views of (..., 4, 4) intrinsics and camera-to-world poses."""
         return View(intrinsics[..., :3, :3], pose[..., :3, :3], pose[..., :3, 3])
 
-    def in_pixels(self, scaling: Tensor) -> View:
-        """Returns the views in new pixel coordinates, to which a (3, 3) matrix maps the current ones."""
-        return replace(self, intrinsics=scaling @ self.intrinsics)
-
 
 @dataclass(frozen=True)
 class Photographs:
@@ -68,12 +64,6 @@ class Photographs:
             inside = mask[: rows * factor, : columns * factor].view(rows, factor, columns, factor)
             masks.append(2 * inside.sum(dim=(1, 3)) >= factor**2)
         return Photographs(torch.stack(rgb), torch.stack(masks))
-
-
-def pixel_scaling(factor: int, like: Tensor) -> Tensor:
-    """Returns the (3, 3) map to pixel coordinates of a reduced image, x -> (x + 1/2) / factor - 1/2."""
-    shift = (1 / factor - 1) / 2
-    return like.new_tensor([[1 / factor, 0, shift], [0, 1 / factor, shift], [0, 0, 1]])
 
 
 @dataclass(frozen=True)
@@ -171,7 +161,8 @@ def plain_patch_costs(
     shape: PatchShape,
 ) -> tuple[Tensor, Tensor]:
     """Computes `patch_costs` in plain torch."""
-    places = pixels.unsqueeze(1) + shape.offsets(homographies)  # (N, S, 2)
+    offsets = shape.offsets(homographies)
+    places = pixels.unsqueeze(1) + offsets  # (N, S, 2)
     ours, ours_inside = _gray(images, reference, places)
     homogeneous = torch.cat((places, torch.ones_like(places[..., :1])), dim=-1)  # (N, S, 3)
     mapped = torch.einsum("nvij,nsj->nvsi", homographies, homogeneous)
@@ -179,8 +170,7 @@ def plain_patch_costs(
     depth = torch.where(in_front, mapped[..., 2], torch.ones_like(mapped[..., 2]))
     theirs, theirs_inside = _gray(images, source, mapped[..., :2] / depth.unsqueeze(-1))  # (N, V, S)
 
-    ours, theirs = (without_shading(patch, shape.offsets(patch)) for patch in (ours, theirs))
-    ours = ours.unsqueeze(1)
+    ours, theirs = without_shading(ours, offsets).unsqueeze(1), without_shading(theirs, offsets)
     our_square, their_square = (patch.square().sum(dim=-1) for patch in (ours, theirs))
     least = shape.min_variance * shape.size**2
     valid = ours_inside.unsqueeze(1) & theirs_inside & in_front.all(dim=-1)

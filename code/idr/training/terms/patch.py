@@ -14,13 +14,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from idr.errors import InputError
+from idr.geometry.cameras import resized_intrinsics
 from idr.model.patches import (
     PatchShape,
     Photographs,
     View,
     consistency_loss,
     patch_costs,
-    pixel_scaling,
     plane_homographies,
 )
 from idr.training.terms.step import Cameras, StepRays
@@ -127,14 +127,16 @@ class PatchTerm:
         image, points = rays.image[chosen], rays.points[chosen]  # (N,), (N, 3)
         normals = functional.normalize(rays.normals[chosen], dim=1)
         source, exists = self._draw_sources(image, generator)  # (N, V)
-        to_reduced = pixel_scaling(rays.reduction, points)  # (3, 3)
-        reference = View.of(rays.intrinsics[chosen], rays.poses[chosen]).in_pixels(to_reduced)
-        views = View.of(cameras.intrinsics[source], cameras.poses[source]).in_pixels(to_reduced)
-        pixels = rays.pixels[chosen] * to_reduced[0, 0] + to_reduced[:2, 2]
+        factor = rays.reduction
+        block, pixel = (factor, factor), (1, 1)
+        ours = resized_intrinsics(rays.intrinsics[chosen], block, pixel)
+        theirs = resized_intrinsics(cameras.intrinsics, block, pixel)[source]
+        reference, views = View.of(ours, rays.poses[chosen]), View.of(theirs, cameras.poses[source])
+        pixels = (rays.pixels[chosen] + 0.5) / factor - 0.5
         facing = _cosine(normals, reference.center - points) > config.min_cos
         sees = _cosine(normals.unsqueeze(1), views.center - points.unsqueeze(1)) > config.min_cos
         cost, valid = patch_costs(
-            self._images_of(rays.reduction), image, pixels, source,
+            self._images_of(factor), image, pixels, source,
             plane_homographies(points, normals, reference, views), self.shape,
         )  # fmt: skip
         valid = valid & exists & sees & facing.unsqueeze(1)
