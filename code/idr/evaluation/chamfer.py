@@ -152,10 +152,7 @@ def sample_surface(mesh: trimesh.Trimesh, num_samples: int, generator: np.random
 
 
 def distance_to_zero_set(
-    points: Array,
-    sdf: Callable[[Array], Array],
-    gradient: Callable[[Array], Array],
-    mesh: trimesh.Trimesh,
+    points: Array, sdf: Callable[[Array], Array], gradient: Callable[[Array], Array], mesh: trimesh.Trimesh
 ) -> Array:
     """Returns distances to the zero set of a function, more accurate than those to a mesh of it.
 
@@ -182,14 +179,12 @@ def distance_to_zero_set(
         active = np.flatnonzero(step > 1e-2)
         if not active.size:
             break
-        normals = slope_there[active] / np.maximum(
-            np.linalg.norm(slope_there[active], axis=1, keepdims=True), 1e-12
-        )
+        slope = slope_there[active]
+        normals = slope / np.maximum(np.linalg.norm(slope, axis=1, keepdims=True), 1e-12)
         offset = points[active] - nearest[active]
         tangential = offset - np.einsum("ij,ij->i", offset, normals)[:, None] * normals
-        feet, slopes = _onto_zero_set(
-            nearest[active] + step[active, None] * tangential, sdf, gradient, longest
-        )
+        moved = nearest[active] + step[active, None] * tangential
+        feet, slopes = _onto_zero_set(moved, sdf, gradient, longest)
         distance = np.linalg.norm(points[active] - feet, axis=1)
         better = distance < best[active]
         improved = active[better]

@@ -26,12 +26,9 @@ PUBLISHED_DISTANCES = (4.2, 4.2, 3.8, 3.8, 4.2)
 
 @dataclass(frozen=True)
 class PathKeys:
-    """Key views of a camera path.
+    """K training views whose orientation the camera takes, increasing times, and distances from the origin.
 
-    Attributes:
-        views: (K) training views whose orientation the camera takes.
-        times: (K) increasing times.
-        distances: (K) distances from the origin, unit-sphere units.
+    Distances are in unit-sphere units.
     """
 
     views: tuple[int, ...]

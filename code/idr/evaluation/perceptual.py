@@ -10,7 +10,7 @@ import importlib
 import io
 import warnings
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,10 +18,9 @@ from torch import Tensor
 from idr.errors import InputError, MissingInputError
 from idr.evaluation.metrics import on_black
 
-ImageDistance: TypeAlias = Callable[[Tensor, Tensor, Tensor], float]
+ImageDistance = Callable[[Tensor, Tensor, Tensor], float]
 """Distance of a rendering and a photograph, (H, W, 3) in [0, 1], under a mask (H, W)."""
 
-BACKBONE = "alex"
 MIN_SIDE = 32
 """Smallest image side, pixels; AlexNet's layers reduce a smaller image to nothing."""
 
@@ -30,10 +29,10 @@ class WeightsUnavailable(Exception):
     """The weights could not be loaded; the text gives the reason and a remedy."""
 
 
-def require_lpips() -> None:
-    """Raises `MissingInputError` if the package lpips is not installed."""
+def require_lpips() -> Any:
+    """Returns the package lpips; raises `MissingInputError` if it is not installed."""
     try:
-        importlib.import_module("lpips")
+        return importlib.import_module("lpips")
     except ImportError as error:
         raise MissingInputError("--lpips needs lpips: pip install -e '.[lpips]'") from error
 
@@ -50,19 +49,16 @@ def load_lpips(device: torch.device) -> ImageDistance:
         MissingInputError: The package is not installed.
         WeightsUnavailable: AlexNet's weights are not on this machine and cannot be downloaded.
     """
-    require_lpips()
-    import lpips
-
+    lpips = require_lpips()
     try:
         # torchvision warns about how lpips calls it and prints its download.
         with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore", UserWarning)
-            network = lpips.LPIPS(net=BACKBONE, version="0.1", verbose=False)
+            network = lpips.LPIPS(net="alex", version="0.1", verbose=False)
     except (OSError, RuntimeError) as error:  # no network (URLError is an OSError); a broken file
-        folder = f"{torch.hub.get_dir()}/checkpoints"
         raise WeightsUnavailable(
             f"the weights of AlexNet (torchvision) could not be loaded: {error}; run once with network, or "
-            f"copy alexnet-owt-7be5be79.pth into {folder}"
+            f"copy alexnet-owt-7be5be79.pth into {torch.hub.get_dir()}/checkpoints"
         ) from error
     return network_distance(network.to(device).eval(), device)
 

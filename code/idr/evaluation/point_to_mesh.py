@@ -21,12 +21,7 @@ _CHUNK_POINTS = 1 << 14
 
 @dataclass(frozen=True)
 class ClosestPoints:
-    """Nearest points on a mesh.
-
-    Attributes:
-        points: (N, 3) nearest points.
-        distance: (N,) distances to them.
-    """
+    """Nearest points on a mesh, (N, 3), and the distances to them, (N,)."""
 
     points: Array
     distance: Array

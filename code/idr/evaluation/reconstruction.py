@@ -21,12 +21,7 @@ log = logging.getLogger(__name__)
 
 
 def write_surface(
-    run: Run,
-    folder: Path,
-    resolution: int,
-    is_uniform_grid: bool,
-    chunk_points: int,
-    dense: bool = False,
+    run: Run, folder: Path, resolution: int, is_uniform_grid: bool, chunk_points: int, dense: bool = False
 ) -> MeshResult | None:
     """Meshes the zero set, see `Run.surface`, and writes its largest component in world coordinates.
 

@@ -36,14 +36,9 @@ class MeshResult:
 
 @dataclass(frozen=True)
 class ViewScore:
-    """Scores of one rendered view against its photograph.
+    """Scores of one rendered view against its photograph, NaN if not measured; ``number`` is the image's.
 
-    Attributes:
-        number: Position of the image in its folder.
-        psnr: See `masked_psnr`, dB.
-        iou: See `mask_iou`.
-        ssim: See `masked_ssim`; NaN if not measured.
-        lpips: See `load_lpips`; NaN if not measured.
+    See `masked_psnr` (dB), `mask_iou`, `masked_ssim` and `load_lpips`.
     """
 
     number: int
@@ -93,7 +88,7 @@ class RenderingScores:
             scan_id: Scan in the lines; None is written as 0, the folder that is then read.
             held_out: Mark the lines as those of held-out views.
         """
-        where = ("HELD-OUT " if held_out else "") + str(0 if scan_id is None else scan_id)
+        where = f"{'HELD-OUT ' if held_out else ''}{0 if scan_id is None else scan_id}"
         corrected = "" if self.exposure is None else f" ; exposure {self.exposure} per view"
         lines = [
             f"RENDERING EVALUATION {where}: psnr mean = {self.psnr_mean:.2f} ; psnr std = {self.psnr_std:.2f}"
