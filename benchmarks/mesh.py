@@ -124,7 +124,7 @@ def time_share(
     field.reset()
     with torch.no_grad():
         for start in chosen.tolist():
-            field(grid.points(start, min(start + chunk_points, grid.num_samples)))
+            field(grid.points_at(torch.arange(start, min(start + chunk_points, grid.num_samples))))
     evaluations = grid.num_samples + frame_samples
     seconds = field.seconds * evaluations / field.evaluations
     return {"seconds": seconds, "evaluations": evaluations, "timed_share": field.evaluations / evaluations}

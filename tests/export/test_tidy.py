@@ -9,7 +9,7 @@ import pytest
 import trimesh
 
 from idr.errors import MissingInputError
-from idr.export.tidy import TidyOptions, boundary_loops, close_holes, decimate, tidy
+from idr.export.tidy import boundary_loops, close_holes, decimate, tidy
 
 
 def spheres(*radii):
@@ -30,7 +30,7 @@ def punctured(*vertices):
 
 @pytest.mark.parametrize("share, count", [(1.0, 1), (0.0, 3), (0.2, 2), (0.3, 1)])
 def test_components_are_kept_by_area(share, count):
-    tidied = tidy(spheres(0.5, 1.0, 0.1), TidyOptions(min_component=share))  # areas 0.25, 1 and 0.01
+    tidied = tidy(spheres(0.5, 1.0, 0.1), min_component=share)  # areas 0.25, 1 and 0.01
     assert tidied.components == (3, count)
     assert len(trimesh.graph.connected_components(tidied.mesh.edges)) == count
     assert len(np.unique(tidied.mesh.faces)) == len(tidied.mesh.vertices), "no vertex is left over"
@@ -77,7 +77,7 @@ def test_decimated_vertices_stay_on_the_surface():
     assert small.is_watertight and small.volume > 0
     # Faces with corners 0.1 from their middle dip by 0.1^2 / 2; the least squares solution shares that out.
     np.testing.assert_allclose(np.linalg.norm(small.vertices, axis=1), 1, atol=0.01)
-    assert tidy(mesh, TidyOptions(num_faces=10**6)).faces == (20480, 20480), "never more than there are"
+    assert tidy(mesh, num_faces=10**6).faces == (20480, 20480), "never more than there are"
 
 
 def test_missing_package_is_named(monkeypatch):

@@ -13,7 +13,6 @@ from idr.meshing import (
     SampleGrid,
     aligned_grid,
     extract_mesh,
-    marching_cubes_volume,
     sample_volume,
     uniform_grid,
 )
@@ -107,9 +106,8 @@ def test_points_follow_the_formula_of_the_grid():
         grid.origin + 0.25 * (i * grid.axes[:, 0] + j * grid.axes[:, 1] + k * grid.axes[:, 2])
         for i in range(3) for j in range(4) for k in range(5)
     ]  # fmt: skip
-    chunks = torch.cat((grid.points(0, 11), grid.points(11, 60)))
+    chunks = torch.cat((grid.points_at(torch.arange(11)), grid.points_at(torch.arange(11, 60))))
     np.testing.assert_allclose(chunks, np.array(slow), atol=1e-6)
-    np.testing.assert_allclose(grid.center, np.mean(slow, axis=0))
 
 
 def test_chunks_are_at_most_chunk_points():
@@ -133,12 +131,6 @@ def test_gradients_are_off_while_sampling():
 def test_field_that_is_not_finite_is_refused():
     with pytest.raises(InputError, match="not finite"):
         extract_mesh(lambda x: x[:, 0] / 0.0, uniform_grid(1.0, 5))
-
-
-def test_marching_cubes_on_sampled_values():
-    grid = uniform_grid(1.0, 30)
-    volume = np.linalg.norm(grid.points(0, grid.num_samples).numpy(), axis=1).reshape(grid.shape) - 0.5
-    assert marching_cubes_volume(volume, grid).volume == pytest.approx(4 / 3 * math.pi / 8, rel=2e-2)
 
 
 def test_invalid_boxes_are_refused():

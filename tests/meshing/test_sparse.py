@@ -94,7 +94,7 @@ def test_no_sample_is_evaluated_twice_and_the_count_is_exact():
     assert set(field.points.values()) == {1}
     assert sum(field.calls) == result.evaluations < 0.2 * grid.num_samples
     assert max(field.calls) == 777
-    everywhere = {tuple(point) for point in grid.points(0, grid.num_samples).tolist()}
+    everywhere = {tuple(point) for point in grid.points_at(torch.arange(grid.num_samples)).tolist()}
     assert field.points.keys() <= everywhere  # never beyond the grid
 
 

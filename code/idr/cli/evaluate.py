@@ -90,8 +90,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
     from idr.conf.build import scan_id_of
     from idr.evaluation.camera_error import format_camera_errors
-    from idr.evaluation.point_scores import point_scores
-    from idr.evaluation.reconstruction import measure_cameras, write_surface
+    from idr.evaluation.reconstruction import measure_cameras, point_scores, write_surface
     from idr.evaluation.results import focal_line, results_record, write_results
     from idr.runs.views import given_intrinsics
 

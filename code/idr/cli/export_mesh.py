@@ -203,7 +203,7 @@ def _all_files(out: list[Path], textured: bool) -> list[Path]:
 
 def _mesh(arguments: argparse.Namespace, trained: Run) -> trimesh.Trimesh:
     """Meshes the run and tidies the mesh; prints what was done."""
-    from idr.export.tidy import TidyOptions, tidy
+    from idr.export.tidy import tidy
 
     whole = trained.surface(arguments.resolution, arguments.chunk_points, arguments.is_uniform_grid)
     if whole is None:
@@ -211,7 +211,7 @@ def _mesh(arguments: argparse.Namespace, trained: Run) -> trimesh.Trimesh:
             f"{trained.name} has no surface in the bounding sphere yet: train longer, or choose "
             "another --checkpoint"
         )
-    tidied = tidy(whole, TidyOptions(arguments.components, arguments.holes, arguments.faces))
+    tidied = tidy(whole, arguments.components, arguments.holes, arguments.faces)
     say(f"components: kept {tidied.components[1]} of {tidied.components[0]}")
     if tidied.holes[0]:
         say(f"holes: closed {tidied.holes[1]} of {tidied.holes[0]}")

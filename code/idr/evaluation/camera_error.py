@@ -55,9 +55,8 @@ def mean_camera_errors(pred: NDArray[np.floating], truth: NDArray[np.floating]) 
 
 def format_camera_errors(errors: CameraErrors) -> str:
     """Returns the published result line; users' scripts parse its wording."""
-    rotation, translation = errors.rotation_degrees, errors.translation
+    turn, shift = errors.rotation_degrees, errors.translation
     return (
-        f"CAMERAS EVALUATION: R error mean = {np.mean(rotation):.2f} ; t error mean = "
-        f"{np.mean(translation):.2f} ; R error median = {np.median(rotation):.2f} ; t error median = "
-        f"{np.median(translation):.2f}"
+        f"CAMERAS EVALUATION: R error mean = {np.mean(turn):.2f} ; t error mean = {np.mean(shift):.2f} ; "
+        f"R error median = {np.median(turn):.2f} ; t error median = {np.median(shift):.2f}"
     )

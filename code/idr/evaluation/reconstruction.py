@@ -1,4 +1,4 @@
-"""Measurements of one run by ``eval.py``: its mesh in world coordinates, its cameras, its renderings."""
+"""Measurements of one run by ``eval.py``: its mesh in world coordinates, cameras, renderings, points."""
 
 from __future__ import annotations
 
@@ -6,11 +6,16 @@ import logging
 import math
 from pathlib import Path
 
+import numpy as np
+import trimesh
+
+from idr.datasets.points import ScenePoints
 from idr.errors import InputError
 from idr.evaluation.camera_error import CameraErrors, camera_errors
 from idr.evaluation.metrics import mask_iou, masked_psnr, masked_ssim
 from idr.evaluation.perceptual import ImageDistance
-from idr.evaluation.results import MeshResult, RenderingScores, ViewScore
+from idr.evaluation.point_to_mesh import point_to_mesh_distance
+from idr.evaluation.results import MeshResult, PointScores, RenderingScores, ViewScore
 from idr.meshing import component_areas, largest_component, transform_mesh, write_mesh
 from idr.rendering import render_image, write_image
 from idr.runs import Run
@@ -35,11 +40,23 @@ def write_surface(
     if whole is None:
         return None
     world = transform_mesh(whole, run.world_from_unit)
-    areas = component_areas(world)
-    mesh = largest_component(world)
+    areas, mesh = component_areas(world), largest_component(world)
     path = folder / f"surface_world_coordinates_{run.epoch}.ply"
     write_mesh(mesh, path)
     return MeshResult(path, mesh, len(areas), float(1.0 - areas[0] / areas.sum()))
+
+
+def point_scores(mesh: trimesh.Trimesh, points: ScenePoints) -> PointScores:
+    """Measures the exact distances from points to a mesh in the same frame.
+
+    A few triangulated points are wrong and would dominate a mean: hence percentiles.
+    """
+    distance = point_to_mesh_distance(points.points, mesh.vertices, mesh.faces)
+    held_out = distance[points.held_out]
+    return PointScores(
+        len(distance), float(np.median(distance)), float(np.percentile(distance, 90)),
+        len(held_out), float(np.median(held_out)), float(np.percentile(held_out, 90)),
+    )  # fmt: skip
 
 
 def measure_cameras(run: Run) -> CameraErrors:
@@ -94,25 +111,18 @@ def write_renderings(
     scores = []
     for index in range(len(dataset) if max_views is None else min(max_views, len(dataset))):
         view = read_view(dataset, index)
-        image = render_image(
-            run.model,
-            intrinsics[index].to(run.device),
-            poses[index].to(run.device),
-            (height, width),
-            view.mask.flatten(),
-            chunk_pixels,
-        )
-        name = f"heldout_{view.number:03d}.png" if held_out else f"eval_{view.number:03d}.png"
-        write_image(image.rgb01, folder / name)
+        camera = intrinsics[index].to(run.device), poses[index].to(run.device), (height, width)
+        image = render_image(run.model, *camera, view.mask.flatten(), chunk_pixels)
+        name = f"{'heldout' if held_out else 'eval'}_{view.number:03d}.png"
         shown = image.rgb01
+        write_image(shown, folder / name)
         if run.exposures is not None:
             own = fit_exposure(image, view.photo, view.mask) if held_out else run.exposures[index]
-            shown = own.apply(image.rgb01, image.hit)
+            shown = own.apply(shown, image.hit)
         compared = (shown, view.photo, view.mask)
         psnr, iou, ssim = masked_psnr(*compared), mask_iou(image.hit, view.mask), masked_ssim(*compared)
-        scores.append(
-            ViewScore(view.number, psnr, iou, ssim, math.nan if lpips is None else lpips(*compared))
-        )
+        perceptual = math.nan if lpips is None else lpips(*compared)
+        scores.append(ViewScore(view.number, psnr, iou, ssim, perceptual))
         log.info("%s: view %d of %d, psnr %.2f", name, index + 1, len(dataset), psnr)
     how = None if run.exposures is None else "fitted" if held_out else "learned"
     return RenderingScores(tuple(scores), how)

@@ -19,11 +19,11 @@ from idr.files import write_text_atomic
 
 @dataclass(frozen=True)
 class MeshResult:
-    """The mesh that was written.
+    """The mesh that was written: the largest component of the surface, in world coordinates.
 
     Attributes:
         path: The file.
-        mesh: The largest component in world coordinates.
+        mesh: The mesh.
         num_components: Components of the whole surface.
         dropped_area: Fraction of the area in the other components, 0 to 1.
     """
@@ -32,6 +32,29 @@ class MeshResult:
     mesh: trimesh.Trimesh
     num_components: int
     dropped_area: float
+
+
+@dataclass(frozen=True)
+class PointScores:
+    """Distances from points on the true surface to a mesh, in the unit of their frame.
+
+    The last three are of the points that training did not use.
+    """
+
+    num_points: int
+    median: float
+    percentile_90: float
+    num_held_out: int
+    median_held_out: float
+    percentile_90_held_out: float
+
+    def line(self) -> str:
+        """Returns the scores as a line of text."""
+        return (
+            f"median = {self.median:.4g} ; 90 % = {self.percentile_90:.4g} ({self.num_points} points) ; held "
+            f"out: median = {self.median_held_out:.4g} ; 90 % = {self.percentile_90_held_out:.4g} "
+            f"({self.num_held_out})"
+        )
 
 
 @dataclass(frozen=True)
@@ -89,11 +112,9 @@ class RenderingScores:
             held_out: Mark the lines as those of held-out views.
         """
         where = f"{'HELD-OUT ' if held_out else ''}{0 if scan_id is None else scan_id}"
+        scores = f"psnr mean = {self.psnr_mean:.2f} ; psnr std = {self.psnr_std:.2f}"
         corrected = "" if self.exposure is None else f" ; exposure {self.exposure} per view"
-        lines = [
-            f"RENDERING EVALUATION {where}: psnr mean = {self.psnr_mean:.2f} ; psnr std = {self.psnr_std:.2f}"
-            + corrected
-        ]
+        lines = [f"RENDERING EVALUATION {where}: {scores}{corrected}"]
         for title, name, worst in (("MASK", "iou", min), ("SSIM", "ssim", min), ("LPIPS", "lpips", max)):
             if name == "iou" or math.isfinite(self.mean(name)):
                 view = worst(self.views, key=operator.attrgetter(name))

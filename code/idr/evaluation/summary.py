@@ -16,11 +16,8 @@ from idr.files import write_text_atomic
 CAMERAS = ("rotation_degrees", "translation")
 IMAGE_SCORES = ("psnr", "ssim", "lpips", "iou")
 MESH_SCORES = ("accuracy", "completeness", "chamfer")
-COLUMNS = (
-    *(f"{score}_{split}" for split in ("training", "held_out") for score in IMAGE_SCORES),
-    *MESH_SCORES,
-    *CAMERAS,
-)
+COLUMNS = tuple(f"{score}_{split}" for split in ("training", "held_out") for score in IMAGE_SCORES)
+COLUMNS += MESH_SCORES + CAMERAS
 TITLES = {"rotation_degrees": "rotation (deg)", "translation": "center (world)"}
 
 
@@ -71,13 +68,11 @@ def read_scan(scan: int | None, folder: Path) -> tuple[ScanScores, list[str]]:
     values: dict[str, float | None] = dict.fromkeys(COLUMNS)
     try:
         for split, key in (("training", "rendering"), ("held_out", "rendering_held_out")):
-            for score in IMAGE_SCORES:
-                values[f"{score}_{split}"] = record.get(key, {}).get(f"{score}_mean")
-            exposure = record.get(key, {}).get("exposure")
-            if exposure:
+            images = record.get(key, {})
+            values |= {f"{score}_{split}": images.get(f"{score}_mean") for score in IMAGE_SCORES}
+            if exposure := images.get("exposure"):
                 notes.append(f"scan {scan}: {split.replace('_', '-')} image scores with exposures {exposure}")
-        for column in CAMERAS:
-            values[column] = record.get("cameras", {}).get(f"{column}_mean")
+        values |= {column: record.get("cameras", {}).get(f"{column}_mean") for column in CAMERAS}
         if record.get("lpips_error"):
             notes.append(f"scan {scan}: LPIPS was not measured: {record['lpips_error']}")
         mesh = record.get("surface", {}).get("file")

@@ -97,10 +97,9 @@ def transforms(cameras: CameraSet, images: str, masks: list[str] | None = None) 
         frame |= {} if shared else kinds[numbers[i]]
         frames.append(frame | {"transform_matrix": (pose @ OPENCV_TO_OPENGL).tolist()})
     if any(cameras.held_out):
-        for key, kind in (("train_filenames", False), ("test_filenames", True)):
-            content[key] = [
-                frame["file_path"] for frame, out in zip(frames, cameras.held_out, strict=True) if out == kind
-            ]
+        splits = [(frame["file_path"], out) for frame, out in zip(frames, cameras.held_out, strict=True)]
+        content["train_filenames"] = [name for name, out in splits if not out]
+        content["test_filenames"] = [name for name, out in splits if out]
     return content | {"scale_mat": cameras.scale_mat.tolist(), "frames": frames}
 
 

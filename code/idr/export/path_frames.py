@@ -127,11 +127,9 @@ def write_path(
         OutputError: A file cannot be written.
     """
     written = []
-    for number, pose in enumerate(path.poses):
-        view = torch.as_tensor(pose, dtype=torch.float32).to(path.intrinsics.device)
-        image = render_antialiased(
-            forward, path.intrinsics[number], view, path.img_res, supersample, chunk_pixels
-        )
+    for number, (intrinsics, pose) in enumerate(zip(path.intrinsics, path.poses, strict=True)):
+        view = torch.as_tensor(pose, dtype=torch.float32).to(intrinsics.device)
+        image = render_antialiased(forward, intrinsics, view, path.img_res, supersample, chunk_pixels)
         images = {kind: painter.image_of(kind, image, pose) for kind in names}
         for kind, frame in images.items():
             written.append(folder / names[kind].format(number))

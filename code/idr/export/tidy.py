@@ -5,7 +5,6 @@ V vertices, T faces, K vertices around a hole.
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,24 +14,6 @@ from numpy.typing import NDArray
 from idr.errors import InputError
 from idr.export.mesh_files import import_mesh_package
 from idr.meshing import keep_components
-
-log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class TidyOptions:
-    """Steps of `tidy`, in this order.
-
-    Attributes:
-        min_component: Smallest area of a kept component as a fraction of the largest one's: 1 keeps only the
-            largest, 0 keeps all.
-        max_hole_edges: Largest number of edges of a hole that is closed; 0 closes none.
-        num_faces: Target number of faces; None keeps all.
-    """
-
-    min_component: float = 1.0
-    max_hole_edges: float = 0
-    num_faces: int | None = None
 
 
 @dataclass(frozen=True)
@@ -52,18 +33,26 @@ class Tidied:
     faces: tuple[int, int]
 
 
-def tidy(mesh: trimesh.Trimesh, options: TidyOptions) -> Tidied:
-    """Keeps components, closes holes and decimates a mesh with at least one face.
+def tidy(
+    mesh: trimesh.Trimesh, min_component: float = 1.0, max_hole_edges: float = 0, num_faces: int | None = None
+) -> Tidied:
+    """Keeps components, closes holes and decimates a mesh with at least one face, in this order.
+
+    Args:
+        mesh: The mesh.
+        min_component: See `keep_components`.
+        max_hole_edges: Largest number of edges of a hole that is closed; 0 closes none.
+        num_faces: Target number of faces; None keeps all.
 
     Raises:
         MissingInputError: Decimation needs ``fast_simplification``, which is not installed.
         InputError: Decimation leaves no face.
     """
-    kept, components = keep_components(mesh, options.min_component)
-    closed, holes = close_holes(kept, options.max_hole_edges)
+    kept, components = keep_components(mesh, min_component)
+    closed, holes = close_holes(kept, max_hole_edges)
     before = len(closed.faces)
-    if options.num_faces is not None and options.num_faces < before:
-        closed = decimate(closed, options.num_faces)
+    if num_faces is not None and num_faces < before:
+        closed = decimate(closed, num_faces)
     return Tidied(closed, components, holes, (before, len(closed.faces)))
 
 
@@ -108,13 +97,10 @@ def close_holes(mesh: trimesh.Trimesh, max_edges: float) -> tuple[trimesh.Trimes
     chosen = [loop for loop in loops if len(loop) <= max_edges]
     if not chosen:
         return mesh, (len(loops), 0)
-    centers = np.array([mesh.vertices[loop].mean(axis=0) for loop in chosen])
-    count = len(mesh.vertices)
+    centers = [mesh.vertices[loop].mean(axis=0) for loop in chosen]
+    numbered = enumerate(chosen, start=len(mesh.vertices))
     # The border follows the bordering faces, so the lid's faces go against it.
-    lids = [
-        np.column_stack((np.roll(loop, -1), loop, np.full(len(loop), count + k)))
-        for k, loop in enumerate(chosen)
-    ]
+    lids = [np.column_stack((np.roll(loop, -1), loop, np.full(len(loop), k))) for k, loop in numbered]
     vertices = np.concatenate((mesh.vertices, centers))
     faces = np.concatenate((mesh.faces, *lids))
     return trimesh.Trimesh(vertices=vertices, faces=faces, process=False), (len(loops), len(chosen))

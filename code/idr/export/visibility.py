@@ -24,13 +24,7 @@ GRAZING = 0.1
 
 @dataclass(frozen=True)
 class ViewPoint:
-    """A camera.
-
-    Attributes:
-        projection: (3, 4) map to pixels.
-        center: (3,) the camera's center.
-        img_res: Height and width.
-    """
+    """A camera: its projection to pixels, (3, 4), its center, (3,), and height and width of its image."""
 
     projection: NDArray[np.float64]
     center: NDArray[np.float64]
@@ -41,14 +35,9 @@ def view_points(
     intrinsics: NDArray[np.floating], poses: NDArray[np.floating], img_res: tuple[int, int]
 ) -> list[ViewPoint]:
     """Returns the view points of cameras with K, (B, 3, 3) or (B, 4, 4), and poses, (B, 4, 4)."""
-    return [
-        ViewPoint(
-            np.asarray(k[:3, :3], dtype=np.float64) @ np.linalg.inv(np.asarray(pose, dtype=np.float64))[:3],
-            np.asarray(pose[:3, 3], dtype=np.float64),
-            img_res,
-        )
-        for k, pose in zip(intrinsics, poses, strict=True)
-    ]
+    poses = np.asarray(poses, dtype=np.float64)
+    projections = np.asarray(intrinsics, dtype=np.float64)[:, :3, :3] @ np.linalg.inv(poses)[:, :3]
+    return [ViewPoint(p, pose[:3, 3], img_res) for p, pose in zip(projections, poses, strict=True)]
 
 
 class Sight:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import trimesh
-from numpy.typing import NDArray
 
 from idr.meshing.blocks import DEFAULT_BLOCK, InconsistentSigns, mesh_blocks, nudge_zeros, triangulate
 from idr.meshing.grids import SampleGrid
@@ -76,8 +75,15 @@ def extract_dense(
     chunk_points: int = DEFAULT_CHUNK_POINTS,
     device: torch.device | str = "cpu",
 ) -> Extraction:
-    """Extracts a zero set from all samples of a grid, the reference for `extract_sparse`."""
-    mesh = marching_cubes_volume(sample_volume(field, grid, chunk_points, device), grid)
+    """Extracts a zero set from all samples of a grid, the reference for `extract_sparse`.
+
+    A surface that leaves the grid is open there.
+    """
+    volume, mesh = sample_volume(field, grid, chunk_points, device), None
+    nudge_zeros(volume, grid.spacing)
+    if volume.min() < 0 < volume.max():
+        indices, faces = triangulate(volume)
+        mesh = trimesh.Trimesh(vertices=grid.to_frame(indices), faces=faces, process=False)
     return Extraction(mesh, grid.num_samples, grid.num_samples, (np.inf, np.inf))
 
 
@@ -105,17 +111,3 @@ def extract_mesh(
     """
     extract = extract_dense if dense else extract_sparse
     return extract(field, grid, chunk_points, device).mesh
-
-
-def marching_cubes_volume(volume: NDArray[np.float32], grid: SampleGrid) -> trimesh.Trimesh | None:
-    """Extracts the zero set of the values at a grid's samples, changing those close to 0 in place.
-
-    Returns:
-        The mesh in the grid's frame, faces counter-clockwise seen from outside, where values are positive.
-        None if all samples have one sign. A surface that leaves the grid is open there.
-    """
-    nudge_zeros(volume, grid.spacing)
-    if volume.min() > 0 or volume.max() < 0:
-        return None
-    indices, faces = triangulate(volume)
-    return trimesh.Trimesh(vertices=grid.to_frame(indices), faces=faces, process=False)

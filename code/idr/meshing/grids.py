@@ -15,7 +15,7 @@ from torch import Tensor
 class SampleGrid:
     """A regular grid: sample (i, j, k) lies at ``origin + axes @ (spacing * (i, j, k))``.
 
-    The samples are never stored as one array; `points` computes a chunk.
+    The samples are never stored as one array; `points_at` computes some.
 
     Attributes:
         origin: (3,) position of sample (0, 0, 0).
@@ -34,18 +34,9 @@ class SampleGrid:
         """Total number of samples."""
         return math.prod(self.shape)
 
-    @property
-    def center(self) -> NDArray[np.float64]:
-        """(3,) center of the grid."""
-        return self.to_frame(((np.array(self.shape) - 1) / 2)[None])[0]
-
     def to_frame(self, indices: NDArray[np.floating]) -> NDArray[np.float64]:
         """Maps (N, 3) grid indices, which may be fractional, to (N, 3) positions."""
         return self.origin + (np.asarray(indices, dtype=np.float64) * self.spacing) @ self.axes.T
-
-    def points(self, start: int, stop: int, device: torch.device | str = "cpu") -> Tensor:
-        """Returns the samples of flat indices start to stop - 1, (N, 3) float32; see `points_at`."""
-        return self.points_at(torch.arange(start, stop, device=device))
 
     def points_at(self, numbers: Tensor) -> Tensor:
         """Returns the positions, (N, 3) float32, of samples of row-major flat indices, (N,) int64."""

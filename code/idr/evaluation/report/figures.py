@@ -77,9 +77,8 @@ def camera_paths(run: Run) -> NDArray[np.float64] | None:
     None if fewer than two checkpoints hold cameras.
     """
     folder = CheckpointFolder(run.folder / CHECKPOINTS)
-    names = sorted(
-        (name for name in folder.names() if folder.has("CamParameters", name)), key=folder.position_of
-    )
+    names = [name for name in folder.names() if folder.has("CamParameters", name)]
+    names.sort(key=folder.position_of)
     if len(names) < 2:
         return None
     tables = [read_poses(folder.load("CamParameters", name), f"checkpoint {name}") for name in names]

@@ -39,8 +39,6 @@ REPORT = "report.html"
 MAX_BYTES = 15_000_000
 """Largest page, for mail and phones. plotly's script alone is a third of it."""
 
-PACKAGES = ("idr", "numpy", "scikit-image", "trimesh", "plotly")
-
 
 @dataclass(frozen=True)
 class ReportOptions:
@@ -78,21 +76,16 @@ def write_report(run: Run, path: Path, options: ReportOptions) -> None:
     cameras = measure_cameras(run) if run.alignment is not None else None
     page = Page()
     page.add_html(_summary(run, compared, cameras, mesh).as_html())
-    page.add_figure(
-        "Training",
-        figures.curves_figure(figures.read_metrics(run.folder / "metrics.csv")),
-        "The run holds no metrics.csv: no curves.",
-    )
+    curves = figures.curves_figure(figures.read_metrics(run.folder / "metrics.csv"))
+    page.add_figure("Training", curves, "The run holds no metrics.csv: no curves.")
     page.add_html(_views_html(compared))
     surface = "Surface and cameras" if mesh is not None else "Cameras (there is no surface yet)"
     page.add_figure(surface, figures.surface_with_cameras(run, mesh))
     if cameras is not None:
         paths = figures.camera_paths(run)
-        page.add_figure(
-            "Where the cameras went",
-            None if paths is None else figures.paths_figure(run, paths),
-            "Fewer than two checkpoints hold cameras: nothing to compare.",
-        )
+        figure = None if paths is None else figures.paths_figure(run, paths)
+        no_paths = "Fewer than two checkpoints hold cameras: nothing to compare."
+        page.add_figure("Where the cameras went", figure, no_paths)
     own = run.folder / RUNCONF
     conf = own.read_text(encoding="utf-8") if own.is_file() else HOCONConverter.to_hocon(run.conf)
     page.add_html(f"<h2>Conf</h2><pre>{html.escape(conf)}</pre><h2>Versions</h2>")
@@ -126,17 +119,15 @@ def write_overview(
     write_text_atomic(path, page.as_html(title))
 
 
-def _summary(
-    run: Run, compared: Sequence[ComparedView], cameras: CameraErrors | None, mesh: Any | None
-) -> Table:
+def _summary(run: Run, views: Sequence[ComparedView], cameras: CameraErrors | None, mesh: Any) -> Table:
     rows = [["run", str(run.folder)], ["epoch", str(run.epoch)]]
-    if compared:
-        step = compared[0].step
-        which = f"{len(compared)} training views" + (f", one pixel in {step} each way" if step > 1 else "")
-        psnr = [view.psnr for view in compared if math.isfinite(view.psnr)]
+    if views:
+        step = views[0].step
+        which = f"{len(views)} training views" + (f", one pixel in {step} each way" if step > 1 else "")
+        psnr = [view.psnr for view in views if math.isfinite(view.psnr)]
         if psnr:
             rows.append([f"PSNR, {which} (dB)", f"{sum(psnr) / len(psnr):.2f}"])
-        rows.append([f"mask IoU, {which}", f"{sum(v.iou for v in compared) / len(compared):.4f}"])
+        rows.append([f"mask IoU, {which}", f"{sum(v.iou for v in views) / len(views):.4f}"])
     rows.append(["surface", "none yet" if mesh is None else f"{len(mesh.faces):,} faces"])
     if cameras is not None:
         rows.append(["cameras: mean rotation error (degrees)", f"{cameras.rotation_degrees.mean():.2f}"])
@@ -158,7 +149,6 @@ def _focal_rows(run: Run) -> list[list[str]]:
 
 
 def _views_html(compared: Sequence[ComparedView]) -> str:
-    """Rows of photograph, rendering and error map."""
     rows = []
     for view in compared:
         shown = {
@@ -182,7 +172,7 @@ def _row_html(images: Sequence[CaptionedImage]) -> str:
 def versions_table(device: torch.device) -> Table:
     """Returns the versions of Python and packages, the system and the device."""
     rows = [["Python", platform.python_version()], ["torch", torch.__version__]]  # with its build
-    for name in PACKAGES:
+    for name in ("idr", "numpy", "scikit-image", "trimesh", "plotly"):
         try:
             rows.append([name, importlib.metadata.version(name)])
         except importlib.metadata.PackageNotFoundError:
