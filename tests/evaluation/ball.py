@@ -15,8 +15,9 @@ from torch.nn import functional
 
 import idr.conf.files
 import idr.runs.folders
+from idr.checkpoints.folder import CheckpointFolder, checkpoint_name
 from idr.geometry.cameras import pixel_rays
-from idr.runs.folders import CheckpointFolder, checkpoint_name, create_run
+from idr.runs.folders import create_run
 
 HEIGHT, WIDTH = 24, 32
 NUM_VIEWS = 6

@@ -38,14 +38,9 @@ def surface_frame(
     the same for the published confs, whose radius is 1. The points are drawn from a seed, so the same field
     gives the same grid.
 
-    Args:
-        field: (N, 3) points -> (N,) signed distances, negative inside.
-        bound: Half the side of the coarse cube, the radius of the bounding sphere.
-        resolution: Samples along the shortest side, ends included.
-        chunk_points: Points per call of the field.
-        device: Device of the points.
-        seed: Seed of the points drawn on the surface.
-        dense: Evaluate all samples of the coarse grid; the result is the same.
+    `bound` is half the side of the coarse cube, the radius of the bounding sphere; `resolution` is the number
+    of samples along the shortest side, ends included; `dense` evaluates all samples of the coarse grid, with
+    the same result. For the other arguments, see `extract_mesh`.
 
     Returns:
         The grid; None if the coarse mesh is empty.

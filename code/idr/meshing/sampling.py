@@ -30,16 +30,10 @@ _LARGE_GIB = 4.0
 
 
 class GridSampler:
-    """Evaluates a field at samples of a grid, one chunk of points at a time.
-
-    Args:
-        field: The field; called without gradients with points on ``device``.
-        grid: The samples.
-        chunk_points: Points per call, at least 1.
-        device: Device of the points.
+    """Evaluates a field at samples of a grid, `chunk_points` at a time on `device`, without gradients.
 
     Attributes:
-        grid: The grid.
+        grid: The samples.
         evaluations: Number of samples evaluated so far.
 
     Raises:

@@ -39,11 +39,9 @@ _TO_SAMPLE = np.linalg.norm(_SAMPLES[:, None] - 2.0 * CORNERS[None], axis=2).ast
 
 @dataclass(frozen=True)
 class SurfaceSamples:
-    """Evaluated samples near a surface.
+    """Values of a grid's samples, set at all corners of cells with a sign change, and these cells.
 
-    Attributes:
-        values: Values of the grid's samples, set at all corners of cells with a sign change.
-        crossed: (M, 3) lowest corners of the cells with a sign change.
+    ``crossed`` holds the lowest corners of the cells, (M, 3).
     """
 
     values: PagedValues
@@ -53,13 +51,7 @@ class SurfaceSamples:
 class SurfaceSearch:
     """Finds the cells of a grid with a sign change, and the values at their corners.
 
-    The regions of the slope bounds are the cells of the coarsest level.
-
-    Args:
-        sampler: The field on the grid.
-
-    Attributes:
-        bounds: The assumed bounds on the field's slope.
+    The regions of ``bounds``, the assumed bounds on the field's slope, are the cells of the coarsest level.
     """
 
     def __init__(self, sampler: GridSampler) -> None:
@@ -113,7 +105,6 @@ class SurfaceSearch:
         return cells[~self._pending[self._regions(cells)]]
 
     def _regions(self, cells: NDArray[np.int32]) -> tuple[NDArray[np.int32], ...]:
-        """Returns the regions of cells as an index."""
         return tuple((cells // self._strides[0]).T)
 
     def _radii(self, cells: NDArray[np.int32], values: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -185,11 +176,9 @@ class _Block:
         radii = search._radii(cells, corners)
         # A sample within a corner's radius has the corner's sign.
         outside, inside = np.where(corners < 0, 0, radii), np.where(corners < 0, radii, 0)
-        self._outside = np.empty(self._values.shape, dtype=bool)  # (M, 27) implied to be positive
-        self._inside = np.empty_like(self._outside)
-        for sample, distances in enumerate(_TO_SAMPLE):
-            self._outside[:, sample] = (outside > distances).any(axis=1)
-            self._inside[:, sample] = (inside > distances).any(axis=1)
+        # (M, 27) implied to be positive, and to be negative
+        self._outside = np.stack([(outside > distances).any(axis=1) for distances in _TO_SAMPLE], axis=1)
+        self._inside = np.stack([(inside > distances).any(axis=1) for distances in _TO_SAMPLE], axis=1)
         self._evaluated = ~np.isnan(self._values)
 
     def uncertain(self) -> NDArray[np.int32]:
@@ -229,5 +218,4 @@ def strides_of(shape: tuple[int, int, int]) -> list[int]:
 
 
 def _chunks(cells: NDArray[np.int32]) -> Iterator[NDArray[np.int32]]:
-    """Splits cells into chunks."""
     return (cells[start : start + _CHUNK_CELLS] for start in range(0, len(cells), _CHUNK_CELLS))

@@ -81,7 +81,8 @@ def write_plots(
 ) -> bool:
     """Writes ``rendering_<e>.png``, ``depth_<e>.png``, ``surface_<e>.ply`` and ``surface_<e>.html``.
 
-    Without a surface, the two surface files are left out and the log says so.
+    The first shows renderings above photographs, the views side by side. Without a surface, the two surface
+    files are left out and the log says so.
 
     Args:
         folder: The run's ``plots/``.
@@ -104,7 +105,8 @@ def write_plots(
         render_image(forward, v.intrinsics, v.pose, (height, width), v.object_mask, config.chunk_pixels)
         for v in views
     ]
-    write_image(renderings_above_photos(images, views), folder / f"rendering_{epoch}.png")
+    columns = [torch.cat((i.rgb01, v.photo.cpu().float())) for i, v in zip(images, views, strict=True)]
+    write_image(torch.cat(columns, dim=1), folder / f"rendering_{epoch}.png")
     write_image(depth_panels(images, config.max_depth), folder / f"depth_{epoch}.png")
     grid = uniform_grid(bound, config.resolution)
     mesh = extract_mesh(sdf, grid, config.chunk_points, views[0].intrinsics.device)
@@ -114,12 +116,6 @@ def write_plots(
     cameras = [CameraView.of(view.pose, image, generator) for view, image in zip(views, images, strict=True)]
     write_surface_page(mesh, cameras, folder, epoch)
     return True
-
-
-def renderings_above_photos(images: Sequence[RenderedImage], views: Sequence[PlotView]) -> Tensor:
-    """Returns (2 H, V W, 3) colors in [0, 1]: renderings above photographs, the views side by side."""
-    columns = [torch.cat((i.rgb01, v.photo.cpu().float())) for i, v in zip(images, views, strict=True)]
-    return torch.cat(columns, dim=1)
 
 
 def depth_panels(images: Sequence[RenderedImage], max_depth: float) -> Tensor:

@@ -15,14 +15,14 @@ from pathlib import Path
 
 from pyhocon import ConfigTree
 
-from idr.checkpoints.folder import LATEST, PARTS, STATE_KEYS, CheckpointFolder, checkpoint_name
+from idr.checkpoints.folder import LATEST, CheckpointFolder
 from idr.conf.files import did_you_mean, load_conf, project_root
 from idr.errors import MissingInputError
 from idr.files import make_folder, output_errors, sync_folder
 
 __all__ = [
-    "CHECKPOINTS", "LATEST", "PARTS", "PLOTS", "RUNCONF", "STATE_KEYS", "CheckpointFolder", "checkpoint_name",
-    "conf_of_run", "create_run", "evals_folder", "find_run", "locate_run", "newest_run", "run_name",
+    "CHECKPOINTS", "LATEST", "PLOTS", "RUNCONF", "CheckpointFolder", "conf_of_run", "create_run",
+    "evals_folder", "find_run", "locate_run", "newest_run", "run_name",
 ]  # fmt: skip
 
 CHECKPOINTS = "checkpoints"
@@ -35,10 +35,7 @@ NO_SCAN = -1
 def run_name(expname: str, suffix: str = "", scan_id: int | None = None) -> str:
     """Returns the name of a run's folder under `exps/` and `evals/`: `<expname><suffix>[_<scan>]`.
 
-    Args:
-        expname: `train.expname` of the conf.
-        suffix: `--expname`, appended without a separator.
-        scan_id: Scan number; None and -1 add nothing.
+    `expname` is `train.expname` of the conf, `suffix` is `--expname`; a scan of None or -1 adds nothing.
     """
     scan = "" if scan_id in (None, NO_SCAN) else f"_{scan_id}"
     return f"{expname}{suffix}{scan}"

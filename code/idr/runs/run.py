@@ -224,18 +224,15 @@ class Run:
         scene = self._open_scene
         if scene is None:
             scene = open_dataset(self.conf, self._scan_id, self._data_root)
-        if self.trained_poses is None:
+        if self.trained_poses is None:  # trained cameras bring their own frame
             check_frame(self._scale_mat, frame_of(scene), self.name)
-        elif len(self.trained_poses) != len(scene):  # trained cameras bring their own frame
-            raise InputError(
-                f"the checkpoint holds {len(self.trained_poses)} trained cameras but the scene has "
-                f"{len(scene)} training images; use the scene and dataset.holdout of the training"
-            )
-        if self.exposures is not None and len(self.exposures) != len(scene):
-            raise InputError(
-                f"the checkpoint holds exposures of {len(self.exposures)} images but the scene has "
-                f"{len(scene)} training images; use the scene and dataset.holdout of the training"
-            )
+        trained = {"{} trained cameras": self.trained_poses, "exposures of {} images": self.exposures}
+        for what, values in trained.items():
+            if values is not None and len(values) != len(scene):
+                raise InputError(
+                    f"the checkpoint holds {what.format(len(values))} but the scene has {len(scene)} "
+                    "training images; use the scene and dataset.holdout of the training"
+                )
         return scene
 
     @cached_property

@@ -35,12 +35,8 @@ class ShadedPoints:
             indices: (M,) indices of the points, or None for all.
         """
         chosen = slice(None) if indices is None else indices
-        rgb = self._rendering_network(
-            self.points[chosen],
-            self._gradients[chosen],
-            functional.normalize(directions, dim=-1),
-            self._features[chosen],
-        )
+        points, gradients, features = (v[chosen] for v in (self.points, self._gradients, self._features))
+        rgb = self._rendering_network(points, gradients, functional.normalize(directions, dim=-1), features)
         return (rgb + 1.0) / 2.0
 
 
