@@ -15,8 +15,16 @@ from tests.evaluation import ball
 
 from idr.conf.files import read_block
 from idr.errors import InputError
-from idr.pictures.plots import PlotConfig, PlotView, choose_views, depth_panels, write_plots
-from idr.pictures.surface_page import MAX_HITS, CameraView, surface_figure
+from idr.pictures.plots import (
+    MAX_HITS,
+    CameraView,
+    PlotConfig,
+    PlotView,
+    choose_views,
+    depth_panels,
+    surface_figure,
+    write_plots,
+)
 from idr.rendering import RenderedImage, render_image
 
 SIZE = (ball.HEIGHT, ball.WIDTH)

@@ -22,8 +22,6 @@ class MeshResult:
     """The mesh that was written: the largest component of the surface, in world coordinates.
 
     Attributes:
-        path: The file.
-        mesh: The mesh.
         num_components: Components of the whole surface.
         dropped_area: Fraction of the area in the other components, 0 to 1.
     """
@@ -75,10 +73,8 @@ class ViewScore:
 class RenderingScores:
     """Scores of all rendered views of a split.
 
-    Attributes:
-        views: The views.
-        exposure: How the exposures of the renderings were found, ``learned`` or ``fitted``; None for the
-            scene's own colors.
+    ``exposure`` says how the exposures of the renderings were found, ``learned`` or ``fitted``; None for the
+    scene's own colors.
     """
 
     views: tuple[ViewScore, ...]
@@ -107,9 +103,7 @@ class RenderingScores:
     def lines(self, scan_id: int | None, held_out: bool = False) -> list[str]:
         """Returns the result lines, first the published one, which users' scripts parse.
 
-        Args:
-            scan_id: Scan in the lines; None is written as 0, the folder that is then read.
-            held_out: Mark the lines as those of held-out views.
+        A `scan_id` of None is written as 0, the folder that is then read. `held_out` marks the lines.
         """
         where = f"{'HELD-OUT ' if held_out else ''}{0 if scan_id is None else scan_id}"
         scores = f"psnr mean = {self.psnr_mean:.2f} ; psnr std = {self.psnr_std:.2f}"

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from idr.export.mesh_files import Array
 from idr.export.visibility import Sight
 
 MAX_DISTANCE = 0.02
@@ -58,7 +59,7 @@ class Colors:
     num_unseen: int
 
 
-Coloring = Callable[[NDArray[np.floating], NDArray[np.floating]], Colors]
+Coloring = Callable[[Array, Array], Colors]
 """(N, 3) points of a mesh and their (N, 3) unit normals -> their colors."""
 
 
@@ -79,7 +80,7 @@ def over_views(shader: Shader, sight: Sight, chunk_points: int) -> Coloring:
 def _coloring(shader: Shader, chunk_points: int, color_of: Callable[..., tuple[Tensor, int]]) -> Coloring:
     """Colors chunks of points by a function of shaded points, mesh points and normals."""
 
-    def color(points: NDArray[np.floating], normals: NDArray[np.floating]) -> Colors:
+    def color(points: Array, normals: Array) -> Colors:
         chunks, num_unseen = [np.zeros((0, 3), np.float32)], 0
         for start in range(0, len(points), chunk_points):
             chunk = slice(start, start + chunk_points)
@@ -93,9 +94,7 @@ def _coloring(shader: Shader, chunk_points: int, color_of: Callable[..., tuple[T
     return color
 
 
-def _mean_over_views(
-    sight: Sight, shaded: Shaded, points: NDArray[np.floating], normals: NDArray[np.floating]
-) -> tuple[Tensor, int]:
+def _mean_over_views(sight: Sight, shaded: Shaded, points: Array, normals: Array) -> tuple[Tensor, int]:
     """Returns (N, 3) colors and the number of points that no view sees."""
     total = torch.zeros_like(shaded.points)
     weights = torch.zeros_like(shaded.points[:, :1])
@@ -115,5 +114,5 @@ def _mean_over_views(
     return total / weights, len(unseen)
 
 
-def _tensor(values: NDArray[np.floating], device: torch.device) -> Tensor:
+def _tensor(values: Array, device: torch.device) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32)).to(device)

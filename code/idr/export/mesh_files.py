@@ -22,6 +22,8 @@ from trimesh.visual.material import PBRMaterial, SimpleMaterial
 from idr.errors import InputError, MissingInputError
 from idr.files import write_atomic, write_text_atomic
 
+Array = NDArray[np.floating]
+
 FORMATS = (".glb", ".obj", ".ply")
 TEXTURED_FORMATS = (".glb", ".obj")
 UNLIT = "KHR_materials_unlit"
@@ -42,14 +44,14 @@ class Surface:
         texture: (H, W, 3) uint8 sRGB, or None.
     """
 
-    vertices: NDArray[np.floating]
+    vertices: Array
     faces: NDArray[np.integer]
-    normals: NDArray[np.floating]
-    colors: NDArray[np.floating] | None = None
-    uv: NDArray[np.floating] | None = None
+    normals: Array
+    colors: Array | None = None
+    uv: Array | None = None
     texture: NDArray[np.uint8] | None = None
 
-    def moved(self, matrix: NDArray[np.floating]) -> Surface:
+    def moved(self, matrix: Array) -> Surface:
         """Returns the surface in the frame of a (4, 4) affine map, its faces still outward."""
         linear, shift = np.asarray(matrix, dtype=np.float64)[:3, :3], np.asarray(matrix)[:3, 3]
         normals = self.normals @ np.linalg.inv(linear)  # by the inverse transpose, as gradients are
@@ -90,9 +92,7 @@ def companions(path: Path, textured: bool) -> list[Path]:
     return [path]
 
 
-def write_surface(
-    surface: Surface, path: Path, lit: bool = False, upright: NDArray[np.floating] | None = None
-) -> None:
+def write_surface(surface: Surface, path: Path, lit: bool = False, upright: Array | None = None) -> None:
     """Writes a surface in the format of the suffix, each file atomically.
 
     Args:
@@ -125,11 +125,11 @@ def _mesh(surface: Surface, **visual: Any) -> trimesh.Trimesh:
     )
 
 
-def _levels(colors: NDArray[np.floating] | None) -> NDArray[np.uint8] | None:
+def _levels(colors: Array | None) -> NDArray[np.uint8] | None:
     return None if colors is None else (np.clip(colors, 0, 1) * 255).round().astype(np.uint8)
 
 
-def glb_content(surface: Surface, lit: bool, upright: NDArray[np.floating] | None = None) -> bytes:
+def glb_content(surface: Surface, lit: bool, upright: Array | None = None) -> bytes:
     """Returns the content of a GLB file; see `write_surface` for the arguments.
 
     In glTF, vertex colors are linear and textures are sRGB. trimesh writes vertex colors with 8 bits, too few
@@ -167,7 +167,7 @@ def glb_content(surface: Surface, lit: bool, upright: NDArray[np.floating] | Non
     return export_glb(scene, include_normals=True, tree_postprocessor=finish)
 
 
-def srgb_to_linear(colors: NDArray[np.floating]) -> NDArray[np.float64]:
+def srgb_to_linear(colors: Array) -> NDArray[np.float64]:
     """Inverts the transfer function of sRGB (IEC 61966-2-1), for values in [0, 1]."""
     values = np.clip(np.asarray(colors, dtype=np.float64), 0.0, 1.0)
     return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)

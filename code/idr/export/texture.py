@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 
 from idr.export.colors import Coloring
-from idr.export.mesh_files import Surface, import_mesh_package
+from idr.export.mesh_files import Array, Surface, import_mesh_package
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class Texels:
     rows: Indices
     columns: Indices
     faces: Indices
-    weights: NDArray[np.float64]
+    weights: Array
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def bake(surface: Surface, size: int, coloring: Coloring) -> Baked:
     return Baked(baked, len(points), colors.num_unseen, float(covered.mean()))
 
 
-def unwrap(surface: Surface, size: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+def unwrap(surface: Surface, size: int) -> tuple[Indices, Indices, Array]:
     """Cuts a surface into charts and packs them into a square of about `size` texels along the sides.
 
     Returns:
@@ -106,7 +106,7 @@ def unwrap(surface: Surface, size: int) -> tuple[NDArray[np.int64], NDArray[np.i
     return original.astype(np.int64), faces.astype(np.int64), uv.astype(np.float64)
 
 
-def texels_of(uv: NDArray[np.float64], faces: NDArray[np.int64], size: int) -> Texels:
+def texels_of(uv: Array, faces: Indices, size: int) -> Texels:
     """Returns the texels on the surface, each once.
 
     These are the texels whose center lies in a face, and the texels of the `LANDMARKS` of a face. Without the
@@ -129,17 +129,15 @@ def texels_of(uv: NDArray[np.float64], faces: NDArray[np.int64], size: int) -> T
     return Texels(rows[first], columns[first], owners[first], weights[first])
 
 
-def _touched(
-    triangles: NDArray[np.float64], weights: NDArray[np.float64], size: int
-) -> tuple[Indices, Indices, Indices, NDArray[np.float64]]:
+def _touched(triangles: Array, weights: Array, size: int) -> tuple[Indices, Indices, Indices, Array]:
     """Rows, columns, faces and weights of the texels that contain one point of each face."""
     places = np.round(np.einsum("k,tkd->td", weights, triangles)).astype(np.int64).clip(0, size - 1)
     return places[:, 1], places[:, 0], np.arange(len(triangles)), np.tile(weights, (len(triangles), 1))
 
 
 def _inside(
-    triangles: NDArray[np.float64], low: Indices, spans: Indices, counts: Indices, group: Indices
-) -> tuple[Indices, Indices, Indices, NDArray[np.float64]]:
+    triangles: Array, low: Indices, spans: Indices, counts: Indices, group: Indices
+) -> tuple[Indices, Indices, Indices, Array]:
     """Rows, columns, faces and weights of the texels with centers in a group's faces."""
     owners = np.repeat(group, counts[group])
     starts = np.repeat(np.cumsum(counts[group]) - counts[group], counts[group])

@@ -18,14 +18,7 @@ from idr.meshing import keep_components
 
 @dataclass(frozen=True)
 class Tidied:
-    """A tidied mesh.
-
-    Attributes:
-        mesh: The mesh.
-        components: Components before and after.
-        holes: Holes found and closed.
-        faces: Faces before and after decimation.
-    """
+    """A mesh; components before and after, holes found and closed, faces before and after decimation."""
 
     mesh: trimesh.Trimesh
     components: tuple[int, int]

@@ -11,7 +11,7 @@ import numpy as np
 import trimesh
 from numpy.typing import NDArray
 
-from idr.export.mesh_files import import_mesh_package
+from idr.export.mesh_files import Array, import_mesh_package
 from idr.geometry.cameras import project_points
 
 LIFT = 2e-3
@@ -31,9 +31,7 @@ class ViewPoint:
     img_res: tuple[int, int]
 
 
-def view_points(
-    intrinsics: NDArray[np.floating], poses: NDArray[np.floating], img_res: tuple[int, int]
-) -> list[ViewPoint]:
+def view_points(intrinsics: Array, poses: Array, img_res: tuple[int, int]) -> list[ViewPoint]:
     """Returns the view points of cameras with K, (B, 3, 3) or (B, 4, 4), and poses, (B, 4, 4)."""
     poses = np.asarray(poses, dtype=np.float64)
     projections = np.asarray(intrinsics, dtype=np.float64)[:, :3, :3] @ np.linalg.inv(poses)[:, :3]
@@ -55,9 +53,7 @@ class Sight:
         self._rays = RayMeshIntersector(mesh)
         self.views = views
 
-    def cosines(
-        self, points: NDArray[np.floating], normals: NDArray[np.floating], view: int
-    ) -> NDArray[np.float64]:
+    def cosines(self, points: Array, normals: Array, view: int) -> NDArray[np.float64]:
         """Returns the (N,) cosines between the unit normals of mesh points and the directions to a camera.
 
         They are 0 for a point outside the image, at a grazing angle, facing away, or occluded.

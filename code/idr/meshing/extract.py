@@ -6,12 +6,11 @@ import logging
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 import trimesh
 
 from idr.meshing.blocks import DEFAULT_BLOCK, InconsistentSigns, mesh_blocks, nudge_zeros, triangulate
 from idr.meshing.grids import SampleGrid
-from idr.meshing.sampling import DEFAULT_CHUNK_POINTS, Field, GridSampler, sample_volume
+from idr.meshing.sampling import DEFAULT_CHUNK_POINTS, Device, Field, GridSampler, sample_volume
 from idr.meshing.sparse import SurfaceSearch, strides_of
 
 log = logging.getLogger(__name__)
@@ -39,7 +38,7 @@ def extract_sparse(
     field: Field,
     grid: SampleGrid,
     chunk_points: int = DEFAULT_CHUNK_POINTS,
-    device: torch.device | str = "cpu",
+    device: Device = "cpu",
     block: int = DEFAULT_BLOCK,
 ) -> Extraction:
     """Extracts a zero set, evaluating the field coarse to fine where a zero cannot be excluded.
@@ -70,10 +69,7 @@ def extract_sparse(
 
 
 def extract_dense(
-    field: Field,
-    grid: SampleGrid,
-    chunk_points: int = DEFAULT_CHUNK_POINTS,
-    device: torch.device | str = "cpu",
+    field: Field, grid: SampleGrid, chunk_points: int = DEFAULT_CHUNK_POINTS, device: Device = "cpu"
 ) -> Extraction:
     """Extracts a zero set from all samples of a grid, the reference for `extract_sparse`.
 
@@ -91,7 +87,7 @@ def extract_mesh(
     field: Field,
     grid: SampleGrid,
     chunk_points: int = DEFAULT_CHUNK_POINTS,
-    device: torch.device | str = "cpu",
+    device: Device = "cpu",
     dense: bool = False,
 ) -> trimesh.Trimesh | None:
     """Returns the zero set of a field.

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 import trimesh
 from numpy.typing import NDArray
 
 from idr.meshing.extract import extract_mesh
 from idr.meshing.grids import SampleGrid, aligned_grid, uniform_grid
 from idr.meshing.meshes import largest_component
-from idr.meshing.sampling import DEFAULT_CHUNK_POINTS, Field
+from idr.meshing.sampling import DEFAULT_CHUNK_POINTS, Device, Field
 
 COARSE_RESOLUTION = 100
 """Samples along each side of the coarse grid (published)."""
@@ -26,7 +25,7 @@ def surface_frame(
     bound: float,
     resolution: int,
     chunk_points: int = DEFAULT_CHUNK_POINTS,
-    device: torch.device | str = "cpu",
+    device: Device = "cpu",
     seed: int = 0,
     dense: bool = False,
 ) -> SampleGrid | None:

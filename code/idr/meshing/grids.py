@@ -10,6 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+Array = NDArray[np.floating]
+
 
 @dataclass(frozen=True)
 class SampleGrid:
@@ -34,7 +36,7 @@ class SampleGrid:
         """Total number of samples."""
         return math.prod(self.shape)
 
-    def to_frame(self, indices: NDArray[np.floating]) -> NDArray[np.float64]:
+    def to_frame(self, indices: Array) -> NDArray[np.float64]:
         """Maps (N, 3) grid indices, which may be fractional, to (N, 3) positions."""
         return self.origin + (np.asarray(indices, dtype=np.float64) * self.spacing) @ self.axes.T
 
@@ -56,13 +58,7 @@ def uniform_grid(half_side: float, resolution: int) -> SampleGrid:
     return aligned_grid(np.eye(3), np.zeros(3), lower, -lower, resolution)
 
 
-def aligned_grid(
-    axes: NDArray[np.floating],
-    center: NDArray[np.floating],
-    lower: NDArray[np.floating],
-    upper: NDArray[np.floating],
-    resolution: int,
-) -> SampleGrid:
+def aligned_grid(axes: Array, center: Array, lower: Array, upper: Array, resolution: int) -> SampleGrid:
     """Returns an evenly spaced grid over a rotated box, with ``resolution`` samples along its shortest side.
 
     Args:
@@ -78,9 +74,7 @@ def aligned_grid(
     Raises:
         ValueError: The box is empty, the axes are not a rotation, or the resolution is below 2.
     """
-    axes, center, lower, upper = (
-        np.asarray(value, dtype=np.float64) for value in (axes, center, lower, upper)
-    )
+    axes, center, lower, upper = (np.asarray(each, dtype=np.float64) for each in (axes, center, lower, upper))
     if resolution < 2:
         raise ValueError(f"resolution {resolution}: expected at least 2 samples along the shortest side")
     sides = upper - lower

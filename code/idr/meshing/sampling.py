@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 
 Field = Callable[[Tensor], Tensor]
 """A signed distance: (N, 3) points -> (N,) or (N, 1) values, negative inside."""
+Device = torch.device | str
 
 DEFAULT_CHUNK_POINTS = 100_000
 """Points per call of the field; about 0.6 GiB with 8 layers of 512 units."""
@@ -41,11 +42,7 @@ class GridSampler:
     """
 
     def __init__(
-        self,
-        field: Field,
-        grid: SampleGrid,
-        chunk_points: int = DEFAULT_CHUNK_POINTS,
-        device: torch.device | str = "cpu",
+        self, field: Field, grid: SampleGrid, chunk_points: int = DEFAULT_CHUNK_POINTS, device: Device = "cpu"
     ) -> None:
         if chunk_points < 1:
             raise ValueError(f"chunk_points = {chunk_points}: expected at least 1")
@@ -85,10 +82,7 @@ class GridSampler:
 
 
 def sample_volume(
-    field: Field,
-    grid: SampleGrid,
-    chunk_points: int = DEFAULT_CHUNK_POINTS,
-    device: torch.device | str = "cpu",
+    field: Field, grid: SampleGrid, chunk_points: int = DEFAULT_CHUNK_POINTS, device: Device = "cpu"
 ) -> NDArray[np.float32]:
     """Returns a field at all samples of a grid, in the grid's shape, on the CPU; see `GridSampler`.
 

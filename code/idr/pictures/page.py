@@ -33,15 +33,11 @@ class Table:
     def as_text(self) -> str:
         """Returns the table in aligned columns for a terminal."""
         lines = [self.header, *self.rows]
-        widths = [max(len(line[k]) for line in lines) for k in range(len(self.header))]
-
-        def text(line: Sequence[str]) -> str:
-            first, *others = line
-            cells = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
-            return "  ".join([first.ljust(widths[0]), *cells])
-
-        rule = "  ".join("-" * width for width in widths)
-        return "\n".join([text(self.header), rule, *(text(row) for row in self.rows)])
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        lines.insert(1, ["-" * width for width in widths])
+        left, *right = widths
+        row = "  ".join([f"{{:<{left}}}", *(f"{{:>{width}}}" for width in right)])  # such as {:<9}  {:>4}
+        return "\n".join(row.format(*line) for line in lines)
 
     def as_html(self) -> str:
         """Returns the table as HTML."""

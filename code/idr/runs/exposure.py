@@ -46,13 +46,10 @@ def read_exposures(part: Mapping[str, Any], where: str) -> list[ViewExposure] | 
 def fit_exposure(image: RenderedImage, photo: Tensor, mask: Tensor) -> ViewExposure:
     """Fits gain and offset of each channel by least squares over the mask's pixels that the rendering hits.
 
+    The photograph is (H, W, 3) in [0, 1], the mask (H, W) bool.
+
     The minimum in closed form: gain = cov(rendering, photograph) / var(rendering), and the offset maps the
     mean to the mean. A channel of one color in the rendering has gain 1.
-
-    Args:
-        image: The rendering.
-        photo: (H, W, 3) colors in [0, 1].
-        mask: (H, W) bool.
     """
     fitted = image.hit & mask
     if not bool(fitted.any()):

@@ -47,10 +47,8 @@ class Run:
 
     Attributes:
         conf: The conf that the run was trained with.
-        folder: The run's folder.
         epoch: Epoch of the checkpoint.
         model: The network in evaluation mode, its parameters frozen.
-        device: Device of the network.
         name: The checkpoint and its run, for messages.
         bounding_radius: Radius of the object's bounding sphere.
         trained_poses: (B, 4, 4) trained camera-to-world poses on the CPU; None if cameras were not trained.
@@ -139,15 +137,10 @@ class Run:
         return self._at_points(SurfaceShader(self.model, self.device).normals, x)
 
     def color(self, x: Points, view: Points) -> Points:
-        """Returns the color of surface points seen from given directions.
+        """Returns the color, (..., 3) RGB in [0, 1], of surface points, (..., 3), seen from given directions.
 
-        Args:
-            x: (..., 3) points; the network was trained on the surface only.
-            view: (..., 3) directions from the points to the camera, of any length. A single direction applies
-                to all points.
-
-        Returns:
-            (..., 3) RGB in [0, 1].
+        The network was trained on the surface only. `view` holds (..., 3) directions from the points to the
+        camera, of any length. A single direction applies to all points.
         """
         return self._at_points(
             lambda points, towards: ShadedPoints(self.model, points).rgb01(towards), x, view

@@ -30,9 +30,8 @@ class ShadedPoints:
     def rgb01(self, directions: Tensor, indices: Tensor | None = None) -> Tensor:
         """Returns colors (paper, Eq. 2), RGB in [0, 1] up to the rounding of the network's tanh.
 
-        Args:
-            directions: (M, 3) directions from the points to the camera, of any length.
-            indices: (M,) indices of the points, or None for all.
+        `directions`, (M, 3) of any length, lead from the points to the camera; `indices`, (M,), are those of
+        the points, None for all.
         """
         chosen = slice(None) if indices is None else indices
         points, gradients, features = (v[chosen] for v in (self.points, self._gradients, self._features))
