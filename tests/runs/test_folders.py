@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from idr.conf.files import project_root
 from idr.errors import MissingInputError, OutputError
 from idr.runs import folders as workspace
 from idr.runs.folders import CheckpointFolder, create_run, evals_folder, find_run, run_name
@@ -94,7 +95,5 @@ def test_a_run_with_an_incomplete_first_save_is_not_the_latest(tmp_path: Path) -
         CheckpointFolder(cut / "checkpoints").resolve(0)
 
 
-def test_evals_folder(tmp_path: Path) -> None:
-    assert evals_folder("dtu_65", tmp_path) == tmp_path / "evals" / "dtu_65"
-    assert evals_folder("dtu_65").parent.name == "evals"
-    assert not (tmp_path / "evals").exists()
+def test_evals_folder() -> None:
+    assert evals_folder("dtu_65") == project_root() / "evals" / "dtu_65"

@@ -26,9 +26,9 @@ PUBLISHED_DISTANCES = (4.2, 4.2, 3.8, 3.8, 4.2)
 
 @dataclass(frozen=True)
 class PathKeys:
-    """K training views whose orientation the camera takes, increasing times, and distances from the origin.
+    """Key views of a camera path: training views that give the orientation, increasing times, and distances.
 
-    Distances are in unit-sphere units.
+    There are K of each; distances are from the origin, in unit-sphere units.
     """
 
     views: tuple[int, ...]

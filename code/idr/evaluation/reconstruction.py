@@ -104,7 +104,7 @@ def write_renderings(
     intrinsics = run.held_out_intrinsics if held_out else run.training_intrinsics
     height, width = (int(size) for size in dataset.img_res)
     scores = []
-    for index in range(len(dataset) if max_views is None else min(max_views, len(dataset))):
+    for index in range(len(dataset))[:max_views]:
         view = read_view(dataset, index)
         camera = intrinsics[index].to(run.device), poses[index].to(run.device), (height, width)
         image = render_image(run.model, *camera, view.mask.flatten(), chunk_pixels)

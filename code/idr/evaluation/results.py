@@ -36,7 +36,7 @@ class MeshResult:
 class PointScores:
     """Distances from points on the true surface to a mesh, in the unit of their frame.
 
-    The last three are of the points that training did not use.
+    The first three are of all points, the last three of those that training did not use.
     """
 
     num_points: int
@@ -57,9 +57,9 @@ class PointScores:
 
 @dataclass(frozen=True)
 class ViewScore:
-    """Scores of one rendered view against its photograph, NaN if not measured; ``number`` is the image's.
+    """Scores of one rendered view against its photograph; ``number`` is the image's position in its folder.
 
-    See `masked_psnr` (dB), `mask_iou`, `masked_ssim` and `load_lpips`.
+    See `masked_psnr` (dB), `mask_iou`, `masked_ssim` and `load_lpips`; the last two are NaN if not measured.
     """
 
     number: int

@@ -48,12 +48,7 @@ class Shader(Protocol):
 
 @dataclass(frozen=True)
 class Colors:
-    """Colors of points.
-
-    Attributes:
-        rgb: (N, 3) sRGB in [0, 1].
-        num_unseen: Points that no view sees, colored along their normal.
-    """
+    """Colors of points, (N, 3) sRGB in [0, 1], ``num_unseen`` of them along the normal for lack of a view."""
 
     rgb: NDArray[np.float32]
     num_unseen: int

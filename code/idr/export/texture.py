@@ -45,13 +45,9 @@ class Texels:
 
 @dataclass(frozen=True)
 class Baked:
-    """A surface with its texture.
+    """A surface with its texture, vertices on seams duplicated.
 
-    Attributes:
-        surface: The surface; vertices on seams are duplicated.
-        num_texels: S.
-        num_unseen: Texels that no view sees.
-        used: Fraction of the texture on the surface.
+    ``num_unseen`` of S texels are seen by no view; ``used`` is the fraction of the texture on the surface.
     """
 
     surface: Surface

@@ -39,14 +39,9 @@ def view_points(intrinsics: Array, poses: Array, img_res: tuple[int, int]) -> li
 
 
 class Sight:
-    """Visibility of the points of a mesh in its views."""
+    """Visibility of the points of a mesh in its views; raises `MissingInputError` without ``embreex``."""
 
     def __init__(self, mesh: trimesh.Trimesh, views: list[ViewPoint]) -> None:
-        """Builds the ray intersector of the mesh.
-
-        Raises:
-            MissingInputError: ``embreex`` is not installed.
-        """
         import_mesh_package("embreex", "coloring from the training views (or choose --colors normal)")
         from trimesh.ray.ray_pyembree import RayMeshIntersector
 

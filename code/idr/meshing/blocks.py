@@ -92,7 +92,6 @@ def fill_missing(volume: NDArray[np.float32]) -> None:
 
 
 def _count_crossed(volume: NDArray[np.float32]) -> int:
-    """Returns the number of cells with a sign change."""
     some = every = volume < 0
     for _ in range(3):  # each turn moves the first axis to the end
         some, every = some[:-1] | some[1:], every[:-1] & every[1:]

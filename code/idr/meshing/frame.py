@@ -26,7 +26,6 @@ def surface_frame(
     resolution: int,
     chunk_points: int = DEFAULT_CHUNK_POINTS,
     device: Device = "cpu",
-    seed: int = 0,
     dense: bool = False,
 ) -> SampleGrid | None:
     """Returns the default grid of a surface: along its principal axes, with a margin on each side.
@@ -34,7 +33,7 @@ def surface_frame(
     The axes and the extent are those of points drawn on the largest component of a coarse mesh.
 
     Differs: the published code samples the coarse mesh over [-1, 1]^3; here the cube is [-bound, bound]^3,
-    the same for the published confs, whose radius is 1. The points are drawn from a seed, so the same field
+    the same for the published confs, whose radius is 1. The points are drawn from one seed, so the same field
     gives the same grid.
 
     `bound` is half the side of the coarse cube, the radius of the bounding sphere; `resolution` is the number
@@ -47,7 +46,7 @@ def surface_frame(
     coarse = extract_mesh(field, uniform_grid(bound, COARSE_RESOLUTION), chunk_points, device, dense)
     if coarse is None:
         return None
-    points, _ = trimesh.sample.sample_surface(largest_component(coarse), NUM_SURFACE_SAMPLES, seed=seed)
+    points, _ = trimesh.sample.sample_surface(largest_component(coarse), NUM_SURFACE_SAMPLES, seed=0)
     center = points.mean(axis=0)
     axes = principal_axes(np.asarray(points) - center)
     along_axes = (points - center) @ axes  # (N, 3)

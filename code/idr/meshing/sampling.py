@@ -98,6 +98,5 @@ def sample_volume(
     try:
         volume = sampler.evaluate(range(grid.num_samples), f"{size_text} points")
     except MemoryError as error:
-        words = f"a grid of {size_text} samples needs {gib:.0f} GiB: lower the resolution"
-        raise InputError(words) from error
+        raise InputError(f"a grid of {size_text} samples needs {gib:.0f} GiB: lower the resolution") from error
     return volume.reshape(grid.shape)

@@ -137,8 +137,7 @@ class SurfaceSearch:
             coarser = ((samples % stride == 0) | (samples == self._last)).all(axis=1)
             values[coarser] = self._get(level - 1, samples[coarser])
         missing = np.isnan(values)
-        title = f"cells of {self._strides[level]} samples"
-        values[missing] = self._sampler.evaluate(numbers[missing], title)
+        values[missing] = self._sampler.evaluate(numbers[missing], f"cells of {self._strides[level]} samples")
         self._values[level].set(-(-samples // self._strides[level]), values)
 
     def _split(self, level: int, cells: NDArray[np.int32]) -> NDArray[np.int32]:

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-JPEG_BEGINS = b"\xff\xd8"
-
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem; }
 table { border-collapse: collapse; margin: 1rem 0; }
@@ -56,7 +54,7 @@ class CaptionedImage:
     def as_html(self) -> str:
         """Returns the image as HTML."""
         content = self.image if isinstance(self.image, bytes) else self.image.read_bytes()
-        kind = "jpeg" if content.startswith(JPEG_BEGINS) else "png"
+        kind = "jpeg" if content.startswith(b"\xff\xd8") else "png"
         data = base64.b64encode(content).decode("ascii")
         caption = html.escape(self.caption)
         image = f'<img src="data:image/{kind};base64,{data}" alt="{caption}">'

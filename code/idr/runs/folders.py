@@ -146,9 +146,9 @@ def conf_of_run(run_folder: Path, fallback: str | Path | None, overrides: Sequen
     return load_conf(conf, overrides)
 
 
-def evals_folder(name: str, root: Path | None = None) -> Path:
-    """Returns `<root>/evals/<name>`, the folder of a run's results; `root` is by default the project's."""
-    return (project_root() if root is None else Path(root)) / "evals" / name
+def evals_folder(name: str) -> Path:
+    """Returns `evals/<name>` of the project, the folder of a run's results."""
+    return project_root() / "evals" / name
 
 
 def _last_change(checkpoints: Path) -> int:

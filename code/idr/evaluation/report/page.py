@@ -137,7 +137,6 @@ def _summary(run: Run, views: Sequence[ComparedView], cameras: CameraErrors | No
 
 
 def _focal_rows(run: Run) -> list[list[str]]:
-    """Focal lengths before and after training, if they were trained."""
     if run.corrections is None:
         return []
     before, after = (k[:, 0, 0] for k in (given_intrinsics(run.scene), run.training_intrinsics))
