@@ -91,12 +91,12 @@ def sample_volume(
         InputError: The field is not finite somewhere, or the volume does not fit in memory.
     """
     sampler = GridSampler(field, grid, chunk_points, device)
-    size_text = " x ".join(str(count) for count in grid.shape)
+    size = " x ".join(str(count) for count in grid.shape)
     gib = grid.num_samples * 4 / 2**30
     if gib > _LARGE_GIB:
-        log.warning("a grid of %s samples takes %.1f GiB: a lower resolution takes less", size_text, gib)
+        log.warning("a grid of %s samples takes %.1f GiB: a lower resolution takes less", size, gib)
     try:
-        volume = sampler.evaluate(range(grid.num_samples), f"{size_text} points")
+        volume = sampler.evaluate(range(grid.num_samples), f"{size} points")
     except MemoryError as error:
-        raise InputError(f"a grid of {size_text} samples needs {gib:.0f} GiB: lower the resolution") from error
+        raise InputError(f"a grid of {size} samples needs {gib:.0f} GiB: lower the resolution") from error
     return volume.reshape(grid.shape)
