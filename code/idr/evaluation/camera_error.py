@@ -55,8 +55,9 @@ def mean_camera_errors(pred: NDArray[np.floating], truth: NDArray[np.floating]) 
 
 def format_camera_errors(errors: CameraErrors) -> str:
     """Returns the published result line; users' scripts parse its wording."""
-    turn, shift = errors.rotation_degrees, errors.translation
+    means = [np.mean(values) for values in (errors.rotation_degrees, errors.translation)]
+    medians = [np.median(values) for values in (errors.rotation_degrees, errors.translation)]
     return (
-        f"CAMERAS EVALUATION: R error mean = {np.mean(turn):.2f} ; t error mean = {np.mean(shift):.2f} ; "
-        f"R error median = {np.median(turn):.2f} ; t error median = {np.median(shift):.2f}"
+        f"CAMERAS EVALUATION: R error mean = {means[0]:.2f} ; t error mean = {means[1]:.2f} ; "
+        f"R error median = {medians[0]:.2f} ; t error median = {medians[1]:.2f}"
     )
