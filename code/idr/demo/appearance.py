@@ -7,17 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from idr.demo.teapot import (
-    BELLY_CENTER,
-    HANDLE_CENTER,
-    LID_HEIGHT,
-    LID_RING_RADIUS,
-    NUM_FLUTES,
-    SPOUT_LINE,
-    Array,
-    part_distances,
-    sdf,
-)
+from idr.demo import teapot
+from idr.demo.teapot import Array, part_distances, sdf
 
 _TEAL_DARK, _TEAL_LIGHT = np.array([0.31, 0.59, 0.64]), np.array([0.42, 0.74, 0.72])
 _CREAM, _CORAL = np.array([0.93, 0.86, 0.70]), np.array([0.89, 0.53, 0.43])
@@ -55,30 +46,30 @@ def _band(value: Array, half_width: float, edge: float) -> Array:
 
 
 def _body_color(azimuth: Array, r: Array, z: Array) -> Array:
-    height = z - BELLY_CENTER
+    height = z - teapot.BELLY_CENTER
     glaze = _mix(_TEAL_DARK, _TEAL_LIGHT, _smoothstep(height, -0.36, 0.32))
-    ridge = 0.5 + 0.5 * np.cos(NUM_FLUTES * azimuth)
+    ridge = 0.5 + 0.5 * np.cos(teapot.NUM_FLUTES * azimuth)
     glaze = _mix(glaze, glaze * 0.86, (1 - ridge) * _smoothstep(r, 0.1, 0.3))
     # The belt: cream, with a coral diamond on every other flute, and gold edges.
     color = _mix(glaze, _CREAM, _band(height, _BELT_HALF_HEIGHT, 0.016))
-    cell = np.mod(azimuth * (NUM_FLUTES / 2) / (2 * np.pi) + 0.5, 1.0) - 0.5
+    cell = np.mod(azimuth * (teapot.NUM_FLUTES / 2) / (2 * np.pi) + 0.5, 1.0) - 0.5
     taxi = np.abs(cell) / 0.36 + np.abs(height) / 0.078
     color = _mix(color, _CORAL, _smoothstep(1 - taxi, -0.12, 0.12))
     return _mix(color, _GOLD, _band(np.abs(height) - _BELT_HALF_HEIGHT - 0.012, 0.015, 0.008))
 
 
 def _lid_color(azimuth: Array, r: Array, z: Array) -> Array:
-    petals = 0.5 + 0.5 * np.cos(NUM_FLUTES / 2 * azimuth)
+    petals = 0.5 + 0.5 * np.cos(teapot.NUM_FLUTES / 2 * azimuth)
     edge = 0.10 + 0.075 * petals
     color = _mix(_CORAL, _CREAM, _smoothstep(edge - r, -0.012, 0.012))
     color = _mix(color, _CORAL, _smoothstep(edge - 0.05 - r, -0.012, 0.012))
     color = _mix(color, _GOLD, _smoothstep(z, 0.44, 0.455))
-    bead = np.hypot(r - LID_RING_RADIUS, z - LID_HEIGHT)
+    bead = np.hypot(r - teapot.LID_RING_RADIUS, z - teapot.LID_HEIGHT)
     return _mix(color, _GOLD, _smoothstep(0.036 - bead, -0.008, 0.008))
 
 
 def _spout_color(x: Array, z: Array) -> Array:
-    tip = SPOUT_LINE[-1]
+    tip = teapot.SPOUT_LINE[-1]
     to_tip = np.hypot(x - tip[0], z - tip[1])
     color = _mix(_TEAL_LIGHT, _TEAL_DARK, _smoothstep(to_tip, 0.12, 0.50))
     rings = _band(np.mod(to_tip + 0.05, 0.10) - 0.05, 0.017, 0.008) * _band(to_tip - 0.25, 0.10, 0.004)
@@ -87,7 +78,7 @@ def _spout_color(x: Array, z: Array) -> Array:
 
 
 def _handle_color(x: Array, z: Array) -> Array:
-    turn = np.arctan2(z - HANDLE_CENTER[2], -(x - HANDLE_CENTER[0]))
+    turn = np.arctan2(z - teapot.HANDLE_CENTER[2], -(x - teapot.HANDLE_CENTER[0]))
     stripes = 0.5 + 0.5 * np.cos(10 * turn)
     return _mix(_CORAL, _CORAL * 0.78, _smoothstep(stripes, 0.55, 0.8))
 

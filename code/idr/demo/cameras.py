@@ -13,10 +13,8 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-WORLD_SCALE = 120.0
-WORLD_OFFSET = (-37.0, 82.0, 640.0)
-UNIT_TO_WORLD = np.diag([WORLD_SCALE, WORLD_SCALE, WORLD_SCALE, 1.0])
-UNIT_TO_WORLD[:3, 3] = WORLD_OFFSET
+UNIT_TO_WORLD = np.diag([120.0, 120.0, 120.0, 1.0])
+UNIT_TO_WORLD[:3, 3] = -37.0, 82.0, 640.0
 """The scene's scale_mat: far from the identity, so that omitting it or applying it twice is noticed."""
 
 CAMERA_DISTANCE = 3.0
@@ -31,9 +29,8 @@ _GOLDEN_ANGLE = np.pi * (3 - np.sqrt(5))
 def camera_intrinsics(img_res: tuple[int, int]) -> Array:
     """(4, 4) K of all views, without skew; fx and fy differ, and the principal point is off center."""
     height, width = img_res
-    intrinsics = np.eye(4)
-    intrinsics[0, 0] = _FOCAL * min(height, width)
-    intrinsics[1, 1] = _ASPECT * intrinsics[0, 0]
+    focal = _FOCAL * min(img_res)
+    intrinsics = np.diag([focal, _ASPECT * focal, 1.0, 1.0])
     intrinsics[0, 2] = (width - 1) / 2 + _PRINCIPAL_SHIFT[0] * width
     intrinsics[1, 2] = (height - 1) / 2 + _PRINCIPAL_SHIFT[1] * height
     return intrinsics
@@ -61,18 +58,10 @@ def holdout_views(num_views: int, num_holdout: int) -> list[int]:
 
 
 def look_at(center: Array, target: Array, roll: float = 0.0, steep: float = _STEEP) -> Array:
-    """Pose of a camera that looks at a point, with +z up, or +y in steep views.
+    """Pose, (4, 4) camera-to-world, of a camera at a center, (3,), that looks at a target, (3,), with +z up.
 
-    The object is longest along x, which is thus horizontal in views from above and below.
-
-    Args:
-        center: (3,) the camera's center.
-        target: (3,) the point, different from the center.
-        roll: Rotation about the optical axis in radians.
-        steep: Sine of the elevation above which +y is up; 1 for never.
-
-    Returns:
-        (4, 4) camera-to-world.
+    Above an elevation with the sine `steep` +y is up, because the object is longest along x, which is thus
+    horizontal in views from above and below. `roll` is a rotation about the optical axis in radians.
     """
     forward = (target - center) / np.linalg.norm(target - center)
     up = np.array([0.0, 0.0, 1.0]) if abs(forward[2]) < steep else np.array([0.0, 1.0, 0.0])
@@ -111,6 +100,5 @@ def write_cameras(path: Path, intrinsics: Array, poses: Array) -> None:
     """Writes an npz with `scale_mat_i` and `world_mat_i` of (B, 4, 4) poses in the unit-sphere frame."""
     matrices = {}
     for i, pose in enumerate(poses):
-        matrices[f"scale_mat_{i}"] = UNIT_TO_WORLD
-        matrices[f"world_mat_{i}"] = world_matrix(intrinsics, pose)
+        matrices |= {f"scale_mat_{i}": UNIT_TO_WORLD, f"world_mat_{i}": world_matrix(intrinsics, pose)}
     np.savez(path, allow_pickle=False, **matrices)

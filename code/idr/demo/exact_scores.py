@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ import numpy as np
 import trimesh
 from numpy.typing import NDArray
 
-from idr.demo.scene import exact_forward, read_exact_mesh
+from idr.demo.render import exact_forward
+from idr.demo.scene import read_exact_mesh
 from idr.demo.teapot import gradient, sdf
 from idr.evaluation.chamfer import ChamferResult, chamfer, distance_to_zero_set
 from idr.evaluation.metrics import mask_iou, masked_psnr
@@ -27,24 +29,15 @@ def chamfer_to_exact(
     unit_from_world: NDArray[np.floating],
     scene_folder: Path,
 ) -> ChamferResult:
-    """Chamfer distances of a reconstruction to the exact surface.
+    """Chamfer distances of a mesh, (V, 3) and (T, 3), in world coordinates to the exact surface of a scene.
 
-    Args:
-        world_vertices: (V, 3) of the reconstruction, in world coordinates.
-        faces: (T, 3).
-        unit_from_world: (4, 4) inverse of the scene's own scale_mat.
-        scene_folder: Folder with the exact surface.
-
-    Returns:
-        Distances in unit-sphere units: accuracy to the exact zero set, completeness to the reconstruction.
+    `unit_from_world`, (4, 4), is the inverse of the scene's own scale_mat; distances are in unit-sphere
+    units. The accuracy is to the exact zero set, not to the mesh of it in the scene's folder.
     """
     vertices = np.asarray(world_vertices) @ unit_from_world[:3, :3].T + unit_from_world[:3, 3]
     ours = trimesh.Trimesh(vertices, faces, process=False)
     truth = trimesh.Trimesh(*read_exact_mesh(scene_folder), process=False)
-
-    def exact_distance(points: NDArray[np.float64]) -> NDArray[np.float64]:
-        return distance_to_zero_set(points, sdf, gradient, truth)
-
+    exact_distance = functools.partial(distance_to_zero_set, sdf=sdf, gradient=gradient, mesh=truth)
     return chamfer(ours, truth, CHAMFER_SAMPLES, exact_distance=exact_distance)
 
 

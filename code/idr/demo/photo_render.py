@@ -54,11 +54,7 @@ class PhoneLens:
 
 
 class Room:
-    """The object's surroundings: a printed table top and blurred walls.
-
-    Args:
-        generator: Random generator of the textures.
-    """
+    """The object's surroundings: a printed table top and blurred walls with random textures."""
 
     def __init__(self, generator: np.random.Generator) -> None:
         self.table = _table_texture(generator)  # (T, T, 3)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from idr.demo.appearance import shade
-from idr.demo.teapot import BOUNDING_RADIUS, LIPSCHITZ, Array, in_blocks, normal, sdf
+from idr.demo.teapot import BOUNDING_RADIUS, Array, in_blocks, normal, sdf
 
 MIN_STEP = 5e-4
 """Only rays that are inside the object for less than this length may be counted as misses."""
@@ -46,10 +46,8 @@ class RenderedView:
 def camera_rays(intrinsics: Array, pose: Array, uv: Array) -> tuple[Array, Array]:
     """Returns the camera's center, (3,), and the unit directions, (R, 3), of rays through pixels.
 
-    Args:
-        intrinsics: (4, 4) or (3, 3) upper triangular K, K[2, 2] = 1.
-        pose: (4, 4) camera-to-world.
-        uv: (R, 2) column and row; integers are pixel centers.
+    K is (4, 4) or (3, 3) with K[2, 2] = 1, the pose (4, 4) camera-to-world; integer uv, (R, 2) columns and
+    rows, are pixel centers.
     """
     at_depth_one = np.linalg.solve(intrinsics[:3, :3], np.column_stack((uv, np.ones(len(uv)))).T).T
     directions = at_depth_one @ pose[:3, :3].T
@@ -85,7 +83,7 @@ def intersect(origins: Array, directions: Array, start: Array | None = None) -> 
     while active.size:
         at = depth[active]
         value = sdf(origins[active] + at[:, None] * directions[active])
-        step = np.maximum(value / LIPSCHITZ, MIN_STEP)
+        step = np.maximum(value, MIN_STEP)
         inside = value <= 0
         value_behind[active[inside]] = value[inside]
         active, at, value, step = active[~inside], at[~inside], value[~inside], step[~inside]
@@ -140,7 +138,7 @@ def safe_start(origin: Array, directions: Array, spread: float) -> Array:
     while active.size:
         at = depth[active]
         value = sdf(origin + at[:, None] * directions[active])
-        step = (value / LIPSCHITZ - at * spread) / (1 + spread)
+        step = (value - at * spread) / (1 + spread)
         going = step > max(0.5 * margin, MIN_STEP)
         active, at = active[going], at[going] + step[going]
         out = at > far[active]
@@ -200,56 +198,24 @@ def render(intrinsics: Array, pose: Array, img_res: tuple[int, int], supersampli
     return RenderedView(rgb.reshape(height, width, 3), coverage.reshape(height, width))
 
 
-def exact_forward(inputs: dict[str, Tensor]) -> dict[str, Tensor | None]:
-    """Renders the exact surface and colors with the interface of `IDRNetwork.forward`.
+def exact_forward(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Renders the exact surface and colors of one view in place of `IDRNetwork.forward`.
 
     Args:
-        inputs: `intrinsics` (B, 4, 4), `uv` (B, P, 2), `pose` (B, 4, 4) or (B, 7) (quaternion (w, x, y, z) of
-            any positive norm, then center), optionally `object_mask` (B, P). R = B * P.
+        inputs: `intrinsics` (1, 4, 4), `uv` (1, R, 2), `pose` (1, 4, 4).
 
     Returns:
         `points` (R, 3), for misses the ray's point closest to the origin; `rgb_values` (R, 3) in [-1, 1],
-        white for misses; `sdf_output` (R, 1); `network_object_mask` (R,) bool; `object_mask` (R,) from the
-        inputs, or the hits; `grad_theta` None. Device and dtype of `uv`.
+        white for misses; `sdf_output` (R, 1); `network_object_mask` (R,) bool. Device and dtype of `uv`.
     """
-    uv = inputs["uv"]
-    points, rgb, hits = [], [], []
-    for intrinsics, pose, pixels in zip(inputs["intrinsics"], inputs["pose"], uv, strict=True):
-        k, pose_array, uv_array = (t.detach().cpu().double().numpy() for t in (intrinsics, pose, pixels))
-        origin, directions = camera_rays(k, _as_matrix(pose_array), uv_array)
-        origins = np.broadcast_to(origin, directions.shape)
-        depth, hit = intersect(origins, directions)
-        closest = -np.einsum("ij,ij->i", origins, directions)
-        points.append(origins + np.where(hit, depth, closest)[:, None] * directions)
-        color = np.full((len(directions), 3), _WHITE)
-        color[hit] = colors(origins[hit], directions[hit], depth[hit])
-        rgb.append(2 * color - 1)
-        hits.append(hit)
-    all_points = np.concatenate(points)
-
-    def tensor(values: Array) -> Tensor:
-        return torch.from_numpy(values).to(uv.device, uv.dtype)
-
-    network_object_mask = torch.from_numpy(np.concatenate(hits)).to(uv.device)
-    object_mask = inputs.get("object_mask")
-    return {
-        "points": tensor(all_points),
-        "rgb_values": tensor(np.concatenate(rgb)),
-        "sdf_output": tensor(sdf(all_points)[:, None]),
-        "network_object_mask": network_object_mask,
-        "object_mask": network_object_mask if object_mask is None else object_mask.reshape(-1),
-        "grad_theta": None,
-    }
-
-
-def _as_matrix(pose: Array) -> Array:
-    """A (4, 4) pose from a (4, 4) pose, or from quaternion and center (7,)."""
-    if pose.shape == (4, 4):
-        return pose
-    w, vector = pose[0] / np.linalg.norm(pose[:4]), pose[1:4] / np.linalg.norm(pose[:4])
-    matrix = np.eye(4)
-    for axis in range(3):
-        twice = 2 * np.cross(vector, np.eye(3)[axis])
-        matrix[:3, axis] = np.eye(3)[axis] + w * twice + np.cross(vector, twice)
-    matrix[:3, 3] = pose[4:]
-    return matrix
+    intrinsics, pose, uv = (inputs[k][0].cpu().double().numpy() for k in ("intrinsics", "pose", "uv"))
+    origin, directions = camera_rays(intrinsics, pose, uv)
+    origins = np.broadcast_to(origin, directions.shape)
+    depth, hit = intersect(origins, directions)
+    closest = -np.einsum("ij,ij->i", origins, directions)
+    points = origins + np.where(hit, depth, closest)[:, None] * directions
+    rgb = np.full((len(directions), 3), _WHITE)
+    rgb[hit] = colors(origins[hit], directions[hit], depth[hit])
+    values = {"points": points, "rgb_values": 2 * rgb - 1, "sdf_output": sdf(points)[:, None]}
+    outputs = {name: torch.from_numpy(array).to(inputs["uv"]) for name, array in values.items()}
+    return outputs | {"network_object_mask": torch.from_numpy(hit).to(inputs["uv"].device)}

@@ -9,24 +9,23 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import imageio.v3 as iio
 import numpy as np
+import trimesh
 from numpy.typing import NDArray
 
 from idr.demo.appearance import albedo
 from idr.demo.cameras import UNIT_TO_WORLD, camera_intrinsics, holdout_views, view_poses, write_cameras
-from idr.demo.render import RenderedView, exact_forward, render
+from idr.demo.render import RenderedView, render
 from idr.demo.teapot import BOUNDING_RADIUS, Array, in_blocks, project_to_surface, sdf
 from idr.errors import InputError, MissingInputError
 from idr.files import check_replaceable, whole_folder
 from idr.geometry.camera_set import disturb_poses
-
-__all__ = ["SceneSettings", "exact_forward", "exact_mesh", "read_exact_mesh", "sdf", "write_scene"]
 
 GENERATOR = "idr built-in scene"
 SURFACE_FILE, SETTINGS_FILE = "exact_surface.ply", "scene.json"
@@ -66,22 +65,13 @@ class SceneSettings:
 
     def __post_init__(self) -> None:
         """Raises `InputError` if a value is out of range."""
+        size, samples = self.img_res, self.supersampling
         checks = (
             ("seed", self.seed, self.seed >= 0, "0 or more"),
             ("number of training views", self.num_views, self.num_views >= 1, "at least 1"),
             ("number of held-out views", self.num_holdout, self.num_holdout >= 0, "0 or more"),
-            (
-                "image size",
-                self.img_res,
-                len(self.img_res) == 2 and min(self.img_res) >= 8,
-                "height and width, each at least 8",
-            ),
-            (
-                "supersampling",
-                self.supersampling,
-                1 <= self.supersampling <= 32,
-                "1 to 32 samples along a pixel's side",
-            ),
+            ("image size", size, len(size) == 2 and min(size) >= 8, "height and width, each at least 8"),
+            ("supersampling", samples, 1 <= samples <= 32, "1 to 32 samples along a pixel's side"),
             ("rotation noise", self.noise_degrees, 0 <= self.noise_degrees <= 90, "0 to 90 degrees"),
             ("center noise", self.noise_center, 0 <= self.noise_center <= 1, "0 to 1 unit-sphere units"),
             ("mesh resolution", self.mesh_resolution, 16 <= self.mesh_resolution <= 1024, "16 to 1024"),
@@ -91,28 +81,22 @@ class SceneSettings:
                 raise InputError(f"built-in scene: {name} {value}; expected {expected}")
 
     @property
-    def num_written(self) -> int:
-        """Number of all views, held-out ones included."""
-        return self.num_views + self.num_holdout
-
-    @property
     def holdout(self) -> list[int]:
         """Indices of the held-out views, for `dataset.holdout`; independent of the seed."""
-        return holdout_views(self.num_written, self.num_holdout)
+        return holdout_views(self.num_views + self.num_holdout, self.num_holdout)
 
 
 def scene_poses(settings: SceneSettings) -> tuple[Array, Array]:
     """Exact and disturbed poses of all views, (B, 4, 4) each, camera-to-world in the unit-sphere frame."""
     layout, noise = (np.random.default_rng([settings.seed, stream]) for stream in (0, 1))
-    exact = view_poses(settings.num_written, layout)
+    exact = view_poses(settings.num_views + settings.num_holdout, layout)
     return exact, disturb_poses(exact, settings.noise_degrees, settings.noise_center, noise)
 
 
 def exact_mesh(extract: Extractor, resolution: int) -> tuple[Array, NDArray[np.integer]]:
     """Meshes the exact surface from `resolution` samples along each side of the cube around the object.
 
-    Returns:
-        Vertices (V, 3) in the unit-sphere frame, with |sdf| about 1e-12, and outward faces (T, 3).
+    Vertices, (V, 3), are in the unit-sphere frame, with |sdf| about 1e-12; faces, (T, 3), are outward.
     """
     # The margin keeps samples off the object's symmetry planes, where the function is exactly zero.
     vertices, faces = extract(sdf, BOUNDING_RADIUS + 0.0137, resolution)
@@ -149,7 +133,9 @@ def _write_files(folder: Path, settings: SceneSettings, extract: Extractor) -> l
     exact, noisy = scene_poses(settings)
     write_cameras(folder / "cameras.npz", intrinsics, exact)
     write_cameras(folder / "cameras_linear_init.npz", intrinsics, noisy)
-    views = render_views(intrinsics, exact, settings)
+    size = settings.img_res, settings.supersampling
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, _MOST_WORKERS)) as pool:  # numpy releases the GIL
+        views = list(pool.map(lambda pose: render(intrinsics, pose, *size), exact))
     (folder / "image").mkdir()
     (folder / "mask").mkdir()
     for i, view in enumerate(views):
@@ -162,37 +148,22 @@ def _write_files(folder: Path, settings: SceneSettings, extract: Extractor) -> l
     return views
 
 
-def render_views(
-    intrinsics: Array, poses: Sequence[Array] | Array, settings: SceneSettings
-) -> list[RenderedView]:
-    """Renders B poses, (4, 4) each, in parallel threads (numpy releases the GIL), deterministically."""
-    size = settings.img_res, settings.supersampling
-    with ThreadPoolExecutor(min(os.cpu_count() or 1, _MOST_WORKERS)) as pool:
-        return list(pool.map(lambda pose: render(intrinsics, pose, *size), poses))
-
-
 def write_surface(path: Path, vertices: Array, faces: NDArray[np.integer]) -> None:
     """Writes a mesh in the unit-sphere frame as .ply in world coordinates, with its albedo as colors."""
-    import trimesh
-
     world = vertices @ UNIT_TO_WORLD[:3, :3].T + UNIT_TO_WORLD[:3, 3]
     color = np.rint(255 * in_blocks(albedo, vertices)).astype(np.uint8)
     trimesh.Trimesh(world, faces, vertex_colors=color, process=False).export(path)
 
 
 def read_exact_mesh(folder: Path) -> tuple[Array, NDArray[np.integer]]:
-    """Reads the exact surface of a built-in scene.
+    """Reads the vertices (V, 3) and faces (T, 3) of the exact surface of a built-in scene.
 
-    Returns:
-        Vertices (V, 3) in the scene's original unit-sphere frame, even if the camera files have a new
-        scale_mat, and faces (T, 3).
+    They are in the scene's original unit-sphere frame, even if the camera files have a new scale_mat.
 
     Raises:
         MissingInputError: The folder has no exact surface.
         InputError: Its files cannot be read.
     """
-    import trimesh
-
     for name in (SURFACE_FILE, SETTINGS_FILE):
         if not (folder / name).is_file():
             raise MissingInputError(

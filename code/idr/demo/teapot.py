@@ -2,9 +2,9 @@
 
 N points. numpy in float64, in the unit-sphere frame with z up, spout towards +x, handle towards -x.
 
-The function is 1-Lipschitz, so |sdf(x)| never exceeds the distance from x to the surface: every primitive is
-a Euclidean distance, smooth unions combine gradients convexly, the fluting has a known slope bound, and the
-result is divided by that bound.
+The function is 1-Lipschitz (|sdf(x) - sdf(y)| <= |x - y|), so |sdf(x)| never exceeds the distance from x to
+the surface: every primitive is a Euclidean distance, smooth unions combine gradients convexly, the fluting
+has a known slope bound, and the result is divided by that bound.
 """
 
 from __future__ import annotations
@@ -15,9 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
-
-LIPSCHITZ = 1.0
-"""|sdf(x) - sdf(y)| <= LIPSCHITZ * |x - y| for all points."""
 
 BOUNDING_RADIUS = 0.85
 """Radius of a ball around the origin that contains the surface."""
@@ -60,6 +57,7 @@ HANDLE_CENTER = np.array([-0.515, 0.0, 0.0])
 _HANDLE_STRETCH, _HANDLE_RADIUS, _HANDLE_TUBE = 0.06, 0.205, 0.056
 
 _BLOCK = 1 << 15  # points evaluated at once, so that temporaries stay in the cache
+_PROJECTION_STEPS = 8  # of Newton's method
 
 
 def _norm(a: Array, b: Array) -> Array:
@@ -109,13 +107,10 @@ def _beads(x: Array, y: Array, r: Array, z: Array) -> Array:
 
 
 def _round_cone(p: Array, q: Array, length: float, radii: Array) -> Array:
-    """Distance to the convex hull of two balls.
+    """Distance to the convex hull of two balls of radii (2,), whose difference is below their `length`.
 
-    Args:
-        p: (N,) coordinate along the axis, 0 at the first ball and `length` at the second.
-        q: (N,) distance from the axis.
-        length: Distance of the centers, more than the difference of the radii.
-        radii: (2,) radii of the balls.
+    p, (N,), is the coordinate along the axis, 0 at the first center and `length` at the second; q, (N,), is
+    the distance from the axis.
     """
     sine = (radii[0] - radii[1]) / length
     cosine = np.sqrt(1 - sine * sine)
@@ -166,13 +161,13 @@ def _lid(x: Array, y: Array, r: Array, z: Array) -> Array:
 
 def part_distances(points: Array) -> tuple[Array, Array, Array, Array]:
     """Distances to body, lid, spout and handle, (N,) each; the smallest identifies a point's part."""
-    x, y, z = (np.ascontiguousarray(points[:, axis]) for axis in range(3))
+    x, y, z = np.ascontiguousarray(points.T)
     r = _norm(x, y)
     return _body(x, y, r, z), _lid(x, y, r, z), _spout(x, y, z), _handle(x, y, z)
 
 
 def _object(points: Array) -> Array:
-    x, y, z = (np.ascontiguousarray(points[:, axis]) for axis in range(3))
+    x, y, z = np.ascontiguousarray(points.T)
     r = _norm(x, y)
     body = _body(x, y, r, z)
     # The spout is expensive, and does not affect the union beyond its fillet.
@@ -219,15 +214,13 @@ def normal(points: Array) -> Array:
     return slope / np.maximum(np.linalg.norm(slope, axis=1, keepdims=True), 1e-12)
 
 
-def project_to_surface(points: Array, iterations: int = 8) -> Array:
-    """Projects points onto the surface by Newton iterations along the gradient.
+def project_to_surface(points: Array) -> Array:
+    """Projects points, (N, 3), onto the surface by Newton's method, to |sdf| of 1e-12, or 1e-6 on creases.
 
-    Args:
-        points: (N, 3), closer to the surface than its smallest radius of curvature.
-        iterations: Number of iterations, enough for |sdf| of about 1e-12, or up to 1e-6 on creases.
+    They must be closer to the surface than its smallest radius of curvature.
     """
     moved = np.array(points, dtype=np.float64)
-    for _ in range(iterations):
+    for _ in range(_PROJECTION_STEPS):
         slope = gradient(moved)
         square = np.maximum(np.einsum("ij,ij->i", slope, slope), 1e-6)
         moved -= (sdf(moved) / square)[:, None] * slope
