@@ -21,7 +21,7 @@ from idr.errors import InputError, MissingInputError
 from idr.geometry.cameras import pixel_rays
 from idr.runs.folders import CheckpointFolder, newest_run
 from idr.viewer.checkpoints import Checkpoint, CheckpointReader, nearest
-from idr.viewer.server import PageServer, ServeOptions, free_port
+from idr.viewer.server import PageServer, free_port
 from idr.viewer.space import browser_camera, field_of_view
 from idr.viewer.surfaces import PAINTS, PLAIN, coarse_to_fine, surface_of
 
@@ -122,18 +122,18 @@ def test_browser_camera_turns_as_its_quaternion_says():
 @pytest.mark.parametrize("paint", PAINTS)
 def test_surface_is_the_ball(reader, paint):
     run = reader.open(reader.checkpoints()[0], lambda: None)
-    shown = surface_of(run, 24, paint, lambda: None)
-    assert shown.glb[:4] == b"glTF" and shown.num_faces > 500
+    glb, num_faces = surface_of(run, 24, paint, lambda: None)
+    assert glb[:4] == b"glTF" and num_faces > 500
 
 
-def test_no_surface_is_none(folder, reader):
+def test_no_surface_is_empty(folder, reader):
     save_again(folder, 8, -1.0)
     run = reader.open(reader.checkpoints()[-1], lambda: None)
-    assert surface_of(run, 24, PLAIN, lambda: None) is None
+    assert surface_of(run, 24, PLAIN, lambda: None) == (b"", 0)
 
 
 def test_page_follows_training_and_stays_responsive(folder, reader):
-    page = PageServer(reader, ServeOptions(port=0, resolution=32, side=64))
+    page = PageServer(reader, "127.0.0.1", port=0, resolution=32, side=64)
     words = lambda: page._session._panel.status.content  # noqa: E731
     serving = threading.Thread(target=page.serve)
     serving.start()
@@ -156,7 +156,7 @@ def test_page_follows_training_and_stays_responsive(folder, reader):
 
 def test_page_waits_for_the_first_checkpoint(folder, reader):
     shutil.move(folder / "checkpoints", folder / "elsewhere")
-    page = PageServer(reader, ServeOptions(port=0, resolution=32, side=64))
+    page = PageServer(reader, "127.0.0.1", port=0, resolution=32, side=64)
     try:
         page._session.poll()
         page._session._say()

@@ -21,7 +21,7 @@ def failures():
 
 @pytest.fixture
 def worker(failures):
-    worker = Worker(lambda slot, text: failures.append((slot, text)))
+    worker = Worker(lambda slot, text: failures.append((slot, text)), lambda slots: None)
     yield worker
     worker.close()
 
@@ -113,7 +113,7 @@ def test_failures_are_reported_and_the_worker_continues(worker, failures, caplog
 
 
 def test_closing_cancels_the_running_work():
-    worker = Worker(lambda slot, text: None)
+    worker = Worker(lambda slot, text: None, lambda slots: None)
     started, ended = threading.Event(), threading.Event()
     worker.submit("surface", endless(worker, started, ended))
     assert started.wait(WAIT)

@@ -96,7 +96,7 @@ def open_page(arguments: argparse.Namespace) -> PageServer:
             raise InputError(f"--{flag} {getattr(arguments, flag)}: expected {least} to {most}")
     check_at_least(arguments, threads=1)
 
-    from idr.viewer.server import PageServer, ServeOptions, free_port, require_viser
+    from idr.viewer.server import PageServer, free_port, require_viser
 
     require_viser()
     port = free_port(arguments.host, arguments.port)  # before anything is read
@@ -116,7 +116,7 @@ def open_page(arguments: argparse.Namespace) -> PageServer:
     if threads is not None:
         torch.set_num_threads(threads)
     reader = CheckpointReader(folder, conf_of_run(folder, arguments.conf), arguments.data_root, device)
-    server = PageServer(reader, ServeOptions(arguments.host, port, arguments.resolution, arguments.side))
+    server = PageServer(reader, arguments.host, port, arguments.resolution, arguments.side)
     if not arguments.beside_training:
         say(f"run: {folder}")
     return server

@@ -5,36 +5,15 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
-import logging
 import socket
 import threading
-from dataclasses import dataclass
 from typing import Any
 
 from idr.errors import InputError, MissingInputError
 from idr.viewer.checkpoints import CheckpointReader
 
-log = logging.getLogger(__name__)
-
 POLL_SECONDS = 1.0
 """Interval of the polling for new checkpoints."""
-
-
-@dataclass(frozen=True)
-class ServeOptions:
-    """Options of the page.
-
-    Attributes:
-        host: Address to listen at; 127.0.0.1 is reached from this machine only.
-        port: Port; 0 for any free one.
-        resolution: Initial resolution of the surface.
-        side: Initial pixels along the longer side of images.
-    """
-
-    host: str = "127.0.0.1"
-    port: int = 8080
-    resolution: int = 96
-    side: int = 320
 
 
 def require_viser() -> Any:
@@ -72,28 +51,35 @@ def free_port(host: str, port: int) -> int:
 class PageServer:
     """The page of a run, served until it is closed.
 
+    Args:
+        reader: The run's checkpoints.
+        host: Address to listen at; 127.0.0.1 is reached from this machine only.
+        port: Port; 0 for any free one.
+        resolution: Initial resolution of the surface.
+        side: Initial pixels along the longer side of images.
+
     Raises:
         MissingInputError: viser is not installed.
         InputError: The port or the address cannot be used.
     """
 
-    def __init__(self, reader: CheckpointReader, options: ServeOptions) -> None:
+    def __init__(self, reader: CheckpointReader, host: str, port: int, resolution: int, side: int) -> None:
         viser = require_viser()
-        port = free_port(options.host, options.port)
+        port = free_port(host, port)
 
         from idr.viewer.session import Session
 
         with contextlib.redirect_stdout(io.StringIO()):  # viser prints a banner
-            self._server = viser.ViserServer(host=options.host, port=port, verbose=False)
+            self._server = viser.ViserServer(host=host, port=port, verbose=False)
         self._ending = threading.Event()
         self.port = int(self._server.get_port())
         if self.port != port:  # taken meanwhile
             self._stop_server()
-            raise InputError(f"port {port} of {options.host} was just taken; start again")
+            raise InputError(f"port {port} of {host} was just taken; start again")
         # Sharing would open a tunnel through a third party's server.
         self._server.gui.configure_theme(control_width="large", show_logo=False, show_share_button=False)
         self._server.gui.main_panel.dock_right()
-        self._session = Session(reader, self._server, options.resolution, options.side)
+        self._session = Session(reader, self._server, resolution, side)
 
     def serve(self) -> None:
         """Polls for new checkpoints until `end` is called."""

@@ -45,7 +45,7 @@ class Session:
         self._server = server
         self._checkpoints: list[Checkpoint] = []
         self._shown: Checkpoint | None = None
-        self._surfaces: OrderedDict[tuple[Checkpoint, int, str], surfaces.ShownSurface | None] = OrderedDict()
+        self._surfaces: OrderedDict[tuple[Checkpoint, int, str], tuple[bytes, int]] = OrderedDict()
         self._surface_words = ""  # until the first one is drawn
         self._busy: tuple[str, ...] = ()
         self._last_seen: dict[int, tuple[float, ...]] = {}  # by browser
@@ -233,18 +233,16 @@ class Session:
 
     def _publish(self, checkpoint: Checkpoint, resolution: int, paint: str) -> None:
         """Shows a surface, from memory or computed, with the cameras of its checkpoint."""
-        key = (checkpoint, resolution, paint)
+        key, kept = (checkpoint, resolution, paint), self._surfaces
         run = self._open(checkpoint)
         self._place(run)
-        if key not in self._surfaces:
-            self._surfaces[key] = surfaces.surface_of(run, resolution, paint, self._worker.between)
-            while len(self._surfaces) > 1 and KEPT_BYTES < sum(
-                len(kept.glb) for kept in self._surfaces.values() if kept
-            ):
-                self._surfaces.popitem(last=False)
-        surface = self._surfaces[key]
-        self._space.show_surface(None if surface is None else surface.glb)
-        what = "no surface yet" if surface is None else f"{surface.num_faces:,} faces at {resolution}"
+        if key not in kept:
+            kept[key] = surfaces.surface_of(run, resolution, paint, self._worker.between)
+            while len(kept) > 1 and sum(len(glb) for glb, _ in kept.values()) > KEPT_BYTES:
+                kept.popitem(last=False)
+        glb, num_faces = kept[key]
+        self._space.show_surface(glb)
+        what = f"{num_faces:,} faces at {resolution}" if glb else "no surface yet"
         self._surface_words = f"epoch {checkpoint.epoch}: {what}"
         self._say()
 

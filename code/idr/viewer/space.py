@@ -71,9 +71,9 @@ class SpaceView:
         camera.position = NEARER * np.asarray(poses[0, :3, 3], dtype=np.float64)
         camera.look_at = np.zeros(3)
 
-    def show_surface(self, glb: bytes | None) -> None:
-        """Shows the content of a GLB file in place of the last surface; None shows no surface."""
-        if glb is None:
+    def show_surface(self, glb: bytes) -> None:
+        """Shows the content of a GLB file in place of the last surface; no surface if it is empty."""
+        if not glb:
             if self._surface is not None:
                 self._surface.remove()
             self._surface = None

@@ -6,7 +6,6 @@ V vertices, T faces. Unit-sphere coordinates.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,14 +32,6 @@ PLAIN, COLOR, NORMALS = "shape", "network's color", "normals"
 PAINTS = (PLAIN, COLOR, NORMALS)
 
 
-@dataclass(frozen=True)
-class ShownSurface:
-    """A surface in the browser: the content of a GLB file, and T."""
-
-    glb: bytes
-    num_faces: int
-
-
 def coarse_to_fine(coarsest: int, finest: int, factor: int = 2) -> list[int]:
     """Returns ``coarsest``, its products with powers of ``factor``, and last ``finest``.
 
@@ -53,14 +44,14 @@ def coarse_to_fine(coarsest: int, finest: int, factor: int = 2) -> list[int]:
     return [*steps, finest]
 
 
-def surface_of(run: Run, resolution: int, paint: str, between: Callable[[], None]) -> ShownSurface | None:
-    """Returns the surface of a run in one of `PAINTS`; None if there is none yet.
+def surface_of(run: Run, resolution: int, paint: str, between: Callable[[], None]) -> tuple[bytes, int]:
+    """Returns the content of a GLB file of a run's surface in one of `PAINTS`, empty without one, and T.
 
     `resolution` is that of `Run.mesh`; `between` is called between two chunks of work.
     """
     mesh = run.mesh(resolution, CHUNK_POINTS)
     if mesh is None or len(mesh.faces) == 0:
-        return None
+        return b"", 0
     between()
     vertices = np.asarray(mesh.vertices, dtype=np.float32)
     normals = _in_chunks(run.normal, between, vertices)
@@ -70,7 +61,7 @@ def surface_of(run: Run, resolution: int, paint: str, between: Callable[[], None
     elif paint == NORMALS:
         colors = (normals + 1.0) / 2.0
     surface = Surface(vertices, np.asarray(mesh.faces), normals, colors)
-    return ShownSurface(glb_content(surface, lit=paint == PLAIN), len(mesh.faces))
+    return glb_content(surface, lit=paint == PLAIN), len(mesh.faces)
 
 
 def _in_chunks(

@@ -41,9 +41,7 @@ class Worker:
     """
 
     def __init__(
-        self,
-        on_failure: Callable[[str, str], None],
-        on_change: Callable[[tuple[str, ...]], None] = lambda slots: None,
+        self, on_failure: Callable[[str, str], None], on_change: Callable[[tuple[str, ...]], None]
     ) -> None:
         self._on_failure = on_failure
         self._on_change = on_change
