@@ -33,14 +33,11 @@ _TO_OCTANT = np.sqrt(np.where(CORNERS[:, None] == CORNERS[None], 0.25, 1.0).sum(
 
 
 class SlopeBounds:
-    """Bounds of the slope of a field in each region of a lattice, learned from its values.
+    """Bounds of the slope of a field in each of (x, y, z) regions of a lattice, learned from its values.
 
     A region's bound is `SAFETY` times the largest slope measured in it and in the regions around it; a slope
     is the difference of the values at two corners of a cell over their distance. Bounds never decrease. A
     node of value v in a convex region of bound L is at least |v| / L from the zeros in that region.
-
-    Args:
-        shape: Number of regions along the axes.
     """
 
     def __init__(self, shape: tuple[int, int, int]) -> None:
@@ -90,11 +87,7 @@ def uncertain_octants(radii: NDArray[np.float32], width: float) -> NDArray[np.bo
 
 
 class PagedValues:
-    """Values at some nodes of a lattice, in pages of 8^3 that are allocated when written to.
-
-    Args:
-        shape: Number of nodes along the axes.
-    """
+    """Values at some of (x, y, z) nodes of a lattice, in pages of 8^3 that are allocated when written to."""
 
     def __init__(self, shape: tuple[int, int, int]) -> None:
         self.shape = shape
@@ -112,9 +105,13 @@ class PagedValues:
         pages, places = self._find(indices)
         missing = np.unique(np.ravel_multi_index(tuple((indices[pages == 0] >> 3).T), self._table.shape))
         if len(missing):
-            self._grow(len(missing))
-            self._table.ravel()[missing] = np.arange(self._used, self._used + len(missing))
-            self._used += len(missing)
+            used = self._used + len(missing)
+            if used > len(self._pages):
+                larger = np.full((max(used, 3 * len(self._pages) // 2), 512), np.nan, np.float32)
+                larger[: self._used] = self._pages[: self._used]
+                self._pages = larger
+            self._table.ravel()[missing] = np.arange(self._used, used)
+            self._used = used
             pages, places = self._find(indices)
         self._pages[pages, places] = values
 
@@ -130,9 +127,3 @@ class PagedValues:
         x, y, z = indices[..., 0], indices[..., 1], indices[..., 2]
         pages = self._table[x >> 3, y >> 3, z >> 3]
         return pages, ((x & 7) << 6) | ((y & 7) << 3) | (z & 7)
-
-    def _grow(self, more: int) -> None:
-        if self._used + more > len(self._pages):
-            larger = np.full((max(self._used + more, 3 * len(self._pages) // 2), 512), np.nan, np.float32)
-            larger[: self._used] = self._pages[: self._used]
-            self._pages = larger

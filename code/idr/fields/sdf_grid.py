@@ -28,9 +28,6 @@ from torch.nn import functional
 Sdf = Callable[[Tensor], Tensor]
 """Maps (N, 3) points in the unit-sphere frame to (N,) signed distances."""
 
-INTERPOLATION = math.sqrt(3) / 2
-"""Bound of the interpolation error in units of L h."""
-
 
 @dataclass(frozen=True)
 class GridConstants:
@@ -101,18 +98,10 @@ class SdfGrid:
     @property
     def widest_error(self) -> float:
         """The bound of |f - interpolation| from L alone."""
-        return self.lipschitz * self.spacing * INTERPOLATION
+        return self.lipschitz * self.spacing * (math.sqrt(3) / 2)
 
     def at(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Interpolates f and the bound of its error.
-
-        Args:
-            points: (..., 3) in the unit-sphere frame, clamped to the cube.
-
-        Returns:
-            values: (...) interpolated f.
-            errors: (...) bound of |f - values|.
-        """
+        """Interpolates f and the bound of its error, (...) each, at (..., 3) points, clamped to the cube."""
         where = points.reshape(1, -1, 3).flip(-1) / self.half_side
         values, errors = _interpolate(self._volumes, where)
         return values.reshape(points.shape[:-1]), errors.reshape(points.shape[:-1])
@@ -121,12 +110,11 @@ class SdfGrid:
         """Interpolates f and the bound of its error, (R, S) each, along rays; bit-equal to `at`."""
         start, step = (x.flip(-1).T.unsqueeze(2) for x in (origin, direction))  # (3, R, 1)
         where = (start + depths.unsqueeze(0) * step) / self.half_side  # (3, R, S): long rows are fast
-        values, errors = _interpolate(self._volumes, where.permute(1, 2, 0))
-        return values, errors
+        return _interpolate(self._volumes, where.permute(1, 2, 0))
 
 
-def _interpolate(volumes: Tensor, where: Tensor) -> tuple[Tensor, ...]:
-    """Interpolates volumes on a cube, (1, C, m, m, m), trilinearly; returns C tensors (R, S).
+def _interpolate(volumes: Tensor, where: Tensor) -> tuple[Tensor, Tensor]:
+    """Interpolates two volumes on a cube, (1, 2, m, m, m), trilinearly; returns (R, S) of each.
 
     `where`, (R, S, 3), are positions in [-1, 1], the volumes' last axis first, as grid_sample has them:
     flipping positions is cheaper than flipping volumes.
@@ -140,7 +128,8 @@ def _interpolate(volumes: Tensor, where: Tensor) -> tuple[Tensor, ...]:
     sampled = functional.grid_sample(
         volumes.to(where), where, mode="bilinear", padding_mode="border", align_corners=True
     )
-    return tuple(channel.reshape(num_rays, num_samples) for channel in sampled.unbind(1))
+    first, second = sampled.unbind(1)
+    return first.reshape(num_rays, num_samples), second.reshape(num_rays, num_samples)
 
 
 @functools.cache
@@ -212,17 +201,11 @@ def build_sdf_grid(
 
 @torch.no_grad()
 def refine_sdf_grid(sdf: Sdf, grid: SdfGrid, margin: float, whole_ball: bool = False) -> SdfGrid:
-    """Halves a grid's cells where a surface may be.
+    """Halves the cells of a grid of f where a surface may be, or all of the ball inscribed in the cube.
 
     A cell is split if |f| at one of its nodes is at most L h sqrt(3) / 2 + margin. If all are above, no point
     of the cell comes closer to zero than the margin, whatever the surface between the nodes. L is estimated
     by `lipschitz_bound` from the nodes of every level before it is split.
-
-    Args:
-        sdf: f.
-        grid: The grid of the same f.
-        margin: Distance from zero that f keeps in cells which are not split.
-        whole_ball: Split all cells of the ball inscribed in the cube.
     """
     half_side, known = grid.half_side, grid.values
     cells = 2 * (known.shape[0] - 1)

@@ -51,14 +51,11 @@ def decompose_projection(projection: NDArray[np.floating]) -> tuple[NDArray[np.f
 
 
 def pose_matrix(pose: Tensor) -> Tensor:
-    """Returns poses as matrices.
+    """Returns poses as (B, 4, 4) camera-to-world matrices, differentiable with respect to vectors.
 
     Args:
         pose: (B, 4, 4) matrices, returned as they are, or (B, 7) vectors: quaternion (w, x, y, z) of the
             camera-to-world rotation, of any positive norm, then the camera's center.
-
-    Returns:
-        (B, 4, 4) camera-to-world matrices, differentiable with respect to the vectors.
     """
     if pose.shape[1:] == (4, 4):
         return pose
@@ -98,12 +95,7 @@ def pixel_rays(uv: Tensor, pose: Tensor, intrinsics: Tensor) -> tuple[Tensor, Te
 
 
 def pixel_width(intrinsics: Tensor, poses: Tensor) -> float:
-    """Returns the width of a pixel at the origin, median over the views, in units of the poses.
-
-    Args:
-        intrinsics: (B, 4, 4) K.
-        poses: (B, 4, 4) camera-to-world.
-    """
+    """Returns the width of a pixel at the origin, median over (B, 4, 4) K and poses, in the poses' units."""
     return float((poses[:, :3, 3].norm(dim=1) / intrinsics[:, 0, 0].abs()).median())
 
 
@@ -118,8 +110,9 @@ def resized_intrinsics(intrinsics: Tensor, old: tuple[int, int], new: tuple[int,
 
 
 def corrected_intrinsics(intrinsics: Tensor, log_focal: Tensor, principal_point: Tensor) -> Tensor:
-    """Returns corrected K; the corrections do not depend on the resolution.
+    """Returns corrected K, (B, 4, 4), differentiable with respect to the corrections.
 
+    The corrections do not depend on the resolution.
     Both focal lengths and the skew are multiplied by exp(log_focal), which keeps the pixels' aspect ratio and
     the angle between their axes. The principal point moves by a fraction of the uncorrected focal lengths; a
     small fraction is the angle in radians by which the optical axis is off.
@@ -128,9 +121,6 @@ def corrected_intrinsics(intrinsics: Tensor, log_focal: Tensor, principal_point:
         intrinsics: (B, 4, 4) K.
         log_focal: (B, 1).
         principal_point: (B, 2) along columns and rows, in units of focal lengths.
-
-    Returns:
-        (B, 4, 4) K, differentiable with respect to the corrections.
     """
     factor = torch.exp(log_focal)  # (B, 1)
     fx, fy = intrinsics[:, 0, 0], intrinsics[:, 1, 1]

@@ -34,7 +34,7 @@ def camera_path(
     times: Sequence[float],
     distances: Sequence[float],
     frame_times: NDArray[np.floating],
-) -> NDArray[np.float64]:
+) -> Array:
     """Interpolates cameras that look at the origin.
 
     Cubic splines interpolate the keys' quaternions and distances; the quaternion is then normalized, and the
@@ -50,7 +50,7 @@ def camera_path(
         frame_times: (F,) within the times.
 
     Returns:
-        (F, 4, 4) camera-to-world poses.
+        (F, 4, 4) poses.
     """
     knots = np.asarray(times, dtype=np.float64)
     quaternions = rotation_to_quaternion(torch.as_tensor(np.asarray(rotations, dtype=np.float64))).numpy()
@@ -70,9 +70,12 @@ def camera_path(
         spline = CubicSpline(knots, keys, bc_type="periodic")
     at_frames = spline(frame_times)  # (F, 5)
     rotation = quaternion_to_rotation(torch.from_numpy(at_frames[:, :4])).numpy()
-    poses = np.tile(np.eye(4), (len(rotation), 1, 1))
-    poses[:, :3, :3] = rotation
-    poses[:, :3, 3] = -at_frames[:, 4:] * rotation[:, :, 2]
+    return _poses(rotation, -at_frames[:, 4:] * rotation[:, :, 2])
+
+
+def _poses(rotations: Array, centers: Array) -> Array:
+    poses = np.tile(np.eye(4), (len(centers), 1, 1))
+    poses[:, :3, :3], poses[:, :3, 3] = rotations, centers
     return poses
 
 
@@ -110,11 +113,9 @@ def surroundings(poses: NDArray[np.floating]) -> Surroundings:
 
 
 def upright_rotation(up: NDArray[np.floating], front: NDArray[np.floating]) -> Array:
-    """Returns the rotation, (3, 3), to glTF's axes: up becomes +Y, the front of the object +Z.
+    """Returns the rotation, (3, 3), to glTF's axes: up, (3,) of any length, becomes +Y, the front +Z.
 
-    Args:
-        up: (3,) of any length but 0.
-        front: (3,) from the object to the viewer; if it is parallel to `up`, any front is used.
+    `front`, (3,), points from the object to the viewer; if it is parallel to `up`, any front is used.
     """
     y = np.asarray(up, dtype=np.float64) / np.linalg.norm(up)
     z = _horizontal(front, y)
@@ -134,10 +135,7 @@ def look_at_origin(centers: NDArray[np.floating], up: NDArray[np.floating]) -> A
     forward = -centers / np.linalg.norm(centers, axis=1, keepdims=True)
     right = np.cross(forward, up)
     right /= np.linalg.norm(right, axis=1, keepdims=True)
-    poses = np.tile(np.eye(4), (len(centers), 1, 1))
-    poses[:, :3, :3] = np.stack((right, np.cross(forward, right), forward), axis=-1)
-    poses[:, :3, 3] = centers
-    return poses
+    return _poses(np.stack((right, np.cross(forward, right), forward), axis=-1), centers)
 
 
 def spiral(
@@ -170,19 +168,15 @@ def spiral(
 
 
 def between_poses(poses: NDArray[np.floating], num_frames: int, closed: bool) -> Array:
-    """Interpolates between cameras: rotations along geodesics, the origin linearly in the camera's axes.
+    """Interpolates (K, 4, 4) poses: rotations along geodesics, the origin linearly in the camera's axes.
 
     The position of the origin in the camera's own axes is interpolated, not the camera's center in the world:
     an object that both keys see stays in the image and at its distance. The time between two keys depends on
-    the camera's rotation and motion, so that the speed is even.
-
-    Args:
-        poses: (K, 4, 4) keys. Between two that differ by half a turn, either direction may be used.
-        num_frames: F.
-        closed: Return to the first key, which is not repeated as the last frame.
+    the camera's rotation and motion, so that the speed is even. Between keys that differ by half a turn,
+    either direction may be used.
 
     Returns:
-        (F, 4, 4) poses; the first frame is the first key.
+        (F, 4, 4) poses; the first is the first key. A closed path ends just before returning to it.
 
     Raises:
         InputError: Fewer than two keys.
@@ -200,8 +194,5 @@ def between_poses(poses: NDArray[np.floating], num_frames: int, closed: bool) ->
     times = np.concatenate(([0.0], np.cumsum(turned + moved + 1e-6)))
     at = np.linspace(0.0, times[-1], num_frames, endpoint=not closed)
     between = Slerp(times, rotations)(at)
-    result = np.tile(np.eye(4), (num_frames, 1, 1))
-    result[:, :3, :3] = between.as_matrix()
     seen = np.column_stack([np.interp(at, times, along) for along in origin.T])  # (F, 3)
-    result[:, :3, 3] = -between.apply(seen)
-    return result
+    return _poses(between.as_matrix(), -between.apply(seen))
