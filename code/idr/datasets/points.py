@@ -39,9 +39,6 @@ def held_out_points(num_points: int) -> NDArray[np.bool_]:
 def read_points(path: Path) -> ScenePoints:
     """Reads ``points_world`` (N, 3) of an npz file.
 
-    Args:
-        path: The file.
-
     Raises:
         MissingInputError: There is no such file.
         InputError: It holds no points, or some are not finite.

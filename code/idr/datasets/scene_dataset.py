@@ -62,6 +62,7 @@ class SceneDataset(torch.utils.data.Dataset):
         poses: (B, 4, 4) float32 camera-to-world, unit-sphere frame.
         camera_file: The cameras of all images in the folder, in any split.
         indices: Indices of the images in the folder.
+        n_images: B.
         instance_dir: The scene's folder.
         split: The split.
 
@@ -103,6 +104,7 @@ class SceneDataset(torch.utils.data.Dataset):
             )
         self.num_images_in_folder = len(image_paths)
         self.indices = _split_indices(len(image_paths), holdout, split)
+        self.n_images = len(self.indices)
         self.camera_file = self._read(cam_file or "cameras.npz")
         intrinsics, poses = self.camera_file.decompose()
         self.intrinsics = torch.from_numpy(intrinsics[self.indices]).float()
@@ -112,11 +114,6 @@ class SceneDataset(torch.utils.data.Dataset):
         self.masks = torch.stack([self._load_mask(mask_paths[i]) for i in self.indices])
         if len(image_paths) == 1:
             log.warning("%s has a single view: the unseen side is undetermined", self.instance_dir)
-
-    @property
-    def n_images(self) -> int:
-        """B, the number of images of this split."""
-        return len(self.indices)
 
     def _read(self, name: str) -> CameraFile:
         return read_cameras(self.instance_dir / name, self.num_images_in_folder)
@@ -172,12 +169,7 @@ class SceneDataset(torch.utils.data.Dataset):
         return index, sample, {"rgb": self.images[index][pixels].float() / 127.5 - 1.0}
 
     def change_sampling_idx(self, sampling_size: int, generator: torch.Generator | None = None) -> None:
-        """Samples the pixels of subsequent items, without replacement.
-
-        Args:
-            sampling_size: P; -1 for all pixels.
-            generator: Random generator, None for torch's default.
-        """
+        """Samples the P pixels of subsequent items, without replacement; -1 for all pixels in order."""
         if sampling_size == -1:
             self.sampling_idx = None
         else:
@@ -198,9 +190,9 @@ class SceneDataset(torch.utils.data.Dataset):
         return torch.from_numpy(self.camera_file.decompose(scaled)[1][self.indices]).float()
 
     def get_pose_init(self) -> Tensor:
-        """Initial poses of trained cameras, from ``cameras_linear_init.npz``, in its unit-sphere coordinates.
+        """Initial poses of trained cameras, (B, 7): quaternion (w, x, y, z) and center.
 
-        They are (B, 7): quaternion (w, x, y, z) and center.
+        They come from ``cameras_linear_init.npz``, in its unit-sphere coordinates.
         """
         cameras = self._read("cameras_linear_init.npz")
         all_poses = cameras.decompose()[1]

@@ -98,7 +98,7 @@ def world_matrix(intrinsics: Array, pose: Array) -> Array:
 
 def write_cameras(path: Path, intrinsics: Array, poses: Array) -> None:
     """Writes an npz with `scale_mat_i` and `world_mat_i` of (B, 4, 4) poses in the unit-sphere frame."""
-    matrices = {}
+    matrices: dict[str, Array] = {}
     for i, pose in enumerate(poses):
         matrices |= {f"scale_mat_{i}": UNIT_TO_WORLD, f"world_mat_{i}": world_matrix(intrinsics, pose)}
     np.savez(path, allow_pickle=False, **matrices)

@@ -139,8 +139,7 @@ def _halving(side: int, cubic: bool, dtype: torch.dtype, device: torch.device) -
     Cached, since a copy to an accelerator synchronizes.
     """
     weights = torch.zeros(2 * side - 1, side, dtype=torch.float64)
-    for node in range(side):
-        weights[2 * node, node] = 1.0
+    weights[::2] = torch.eye(side, dtype=torch.float64)
     for node in range(side - 1):
         if not cubic or side < 4:
             weights[2 * node + 1, node] = weights[2 * node + 1, node + 1] = 0.5

@@ -73,7 +73,7 @@ def camera_path(
     return _poses(rotation, -at_frames[:, 4:] * rotation[:, :, 2])
 
 
-def _poses(rotations: Array, centers: Array) -> Array:
+def _poses(rotations: Array, centers: NDArray[np.floating]) -> Array:
     poses = np.tile(np.eye(4), (len(centers), 1, 1))
     poses[:, :3, :3], poses[:, :3, 3] = rotations, centers
     return poses

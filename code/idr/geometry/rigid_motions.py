@@ -50,11 +50,9 @@ def _coefficients(squared: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     far = torch.where(is_small, torch.ones_like(squared), squared)  # sqrt has no gradient at 0
     angle = far.sqrt()
     half = torch.sin(0.5 * angle)
-    closed = (angle.sin() / angle, 2.0 * half * half / far, (angle - angle.sin()) / (far * angle))
-    first, second, third = (
-        torch.where(is_small, _series(near, offset), exact)
-        for offset, exact in zip((1, 2, 3), closed, strict=True)
-    )
+    first = torch.where(is_small, _series(near, 1), angle.sin() / angle)
+    second = torch.where(is_small, _series(near, 2), 2.0 * half * half / far)
+    third = torch.where(is_small, _series(near, 3), (angle - angle.sin()) / (far * angle))
     return first, second, third
 
 

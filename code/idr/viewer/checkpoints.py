@@ -5,7 +5,6 @@ B training images.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +19,6 @@ from idr.runs import Run
 from idr.runs.folders import CHECKPOINTS, CheckpointFolder
 from idr.runs.views import open_dataset
 from idr.viewer.worker import Interruptible
-
-MAX_OPEN = 3
-"""Networks kept in memory for going back to a checkpoint."""
 
 
 @dataclass(frozen=True, order=True)
@@ -62,7 +58,6 @@ class CheckpointReader:
         self._conf = conf
         self._device = device
         self._checkpoints = CheckpointFolder(folder / CHECKPOINTS)
-        self._open_runs: OrderedDict[Checkpoint, Run] = OrderedDict()
 
     def checkpoints(self) -> list[Checkpoint]:
         """Returns the complete checkpoints in the order of saving, without those that vanish meanwhile."""
@@ -77,17 +72,12 @@ class CheckpointReader:
         return found
 
     def open(self, checkpoint: Checkpoint, between: Callable[[], None]) -> Run:
-        """Returns the run at a checkpoint, from memory if it was opened recently.
-
-        `between` is called before each evaluation of the network.
+        """Returns the run at a checkpoint; `between` is called before each evaluation of the network.
 
         Raises:
             MissingInputError: It no longer exists.
             InputError: It is damaged, or does not fit the conf or the scene.
         """
-        if checkpoint in self._open_runs:
-            self._open_runs.move_to_end(checkpoint)
-            return self._open_runs[checkpoint]
         try:
             run = Run(self._conf, self.folder, checkpoint.name, self._device, scene=self.dataset)
         except MissingInputError:
@@ -99,9 +89,6 @@ class CheckpointReader:
             ) from error
         run.model = Interruptible(run.model, between)
         _ = run.scene, run.alignment  # refuses a scene that does not fit
-        self._open_runs[checkpoint] = run
-        while len(self._open_runs) > MAX_OPEN:
-            self._open_runs.popitem(last=False)
         return run
 
 

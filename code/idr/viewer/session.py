@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 from collections import OrderedDict
@@ -25,6 +26,9 @@ SURFACE, COMPARE, CAMERAS, BROWSER = "surface", "compared view", "all views", "y
 URGENCY = {CAMERAS: 0, SURFACE: 1, COMPARE: 2, BROWSER: 3}
 THUMBNAIL = 96
 """Pixels along the longer side of an image on a camera."""
+
+MAX_OPEN = 3
+"""Networks kept in memory for going back to a checkpoint."""
 
 KEPT_BYTES = 200_000_000
 """Memory of the surfaces kept for replays."""
@@ -60,19 +64,20 @@ class Session:
         self._space.set_up(poses)
         self._space.place_cameras(poses, to_array(given_intrinsics(reader.dataset)), self._img_res)
         self._worker = Worker(self._failed, self._worker_changed)
+        self._open = functools.lru_cache(MAX_OPEN)(lambda c: reader.open(c, self._worker.between))
         self._connect()
 
     def _connect(self) -> None:
         panel = self._panel
         pages.on_user(panel.epoch, lambda: self.choose_epoch(int(panel.epoch.value)))
         pages.on_user(panel.follow, lambda: self.follow(bool(panel.follow.value)))
-        for handle in (panel.view, panel.side):
-            pages.on_user(handle, lambda: self.change_view(int(panel.view.value)))
-        for handle in (panel.resolution, panel.paint):
-            pages.on_user(handle, self.change_surface)
+        pages.on_user(panel.view, lambda: self.change_view(int(panel.view.value)))
+        pages.on_user(panel.side, lambda: self.change_view(int(panel.view.value)))
+        pages.on_user(panel.resolution, self.change_surface)
+        pages.on_user(panel.paint, self.change_surface)
         pages.on_user(panel.shown, self.change_cameras)
-        for handle in (panel.novel, panel.novel_side):
-            pages.on_user(handle, self.change_novel)
+        pages.on_user(panel.novel, self.change_novel)
+        pages.on_user(panel.novel_side, self.change_novel)
         panel.replay.on_click(lambda _: self.replay())
         panel.go.on_click(lambda event: self.go_to_view(event.client))
         self._server.on_client_connect(self._connected)
@@ -227,9 +232,6 @@ class Session:
         if self._panel.novel.value:
             self.change_novel()
         self._say()
-
-    def _open(self, checkpoint: Checkpoint) -> Run:
-        return self._reader.open(checkpoint, self._worker.between)
 
     def _publish(self, checkpoint: Checkpoint, resolution: int, paint: str) -> None:
         """Shows a surface, from memory or computed, with the cameras of its checkpoint."""
