@@ -141,9 +141,7 @@ def load_mask(path: Path) -> NDArray[np.bool_]:
     """
     raw = np.atleast_3d(_read(path))
     num_colors = 1 if raw.shape[2] < 3 else 3
-    color, alpha = (
-        _to_uint8(_stretched(part), path) for part in (raw[..., :num_colors], raw[..., num_colors:])
-    )
+    color, alpha = (_to_uint8(_stretched(part), path) for part in np.split(raw, [num_colors], axis=2))
     gray = color[..., 0] if num_colors == 1 else np.round(color.astype(np.float64) @ LUMA)
     inside = gray > MASK_THRESHOLD
     if (alpha < OPAQUE).any():

@@ -91,7 +91,6 @@ class SceneDataset(torch.utils.data.Dataset):
         self.total_pixels = self.img_res[0] * self.img_res[1]
         root = Path(data_root).expanduser() if data_root else project_root() / "data"
         self.instance_dir = _scene_folder(root, data_dir, scan_id)
-        self.scan_id = scan_id
         self.split = split
         self.sampling_idx: Tensor | None = None
 
@@ -202,7 +201,6 @@ class SceneDataset(torch.utils.data.Dataset):
 
 
 def _scene_folder(data_root: Path, data_dir: str, scan_id: int) -> Path:
-    """Finds the scene's folder, or lists the existing scenes in an error."""
     folder = data_root / data_dir / f"scan{scan_id}"
     if folder.is_dir():
         return folder

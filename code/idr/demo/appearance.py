@@ -112,10 +112,7 @@ def ambient_occlusion(points: Array, normals: Array) -> Array:
 def shade(points: Array, normals: Array, views: Array) -> Array:
     """Observed color, (N, 3): diffuse glaze under fixed lights, with view-dependent Blinn-Phong highlights.
 
-    Args:
-        points: (N, 3) on the surface.
-        normals: (N, 3) unit outward normals.
-        views: (N, 3) unit directions from the points to the camera.
+    Normals are outward; views point from the surface to the camera. Both are (N, 3) unit vectors.
     """
     openness = ambient_occlusion(points, normals)[:, None]
     up = 0.5 + 0.5 * normals[:, 2]

@@ -43,14 +43,9 @@ _UPRIGHT = (0.0, 1)
 
 @dataclass(frozen=True)
 class PhotoSettings:
-    """Settings of the photographs.
+    """Settings of the photographs, as in `SceneSettings`; `img_res` is their size as stored.
 
-    Attributes:
-        seed: Seed of textures, cameras and noise.
-        num_views: Number of photographs.
-        img_res: Height and width as stored.
-        supersampling: Samples along each side of a pixel.
-        mesh_resolution: Samples along each side of the grid for the exact surface.
+    The seed is that of textures, cameras and noise.
     """
 
     seed: int = 0
@@ -91,9 +86,8 @@ def photo_poses(num_views: int, generator: np.random.Generator) -> Array:
         elevation = np.radians(_RINGS[ring][0] + generator.uniform(-1, 1) * _ANGLE_JITTER)
         step = 2 * np.pi / (ends[ring] - first)
         azimuth = (i - first + 0.4 * ring) * step + np.radians(generator.uniform(-1, 1) * _ANGLE_JITTER)
-        away = np.array(
-            [np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)]
-        )
+        across = np.cos(elevation)
+        away = np.array([np.cos(azimuth) * across, np.sin(azimuth) * across, np.sin(elevation)])
         distance = _DISTANCE * (1 + generator.uniform(-1, 1) * _DISTANCE_JITTER)
         target = _TARGET + generator.uniform(-1, 1, 3) * _TARGET_JITTER
         roll = _HOLDS.get(i % 8, _UPRIGHT)[0] + generator.uniform(-1, 1) * _ANGLE_JITTER
@@ -114,37 +108,30 @@ def write_photos(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} already exists: choose another --out, or move it away")
     with whole_folder(folder) as unfinished:
-        _write_files(unfinished, settings, extract, progress)
-
-
-def _write_files(
-    folder: Path, settings: PhotoSettings, extract: Extractor, progress: Callable[[str], None]
-) -> None:
-    photos, truth = folder / PHOTOS, folder / TRUTH
-    photos.mkdir()
-    (truth / "mask").mkdir(parents=True)
-    layout, prints, noise = (np.random.default_rng([settings.seed, stream]) for stream in range(3))
-    lens, room = phone_lens(settings.img_res), Room(prints)
-    poses = photo_poses(settings.num_views, layout)
-    for i, pose in enumerate(poses):
-        view = render_photo(lens, pose, settings.img_res, settings.supersampling, room)
-        noisy = view.rgb + _SENSOR_NOISE * noise.standard_normal(view.rgb.shape)
-        pixels = np.rint(255 * np.clip(noisy, 0, 1)).astype(np.uint8)
-        name = f"IMG_{i:04d}"
-        image = Image.fromarray(pixels)
-        exif = _exif(lens, settings.img_res, _HOLDS.get(i % 8, _UPRIGHT)[1])
-        image.save(photos / f"{name}.jpg", quality=_JPEG_QUALITY, exif=exif)
-        iio.imwrite(truth / "mask" / f"{name}.png", view.mask)
-        progress(f"photograph {i + 1} of {settings.num_views}")
-    write_cameras(truth / "cameras.npz", lens.intrinsics, poses)
-    write_surface(truth / SURFACE_FILE, *exact_mesh(extract, settings.mesh_resolution))
-    record = {"generator": GENERATOR, **asdict(settings), "radial": lens.radial}
-    record |= {"intrinsics": lens.intrinsics[:3, :3].tolist(), "unit_to_world": UNIT_TO_WORLD.tolist()}
-    (truth / SETTINGS_FILE).write_text(json.dumps(record, indent=2) + "\n")
+        photos, truth = unfinished / PHOTOS, unfinished / TRUTH
+        photos.mkdir()
+        (truth / "mask").mkdir(parents=True)
+        layout, prints, noise = (np.random.default_rng([settings.seed, stream]) for stream in range(3))
+        lens, room = phone_lens(settings.img_res), Room(prints)
+        poses = photo_poses(settings.num_views, layout)
+        for i, pose in enumerate(poses):
+            view = render_photo(lens, pose, settings.img_res, settings.supersampling, room)
+            noisy = view.rgb + _SENSOR_NOISE * noise.standard_normal(view.rgb.shape)
+            pixels = np.rint(255 * np.clip(noisy, 0, 1)).astype(np.uint8)
+            name = f"IMG_{i:04d}"
+            image = Image.fromarray(pixels)
+            exif = _exif(lens, settings.img_res, _HOLDS.get(i % 8, _UPRIGHT)[1])
+            image.save(photos / f"{name}.jpg", quality=_JPEG_QUALITY, exif=exif)
+            iio.imwrite(truth / "mask" / f"{name}.png", view.mask)
+            progress(f"photograph {i + 1} of {settings.num_views}")
+        write_cameras(truth / "cameras.npz", lens.intrinsics, poses)
+        write_surface(truth / SURFACE_FILE, *exact_mesh(extract, settings.mesh_resolution))
+        record = {"generator": GENERATOR, **asdict(settings), "radial": lens.radial}
+        record |= {"intrinsics": lens.intrinsics[:3, :3].tolist(), "unit_to_world": UNIT_TO_WORLD.tolist()}
+        (truth / SETTINGS_FILE).write_text(json.dumps(record, indent=2) + "\n")
 
 
 def _exif(lens: PhoneLens, img_res: tuple[int, int], orientation: int) -> Image.Exif:
-    """EXIF of a phone: make, model, orientation and rounded focal lengths."""
     exif = Image.Exif()
     exif[Base.Make], exif[Base.Model] = "Fictive", "Phone 1"
     if orientation != _UPRIGHT[1]:

@@ -116,18 +116,11 @@ def _refine(origins: Array, directions: Array, low: Array, high: Array, f_low: A
 
 
 def safe_start(origin: Array, directions: Array, spread: float) -> Array:
-    """Lower bounds of the hit depths of bundles of rays.
+    """Lower bounds, (R,), of the hit depths of bundles of rays; infinite if all rays of a bundle miss.
 
-    A ray of a bundle differs from the central ray by at most `spread` in direction, hence by t * spread in
-    position at depth t; its `sdf` is at least that of the central ray minus t * spread.
-
-    Args:
-        origin: (3,) common origin.
-        directions: (R, 3) unit directions of the central rays, one per bundle.
-        spread: Largest |d - d_center| over a bundle's unit directions d.
-
-    Returns:
-        (R,) depths before any hit of the bundle; infinite if all its rays miss.
+    A ray differs from the central ray of its bundle, of unit direction (R, 3) and the same origin (3,), by at
+    most `spread` in direction, hence by t * spread in position at depth t; its `sdf` is at least that of the
+    central ray minus t * spread.
     """
     origins = np.broadcast_to(origin, directions.shape)
     # Half width of the bundle where it leaves the ball.

@@ -118,7 +118,23 @@ def write_scene(
     folder = Path(folder).resolve()  # keeps a link
     check_replaceable(folder, overwrite, _is_built_in_scene, _OWN_NAMES, "this command")
     with whole_folder(folder) as unfinished:
-        return _write_files(unfinished, settings, extract)
+        intrinsics = camera_intrinsics(settings.img_res)
+        exact, noisy = scene_poses(settings)
+        write_cameras(unfinished / "cameras.npz", intrinsics, exact)
+        write_cameras(unfinished / "cameras_linear_init.npz", intrinsics, noisy)
+        size = settings.img_res, settings.supersampling
+        with ThreadPoolExecutor(min(os.cpu_count() or 1, _MOST_WORKERS)) as pool:  # numpy releases the GIL
+            views = list(pool.map(lambda pose: render(intrinsics, pose, *size), exact))
+        (unfinished / "image").mkdir()
+        (unfinished / "mask").mkdir()
+        for i, view in enumerate(views):
+            iio.imwrite(unfinished / "image" / f"{i:03d}.png", np.rint(255 * view.rgb).astype(np.uint8))
+            iio.imwrite(unfinished / "mask" / f"{i:03d}.png", view.mask)
+        write_surface(unfinished / SURFACE_FILE, *exact_mesh(extract, settings.mesh_resolution))
+        record = {"generator": GENERATOR, "version": GENERATOR_VERSION, **asdict(settings)}
+        record |= {"holdout": settings.holdout, "unit_to_world": UNIT_TO_WORLD.tolist()}
+        (unfinished / SETTINGS_FILE).write_text(json.dumps(record, indent=2) + "\n")
+    return views
 
 
 def _is_built_in_scene(folder: Path) -> bool:
@@ -126,26 +142,6 @@ def _is_built_in_scene(folder: Path) -> bool:
         return bool(json.loads((folder / SETTINGS_FILE).read_text())["generator"] == GENERATOR)
     except (OSError, ValueError, KeyError, TypeError):
         return False
-
-
-def _write_files(folder: Path, settings: SceneSettings, extract: Extractor) -> list[RenderedView]:
-    intrinsics = camera_intrinsics(settings.img_res)
-    exact, noisy = scene_poses(settings)
-    write_cameras(folder / "cameras.npz", intrinsics, exact)
-    write_cameras(folder / "cameras_linear_init.npz", intrinsics, noisy)
-    size = settings.img_res, settings.supersampling
-    with ThreadPoolExecutor(min(os.cpu_count() or 1, _MOST_WORKERS)) as pool:  # numpy releases the GIL
-        views = list(pool.map(lambda pose: render(intrinsics, pose, *size), exact))
-    (folder / "image").mkdir()
-    (folder / "mask").mkdir()
-    for i, view in enumerate(views):
-        iio.imwrite(folder / "image" / f"{i:03d}.png", np.rint(255 * view.rgb).astype(np.uint8))
-        iio.imwrite(folder / "mask" / f"{i:03d}.png", view.mask)
-    write_surface(folder / SURFACE_FILE, *exact_mesh(extract, settings.mesh_resolution))
-    record = {"generator": GENERATOR, "version": GENERATOR_VERSION, **asdict(settings)}
-    record |= {"holdout": settings.holdout, "unit_to_world": UNIT_TO_WORLD.tolist()}
-    (folder / SETTINGS_FILE).write_text(json.dumps(record, indent=2) + "\n")
-    return views
 
 
 def write_surface(path: Path, vertices: Array, faces: NDArray[np.integer]) -> None:

@@ -175,15 +175,10 @@ def halve_linear(values: Tensor) -> Tensor:
 def build_sdf_grid(
     sdf: Sdf, half_side: float, levels: int, margin: float, like: Tensor, full_levels: int = 0
 ) -> SdfGrid:
-    """Evaluates f on a cube, with ever smaller cells where its surface may be.
+    """Evaluates f on a cube, with ever smaller cells where its surface may be; see `refine_sdf_grid`.
 
-    Args:
-        sdf: f.
-        half_side: Half the cube's side.
-        levels: Number of times that cells are halved, from 16 along a side.
-        margin: Distance from zero that f keeps in cells which are not split.
-        like: A tensor with the device and dtype to use.
-        full_levels: Number of levels that are evaluated in the whole ball inscribed in the cube.
+    Cells are halved `levels` times from 16 along a side, the first `full_levels` times in the whole ball
+    inscribed in the cube. `like` is a tensor with the device and dtype to use.
     """
     cells = GRID.coarsest_cells
     side = cells + 1
@@ -202,8 +197,8 @@ def build_sdf_grid(
 def refine_sdf_grid(sdf: Sdf, grid: SdfGrid, margin: float, whole_ball: bool = False) -> SdfGrid:
     """Halves the cells of a grid of f where a surface may be, or all of the ball inscribed in the cube.
 
-    A cell is split if |f| at one of its nodes is at most L h sqrt(3) / 2 + margin. If all are above, no point
-    of the cell comes closer to zero than the margin, whatever the surface between the nodes. L is estimated
+    A cell is split if |f| at one of its nodes is at most L h sqrt(3) / 2 + margin. If all are above, f comes
+    no closer to zero in the cell than the margin, whatever the surface between the nodes. L is estimated
     by `lipschitz_bound` from the nodes of every level before it is split.
     """
     half_side, known = grid.half_side, grid.values

@@ -1,7 +1,4 @@
-"""The checkpoints of a run that may still be training; its files are only read.
-
-B training images.
-"""
+"""The checkpoints of a run that may still be training; its files are only read."""
 
 from __future__ import annotations
 

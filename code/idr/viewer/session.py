@@ -98,8 +98,6 @@ class Session:
             self._panel.show_checkpoints(checkpoints, self._shown)
             self._say()
 
-    # ---- controls
-
     def choose_epoch(self, epoch: int) -> None:
         """Shows the checkpoint nearest to an epoch and stops following."""
         chosen = nearest(self._checkpoints, epoch)
@@ -219,8 +217,6 @@ class Session:
                 self._worker.drop(f"{BROWSER} {client.client_id}")
                 client.scene.set_background_image(None)
 
-    # ---- requests to the worker
-
     def _show(self, checkpoint: Checkpoint, move_slider: bool = True) -> None:
         self._shown = checkpoint
         self._panel.show_trouble("")
@@ -284,8 +280,6 @@ class Session:
         self._panel.view.value = index
         self.change_view(index)
 
-    # ---- cameras
-
     def _thumbnail(self, index: int) -> NDArray[np.uint8]:
         photo = read_view(self._reader.dataset, index).photo
         step = max(1, -(-max(photo.shape[:2]) // THUMBNAIL))
@@ -298,8 +292,6 @@ class Session:
         if run.alignment is not None:
             given = to_array(run.given_poses)
             self._space.show_lines(np.stack((poses[:, :3, 3], given[:, :3, 3]), axis=1))
-
-    # ---- messages
 
     def _failed(self, slot: str, text: str) -> None:
         log.warning("viewer, %s: %s", slot, text)
