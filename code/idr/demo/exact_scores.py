@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from idr.demo.render import exact_forward
 from idr.demo.scene import read_exact_mesh
-from idr.demo.teapot import gradient, sdf
+from idr.demo.teapot import Array, gradient, sdf
 from idr.evaluation.chamfer import ChamferResult, chamfer, distance_to_zero_set
 from idr.evaluation.metrics import mask_iou, masked_psnr
 from idr.evaluation.results import RenderingScores, ViewScore
@@ -24,10 +24,7 @@ CHAMFER_SAMPLES = 30_000  # the mean's standard error is below 1 %
 
 
 def chamfer_to_exact(
-    world_vertices: NDArray[np.floating],
-    faces: NDArray[np.integer],
-    unit_from_world: NDArray[np.floating],
-    scene_folder: Path,
+    world_vertices: Array, faces: NDArray[np.integer], unit_from_world: Array, scene_folder: Path
 ) -> ChamferResult:
     """Chamfer distances of a mesh, (V, 3) and (T, 3), in world coordinates to the exact surface of a scene.
 
@@ -52,7 +49,6 @@ def ceiling_scores(datasets: Sequence[Any]) -> list[RenderingScores]:
 def _exact_view(dataset: Any, index: int) -> ViewScore:
     view = read_view(dataset, index)
     pose = dataset.get_gt_pose(scaled=True)[index]
-    height, width = (int(size) for size in dataset.img_res)
-    image = render_image(exact_forward, view.intrinsics, pose, (height, width), view.mask.flatten())
+    image = render_image(exact_forward, view.intrinsics, pose, dataset.img_res, view.mask.flatten())
     psnr = masked_psnr(image.rgb01, view.photo, view.mask)
     return ViewScore(view.number, psnr, mask_iou(image.hit, view.mask))

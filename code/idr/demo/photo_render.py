@@ -13,9 +13,7 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 from idr.demo.render import RenderedView, colors, intersect, pixel_centers, safe_start, subpixel_offsets
 from idr.demo.teapot import Array, sdf
 
-TABLE_HEIGHT = -0.48
-"""z of the table top that the teapot stands on."""
-TABLE_RADIUS = 2.3
+TABLE_HEIGHT, TABLE_RADIUS = -0.48, 2.3  # z of the table top that the teapot stands on, and its size
 
 _TEXELS, _TEXTURE_SIDE = 2048, 5.0  # texture of the table: samples along a side, and side length
 _SPECKLE_CELLS, _SPECKLE_SIZE, _SPECKLE_DEPTH = 64, 0.016, 0.3

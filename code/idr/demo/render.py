@@ -62,7 +62,7 @@ def _chord(origins: Array, directions: Array, radius: float) -> tuple[Array, Arr
 
 
 def intersect(origins: Array, directions: Array, start: Array | None = None) -> tuple[Array, Array]:
-    """Finds the first intersections of rays with the object.
+    """Finds the first intersections of rays with the object: depths, (R,), NaN for misses, and (R,) hits.
 
     `sdf` is 1-Lipschitz, so a step of its value cannot cross the surface. Steps are at least MIN_STEP long; a
     step that ends inside therefore has exactly that length, and brackets the surface.
@@ -71,10 +71,6 @@ def intersect(origins: Array, directions: Array, start: Array | None = None) -> 
         origins: (R, 3), outside the object.
         directions: (R, 3) unit vectors.
         start: (R,) lower bounds of the depth of any hit; None for the entry into the bounding ball.
-
-    Returns:
-        depth: (R,) distance to the first hit, NaN without one.
-        hit: (R,) bool.
     """
     near, far = _chord(origins, directions, BOUNDING_RADIUS)
     depth = near if start is None else np.maximum(near, start)
@@ -92,9 +88,7 @@ def intersect(origins: Array, directions: Array, start: Array | None = None) -> 
         active = active[at + step < far[active]]
     hit = ~np.isnan(value_behind)
     result = np.full(len(depth), np.nan)
-    result[hit] = _refine(
-        origins[hit], directions[hit], before[hit], depth[hit], value_before[hit], value_behind[hit]
-    )
+    result[hit] = _refine(*(x[hit] for x in (origins, directions, before, depth, value_before, value_behind)))
     return result, hit
 
 
@@ -154,12 +148,8 @@ def pixel_centers(img_res: tuple[int, int]) -> Array:
 
 def colors(origins: Array, directions: Array, depth: Array) -> Array:
     """(R, 3) RGB in [0, 1] of the points at the finite depths, (R,), of rays that hit."""
-
-    def shade_block(block: Array) -> Array:
-        points, towards = block[:, :3], block[:, 3:]
-        return shade(points, normal(points), -towards)
-
-    return in_blocks(shade_block, np.concatenate((origins + depth[:, None] * directions, directions), axis=1))
+    rays = np.concatenate((origins + depth[:, None] * directions, directions), axis=1)
+    return in_blocks(lambda ray: shade(ray[:, :3], normal(ray[:, :3]), -ray[:, 3:]), rays)
 
 
 def render(intrinsics: Array, pose: Array, img_res: tuple[int, int], supersampling: int) -> RenderedView:

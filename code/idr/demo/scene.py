@@ -106,13 +106,10 @@ def exact_mesh(extract: Extractor, resolution: int) -> tuple[Array, NDArray[np.i
 def write_scene(
     folder: Path, settings: SceneSettings, extract: Extractor, overwrite: bool = False
 ) -> list[RenderedView]:
-    """Writes the scene's folder, completely or not at all; `overwrite` replaces an earlier built-in scene.
-
-    Returns:
-        The rendered views, before quantization to 8 bits.
+    """Writes the scene's folder, completely or not at all; returns the views before quantization to 8 bits.
 
     Raises:
-        InputError: The folder exists and must not be replaced.
+        InputError: The folder is not empty, except for an earlier built-in scene with `overwrite`.
         OutputError: Writing failed.
     """
     folder = Path(folder).resolve()  # keeps a link

@@ -16,6 +16,8 @@ from idr.errors import InputError
 
 log = logging.getLogger(__name__)
 
+Array = NDArray[np.float64]
+
 MAX_ITERATIONS = 20_000
 """Most reweighted fits; typical data needs a few hundred."""
 
@@ -38,18 +40,18 @@ class Alignment:
     """
 
     scale: float
-    rotation: NDArray[np.float64]
-    translation: NDArray[np.float64]
+    rotation: Array
+    translation: Array
 
     @property
-    def matrix(self) -> NDArray[np.float64]:
+    def matrix(self) -> Array:
         """(4, 4) homogeneous matrix."""
         matrix = np.eye(4)
         matrix[:3, :3] = self.scale * self.rotation
         matrix[:3, 3] = self.translation
         return matrix
 
-    def poses_to_source(self, poses: NDArray[np.float64]) -> NDArray[np.float64]:
+    def poses_to_source(self, poses: Array) -> Array:
         """Maps (B, 4, 4) camera-to-world poses from the target frame to the source frame."""
         poses = np.array(poses, dtype=np.float64)
         poses[:, :3, :3] = self.rotation.T @ poses[:, :3, :3]
@@ -83,7 +85,7 @@ def align_cameras(source_poses: NDArray[np.floating], target_poses: NDArray[np.f
 
 def checked_pair(
     source_poses: NDArray[np.floating], target_poses: NDArray[np.floating]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+) -> tuple[Array, Array]:
     """Returns both sets of poses as float64 after checking shapes and values; see `align_cameras`."""
     source, target = np.asarray(source_poses, dtype=np.float64), np.asarray(target_poses, dtype=np.float64)
     for name, poses in (("predicted", source), ("true", target)):
@@ -103,9 +105,7 @@ def checked_pair(
     return source, target
 
 
-def _fit_scale_translation(
-    sources: NDArray[np.float64], targets: NDArray[np.float64]
-) -> tuple[float, NDArray[np.float64]]:
+def _fit_scale_translation(sources: Array, targets: Array) -> tuple[float, Array]:
     """Minimizes sum_i |targets_i - (c sources_i + t)| over c and t by reweighted least squares.
 
     Each iteration solves the least-squares problem with weights 1 / residual, which lowers the sum of norms.
@@ -135,9 +135,7 @@ def _fit_scale_translation(
     return scale, translation
 
 
-def _weighted_fit(
-    sources: NDArray[np.float64], targets: NDArray[np.float64], weights: NDArray[np.float64], fix_scale: bool
-) -> tuple[float, NDArray[np.float64]]:
+def _weighted_fit(sources: Array, targets: Array, weights: Array, fix_scale: bool) -> tuple[float, Array]:
     """Minimizes sum_i weights_i |targets_i - (c sources_i + t)|^2; c = 1 if `fix_scale`."""
     share = (weights / weights.sum())[:, None]
     source_mean, target_mean = (share * sources).sum(axis=0), (share * targets).sum(axis=0)

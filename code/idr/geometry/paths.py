@@ -30,12 +30,9 @@ STEEPEST = np.radians(85.0)
 
 
 def camera_path(
-    rotations: NDArray[np.floating],
-    times: Sequence[float],
-    distances: Sequence[float],
-    frame_times: NDArray[np.floating],
+    rotations: Array, times: Sequence[float], distances: Sequence[float], frame_times: Array
 ) -> Array:
-    """Interpolates cameras that look at the origin.
+    """Interpolates cameras that look at the origin; returns poses, (F, 4, 4).
 
     Cubic splines interpolate the keys' quaternions and distances; the quaternion is then normalized, and the
     camera's center is minus its distance times its z axis. Signs are matched first, since q and -q are the
@@ -48,9 +45,6 @@ def camera_path(
         times: (K) increasing.
         distances: (K) from the origin.
         frame_times: (F,) within the times.
-
-    Returns:
-        (F, 4, 4) poses.
     """
     knots = np.asarray(times, dtype=np.float64)
     quaternions = rotation_to_quaternion(torch.as_tensor(np.asarray(rotations, dtype=np.float64))).numpy()
@@ -139,12 +133,7 @@ def look_at_origin(centers: NDArray[np.floating], up: NDArray[np.floating]) -> A
 
 
 def spiral(
-    up: NDArray[np.floating],
-    start: NDArray[np.floating],
-    distance: float,
-    elevations: tuple[float, float],
-    turns: float,
-    num_frames: int,
+    up: Array, start: Array, distance: float, elevations: tuple[float, float], turns: float, num_frames: int
 ) -> Array:
     """Returns a spiral of poses, (F, 4, 4), around the origin; with equal elevations it is an orbit.
 

@@ -13,8 +13,9 @@ from idr.viewer.checkpoints import Checkpoint
 from idr.viewer.surfaces import PAINTS
 
 PHOTOS, RENDERINGS, ERRORS, NONE = "photographs", "renderings", "errors", "nothing"
-MIN_RESOLUTION, MAX_RESOLUTION, RESOLUTION_STEP = 32, 512, 32
-MIN_SIDE, MAX_SIDE, SIDE_STEP = 64, 1024, 64
+RESOLUTIONS, SIDES = (32, 512, 32), (64, 1024, 64)
+"""Smallest value, largest value and step of the sliders."""
+
 MAX_MARKS = 8
 """Most checkpoints that get marks on the slider."""
 
@@ -44,15 +45,12 @@ class Panel:
             self.replay = gui.add_button("Replay from the first checkpoint")
         with gui.add_folder("Surface"):
             self.resolution = gui.add_slider(
-                "Resolution", MIN_RESOLUTION, MAX_RESOLUTION, RESOLUTION_STEP, resolution,
-                hint="Grid samples along the shortest side",
-            )  # fmt: skip
+                "Resolution", *RESOLUTIONS, resolution, hint="Grid samples along the shortest side"
+            )
             self.paint = gui.add_dropdown("Painted by", PAINTS)
         with gui.add_folder("Compare a view"):
             self.view = gui.add_slider("View", 0, max(1, num_views - 1), 1, 0, hint="Or click its camera")
-            self.side = gui.add_slider(
-                "Pixels", MIN_SIDE, MAX_SIDE, SIDE_STEP, side, hint="Along the longer side"
-            )
+            self.side = gui.add_slider("Pixels", *SIDES, side, hint="Along the longer side")
             self.go = gui.add_button("Move to this camera")
             self.scores = gui.add_markdown("")
             empty = np.full((3, 4, 3), 255, dtype=np.uint8)
@@ -69,7 +67,7 @@ class Panel:
             self.novel = gui.add_checkbox(
                 "Rendered by the network", False, hint="In place of the mesh; again whenever you move"
             )
-            self.novel_side = gui.add_slider("Pixels", MIN_SIDE, MAX_SIDE, SIDE_STEP, side)
+            self.novel_side = gui.add_slider("Pixels", *SIDES, side)
 
     def show_checkpoints(self, checkpoints: Sequence[Checkpoint], shown: Checkpoint | None) -> None:
         """Sets the range of the slider of epochs and the shown checkpoint."""

@@ -51,12 +51,8 @@ def free_port(host: str, port: int) -> int:
 class PageServer:
     """The page of a run, served until it is closed.
 
-    Args:
-        reader: The run's checkpoints.
-        host: Address to listen at; 127.0.0.1 is reached from this machine only.
-        port: Port; 0 for any free one.
-        resolution: Initial resolution of the surface.
-        side: Initial pixels along the longer side of images.
+    It listens at the address `host`, 127.0.0.1 for this machine only, and at a port, 0 for any free one. The
+    resolution of the surface and `side`, the pixels along the longer side of images, are initial values.
 
     Raises:
         MissingInputError: viser is not installed.

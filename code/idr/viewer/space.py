@@ -31,7 +31,7 @@ NEARER = 0.75
 
 
 class SpaceView:
-    """The surface and the cameras in viser's scene.
+    """The surface and the cameras in viser's scene; `place_cameras` comes first.
 
     Args:
         server: viser's server.
@@ -50,8 +50,7 @@ class SpaceView:
         self._server = server
         self._numbers = numbers
         self._on_click = on_click
-        self._photos = list(photos)
-        self._images = list(photos)
+        self._photos = photos
         self._cameras: list[Any] = []
         self._surface: Any | None = None
         self._surface_visible = True
@@ -108,23 +107,20 @@ class SpaceView:
         camera = self._server.scene.add_camera_frustum(
             f"/cameras/view {self._numbers[index]}", fov, aspect,
             scale=FRUSTUM, thickness=0.008, color=CHOSEN if index == self._chosen else GRAY,
-            image=self._images[index], cast_shadow=False, receive_shadow=False,
+            image=self._photos[index], cast_shadow=False, receive_shadow=False,
         )  # fmt: skip
         camera.on_click(lambda _: self._on_click(index))
         return camera
 
     def mark(self, index: int) -> None:
         """Highlights the camera of the compared view."""
-        before, self._chosen = self._chosen, index
-        if self._cameras:
-            self._cameras[before].color = GRAY
-            self._cameras[index].color = CHOSEN
+        self._cameras[self._chosen].color = GRAY
+        self._cameras[index].color = CHOSEN
+        self._chosen = index
 
     def set_image(self, index: int, image: NDArray[np.uint8] | None) -> None:
         """Puts an image, (H, W, 3) uint8, on a camera; None for its photograph."""
-        self._images[index] = self._photos[index] if image is None else image
-        if self._cameras:
-            self._cameras[index].image = self._images[index]
+        self._cameras[index].image = self._photos[index] if image is None else image
 
     def set_cameras_visible(self, visible: bool) -> None:
         """Shows or hides all cameras."""
