@@ -17,8 +17,6 @@ from PIL import Image, UnidentifiedImageError
 from idr.errors import InputError, MissingInputError
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
-TIFF_ENDINGS = (".tif", ".tiff")
-ANIMATED_FORMATS = ("PNG", "WEBP")
 ARRAY_MODES = ("1", "L", "LA", "RGB", "RGBA", "I", "I;16", "I;16L", "I;16B", "I;16N", "F")
 """Pillow modes that need no conversion."""
 MASK_THRESHOLD = 127.5  # of 255; the published rule
@@ -73,12 +71,12 @@ def _decode(path: Path) -> NDArray[np.generic]:
     try:
         image = Image.open(path)
     except UnidentifiedImageError:
-        if path.suffix.lower() in TIFF_ENDINGS:  # Pillow cannot read 16 bits or floats in three channels
+        if path.suffix.lower() in (".tif", ".tiff"):  # Pillow cannot read 16 bits or floats in three channels
             return np.array(iio.imread(path, index=0, plugin="tifffile"))
         raise
     with image:
         frames = getattr(image, "n_frames", 1)
-        if frames > 1 and image.format in ANIMATED_FORMATS:
+        if frames > 1 and image.format in ("PNG", "WEBP"):
             raise InputError(f"{path} is an animation of {frames} frames; expected one still image")
         if image.mode in ARRAY_MODES:
             return np.array(image)

@@ -21,7 +21,6 @@ MIN_STEP = 5e-4
 
 _BRACKET_STEPS = 3  # regula falsi (Illinois) iterations in a bracket of MIN_STEP: exact to about 1e-10
 _WHITE = 1.0
-_COVERED = 0.5  # share of a pixel that must show the object for the pixel to be in the mask
 _SAMPLES_AT_ONCE = 1 << 18
 
 
@@ -40,7 +39,7 @@ class RenderedView:
     @property
     def mask(self) -> NDArray[np.uint8]:
         """(H, W) 255 where more than half of the pixel shows the object, else 0."""
-        return np.where(self.coverage > _COVERED, 255, 0).astype(np.uint8)
+        return np.where(self.coverage > 0.5, 255, 0).astype(np.uint8)
 
 
 def camera_rays(intrinsics: Array, pose: Array, uv: Array) -> tuple[Array, Array]:

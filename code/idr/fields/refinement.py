@@ -33,11 +33,12 @@ _TO_OCTANT = np.sqrt(np.where(CORNERS[:, None] == CORNERS[None], 0.25, 1.0).sum(
 
 
 class SlopeBounds:
-    """Bounds of the slope of a field in each of (x, y, z) regions of a lattice, learned from its values.
+    """Bounds of the slope of a field in each region of a lattice, learned from its values.
 
     A region's bound is `SAFETY` times the largest slope measured in it and in the regions around it; a slope
     is the difference of the values at two corners of a cell over their distance. Bounds never decrease. A
     node of value v in a convex region of bound L is at least |v| / L from the zeros in that region.
+    `shape` is the number of regions along the axes.
     """
 
     def __init__(self, shape: tuple[int, int, int]) -> None:
@@ -87,7 +88,7 @@ def uncertain_octants(radii: NDArray[np.float32], width: float) -> NDArray[np.bo
 
 
 class PagedValues:
-    """Values at some of (x, y, z) nodes of a lattice, in pages of 8^3 that are allocated when written to."""
+    """Values at some of the `shape` nodes of a lattice, in pages of 8^3, allocated when written to."""
 
     def __init__(self, shape: tuple[int, int, int]) -> None:
         self.shape = shape

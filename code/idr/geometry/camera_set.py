@@ -54,8 +54,8 @@ def disturb_poses(
 ) -> NDArray[np.float64]:
     """Returns rough initial poses, (B, 4, 4) as the exact ones, for the training of cameras.
 
-    Rotations are about random axes by `degrees` on average, each by 0.5 to 1.5 times as much; centers move
-    in random directions by `distance` on average, likewise.
+    They are turned about random axes by 0.5 to 1.5 times `degrees`, and their centers moved in random
+    directions by 0.5 to 1.5 times `distance`.
     """
     disturbed = poses.copy()
     for pose in disturbed:

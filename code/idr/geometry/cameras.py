@@ -112,10 +112,10 @@ def resized_intrinsics(intrinsics: Tensor, old: tuple[int, int], new: tuple[int,
 def corrected_intrinsics(intrinsics: Tensor, log_focal: Tensor, principal_point: Tensor) -> Tensor:
     """Returns corrected K, (B, 4, 4), differentiable with respect to the corrections.
 
-    The corrections do not depend on the resolution.
     Both focal lengths and the skew are multiplied by exp(log_focal), which keeps the pixels' aspect ratio and
     the angle between their axes. The principal point moves by a fraction of the uncorrected focal lengths; a
-    small fraction is the angle in radians by which the optical axis is off.
+    small fraction is the angle in radians by which the optical axis is off. The corrections do not depend on
+    the resolution.
 
     Args:
         intrinsics: (B, 4, 4) K.

@@ -56,13 +56,12 @@ class Session:
         self._numbers = image_numbers(reader.dataset)
         photos = [self._thumbnail(k) for k in range(len(self._numbers))]
         self._space = SpaceView(server, self._numbers, photos, self._clicked)
-        self._img_res = (int(reader.dataset.img_res[0]), int(reader.dataset.img_res[1]))
         title = f"`{reader.folder.parent.name}/{reader.folder.name}`"
         self._panel = pages.Panel(server.gui, title, len(self._numbers), resolution, side)
         # The given cameras stand there before the first checkpoint.
         poses = np.asarray(reader.dataset.get_gt_pose(scaled=True), dtype=np.float64)
         self._space.set_up(poses)
-        self._space.place_cameras(poses, to_array(given_intrinsics(reader.dataset)), self._img_res)
+        self._space.place_cameras(poses, to_array(given_intrinsics(reader.dataset)), reader.dataset.img_res)
         self._worker = Worker(self._failed, self._worker_changed)
         self._open = functools.lru_cache(MAX_OPEN)(lambda c: reader.open(c, self._worker.between))
         self._connect()
@@ -288,7 +287,7 @@ class Session:
     def _place(self, run: Run) -> None:
         """Shows the cameras of a checkpoint and their distances to the given ones."""
         poses = to_array(run.training_poses)
-        self._space.place_cameras(poses, to_array(run.training_intrinsics), self._img_res)
+        self._space.place_cameras(poses, to_array(run.training_intrinsics), run.img_res)
         if run.alignment is not None:
             given = to_array(run.given_poses)
             self._space.show_lines(np.stack((poses[:, :3, 3], given[:, :3, 3]), axis=1))
