@@ -58,10 +58,10 @@ def holdout_views(num_views: int, num_holdout: int) -> list[int]:
 
 
 def look_at(center: Array, target: Array, roll: float = 0.0, steep: float = _STEEP) -> Array:
-    """Pose, (4, 4) camera-to-world, of a camera at a center, (3,), that looks at a target, (3,), with +z up.
+    """Returns the (4, 4) camera-to-world pose of a camera at `center` that looks at `target`, with +z up.
 
-    Above an elevation with the sine `steep` +y is up, because the object is longest along x, which is thus
-    horizontal in views from above and below. `roll` is a rotation about the optical axis in radians.
+    In views steeper than an elevation of sine `steep`, +y is up: the object is longest along x, which is then
+    horizontal. `roll` rotates the camera about its optical axis, in radians.
     """
     forward = (target - center) / np.linalg.norm(target - center)
     up = np.array([0.0, 0.0, 1.0]) if abs(forward[2]) < steep else np.array([0.0, 1.0, 0.0])
