@@ -13,9 +13,10 @@ import pytest
 from idr import failures
 from idr.cli import doctor
 from idr.cli.demo import make_scene
+from idr.datasets.camera_files import read_cameras
 from idr.preprocess import visual_hull
 from idr.preprocess.doctor import diagnose_views
-from idr.preprocess.scene_views import load_views, make_views, read_matrices
+from idr.preprocess.scene_views import load_views, make_views
 from tests.preprocess.scenes import real_scene
 
 DOCS = Path(__file__).parents[2] / "docs" / "troubleshooting.md"
@@ -32,7 +33,8 @@ def scene(tmp_path_factory):
 @pytest.fixture
 def diagnosis(scene, tmp_path):
     """Diagnoses the scene with modified matrices or masks."""
-    views, scale = load_views(scene), read_matrices(scene / "cameras.npz", "scale_mat")[0]
+    views = load_views(scene)
+    scale = read_cameras(scene / "cameras.npz", len(views)).scale_mats[0]
 
     def diagnose(matrix=lambda views: views.projections, masks=lambda mask: mask, scale=scale):
         changed = make_views(views.names, tuple(masks(mask) for mask in views.masks), matrix(views))

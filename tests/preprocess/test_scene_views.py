@@ -11,7 +11,7 @@ import pytest
 
 from idr.datasets.camera_files import read_cameras
 from idr.errors import InputError, MissingInputError, OutputError
-from idr.preprocess.scene_views import backup_path, read_matrices, write_scale_mats
+from idr.preprocess.scene_views import backup_path, read_world_mats, write_scale_mats
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def test_written_scale_mats_can_be_read_by_the_dataset(tmp_path):
 def test_matrices_are_in_numerical_order(tmp_path):
     path = tmp_path / "cameras.npz"
     np.savez(path, **{f"world_mat_{k}": np.full((4, 4), k) for k in (10, 2, 0, 1, 3, 4, 5, 6, 7, 8, 9)})
-    assert [matrix[0, 0] for matrix in read_matrices(path, "world_mat").values()] == list(range(11))
+    assert [matrix[0, 0] for matrix in read_world_mats(path)] == list(range(11))
 
 
 @pytest.mark.parametrize(
@@ -125,18 +125,18 @@ def test_invalid_files(tmp_path, entries, message):
     path = tmp_path / "cameras.npz"
     np.savez(path, **entries)
     with pytest.raises(InputError, match=message):
-        read_matrices(path, "world_mat")
+        read_world_mats(path)
 
 
 @pytest.mark.parametrize("keep", [0, 10, 700, -40])
 def test_truncated_file(camera_file, keep):
     camera_file.write_bytes(camera_file.read_bytes()[:keep])
     with pytest.raises(InputError, match="cannot be read as an npz.*download it again"):
-        read_matrices(camera_file, "world_mat")
+        read_world_mats(camera_file)
 
 
 def test_a_missing_file_lists_the_existing_ones(camera_file):
     with pytest.raises(
         MissingInputError, match="no camera file .*linear_init.npz; npz files there: cameras.npz"
     ):
-        read_matrices(camera_file.with_name("cameras_linear_init.npz"), "world_mat")
+        read_world_mats(camera_file.with_name("cameras_linear_init.npz"))

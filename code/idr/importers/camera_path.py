@@ -39,10 +39,9 @@ class CameraPath:
 def read_path(path: Path) -> CameraPath:
     """Reads a camera path.
 
-    Args:
-        path: A JSON file with ``frames``, each with a ``transform_matrix`` and optional intrinsics as in
-            `transforms.json` (images are not needed); or with ``camera_path``, each entry with a
-            ``camera_to_world`` of 16 numbers and optionally ``fov``, the vertical angle in degrees.
+    The JSON file has ``frames``, each with a ``transform_matrix`` and optional intrinsics as in
+    `transforms.json` (images are not needed); or ``camera_path``, each entry with a ``camera_to_world`` of
+    16 numbers and optionally ``fov``, the vertical angle in degrees.
 
     Raises:
         MissingInputError: No such file.
@@ -75,7 +74,7 @@ def read_path(path: Path) -> CameraPath:
 
 
 def _nerfstudio(path: Path, content: Mapping[str, Any]) -> CameraPath:
-    """The viewer's own format; its matrices are flat, row by row."""
+    """The matrices are flat, row by row."""
     stated = {"h": content.get("render_height"), "w": content.get("render_width")}
     size = transforms.size_of(stated, str(path))
     poses, intrinsics = [], []
@@ -91,8 +90,7 @@ def _nerfstudio(path: Path, content: Mapping[str, Any]) -> CameraPath:
             continue
         if not is_number(fov) or not 0 < fov < 180:
             raise InputError(f"{label}: fov is {fov!r}; expected degrees between 0 and 180")
-        focal = size[0] / 2 / math.tan(math.radians(fov) / 2)
-        k_matrix = np.array([[focal, 0, size[1] / 2], [0, focal, size[0] / 2], [0, 0, 1]])
+        k_matrix = transforms.intrinsics_of({"camera_angle_y": math.radians(fov)}, size, label)
         intrinsics.append(shifted(k_matrix, transforms.PIXEL_CENTER))
     return CameraPath(np.stack(poses), _all_or_none(intrinsics, len(poses), path), size)
 

@@ -89,13 +89,9 @@ def read(source: Path, images: Path | None, pixel_center: float) -> Source:
 
 
 def from_model(model: Any, images: Path, label: str, pixel_center: float = PIXEL_CENTER) -> Source:
-    """Makes a scene from a `pycolmap.Reconstruction`.
+    """Makes a scene from a `pycolmap.Reconstruction`; `label` is the model's name in messages.
 
-    Args:
-        model: The reconstruction.
-        images: Folder that its image names are relative to.
-        label: The model's name in messages.
-        pixel_center: Coordinate of the first pixel's center in the model.
+    The model's image names are relative to `images`, and its first pixel's center is at `pixel_center`.
 
     Raises:
         MissingInputError: An image is missing.
@@ -132,7 +128,6 @@ def _view(image: Any, images: Path, label: str, pixel_center: float) -> SourceVi
 
 
 def _lens(camera: Any) -> Lens | None:
-    """The camera's distortion as computed by pycolmap; None for a pinhole."""
     if camera.is_undistorted():
         return None
     camera = copy.deepcopy(camera)  # the original is freed with its model

@@ -13,7 +13,7 @@ from idr.datasets.camera_files import read_arrays, read_cameras
 from idr.datasets.images import list_images
 from idr.errors import InputError
 from idr.importers.source import Source, view_of_projection
-from idr.preprocess.scene_views import read_matrices
+from idr.preprocess.scene_views import read_world_mats
 
 NEUS_FILE, IDR_FILE = "cameras_sphere.npz", "cameras.npz"
 PIXEL_CENTER = 0.0
@@ -34,12 +34,12 @@ def read(kind: str, file: str, source: Path, images: Path | None, pixel_center: 
                 "remove them and use --sphere hull"
             )
     else:
-        matrices = read_matrices(path, "world_mat")
-        if len(matrices) != len(photos):
+        world_mats = read_world_mats(path)
+        if len(world_mats) != len(photos):
             raise InputError(
-                f"{path}: {len(matrices)} world_mat matrices for {len(photos)} images; expected one per image"
+                f"{path}: {len(world_mats)} world_mat matrices for {len(photos)} images; expected one per "
+                "image"
             )
-        world_mats = np.stack(list(matrices.values()))
     masks: list[Path | None] = [None] * len(photos)
     if (source / "mask").is_dir():
         masks = list(list_images(source / "mask"))

@@ -17,14 +17,10 @@ MIN_POINTS = 10
 
 
 def read_points(path: Path) -> Array:
-    """Reads points in the world frame of the cameras.
+    """Reads points in the world frame of the cameras, (N, 3) with N >= `MIN_POINTS`.
 
-    Args:
-        path: A PLY; an npz with `points_world`, `points` or `xyz`; an npy; or text whose lines begin with
-            x y z.
-
-    Returns:
-        (N, 3), N >= `MIN_POINTS`.
+    The file is a PLY; an npz with `points_world`, `points` or `xyz`; an npy; or text whose lines begin with
+    x y z.
 
     Raises:
         MissingInputError: No such file.

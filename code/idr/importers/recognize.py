@@ -27,12 +27,8 @@ class Kind:
 
 
 def _npz(kind: str, file: str, program: str) -> Kind:
-    return Kind(
-        f"{file} ({program})",
-        lambda source: (source / file).is_file(),
-        partial(numpy_folders.read, kind, file),
-        numpy_folders.PIXEL_CENTER,
-    )
+    read = partial(numpy_folders.read, kind, file)
+    return Kind(f"{file} ({program})", lambda p: (p / file).is_file(), read, numpy_folders.PIXEL_CENTER)
 
 
 KINDS = {

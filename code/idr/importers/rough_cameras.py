@@ -57,7 +57,7 @@ def poses_from(views: list[SourceView], poses: Array) -> Array:
 
 
 def describe(rough: Array, poses: Array, center: Array) -> str:
-    """Describes rough poses: mean rotation error, and mean displacement over distance from `center`."""
+    """Returns a note: mean rotation error, and mean displacement over the distance from `center`."""
     traces = np.einsum("bij,bij->b", rough[:, :3, :3], poses[:, :3, :3])
     angle = np.degrees(np.arccos(np.clip((traces - 1) / 2, -1, 1))).mean()
     displacement = np.linalg.norm(rough[:, :3, 3] - poses[:, :3, 3], axis=1)

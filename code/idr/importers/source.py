@@ -122,14 +122,10 @@ def check_intrinsics(intrinsics: Array, label: str) -> None:
 def view_of_projection(
     name: str, image: Path, projection: Array, pixel_center: float, mask: Path | None = None
 ) -> SourceView:
-    """Makes a view from a projection matrix.
+    """Makes a view from a projection matrix, (3, 4) world to pixels, of either sign and any scale.
 
-    Args:
-        name: The source's name for the view.
-        image: The photograph.
-        projection: (3, 4) world to pixels, of either sign and any scale.
-        pixel_center: Coordinate of the first pixel's center in the source, 0 or 0.5.
-        mask: The source's mask.
+    The other arguments are those of `SourceView`, and the coordinate of the first pixel's center in the
+    source, 0 or 0.5.
 
     Raises:
         InputError: The matrix is not finite or not a camera's.
@@ -163,9 +159,7 @@ def resized(intrinsics: Array, scale_x: float, scale_y: float) -> Array:
 def find_image(path: Path, label: str) -> Path:
     """Finds an image whose extension may be missing (Blender) or differ in case.
 
-    Args:
-        path: As the source names it.
-        label: The referring file or frame, for messages.
+    The path is the source's; `label` is the referring file or frame, for messages.
 
     Raises:
         MissingInputError: No such file.

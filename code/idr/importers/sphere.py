@@ -5,7 +5,7 @@ N points. World frame and unit.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -59,8 +59,12 @@ def choose_sphere(views: SceneViews, points: Array | None, scale_mat: Array | No
     if choice == "source":
         if scale_mat is None:
             raise InputError("--sphere source: the source has no scale_mat; use hull or points")
-        sphere = Sphere(scale_mat, "the source's scale_mat")
-        sphere = replace(sphere, warnings=_outside(views, sphere))
+        reach = outline_radii(views, scale_mat[:3, 3]) / radius_of(scale_mat)
+        warning = (
+            f"{int((reach > 1).sum())} masks extend beyond the source's sphere (up to {reach.max():.2f} of "
+            "its radius); parts outside are not reconstructed: --sphere hull computes a new one"
+        )
+        sphere = Sphere(scale_mat, "the source's scale_mat", (warning,) if reach.max() > 1.0 else ())
     elif choice == "points":
         sphere = _from_points(views, points)
     else:
@@ -101,14 +105,3 @@ def _from_points(views: SceneViews, points: Array | None) -> Sphere:
     outline = OUTLINE_MARGIN * float(outline_radii(views, center).max())
     scale_mat = sphere_matrix(center, max(RADIUS_PER_BALL * mean, outline))
     return Sphere(scale_mat, f"{len(kept)} of {len(points)} sparse points")
-
-
-def _outside(views: SceneViews, sphere: Sphere) -> tuple[str, ...]:
-    """Warns of masks that extend beyond the source's sphere."""
-    reach = outline_radii(views, sphere.center) / sphere.radius
-    if reach.max() <= 1.0:
-        return ()
-    return (
-        f"{int((reach > 1).sum())} masks extend beyond the source's sphere (up to {reach.max():.2f} of its "
-        "radius); parts outside are not reconstructed: --sphere hull computes a new one",
-    )

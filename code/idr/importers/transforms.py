@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from idr.errors import InputError, MissingInputError
-from idr.importers.photographs.lenses import FisheyeLens, OpenCVLens
+from idr.importers.photographs.lenses import fisheye_distorted, opencv_distorted
 from idr.importers.points import read_points
 from idr.importers.source import (
     Array,
@@ -32,8 +33,7 @@ from idr.importers.source import (
 )
 
 NAMES = ("transforms.json", "transforms_train.json")
-PINHOLE_MODELS = ("PINHOLE", "SIMPLE_PINHOLE", "PERSPECTIVE")
-POLYNOMIAL_MODELS = ("OPENCV", "SIMPLE_RADIAL", "RADIAL", *PINHOLE_MODELS)
+POLYNOMIAL_MODELS = ("OPENCV", "SIMPLE_RADIAL", "RADIAL", "PINHOLE", "SIMPLE_PINHOLE", "PERSPECTIVE")
 FISHEYE_MODELS = ("OPENCV_FISHEYE",)
 OPENGL_TO_OPENCV = np.diag([1.0, -1.0, -1.0])
 PIXEL_CENTER = 0.5
@@ -67,7 +67,7 @@ def load(path: Path) -> dict[str, Any]:
     """Reads a JSON file that contains an object; raises `InputError` for anything else."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise InputError(f"{path} is not valid JSON ({error}); export it again") from error
     if not isinstance(content, dict):
         raise InputError(f"{path} contains a {type(content).__name__}; expected an object with `frames`")
@@ -111,7 +111,6 @@ def size_of(camera: Mapping[str, Any], label: str) -> tuple[int, int] | None:
 
 
 def _image_size(image: Path) -> tuple[int, int]:
-    """(H, W) from the file header."""
     try:
         with Image.open(image) as opened:
             return opened.height, opened.width
@@ -184,7 +183,7 @@ def _lens(camera: Mapping[str, Any], label: str) -> Lens | None:
     if model in FISHEYE_MODELS:
         if p1 or p2:
             raise InputError(f"{label}: a fisheye lens with p1, p2; expected only k1 to k4")
-        return FisheyeLens((k1, k2, k3, k4))
+        return partial(fisheye_distorted, (k1, k2, k3, k4))
     if model not in POLYNOMIAL_MODELS:
         raise InputError(
             f"{label}: camera_model {model}; expected {', '.join(POLYNOMIAL_MODELS + FISHEYE_MODELS)}: "
@@ -192,4 +191,4 @@ def _lens(camera: Mapping[str, Any], label: str) -> Lens | None:
         )
     if k4:
         raise InputError(f"{label}: k4 = {k4:g} for a non-fisheye lens; expected k1, k2, k3, p1, p2")
-    return OpenCVLens((k1, k2, p1, p2, k3)) if any((k1, k2, k3, p1, p2)) else None
+    return partial(opencv_distorted, (k1, k2, p1, p2, k3)) if any((k1, k2, k3, p1, p2)) else None

@@ -95,8 +95,7 @@ def carve_scene(views: SceneViews) -> SceneHull:
             "viewpoints (or write a scale_mat_0 by hand)"
         )
     center = _nearest_to_mask_centroids(views)
-    outline = float(outline_radii(views, center).max())
-    carver = Carver(views, center, outline)
+    carver = Carver(views, center, float(outline_radii(views, center).max()))
     hull = carver.carve(REGION_PER_OUTLINES)
     if len(hull.points) == 0:
         raise _contradiction(
@@ -105,8 +104,7 @@ def carve_scene(views: SceneViews) -> SceneHull:
         )
     if not hull.is_open:
         _refuse_camera_inside(views, carver)
-    points = hull.points @ carver.to_world[:3, :3].T + carver.to_world[:3, 3]
-    return SceneHull(points, hull.spacing * outline, hull.most_views, hull.is_open, center, outline)
+    return hull
 
 
 def _nearest_to_mask_centroids(views: SceneViews) -> Array:
@@ -146,7 +144,7 @@ def _contradiction(finding: str) -> InputError:
 
 
 def _refuse_camera_inside(views: SceneViews, carver: Carver) -> None:
-    """Raises `InputError` if a camera lies where nearly all other views see the object."""
+    """A camera is inside if it lies where nearly all other views see the object."""
     forward = views.poses[:, :3, 2] @ views.poses[0, :3, :3]
     just_behind = carver.centers - 1e-6 * forward  # so that no camera sees itself
     seen, inside = carver.count_views(just_behind)

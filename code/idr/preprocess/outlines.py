@@ -55,13 +55,11 @@ def hull_ious(views: SceneViews, hull: SceneHull) -> Array:
     return np.array([(outline & mask).sum() / (outline | mask).sum() for outline, mask in pairs])
 
 
-def sphere_outline(
-    views: SceneViews, k: int, center: NDArray[np.floating], radius: float, num_points: int = 360
-) -> Array | None:
+def sphere_outline(views: SceneViews, k: int, center: NDArray[np.floating], radius: float) -> Array | None:
     """Projects the outline of a sphere in view k: the circle where the camera's rays are tangent to it.
 
     Returns:
-        (num_points, 2) pixels (column, row), a closed curve; None if the camera is inside the sphere or part
+        (360, 2) pixels (column, row), a closed curve; None if the camera is inside the sphere or part
         of the circle lies behind it.
     """
     to_camera = views.centers[k] - center
@@ -71,7 +69,7 @@ def sphere_outline(
     toward = to_camera / distance
     # The null space of `toward` spans the circle's plane.
     first, second = np.linalg.svd(toward[None])[2][1:]
-    angle = np.linspace(0.0, 2.0 * np.pi, num_points, endpoint=False)[:, None]
+    angle = np.linspace(0.0, 2.0 * np.pi, 360, endpoint=False)[:, None]
     circle = np.cos(angle) * first + np.sin(angle) * second
     along = radius / distance  # sine of half the angle the sphere subtends
     points = center + radius * (along * toward + np.sqrt(1.0 - along**2) * circle)

@@ -36,10 +36,10 @@ OUTLINE_COLOR, DIMMED = (255, 40, 200), 0.35
 
 
 def draw_scene(check: SceneCheck, out_dir: Path) -> Path:
-    """Draws outlines over every photograph, `check_<image name>.png`, and all views on one sheet.
+    """Draws outlines over every photograph, `check_<image name>.png`, and all views on `contact_sheet.png`.
 
     Returns:
-        The sheet's path, `contact_sheet.png` in the folder.
+        The sheet's path.
 
     Raises:
         OutputError: Writing failed.
@@ -73,7 +73,6 @@ def draw_sheet(views: SceneViews, images: Path, path: Path) -> None:
 
 
 def _masked_cell(image: Path, mask: Mask, width: int) -> Image:
-    """One view below its title."""
     height = max(1, round(width * mask.shape[0] / mask.shape[1]))
     photo = cv2.resize(load_rgb(image), (width, height), interpolation=cv2.INTER_AREA)
     inside = cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_AREA) > 0

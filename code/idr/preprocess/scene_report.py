@@ -76,6 +76,8 @@ def _warnings_html(check: SceneCheck, scene_warnings: Sequence[str]) -> str:
 def _summary(check: SceneCheck) -> Table:
     sizes = sorted({f"{mask.shape[1]} x {mask.shape[0]}" for mask in check.views.masks})
     distances = [view.distance for view in check.checks]
+    depths = ((check.center - check.views.centers) * check.views.poses[:, :3, 2]).sum(axis=1)
+    pixel = float((depths / check.views.intrinsics[:, 0, 0]).mean())
     rows = [
         ["views", str(len(check.checks))],
         ["views with warnings", str(sum(bool(view.warnings) for view in check.checks))],
@@ -83,7 +85,7 @@ def _summary(check: SceneCheck) -> Table:
         ["share of an image inside its mask, mean", f"{np.mean([m.mean() for m in check.views.masks]):.1%}"],
         ["unit sphere: center in the world", ", ".join(f"{value:.6g}" for value in check.center)],
         ["unit sphere: radius in world units (scale)", f"{check.radius:.6g}"],
-        ["pixel size at the sphere's center, mean (world units)", f"{_pixel_at_center(check):.3g}"],
+        ["pixel size at the sphere's center, mean (world units)", f"{pixel:.3g}"],
         ["cameras: smallest and largest distance (radii)", f"{min(distances):.2f}, {max(distances):.2f}"],
         ["largest extent of a mask (radii)", f"{max(v.outline_radius for v in check.checks):.3f}"],
     ]
@@ -92,12 +94,6 @@ def _summary(check: SceneCheck) -> Table:
         rows.append(["IoU of hull and mask, mean", f"{np.mean(ious):.3f}"])
         rows.append(["IoU of hull and mask, worst view", f"{min(ious):.3f} (view {int(np.argmin(ious))})"])
     return Table(["", "this scene"], rows)
-
-
-def _pixel_at_center(check: SceneCheck) -> float:
-    """Mean width of a pixel at the depth of the sphere's center, in world units."""
-    depths = ((check.center - check.views.centers) * check.views.poses[:, :3, 2]).sum(axis=1)
-    return float((depths / check.views.intrinsics[:, 0, 0]).mean())
 
 
 def scene_figure(check: SceneCheck) -> Any:

@@ -11,6 +11,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,12 +25,11 @@ from idr.geometry.cameras import decompose_projection
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 EXACT_CAMERAS = "cameras.npz"
-NOISY_CAMERAS = "cameras_linear_init.npz"
 
 
 def camera_file_of(use_linear_init: bool) -> str:
     """The camera file that ``--use_linear_init`` chooses."""
-    return NOISY_CAMERAS if use_linear_init else EXACT_CAMERAS
+    return "cameras_linear_init.npz" if use_linear_init else EXACT_CAMERAS
 
 
 @dataclass(frozen=True)
@@ -105,21 +105,17 @@ def load_views(scene_dir: Path, camera_file: str = EXACT_CAMERAS) -> SceneViews:
             f"no scene folder {scene_dir}; expected a folder with mask/ and {camera_file}"
         )
     masks = list_images(scene_dir / "mask")
-    matrices = read_matrices(scene_dir / camera_file, "world_mat")
+    matrices = read_world_mats(scene_dir / camera_file)
     if len(masks) != len(matrices):
         raise InputError(
             f"{scene_dir}: {len(masks)} masks but {len(matrices)} world_mats in {camera_file}; expected one "
             "of each per view, in the same natural name order"
         )
-    world_mats = np.stack(list(matrices.values()))[:, :3]
-    return make_views(tuple(path.name for path in masks), tuple(map(load_mask, masks)), world_mats)
+    return make_views(tuple(path.name for path in masks), tuple(map(load_mask, masks)), matrices)
 
 
-def read_matrices(path: Path, prefix: str) -> dict[int, Array]:
-    """Reads the matrices `<prefix>_0`, `<prefix>_1`, ... of a camera file, `world_mat` or `scale_mat`.
-
-    Returns:
-        (4, 4) matrices by number, in order from 0; (3, 4) matrices are completed with (0, 0, 0, 1).
+def read_world_mats(path: Path) -> Array:
+    """Reads `world_mat_0`, `world_mat_1`, ... of a camera file, (B, 3, 4), without any fourth rows.
 
     Raises:
         MissingInputError: No such file.
@@ -132,22 +128,22 @@ def read_matrices(path: Path, prefix: str) -> dict[int, Array]:
             "DATA_CONVENTION.md)"
         )
     arrays = read_arrays(path)
-    names = {int(m[1]): m[0] for m in (re.fullmatch(prefix + r"_(\d+)", key) for key in arrays) if m}
+    keys = {int(key.removeprefix("world_mat_")): key for key in arrays if key.startswith("world_mat")}
     try:
-        found = {k: np.asarray(arrays[names[k]], dtype=np.float64) for k in sorted(names)}
+        found = {k: np.asarray(arrays[keys[k]], dtype=np.float64) for k in sorted(keys)}
     except (TypeError, ValueError) as error:
-        raise InputError(f"{path}: {prefix} matrices are not numbers ({error}); export them again") from error
+        raise InputError(
+            f"{path}: world_mat matrices are not numbers ({error}); export them again"
+        ) from error
     if not found:
-        raise InputError(f"{path} has no {prefix}_0, {prefix}_1, ...; expected one {prefix} per image")
-    missing = sorted(set(range(max(found) + 1)) - set(found))
+        raise InputError(f"{path} has no world_mat_0, world_mat_1, ...; expected one world_mat per image")
+    missing = sorted(set(range(max(found))) - set(found))
     if missing:
-        raise InputError(f"{path} has {prefix}_{max(found)} but not {prefix}_{missing[0]}; add it")
+        raise InputError(f"{path} has world_mat_{max(found)} but not world_mat_{missing[0]}; add it")
     for k, matrix in found.items():
         if matrix.shape not in ((3, 4), (4, 4)):
-            raise InputError(f"{path}: {prefix}_{k} has shape {matrix.shape}; expected (4, 4)")
-        if matrix.shape == (3, 4):
-            found[k] = np.vstack([matrix, [0.0, 0.0, 0.0, 1.0]])
-    return found
+            raise InputError(f"{path}: world_mat_{k} has shape {matrix.shape}; expected (4, 4)")
+    return np.stack([matrix[:3] for matrix in found.values()])
 
 
 def sphere_matrix(center: NDArray[np.floating], radius: float) -> Array:
@@ -181,7 +177,7 @@ def write_scale_mats(path: Path, center: NDArray[np.floating], radius: float) ->
         InputError: The file is not a readable npz of matrices.
         OutputError: Writing failed; the file is unchanged.
     """
-    count, scale_mat = len(read_matrices(path, "world_mat")), sphere_matrix(center, radius)
+    count, scale_mat = len(read_world_mats(path)), sphere_matrix(center, radius)
     before = path.read_bytes()
     with zipfile.ZipFile(io.BytesIO(before)) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
@@ -194,8 +190,7 @@ def write_scale_mats(path: Path, center: NDArray[np.floating], radius: float) ->
     makes_backup = not backup.exists()
     if makes_backup:
         write_atomic(backup, lambda file: file.write(before))
-    content = _zip_bytes(members, compression)
-    write_atomic(path, lambda file: file.write(content))
+    write_atomic(path, lambda file: _write_npz(file, members, compression))
     return makes_backup
 
 
@@ -209,10 +204,8 @@ def _npy_bytes(array: NDArray[np.floating]) -> bytes:
     return buffer.getvalue()
 
 
-def _zip_bytes(members: Mapping[str, bytes], compression: int) -> bytes:
-    """An npz of the members, with a fixed date for reproducible bytes."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", compression) as archive:
+def _write_npz(file: BinaryIO, members: Mapping[str, bytes], compression: int) -> None:
+    """Writes the members with a fixed date, for reproducible bytes."""
+    with zipfile.ZipFile(file, "w", compression) as archive:
         for name, content in members.items():
             archive.writestr(zipfile.ZipInfo(name), content, compress_type=compression)
-    return buffer.getvalue()

@@ -32,31 +32,24 @@ MAX_HALVINGS = 12
 
 
 @dataclass(frozen=True)
-class Hull:
-    """The visual hull within a region, sampled on a regular grid.
+class SceneHull:
+    """The visual hull within a region, sampled on a regular grid; world frame and unit.
 
     Attributes:
         points: (N, 3) centers of grid cells in the hull, N >= 0.
         spacing: Side of a cell.
         most_views: Largest number of views that see one point of the hull.
-        is_open: Whether the hull reaches the region's border, so the views do not bound it.
+        is_open: Whether the hull reaches the region's border: the views do not bound it, it is cut off, and
+            unsuitable for a sphere.
+        center: (3,) the region's center; for a scene the point nearest to the rays through masks' centroids.
+        outline: The carver's unit; for a scene the radius of the smallest ball around `center` whose outlines
+            contain all masks.
     """
 
     points: Array
     spacing: float
     most_views: int
     is_open: bool
-
-
-@dataclass(frozen=True)
-class SceneHull(Hull):
-    """The visual hull in the world; lengths in world units. An open one is cut off: unsuitable for a sphere.
-
-    Attributes:
-        center: (3,) the point nearest to the rays through the masks' centroids.
-        outline: Radius of the smallest ball around `center` whose outlines contain all masks.
-    """
-
     center: Array
     outline: float
 
@@ -86,7 +79,7 @@ class Carver:
     """
 
     def __init__(self, views: SceneViews, center: NDArray[np.floating], unit: float) -> None:
-        self.views = views
+        self.views, self.unit = views, unit
         self.to_world = np.eye(4)
         self.to_world[:3, :3] = unit * views.poses[0, :3, :3]
         self.to_world[:3, 3] = center
@@ -100,8 +93,8 @@ class Carver:
         world_to_local = np.linalg.inv(self.to_world)
         return points @ world_to_local[:3, :3].T + world_to_local[:3, 3]
 
-    def carve(self, region_radius: float) -> Hull:
-        """Carves the hull from the ball with this radius around the center.
+    def carve(self, region_radius: float) -> SceneHull:
+        """Carves the hull from the ball around the center whose radius is `region_radius` units.
 
         Cells that cannot contain a point of the hull are dropped and the others halved, so thin parts
         survive.
@@ -123,7 +116,10 @@ class Carver:
         most = int(seen[agreed].max()) if agreed.any() else 0
         points = cells[agreed & (seen >= needed_views(most))]
         reach = np.linalg.norm(points, axis=1).max(initial=0.0)
-        return Hull(points, spacing, most, is_open=bool(reach > region_radius - 2.0 * spacing))
+        is_open = bool(reach > region_radius - 2.0 * spacing)
+        center = self.to_world[:3, 3]
+        in_world = points @ self.to_world[:3, :3].T + center
+        return SceneHull(in_world, spacing * self.unit, most, is_open, center, self.unit)
 
     def count_views(self, points: Array) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Numbers of views that see each of (N, 3) points, and that see it inside the mask."""
@@ -186,7 +182,7 @@ def nearest_pixels(
     """
     uv, depth = project_points(points, projection)
     with np.errstate(invalid="ignore"):
-        sees = (depth > 0) & (uv > -0.5).all(axis=1) & (uv < np.array([shape[1], shape[0]]) - 0.5).all(axis=1)
+        sees = (depth > 0) & (uv > -0.5).all(axis=1) & (uv < np.array(shape[::-1]) - 0.5).all(axis=1)
     pixel = np.zeros(uv.shape, np.int64)
     pixel[sees] = np.floor(uv[sees] + 0.5).astype(np.int64)
     return pixel[:, 0], pixel[:, 1], sees

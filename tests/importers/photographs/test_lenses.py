@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import cv2
 import numpy as np
 import pytest
 
 from idr.errors import InputError
 from idr.importers.photographs.lenses import (
-    FisheyeLens,
-    OpenCVLens,
+    fisheye_distorted,
     lens_pixels,
+    opencv_distorted,
     pinhole_for,
     undistortion_maps,
 )
+from idr.importers.source import Lens
 
 K = np.array([[150.0, 0, 61.3], [0, 146.0, 50.2], [0, 0, 1]])
 SIZE = (96, 128)
 COEFFICIENTS = (-0.16, 0.05, 0.004, -0.006, 0.01)
+
+
+def polynomial(*coefficients: float) -> Lens:
+    return partial(opencv_distorted, coefficients)
 
 
 def texture() -> np.ndarray:
@@ -26,7 +33,7 @@ def texture() -> np.ndarray:
 
 
 def test_maps_agree_with_cv2_undistort() -> None:
-    lens = OpenCVLens(COEFFICIENTS)
+    lens = polynomial(*COEFFICIENTS)
     new = pinhole_for(K, lens, SIZE, "camera")
     ours = cv2.remap(texture(), *undistortion_maps(K, lens, new, SIZE), cv2.INTER_LINEAR)
     theirs = cv2.undistort(texture(), K, np.array(COEFFICIENTS), None, new)
@@ -36,7 +43,7 @@ def test_maps_agree_with_cv2_undistort() -> None:
 
 def test_fisheye_maps_agree_with_cv2() -> None:
     values = (0.06, -0.02, 0.003, -0.001)
-    lens = FisheyeLens(values)
+    lens = partial(fisheye_distorted, values)
     new = pinhole_for(K, lens, SIZE, "camera")
     ours = undistortion_maps(K, lens, new, SIZE)
     theirs = cv2.fisheye.initUndistortRectifyMap(
@@ -45,8 +52,8 @@ def test_fisheye_maps_agree_with_cv2() -> None:
     assert max(np.abs(a - b).max() for a, b in zip(ours, theirs, strict=True)) < 1e-3
 
 
-@pytest.mark.parametrize("lens", [OpenCVLens(COEFFICIENTS), OpenCVLens((0.2, 0.0, 0.0, 0.0))])
-def test_the_pinhole_image_lies_tightly_within_the_distorted_one(lens: OpenCVLens) -> None:
+@pytest.mark.parametrize("lens", [polynomial(*COEFFICIENTS), polynomial(0.2, 0.0, 0.0, 0.0)])
+def test_the_pinhole_image_lies_tightly_within_the_distorted_one(lens: Lens) -> None:
     new = pinhole_for(K, lens, SIZE, "camera")
     border = [[u, v] for u in np.linspace(-0.5, 127.5, 50) for v in (-0.5, 95.5)]
     border += [[u, v] for v in np.linspace(-0.5, 95.5, 50) for u in (-0.5, 127.5)]
@@ -58,11 +65,11 @@ def test_the_pinhole_image_lies_tightly_within_the_distorted_one(lens: OpenCVLen
 
 def test_a_lens_that_folds_is_refused() -> None:
     with pytest.raises(InputError, match="folds the image over"):
-        pinhole_for(K, OpenCVLens((-300.0, 0.0, 0.0, 0.0)), SIZE, "camera 3")
+        pinhole_for(K, polynomial(-300.0, 0.0, 0.0, 0.0), SIZE, "camera 3")
 
 
 def test_a_mild_fold_beyond_the_image_narrows_the_view_instead() -> None:
-    lens = OpenCVLens((-1.2, 0.0, 0.0, 0.0))  # folds at r = 0.53; the image's corners lie at 0.54
+    lens = polynomial(-1.2, 0.0, 0.0, 0.0)  # folds at r = 0.53; the image's corners lie at 0.54
     new = pinhole_for(K, lens, SIZE, "camera")
     columns, rows = undistortion_maps(K, lens, new, SIZE)
     assert (np.diff(columns, axis=1) > 0).all() and (np.diff(rows, axis=0) > 0).all()

@@ -162,7 +162,6 @@ class _Work:
 
 
 def _ground_evidence(work: _Work, masks: list[Mask], points: Array | None) -> list[Evidence] | None:
-    """The evidence of the ground plane, or None if sparse points do not show one."""
     if points is None:
         points = sparse_points(work.images, work.projections, work.seeds.center)
     plane = find_ground_plane(points, work.seeds, work.projections)
@@ -176,10 +175,9 @@ def _ground_evidence(work: _Work, masks: list[Mask], points: Array | None) -> li
 
 
 def other_views_outlines(views: SceneViews, seeds: Seeds) -> list[Mask]:
-    """Silhouette, in each view, of the hull that the OTHER views' masks carve from the seeds' ball.
+    """Silhouette, (H, W) in each view, of the hull that the OTHER views' masks carve from the seeds' ball.
 
-    Returns:
-        B arrays (H, W) of bool; all False if that hull is empty.
+    It is all False if that hull is empty.
     """
     axis = np.linspace(-seeds.radius, seeds.radius, TUNING.grid)
     cells = cube_grid(axis)
@@ -200,7 +198,6 @@ def other_views_outlines(views: SceneViews, seeds: Seeds) -> list[Mask]:
 
 
 def _working_copies(images: list[Bytes], projections: Array) -> tuple[list[Bytes], Array]:
-    """Images reduced to `TUNING.working_side`, and their projections."""
     small, matrices = [], []
     for image, projection in zip(images, projections, strict=True):
         height, width = image.shape[:2]
@@ -225,14 +222,10 @@ def _refuse_empty(masks: list[Mask], names: list[str]) -> None:
 
 
 def color_odds(images: list[Bytes], regions: tuple[Mask, ...]) -> list[Evidence]:
-    """Log odds of each pixel's color, inside the regions against outside, from histograms over all views.
+    """Log odds of each pixel's color: its share inside the regions over that outside, in all views.
 
-    Args:
-        images: B arrays (H, W, 3), RGB.
-        regions: B arrays (H, W) of bool, True where the object probably is.
-
-    Returns:
-        B arrays (H, W): log of the color's share inside over its share outside.
+    The images are B arrays (H, W, 3), RGB; the regions, where the object probably is, and the log odds are
+    B arrays (H, W).
     """
     cube = (TUNING.color_bins,) * 3
     bins = [_color_bins(image) for image in images]
@@ -275,15 +268,13 @@ def _labels(outline: Mask, mask: Mask, evidence: Evidence) -> Bytes:
 
 
 def _distance_to(region: Mask) -> np.ndarray:
-    """Distance of each pixel from a region, pixels."""
     return cv2.distanceTransform((~region).astype(np.uint8), cv2.DIST_L2, 5)
 
 
 def _with_background(labels: Bytes) -> Bytes:
     """GrabCut needs background pixels: without any, the corners become background."""
     if not np.isin(labels, (cv2.GC_BGD, cv2.GC_PR_BGD)).any():
-        for row, column in ((0, 0), (0, -1), (-1, 0), (-1, -1)):
-            labels[row, column] = cv2.GC_BGD
+        labels[[0, 0, -1, -1], [0, -1, 0, -1]] = cv2.GC_BGD
     return labels
 
 

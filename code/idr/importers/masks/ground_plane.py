@@ -80,13 +80,8 @@ class Plane:
 def find_ground_plane(points: Array, seeds: Seeds, projections: Array) -> Plane | None:
     """Finds a plane below the object that all cameras look down on, by RANSAC with a fixed seed.
 
-    Args:
-        points: (N, 3) sparse points of the scene, with outliers.
-        seeds: Approximate position of the object.
-        projections: (B, 3, 4).
-
-    Returns:
-        The plane, or None if the points do not show one.
+    The points are (N, 3) sparse ones of the scene, with outliers; the projections (B, 3, 4). None if the
+    points do not show a plane.
     """
     near = points[np.linalg.norm(points - seeds.center, axis=1) < TUNING.near * seeds.radius]
     if len(near) < TUNING.min_points:
@@ -94,14 +89,9 @@ def find_ground_plane(points: Array, seeds: Seeds, projections: Array) -> Plane 
     centers = np.stack([decompose_projection(matrix)[1][:3, 3] for matrix in projections])
     generator = np.random.default_rng(0)
     thickness = TUNING.thickness * seeds.radius
-    best, best_on = None, 0
-    for _ in range(TUNING.trials):
-        plane = _fitted(near[generator.choice(len(near), 3, replace=False)], centers)
-        on = int((np.abs(plane.height(near)) < thickness).sum())
-        if on > best_on:
-            best, best_on = plane, on
-    if best is None:
-        return None
+    samples = (generator.choice(len(near), 3, replace=False) for _ in range(TUNING.trials))
+    trials = (_fitted(near[sample], centers) for sample in samples)
+    best = max(trials, key=lambda plane: int((np.abs(plane.height(near)) < thickness).sum()))
     plane = _fitted(near[np.abs(best.height(near)) < thickness], centers)
     height = plane.height(near)
     fits = (
@@ -124,23 +114,14 @@ def _fitted(points: Array, centers: Array) -> Plane:
 
 @dataclass(frozen=True)
 class _PlaneImage:
-    """The plane seen from above.
+    """The plane seen from above."""
 
-    Attributes:
-        colors: (G, G, 3) median over the views, L*a*b* in gray levels.
-        deviations: (G, G) median difference of the views from it.
-        num_views: (G, G) number of views that see the cell.
-        typical: Median deviation over the reliable cells.
-        texture: (G, G) standard deviation of the colors around each cell.
-        edges: (G, G) color change under a shift of half a cell, which pose errors may cause.
-    """
-
-    colors: Layer
-    deviations: Layer
-    num_views: Layer
-    typical: float
-    texture: Layer
-    edges: Layer
+    colors: Layer  # (G, G, 3) median over the views, L*a*b* in gray levels
+    deviations: Layer  # (G, G) median difference of the views from it
+    num_views: Layer  # (G, G) that see the cell
+    typical: float  # median deviation over the reliable cells
+    texture: Layer  # (G, G) standard deviation of the colors around each cell
+    edges: Layer  # (G, G) color change under a shift of half a cell, which pose errors may cause
 
 
 class GroundPlane:
@@ -156,11 +137,7 @@ class GroundPlane:
         self.half_side = TUNING.near * seeds.radius
 
     def evidence(self, images: list[Bytes], masks: list[Mask]) -> list[Layer]:
-        """Compares each view with the plane's image.
-
-        Args:
-            images: B arrays (H, W, 3), RGB.
-            masks: B arrays (H, W) of bool: pixels not used for the plane's image.
+        """Compares each of B images (H, W, 3), RGB, with the plane's image, made without the masks' pixels.
 
         Returns:
             B arrays (H, W): approximate log odds of object against ground, from `min_evidence` where the
@@ -212,7 +189,6 @@ class GroundPlane:
         return colors, sees
 
     def _compared(self, k: int, lab: Bytes, plane_image: _PlaneImage) -> Layer:
-        """The evidence of view k, (H, W)."""
         column, row, on_plane = self._cells(k, lab.shape[:2])
         colors, deviations, texture, edges = (
             cv2.remap(layer, column, row, cv2.INTER_LINEAR)

@@ -41,12 +41,9 @@ class Seeds:
 
 
 def seeds_from_points(points: Array, projections: Array, sizes: list[tuple[int, int]]) -> Seeds:
-    """Seeds from the convex outline of sparse points, without outliers.
+    """Seeds from the convex outline of (N, 3) sparse points, most of them on the object, without outliers.
 
-    Args:
-        points: (N, 3), most of them on the object.
-        projections: (B, 3, 4).
-        sizes: B times (H, W).
+    The projections are (B, 3, 4), the sizes B times (H, W).
 
     Raises:
         InputError: A view sees fewer than three of the points.
@@ -76,9 +73,7 @@ def seeds_from_points(points: Array, projections: Array, sizes: list[tuple[int, 
 def seeds_from_cameras(projections: Array, sizes: list[tuple[int, int]]) -> Seeds:
     """Seeds from the largest ball, around the point the cameras look at, that they see completely.
 
-    Args:
-        projections: (B, 3, 4), two or more.
-        sizes: B times (H, W).
+    The projections are (B, 3, 4), two or more; the sizes B times (H, W).
 
     Raises:
         InputError: The optical axes do not meet in front of the cameras, within all images.

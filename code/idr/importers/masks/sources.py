@@ -10,26 +10,20 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from idr.datasets.images import list_images, load_alpha, load_mask
+from idr.datasets.images import MASK_THRESHOLD, list_images, load_alpha, load_mask
 from idr.errors import InputError, MissingInputError
 from idr.importers.source import Source
 from idr.preprocess.scene_views import Mask
 
 AUTO, ALPHA = "auto", "alpha"
-HALF = 127.5
 IMAGE_PLACEHOLDER, MASK_PLACEHOLDER = "{image}", "{mask}"
 
 
 def mask_files(source: Source, folder: Path | None) -> list[Path | None]:
-    """Finds the mask file of each view.
+    """Finds the mask file of each view; all are None if the source has no masks.
 
-    Args:
-        source: The scene.
-        folder: Folder of masks, paired with the images by name, or in natural order if no names agree; None
-            for the source's own.
-
-    Returns:
-        One path per view; all None if the source has no masks.
+    Those of a folder are paired with the images by name, or in natural order if no names agree; without a
+    folder they are the source's own.
 
     Raises:
         MissingInputError: The folder or a mask is missing.
@@ -73,7 +67,7 @@ def mask_stem(path: Path) -> str:
 def has_alpha_masks(source: Source) -> bool:
     """Whether the first photograph has an alpha channel with transparent pixels."""
     alpha = load_alpha(source.views[0].image)
-    return alpha is not None and bool((alpha < HALF).any())
+    return alpha is not None and bool((alpha < MASK_THRESHOLD).any())
 
 
 def check_command(command: str) -> list[str]:

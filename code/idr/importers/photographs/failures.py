@@ -1,19 +1,15 @@
-"""Explains why structure from motion failed, from features and matches, and what to do about it.
-
-S images that see a point.
-"""
+"""Explains why structure from motion failed, from features and matches, and what to do about it."""
 
 from __future__ import annotations
 
 from contextlib import closing
-from itertools import combinations
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 
 from idr.errors import InputError
-from idr.importers.source import Array
+from idr.preprocess.triangulation import widest_angle
 
 MIN_FEATURES = 100
 """Features that a photograph needs to match others."""
@@ -96,17 +92,7 @@ def refuse_few_registered(model: Any, names: dict[str, str], needed: int) -> Non
 
 
 def refuse_one_viewpoint(model: Any) -> None:
-    """Raises `InputError` if the median triangulation angle is below `MIN_ANGLE`: depths would be noise."""
-    angle = median_angle(model)
-    if angle < MIN_ANGLE:
-        raise InputError(
-            f"one viewpoint: the median triangulation angle is {angle:.2f} degrees; expected at least "
-            f"{MIN_ANGLE:g}, better 20: {PARALLAX}"
-        )
-
-
-def median_angle(model: Any) -> float:
-    """Median triangulation angle of a `pycolmap.Reconstruction`, in degrees; 0 without points.
+    """Raises `InputError` if the median triangulation angle is below `MIN_ANGLE`: depths would be noise.
 
     A point's triangulation angle is the widest angle between rays from two cameras that see it.
     """
@@ -114,16 +100,15 @@ def median_angle(model: Any) -> float:
     points = [model.points3D[key] for key in sorted(model.point3D_ids())]
     sampled = points[:: max(1, len(points) // SAMPLED_POINTS)]
     widest = [
-        _widest_angle(np.asarray(point.xyz), np.array([centers[e.image_id] for e in point.track.elements]))
+        widest_angle(np.asarray(point.xyz), np.array([centers[e.image_id] for e in point.track.elements]))
         for point in sampled
     ]
-    return float(np.median(widest)) if widest else 0.0
-
-
-def _widest_angle(point: Array, centers: Array) -> float:
-    rays = (centers - point) / np.linalg.norm(centers - point, axis=1, keepdims=True)  # (S, 3)
-    cosines = [float(rays[i] @ rays[j]) for i, j in combinations(range(len(rays)), 2)]
-    return float(np.degrees(np.arccos(np.clip(min(cosines, default=1.0), -1.0, 1.0))))
+    angle = float(np.median(widest)) if widest else 0.0
+    if angle < MIN_ANGLE:
+        raise InputError(
+            f"one viewpoint: the median triangulation angle is {angle:.2f} degrees; expected at least "
+            f"{MIN_ANGLE:g}, better 20: {PARALLAX}"
+        )
 
 
 def _listed(names: list[str]) -> str:

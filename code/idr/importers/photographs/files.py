@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from idr.datasets.images import load_alpha, load_mask, load_rgb
+from idr.datasets.images import OPAQUE, load_alpha, load_mask, load_rgb
 from idr.errors import InputError
 from idr.importers.photographs.lenses import pinhole_for, undistortion_maps
 from idr.importers.source import Array, SourceView, resized
@@ -20,7 +20,6 @@ from idr.preprocess.scene_views import Mask
 
 SHAPE_TOLERANCE = 1.0
 """Pixels by which the two sides' scale factors may disagree, since sizes are rounded."""
-OPAQUE = 255
 BACKGROUND = 255.0
 """Color of transparent pixels: white, as in renderings."""
 

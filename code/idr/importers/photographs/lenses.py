@@ -5,8 +5,6 @@ N points, H rows, W columns. Normalized points lie on the plane z = 1 in front o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import cv2
 import numpy as np
 
@@ -20,51 +18,31 @@ CHECKED = 24
 """Points along each side of the image where the distortion is checked."""
 
 
-@dataclass(frozen=True)
-class OpenCVLens:
-    """OpenCV's polynomial lens: radial k1 k2 k3 (with denominator k4 k5 k6), tangential p1 p2.
+def opencv_distorted(coefficients: tuple[float, ...], points: Array) -> Array:
+    """Distorts (N, 2) normalized points by OpenCV's polynomial lens.
 
-    Attributes:
-        coefficients: (k1, k2, p1, p2[, k3[, k4, k5, k6]]), OpenCV's order.
+    The coefficients are (k1, k2, p1, p2[, k3[, k4, k5, k6]]), OpenCV's order: radial k1 k2 k3 (with
+    denominator k4 k5 k6), tangential p1 p2.
     """
-
-    coefficients: tuple[float, ...]
-
-    def __call__(self, points: Array) -> Array:
-        """Distorts (N, 2) normalized points."""
-        rays = np.column_stack([points, np.ones(len(points))])
-        zero = np.zeros(3)
-        pixels = cv2.projectPoints(rays, zero, zero, np.eye(3), np.array(self.coefficients))[0]
-        return np.asarray(pixels, dtype=np.float64).reshape(-1, 2)
+    rays = np.column_stack([points, np.ones(len(points))])
+    zero = np.zeros(3)
+    pixels = cv2.projectPoints(rays, zero, zero, np.eye(3), np.array(coefficients))[0]
+    return np.asarray(pixels, dtype=np.float64).reshape(-1, 2)
 
 
-@dataclass(frozen=True)
-class FisheyeLens:
-    """OpenCV's fisheye lens: theta (1 + k1 theta^2 + k2 theta^4 + k3 theta^6 + k4 theta^8).
+def fisheye_distorted(coefficients: tuple[float, float, float, float], points: Array) -> Array:
+    """Distorts (N, 2) normalized points by OpenCV's fisheye lens with coefficients (k1, k2, k3, k4).
 
-    Attributes:
-        coefficients: (k1, k2, k3, k4).
+    The lens is theta (1 + k1 theta^2 + k2 theta^4 + k3 theta^6 + k4 theta^8).
     """
-
-    coefficients: tuple[float, float, float, float]
-
-    def __call__(self, points: Array) -> Array:
-        """Distorts (N, 2) normalized points."""
-        distorted = cv2.fisheye.distortPoints(points[None], np.eye(3), np.array(self.coefficients))
-        return np.asarray(distorted, dtype=np.float64)[0]
+    distorted = cv2.fisheye.distortPoints(points[None], np.eye(3), np.array(coefficients))
+    return np.asarray(distorted, dtype=np.float64)[0]
 
 
 def lens_pixels(intrinsics: Array, lens: Lens, new_intrinsics: Array, pixels: Array) -> Array:
-    """Maps pixels of a pinhole camera to the pixels of the distorted image that see the same rays.
+    """Maps (N, 2) pixels (column, row) of a pinhole camera to those of a lens that see the same rays.
 
-    Args:
-        intrinsics: (3, 3) K of the camera with the lens.
-        lens: Its distortion.
-        new_intrinsics: (3, 3) K of the pinhole camera, at the same pose.
-        pixels: (N, 2) of the pinhole camera, (column, row).
-
-    Returns:
-        (N, 2) pixels of the distorted image.
+    The cameras have the same pose and (3, 3) K: `intrinsics` with the lens, `new_intrinsics` without.
     """
     rays = np.linalg.solve(new_intrinsics, np.column_stack([pixels, np.ones(len(pixels))]).T).T
     distorted = lens(np.ascontiguousarray(rays[:, :2]))

@@ -30,6 +30,9 @@ UNSUPPORTED_ENDINGS = (".heic", ".heif", ".avif", ".dng", ".cr2", ".cr3", ".nef"
 LIST = "photographs.json"
 ORIENTATION, MAKE, MODEL, EXIF_BLOCK = 0x0112, 0x010F, 0x0110, 0x8769
 FOCAL_35MM, FOCAL_MM, PLANE_RESOLUTION, PLANE_UNIT, LENS = 0xA405, 0x920A, 0xA20E, 0xA210, 0xA434
+TURNS = {1: (0, False), 2: (0, True), 3: (180, False), 4: (180, True)}
+TURNS |= {5: (270, True), 6: (90, False), 7: (90, True), 8: (270, False)}
+"""Clockwise rotation in degrees, after mirroring left to right, by EXIF's orientation."""
 MM_PER_UNIT = {2: 25.4, 3: 10.0, 4: 1.0}
 """EXIF's units of the resolution in the focal plane: inch, centimeter, millimeter."""
 DIAGONAL_35MM = math.hypot(36.0, 24.0)
@@ -142,7 +145,9 @@ def prepare(files: list[Path], hashes: dict[str, str], folder: Path) -> None:
     for k, (path, photo) in enumerate(zip(files, photographs, strict=True)):
         height, width = photo.size
         if height != width and (height > width) != mostly_portrait:
-            photo = photographs[k] = _quarter_turned(photo, 90 if mostly_portrait else 270)
+            turned = (photo.turned + (90 if mostly_portrait else 270)) % 360
+            copied = bool(turned or photo.copied)
+            photo = photographs[k] = replace(photo, turned=turned, size=(width, height), copied=copied)
         target = folder / work_name(k, photo)
         target.parent.mkdir()
         if photo.copied:
@@ -171,7 +176,7 @@ def _read(path: Path, digest: str) -> Photograph:
     """Reads EXIF, and all pixels, so that broken files are reported now."""
     height, width = load_rgb(path).shape[:2]
     exif, mode = _exif(path)
-    turned, mirrored = _orientation(exif.get(ORIENTATION, 1))
+    turned, mirrored = TURNS.get(exif.get(ORIENTATION, 1), (0, False))
     block = exif.get_ifd(EXIF_BLOCK)
     focal = _focal_pixels(block, width, height)
     description = [exif.get(MAKE), exif.get(MODEL), *map(block.get, (LENS, FOCAL_35MM, FOCAL_MM))]
@@ -188,13 +193,6 @@ def _exif(path: Path) -> tuple[Image.Exif, str]:
             return image.getexif(), image.mode
     except UnidentifiedImageError:  # TIFF with 16 bits a channel: read by another library, without EXIF
         return Image.Exif(), ""
-
-
-def _orientation(value: int) -> tuple[int, bool]:
-    """Clockwise rotation in degrees, after mirroring left to right, for EXIF orientations 1 to 8."""
-    table = {1: (0, False), 2: (0, True), 3: (180, False), 4: (180, True)}
-    table |= {5: (270, True), 6: (90, False), 7: (90, True), 8: (270, False)}
-    return table.get(value, (0, False))
 
 
 def _focal_pixels(block: dict[int, object], width: int, height: int) -> float | None:
@@ -216,12 +214,6 @@ def _positive(value: object) -> float | None:
     except (TypeError, ValueError, ZeroDivisionError):
         return None
     return number if math.isfinite(number) and number > 0 else None
-
-
-def _quarter_turned(photo: Photograph, degrees: int) -> Photograph:
-    turned = (photo.turned + degrees) % 360
-    copied = bool(turned or photo.mirrored or photo.copied)
-    return replace(photo, turned=turned, size=photo.size[::-1], copied=copied)
 
 
 def _write_copy(path: Path, photo: Photograph, target: Path) -> None:

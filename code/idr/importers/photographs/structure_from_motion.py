@@ -89,7 +89,7 @@ def reconstruct(source: Path, work: Path, settings: ReconstructionSettings, prog
 
 def _begin(work: Path, fingerprint: dict[str, Any], progress: Progress) -> None:
     """Creates the work folder, or drops its steps if they belong to other photographs or settings."""
-    path = work / SETTINGS
+    path, text = work / SETTINGS, json.dumps(fingerprint, indent=1) + "\n"
     if work.exists() and not path.is_file() and (not work.is_dir() or any(work.iterdir())):
         raise InputError(
             f"{work} exists and is not a work folder of a reconstruction, which needs this name: move it away"
@@ -97,7 +97,7 @@ def _begin(work: Path, fingerprint: dict[str, Any], progress: Progress) -> None:
     if path.is_file():
         for leftover in work.glob(".*.tmp"):  # of a killed process
             shutil.rmtree(leftover, ignore_errors=True)
-        if _read_json(path) == fingerprint:
+        if path.read_bytes() == text.encode():
             done = [step for step in STEPS if (work / step).is_dir()]
             if done:
                 progress(f"resuming {work} after its {done[-1]}")
@@ -106,14 +106,7 @@ def _begin(work: Path, fingerprint: dict[str, Any], progress: Progress) -> None:
         for step in reversed(STEPS):
             if (work / step).is_dir():
                 shutil.rmtree(work / step)
-    write_text_atomic(path, json.dumps(fingerprint, indent=1) + "\n")
-
-
-def _read_json(path: Path) -> object:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        return None
+    write_text_atomic(path, text)
 
 
 @dataclass(frozen=True)
@@ -179,7 +172,8 @@ class _Steps:
             if every_pair:
                 match, pairing = pycolmap.match_exhaustive, pycolmap.ExhaustivePairingOptions()
             else:
-                names = _image_names(pycolmap, folder / DATABASE)
+                with closing(pycolmap.Database.open(folder / DATABASE)) as opened:
+                    names = sorted(image.name for image in opened.read_all_images())
                 (folder / "pairs.txt").write_text("".join(f"{names[i]} {names[j]}\n" for i, j in pairs))
                 match, pairing = pycolmap.match_image_pairs, pycolmap.ImportedPairingOptions()
                 pairing.match_list_path = folder / "pairs.txt"
@@ -249,8 +243,3 @@ def sequential_pairs(count: int) -> list[tuple[int, int]]:
     pairs = {(i, j) for i in range(count) for j in range(i + 1, min(count, i + NEIGHBORS + 1))}
     keys = range(0, count, max(1, count // KEY_PHOTOGRAPHS))
     return sorted(pairs | {(i, j) for i in keys for j in keys if i < j})
-
-
-def _image_names(pycolmap: Any, database: Path) -> list[str]:
-    with closing(pycolmap.Database.open(database)) as opened:
-        return sorted(image.name for image in opened.read_all_images())
