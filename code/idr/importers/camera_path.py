@@ -15,10 +15,7 @@ import numpy as np
 
 from idr.errors import InputError, MissingInputError
 from idr.importers import transforms
-from idr.importers.source import Array, check_intrinsics, is_number, shifted
-
-FOCAL_KEYS = ("fl_x", "fl_y", "camera_angle_x", "camera_angle_y")
-"""Entries of which each determines the focal length."""
+from idr.importers.source import Array, centered_intrinsics, is_number
 
 
 @dataclass(frozen=True)
@@ -67,9 +64,9 @@ def read_path(path: Path) -> CameraPath:
         sizes.append(own)
         if own != sizes[0]:
             raise InputError(f"{label} has another image size than earlier frames; expected one for all")
-        if own is not None and not camera.keys().isdisjoint(FOCAL_KEYS):
-            intrinsics.append(shifted(transforms.intrinsics_of(camera, own, label), transforms.PIXEL_CENTER))
-            check_intrinsics(intrinsics[-1], label)
+        if own is not None and camera.keys() & {"fl_x", "fl_y", "camera_angle_x", "camera_angle_y"}:
+            k_matrix = transforms.intrinsics_of(camera, own, label)
+            intrinsics.append(centered_intrinsics(k_matrix, transforms.PIXEL_CENTER, label))
     return CameraPath(np.stack(poses), _all_or_none(intrinsics, len(poses), path), sizes[0])
 
 
@@ -91,7 +88,7 @@ def _nerfstudio(path: Path, content: Mapping[str, Any]) -> CameraPath:
         if not is_number(fov) or not 0 < fov < 180:
             raise InputError(f"{label}: fov is {fov!r}; expected degrees between 0 and 180")
         k_matrix = transforms.intrinsics_of({"camera_angle_y": math.radians(fov)}, size, label)
-        intrinsics.append(shifted(k_matrix, transforms.PIXEL_CENTER))
+        intrinsics.append(centered_intrinsics(k_matrix, transforms.PIXEL_CENTER, label))
     return CameraPath(np.stack(poses), _all_or_none(intrinsics, len(poses), path), size)
 
 
@@ -103,9 +100,7 @@ def _an_object(entry: Any, label: str) -> dict[str, Any]:
 
 def _pose(frame: Mapping[str, Any], label: str) -> Array:
     """(4, 4) camera-to-world with OpenCV axes."""
-    world_to_camera = np.eye(4)
-    world_to_camera[:3] = transforms.world_to_camera(frame, label)
-    return np.linalg.inv(world_to_camera).astype(np.float64)
+    return np.linalg.inv(np.vstack([transforms.world_to_camera(frame, label), [0.0, 0.0, 0.0, 1.0]]))
 
 
 def _all_or_none(intrinsics: list[Array], count: int, path: Path) -> Array | None:

@@ -16,16 +16,7 @@ import numpy as np
 
 from idr.errors import InputError, MissingInputError
 from idr.importers.points import MIN_POINTS
-from idr.importers.source import (
-    Array,
-    Lens,
-    Source,
-    SourceView,
-    check_intrinsics,
-    find_image,
-    shifted,
-    view_key,
-)
+from idr.importers.source import Array, Lens, Source, SourceView, centered_intrinsics, find_image, view_key
 
 MODEL_FOLDERS = (".", "sparse/0", "sparse", "colmap/sparse/0", "dense/sparse")
 IMAGE_FOLDERS = (
@@ -33,7 +24,6 @@ IMAGE_FOLDERS = (
     "../photographs",  # next to a model of our own reconstruction
 )
 PIXEL_CENTER = 0.5
-SPHERICAL = ("EQUIRECTANGULAR",)
 MIN_TRACK_LENGTH = 3
 """Images that must see a point for it to count as reliable, if enough points are seen that often."""
 
@@ -85,7 +75,10 @@ def read(source: Path, images: Path | None, pixel_center: float) -> Source:
     except Exception as error:  # C++ exceptions of many kinds
         reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
         raise InputError(f"{folder} cannot be read as a COLMAP model ({reason}); export it again") from error
-    return from_model(model, images or _image_folder(folder), str(folder), pixel_center)
+    images = images or next((folder / name for name in IMAGE_FOLDERS if (folder / name).is_dir()), None)
+    if images is None:
+        raise MissingInputError(f"no folder images/ near the COLMAP model {folder}; pass it with --images")
+    return from_model(model, images, str(folder), pixel_center)
 
 
 def from_model(model: Any, images: Path, label: str, pixel_center: float = PIXEL_CENTER) -> Source:
@@ -105,26 +98,18 @@ def from_model(model: Any, images: Path, label: str, pixel_center: float = PIXEL
     return Source("colmap", tuple(views), _points(model))
 
 
-def _image_folder(model: Path) -> Path:
-    found = next((model / name for name in IMAGE_FOLDERS if (model / name).is_dir()), None)
-    if found is None:
-        raise MissingInputError(f"no folder images/ near the COLMAP model {model}; pass it with --images")
-    return found
-
-
 def _view(image: Any, images: Path, label: str, pixel_center: float) -> SourceView:
     camera = image.camera
     name = f"{label}: camera {camera.camera_id} of {image.name}"
-    if camera.model_name in SPHERICAL:
+    if camera.model_name == "EQUIRECTANGULAR":
         raise InputError(
             f"{name} is {camera.model_name}; expected a camera with an image plane: render perspective views "
             "of it"
         )
-    intrinsics = np.asarray(camera.calibration_matrix(), dtype=np.float64)
-    check_intrinsics(intrinsics, name)
+    k = centered_intrinsics(np.asarray(camera.calibration_matrix(), dtype=np.float64), pixel_center, name)
     pose = np.asarray(image.cam_from_world().matrix(), dtype=np.float64)
     path, size = find_image(images / image.name, label), (int(camera.height), int(camera.width))
-    return SourceView(image.name, path, shifted(intrinsics, pixel_center), pose, _lens(camera), size)
+    return SourceView(image.name, path, k, pose, _lens(camera), size)
 
 
 def _lens(camera: Any) -> Lens | None:

@@ -90,16 +90,15 @@ def write_scene(
         OutputError: Writing failed; existing files are unchanged.
     """
     check_target(folder, options.overwrite)
-    command = mask_sources.check_command(options.mask_command) if options.mask_command else None
-    if command and options.masks:
+    if options.mask_command and options.masks:
         raise InputError("got both --masks and --mask_command; expected only one of them")
     if len({view.image.resolve() for view in source.views}) < len(source.views):
         raise InputError(
             "two views use the same photograph; expected each image once: remove the other entry"
         )
     with whole_folder(folder) as temporary:
-        prepared, mask_source = _write_images(source, temporary, options, command, progress)
-        views, warnings = _write_masks(source, prepared, temporary, options, command, progress)
+        prepared, mask_source = _write_images(source, temporary, options, progress)
+        views, warnings = _write_masks(source, prepared, temporary, options, progress)
         points = options.points if options.points is not None else source.points
         sphere = choose_sphere(views, points, source.scale_mat, options.sphere)
         _write_cameras(temporary / CAMERAS, np.stack([view.projection for view in prepared]), sphere)
@@ -128,14 +127,14 @@ def write_scene(
 
 
 def _write_images(
-    source: Source, folder: Path, options: ImportOptions, command: list[str] | None, progress: Progress
+    source: Source, folder: Path, options: ImportOptions, progress: Progress
 ) -> tuple[list[PreparedView], str]:
     """Reads every view and writes its image; also returns the origin of the masks."""
     choice = options.masks
     files: list[Path | None] = [None] * len(source.views)
     use_alpha = choice == mask_sources.ALPHA
-    if command:
-        mask_source = f"made by {command[0]}"
+    if options.mask_command:
+        mask_source = f"made by {mask_sources.check_command(options.mask_command)[0]}"
     elif choice == mask_sources.AUTO:
         mask_source = "made (auto)"
     else:
@@ -166,12 +165,7 @@ def _write_images(
 
 
 def _write_masks(
-    source: Source,
-    prepared: list[PreparedView],
-    folder: Path,
-    options: ImportOptions,
-    command: list[str] | None,
-    progress: Progress,
+    source: Source, prepared: list[PreparedView], folder: Path, options: ImportOptions, progress: Progress
 ) -> tuple[SceneViews, tuple[str, ...]]:
     """Computes missing masks, checks all masks and writes them."""
     names = [_name(k) for k in range(len(prepared))]
@@ -179,8 +173,8 @@ def _write_masks(
     world_mats = np.stack([view.projection for view in prepared])
     warnings: tuple[str, ...] = ()
     masks: list[Mask]
-    if command is not None:
-        size = prepared[0].rgb.shape[:2]
+    if options.mask_command:
+        command, size = mask_sources.check_command(options.mask_command), prepared[0].rgb.shape[:2]
         masks = [mask_sources.run_command(command, folder / "image" / name, size) for name in names]
     elif options.masks == mask_sources.AUTO:
         progress(f"making masks of {len(prepared)} images")

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from idr.datasets.images import IMAGE_ENDINGS, natural_key
+from idr.datasets.images import IMAGE_ENDINGS, natural_key, natural_sorted
 from idr.errors import InputError, MissingInputError
 from idr.geometry.cameras import decompose_projection
 
@@ -81,11 +81,7 @@ Raises `MissingInputError` for missing files, `InputError` for anything that doe
 
 
 def check_rotation(rotation: Array, label: str) -> None:
-    """Checks that a (3, 3) matrix is a rotation; `label` is its name in messages.
-
-    Raises:
-        InputError: Not finite, not orthonormal within `ROTATION_TOLERANCE`, or mirrored.
-    """
+    """Raises `InputError` unless a (3, 3) matrix is a rotation, orthonormal within `ROTATION_TOLERANCE`."""
     if not np.isfinite(rotation).all():
         raise InputError(f"{label} has non-finite values; calibrate this view again, or remove it")
     deviation = float(np.abs(rotation.T @ rotation - np.eye(3)).max())
@@ -101,8 +97,10 @@ def check_rotation(rotation: Array, label: str) -> None:
         )
 
 
-def check_intrinsics(intrinsics: Array, label: str) -> None:
-    """Checks that a (3, 3) matrix K is a pinhole camera's; `label` is the camera's name in messages.
+def centered_intrinsics(intrinsics: Array, pixel_center: float, label: str) -> Array:
+    """Returns a pinhole camera's (3, 3) K with the first pixel's center at 0, not at `pixel_center`.
+
+    The latter is 0 in OpenCV, 0.5 in COLMAP and OpenGL.
 
     Raises:
         InputError: Not finite, a focal length that is not positive, or K not upper triangular with last row
@@ -117,6 +115,9 @@ def check_intrinsics(intrinsics: Array, label: str) -> None:
         )
     if np.abs(intrinsics[2] - [0, 0, 1]).max() > 1e-9 or intrinsics[1, 0] != 0:
         raise InputError(f"{label}: K is not upper triangular with last row (0, 0, 1); check the order of K")
+    moved = intrinsics.copy()
+    moved[:2, 2] -= pixel_center
+    return moved
 
 
 def view_of_projection(
@@ -134,15 +135,8 @@ def view_of_projection(
         intrinsics, pose = decompose_projection(projection)
     except ValueError as error:
         raise InputError(f"camera of {name}: {error}; export this camera again") from error
-    k = shifted(intrinsics[:3, :3], pixel_center)
+    k = centered_intrinsics(intrinsics[:3, :3], pixel_center, f"camera of {name}")
     return SourceView(name, image, k, np.linalg.inv(pose)[:3].astype(np.float64), mask=mask)
-
-
-def shifted(intrinsics: Array, pixel_center: float) -> Array:
-    """Returns K, (3, 3), with the first pixel's center at 0, not at 0.5 (COLMAP, OpenGL; OpenCV: 0)."""
-    moved = intrinsics.copy()
-    moved[:2, 2] -= pixel_center
-    return moved
 
 
 def resized(intrinsics: Array, scale_x: float, scale_y: float) -> Array:
@@ -181,6 +175,14 @@ def find_image(path: Path, label: str) -> Path:
             "--images"
         )
     return found[0]
+
+
+def files_ending(folder: Path, endings: tuple[str, ...]) -> list[Path]:
+    """Returns the files of a folder, if there is one, in natural name order, without hidden ones."""
+    if not folder.is_dir():
+        return []
+    found = (p for p in folder.iterdir() if p.suffix.lower() in endings and not p.name.startswith("."))
+    return natural_sorted(p for p in found if p.is_file())
 
 
 def is_number(value: object) -> bool:

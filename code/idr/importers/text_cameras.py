@@ -15,10 +15,10 @@ from idr.importers.source import (
     Array,
     Source,
     SourceView,
-    check_intrinsics,
+    centered_intrinsics,
     check_rotation,
+    files_ending,
     find_image,
-    shifted,
     view_key,
     view_of_projection,
 )
@@ -27,8 +27,6 @@ PAR_ENDING = "_par.txt"
 PIXEL_CENTER = 0.0
 IMAGE_FOLDERS = ("image", "images", "visualize", "rgb", ".")
 TEXT_FOLDERS = (".", "cameras", "cams", "calib", "projections", "txt")
-PAR_NUMBERS = 9 + 9 + 3
-"""K, R and t."""
 
 
 def find_par(source: Path) -> list[Path]:
@@ -66,13 +64,13 @@ def read_middlebury(source: Path, images: Path | None, pixel_center: float) -> S
 def _par_view(path: Path, words: list[str], folder: Path, pixel_center: float) -> SourceView:
     label = f"{path}: {words[0]}"
     values = _numbers(words[1:], label)
-    if len(values) != PAR_NUMBERS:
-        raise InputError(f"{label} is followed by {len(values)} numbers; expected {PAR_NUMBERS} (K, R and t)")
+    if len(values) != 21:
+        raise InputError(f"{label} is followed by {len(values)} numbers; expected 21 (K, R and t)")
     k, rotation, t = values[:9].reshape(3, 3), values[9:18].reshape(3, 3), values[18:]
-    check_intrinsics(k, label)
+    k = centered_intrinsics(k, pixel_center, label)
     check_rotation(rotation, f"{label}: R")
     image = find_image(folder / words[0], label)
-    return SourceView(words[0], image, shifted(k, pixel_center), np.column_stack([rotation, t]))
+    return SourceView(words[0], image, k, np.column_stack([rotation, t]))
 
 
 def find_projections(source: Path, images: Path | None = None) -> tuple[list[Path], list[Path]]:
@@ -81,23 +79,13 @@ def find_projections(source: Path, images: Path | None = None) -> tuple[list[Pat
     They are paired by name, or by natural order if no names agree. Two empty lists if there are none.
     """
     folders = [images] if images else [source / name for name in IMAGE_FOLDERS]
-    for folder in folders:
-        photos = _files(folder, IMAGE_ENDINGS)
-        if not photos:
-            continue
-        for texts in (_files(source / name, (".txt",)) for name in TEXT_FOLDERS):
+    for photos in filter(None, (files_ending(folder, IMAGE_ENDINGS) for folder in folders)):
+        for texts in (files_ending(source / name, (".txt",)) for name in TEXT_FOLDERS):
             by_stem = {text.stem: text for text in texts if is_projection(text)}
             if by_stem:
                 named = [by_stem[photo.stem] for photo in photos if photo.stem in by_stem]
                 return photos, named or natural_sorted(by_stem.values())
     return [], []
-
-
-def _files(folder: Path, endings: tuple[str, ...]) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    found = (p for p in folder.iterdir() if p.suffix.lower() in endings and not p.name.startswith("."))
-    return natural_sorted(p for p in found if p.is_file())
 
 
 def is_projection(path: Path) -> bool:

@@ -24,11 +24,10 @@ from idr.importers.source import (
     Lens,
     Source,
     SourceView,
-    check_intrinsics,
+    centered_intrinsics,
     check_rotation,
     find_image,
     is_number,
-    shifted,
     view_key,
 )
 
@@ -85,8 +84,8 @@ def _view(
     image = find_image((images / Path(name).name) if images else path.parent / name, label)
     camera = {**content, **frame}
     size = size_of(camera, label)
-    intrinsics = shifted(intrinsics_of(camera, size or _image_size(image), label), pixel_center)
-    check_intrinsics(intrinsics, label)
+    intrinsics = intrinsics_of(camera, size or _image_size(image), label)
+    intrinsics = centered_intrinsics(intrinsics, pixel_center, label)
     mask = frame.get("mask_path")
     if mask is not None:
         mask = find_image(path.parent / str(mask), label)
@@ -95,11 +94,7 @@ def _view(
 
 
 def size_of(camera: Mapping[str, Any], label: str) -> tuple[int, int] | None:
-    """Returns the image size (H, W) that the file's or the frame's entries state, or None.
-
-    Raises:
-        InputError: Not whole pixels.
-    """
+    """Returns the stated image size (H, W), or None; raises `InputError` unless it is whole pixels."""
     stated: list[Any] = [camera.get("h"), camera.get("w")]
     if stated == [None, None]:
         return None

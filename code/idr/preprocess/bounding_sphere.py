@@ -86,8 +86,7 @@ def fit_sphere(views: SceneViews) -> SphereFit:
 def carve_scene(views: SceneViews) -> SceneHull:
     """Carves the visual hull around the point nearest to the rays through the masks' centroids.
 
-    Raises:
-        InputError: As `fit_sphere`.
+    It raises `InputError` as `fit_sphere` does.
     """
     if len(views) < 2:
         raise InputError(

@@ -47,8 +47,7 @@ FLIPS = {
 def diagnose_scene(scene_dir: Path, camera_file: str) -> tuple[Finding, ...]:
     """Diagnoses a folder with `mask/` and an npz of `world_mat_<i>` and `scale_mat_<i>` before training.
 
-    Returns:
-        The findings; empty for a sound scene.
+    A sound scene has no findings.
 
     Raises:
         MissingInputError: A file is missing.
@@ -60,12 +59,9 @@ def diagnose_scene(scene_dir: Path, camera_file: str) -> tuple[Finding, ...]:
 
 
 def diagnose_views(views: SceneViews, scale_mat: Array, overlap: float | None = None) -> tuple[Finding, ...]:
-    """Diagnoses masks, cameras and sphere; see `diagnose_scene`.
+    """Diagnoses masks, cameras and sphere, (4, 4) to the world; see `diagnose_scene`.
 
-    Args:
-        views: Masks and cameras.
-        scale_mat: (4, 4) unit sphere to world.
-        overlap: Precomputed `hull_overlap`; None to compute it.
+    `overlap` is a precomputed `hull_overlap`; None to compute it.
     """
     borders = [np.mean(np.concatenate([m[0], m[-1], m[:, 0], m[:, -1]])) for m in views.masks]
     if np.median(borders) > 0.5:

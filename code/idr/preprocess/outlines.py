@@ -56,11 +56,10 @@ def hull_ious(views: SceneViews, hull: SceneHull) -> Array:
 
 
 def sphere_outline(views: SceneViews, k: int, center: NDArray[np.floating], radius: float) -> Array | None:
-    """Projects the outline of a sphere in view k: the circle where the camera's rays are tangent to it.
+    """Projects the outline of a sphere in view k, a closed curve of (360, 2) pixels (column, row).
 
-    Returns:
-        (360, 2) pixels (column, row), a closed curve; None if the camera is inside the sphere or part
-        of the circle lies behind it.
+    It is the circle where the camera's rays are tangent to the sphere; None if the camera is inside the
+    sphere or part of the circle lies behind it.
     """
     to_camera = views.centers[k] - center
     distance = float(np.linalg.norm(to_camera))

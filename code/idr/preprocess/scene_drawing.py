@@ -36,10 +36,9 @@ OUTLINE_COLOR, DIMMED = (255, 40, 200), 0.35
 
 
 def draw_scene(check: SceneCheck, out_dir: Path) -> Path:
-    """Draws outlines over every photograph, `check_<image name>.png`, and all views on `contact_sheet.png`.
+    """Draws outlines over every photograph, `check_<image name>.png`, and all views on one sheet.
 
-    Returns:
-        The sheet's path.
+    It returns the path of the sheet, `contact_sheet.png` in the folder.
 
     Raises:
         OutputError: Writing failed.
@@ -97,11 +96,7 @@ def border_for(check: SceneCheck) -> tuple[int, int]:
 
 
 def draw_view(check: SceneCheck, k: int, border: tuple[int, int], thick: int) -> Image:
-    """Draws photograph k with its outlines, `thick` pixels wide, and a border of rows and columns.
-
-    Returns:
-        (H + 2 rows, W + 2 columns, 3) RGB.
-    """
+    """Draws photograph k, outlines `thick` pixels wide, and a border: (H + 2 rows, W + 2 columns, 3)."""
     mask = check.views.masks[k]
     photo = load_rgb(check.images[k])
     if photo.shape[:2] != mask.shape:

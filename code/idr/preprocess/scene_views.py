@@ -62,12 +62,7 @@ class SceneViews:
 def make_views(
     names: tuple[str, ...], masks: tuple[Mask, ...], world_mats: NDArray[np.floating]
 ) -> SceneViews:
-    """Checks masks and projection matrices, and decomposes the latter.
-
-    Args:
-        names: B names, for messages.
-        masks: B arrays (H, W) of bool.
-        world_mats: (B, 3, 4) or (B, 4, 4) projections, of either sign and any scale.
+    """Checks masks, (H, W), and projections, (B, 3, 4) or (B, 4, 4) of either sign and any scale.
 
     Raises:
         InputError: A matrix is not finite or has no camera center, or a mask is empty or full.

@@ -5,7 +5,6 @@ B views, N points, T observations of a track. World frame and unit; pixels are (
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -13,10 +12,12 @@ from itertools import combinations
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy.cluster.hierarchy import DisjointSet
 
 from idr.geometry.cameras import project_points
+from idr.preprocess.scene_views import Array
 
-Array = NDArray[np.float64]
+Descriptors = NDArray[np.float32]
 Observations = list[tuple[int, int]]
 """Views and numbers of the keypoints that show one point."""
 
@@ -60,13 +61,10 @@ def triangulate(
     projections: Array,
     log: Callable[[str], None] = lambda _: None,
 ) -> Triangulation:
-    """Finds points of the object that several photographs show.
+    """Finds points of the object that several photographs, B arrays (H, W, 3), show.
 
-    Args:
-        images: B arrays (H, W, 3) of uint8.
-        masks: B arrays (H, W) of bool; keypoints outside are not used.
-        projections: (B, 3, 4), world to pixels, the third row of the depth.
-        log: Receives a line for each stage.
+    Keypoints outside the masks, (H, W), are not used. The third row of the (B, 3, 4) projections gives the
+    depth. `log` receives a line for each stage.
     """
     keypoints, descriptors = _detect(images, masks)
     log(f"{sum(map(len, keypoints)):,} keypoints in {len(images)} photographs")
@@ -86,7 +84,7 @@ def triangulate(
 
 def _detect(
     images: Sequence[NDArray[np.uint8]], masks: Sequence[NDArray[np.bool_]]
-) -> tuple[list[Array], list[NDArray[np.float32]]]:
+) -> tuple[list[Array], list[Descriptors]]:
     """Returns keypoints (K, 2) and RootSIFT descriptors (K, 128) of each view."""
     sift = cv2.SIFT.create(nfeatures=SETTINGS.keypoints, contrastThreshold=SETTINGS.contrast)
     places, descriptors = [], []
@@ -128,9 +126,7 @@ def _fundamental(first: Array, second: Array) -> Array:
 
 
 def _match(
-    places: tuple[Array, Array],
-    descriptors: tuple[NDArray[np.float32], NDArray[np.float32]],
-    projections: Array,
+    places: tuple[Array, Array], descriptors: tuple[Descriptors, Descriptors], projections: Array
 ) -> NDArray[np.int64]:
     """Returns (M, 2) numbers of keypoints that match in both directions and lie on epipolar lines."""
     if min(map(len, descriptors)) < 2:
@@ -155,25 +151,14 @@ def _match(
 
 def _tracks(matches: dict[tuple[int, int], NDArray[np.int64]], min_track: int) -> list[Observations]:
     """Joins matches to tracks; those with two keypoints in one view contradict themselves and are dropped."""
-    parent: dict[tuple[int, int], tuple[int, int]] = {}
-
-    def root(node: tuple[int, int]) -> tuple[int, int]:
-        while parent.setdefault(node, node) != node:
-            parent[node] = parent[parent[node]]
-            node = parent[node]
-        return node
-
+    joined = DisjointSet()
     for (i, j), pairs in matches.items():
         for a, b in pairs.tolist():
-            parent[root((i, a))] = root((j, b))
-    groups: dict[tuple[int, int], Observations] = defaultdict(list)
-    for node in parent:
-        groups[root(node)].append(node)
-    return [
-        sorted(group)
-        for group in groups.values()
-        if len(group) >= min_track and len({view for view, _ in group}) == len(group)
-    ]
+            joined.add((i, a))
+            joined.add((j, b))
+            joined.merge((i, a), (j, b))
+    tracks = [sorted(track) for track in joined.subsets() if len(track) >= min_track]
+    return [track for track in tracks if len({view for view, _ in track}) == len(track)]
 
 
 def _triangulate_track(

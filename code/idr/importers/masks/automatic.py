@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from idr.errors import InputError
-from idr.importers.masks.ground_plane import GroundPlane, find_ground_plane
+from idr.importers.masks.ground_plane import Bytes, GroundPlane, find_ground_plane
 from idr.importers.masks.seeds import Seeds, seeds_from_cameras, seeds_from_points
 from idr.importers.masks.sparse_points import sparse_points
 from idr.importers.source import Array, resized
@@ -33,7 +33,6 @@ from idr.preprocess.visual_hull import SceneHull, cube_grid, nearest_pixels
 
 log = logging.getLogger(__name__)
 
-Bytes = NDArray[np.uint8]
 Evidence = NDArray[np.float32]
 
 

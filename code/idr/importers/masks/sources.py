@@ -16,7 +16,6 @@ from idr.importers.source import Source
 from idr.preprocess.scene_views import Mask
 
 AUTO, ALPHA = "auto", "alpha"
-IMAGE_PLACEHOLDER, MASK_PLACEHOLDER = "{image}", "{mask}"
 
 
 def mask_files(source: Source, folder: Path | None) -> list[Path | None]:
@@ -80,7 +79,7 @@ def check_command(command: str) -> list[str]:
         words = shlex.split(command)
     except ValueError as error:
         raise InputError(f"--mask_command {command!r}: {error}; expected a command line") from error
-    missing = [p for p in (IMAGE_PLACEHOLDER, MASK_PLACEHOLDER) if not any(p in word for word in words)]
+    missing = [p for p in ("{image}", "{mask}") if not any(p in word for word in words)]
     if missing:
         raise InputError(
             f"--mask_command {command!r} lacks {' and '.join(missing)}; expected for example "
@@ -99,8 +98,7 @@ def run_command(command: list[str], image: Path, size: tuple[int, int]) -> Mask:
     program = f"--mask_command: {command[0]}"
     with tempfile.TemporaryDirectory(prefix="idr_mask_") as folder:
         path = Path(folder) / "mask.png"
-        with_image = (word.replace(IMAGE_PLACEHOLDER, str(image)) for word in command)
-        call = [word.replace(MASK_PLACEHOLDER, str(path)) for word in with_image]
+        call = [word.replace("{image}", str(image)).replace("{mask}", str(path)) for word in command]
         try:
             done = subprocess.run(call, capture_output=True, text=True, errors="replace", check=False)
         except OSError as error:

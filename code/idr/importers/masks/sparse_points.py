@@ -65,8 +65,7 @@ def neighbor_pairs(projections: Array, center: Array) -> list[tuple[int, int]]:
 def triangulated(first: Array, second: Array, projection_a: Array, projection_b: Array) -> Array:
     """Triangulates matches, (M, 2) pixels in each of two views, whose projections are (3, 4).
 
-    Returns:
-        (N, 3) points in front of both cameras, within `MAX_REPROJECTION_ERROR` pixels of their features.
+    Kept are (N, 3) points in front of both cameras, within `MAX_REPROJECTION_ERROR` of their features.
     """
     homogeneous = cv2.triangulatePoints(projection_a, projection_b, first.T, second.T)
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -72,22 +72,18 @@ def refuse_no_model(pycolmap: Any, database: Path, names: dict[str, str]) -> NoR
     )
 
 
-def refuse_few_registered(model: Any, names: dict[str, str], needed: int) -> None:
-    """Raises `InputError` if fewer than `needed` photographs are in the `pycolmap.Reconstruction`.
-
-    `names` has the user's file names by the names in the model.
-    """
-    registered = {model.images[i].name for i in model.reg_image_ids()}
-    if len(registered) >= needed:
+def refuse_few_registered(missing: list[str], count: int, needed: int) -> None:
+    """Raises `InputError` if fewer than `needed` of `count` photographs are left without the missing ones."""
+    registered = count - len(missing)
+    if registered >= needed:
         return
-    missing = [name for key, name in names.items() if key not in registered]
     remedy = "take more photographs, or continue with"
     if missing:
         remedy = f"not registered: {_listed(missing)}; take photographs between these and the others, or "
         remedy += "continue with fewer:"
     raise InputError(
-        f"registered {len(registered)} of {len(names)} photographs, expected {needed} or more; {remedy} "
-        f"--min_registered {len(registered)}"
+        f"registered {registered} of {count} photographs, expected {needed} or more; {remedy} "
+        f"--min_registered {registered}"
     )
 
 

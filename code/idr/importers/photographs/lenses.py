@@ -84,10 +84,8 @@ def undistortion_maps(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Makes the maps for `cv2.remap` that remove the distortion, as `cv2.undistort` does internally.
 
-    The arguments are those of `lens_pixels`, and the size (H, W) of both images.
-
-    Returns:
-        (H, W) float32 columns and rows of the distorted image.
+    They are (H, W) float32 columns and rows of the distorted image; both images have `size` (H, W). The other
+    arguments are those of `lens_pixels`.
     """
     rows, columns = np.mgrid[: size[0], : size[1]]
     pixels = np.stack([columns, rows], axis=-1).reshape(-1, 2).astype(np.float64)

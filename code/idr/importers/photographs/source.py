@@ -19,6 +19,7 @@ from PIL import Image, UnidentifiedImageError
 from idr.datasets.images import IMAGE_ENDINGS, list_images, load_alpha, load_rgb
 from idr.errors import InputError, MissingInputError
 from idr.files import write_atomic, write_text_atomic
+from idr.importers.source import files_ending
 
 KIND = "photographs"
 """The importer's name of this source."""
@@ -71,9 +72,8 @@ class Photograph:
 def find_photographs(source: Path) -> list[Path]:
     """Finds photographs in a folder, or in its `images/` or `image/`, in natural name order."""
     for name in IMAGE_FOLDERS:
-        folder = source / name
-        if folder.is_dir() and any(_is_image(path) for path in folder.iterdir()):
-            return list_images(folder)
+        if files_ending(source / name, IMAGE_ENDINGS):
+            return list_images(source / name)
     return []
 
 
@@ -111,11 +111,7 @@ def unsupported_files(source: Path) -> list[str]:
 
 
 def digests(files: list[Path]) -> dict[str, str]:
-    """Returns the hash of each file by name.
-
-    Raises:
-        InputError: Two files have the same content, or a file cannot be read.
-    """
+    """Returns the hash of each file by name; raises `InputError` for equal files and unreadable ones."""
     owners: dict[str, str] = {}
     for path in files:
         try:
@@ -166,10 +162,6 @@ def read_list(folder: Path) -> list[Photograph]:
 def work_name(k: int, photo: Photograph) -> str:
     """Name of photograph k in the work folder; copies are PNG."""
     return f"{k:06d}/{Path(photo.name).stem + '.png' if photo.copied else photo.name}"
-
-
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_ENDINGS and not path.name.startswith(".") and path.is_file()
 
 
 def _read(path: Path, digest: str) -> Photograph:

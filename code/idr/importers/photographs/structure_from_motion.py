@@ -30,8 +30,6 @@ NEIGHBORS, KEY_PHOTOGRAPHS = 10, 40
 which closes an orbit."""
 LONGEST_SIDE = 2000
 """Pixels to which larger photographs are reduced for feature extraction, which then doubles them."""
-REGISTERED_SHARE = 0.5
-"""Default share of the photographs that must be registered."""
 STEPS = (PHOTOGRAPHS, FEATURES, MATCHES, MODEL) = ("photographs", "features", "matches", "model")
 SETTINGS, DATABASE = "reconstruction.json", "database.db"
 
@@ -205,9 +203,11 @@ class _Steps:
     def scene(self, files: list[Path]) -> Source:
         """Checks the model and returns it as a source, with the user's files where they were not copied."""
         model, names = self.pycolmap.Reconstruction(str(self.work / MODEL)), self.names
-        half = max(photos.MIN_PHOTOGRAPHS, round(REGISTERED_SHARE * len(names)))
+        registered = {model.images[i].name for i in model.reg_image_ids()}
+        missing = [name for key, name in names.items() if key not in registered]
         needed = self.settings.min_registered
-        refuse_few_registered(model, names, half if needed is None else needed)
+        half = max(photos.MIN_PHOTOGRAPHS, round(len(names) / 2))
+        refuse_few_registered(missing, len(names), half if needed is None else needed)
         refuse_one_viewpoint(model)
         pairs = zip(self.photographs, files, strict=True)
         own = {photo.name: path for photo, path in pairs if not photo.copied}
@@ -216,14 +216,13 @@ class _Steps:
             replace(view, name=names[view.name], image=own.get(names[view.name], view.image))
             for view in found.views
         )
-        return replace(found, kind=photos.KIND, views=views, notes=self._notes(model))
+        return replace(found, kind=photos.KIND, views=views, notes=self._notes(model, missing))
 
-    def _notes(self, model: Any) -> tuple[str, ...]:
-        registered = {model.images[i].name for i in model.reg_image_ids()}
-        missing = [name for key, name in self.names.items() if key not in registered]
+    def _notes(self, model: Any, missing: list[str]) -> tuple[str, ...]:
+        count = len(self.photographs)
         unregistered = f"; not registered: {', '.join(missing)}" if missing else ""
         notes = [
-            f"registered {len(registered)} of {len(self.photographs)} photographs{unregistered}",
+            f"registered {count - len(missing)} of {count} photographs{unregistered}",
             f"mean reprojection error {model.compute_mean_reprojection_error():.2f} pixels over "
             f"{model.num_points3D()} points with a mean track length of "
             f"{model.compute_mean_track_length():.1f}",
@@ -233,8 +232,8 @@ class _Steps:
             notes.append(f"camera: {camera.model_name} {camera.params_info} = {values}")
         num_turned = sum(photo.turned != 0 or photo.mirrored for photo in self.photographs)
         if num_turned:
-            count = f"{num_turned} photograph{'s'[: num_turned > 1]}"
-            notes.append(f"{count} turned upright (EXIF), or by 90 degrees to match the others")
+            turned = f"{num_turned} photograph{'s'[: num_turned > 1]} turned upright (EXIF)"
+            notes.append(f"{turned}, or by 90 degrees to match the others")
         return tuple(notes)
 
 
