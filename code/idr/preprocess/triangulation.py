@@ -34,7 +34,7 @@ class TriangulationSettings:
     epipolar_pixels: float = 1.0  # largest distance of a match from its epipolar line
     reprojection_pixels: float = 1.0  # largest distance of an observation from the projected point
     min_track: int = 3  # views of a point
-    min_degrees: float = 4.0  # largest angle between two rays to a point that is kept
+    min_degrees: float = 4.0  # smallest, of the widest angle between two rays to a point
 
 
 SETTINGS = TriangulationSettings()
