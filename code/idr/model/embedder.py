@@ -21,11 +21,9 @@ def positional_encoding(x: Tensor, octaves: int) -> Tensor:
     Returns:
         (N, D (1 + 2 L)), in the memory layout of x: contiguous columns are many times faster than rows.
     """
-    parts = [x]
-    for k in range(octaves):
-        parts += [torch.sin(x * 2.0**k), torch.cos(x * 2.0**k)]
     if not octaves:
         return x
+    parts = [x, *(wave(x * 2.0**k) for k in range(octaves) for wave in (torch.sin, torch.cos))]
     if x.ndim == 2 and not x.is_contiguous() and x.T.is_contiguous():
         return torch.cat([part.T for part in parts]).T
     return torch.cat(parts, dim=-1)

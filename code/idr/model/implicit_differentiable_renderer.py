@@ -50,9 +50,9 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         if self.feature_vector_size < 0:
-            raise InputError(f"model.feature_vector_size = {self.feature_vector_size}: expected 0 or more")
+            raise InputError(f"feature_vector_size = {self.feature_vector_size}: expected 0 or more")
         if not 0 <= self.min_abs_cos <= 1:
-            raise InputError(f"model.min_abs_cos = {self.min_abs_cos}: expected a cosine, 0 to 1")
+            raise InputError(f"min_abs_cos = {self.min_abs_cos}: expected a cosine, 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -133,9 +133,8 @@ class IDRNetwork(nn.Module):
         """
         directions, centers = pixel_rays(model_input["uv"], model_input["pose"], model_input["intrinsics"])
         object_mask = model_input["object_mask"].reshape(-1)  # (R,)
-        num_pixels = directions.shape[1]
         direction = directions.reshape(-1, 3)  # (R, 3)
-        center = centers.repeat_interleave(num_pixels, dim=0)  # (R, 3)
+        center = centers.repeat_interleave(directions.shape[1], dim=0)  # (R, 3)
         draws = None
         if self.training:
             draws = model_input.get("draws") or draw_step(
@@ -148,10 +147,11 @@ class IDRNetwork(nn.Module):
         if draws is None:
             shaded = _indices(traced.hit, traced.num_shaded)  # (N,)
             grad_theta = None
-            colors, sdf_at_shaded = self._shade_in_chunks(
-                points[shaded], -direction[shaded]
-            )  # (N, 3), (N, 1)
-            sdf_output = self._sdf_in_evaluation(points, traced, shaded, sdf_at_shaded)
+            colors, sdf = self._shade_in_chunks(points[shaded], -direction[shaded])  # (N, 3), (N, 1)
+            if traced.value is None:
+                sdf_output = self.implicit_network(points)[:, :1]
+            else:
+                sdf_output = traced.value.unsqueeze(1).index_put((shaded,), sdf)
         else:
             shaded = _indices(traced.hit & object_mask, traced.num_shaded)  # (N,)
             sdf_output, grad_theta = self._sdf_in_training(points, draws.eikonal_points, traced.hit)
@@ -185,14 +185,9 @@ class IDRNetwork(nn.Module):
         order. The first derivatives equal those of f evaluated at the points themselves; with ``gradient =
         numerical``, up to the error of the differences.
 
-        Args:
-            points: (R, 3) traced points, possibly with a graph to the cameras.
-            eikonal_points: (E - R, 3) points of the cube.
-            hit: (R,) hit flags of the rays.
-
         Returns:
-            sdf_output: (R, 1) f at the traced points.
-            grad_theta: (E, 3) gradients at the points of the cube, then at the traced points.
+            sdf_output: (R, 1) f at the traced points (R, 3), which may have a graph to the cameras.
+            grad_theta: (E, 3) gradients at the points of the cube (E - R, 3), then at the traced points.
         """
         fixed = points.detach()
         all_points = torch.cat((eikonal_points, fixed))  # (E, 3)
@@ -203,14 +198,6 @@ class IDRNetwork(nn.Module):
             normal = grad_theta[eikonal_points.shape[0] :].detach()
             sdf_output = sdf_output + (normal * (points - fixed)).sum(dim=1, keepdim=True)
         return sdf_output, grad_theta
-
-    def _sdf_in_evaluation(
-        self, points: Tensor, traced: TraceResult, shaded: Tensor, at_shaded: Tensor
-    ) -> Tensor:
-        """Returns f (R, 1): from tracing and shading if the tracer returns values, else evaluated."""
-        if traced.value is None:
-            return self.implicit_network(points)[:, :1]
-        return traced.value.unsqueeze(1).index_put((shaded,), at_shaded)
 
     def shade(self, points: Tensor, view_dirs: Tensor) -> tuple[Tensor, Tensor]:
         """Renders surface points with the features and normals there; nothing is detached.
@@ -227,9 +214,6 @@ class IDRNetwork(nn.Module):
         return self.rendering_network(points, normals, view_dirs, output[:, 1:]), output[:, :1]
 
     def _shade_in_chunks(self, points: Tensor, view_dirs: Tensor) -> tuple[Tensor, Tensor]:
-        """Calls `shade` in chunks, which bounds memory."""
-        if points.shape[0] <= SHADING_CHUNK:
-            return self.shade(points, view_dirs)
         pairs = zip(points.split(SHADING_CHUNK), view_dirs.split(SHADING_CHUNK), strict=True)
         colors, sdf = zip(*(self.shade(*pair) for pair in pairs), strict=True)
         return torch.cat(colors), torch.cat(sdf)
@@ -277,11 +261,8 @@ class IDRNetwork(nn.Module):
 
     def _weights_version(self) -> tuple[Hashable, ...]:
         """Returns a value that changes whenever f does: with the weights, their device or the open levels."""
-        parameters = self.implicit_network.parameters()
-        return (
-            self.implicit_network.encoding.open_levels,
-            *((p.data_ptr(), p._version) for p in parameters),
-        )
+        network = self.implicit_network
+        return network.encoding.open_levels, *((p.data_ptr(), p._version) for p in network.parameters())
 
 
 def _indices(flags: Tensor, count: int | None) -> Tensor:

@@ -50,22 +50,16 @@ class ImplicitNetwork(nn.Module):
             width_out = dims[index + 1] - width_in if index + 1 in self.skip_in else dims[index + 1]
             layer = make_linear(dims[index], width_out, config.weight_norm)
             if config.geometric_init:
-                self._start_as_sphere(layer, index, (width_out, dims[index]), config.bias)
+                self._start_as_sphere(layer, index, config.bias)
             setattr(self, f"lin{index}", layer)
 
-    def _start_as_sphere(self, layer: nn.Module, index: int, shape: tuple[int, int], radius: float) -> None:
-        """Initializes one layer so that f starts as |x| - radius (Atzmon and Lipman 2020).
+    def _start_as_sphere(self, layer: WeightNormLinear | nn.Linear, index: int, radius: float) -> None:
+        """Initializes layer ``lin<index>`` so that f starts as |x| - radius (Atzmon and Lipman 2020).
 
         In the first layer and in skip layers, all weights of the encoding except the point's are zero.
         A learned encoding starts near zero and keeps random weights: zero weights would block its gradients.
-
-        Args:
-            layer: Layer ``lin<index>``.
-            index: Its index.
-            shape: (out, in) of its weight.
-            radius: Radius of the sphere.
         """
-        width_out, width_in = shape
+        width_out, width_in = shape = layer.weight.shape
         learned = self.encoding.starts_near_zero
         if index == self.num_layers - 1:
             weight = torch.empty(shape).normal_(math.sqrt(math.pi) / math.sqrt(width_in), 1e-4)
@@ -135,16 +129,7 @@ class ImplicitNetwork(nn.Module):
         return None if fields is None else fields.field_for(self, x)
 
     def sdf(self, x: Tensor) -> Tensor:
-        """Evaluates the signed distance without features.
-
-        Equals ``forward(x)[:, 0]`` up to rounding.
-
-        Args:
-            x: (N, 3) points, unit-sphere frame.
-
-        Returns:
-            (N,) signed distance.
-        """
+        """Returns the signed distance (N,) at points (N, 3); ``forward(x)[:, 0]`` up to rounding."""
         return self.sdf_of_fixed_weights(x)(x)
 
     def sdf_of_fixed_weights(self, like: Tensor) -> Callable[[Tensor], Tensor]:

@@ -46,23 +46,19 @@ class ImplicitNetworkConfig:
     def __post_init__(self) -> None:
         if self.d_in != 3 or self.d_out != 1:
             raise InputError(
-                f"{WHERE}.d_in = {self.d_in}, {WHERE}.d_out = {self.d_out}: "
-                "expected 3 coordinates and 1 distance"
+                f"d_in = {self.d_in}, {WHERE}.d_out = {self.d_out}: expected 3 coordinates and 1 distance"
             )
         if self.multires < 0:
-            raise InputError(f"{WHERE}.multires = {self.multires}: expected 0 or more octaves")
+            raise InputError(f"multires = {self.multires}: expected 0 or more octaves")
         if self.encoding is not None and self.multires:
             raise InputError(
-                f"{WHERE}.multires = {self.multires}: the block {WHERE}.encoding replaces it; "
-                "remove one of them"
+                f"multires = {self.multires}: the block {WHERE}.encoding replaces it; remove one of them"
             )
         if self.gradient_step <= 0:
-            raise InputError(
-                f"{WHERE}.gradient_step = {self.gradient_step}: expected a step above 0, in cell sizes"
-            )
+            raise InputError(f"gradient_step = {self.gradient_step}: expected a step above 0, in cell sizes")
         if self.gradient != "numerical" and self.gradient_step != 1:
             raise InputError(
-                f"{WHERE}.gradient_step: belongs to gradient = numerical, got gradient = {self.gradient}; "
+                f"gradient_step: belongs to gradient = numerical, got gradient = {self.gradient}; "
                 "set gradient = numerical, or remove the key"
             )
 
@@ -72,11 +68,7 @@ class ImplicitNetworkConfig:
         return {"type": "sinusoids", "multires": self.multires} if self.encoding is None else self.encoding
 
     def check_layers(self, encoded_width: int, has_levels: bool) -> None:
-        """Checks the layers against the point encoding.
-
-        Args:
-            encoded_width: Width of an encoded point.
-            has_levels: Whether the encoding has levels.
+        """Checks the layers against the width of an encoded point, and whether the encoding has levels.
 
         Raises:
             InputError: Such layers cannot exist, or ``gradient = numerical`` has no levels for its step.

@@ -16,10 +16,6 @@ class WeightNormLinear(nn.Module):
     Parameters are ``bias``, ``weight_g`` (out, 1) and ``weight_v`` (out, in), in this order: published
     checkpoints use these names, and Adam's saved state is indexed by position. torch's successor of
     ``weight_norm`` uses other names.
-
-    Args:
-        in_features: Width of the input.
-        out_features: Width of the output.
     """
 
     def __init__(self, in_features: int, out_features: int) -> None:
@@ -63,14 +59,13 @@ def folded_weights(network: nn.Module) -> Iterator[None]:
             layer._folded = None
 
 
-def make_linear(in_features: int, out_features: int, weight_norm: bool) -> nn.Module:
+def make_linear(in_features: int, out_features: int, weight_norm: bool) -> WeightNormLinear | nn.Linear:
     """Returns a linear layer with torch's default initialization, with or without weight normalization."""
-    kind = WeightNormLinear if weight_norm else nn.Linear
-    return kind(in_features, out_features)
+    return (WeightNormLinear if weight_norm else nn.Linear)(in_features, out_features)
 
 
 @torch.no_grad()
-def set_linear(layer: nn.Module, weight: Tensor, bias: Tensor) -> None:
+def set_linear(layer: WeightNormLinear | nn.Linear, weight: Tensor, bias: Tensor) -> None:
     """Sets a layer's effective weight and bias; with weight normalization, g becomes the row norms.
 
     Args:
@@ -81,9 +76,6 @@ def set_linear(layer: nn.Module, weight: Tensor, bias: Tensor) -> None:
     if isinstance(layer, WeightNormLinear):
         layer.weight_v.copy_(weight)
         layer.weight_g.copy_(weight.norm(dim=1, keepdim=True))
-        layer.bias.copy_(bias)
-    elif isinstance(layer, nn.Linear):
-        layer.weight.copy_(weight)
-        layer.bias.copy_(bias)
     else:
-        raise TypeError(f"{type(layer).__name__} is not a layer of make_linear")
+        layer.weight.copy_(weight)
+    layer.bias.copy_(bias)

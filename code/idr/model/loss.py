@@ -37,12 +37,8 @@ class LossConfig:
 class IDRLoss(nn.Module):
     """RGB + eikonal_weight Eikonal + mask_weight mask loss.
 
-    The arguments become plain attributes, read at each call; the training schedule raises `alpha`.
-
-    Args:
-        eikonal_weight: Weight of the Eikonal term.
-        mask_weight: Weight of the mask term.
-        alpha: Sharpness of the mask term's sigmoid.
+    The arguments, see `LossConfig`, become plain attributes, read at each call; the training schedule raises
+    `alpha`.
     """
 
     config_class = LossConfig
@@ -64,9 +60,6 @@ class IDRLoss(nn.Module):
             rgb: (R, 3) colors of the photographs in [-1, 1].
             shaded: (R,) rays that hit the surface and lie in the mask.
             weights: (R,) weights of the rays, or None.
-
-        Returns:
-            The scalar loss.
         """
         difference = (rgb_values - rgb).abs().sum(dim=1)
         if weights is not None:
@@ -86,9 +79,6 @@ class IDRLoss(nn.Module):
             shaded: (R,) rays of the RGB term.
             object_mask: (R,) input masks.
             weights: (R,) weights of the rays, or None.
-
-        Returns:
-            The scalar loss.
         """
         logits = -self.alpha * sdf_output.squeeze(-1)
         inside = object_mask.to(logits.dtype)
@@ -103,9 +93,6 @@ class IDRLoss(nn.Module):
         Args:
             grad_theta: (E, 3) gradients; the loss is zero without any.
             like: A tensor with the device and dtype to use.
-
-        Returns:
-            The scalar loss.
         """
         if grad_theta is None or grad_theta.shape[0] == 0:
             return like.new_zeros(())

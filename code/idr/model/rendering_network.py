@@ -58,33 +58,30 @@ class RenderingNetworkConfig:
 
     def __post_init__(self) -> None:
         if self.mode not in INPUT_WIDTH:
-            raise InputError(f"{WHERE}.mode = {self.mode}: expected one of {', '.join(INPUT_WIDTH)}")
+            raise InputError(f"mode = {self.mode}: expected one of {', '.join(INPUT_WIDTH)}")
         if self.d_in != INPUT_WIDTH[self.mode]:
-            raise InputError(f"{WHERE}.d_in = {self.d_in}: mode {self.mode} takes {INPUT_WIDTH[self.mode]}")
+            raise InputError(f"d_in = {self.d_in}: mode {self.mode} takes {INPUT_WIDTH[self.mode]}")
         if self.d_out != 3:
-            raise InputError(f"{WHERE}.d_out = {self.d_out}: expected 3 color channels")
+            raise InputError(f"d_out = {self.d_out}: expected 3 color channels")
         if not self.dims or min(self.dims) < 1:
-            raise InputError(f"{WHERE}.dims = {list(self.dims)}: expected one or more positive widths")
+            raise InputError(f"dims = {list(self.dims)}: expected one or more positive widths")
         if self.view_dims and self.mode != "idr":
             raise InputError(
-                f"{WHERE}.view_dims = {list(self.view_dims)}: mode {self.mode} lacks the view direction or "
-                "the normal; set mode = idr, or remove the key"
+                f"view_dims = {list(self.view_dims)}: mode {self.mode} lacks the view direction or the "
+                "normal; set mode = idr, or remove the key"
             )
         if min(self.view_dims, default=1) < 1:
-            raise InputError(f"{WHERE}.view_dims = {list(self.view_dims)}: expected positive widths")
+            raise InputError(f"view_dims = {list(self.view_dims)}: expected positive widths")
         if self.multires_view < 0:
-            raise InputError(f"{WHERE}.multires_view = {self.multires_view}: expected 0 or more octaves")
+            raise InputError(f"multires_view = {self.multires_view}: expected 0 or more octaves")
         if self.mode == "no_view_dir" and self.multires_view:
+            raise InputError(f"multires_view = {self.multires_view}: mode no_view_dir has none; set it to 0")
+        if self.encoding_view is not None and self.mode == "no_view_dir":
+            raise InputError("encoding_view: mode no_view_dir has no view direction; remove one of them")
+        if self.encoding_view is not None and self.multires_view:
             raise InputError(
-                f"{WHERE}.multires_view = {self.multires_view}: mode no_view_dir has none; set it to 0"
+                f"encoding_view: it replaces multires_view = {self.multires_view}; remove one of them"
             )
-        if self.encoding_view is not None and (self.multires_view or self.mode == "no_view_dir"):
-            other = (
-                "mode no_view_dir has no view direction"
-                if self.mode == "no_view_dir"
-                else f"it replaces multires_view = {self.multires_view}"
-            )
-            raise InputError(f"{WHERE}.encoding_view: {other}; remove one of them")
 
 
 class RenderingNetwork(nn.Module):
@@ -103,9 +100,8 @@ class RenderingNetwork(nn.Module):
         self.mode = config.mode
         self.octaves = config.multires_view
         self.view_encoding = _view_encoding(config)
-        view_width = (
-            encoded_width(3, self.octaves) if self.view_encoding is None else self.view_encoding.width
-        )
+        encoding = self.view_encoding
+        view_width = encoded_width(3, self.octaves) if encoding is None else encoding.width
         width = config.d_in + feature_vector_size
         if config.mode != "no_view_dir":
             width += view_width - 3
@@ -168,7 +164,6 @@ class RenderingNetwork(nn.Module):
 
 
 def _view_encoding(config: RenderingNetworkConfig) -> ViewEncoding | None:
-    """Makes the encoding of the block ``encoding_view``; None without the block."""
     if config.encoding_view is None:
         return None
     encoding = make_view_encoding(config.encoding_view, f"{WHERE}.encoding_view")

@@ -10,12 +10,7 @@ from torch import Tensor
 
 
 def differentiable_intersection(
-    center: Tensor,
-    direction: Tensor,
-    depth: Tensor,
-    sdf: Tensor,
-    normal: Tensor,
-    min_abs_cos: float = 0.0,
+    center: Tensor, direction: Tensor, depth: Tensor, sdf: Tensor, normal: Tensor, min_abs_cos: float = 0.0
 ) -> Tensor:
     """Returns the intersection as a differentiable function of geometry and camera.
 
