@@ -20,10 +20,8 @@ __all__ = ["ENCODINGS", "VIEW_ENCODINGS", "Encoding", "ViewEncoding", "make_enco
 
 def _offers(name: str) -> dict[str, Any]:
     """Returns the variables of this name in this folder's files, by file."""
-    modules = {
-        file.name: importlib.import_module(f"{__name__}.{file.name}")
-        for file in pkgutil.iter_modules(__path__)
-    }
+    files = [file.name for file in pkgutil.iter_modules(__path__)]
+    modules = {file: importlib.import_module(f"{__name__}.{file}") for file in files}
     return {file: getattr(module, name) for file, module in modules.items() if hasattr(module, name)}
 
 
@@ -38,20 +36,15 @@ def make_encoding(block: Mapping[str, Any], where: str) -> Encoding:
         block: Its ``type`` is one of `ENCODINGS`.
         where: The block's full name, for messages.
 
-    Returns:
-        The encoding.
-
     Raises:
         InputError: The type or a key is unknown, or a value has the wrong type or range.
     """
-    encoding: Encoding = _make(block, ENCODINGS, where)
-    return encoding
+    return _make(block, ENCODINGS, where)
 
 
 def make_view_encoding(block: Mapping[str, Any], where: str) -> ViewEncoding:
     """Makes the encoding of view directions that a block describes; see `make_encoding`."""
-    encoding: ViewEncoding = _make(block, VIEW_ENCODINGS, where)
-    return encoding
+    return _make(block, VIEW_ENCODINGS, where)
 
 
 def _make(block: Mapping[str, Any], offered: Mapping[str, Any], where: str) -> Any:

@@ -19,7 +19,7 @@ from torch.nn import functional
 from idr.errors import InputError
 from idr.model.encodings import hashgrid_torch
 from idr.model.encodings.base import Encoding, level_weight
-from idr.model.encodings.hashgrid_torch import Level, LevelTensors
+from idr.model.encodings.hashgrid_torch import Level
 from idr.model.twins import find_kernel
 
 log = logging.getLogger(__name__)
@@ -81,14 +81,10 @@ class HashGridConfig:
             )
         if self.bound <= 0:
             raise InputError(f"bound = {self.bound}: expected half the side of a cube, above 0")
-        if self.backend == "numba" and _compiled_twin() is None:
+        if self.backend == "numba" and find_kernel("hashgrid_numba") is None:
             raise InputError(
                 "backend = numba: numba is not installed, or does not work here; pip install 'idr[fast]'"
             )
-
-
-def _compiled_twin() -> ModuleType | None:
-    return find_kernel("hashgrid_numba")
 
 
 @functools.cache
@@ -97,18 +93,10 @@ def _log_once(backend: str, reason: str) -> None:
 
 
 def grid_levels(config: HashGridConfig) -> tuple[Level, ...]:
-    """Lays out the levels (Mueller et al. 2022, Eqs. 2 and 3).
-
-    Args:
-        config: The block's values.
-
-    Returns:
-        The levels, coarsest first; their rows follow one another in the table.
-    """
+    """Returns the levels, coarsest first, one after another in the table (Mueller et al. 2022, Eqs. 2, 3)."""
     levels, offset = [], 0
-    growth = (math.log(config.finest_resolution) - math.log(config.base_resolution)) / max(
-        config.levels - 1, 1
-    )
+    log_ratio = math.log(config.finest_resolution) - math.log(config.base_resolution)
+    growth = log_ratio / max(config.levels - 1, 1)
     for number in range(config.levels):
         # The tolerance corrects powers that rounding puts just below an integer.
         resolution = math.floor(config.base_resolution * math.exp(growth * number) + 1e-6)
@@ -123,9 +111,6 @@ class HashGrid(Encoding):
     """The point, then the features of each level, interpolated trilinearly between vertices.
 
     Closed levels (see `Encoding`) give zeros and get no gradient. All levels are open at first.
-
-    Args:
-        config: The block's values.
     """
 
     starts_near_zero = True
@@ -139,9 +124,8 @@ class HashGrid(Encoding):
         self.grids = grid_levels(config)
         num_rows = self.grids[-1].offset + self.grids[-1].size
         self.table = nn.Parameter(torch.empty(num_rows, config.features).uniform_(-START, START))
-        for name in ("resolution", "offset", "size"):
-            numbers = torch.tensor([getattr(grid, name) for grid in self.grids])
-            self.register_buffer(f"_{name}", numbers, persistent=False)
+        numbers = torch.tensor([(grid.resolution, grid.offset, grid.size) for grid in self.grids])
+        self.register_buffer("_levels", numbers.T.contiguous(), persistent=False)
 
     def spacing(self) -> float:
         """Returns the cell size of the finest open level, geometric between levels, see `Encoding.spacing`.
@@ -172,20 +156,17 @@ class HashGrid(Encoding):
         num_open = self.num_open
         if num_open == 0:
             return functional.pad(x, (0, self.width - 3))
-        features = self._interpolate(x, num_open)  # (N, open levels F)
+        twin, bound = self.twin(x), self.config.bound
+        if twin is not None:
+            features = twin.interpolate(x, self.table, self.grids[:num_open], bound)  # (N, open levels F)
+        else:
+            levels = self.get_buffer("_levels")[:, :num_open]
+            features = hashgrid_torch.interpolate(x, self.table, levels, bound)
         if self.last_weight < 1:
             ones = features.new_ones((num_open - 1) * self.config.features)
             features = features * functional.pad(ones, (0, self.config.features), value=self.last_weight)
         encoded = torch.cat((x, features), dim=1)
         return functional.pad(encoded, (0, self.width - encoded.shape[1]))
-
-    def _interpolate(self, x: Tensor, num_open: int) -> Tensor:
-        twin = self.twin(x)
-        if twin is not None:
-            features: Tensor = twin.interpolate(x, self.table, self.grids[:num_open], self.config.bound)
-            return features
-        tensors = (self.get_buffer(f"_{name}")[:num_open] for name in ("resolution", "offset", "size"))
-        return hashgrid_torch.interpolate(x, self.table, LevelTensors(*tensors), self.config.bound)
 
     def twin(self, x: Tensor) -> ModuleType | None:
         """Returns the kernel `hashgrid_numba` if it computes this grid at points x (N, 3), else None.
@@ -200,7 +181,7 @@ class HashGrid(Encoding):
                 f"model.implicit_network.encoding.backend = numba: points are {x.dtype} on {x.device}; it "
                 "computes torch.float32 on a CPU; set backend = auto"
             )
-        twin = _compiled_twin() if fits and backend != "torch" else None
+        twin = find_kernel("hashgrid_numba") if fits and backend != "torch" else None
         if backend != "auto":
             reason = "as the conf says"
         elif twin is not None:

@@ -33,35 +33,20 @@ class Level:
     dense: bool
 
 
-@dataclass(frozen=True)
-class LevelTensors:
-    """The levels as tensors on the points' device.
-
-    Attributes:
-        resolution: (L,) cells per side, int64.
-        offset: (L,) first rows, int64.
-        size: (L,) numbers of rows, int64.
-    """
-
-    resolution: Tensor
-    offset: Tensor
-    size: Tensor
-
-
-def interpolate(x: Tensor, table: Tensor, levels: LevelTensors, bound: float) -> Tensor:
+def interpolate(x: Tensor, table: Tensor, levels: Tensor, bound: float) -> Tensor:
     """Interpolates each level's features trilinearly.
 
     Args:
         x: (N, 3) points. A point outside [-bound, bound]^3 gets the features of the nearest point of the
             cube, and zero derivatives along the axes along which it is outside.
         table: (rows, F) features.
-        levels: L levels.
+        levels: (3, L) int64: resolution, offset and size of each `Level`.
         bound: Half the side of the cube.
 
     Returns:
         (N, L F), level by level.
     """
-    resolution = levels.resolution.to(x.dtype).view(1, -1, 1)  # (1, L, 1)
+    resolution = levels[0].to(x.dtype).view(1, -1, 1)  # (1, L, 1)
     scale = resolution / (2 * bound)
     place = (x.clamp(-bound, bound) + bound).unsqueeze(1) * scale  # (N, L, 3), in cells
     cell = torch.minimum(place.detach().floor().nan_to_num(0), resolution - 1)  # NaN stays NaN
@@ -77,10 +62,11 @@ def interpolate(x: Tensor, table: Tensor, levels: LevelTensors, bound: float) ->
     return (functional.embedding(rows, table) * weights.unsqueeze(3)).sum(dim=2).flatten(1)
 
 
-def _rows(base: Tensor, corner: tuple[int, int, int], levels: LevelTensors) -> Tensor:
+def _rows(base: Tensor, corner: tuple[int, int, int], levels: Tensor) -> Tensor:
     """Returns the rows (N, L) of one corner of cells (N, L, 3)."""
+    resolution, offset, size = levels
     i, j, k = (base[..., axis] + corner[axis] for axis in range(3))
-    side = levels.resolution + 1
+    side = resolution + 1
     dense = i + side * (j + side * k)
-    hashed = (i * PRIMES[0] ^ j * PRIMES[1] ^ k * PRIMES[2]) & (levels.size - 1)
-    return torch.where(side**3 <= levels.size, dense, hashed) + levels.offset
+    hashed = (i * PRIMES[0] ^ j * PRIMES[1] ^ k * PRIMES[2]) & (size - 1)
+    return torch.where(side**3 <= size, dense, hashed) + offset

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
+from idr.checkpoints.schema import is_number
 from idr.errors import InputError
 from idr.model.encodings.base import Encoding
 
@@ -22,12 +23,7 @@ def find_encoding(model: Any, network: str = "implicit_network") -> Encoding | N
 
 
 def leveled_encoding(model: Any, network: str, start: float) -> Encoding:
-    """Returns the encoding of one of a model's networks, whose levels a schedule opens.
-
-    Args:
-        model: The model.
-        network: The network's name.
-        start: Levels that are open at the start.
+    """Returns the encoding of one of a model's networks, whose levels a schedule opens from ``start`` on.
 
     Raises:
         InputError: The encoding has no levels, or fewer than ``start``.
@@ -46,17 +42,16 @@ def leveled_encoding(model: Any, network: str, start: float) -> Encoding:
     return encoding
 
 
-def open_levels(model: Any, networks: Iterable[str]) -> dict[str, float]:
+def open_levels(model: Any, networks: Collection[str]) -> dict[str, float]:
     """Returns the open levels of the encodings of a model's networks, by checkpoint key."""
-    names = set(networks)
-    found = {key: find_encoding(model, network) for key, network in NETWORKS.items() if network in names}
+    found = {key: find_encoding(model, network) for key, network in NETWORKS.items() if network in networks}
     return {key: encoding.open_levels for key, encoding in found.items() if encoding is not None}
 
 
 def load_open_levels(
     model: Any,
     saved: Mapping[str, Any],
-    networks: Iterable[str] = tuple(NETWORKS.values()),
+    networks: Collection[str] = tuple(NETWORKS.values()),
     where: str = "the checkpoint",
 ) -> None:
     """Opens the levels that were open in training; levels that were never trained stay closed.
@@ -76,8 +71,7 @@ def load_open_levels(
         if encoding is None or name not in saved:
             continue
         value = saved[name]
-        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not is_number or not 0 <= value <= encoding.levels:
+        if not is_number(value) or not 0 <= value <= encoding.levels:
             raise InputError(
                 f"{where}: {name} = {value!r}: expected a number of open levels from 0 to {encoding.levels}; "
                 "use another checkpoint"

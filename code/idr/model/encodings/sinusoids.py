@@ -29,11 +29,7 @@ class SinusoidsConfig:
 
 
 class Sinusoids(Encoding):
-    """`positional_encoding` as an encoding, without parameters.
-
-    Args:
-        config: The block's values.
-    """
+    """`positional_encoding` as an encoding, without parameters."""
 
     def __init__(self, config: SinusoidsConfig) -> None:
         super().__init__()

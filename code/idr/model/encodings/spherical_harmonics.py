@@ -41,11 +41,7 @@ class SphericalHarmonicsConfig:
 
 
 class SphericalHarmonics(ViewEncoding):
-    """`spherical_harmonics` of the view direction, of its mirror image, or of both.
-
-    Args:
-        config: The block's values.
-    """
+    """`spherical_harmonics` of the view direction, of its mirror image, or of both."""
 
     def __init__(self, config: SphericalHarmonicsConfig) -> None:
         self.config = config
