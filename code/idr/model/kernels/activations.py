@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -31,10 +28,8 @@ class SoftplusTwin:
 
     def write(self, out: Tensor, x: Tensor) -> None:
         """Writes softplus(x) to ``out`` in the fastest way on this CPU; may overwrite x."""
-        if torch.backends.cpu.get_cpu_capability() == "AVX512" or x.dtype not in (
-            torch.float32,
-            torch.float64,
-        ):
+        has_avx512 = torch.backends.cpu.get_cpu_capability() == "AVX512"
+        if has_avx512 or x.dtype not in (torch.float32, torch.float64):
             torch.ops.aten.softplus.out(x, self.beta, out=out)
         else:
             self._by_parts(out, x)
@@ -50,12 +45,6 @@ class SoftplusTwin:
         torch.add(x.clamp_min_(0), log, alpha=1 / self.beta, out=out)
 
 
-TWINS: dict[type[nn.Module], Callable[[Any], SoftplusTwin]] = {
-    nn.Softplus: lambda module: SoftplusTwin(module.beta),
-}
-
-
 def activation_twin(activation: nn.Module) -> SoftplusTwin | None:
     """Returns the twin of an activation; None if it has none."""
-    make = TWINS.get(type(activation))
-    return None if make is None else make(activation)
+    return SoftplusTwin(activation.beta) if type(activation) is nn.Softplus else None

@@ -28,12 +28,7 @@ def field_for(network: ImplicitNetwork, x: Tensor) -> FieldTwin | None:
     CPU without gradients, training       the network's own layers with a twin of the activation for f
     ====================================  ==========================================================
 
-    Args:
-        network: The network.
-        x: (N, 3) points, of which only device and dtype matter.
-
-    Returns:
-        The twins; None if no function has one.
+    Only device and dtype of the points x (N, 3) matter. None if no function has a twin.
     """
     activation = activation_twin(network.activation)
     sdf: Callable[[Tensor], Tensor] | None = None

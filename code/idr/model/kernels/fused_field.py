@@ -121,35 +121,25 @@ class _Field(torch.autograd.Function):
             by_table = grid_loops.table_gradient(
                 x, by_value, by_slope, by_gradient, table, shape.levels, shape.bound
             )
-        all_needed = ctx.needs_input_grad[3:]
         by_weights[0] = functional.pad(by_weights[0], (0, ctx.width - by_weights[0].shape[1]))
-        pairs = [t for pair in zip(by_weights, by_biases, strict=True) for t in pair]
-        return (
-            by_x,
-            by_table,
-            None,
-            *(t if needed else None for t, needed in zip(pairs, all_needed, strict=True)),
-        )
+        by_layers = (t for pair in zip(by_weights, by_biases, strict=True) for t in pair)
+        return by_x, by_table, None, *by_layers
 
 
 def output_and_gradient(
     network: ImplicitNetwork, x: Tensor, num_outputs: int | None
 ) -> tuple[Tensor, Tensor]:
-    """Evaluates a network and the gradient of the signed distance.
+    """Evaluates `FieldTwin.output_and_gradient`; both results are differentiable once.
 
     Args:
         network: A softplus network without skip layers, on a hash grid with an open level.
         x: (N, 3) points, float32, on the CPU.
         num_outputs: Number of outputs; None for all.
-
-    Returns:
-        (N, num_outputs) outputs, and (N, 3) df/dx. Both are differentiable once.
     """
     grid = network.encoding
     assert isinstance(grid, HashGrid)
-    shape = GridShape(
-        grid.grids[: grid.num_open], grid.last_weight, grid.config.bound, network.activation.beta
-    )
+    levels, beta = grid.grids[: grid.num_open], network.activation.beta
+    shape = GridShape(levels, grid.last_weight, grid.config.bound, beta)
     layers = network.weights_and_biases()
     weight, bias = layers.pop()
     layers.append((weight[:num_outputs], bias[:num_outputs]))

@@ -13,7 +13,7 @@ slopes w.r.t. the point. `hashgrid_numba` and `fused_field` assemble all gradien
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -222,52 +222,29 @@ def _numpy(*tensors: Tensor) -> list[Any]:
     return [tensor.detach().contiguous().numpy() for tensor in tensors]
 
 
-def _each_level(levels: Sequence[Level], task: Callable[..., None]) -> None:
-    """Runs a task for each level."""
-    in_threads(
-        task, [(k, level.resolution, level.offset, level.size, level.dense) for k, level in enumerate(levels)]
-    )
+def _run(
+    kernel: Any, inputs: Sequence[Tensor], levels: Sequence[Level], bound: float, *outputs: Tensor
+) -> None:
+    """Runs a kernel for each level."""
+    arrays, results, half = _numpy(*inputs), _numpy(*outputs), np.float32(bound)
+    jobs = [(k, level.resolution, level.offset, level.size, level.dense) for k, level in enumerate(levels)]
+    in_threads(lambda *level: kernel(*arrays, half, *level, *results), jobs)
 
 
 def value(x: Tensor, table: Tensor, levels: Sequence[Level], bound: float) -> Tensor:
-    """Interpolates as `hashgrid_torch.interpolate` does.
-
-    Args:
-        x: (N, 3) points, float32, on the CPU.
-        table: (rows, F) features, float32, on the CPU.
-        levels: L levels.
-        bound: Half the side of the cube.
-
-    Returns:
-        (N, W), level by level.
-    """
+    """Interpolates as `hashgrid_torch.interpolate` does, (N, W), for tensors in float32 on the CPU."""
     out = x.new_empty(x.shape[0], len(levels) * table.shape[1])
-    arrays, (result,) = _numpy(x, table), _numpy(out)
-    kernel, half = _value(table.shape[1]), np.float32(bound)
-    _each_level(levels, lambda *level: kernel(*arrays, half, *level, result))
+    _run(_value(table.shape[1]), (x, table), levels, bound, out)
     return out
 
 
 def value_and_slopes(
     x: Tensor, table: Tensor, levels: Sequence[Level], bound: float
 ) -> tuple[Tensor, Tensor]:
-    """Interpolates and differentiates.
-
-    Args:
-        x: (N, 3) points, float32, on the CPU.
-        table: (rows, F) features, float32, on the CPU.
-        levels: L levels.
-        bound: Half the side of the cube.
-
-    Returns:
-        value: (N, W), level by level.
-        slopes: (N, W, 3) d value / dx.
-    """
+    """Returns `value` (N, W) and its slopes d value / dx (N, W, 3)."""
     width = len(levels) * table.shape[1]
     out, slopes = x.new_empty(x.shape[0], width), x.new_empty(x.shape[0], width, 3)
-    arrays, results = _numpy(x, table), _numpy(out, slopes)
-    kernel, half = _tangents(table.shape[1]), np.float32(bound)
-    _each_level(levels, lambda *level: kernel(*arrays, half, *level, *results))
+    _run(_tangents(table.shape[1]), (x, table), levels, bound, out, slopes)
     return out, slopes
 
 
@@ -294,24 +271,12 @@ def table_gradient(
     levels: Sequence[Level],
     bound: float,
 ) -> Tensor:
-    """Returns the gradient of by_value . value + by_slope . (slopes v) w.r.t. the table.
+    """Returns the gradient of by_value . value + by_slope . (slopes v) w.r.t. a table like (rows, F).
 
-    Args:
-        x: (N, 3) points.
-        by_value: (N, W).
-        by_slope: (N, W).
-        v: (N, 3).
-        like: (rows, F) the table.
-        levels: L levels.
-        bound: Half the side of the cube.
-
-    Returns:
-        (rows, F).
+    x and v are (N, 3), by_value and by_slope (N, W).
     """
     out = torch.zeros_like(like)
-    arrays, (result,) = _numpy(x, by_value, by_slope, v), _numpy(out)
-    kernel, half = _scatter(like.shape[1]), np.float32(bound)
-    _each_level(levels, lambda *level: kernel(*arrays, half, *level, result))
+    _run(_scatter(like.shape[1]), (x, by_value, by_slope, v), levels, bound, out)
     return out
 
 
@@ -319,8 +284,6 @@ def bend(
     x: Tensor, table: Tensor, by_slope: Tensor, v: Tensor, levels: Sequence[Level], bound: float
 ) -> Tensor:
     """Returns the gradient (N, 3) of by_slope . (slopes v) w.r.t. x, for by_slope (N, W) and v (N, 3)."""
-    of_levels = np.empty((len(levels), x.shape[0], 3), np.float32)
-    arrays = _numpy(x, table, by_slope, v)
-    kernel, half = _bend(table.shape[1]), np.float32(bound)
-    _each_level(levels, lambda *level: kernel(*arrays, half, *level, of_levels))
-    return torch.from_numpy(of_levels.sum(axis=0))  # in the order of the levels
+    of_levels = x.new_empty(len(levels), x.shape[0], 3)
+    _run(_bend(table.shape[1]), (x, table, by_slope, v), levels, bound, of_levels)
+    return torch.from_numpy(of_levels.numpy().sum(axis=0))  # in the order of the levels

@@ -17,10 +17,7 @@ from idr.model.encodings.hashgrid_torch import Level
 from idr.model.kernels import hashgrid_loops as loops
 from idr.model.kernels.numba_support import has_numba
 
-
-def is_available() -> bool:
-    """Whether loops can be compiled here."""
-    return has_numba()
+is_available = has_numba
 
 
 @dataclass(frozen=True)
@@ -117,16 +114,9 @@ class _GradientByPoints(torch.autograd.Function):
 
 
 def interpolate(x: Tensor, table: Tensor, levels: Sequence[Level], bound: float) -> Tensor:
-    """Interpolates as `hashgrid_torch.interpolate` does; differentiable twice.
+    """Interpolates as `hashgrid_torch.interpolate` does, (N, W), for tensors in float32 on the CPU.
 
-    Args:
-        x: (N, 3) points, float32, on the CPU.
-        table: (rows, F) features, float32, on the CPU.
-        levels: L levels.
-        bound: Half the side of the cube.
-
-    Returns:
-        (N, W), level by level.
+    It is differentiable twice.
     """
     grid = _Grid(levels, bound, x)
     if torch.is_grad_enabled() and x.requires_grad:

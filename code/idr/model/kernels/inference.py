@@ -57,6 +57,7 @@ class FixedNetwork:
     def __init__(self, network: ImplicitNetwork, activation: SoftplusTwin) -> None:
         self._network, self._activation = network, activation
         self._encoding, self._skip_in = network.encoding, network.skip_in
+        self._width_in = network.encoding.width  # E
 
     @functools.cached_property
     def _layers(self) -> list[tuple[Tensor, Tensor]]:
@@ -65,10 +66,6 @@ class FixedNetwork:
             (weight / math.sqrt(2) if index in self._skip_in else weight, bias)
             for index, (weight, bias) in enumerate(self._network.weights_and_biases())
         ]
-
-    @property
-    def _width_in(self) -> int:
-        return self._layers[0][0].shape[1]  # E
 
     def sdf(self, x: Tensor) -> Tensor:
         """Returns the signed distance (N,) at points (N, 3)."""
@@ -82,19 +79,10 @@ class FixedNetwork:
         return value.squeeze(0)
 
     def output_and_gradient(self, x: Tensor, num_outputs: int | None) -> tuple[Tensor, Tensor]:
-        """Evaluates the network and the gradient of the signed distance.
-
-        Args:
-            x: (N, 3) points.
-            num_outputs: Number of outputs; None for all.
-
-        Returns:
-            (N, num_outputs) outputs, and (N, 3) df/dx.
-        """
+        """Evaluates the network and the gradient of f, see `FieldTwin.output_and_gradient`."""
         scratch = _Scratch(min(CHUNK_WITH_GRADIENT, x.shape[0]), x)
         weight, bias = self._layers[-1]
-        outputs: list[Tensor] = []
-        gradients: list[Tensor] = []
+        outputs, gradients = list[Tensor](), list[Tensor]()
         for chunk in x.split(CHUNK_WITH_GRADIENT):
             with torch.enable_grad():
                 points = _by_axes(chunk.detach()).requires_grad_(True)
@@ -105,13 +93,7 @@ class FixedNetwork:
         return torch.cat(outputs), torch.cat(gradients)
 
     def _forward(self, encoded: Tensor, scratch: _Scratch, with_slopes: bool) -> tuple[Tensor, list[Tensor]]:
-        """Returns the last layer's input and, if requested, the slopes of all activations.
-
-        Args:
-            encoded: (E, N).
-            scratch: Memory.
-            with_slopes: Whether slopes are kept.
-        """
+        """Returns the last layer's input (width, N) and, if requested, the slopes of all activations."""
         hidden, slopes, num_points = encoded, [], encoded.shape[1]
         for index, (weight, bias) in enumerate(self._layers[:-1]):
             width = weight.shape[0]
@@ -130,12 +112,7 @@ class FixedNetwork:
         return hidden, slopes
 
     def _backward(self, slopes: list[Tensor], scratch: _Scratch) -> Tensor:
-        """Returns the derivative (E, N) of the signed distance w.r.t. the encoded points.
-
-        Args:
-            slopes: Those of `_forward`; overwritten.
-            scratch: Memory.
-        """
+        """Returns the derivative (E, N) of f w.r.t. the encoded points; overwrites the slopes."""
         num_points, last = slopes[0].shape[1], len(slopes)
         by_input = self._layers[last][0][:1].T.expand(-1, num_points)  # of the last layer
         by_skips = []

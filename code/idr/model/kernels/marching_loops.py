@@ -25,23 +25,14 @@ RAYS_PER_JOB = 512
 
 _HALF, _TWO = np.float32(0.5), np.float32(2)
 
-
-def is_available() -> bool:
-    """Whether the loops can be compiled here."""
-    return has_numba()
-
-
+is_available = has_numba
 _compiled = compiled()
 
 
 @_compiled
 def _interpolate(nodes: Any, side: int, places: Any, cells: Any, s: int) -> Any:
     """Returns value and error at a position; nodes (2 m^3,) interleaves value and error of each node."""
-    one, two, three = (
-        np.uint64(1),
-        np.uint64(2),
-        np.uint64(3),
-    )  # signed indices would cost sign checks
+    one, two, three = np.uint64(1), np.uint64(2), np.uint64(3)  # signed indices would cost sign checks
     row, plane = np.uint64(2 * side), np.uint64(2 * side * side)
     i, j, k = cells[0, s], cells[1, s], cells[2, s]
     x, y, z = places[0, s] - np.float32(i), places[1, s] - np.float32(j), places[2, s] - np.float32(k)
@@ -121,9 +112,8 @@ def _widening(lipschitz: Any, chord: Any, num_samples: int, widest_error: Any) -
 
 @_compiled
 def _sample_rays(
-    nodes: Any, side: int, half_side: Any, lipschitz: Any, widest_error: Any, fractions: Any, drift_bound:
-        Any,
-    origin: Any, direction: Any, near: Any, far: Any,
+    nodes: Any, side: int, half_side: Any, lipschitz: Any, widest_error: Any, fractions: Any,
+    drift_bound: Any, origin: Any, direction: Any, near: Any, far: Any,
     depths: Any, values: Any, error: Any, possible: Any,
 ) -> None:  # fmt: skip
     """Writes the results of `sample_grid` for R rays."""
@@ -186,10 +176,9 @@ def sample_grid(
 ) -> GridSamples:
     """Twin of `marching.sample_grid`."""
     depths, values, error = (crossing.near.new_empty(crossing.near.shape[0], num_samples) for _ in range(3))
-    samples = GridSamples(depths, values, error, torch.empty_like(depths, dtype=torch.bool))
-    results = (samples.depths, samples.values, samples.error, samples.possible)
+    results = (depths, values, error, torch.empty_like(depths, dtype=torch.bool))
     _run(_sample_rays, (*_packed(grid, num_samples), np.float32(drift_bound)), rays, crossing, results)
-    return samples
+    return GridSamples(*results)
 
 
 def coarse_pass(
@@ -197,10 +186,9 @@ def coarse_pass(
 ) -> tuple[Tensor, Tensor, SphereCrossing]:
     """Twin of `marching.coarse_pass`; f is infinite for rays without a chord."""
     depth, value, near, far = (torch.empty_like(crossing.near) for _ in range(4))
-    windows = SphereCrossing(near, far, torch.empty_like(crossing.crosses))
-    results = (depth, value, near, far, windows.crosses)
+    results = (depth, value, near, far, torch.empty_like(crossing.crosses))
     _run(_coarse_pass, _packed(grid, num_samples), rays, crossing, results)
-    return depth, value, windows
+    return depth, value, SphereCrossing(*results[2:])
 
 
 def _packed(grid: SdfGrid, num_samples: int) -> tuple[Any, ...]:
