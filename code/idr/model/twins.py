@@ -46,7 +46,7 @@ class FieldTwin:
         sdf: (N, 3) points -> (N,) signed distance.
         output_and_gradient: (N, 3) points and the number of outputs, None for all -> (N, outputs) and (N, 3)
             df/dx.
-        first_hits: Traces training rays -> depth (R,) and hit flag (R,), see `kernels.tracing_loops.trace`.
+        first_hits: A training step's `TraceRequest` and the `TracerConfig` -> depth (R,) and hit flag (R,).
     """
 
     sdf: Callable[[Tensor], Tensor] | None = None

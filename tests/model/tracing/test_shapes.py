@@ -202,15 +202,15 @@ def test_sampler_alone_with_and_without_refinement() -> None:
         return 1e-3 * torch.expm1(-(x[:, 2] - 0.1234))
 
     near, far = crossing.near, crossing.far
-    refined = PublishedTracer(CONFIG)._sample(wall, rays, near, far, torch.tensor([True]))
-    assert refined.hit and abs(refined.depth.item() - 3.1234) < 1e-9
-    unrefined = PublishedTracer(TracerConfig(1.0, n_secant_steps=0))._sample(
+    refined, hit = PublishedTracer(CONFIG)._sample(wall, rays, near, far, torch.tensor([True]))
+    assert hit and abs(refined.item() - 3.1234) < 1e-9
+    unrefined, _ = PublishedTracer(TracerConfig(1.0, n_secant_steps=0))._sample(
         wall, rays, near, far, torch.tensor([True])
     )
     # One chord across a cell of h = 2 / 99 errs by at most h^2 / 8 times f'' / f' = 1 there.
-    assert 1e-9 < abs(unrefined.depth.item() - 3.1234) < (2 / 99) ** 2 / 8 * 1.05
-    outside = PublishedTracer(CONFIG)._sample(wall, rays, near, far, torch.tensor([False]))
-    assert outside.hit and outside.depth.item() == far.item()  # the smallest sample: the last one
+    assert 1e-9 < abs(unrefined.item() - 3.1234) < (2 / 99) ** 2 / 8 * 1.05
+    outside, hit = PublishedTracer(CONFIG)._sample(wall, rays, near, far, torch.tensor([False]))
+    assert hit and outside.item() == far.item()  # the smallest sample: the last one
 
 
 def test_two_samples_are_the_ends() -> None:
@@ -221,18 +221,19 @@ def test_two_samples_are_the_ends() -> None:
         seen.append(x)
         return -x[:, 2] - 0.5
 
-    found = PublishedTracer(TracerConfig(1.0, n_steps=2, n_secant_steps=0))._sample(
+    depth, hit = PublishedTracer(TracerConfig(1.0, n_steps=2, n_secant_steps=0))._sample(
         ramp, rays, crossing.near, crossing.far, torch.tensor([True])
     )
     assert seen[0][:, 2].tolist() == [-1.0, 1.0] and len(seen) == 1
-    assert found.hit and found.depth.item() == pytest.approx(2.5, abs=1e-12)
+    assert hit and depth.item() == pytest.approx(2.5, abs=1e-12)
 
 
 def test_a_sample_of_exactly_zero_is_no_sign_change() -> None:
     rays, crossing = ray((0.0, 0.0, -3.0), (0.0, 0.0, 1.0))
     tracer = PublishedTracer(TracerConfig(1.0, n_steps=3))  # samples at z = -1, 0, 1
-    touched = tracer._sample(lambda x: x[:, 2].abs(), rays, crossing.near, crossing.far, torch.tensor([True]))
-    assert not touched.hit and touched.depth.item() == 3  # but the smallest
+    near, far, refine = crossing.near, crossing.far, torch.tensor([True])
+    depth, hit = tracer._sample(lambda x: x[:, 2].abs(), rays, near, far, refine)
+    assert not hit and depth.item() == 3  # but the smallest
 
 
 def test_first_sample_inside_is_returned_unrefined() -> None:

@@ -20,6 +20,7 @@ from idr.model.implicit_network import ImplicitNetwork
 from idr.model.kernels.hashgrid_loops import factors_of, row_of
 from idr.model.kernels.numba_support import ONE, ZERO, compiled, in_threads
 from idr.model.kernels.softplus_loops import softplus_in_place
+from idr.model.tracing.common import TracerConfig, TraceRequest
 
 MAX_STEPS = 128
 """Maximum number of samples along a ray; eight are typical."""
@@ -271,34 +272,25 @@ def _arrays(network: ImplicitNetwork) -> tuple[Any, ...]:
     )  # fmt: skip
 
 
-def trace(
-    network: ImplicitNetwork,
-    rays: tuple[Tensor, Tensor],
-    chord: tuple[Tensor, Tensor, Tensor],
-    inside: Tensor,
-    radius: float,
-    threshold: float,
-    rounds: int,
-) -> tuple[Tensor, Tensor]:
+def trace(network: ImplicitNetwork, request: TraceRequest, config: TracerConfig) -> tuple[Tensor, Tensor]:
     """Finds first hits; other rays, and hits outside the mask, end at the smallest sampled f.
 
     Args:
         network: A softplus network without skip layers, on a hash grid with an open level.
-        rays: Origins (R, 3) and unit directions (R, 3).
-        chord: Depths (R,) at which rays enter and leave the bounding sphere, and whether (R,) they cross it.
-        inside: (R,) input masks.
-        radius: Radius of the sphere.
-        threshold: Points with |f| up to this are on the surface.
-        rounds: Maximum number of refinements of a sign change.
+        request: Rays of a training step; the loops evaluate the network, not the request's f.
+        config: The block ``model.ray_tracer``.
 
     Returns:
         Depth (R,) and hit flag (R,).
     """
+    rays, crossing, inside = request.rays, request.crossing, request.object_mask
     num_rays = inside.shape[0]
     depth, hit = torch.empty(num_rays), torch.empty(num_rays, dtype=torch.bool)
-    arrays: list[Any] = [t.detach().contiguous().numpy() for t in (*rays, *chord, inside)]
+    inputs = (rays.origin, rays.direction, crossing.near, crossing.far, crossing.crosses, inside)
+    arrays: list[Any] = [tensor.detach().contiguous().numpy() for tensor in inputs]
     net, results = _arrays(network), (depth.numpy(), hit.numpy())
-    numbers: list[Any] = [np.float32(radius), np.float32(threshold), rounds, net]
+    radius, threshold = np.float32(config.object_bounding_sphere), np.float32(config.sdf_threshold)
+    numbers: list[Any] = [radius, threshold, config.n_secant_steps, net]
 
     def trace_some(first: int, last: int) -> None:
         buffers = tuple(np.empty((LANES, bias.shape[0]), np.float32) for bias in net[5])

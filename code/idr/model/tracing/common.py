@@ -54,18 +54,16 @@ class TracerConfig:
     strategy: str = "accelerated"
 
     def __post_init__(self) -> None:
-        where = "model.ray_tracer"
         if self.strategy not in STRATEGIES:
-            raise InputError(f"{where}.strategy = {self.strategy}: expected one of {', '.join(STRATEGIES)}")
-        if self.object_bounding_sphere <= 0:
-            raise InputError(
-                f"{where}.object_bounding_sphere = {self.object_bounding_sphere}: expected a radius above 0"
-            )
+            raise InputError(f"strategy = {self.strategy}: expected one of {', '.join(STRATEGIES)}")
+        radius = self.object_bounding_sphere
+        if radius <= 0:
+            raise InputError(f"object_bounding_sphere = {radius}: expected a radius above 0")
         if self.n_steps < 2:
-            raise InputError(f"{where}.n_steps = {self.n_steps}: expected at least 2 samples a ray")
+            raise InputError(f"n_steps = {self.n_steps}: expected at least 2 samples a ray")
         for name in ("line_step_iters", "sphere_tracing_iters", "n_secant_steps"):
             if getattr(self, name) < 0:
-                raise InputError(f"{where}.{name} = {getattr(self, name)}: expected 0 or more")
+                raise InputError(f"{name} = {getattr(self, name)}: expected 0 or more")
 
 
 def read_tracer_config(block: Mapping[str, Any]) -> TracerConfig:
@@ -205,12 +203,7 @@ class Tracer:
         return None
 
     def load_state(self, state: Mapping[str, Any], like: Tensor, where: str) -> None:
-        """Loads the result of `state`.
-
-        Args:
-            state: The result of `state`.
-            like: A tensor on the target device.
-            where: The checkpoint's name, for messages.
+        """Loads the result of `state` onto the device of ``like``; ``where`` is the checkpoint's name.
 
         Raises:
             InputError: A part is missing or has the wrong type, shape or range.
@@ -227,6 +220,11 @@ def evaluate_in_chunks(sdf: Sdf, points: Tensor) -> Tensor:
 def is_cpu(like: Tensor) -> bool:
     """Whether a tensor is on a CPU. On an accelerator, reading a value stalls the host."""
     return like.device.type in CPU_TYPES
+
+
+def sample_at(index: Tensor, depths: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns depth and value (R,) of the samples (R, S) of each ray at an index (R, 1)."""
+    return depths.gather(1, index).squeeze(1), values.gather(1, index).squeeze(1)
 
 
 def first_true_indices(flags: Tensor, count: int) -> Tensor:

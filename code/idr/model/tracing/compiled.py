@@ -28,9 +28,6 @@ class CompiledTracer(AcceleratedTracer):
 
     Differs: the loops assume that f is a signed distance, as the Eikonal loss promotes: a step of |f| is safe
     where f's slope is at most one. Rays without a hit inside the mask end at the smallest sampled f.
-
-    Args:
-        config: The block ``model.ray_tracer``.
     """
 
     def __init__(self, config: TracerConfig) -> None:
@@ -45,8 +42,8 @@ class CompiledTracer(AcceleratedTracer):
     @torch.no_grad()
     def trace(self, request: TraceRequest) -> TraceResult:
         """Traces rays, see `Tracer.trace`."""
-        rays, crossing, object_mask = request.rays, request.crossing, request.object_mask
-        twin = self._network.twin(rays.origin) if self._network is not None and request.training else None
+        network = self._network if request.training else None
+        twin = None if network is None else network.twin(request.rays.origin)
         first_hits = None if twin is None else twin.first_hits
         self._used_loops = first_hits is not None
         if first_hits is None:
@@ -54,15 +51,8 @@ class CompiledTracer(AcceleratedTracer):
                 self._log_reason()
             return super().trace(request)
         _log_once("compiled loops")
-        depth, hit = first_hits(
-            (rays.origin, rays.direction),
-            (crossing.near, crossing.far, crossing.crosses),
-            object_mask,
-            self.config.object_bounding_sphere,
-            self.config.sdf_threshold,
-            self.config.n_secant_steps,
-        )
-        return TraceResult(depth, hit, num_shaded=int((hit & object_mask).sum()))
+        depth, hit = first_hits(request, self.config)
+        return TraceResult(depth, hit, num_shaded=int((hit & request.object_mask).sum()))
 
     def observe(self, points: Tensor, value: Tensor, hit: Tensor) -> None:
         """Receives f at the points of a step, see `Tracer.observe`; the loops have no grid to correct."""

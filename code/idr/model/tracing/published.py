@@ -22,35 +22,17 @@ from idr.model.tracing.common import (
     evaluate_where,
     first_true_indices,
     is_cpu,
+    sample_at,
 )
 
 
 @dataclass(frozen=True)
 class _Ends:
-    """State of sphere tracing from both ends.
-
-    Attributes:
-        near: (R,) depth of the near end.
-        far: (R,) depth of the far end.
-        near_unfinished: (R,) bool, f at the near end is above the threshold and the ends have not met.
-    """
+    """Depths (R,) of sphere tracing from both ends."""
 
     near: Tensor
     far: Tensor
-    near_unfinished: Tensor
-
-
-@dataclass(frozen=True)
-class _Sampled:
-    """Result of sampling A rays.
-
-    Attributes:
-        depth: (A,) the sign change, refined on request, or the sample with the smallest f.
-        hit: (A,) bool, there is a sign change.
-    """
-
-    depth: Tensor
-    hit: Tensor
+    near_unfinished: Tensor  # (R,) bool, f at the near end is above the threshold and the ends have not met
 
 
 class PublishedTracer(Tracer):
@@ -77,20 +59,18 @@ class PublishedTracer(Tracer):
         sampled, searched = self._indices(ends.near_unfinished, to_search)  # (A,) each
 
         if sampled.numel():
-            refine = inside[sampled] if request.training else torch.ones_like(inside[sampled])
-            found = self._sample(sdf, rays.subset(sampled), ends.near[sampled], ends.far[sampled], refine)
-            depth = _replace(depth, sampled, found.depth, ends.near_unfinished)
-            hit = _replace(hit, sampled, found.hit, ends.near_unfinished)
+            near, far, some = ends.near[sampled], ends.far[sampled], rays.subset(sampled)
+            found, has_hit = self._sample(sdf, some, near, far, refine=inside[sampled])
+            depth = _replace(depth, sampled, found, ends.near_unfinished)
+            hit = _replace(hit, sampled, has_hit, ends.near_unfinished)
         if not request.training:
             return TraceResult(depth, hit)
 
         closest_to_origin = -(rays.direction * rays.origin).sum(dim=1)
         depth = torch.where(mask_only & ~crossing.crosses, closest_to_origin, depth)
         if searched.numel():
-            near = torch.where(hit, depth, crossing.near)[searched]
-            minimum = self._minimum(
-                sdf, rays.subset(searched), near, crossing.far[searched], request.search_fractions
-            )
+            near, far = torch.where(hit, depth, crossing.near)[searched], crossing.far[searched]
+            minimum = self._minimum(sdf, rays.subset(searched), near, far, request.search_fractions)
             depth = _replace(depth, searched, minimum, to_search)
         return TraceResult(depth, hit)
 
@@ -123,16 +103,7 @@ class PublishedTracer(Tracer):
     ) -> tuple[Tensor, Tensor]:
         """Moves active ends by f; a step that lands inside moves back by ever smaller fractions.
 
-        Args:
-            sdf: f.
-            rays: R rays.
-            depth: (R,) depths of this end.
-            value: (R,) f there.
-            active: (R,) bool, ends that move.
-            sign: 1 for the near end, -1 for the far end.
-
-        Returns:
-            New depths and f there, (R,) each; f is 0 for ends that did not move.
+        Returns the new depths and f there; f is 0 for ends that did not move.
         """
         length = torch.where(active, value, torch.zeros_like(value)) * sign
         depth = depth + length
@@ -144,18 +115,15 @@ class PublishedTracer(Tracer):
             value = torch.where(inside, evaluate_where(sdf, rays.at(depth), inside), value)
         return depth, value
 
-    def _sample(self, sdf: Sdf, rays: Rays, near: Tensor, far: Tensor, refine: Tensor) -> _Sampled:
-        """Finds the first sign change among S equidistant samples from near to far.
-
-        Args:
-            sdf: f.
-            rays: A rays.
-            near: (A,) first depth.
-            far: (A,) last depth.
-            refine: (A,) bool, rays whose sign change is refined; others end at the smallest sample.
+    def _sample(
+        self, sdf: Sdf, rays: Rays, near: Tensor, far: Tensor, refine: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Finds the first sign change among S equidistant samples from near to far, (A,) each.
 
         Returns:
-            Depth and flag.
+            depth: (A,) the refined sign change for rays in `refine` (A,) that have one, else the smallest
+                sample's.
+            hit: (A,) bool, there is a sign change.
         """
         num_samples = self.config.n_steps
         fractions = torch.linspace(0, 1, num_samples, dtype=near.dtype, device=near.device)  # (S,)
@@ -170,33 +138,22 @@ class PublishedTracer(Tracer):
         # After S samples per ray, refining all rays costs an accelerator less than synchronizing.
         refined = (hit & refine).nonzero().squeeze(1) if is_cpu(hit) else _all_indices(hit)
         if refined.numel():
-            high = first[refined]
-            low = (high - 1).clamp_min(0)
-            zero = self._regula_falsi(
-                sdf,
-                rays.subset(refined),
-                (depths[refined].gather(1, low).squeeze(1), values[refined].gather(1, low).squeeze(1)),
-                (depths[refined].gather(1, high).squeeze(1), values[refined].gather(1, high).squeeze(1)),
-            )
+            samples, high = (depths[refined], values[refined]), first[refined]
+            low = sample_at((high - 1).clamp_min(0), *samples)
+            zero = self._regula_falsi(sdf, rays.subset(refined), low, sample_at(high, *samples))
             depth = _replace(depth, refined, zero, hit & refine)
-        return _Sampled(depth, hit)
+        return depth, hit
 
     def _regula_falsi(
         self, sdf: Sdf, rays: Rays, low: tuple[Tensor, Tensor], high: tuple[Tensor, Tensor]
     ) -> Tensor:
         """Refines a sign change by false position.
 
+        `low` and `high` are depths (A,) before and after it, and f there. At the returned depths (A,) f is
+        not evaluated.
+
         Differs: if the very first sample is inside there is no bracket (low and high coincide), and that
         sample is returned; the published code wraps around to the last one.
-
-        Args:
-            sdf: f.
-            rays: A rays.
-            low: Depths (A,) before the sign change and f there, not negative.
-            high: Depths (A,) after the sign change and f there, negative.
-
-        Returns:
-            (A,) depths; f is not evaluated at the last of them.
         """
         (low_t, low_f), (high_t, high_f) = low, high
         bracketed = low_t != high_t

@@ -40,13 +40,9 @@ FALSE_POSITION = FalsePositionConstants()
 
 
 def refine(
-    sdf: Sdf,
-    config: TracerConfig,
-    rays: Rays,
-    low: tuple[Tensor, Tensor],
-    high: tuple[Tensor, Tensor],
+    sdf: Sdf, config: TracerConfig, rays: Rays, low: tuple[Tensor, Tensor], high: tuple[Tensor, Tensor],
     active: Tensor,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Refines sign changes by false position with the Illinois rule.
 
     A ray ends where |f| is below the threshold and the slope of f along the ray is close to that at the zero.
@@ -88,10 +84,8 @@ def refine(
         if k == max_steps or (on_cpu and not active.any()):
             break
         low_is_nearer = low_f < -high_f
-        other_t, other_f = (
-            torch.where(low_is_nearer, low_t, high_t),
-            torch.where(low_is_nearer, low_f, high_f),
-        )
+        other_t = torch.where(low_is_nearer, low_t, high_t)
+        other_f = torch.where(low_is_nearer, low_f, high_f)
         before = torch.where(side < 0, weight, 1) * low_f
         after = torch.where(side > 0, weight, 1) * high_f
         t = torch.where(active, low_t + before * (high_t - low_t) / (before - after), t)

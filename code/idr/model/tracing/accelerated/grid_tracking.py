@@ -112,9 +112,8 @@ class GridTracker:
     def discard(self) -> None:
         """Discards the grid; the next step builds one."""
         self._grid: SdfGrid | None = None
-        self._observed: Tensor | None = (
-            None  # (3,) of the last step: rays, rays that missed a surface, ripples
-        )
+        # (3,) of the last step: rays, rays that missed a surface, ripples
+        self._observed: Tensor | None = None
         self._age, self._excess, self._level = 0, 0.0, 1
         self._traced, self._ripples = 0, 0.0
 
@@ -194,21 +193,18 @@ class GridTracker:
         """Updates a grid to f; returns it, the drift bound, and the observations (3,) of the last step."""
         flat = grid.values.reshape(-1)
         near, num_near = flat.abs() <= TRACKING.probed_band * self.radius, TRACKING.near_probes
-        anywhere = torch.ones_like(near)
-        probes = torch.cat(
-            (_spread(near, num_near, self._age), _spread(anywhere, TRACKING.far_probes, self._age))
-        )
+        counts = ((near, num_near), (torch.ones_like(near), TRACKING.far_probes))
+        probes = torch.cat([_spread(flags, count, self._age) for flags, count in counts])
         points = _positions(probes, grid)
         before = flat[probes]
         change = sdf(points) - before  # (N,)
-        features = _quadratic(points[:num_near] / self.radius)  # (num_near, 10)
-        gram = features.T @ features + TRACKING.ridge * torch.eye(
-            10, dtype=points.dtype, device=points.device
-        )
+        monomials = _quadratic(points / self.radius)  # (N, 10)
+        fitted = monomials[:num_near]
+        ridge = TRACKING.ridge * torch.eye(10, dtype=points.dtype, device=points.device)
         # Unlike solve, solve_ex does not synchronize; the ridge makes the system nonsingular.
-        coefficients, _ = torch.linalg.solve_ex(gram, features.T @ change[:num_near])
+        coefficients, _ = torch.linalg.solve_ex(fitted.T @ fitted + ridge, fitted.T @ change[:num_near])
         moved = replace(grid, values=grid.values + _quadratic_on_nodes(coefficients, grid, self.radius))
-        residual = change - _quadratic(points / self.radius) @ coefficients
+        residual = change - monomials @ coefficients
         # Far from the surface a residual matters only if it brings f close to zero.
         harmless = (before + change - residual).abs() - TRACKING.probed_band * self.radius
         drift = torch.where(residual.abs() < harmless, 0, residual.abs())
@@ -233,16 +229,7 @@ class GridTracker:
         }
 
     def load_state(self, state: Mapping[str, Any], like: Tensor, where: str) -> None:
-        """Loads the result of `state`; ignores a grid whose radius differs from the conf's.
-
-        Args:
-            state: The result of `state`.
-            like: A tensor on the target device.
-            where: The checkpoint's name, for messages.
-
-        Raises:
-            InputError: A part is missing or has the wrong type, shape or range.
-        """
+        """Loads the result of `state`, see `Tracer`; ignores a grid whose radius differs from the conf's."""
         check(state, SCHEMA, where, "TracerState")
         values, errors = state["values"], state["errors"]
         if (values.shape, values.dtype) != (errors.shape, errors.dtype):
@@ -252,8 +239,7 @@ class GridTracker:
         values, errors = values.to(like.device), errors.to(like.device)
         lipschitz, num_evaluations = float(state["lipschitz"]), int(state["num_evaluations"])
         self._grid = SdfGrid(values, errors, self.radius, lipschitz, num_evaluations)
-        self._age, self._excess = int(state["age"]), float(state["excess"])
-        self._level = int(state["level"])
+        self._age, self._excess, self._level = int(state["age"]), float(state["excess"]), int(state["level"])
         observed = [*state["report"], 0][:3]  # older checkpoints store only the first two
         self._observed = torch.tensor([float(number) for number in observed], device=like.device)
         self._traced = int(state.get("traced", 0))

@@ -27,12 +27,9 @@ RAYS_AT_ONCE = 4096
 
 
 def sample_grid(
-    grid: SdfGrid,
-    drift_bound: float | Tensor,
-    rays: Rays,
-    crossing: SphereCrossing,
+    grid: SdfGrid, drift_bound: float | Tensor, rays: Rays, crossing: SphereCrossing,
     num_samples: int = NUM_SAMPLES,
-) -> GridSamples:
+) -> GridSamples:  # fmt: skip
     """Samples a grid along the chords of the bounding sphere.
 
     Args:
@@ -47,8 +44,7 @@ def sample_grid(
     """
     loops = _loops(grid, rays)
     if loops is not None:
-        samples: GridSamples = loops.sample_grid(grid, float(drift_bound), rays, crossing, num_samples)
-        return samples
+        return loops.sample_grid(grid, float(drift_bound), rays, crossing, num_samples)
     fractions = torch.linspace(0, 1, num_samples, dtype=rays.origin.dtype, device=rays.origin.device)
     chord = crossing.far - crossing.near  # (R,)
     depths = crossing.near.unsqueeze(1) + fractions * chord.unsqueeze(1)  # (R, S)
@@ -76,9 +72,7 @@ def coarse_pass(grid: SdfGrid, rays: Rays, crossing: SphereCrossing) -> tuple[Te
     """
     loops = _loops(grid, rays)
     if loops is not None:
-        found: tuple[Tensor, Tensor, SphereCrossing]
-        found = loops.coarse_pass(grid, rays, crossing, NUM_COARSE_SAMPLES)
-        return found
+        return loops.coarse_pass(grid, rays, crossing, NUM_COARSE_SAMPLES)
     num_rays = max(1, rays.origin.shape[0])  # one empty chunk if there are no rays
     at_once = RAYS_AT_ONCE if is_cpu(rays.origin) else num_rays
     chunks = []

@@ -8,6 +8,7 @@ R rays, S samples along a ray. Depths are in the unit-sphere frame.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -81,13 +82,8 @@ class MinimumSearch:
         Returns:
             (R,) depths, unchanged where no sample is lower.
         """
-
-        def lowest(some: MinimumSearch, index: Tensor | slice) -> Tensor:
-            end = found.depth[index], found.value[index]
-            minimum = grid_minimum[0][index], grid_minimum[1][index]
-            return some._lowest_minimum(end, minimum, missed[index], new_grid)
-
-        return self._where(missed, found.depth, lowest)
+        lowest = functools.partial(MinimumSearch._lowest_minimum, new_grid=new_grid)
+        return self._where(missed, lowest, found.depth, found.value, *grid_minimum)
 
     def behind_hits(self, depth: Tensor, hit_outside: Tensor) -> Tensor:
         """Moves hits outside the mask to the smallest f behind them.
@@ -102,31 +98,30 @@ class MinimumSearch:
         Returns:
             (R,) depths; from the grid alone for rays beyond an accelerator's budget.
         """
+        return self._where(hit_outside, MinimumSearch._lowest_behind, depth)
 
-        def lowest(some: MinimumSearch, index: Tensor | slice) -> Tensor:
-            return some._lowest_behind(depth[index], hit_outside[index])
+    def _where(self, needed: Tensor, lowest: Callable[..., Tensor], depth: Tensor, *others: Tensor) -> Tensor:
+        """Replaces depths at needed rays (R,) by `lowest(search, needed, depth, *others)` of these rays.
 
-        return self._where(hit_outside, depth, lowest)
-
-    def _where(
-        self, flags: Tensor, depth: Tensor, lowest: Callable[[MinimumSearch, Tensor | slice], Tensor]
-    ) -> Tensor:
-        """Replaces depths (R,) at flagged rays; an accelerator computes all rays, to avoid synchronizing."""
+        An accelerator computes all rays, to avoid synchronizing.
+        """
         if not is_cpu(depth):
-            return torch.where(flags, lowest(self, slice(None)), depth)
-        index = flags.nonzero().squeeze(1)
+            return torch.where(needed, lowest(self, needed, depth, *others), depth)
+        index = needed.nonzero().squeeze(1)
         if index.numel() == 0:
             return depth
         some = MinimumSearch(self.sdf, self.config, self.rays.subset(index), self.samples.subset(index))
-        return depth.index_copy(0, index, lowest(some, index))
+        return depth.index_copy(0, index, lowest(some, *(x[index] for x in (needed, depth, *others))))
 
     def _lowest_minimum(
-        self, end: tuple[Tensor, Tensor], grid_minimum: tuple[Tensor, Tensor], missed: Tensor, new_grid: bool
+        self, missed: Tensor, depth: Tensor, value: Tensor, first: Tensor, lowest: Tensor, new_grid: bool
     ) -> Tensor:
-        """Returns (R,) depths of the smallest f around one or two minima, or where rays ended if lower."""
+        """Returns (R,) depths of the smallest f around one or two minima, or where rays ended if lower.
+
+        Rays ended at a depth, with f there; the lowest value of the grid is at the first of its minima.
+        """
         samples, radius = self.samples, self.config.object_bounding_sphere
         reach = MINIMUM.reach_new if new_grid else MINIMUM.reach_aged
-        (depth, value), (first, lowest) = end, grid_minimum
         candidates = [(first, missed, 1.0)]
         if new_grid and MINIMUM.second_within > 0:
             second, higher = second_minimum(samples.depths, samples.values, first, 2 * reach * radius)
@@ -140,7 +135,7 @@ class MinimumSearch:
             depth, value = torch.where(better, vertex, depth), torch.where(better, sampled, value)
         return depth
 
-    def _lowest_behind(self, depth: Tensor, needed: Tensor) -> Tensor:
+    def _lowest_behind(self, needed: Tensor, depth: Tensor) -> Tensor:
         """Returns (R,) depths of the smallest f beyond a depth (R,); see `behind_hits`."""
         samples = self.samples
         beyond = samples.depths >= depth.unsqueeze(1)
@@ -157,13 +152,8 @@ class MinimumSearch:
     ) -> tuple[Tensor, Tensor]:
         """Samples f around depths; returns the vertex of a parabola through the smallest sample.
 
-        Args:
-            near: (R,) lower bound of the samples' depths; the upper bound is the end of the chord.
-            middle: (R,) their center, clamped to these bounds.
-            reach: Half width of their interval, in radii.
-            num_samples: S, at least three.
-            needed: (R,) bool, rays to sample.
-            room: An accelerator's budget of samples, per ray over all rays.
+        The samples reach from the middle (R,) by `reach` radii to either side, but not beyond near (R,) and
+        the end of the chord. An accelerator has room for this number of samples per ray, over all rays.
 
         Returns:
             (R,) depths of the vertices, and (R, S) values: zero where not needed, NaN beyond the budget.

@@ -11,17 +11,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from idr.fields.sdf_grid import SdfGrid
+from idr.fields.sdf_grid import Sdf, SdfGrid
 from idr.model.tracing.accelerated.false_position import FALSE_POSITION, refine
-from idr.model.tracing.accelerated.local_minima import (
-    NetworkSamples,
-    before_inside,
-    find_minima,
-    last_finite,
-)
+from idr.model.tracing.accelerated.local_minima import NetworkSamples, before_inside, find_minima, last_finite
 from idr.model.tracing.accelerated.samples import GridSamples
 from idr.model.tracing.accelerated.slope_step import step_to_zero
-from idr.model.tracing.common import Rays, Sdf, TracerConfig, evaluate_where, first_true_indices, is_cpu
+from idr.model.tracing.common import Rays, TracerConfig, evaluate_where, first_true_indices, is_cpu, sample_at
 
 
 @dataclass(frozen=True)
@@ -80,8 +75,7 @@ class Found:
         def put(mine: Tensor, theirs: Tensor) -> Tensor:
             return torch.cat((mine, mine[:1])).index_copy(0, index, theirs)[:-1]
 
-        fields = ("hit", "depth", "value", "resolved")
-        return Found(*(put(getattr(self, name), getattr(others, name)) for name in fields))
+        return Found(**{name: put(getattr(self, name), theirs) for name, theirs in vars(others).items()})
 
 
 class NetworkSearch:
@@ -107,8 +101,7 @@ class NetworkSearch:
         self,
         rays: Rays,
         samples: GridSamples,
-        depth: Tensor,
-        value: Tensor,
+        end: tuple[Tensor, Tensor],
         expected: Tensor,
         num_expected: int,
     ) -> Found:
@@ -117,14 +110,12 @@ class NetworkSearch:
         Args:
             rays: A rays.
             samples: The grid along them.
-            depth: (A,) where `smallest_sample` finds the grid smallest; overwritten with the result.
-            value: (A,) f there as far as known; overwritten with the result.
+            end: (A,) depths where `smallest_sample` finds the grid smallest, and (A,) f there as far as
+                known; overwritten with the result.
             expected: (A,) bool, the grid is negative somewhere.
             num_expected: Number of expected rays.
-
-        Returns:
-            The result.
         """
+        depth, value = end
         hit, resolved = torch.zeros_like(expected), torch.zeros_like(expected)
         index = first_true_indices(expected, num_expected)
         if num_expected and self._grid is not None:
@@ -280,14 +271,8 @@ class NetworkSearch:
         low = last_finite(values, before=high)
         bracketed = hit & (low.squeeze(1) >= 0)
         low = low.clamp_min(0)
-        refined, found = refine(
-            self.sdf,
-            self.config,
-            rays,
-            (depths.gather(1, low).squeeze(1), values.gather(1, low).squeeze(1)),
-            (depths.gather(1, high).squeeze(1), values.gather(1, high).squeeze(1)),
-            bracketed,
-        )
+        ends = sample_at(low, depths, values), sample_at(high, depths, values)
+        refined, found = refine(self.sdf, self.config, rays, *ends, bracketed)
         at_start = hit & (high.squeeze(1) == 0)
         smallest_f, smallest = values.min(dim=1, keepdim=True)
         depth = torch.where(hit, refined, depths.gather(1, smallest).squeeze(1))
@@ -295,13 +280,7 @@ class NetworkSearch:
         return Found(hit, depth, torch.where(hit, 0, smallest_f.squeeze(1)), resolved)
 
     def _evaluate(self, rays: Rays, depths: Tensor, needed: Tensor, room: int) -> tuple[Tensor, Tensor]:
-        """Evaluates f where needed.
-
-        Args:
-            rays: A rays.
-            depths: (A, M).
-            needed: (A, M) bool.
-            room: An accelerator's budget of evaluations per ray, on average.
+        """Evaluates f at depths (A, M) where needed (A, M), at most `room` samples a ray on an accelerator.
 
         Returns:
             (A, M) f, infinite where not evaluated; (A,) bool, rays that exceed the budget.

@@ -43,6 +43,11 @@ class GridSamples:
         """(R,) distance between neighboring samples."""
         return self.depths[:, 1] - self.depths[:, 0]
 
+    def possible_rays(self) -> tuple[Tensor, Tensor]:
+        """Returns (R,) whether a surface is possible, (R,) whether the grid is also negative somewhere."""
+        possible = self.possible.any(dim=1)
+        return possible, possible & (self.values < 0).any(dim=1)
+
     def subset(self, index: Tensor | slice) -> GridSamples:
         """Returns the samples of the rays at an index."""
         return GridSamples(self.depths[index], self.values[index], self.error[index], self.possible[index])

@@ -10,32 +10,18 @@ R rays, A rays of a subset. Depths are in the unit-sphere frame.
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from idr.fields.sdf_grid import GRID, SdfGrid, build_sdf_grid, refine_sdf_grid
-from idr.geometry.spheres import SphereCrossing
 from idr.model.tracing.accelerated.grid_tracking import GridTracker
-from idr.model.tracing.accelerated.marching import (
-    NUM_COARSE_SAMPLES,
-    NUM_SAMPLES,
-    coarse_pass,
-    sample_grid,
-)
+from idr.model.tracing.accelerated.marching import NUM_COARSE_SAMPLES, NUM_SAMPLES, coarse_pass, sample_grid
 from idr.model.tracing.accelerated.minimum import MinimumSearch
 from idr.model.tracing.accelerated.network_search import Found, NetworkSearch
 from idr.model.tracing.accelerated.samples import GridSamples, smallest_sample
-from idr.model.tracing.common import (
-    Rays,
-    Tracer,
-    TracerConfig,
-    TraceRequest,
-    TraceResult,
-    first_true_indices,
-)
+from idr.model.tracing.common import Tracer, TracerConfig, TraceRequest, TraceResult, first_true_indices
 from idr.model.tracing.published import PublishedTracer
 
 FIRST_LEVEL, FINEST_LEVEL = 2, 3
@@ -47,11 +33,7 @@ evaluations as it saves on the next two or three times as many rays."""
 
 
 class AcceleratedTracer(Tracer):
-    """Finds the first intersection of rays with the surface with few evaluations of f.
-
-    Args:
-        config: The block ``model.ray_tracer``.
-    """
+    """Finds the first intersection of rays with the surface with few evaluations of f."""
 
     def __init__(self, config: TracerConfig) -> None:
         self.config = config
@@ -88,20 +70,25 @@ class AcceleratedTracer(Tracer):
     def _trace_training(self, request: TraceRequest) -> TraceResult:
         """Traces rays with the grid that tracks the weights."""
         sdf, rays, crossing, inside = request.sdf, request.rays, request.crossing, request.object_mask
-        view, drift_bound, (num_possible, num_expected) = self._tracker.follow(
-            sdf, rays.origin, lambda grid, drift_bound: _view(grid, drift_bound, rays, crossing)
-        )
-        samples = view.samples
+
+        def look_up(
+            grid: SdfGrid, drift_bound: Tensor
+        ) -> tuple[tuple[SdfGrid, GridSamples, Tensor, Tensor], Tensor]:
+            samples = sample_grid(grid, drift_bound, rays, crossing)
+            possible, expected = samples.possible_rays()
+            return (grid, samples, possible, expected), torch.stack((possible.sum(), expected.sum()))
+
+        looked_up, drift_bound, (num_possible, num_expected) = self._tracker.follow(sdf, rays.origin, look_up)
+        grid, samples, possible, expected = looked_up
         grid_minimum = depth, _ = smallest_sample(samples.depths, samples.values)
         unknown = torch.full_like(depth, torch.inf)  # f where the grid is smallest
-        found = Found(torch.zeros_like(view.possible), depth, unknown, torch.ones_like(view.possible))
+        found = Found(torch.zeros_like(possible), depth, unknown, torch.ones_like(possible))
         if num_possible:
-            possible = first_true_indices(view.possible, num_possible)  # (A,)
-            traced = NetworkSearch(sdf, self.config, view.grid, drift_bound).trace(
-                rays.subset(possible), samples.subset(possible), depth[possible], unknown[possible],
-                view.expected[possible], num_expected,
-            )  # fmt: skip
-            found = found.updated(possible, traced)
+            index = first_true_indices(possible, num_possible)  # (A,)
+            search = NetworkSearch(sdf, self.config, grid, drift_bound)
+            some, end = samples.subset(index), (depth[index], unknown[index])
+            traced = search.trace(rays.subset(index), some, end, expected[index], num_expected)
+            found = found.updated(index, traced)
         counts = torch.stack(((~found.resolved).sum(), (found.hit & inside).sum())).tolist()
         num_unresolved, num_shaded = (int(count) for count in counts)
         if num_unresolved:
@@ -112,7 +99,7 @@ class AcceleratedTracer(Tracer):
         if drift_bound == 0:
             depth = minimum.of_misses(found, grid_minimum, missed, new_grid=True)
         elif self._tracker.has_ripples:
-            depth = minimum.of_misses(found, grid_minimum, missed & ~view.possible, new_grid=False)
+            depth = minimum.of_misses(found, grid_minimum, missed & ~possible, new_grid=False)
         depth = minimum.behind_hits(depth, hit & ~inside)
         closest_to_origin = -(rays.direction * rays.origin).sum(dim=1)
         depth = torch.where(crossing.crosses, depth, closest_to_origin)
@@ -133,14 +120,13 @@ class AcceleratedTracer(Tracer):
                 continue
             some = rays.subset(index)
             samples = sample_grid(grid, 0.0, some, window.subset(index), num_samples)
-            possible = samples.possible.any(dim=1)
-            expected = possible & (samples.values < 0).any(dim=1)
+            possible, expected = samples.possible_rays()
             kept = possible.nonzero().squeeze(1)
             if kept.numel() == 0:
                 continue
             samples = samples.subset(kept)
             minimum = smallest_sample(samples.depths, samples.values)
-            traced = search.trace(some.subset(kept), samples, *minimum, expected[kept], int(expected.sum()))
+            traced = search.trace(some.subset(kept), samples, minimum, expected[kept], int(expected.sum()))
             found = found.updated(index[kept], traced)
         unresolved = (~found.resolved).nonzero().squeeze(1)
         if unresolved.numel():
@@ -184,30 +170,3 @@ class AcceleratedTracer(Tracer):
         traced = self._published.trace(part)
         value = request.sdf(part.rays.at(traced.depth))
         return found.updated(index, Found(traced.hit, traced.depth, value, torch.ones_like(traced.hit)))
-
-
-@dataclass(frozen=True)
-class _View:
-    """A grid sampled along R rays.
-
-    Attributes:
-        grid: The grid.
-        samples: The grid along the rays.
-        possible: (R,) bool, a surface is possible.
-        expected: (R,) bool, a surface is possible and the grid is negative somewhere.
-    """
-
-    grid: SdfGrid
-    samples: GridSamples
-    possible: Tensor
-    expected: Tensor
-
-
-def _view(
-    grid: SdfGrid, drift_bound: float | Tensor, rays: Rays, crossing: SphereCrossing
-) -> tuple[_View, Tensor]:
-    """Samples a grid; returns its view, and the numbers of possible and of expected rays (2,)."""
-    samples = sample_grid(grid, drift_bound, rays, crossing)
-    possible = samples.possible.any(dim=1)
-    expected = possible & (samples.values < 0).any(dim=1)
-    return _View(grid, samples, possible, expected), torch.stack((possible.sum(), expected.sum()))
