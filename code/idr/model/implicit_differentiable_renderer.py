@@ -248,15 +248,7 @@ class IDRNetwork(nn.Module):
         return self.ray_tracer.state()
 
     def load_tracer_state(self, state: Mapping[str, Any], where: str) -> None:
-        """Loads the result of `tracer_state`; call it after the weights were loaded.
-
-        Args:
-            state: The result of `tracer_state`.
-            where: The checkpoint's name, for messages.
-
-        Raises:
-            InputError: A part is missing or has the wrong type, shape or range.
-        """
+        """Loads the result of `tracer_state`, after the weights were loaded; see `Tracer.load_state`."""
         self.ray_tracer.load_state(state, next(self.parameters()), where)
 
     def _weights_version(self) -> tuple[Hashable, ...]:

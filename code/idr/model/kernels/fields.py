@@ -39,7 +39,8 @@ def field_for(network: ImplicitNetwork, x: Tensor) -> FieldTwin | None:
         else:
             fixed = FixedNetwork(network, activation)
             sdf, gradient = fixed.sdf, fixed.output_and_gradient
-    if isinstance(network.activation, nn.Softplus) and not network.skip_in and _in_compiled_loops(network, x):
+    grid, is_plain = network.encoding, isinstance(network.activation, nn.Softplus) and not network.skip_in
+    if is_plain and isinstance(grid, HashGrid) and grid.num_open > 0 and grid.twin(x) is not None:
         from idr.model.kernels import fused_field, tracing_loops  # these import numba
 
         gradient = functools.partial(fused_field.output_and_gradient, network)
@@ -53,11 +54,6 @@ def _without_gradients_on_cpu(x: Tensor) -> bool:
     if torch.is_grad_enabled() or x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
         return False
     return not torch.is_autocast_enabled("cpu")
-
-
-def _in_compiled_loops(network: ImplicitNetwork, x: Tensor) -> bool:
-    grid = network.encoding
-    return isinstance(grid, HashGrid) and grid.num_open > 0 and grid.twin(x) is not None
 
 
 def _sdf_by_layers(network: ImplicitNetwork, activation: SoftplusTwin, x: Tensor) -> Tensor:

@@ -61,16 +61,15 @@ def row_of(i: int, j: int, k: int, factors: Any, offset: int, size: int, dense: 
 
 
 # The number of features is a constant of each kernel, so that its loops are unrolled, which halves the time.
+# `grid` is a level's number, resolution, offset, size, and whether it is dense.
 
 
 @functools.cache
 def _value(num_features: int) -> Any:
-    """Returns the kernel of the value: (x, table, bound, *level, out), writes out (N, W)."""
+    """Returns the kernel of the value: (x, table, bound, grid, out), writes out (N, W)."""
 
-    def value(
-        x: Any, table: Any, bound: Any, level: int, resolution: int, offset: int, size: int, dense: bool,
-        out: Any,
-    ) -> None:  # fmt: skip
+    def value(x: Any, table: Any, bound: Any, grid: Any, out: Any) -> None:
+        level, resolution, offset, size, dense = grid
         factors = factors_of(resolution, dense)
         total = np.zeros(num_features, np.float32)
         for n in range(x.shape[0]):
@@ -93,12 +92,10 @@ def _value(num_features: int) -> Any:
 
 @functools.cache
 def _tangents(num_features: int) -> Any:
-    """Returns the kernel of value and slopes: (x, table, bound, *level, out (N, W), slopes (N, W, 3))."""
+    """Returns the kernel of value and slopes: (x, table, bound, grid, out (N, W), slopes (N, W, 3))."""
 
-    def tangents(
-        x: Any, table: Any, bound: Any, level: int, resolution: int, offset: int, size: int, dense: bool,
-        out: Any, slopes: Any,
-    ) -> None:  # fmt: skip
+    def tangents(x: Any, table: Any, bound: Any, grid: Any, out: Any, slopes: Any) -> None:
+        level, resolution, offset, size, dense = grid
         factors = factors_of(resolution, dense)
         first = level * num_features
         for n in range(x.shape[0]):
@@ -134,14 +131,12 @@ def _tangents(num_features: int) -> Any:
 def _scatter(num_features: int) -> Any:
     """Returns the kernel of the gradient w.r.t. the table.
 
-    (x, by_value (N, W), by_slope (N, W), v (N, 3), bound, *level, out) adds to out (rows, F) the gradient of
+    (x, by_value (N, W), by_slope (N, W), v (N, 3), bound, grid, out) adds to out (rows, F) the gradient of
     by_value . value + by_slope . (slopes v).
     """
 
-    def scatter(
-        x: Any, by_value: Any, by_slope: Any, v: Any, bound: Any, level: int, resolution: int, offset: int,
-        size: int, dense: bool, out: Any,
-    ) -> None:  # fmt: skip
+    def scatter(x: Any, by_value: Any, by_slope: Any, v: Any, bound: Any, grid: Any, out: Any) -> None:
+        level, resolution, offset, size, dense = grid
         factors = factors_of(resolution, dense)
         first = level * num_features
         for n in range(x.shape[0]):
@@ -168,13 +163,11 @@ def _scatter(num_features: int) -> Any:
 def _bend(num_features: int) -> Any:
     """Returns the kernel of the gradient of by_slope . (slopes v) w.r.t. x.
 
-    (x, table, by_slope (N, W), v (N, 3), bound, *level, out) writes to out (L, N, 3).
+    (x, table, by_slope (N, W), v (N, 3), bound, grid, out) writes to out (L, N, 3).
     """
 
-    def bend(
-        x: Any, table: Any, by_slope: Any, v: Any, bound: Any, level: int, resolution: int, offset: int,
-        size: int, dense: bool, out: Any,
-    ) -> None:  # fmt: skip
+    def bend(x: Any, table: Any, by_slope: Any, v: Any, bound: Any, grid: Any, out: Any) -> None:
+        level, resolution, offset, size, dense = grid
         factors = factors_of(resolution, dense)
         for n in range(x.shape[0]):
             i, fx, sx = _locate(x, n, 0, resolution, bound)
@@ -227,8 +220,8 @@ def _run(
 ) -> None:
     """Runs a kernel for each level."""
     arrays, results, half = _numpy(*inputs), _numpy(*outputs), np.float32(bound)
-    jobs = [(k, level.resolution, level.offset, level.size, level.dense) for k, level in enumerate(levels)]
-    in_threads(lambda *level: kernel(*arrays, half, *level, *results), jobs)
+    grids = [(k, level.resolution, level.offset, level.size, level.dense) for k, level in enumerate(levels)]
+    in_threads(lambda grid: kernel(*arrays, half, grid, *results), [(grid,) for grid in grids])
 
 
 def value(x: Tensor, table: Tensor, levels: Sequence[Level], bound: float) -> Tensor:

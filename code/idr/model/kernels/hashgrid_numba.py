@@ -22,13 +22,7 @@ is_available = has_numba
 
 @dataclass(frozen=True)
 class _Grid:
-    """Constants of the functions below.
-
-    Attributes:
-        levels: L levels.
-        bound: Half the side of the cube.
-        points: (N, 3) points, which `_ByPoints` connects to the graph.
-    """
+    """Constants of the functions below; `_ByPoints` connects the points (N, 3) to the graph."""
 
     levels: Sequence[Level]
     bound: float

@@ -93,17 +93,9 @@ def value_and_slope(hidden: Tensor, beta: float) -> tuple[Tensor, Tensor]:
 
 
 def gradients_of_scaled(by_v: Tensor, u: Tensor, slope: Tensor, beta: float) -> tuple[Tensor, Tensor]:
-    """Differentiates v = u s, where s is the slope of softplus at hidden values.
+    """Backpropagates through v = u s, where s is the slope of softplus at hidden values; any shape.
 
-    Args:
-        by_v: Gradient w.r.t. v, any shape.
-        u: In the shape of v, or one row for all.
-        slope: s.
-        beta: Sharpness of the softplus.
-
-    Returns:
-        by_hidden: Gradient w.r.t. the hidden values.
-        by_u: Gradient w.r.t. u, not summed if u is one row.
+    Returns the gradients w.r.t. the hidden values and w.r.t. u, not summed if u is one row for all.
     """
     by_hidden, by_u = torch.empty_like(slope), torch.empty_like(slope)
     sharpness = np.float32(beta)
