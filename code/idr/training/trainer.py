@@ -33,7 +33,7 @@ from idr.training.processes.distributed import OneProcess
 from idr.training.progress import Averages, MetricsFile, ProgressLine, TensorBoardLog, squared_error
 from idr.training.rays.batches import Batch, RayBatches
 from idr.training.rays.randomness import Stream, generator_for
-from idr.training.schedule.by_step import make_schedule
+from idr.training.schedule.by_step import Schedule
 from idr.training.schedule.checks import check_schedule
 from idr.training.schedule.settings import StepSettings
 from idr.training.state import TrainingState
@@ -113,7 +113,7 @@ class Trainer:
         check_schedule(config, dataset, model, loss, batch_size)
         self.rays = RayBatches(dataset, batch_size, config)
         self.device = next(model.parameters()).device
-        self.schedule = make_schedule(config, num_epochs, self.rays.steps_per_epoch, loss.alpha, model)
+        self.schedule = Schedule(config, num_epochs, self.rays.steps_per_epoch, loss.alpha, model)
         self.settings = self.schedule.at(0, 0)
         self.state = TrainingState(
             model,

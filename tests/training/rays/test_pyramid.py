@@ -20,7 +20,7 @@ from idr.training.config import TrainConfig
 from idr.training.rays.batches import RayBatches
 from idr.training.rays.config import SamplerConfig
 from idr.training.rays.pyramid import sample_reduced
-from idr.training.schedule.by_step import make_schedule
+from idr.training.schedule.by_step import Schedule
 from idr.training.schedule.checks import check_schedule
 from idr.training.schedule.config import PyramidSchedule, ScheduleConfig
 
@@ -122,7 +122,7 @@ def test_batches_are_reduced_as_the_schedule_says(scene: SceneDataset, kind: Any
     values = config().__dict__ | {"num_pixels": 30, "schedule": ScheduleConfig(pyramid=pyramid)}
     values["sampler"] = SamplerConfig(type=kind)
     conf = TrainConfig(**values)
-    rays, schedule = RayBatches(scene, 1, conf), make_schedule(conf, 2, 5, 50.0, None)
+    rays, schedule = RayBatches(scene, 1, conf), Schedule(conf, 2, 5, 50.0, None)
     batches = [
         batch
         for epoch in (0, 1)

@@ -19,9 +19,8 @@ from idr.errors import InputError
 from idr.model.encodings.levels import find_encoding
 from idr.training.config import TrainConfig
 from idr.training.optimizers import clip_gradients
-from idr.training.schedule.by_epoch import EpochSchedule
 from idr.training.schedule.by_step import (
-    StepSchedule,
+    Schedule,
     alpha_in,
     open_levels_in,
     rate_factor,
@@ -87,12 +86,11 @@ def test_reductions_follow_their_times() -> None:
 
 
 def test_time_counts_all_epochs_or_the_steps_of_the_conf() -> None:
-    whole = StepSchedule(EpochSchedule(config(), 50.0), num_epochs=4, steps_per_epoch=5)
+    whole = Schedule(config(), 4, 5, 50.0, None)
     assert [whole.time(*place) for place in ((0, 0), (1, 0), (3, 4), (4, 0), (9, 0))] == [
         0, 0.25, 0.95, 1, 1,
     ]  # fmt: skip
-    milestones = EpochSchedule(config(schedule=ScheduleConfig(steps=8)), 50.0)
-    short = StepSchedule(milestones, num_epochs=4, steps_per_epoch=5)
+    short = Schedule(config(schedule=ScheduleConfig(steps=8)), 4, 5, 50.0, None)
     assert [short.time(*place) for place in ((0, 4), (1, 3), (2, 0))] == [0.5, 1, 1]
 
 

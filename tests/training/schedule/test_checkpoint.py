@@ -17,7 +17,7 @@ from idr.model.encodings.hashgrid import HashGrid, HashGridConfig
 from idr.model.encodings.levels import find_encoding, load_open_levels, open_levels
 from idr.runs.run import Run
 from idr.training.optimizers import make_optimizer
-from idr.training.schedule.by_step import make_schedule
+from idr.training.schedule.by_step import Schedule
 from idr.training.schedule.checks import check_schedule
 from idr.training.schedule.config import ScheduleConfig
 from idr.training.trainer import Trainer
@@ -164,7 +164,7 @@ def test_levels_and_learning_rates_of_a_color_encoding() -> None:
     assert sizes["encoding"] == (pytest.approx(3e-4), 1)
     assert sizes["color_encoding"] == (pytest.approx(7e-4), 1) and sizes["others"] == (1e-4, 2)
 
-    settings = make_schedule(train, 4, 5, 50.0, model).at(3, 0)
+    settings = Schedule(train, 4, 5, 50.0, model).at(3, 0)
     for network, levels in settings.open_levels.items():
         find_encoding(model, network).set_open_levels(levels)  # type: ignore[union-attr]
     kept = open_levels(model, train.schedule.openings)

@@ -14,28 +14,20 @@ from idr.training.optimizers import initial_rates
 from idr.training.schedule.settings import StepSettings
 
 
-class EpochSchedule:
-    """Settings that change at the milestones of the block ``train``.
-
-    Args:
-        config: The block ``train``.
-        alpha: Alpha in the first epoch.
-    """
-
-    def __init__(self, config: TrainConfig, alpha: float) -> None:
-        self.config, self.alpha = config, alpha
-
-    def at(self, epoch: int, step: int) -> StepSettings:  # noqa: ARG002
-        """Returns the settings of a step, which are those of its epoch."""
-        rates = initial_rates(self.config)
-        camera_rate = camera_learning_rate_at(epoch, self.config)
-        return StepSettings(
-            learning_rates={name: learning_rate_at(epoch, self.config, rate) for name, rate in rates.items()},
-            alpha=alpha_at(epoch, self.alpha, self.config),
-            camera_learning_rate=camera_rate,
-            intrinsics_learning_rate=intrinsics_learning_rate_at(epoch, self.config),
-            cameras_frozen=camera_rate == 0,
-        )
+def settings_in(epoch: int, config: TrainConfig, alpha: float) -> StepSettings:
+    """Returns the settings of an epoch; `alpha` is that of the first one."""
+    camera_rate = camera_learning_rate_at(epoch, config)
+    intrinsics_rate, own = camera_rate, config.cameras.learning_rate_intrinsics
+    if own is not None and config.learning_rate_cam:  # with the poses' warm-up and milestones
+        intrinsics_rate = camera_rate * own / config.learning_rate_cam
+    rates = initial_rates(config)
+    return StepSettings(
+        learning_rates={name: learning_rate_at(epoch, config, rate) for name, rate in rates.items()},
+        alpha=alpha_at(epoch, alpha, config),
+        camera_learning_rate=camera_rate,
+        intrinsics_learning_rate=intrinsics_rate,
+        cameras_frozen=camera_rate == 0,
+    )
 
 
 def milestones_passed(epoch: int, milestones: Sequence[int]) -> int:
@@ -51,10 +43,7 @@ def alpha_at(epoch: int, alpha: float, config: TrainConfig) -> float:
 def learning_rate_at(epoch: int, config: TrainConfig, start: float | None = None) -> float:
     """Returns Adam's learning rate in an epoch, rounded as `MultiStepLR` rounds it.
 
-    Args:
-        epoch: Number of the epoch.
-        config: Milestones and factor.
-        start: The learning rate in the first epoch; None for the conf's.
+    `start` is the learning rate in the first epoch; None for the conf's.
     """
     rate = config.learning_rate if start is None else start
     for milestone, count in sorted(Counter(rate_milestones(config)).items()):
@@ -72,26 +61,12 @@ def camera_learning_rate_at(epoch: int, config: TrainConfig) -> float:
     """Returns the poses' learning rate in an epoch; 0 while they are frozen."""
     if config.learning_rate_cam is None or epoch < config.cam_warmup_epochs:
         return 0.0
-    return config.learning_rate_cam * config.cam_sched_factor ** milestones_passed(
-        epoch, config.cam_sched_milestones
-    )
-
-
-def intrinsics_learning_rate_at(epoch: int, config: TrainConfig) -> float:
-    """Returns the intrinsics' learning rate in an epoch, with the poses' warm-up and milestones."""
-    poses = camera_learning_rate_at(epoch, config)
-    own = config.cameras.learning_rate_intrinsics
-    return poses if own is None or not config.learning_rate_cam else poses * own / config.learning_rate_cam
+    passed = milestones_passed(epoch, config.cam_sched_milestones)
+    return config.learning_rate_cam * config.cam_sched_factor**passed
 
 
 def scheduler_state(config: TrainConfig, epoch: int, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Returns the state of the `MultiStepLR` with which the published code would continue.
-
-    Args:
-        config: Milestones and factor.
-        epoch: Epochs done.
-        optimizer: Adam over the model.
-    """
+    """Returns the state of the `MultiStepLR` of the published code after `epoch` epochs."""
     groups = [{"params": [torch.zeros(1)], "lr": group["initial_lr"]} for group in optimizer.param_groups]
     published = torch.optim.lr_scheduler.MultiStepLR(
         torch.optim.SGD(groups), list(rate_milestones(config)), gamma=config.sched_factor

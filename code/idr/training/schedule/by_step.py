@@ -3,71 +3,45 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from idr.model.encodings.levels import leveled_encoding
 from idr.training.config import TrainConfig
 from idr.training.optimizers import initial_rates
-from idr.training.schedule.by_epoch import EpochSchedule
-from idr.training.schedule.config import (
-    AlphaSchedule,
-    LevelSchedule,
-    PyramidSchedule,
-    RateSchedule,
-)
-from idr.training.schedule.settings import Schedule, StepSettings
+from idr.training.schedule.by_epoch import settings_in
+from idr.training.schedule.config import AlphaSchedule, LevelSchedule, PyramidSchedule, RateSchedule
+from idr.training.schedule.settings import StepSettings
 
 
-def make_schedule(
-    config: TrainConfig, num_epochs: int, steps_per_epoch: int, alpha: float, model: Any
-) -> Schedule:
-    """Returns the schedule that a conf describes.
+class Schedule:
+    """Settings as a function of epoch and step; what the block leaves out follows the published milestones.
 
     Args:
         config: The block ``train``.
-        num_epochs: Epochs of the run.
-        steps_per_epoch: Steps of an epoch.
+        num_epochs: Epochs of the run: the schedule's length unless the conf gives it in steps.
+        steps_per_epoch: Steps of each.
         alpha: The loss's alpha at the start.
         model: The seam of `IDRNetwork`; its encodings have the levels that are opened.
     """
-    milestones = EpochSchedule(config, alpha)
-    openings = config.schedule.openings.items()
-    levels = {network: leveled_encoding(model, network, block.start).levels for network, block in openings}
-    return StepSchedule(milestones, num_epochs, steps_per_epoch, levels)
-
-
-class StepSchedule:
-    """Settings of the block ``train.schedule``; what it leaves out follows the milestones.
-
-    Args:
-        milestones: The published schedule.
-        num_epochs: Epochs of the run: the schedule's length unless the conf gives it in steps.
-        steps_per_epoch: Steps of an epoch.
-        levels: Number of levels of the encodings that are opened, by network.
-    """
 
     def __init__(
-        self,
-        milestones: EpochSchedule,
-        num_epochs: int,
-        steps_per_epoch: int,
-        levels: Mapping[str, int] | None = None,
+        self, config: TrainConfig, num_epochs: int, steps_per_epoch: int, alpha: float, model: Any
     ) -> None:
-        self.milestones, self.levels = milestones, levels or {}
-        self.config, self.block = milestones.config, milestones.config.schedule
+        self.config, self.block, self.alpha = config, config.schedule, alpha
         self.steps_per_epoch = steps_per_epoch
         self.length = self.block.steps or max(num_epochs * steps_per_epoch, 1)
+        openings = self.block.openings.items()
+        self.levels = {name: leveled_encoding(model, name, block.start).levels for name, block in openings}
 
     def time(self, epoch: int, step: int) -> float:
         """Returns the fraction of the schedule, at most 1, that is done when a step begins."""
         return min((epoch * self.steps_per_epoch + step) / self.length, 1.0)
 
     def at(self, epoch: int, step: int) -> StepSettings:
-        """Returns the settings of a step."""
+        """Returns the settings of a step; epochs, and the steps of each, are counted from 0."""
         time, block = self.time(epoch, step), self.block
-        settings = self.milestones.at(epoch, step)
+        settings = settings_in(epoch, self.config, self.alpha)
         if block.learning_rate is not None:
             factor = rate_factor(time, 1 / self.length, block.learning_rate)
             rates = {name: rate * factor for name, rate in initial_rates(self.config).items()}
@@ -80,15 +54,11 @@ class StepSchedule:
                 intrinsics_learning_rate=settings.intrinsics_learning_rate * factor,
             )
         if block.alpha is not None:
-            settings = replace(settings, alpha=alpha_in(time, self.milestones.alpha, block.alpha))
-        levels = {
-            network: open_levels_in(time, self.levels[network], opening)
-            for network, opening in block.openings.items()
-        }
+            settings = replace(settings, alpha=alpha_in(time, self.alpha, block.alpha))
         return replace(
             settings,
             centers_frozen=time < self.config.cameras.freeze_centers_until,
-            open_levels=levels,
+            open_levels={n: open_levels_in(time, self.levels[n], o) for n, o in block.openings.items()},
             image_reduction=1 if block.pyramid is None else reduction_in(time, block.pyramid),
             time=time,
         )
@@ -102,13 +72,9 @@ def progress_in(time: float, begin: float, end: float) -> float:
 
 
 def rate_factor(time: float, step_length: float, schedule: RateSchedule) -> float:
-    """Returns the factor on a learning rate.
+    """Returns the factor on a learning rate in a step that takes the fraction `step_length` of the schedule.
 
-    Args:
-        time: Fraction of the schedule that is done when the step begins.
-        step_length: Fraction of the schedule that a step takes. A warm-up counts the present step as done,
-            so that the first step is not lost.
-        schedule: The block.
+    A warm-up counts the present step as done, so that the first step is not lost.
     """
     if time < schedule.warmup:
         return min((time + step_length) / schedule.warmup, 1.0)

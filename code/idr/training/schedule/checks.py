@@ -13,12 +13,8 @@ from idr.training.optimizers import PREFIXES
 def check_schedule(config: TrainConfig, dataset: Any, model: Any, loss: Any, batch_size: int = 1) -> None:
     """Refuses a conf that data set, model or loss cannot follow; published confs need nothing of them.
 
-    Args:
-        config: The block ``train``.
-        dataset: Must return single pixels if pixels are chosen or images reduced.
-        model: Must have the levels and parameter groups that the conf names.
-        loss: Must accept weights if rays are weighted.
-        batch_size: Images of a batch, each of ``images_per_step`` times as many.
+    The data set must return single pixels if pixels are chosen or images reduced; the model must have the
+    levels and parameter groups that the conf names; the loss must accept weights if rays are weighted.
 
     Raises:
         InputError: One of them cannot.
@@ -48,7 +44,6 @@ def check_schedule(config: TrainConfig, dataset: Any, model: Any, loss: Any, bat
 
 
 def _check_seam(dataset: Any, key: str) -> None:
-    """Refuses a data set that draws its pixels itself."""
     missing = [name for name in ("sample_item", "img_res") if not hasattr(dataset, name)]
     if missing:
         raise InputError(
@@ -59,7 +54,6 @@ def _check_seam(dataset: Any, key: str) -> None:
 
 
 def _check_param_groups(config: TrainConfig, model: Any) -> None:
-    """Refuses parameter groups that would be empty."""
     groups = list(config.schedule.param_groups.named())
     names = [name for name, _ in model.named_parameters()] if groups else []
     found = {next((group for group in groups if name.startswith(PREFIXES[group])), None) for name in names}

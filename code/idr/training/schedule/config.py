@@ -13,9 +13,16 @@ from idr.errors import InputError
 LARGEST_REDUCTION = 16
 
 
-def _check_fraction(name: str, value: float, above: float = 0.0) -> None:
-    if not above <= value <= 1:
-        raise InputError(f"{name} = {value}: expected a fraction of the schedule, {above:g} to 1")
+def _check_fraction(name: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise InputError(f"{name} = {value}: expected a fraction of the schedule, 0 to 1")
+
+
+def _check_span(begin: float, end: float) -> None:
+    _check_fraction("begin", begin)
+    _check_fraction("end", end)
+    if end < begin:
+        raise InputError(f"end = {end}: expected no time before begin = {begin}")
 
 
 @dataclass(frozen=True)
@@ -100,7 +107,7 @@ class PyramidSchedule:
             raise InputError(
                 f"until = {list(self.until)}: expected one time for each of factors = {list(self.factors)}"
             )
-        falls = all(one > two for one, two in zip(self.factors, self.factors[1:], strict=False))
+        falls = list(self.factors) == sorted(set(self.factors), reverse=True)
         if not falls or not 2 <= self.factors[-1] <= self.factors[0] <= LARGEST_REDUCTION:
             raise InputError(
                 f"factors = {list(self.factors)}: expected whole numbers from {LARGEST_REDUCTION} down to 2, "
@@ -195,10 +202,3 @@ class ScheduleConfig:
         """The schedules of levels by the network whose encoding they open."""
         both = {"implicit_network": self.levels, "rendering_network": self.color_levels}
         return {network: schedule for network, schedule in both.items() if schedule is not None}
-
-
-def _check_span(begin: float, end: float) -> None:
-    _check_fraction("begin", begin)
-    _check_fraction("end", end)
-    if end < begin:
-        raise InputError(f"end = {end}: expected no time before begin = {begin}")

@@ -1,10 +1,9 @@
-"""What one training step is done with, and the interface of the schedules that say it."""
+"""What one training step is done with."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
 
 
 @dataclass(frozen=True)
@@ -32,16 +31,3 @@ class StepSettings:
     open_levels: Mapping[str, float] = field(default_factory=dict)
     image_reduction: int = 1
     time: float = 0.0
-
-
-class Schedule(Protocol):
-    """Settings as a function of epoch and step."""
-
-    def at(self, epoch: int, step: int) -> StepSettings:
-        """Returns the settings of a step.
-
-        Args:
-            epoch: Number of the epoch, from 0.
-            step: Number of the step in its epoch, from 0.
-        """
-        ...
