@@ -5,6 +5,7 @@ B images of a batch, P pixels.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,14 +17,7 @@ from idr.training.config import TrainConfig
 from idr.training.rays.error_maps import ErrorMaps
 from idr.training.rays.importance import ImportanceSampler
 from idr.training.rays.pyramid import reduced_size, sample_reduced
-from idr.training.rays.randomness import (
-    Stream,
-    draw_pixels,
-    epoch_order,
-    epoch_order_of_rounds,
-    generator_for,
-    seed_everything,
-)
+from idr.training.rays.randomness import Stream, draw_pixels, epoch_order, generator_for, seed_everything
 
 
 @dataclass(frozen=True)
@@ -45,18 +39,12 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """Returns the batch on a device."""
-        move = lambda tensors: {key: value.to(device, non_blocking=True) for key, value in tensors.items()}  # noqa: E731
-        return replace(
-            self,
-            indices=self.indices.to(device, non_blocking=True),
-            model_input=move(self.model_input),
-            ground_truth=move(self.ground_truth),
+        indices = self.indices.to(device, non_blocking=True)
+        model_input, truth = (
+            {key: value.to(device, non_blocking=True) for key, value in tensors.items()}
+            for tensors in (self.model_input, self.ground_truth)
         )
-
-
-def full_resolution(step: int) -> int:  # noqa: ARG001
-    """Returns the factor by which the images of a step are reduced: 1."""
-    return 1
+        return replace(self, indices=indices, model_input=model_input, ground_truth=truth)
 
 
 class RayBatches:
@@ -75,8 +63,7 @@ class RayBatches:
     """
 
     def __init__(self, dataset: Any, batch_size: int, config: TrainConfig) -> None:
-        self.dataset = dataset
-        self.batch_size = batch_size
+        self.dataset, self.batch_size = dataset, batch_size
         self.rounds = config.images_per_step
         self.num_pixels = config.num_pixels // self.rounds
         self.per_epoch = config.pixel_sampling == "per_epoch"
@@ -95,7 +82,7 @@ class RayBatches:
         return -(-len(self.dataset) // self.batch_size)
 
     def batches(
-        self, seed: int, epoch: int, first_step: int, reduction: Callable[[int], int] = full_resolution
+        self, seed: int, epoch: int, first_step: int, reduction: Callable[[int], int] = lambda step: 1
     ) -> Iterator[Batch]:
         """Yields the batches of an epoch, on the host.
 
@@ -105,7 +92,8 @@ class RayBatches:
             first_step: The first step; those before it are skipped.
             reduction: Factor by which the images of a step are reduced.
         """
-        order = self._order(seed, epoch)
+        size = self.batch_size * self.rounds
+        order = epoch_order(seed, epoch, len(self.dataset), self.rounds, size).split(size)
         draw = self._epoch_draw(seed, epoch) if self.per_epoch else None
         for step in range(first_step, len(order)):
             seed_everything(seed, Stream.STEP, epoch, step)  # for the model and data sets without sample_item
@@ -122,13 +110,6 @@ class RayBatches:
         if self.sampler is not None and batch.cells is not None:
             self.sampler.update_errors(batch.cells, outputs, batch.ground_truth["rgb"])
 
-    def _order(self, seed: int, epoch: int) -> tuple[Tensor, ...]:
-        """Returns the images of each step of an epoch."""
-        size = self.batch_size * self.rounds
-        if self.rounds == 1:
-            return epoch_order(seed, epoch, len(self.dataset)).split(size)
-        return epoch_order_of_rounds(seed, epoch, len(self.dataset), self.rounds, size).split(size)
-
     def _epoch_draw(self, seed: int, epoch: int) -> Tensor | None:
         """Draws the pixels of a whole epoch; a data set without ``sample_item`` keeps them itself."""
         if hasattr(self.dataset, "sample_item"):
@@ -139,7 +120,6 @@ class RayBatches:
         return None
 
     def _item(self, index: int, epoch_draw: Tensor | None, generator: torch.Generator, factor: int) -> Any:
-        """Returns one image's item with its pixels drawn."""
         if hasattr(self.dataset, "sample_item"):
             pixels = epoch_draw
             if pixels is None:
@@ -155,10 +135,8 @@ class RayBatches:
         """Returns a batch whose pixels the sampler draws, at most as many as an image has."""
         count = min(self.num_pixels, self._total(factor))
         draws = [sampler.draw(view, factor, count, generator) for view in views]
-        items = [
-            sample_reduced(self.dataset, view, draw.pixels, factor)
-            for view, draw in zip(views, draws, strict=True)
-        ]
+        pairs = zip(views, draws, strict=True)
+        items = [sample_reduced(self.dataset, view, draw.pixels, factor) for view, draw in pairs]
         batch = Batch(*self.dataset.collate_fn(items))
         cells = [draw.cells for draw in draws if draw.cells is not None]
         if cells:
@@ -172,8 +150,6 @@ class RayBatches:
         return batch
 
     def _total(self, factor: int) -> int:
-        """Returns the number of pixels of an image, reduced or not."""
         if factor == 1:
             return int(self.dataset.total_pixels)
-        height, width = reduced_size((int(self.dataset.img_res[0]), int(self.dataset.img_res[1])), factor)
-        return height * width
+        return math.prod(reduced_size(self.dataset.img_res, factor))

@@ -58,7 +58,8 @@ class SamplerConfig:
         for name in ("silhouette", "inside", "error", "far", "error_rate", "mask_error"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} = {getattr(self, name)}: expected a share of 0 to 1")
-        special = self.silhouette + self.inside + self.error + self._far_share
+        far = 0.0 if self.far_pixels is None else self.far
+        special = self.silhouette + self.inside + self.error + far
         if special >= 1:
             raise InputError(
                 f"silhouette + inside + error + far = {special:g}: expected less than 1, so that every "
@@ -78,7 +79,3 @@ class SamplerConfig:
             )
         if self.far_pixels is not None and self.far == 0:
             raise InputError("far = 0: expected a share above 0, as a surface may grow there unseen")
-
-    @property
-    def _far_share(self) -> float:
-        return 0.0 if self.far_pixels is None else self.far

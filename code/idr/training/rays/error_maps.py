@@ -44,25 +44,16 @@ class ErrorMaps:
         self.maps = torch.full((num_views, rows, columns), UNSEEN)
 
     def cells_of(self, view: int, pixels: Tensor, width: int, factor: int) -> Tensor:
-        """Returns the cells of pixels, as indices into the flattened maps.
+        """Returns the cells of pixels, (P,) numbers in a view's image reduced by `factor` to a width.
 
-        Args:
-            view: Number of the view.
-            pixels: (P,) pixel numbers of the image reduced by `factor`.
-            width: Width of that image.
-            factor: Reduction; a cell has `cell` / `factor` reduced pixels along its side.
+        They are indices into the flattened maps. A cell has `cell` / `factor` reduced pixels along its side.
         """
         side = self.cell // factor
         _, rows, columns = self.maps.shape
         return view * rows * columns + pixels // width // side * columns + pixels % width // side
 
     def update(self, cells: Tensor, residuals: Tensor) -> None:
-        """Adds the residuals of a step.
-
-        Args:
-            cells: Indices from `cells_of`, R in all.
-            residuals: (R,) 0 to 1, on the host.
-        """
+        """Adds the residuals of a step, (R,) from 0 to 1 on the host, in as many cells from `cells_of`."""
         touched, group = cells.reshape(-1).unique(return_inverse=True)
         whole = (residuals.clamp(0, 1) * GRAIN).round().double()
         means = torch.bincount(group, whole) / torch.bincount(group) / GRAIN
@@ -76,9 +67,7 @@ class ErrorMaps:
     def load_state(self, saved: Mapping[str, Any], where: str) -> None:
         """Loads what `state` returned; maps that are missing or of other views or cells start anew.
 
-        Args:
-            saved: What `state` returned, and possibly other keys.
-            where: The checkpoint's name, for messages.
+        `saved` may have other keys; `where` names the checkpoint in messages.
 
         Raises:
             InputError: The saved maps are no residuals.
@@ -94,15 +83,10 @@ class ErrorMaps:
 
 
 def residuals_of(outputs: Mapping[str, Tensor], rgb: Tensor, mask_error: float) -> Tensor:
-    """Returns the residual of each ray.
+    """Returns the residual of each ray, (R,): the mean absolute difference of colors in [0, 1] units.
 
-    Args:
-        outputs: What the model returned for R rays.
-        rgb: (B, P, 3) the photographs' colors in [-1, 1].
-        mask_error: Residual of a ray that hits outside the mask or misses inside it.
-
-    Returns:
-        (R,): for rays that hit inside the mask, the mean absolute difference of colors in [0, 1] units.
+    It is `mask_error` for a ray that hits outside the mask or misses inside it. `outputs` are the model's;
+    `rgb`, (B, P, 3), are the photographs' colors in [-1, 1].
     """
     hit, inside = outputs["network_object_mask"], outputs["object_mask"]
     color = (outputs["rgb_values"].detach() - rgb.reshape(-1, 3)).abs().mean(dim=1) / 2

@@ -67,14 +67,7 @@ class ImportanceSampler:
         self._classes_factor = 1
 
     def draw(self, view: int, factor: int, count: int, generator: torch.Generator) -> Draw:
-        """Draws pixels of a view.
-
-        Args:
-            view: Position of the image.
-            factor: Factor by which it is reduced.
-            count: P.
-            generator: Random generator on the host.
-        """
+        """Draws P = `count` pixels of a view reduced by a factor; the generator is on the host."""
         classes = self.classes(view, factor)
         place = (torch.arange(count) + torch.rand(count, dtype=torch.float64, generator=generator)) / count
         shares = self.shares(classes)
@@ -132,12 +125,9 @@ class ImportanceSampler:
         return self._classes[view]
 
     def update_errors(self, cells: Tensor, outputs: Mapping[str, Tensor], rgb: Tensor) -> None:
-        """Updates the error maps by the residuals of a step; the host reads once.
+        """Updates the error maps by the residuals of a step, see `residuals_of`; the host reads once.
 
-        Args:
-            cells: (B, P) cells of the rays.
-            outputs: What the model returned for all rays.
-            rgb: (B, P, 3) the photographs' colors in [-1, 1].
+        `cells` are those of the rays, (B, P).
         """
         self.maps.update(cells, residuals_of(outputs, rgb, self.config.mask_error).cpu())
 

@@ -44,13 +44,7 @@ class PixelClasses:
 
 
 def classify(mask: Tensor, config: SamplerConfig, factor: int) -> PixelClasses:
-    """Classifies the pixels of an image.
-
-    Args:
-        mask: (H, W) bool object mask of the image reduced by `factor`.
-        config: Distances from the silhouette.
-        factor: Factor by which the image is reduced.
-    """
+    """Classifies the pixels of an image reduced by a factor, by its object mask (H, W) bool."""
     inside = mask.numpy().astype(np.uint8)
     to_inside, to_outside = (
         cv2.distanceTransform(side, cv2.DIST_L2, cv2.DIST_MASK_PRECISE) * factor

@@ -20,48 +20,28 @@ from torch import Tensor
 
 
 def reduced_size(size: tuple[int, int], factor: int) -> tuple[int, int]:
-    """Returns height and width of a reduced image.
-
-    Args:
-        size: H and W.
-        factor: f.
-    """
+    """Returns height and width of a reduced image of (H, W) pixels."""
     return size[0] // factor, size[1] // factor
 
 
-def block_pixels(pixels: Tensor, width: int, factor: int) -> Tensor:
-    """Returns the pixels of blocks.
-
-    Args:
-        pixels: (P,) numbers of reduced pixels, row by row.
-        width: W at full resolution.
-        factor: f.
-
-    Returns:
-        (P, f f) numbers of pixels at full resolution, row by row.
-    """
-    reduced_width = width // factor
-    corner = pixels // reduced_width * factor * width + pixels % reduced_width * factor  # (P,)
-    steps = torch.arange(factor)
-    return corner[:, None] + (steps[:, None] * width + steps).reshape(1, -1)
-
-
 def sample_reduced(dataset: Any, index: int, pixels: Tensor, factor: int) -> Any:
-    """Returns reduced pixels of an image in the form of the data set's ``sample_item``.
+    """Returns reduced pixels of an image, (P,) numbers row by row, as the data set's ``sample_item`` does.
+
+    Values per pixel other than masks and colors are averaged; of booleans the more frequent one counts.
 
     Args:
         dataset: Has ``sample_item`` and ``img_res``.
         index: Position of the image.
-        pixels: (P,) numbers of reduced pixels, row by row.
+        pixels: Numbers in the reduced image.
         factor: f; 1 for full resolution.
-
-    Returns:
-        The data set's item, of P rays. Values per pixel other than masks and colors are averaged; of booleans
-        the more frequent one counts.
     """
     if factor == 1:
         return dataset.sample_item(index, pixels)
-    blocks = block_pixels(pixels, int(dataset.img_res[1]), factor)  # (P, f f)
+    width = int(dataset.img_res[1])
+    reduced_width = width // factor
+    corner = pixels // reduced_width * factor * width + pixels % reduced_width * factor  # (P,)
+    steps = torch.arange(factor)
+    blocks = corner[:, None] + (steps[:, None] * width + steps).reshape(1, -1)  # (P, f f), full resolution
     position, sample, truth = dataset.sample_item(index, blocks.reshape(-1))
     sample = {**sample, "object_mask": sample["object_mask"].bool()}
     inside = sample["object_mask"].view(blocks.shape)

@@ -46,23 +46,15 @@ def seed_everything(seed: int, stream: Stream, epoch: int = 0, step: int = 0) ->
     random.seed(value)
 
 
-def epoch_order(seed: int, epoch: int, num_images: int) -> Tensor:
-    """Returns the (num_images,) order of images in an epoch."""
-    return torch.randperm(num_images, generator=generator_for(seed, Stream.ORDER, epoch))
-
-
-def epoch_order_of_rounds(seed: int, epoch: int, num_images: int, rounds: int, batch: int) -> Tensor:
-    """Returns the order of images in an epoch that uses each image several times.
+def epoch_order(seed: int, epoch: int, num_images: int, rounds: int = 1, batch: int = 1) -> Tensor:
+    """Returns the order of N images in an epoch, (N rounds,): permutation after permutation.
 
     Args:
         seed: Root of all random numbers.
         epoch: Number of the epoch.
         num_images: N.
-        rounds: Number of times.
-        batch: Images of a batch, at most N; the images of each batch are distinct.
-
-    Returns:
-        (N rounds,): permutation after permutation; `epoch_order` for one round.
+        rounds: How many times each image is used.
+        batch: Images of a batch, with several rounds at most N; the images of each batch are distinct.
     """
     generator = generator_for(seed, Stream.ORDER, epoch)
     order = torch.empty(0, dtype=torch.int64)
@@ -78,15 +70,10 @@ def epoch_order_of_rounds(seed: int, epoch: int, num_images: int, rounds: int, b
 
 
 def draw_pixels(total: int, count: int, generator: torch.Generator) -> Tensor:
-    """Draws pixel numbers without replacement, without listing all pixels.
-
-    Args:
-        total: Number of pixels of the image.
-        count: Number of pixels to draw; more than `total` gives all.
-        generator: Random generator.
+    """Draws `count` of an image's pixels, at most all, without replacement and without listing all of them.
 
     Returns:
-        (min(count, total),) int64, in random order.
+        (min(count, total),) int64 numbers, in random order.
     """
     if EXTRA_DRAWS * count < total // 2:
         candidates = torch.randint(total, (EXTRA_DRAWS * count,), generator=generator)
