@@ -10,7 +10,7 @@ import torch
 
 from idr.errors import InputError
 from idr.training.config import ExposureConfig
-from idr.training.exposure import Exposure, make_exposure
+from idr.training.exposure import Exposure
 from idr.training.progress import squared_error
 from tests.training import tiny
 
@@ -135,10 +135,6 @@ def test_the_penalty_is_the_weighted_mean_square_over_views() -> None:
 def test_keys_that_do_not_fit_are_refused(keys: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         ExposureConfig(**keys)
-
-
-def test_fixed_exposures_are_none() -> None:
-    assert make_exposure(3, ExposureConfig(), CPU) is None
 
 
 def test_gains_and_offsets_of_known_colors_are_found_although_photographs_saturate() -> None:

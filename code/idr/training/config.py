@@ -104,14 +104,11 @@ class TrainConfig:
         for name in ("num_pixels", "plot_freq", "checkpoint_freq", "images_per_step"):
             if getattr(self, name) < 1:
                 raise InputError(f"train.{name} = {getattr(self, name)}: expected 1 or more")
-        if self.learning_rate <= 0:
-            raise InputError(f"train.learning_rate = {self.learning_rate}: expected a learning rate above 0")
-        if self.max_grad_norm is not None and self.max_grad_norm <= 0:
-            raise InputError(f"train.max_grad_norm = {self.max_grad_norm}: expected a norm above 0")
-        if self.learning_rate_cam is not None and self.learning_rate_cam <= 0:
-            raise InputError(
-                f"train.learning_rate_cam = {self.learning_rate_cam}: expected a learning rate above 0"
-            )
+        kinds = {"learning_rate": "learning rate", "max_grad_norm": "norm", "learning_rate_cam": "learning rate"}
+        for name, kind in kinds.items():
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise InputError(f"train.{name} = {value}: expected a {kind} above 0")
         if self.keep_checkpoints is not None and self.keep_checkpoints < 1:
             raise InputError(
                 f"train.keep_checkpoints = {self.keep_checkpoints}: expected 1 or more, or no such key"
@@ -124,7 +121,6 @@ class TrainConfig:
         return () if self.schedule.pyramid is None else self.schedule.pyramid.factors
 
     def _check_pixels(self) -> None:
-        """Checks that the keys that choose pixels are consistent."""
         if self.num_pixels % self.images_per_step:
             raise InputError(
                 f"train.images_per_step = {self.images_per_step}: expected a divisor of train.num_pixels, "

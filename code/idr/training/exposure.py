@@ -57,8 +57,8 @@ class Exposure(nn.Module):
 
         Args:
             indices: (b,) images of the batch.
-            outputs: What the model returned, ``rgb_values`` (R, 3) in [-1, 1].
-            photo: (b, P, 3) the photographs' colors in [-1, 1].
+            outputs: The model's, ``rgb_values`` (R, 3) in [-1, 1].
+            photo: (b, P, 3) colors in [-1, 1].
         """
         shaded = outputs["network_object_mask"] & outputs["object_mask"]
         shape = (len(indices), -1, 3)
@@ -94,14 +94,10 @@ class Exposure(nn.Module):
         return {**tables, "optimizer": optimizer_state(self.optimizer)}
 
     def load_state(self, saved: Mapping[str, Any] | None, where: str) -> None:
-        """Loads what `state` returned; without it the exposures start anew, with a warning.
-
-        Args:
-            saved: The part ``ExposureState``, or None.
-            where: The checkpoint's name, for messages.
+        """Loads what `state` returned; for None the exposures start anew, with a warning.
 
         Raises:
-            InputError: It does not fit, or belongs to another number of images.
+            InputError: It does not fit, or belongs to another number of images; `where` names the checkpoint.
         """
         if saved is None:
             log.warning("%s holds no %s: the exposures start anew", where, EXPOSURE)
@@ -116,8 +112,3 @@ class Exposure(nn.Module):
         with torch.no_grad():
             self.log_gain.copy_(log_gain)
             self.offset.copy_(offset)
-
-
-def make_exposure(num_images: int, config: ExposureConfig, device: torch.device) -> Exposure | None:
-    """Returns the exposures of B images; None if the block ``train.exposure`` says they are fixed."""
-    return None if config.type == "fixed" else Exposure(num_images, config, device)

@@ -87,10 +87,8 @@ def clip_gradients(model: nn.Module, cameras: Sequence[nn.Module], max_norm: flo
     Adam would follow such a gradient for tens of steps and, as it remembers its square, hardly move for the
     next thousand.
 
-    Args:
-        model: The norm is that of all its gradients.
-        cameras: Their gradients, also sparse ones, are scaled by the same factor.
-        max_norm: The norm to which longer gradients are clipped.
+    The norm is that of all gradients of the model; those of cameras, also sparse ones, are scaled by the same
+    factor.
     """
     norm = nn.utils.clip_grad_norm_(model.parameters(), max_norm)
     factor = (max_norm / (norm + CLIP_EPS)).clamp(max=1.0)  # as torch scales the model's
@@ -120,8 +118,7 @@ def load_optimizer(
     Args:
         optimizer: Its groups stay as they are.
         content: A part of a checkpoint, with what `optimizer_state` returned, or the published code's.
-        where: The checkpoint's name, for messages.
-        part: The part's name, for messages.
+            part: The part's name.
         key: The state's key in the part.
 
     Raises:
@@ -156,7 +153,7 @@ def load_optimizer(
 
 
 def _form(groups: list[dict[str, Any]]) -> list[tuple[str, int]]:
-    """Names and sizes of parameter groups; names of earlier versions count as the present ones."""
+    # Names of earlier versions count as the present ones.
     return [(str(group.get("name")).replace("colour", "color"), len(group["params"])) for group in groups]
 
 
@@ -174,23 +171,17 @@ _PARAMS = Kind(
 )
 _KINDS = {
     tuple: Kind("two numbers from 0 to 1", _is_pair),
-    bool: schema.flag(),
-    type(None): schema.flag(),
-    str: schema.text(),
-    int: real(0),
-    float: real(0),
-}
+    bool: schema.flag(), type(None): schema.flag(), str: schema.text(), int: real(0), float: real(0),
+}  # fmt: skip
 """Kinds of the constants of a parameter group, by the type of the own ones."""
 
 
 def _group_schema(own: Mapping[str, Any]) -> dict[str, Kind]:
-    """Returns the schema of a saved parameter group from an own one."""
     constants = {key: type(value) for key, value in own.items() if key != "lr" and type(value) in _KINDS}
     return {"params": _PARAMS, "lr": real(0)} | {key: optional(_KINDS[t]) for key, t in constants.items()}
 
 
 def _slot_schema(optimizer: torch.optim.Optimizer, parameter: Tensor) -> dict[str, Kind]:
-    """Returns the schema of what an optimizer keeps for a parameter."""
     shape = tuple(parameter.shape)
     if isinstance(optimizer, RowAdam):
         moments = tensor(*shape, shape[1])

@@ -93,18 +93,13 @@ class Averages:
 class ProgressLine:
     """Logs the progress of training, at most every `LINE_SECONDS`.
 
-    Args:
-        num_epochs: Epochs of the run.
-        steps_per_epoch: Steps of an epoch.
-        seconds_left: Returns the time until training must end; None for no such limit.
+    `seconds_left` returns the time until training must end.
     """
 
     def __init__(
-        self, num_epochs: int, steps_per_epoch: int, seconds_left: Callable[[], float] | None = None
+        self, num_epochs: int, steps_per_epoch: int, seconds_left: Callable[[], float] = lambda: math.inf
     ) -> None:
-        self.num_epochs = num_epochs
-        self.steps_per_epoch = steps_per_epoch
-        self.seconds_left = seconds_left or (lambda: math.inf)
+        self.num_epochs, self.steps_per_epoch, self.seconds_left = num_epochs, steps_per_epoch, seconds_left
         self.averages = Averages()
         self._last = time.monotonic()
         self._rays = 0

@@ -27,7 +27,7 @@ from idr.training.cameras.poses import LearnablePoses, OrbitPoses
 from idr.training.cameras.trained import TrainedCameras
 from idr.training.config import TrainConfig
 from idr.training.diagnostics import FILLED, INSIDE_AT_SPHERE, diagnose, share_inside_at_sphere
-from idr.training.exposure import make_exposure
+from idr.training.exposure import Exposure
 from idr.training.optimizers import OTHERS, clip_gradients, make_optimizer, set_learning_rates
 from idr.training.processes.distributed import OneProcess
 from idr.training.progress import Averages, MetricsFile, ProgressLine, TensorBoardLog, squared_error
@@ -115,6 +115,7 @@ class Trainer:
         self.device = next(model.parameters()).device
         self.schedule = Schedule(config, num_epochs, self.rays.steps_per_epoch, loss.alpha, model)
         self.settings = self.schedule.at(0, 0)
+        fixed = config.exposure.type == "fixed"
         self.state = TrainingState(
             model,
             make_optimizer(model, config),
@@ -124,7 +125,7 @@ class Trainer:
             batch_size,
             scale_mat=frame_of(dataset),
             error_maps=self.rays.error_maps,
-            exposure=make_exposure(len(dataset), config.exposure, self.device),
+            exposure=None if fixed else Exposure(len(dataset), config.exposure, self.device),
         )
         self._open_levels(self.settings)
         self.checkpoints = CheckpointFolder(outputs.run / "checkpoints")
@@ -133,12 +134,7 @@ class Trainer:
         self._saved_at: tuple[int, int] | None = None
 
     def resume(self, source: CheckpointFolder, name: str, keep_seed: bool) -> None:
-        """Loads a checkpoint.
-
-        Args:
-            source: Its folder.
-            name: Its name.
-            keep_seed: Keep the own seed, not the checkpoint's.
+        """Loads the checkpoint of that name in a folder; with `keep_seed` all but its seed.
 
         Raises:
             InputError: It does not fit.
@@ -223,7 +219,6 @@ class Trainer:
         self._seconds += time.monotonic() - started
 
     def _apply(self, settings: StepSettings) -> None:
-        """Puts the settings of a step into optimizers, loss, poses and encodings."""
         self.settings = settings
         set_learning_rates(self.state.optimizer, settings.learning_rates)
         if self.state.cameras is not None:
@@ -281,7 +276,6 @@ class Trainer:
         return losses, squared_error(outputs, batch.ground_truth["rgb"]), outputs["points"].shape[0]
 
     def _add_terms(self, losses: Mapping[str, Tensor], rays: StepRays) -> dict[str, Tensor]:
-        """Returns the losses of a step with those of the terms, and their sum."""
         state = self.state
         cameras = all_cameras(self.dataset, state.cameras, self.device)
         generator = generator_for(state.seed, Stream.TERMS, state.epoch, state.step)
@@ -322,7 +316,6 @@ class Trainer:
         self._saved_at = position
 
     def _record(self, epoch: int, metrics: MetricsFile) -> None:
-        """Writes the row of an epoch, and warns of failures that it shows."""
         if not self.group.is_first:
             return
         row: dict[str, float | int] = {"epoch": epoch, **self.state.averages.read()}

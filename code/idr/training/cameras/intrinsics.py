@@ -194,6 +194,5 @@ def make_cameras(dataset: Any, config: CamerasConfig) -> tuple[LearnablePoses, L
 
 
 def _form(tables: Mapping[str, Any]) -> str:
-    """Words the number of rows of each table."""
     counts = {name: len(table) for name, table in tables.items()}
     return ", ".join(f"{name} ({n} {'row' if n == 1 else 'rows'})" for name, n in counts.items())

@@ -17,11 +17,10 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
-import torch
 from torch import Tensor, nn
 
 from idr.checkpoints.parts import check_pose_kind, pose_vectors
-from idr.checkpoints.schema import check, optional, table, text
+from idr.checkpoints.schema import check, optional, text
 from idr.errors import InputError
 from idr.training.cameras.intrinsics import LearnableIntrinsics
 from idr.training.cameras.poses import LearnablePoses
@@ -41,38 +40,27 @@ Parts = dict[str, dict[str, Any]]
 
 PRECONDITIONERS = {"each": "diagonal", "matrix": "full", "diagonal": "diagonal", "full": "full"}
 """Values of ``moments`` in checkpoints, and of ``train.cameras.preconditioner``."""
-_STATE = table({})
 REMEDY = "continue with the block train.cameras that the run was trained with, or start a new run"
 
 
 class TrainedCameras:
-    """Learnable cameras, on their device, with their optimizers; intrinsics are None if they are fixed."""
+    """Learnable cameras, on their device, with their optimizers; intrinsics are None if they are fixed.
+
+    `modules` and `optimizers` are those of the poses and, if they are trained, of the intrinsics.
+    """
 
     def __init__(
         self, poses: LearnablePoses, intrinsics: LearnableIntrinsics | None, config: TrainConfig
     ) -> None:
         self.poses, self.intrinsics = poses, intrinsics
-        self.pose_optimizer = make_camera_optimizer(poses, config)
-        self.intrinsics_optimizer: torch.optim.Optimizer | None = None
-        if intrinsics is not None:
-            self.intrinsics_optimizer = make_camera_optimizer(intrinsics, config)
-
-    @property
-    def modules(self) -> list[nn.Module]:
-        """The poses and, if they are trained, the intrinsics."""
-        return [module for module in (self.poses, self.intrinsics) if module is not None]
-
-    @property
-    def optimizers(self) -> list[torch.optim.Optimizer]:
-        """Their optimizers, in the same order."""
-        both = (self.pose_optimizer, self.intrinsics_optimizer)
-        return [optimizer for optimizer in both if optimizer is not None]
+        self.modules: list[nn.Module] = [poses] if intrinsics is None else [poses, intrinsics]
+        self.optimizers = [make_camera_optimizer(module, config) for module in self.modules]
+        self.pose_optimizer = self.optimizers[0]
 
     def apply(self, pose_rate: float, intrinsics_rate: float) -> None:
         """Sets the learning rates of poses and intrinsics."""
-        set_learning_rates(self.pose_optimizer, {OTHERS: pose_rate})
-        if self.intrinsics_optimizer is not None:
-            set_learning_rates(self.intrinsics_optimizer, {OTHERS: intrinsics_rate})
+        for optimizer, rate in zip(self.optimizers, (pose_rate, intrinsics_rate), strict=False):
+            set_learning_rates(optimizer, {OTHERS: rate})
 
     def inputs(self, indices: Tensor) -> dict[str, Tensor]:
         """Returns the model's ``pose``, (b, 7) or (b, 4, 4), and ``intrinsics``, (b, 4, 4), if trained."""
@@ -99,9 +87,9 @@ class TrainedCameras:
             own["optimizer_poses"] = pose_optimizer
             if isinstance(self.pose_optimizer, RowAdam):
                 own["moments"] = "matrix"
-        if self.intrinsics is not None and self.intrinsics_optimizer is not None:
+        if self.intrinsics is not None:
             own |= self.intrinsics.state()
-            own["optimizer_intrinsics"] = optimizer_state(self.intrinsics_optimizer)
+            own["optimizer_intrinsics"] = optimizer_state(self.optimizers[1])
         if own:
             parts["CameraState"] = {**own, "poses": self.poses.kind}
         return parts
@@ -136,7 +124,6 @@ class TrainedCameras:
         self._load_intrinsics(saved, where)
 
     def _check_settings(self, saved: Mapping[str, Any], where: str) -> None:
-        """Refuses poses of another parametrization or optimizer than the conf's."""
         check_pose_kind(saved, where)
         check(saved, {"moments": optional(text(*PRECONDITIONERS))}, where, "CameraState")
         kind = saved.get("poses", LearnablePoses.kind)
@@ -154,11 +141,11 @@ class TrainedCameras:
             )
 
     def _load_intrinsics(self, saved: Mapping[str, Any], where: str) -> None:
-        if self.intrinsics is None or self.intrinsics_optimizer is None:
+        if self.intrinsics is None:
             if "intrinsics" in saved:
                 raise InputError(f"{where} holds trained intrinsics, the conf says they are fixed; {REMEDY}")
         elif not {"intrinsics", "given_intrinsics", "optimizer_intrinsics"} & saved.keys():
             log.warning("%s holds no trained intrinsics: they start from the given ones", where)
         else:
             self.intrinsics.load_state(saved, where)
-            load_optimizer(self.intrinsics_optimizer, saved, where, "CameraState", "optimizer_intrinsics")
+            load_optimizer(self.optimizers[1], saved, where, "CameraState", "optimizer_intrinsics")

@@ -33,7 +33,7 @@ class Term(Protocol):
             rays: The step's rays, with surface points and normals.
             cameras: All cameras, constant.
             time: Fraction of the schedule that is done.
-            generator: Source of random numbers, on the host.
+            generator: On the host.
         """
         ...
 
@@ -41,13 +41,9 @@ class Term(Protocol):
 def build_terms(
     loss_block: Mapping[str, Any], dataset: Any, model: nn.Module, poses: LearnablePoses | None
 ) -> list[Term]:
-    """Returns the terms of a conf.
+    """Returns the terms of a block ``loss``; a term that is null is left out.
 
-    Args:
-        loss_block: The block ``loss``; a term that is null is left out.
-        dataset: The seam of `SceneDataset`.
-        model: The seam of `IDRNetwork`.
-        poses: Learnable poses at the start of training; None for the data set's.
+    `poses` are learnable poses at the start of training; None for the data set's.
 
     Raises:
         InputError: A block has a wrong key or value, or the data set lacks what a term needs.

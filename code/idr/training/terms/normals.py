@@ -57,13 +57,7 @@ class NormalsTerm:
     def __init__(self, config: NormalsConfig, model: Any) -> None:
         self.config, self.model = config, model
 
-    def __call__(
-        self,
-        rays: StepRays,
-        cameras: Cameras,  # noqa: ARG002
-        time: float,
-        generator: torch.Generator,
-    ) -> Tensor:
+    def __call__(self, rays: StepRays, cameras: Cameras, time: float, generator: torch.Generator) -> Tensor:
         """Returns the weighted loss of a step, see `idr.training.terms.build.Term`."""
         weight = self.config.weight * (1 - time / self.config.end)
         if weight <= 0:
@@ -81,13 +75,9 @@ class NormalsTerm:
 def beside_in_tangent_plane(
     points: Tensor, normals: Tensor, radius: float, generator: torch.Generator
 ) -> Tensor:
-    """Returns points (N, 3) in random directions of the tangent planes, at distances of up to the radius.
+    """Returns a point beside each point, (N, 3), in a random direction of its tangent plane.
 
-    Args:
-        points: (N, 3).
-        normals: (N, 3) unit normals.
-        radius: The largest distance.
-        generator: Source of random numbers, on the host.
+    The distance is at most the radius; normals are unit vectors, (N, 3); the generator is on the host.
     """
     draws = torch.randn(points.shape, generator=generator).to(points)
     along = functional.normalize(torch.linalg.cross(normals, draws), dim=1)

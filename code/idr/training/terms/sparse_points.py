@@ -39,10 +39,9 @@ class SparsePointsConfig:
 
     def __post_init__(self) -> None:
         for name in ("weight", "until", "points", "scale"):
-            if getattr(self, name) <= 0:
-                raise InputError(
-                    f"loss.sparse_points.{name} = {getattr(self, name)}: expected a number above 0"
-                )
+            value = getattr(self, name)
+            if value <= 0:
+                raise InputError(f"loss.sparse_points.{name} = {value}: expected a number above 0")
         if self.until > 1:
             raise InputError(
                 f"loss.sparse_points.until = {self.until}: expected a fraction of the schedule, up to 1"
@@ -75,13 +74,7 @@ class SparsePointsTerm:
             )
         self.points = torch.from_numpy(points[inside]).float()
 
-    def __call__(
-        self,
-        rays: StepRays,
-        cameras: Cameras,  # noqa: ARG002
-        time: float,
-        generator: torch.Generator,
-    ) -> Tensor:
+    def __call__(self, rays: StepRays, cameras: Cameras, time: float, generator: torch.Generator) -> Tensor:
         """Returns the weighted loss of a step, see `idr.training.terms.build.Term`."""
         weight = self.config.weight * (1 - time / self.config.until)
         if weight <= 0:

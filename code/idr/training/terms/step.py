@@ -32,13 +32,7 @@ class Cameras:
 
 
 def all_cameras(dataset: Any, trained: TrainedCameras | None, device: torch.device) -> Cameras:
-    """Returns the cameras of all images as they are at present.
-
-    Args:
-        dataset: The seam of `SceneDataset`: ``intrinsics`` and ``poses`` (B, 4, 4).
-        trained: The trained cameras; None where they are fixed.
-        device: Device of the result.
-    """
+    """Returns the present cameras of all images, those of the data set where none are trained."""
     if trained is None:
         return Cameras(dataset.intrinsics.to(device), dataset.poses.to(device))
     with torch.no_grad():
@@ -80,13 +74,7 @@ class StepRays:
     def of(
         batch: Batch, model_input: Mapping[str, Any], outputs: Mapping[str, Any], reduction: int = 1
     ) -> StepRays:
-        """Returns the rays of a batch.
-
-        Args:
-            batch: The batch.
-            model_input: What the model received, cameras included.
-            outputs: What it returned.
-            reduction: Factor by which its images are reduced.
+        """Returns the rays of a batch, from what the model received, cameras included, and returned.
 
         Raises:
             InputError: It returned no surface points.
