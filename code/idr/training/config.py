@@ -104,10 +104,10 @@ class TrainConfig:
         for name in ("num_pixels", "plot_freq", "checkpoint_freq", "images_per_step"):
             if getattr(self, name) < 1:
                 raise InputError(f"train.{name} = {getattr(self, name)}: expected 1 or more")
-        kinds = {"learning_rate": "learning rate", "max_grad_norm": "norm", "learning_rate_cam": "learning rate"}
-        for name, kind in kinds.items():
+        for name in ("learning_rate", "max_grad_norm", "learning_rate_cam"):
             value = getattr(self, name)
             if value is not None and value <= 0:
+                kind = "norm" if name == "max_grad_norm" else "learning rate"
                 raise InputError(f"train.{name} = {value}: expected a {kind} above 0")
         if self.keep_checkpoints is not None and self.keep_checkpoints < 1:
             raise InputError(

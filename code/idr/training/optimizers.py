@@ -111,15 +111,11 @@ def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
 def load_optimizer(
     optimizer: torch.optim.Optimizer, content: Mapping[str, Any], where: str, part: str, key: str
 ) -> None:
-    """Loads the moments of an optimizer, also of one with other parameter groups.
+    """Loads the moments of an optimizer, also of one with other parameter groups; its own groups stay.
 
     Constants such as betas are the conf's. The learning rates are the saved ones until a schedule sets them.
-
-    Args:
-        optimizer: Its groups stay as they are.
-        content: A part of a checkpoint, with what `optimizer_state` returned, or the published code's.
-            part: The part's name.
-        key: The state's key in the part.
+    `content`, the part of a checkpoint of that name, has in `key` what `optimizer_state` returned, or the
+    published code's.
 
     Raises:
         InputError: It is not the state of such an optimizer, or that of other parameters.
