@@ -13,7 +13,7 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Container, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -38,11 +38,7 @@ _REMEDIES = {
 
 @contextmanager
 def output_errors(target: Path, kept: str = "") -> Iterator[None]:
-    """Turns errors of the operating system into `OutputError`.
-
-    Args:
-        target: File or folder being written, for the message.
-        kept: What is unchanged, for the message.
+    """Turns errors of the operating system into `OutputError`, which names the target and what is unchanged.
 
     Raises:
         OutputError: The body raised an OSError other than `USER_ERRORS`.
@@ -59,11 +55,9 @@ def output_errors(target: Path, kept: str = "") -> Iterator[None]:
 
 
 def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Writes a file atomically and makes missing parent folders; content and name are on the disk on return.
+    """Writes or replaces a file atomically and makes missing parent folders.
 
-    Args:
-        path: File to write or replace.
-        write: Writes the content; called once with the open binary file (seekable).
+    Content and name are on the disk on return. `write` is called once, with the open binary file (seekable).
 
     Raises:
         OutputError: The file cannot be written. The old file is unchanged and no temporary file is left.
@@ -81,7 +75,8 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
                 os.fsync(file.fileno())
             os.replace(temporary, path)
         except BaseException:
-            _remove_quietly(temporary)
+            with suppress(OSError):  # the exception being raised is more informative
+                os.unlink(temporary)
             raise
         sync_folder(path.parent)
 
@@ -133,13 +128,6 @@ def temporary_files(folder: Path) -> list[Path]:
     return sorted(entry for entry in folder.iterdir() if _TEMPORARY.fullmatch(entry.name) and entry.is_file())
 
 
-def _remove_quietly(path: Path) -> None:
-    try:
-        os.unlink(path)
-    except OSError:
-        pass  # the exception being raised is more informative
-
-
 def check_replaceable(
     folder: Path, overwrite: bool, is_ours: Callable[[Path], bool], own_names: Container[str], writer: str
 ) -> None:
@@ -177,8 +165,7 @@ def check_replaceable(
 def whole_folder(folder: Path) -> Iterator[Path]:
     """Yields an empty temporary folder, which replaces `folder` if the body succeeds and is removed if not.
 
-    Args:
-        folder: The folder to make or replace; missing parents are made.
+    Missing parents are made.
 
     Raises:
         OutputError: The folder cannot be written; an old one is unchanged.
@@ -195,7 +182,6 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 
 
 def _swap_in(new: Path, folder: Path) -> None:
-    """Replaces an old folder by a finished one; restores the old one if that fails."""
     if not folder.exists():
         os.rename(new, folder)
         return

@@ -156,7 +156,8 @@ def render_image(
         raise ValueError(f"object_mask of {object_mask.numel()} pixels for an image of {height} x {width}")
 
     device = intrinsics.device
-    pose = pose.to(intrinsics)
+    mask = torch.ones(num_pixels, dtype=torch.bool) if object_mask is None else object_mask.reshape(-1).bool()
+    mask, pose = mask.to(device), pose.to(intrinsics)
     rgb = torch.full((num_pixels, 3), WHITE)
     hit = torch.zeros(num_pixels, dtype=torch.bool)
     points, depth, sdf = torch.zeros(num_pixels, 3), torch.zeros(num_pixels), torch.zeros(num_pixels)
@@ -164,10 +165,7 @@ def render_image(
         for start in range(0, num_pixels, chunk_pixels):
             index = torch.arange(start, min(start + chunk_pixels, num_pixels), device=device)  # (P,)
             uv = torch.stack((index % width, index // width), dim=-1).to(intrinsics.dtype)  # (P, 2)
-            inside = torch.ones_like(index, dtype=torch.bool)
-            if object_mask is not None:
-                inside = object_mask.reshape(-1).to(device)[index].bool()
-            outputs = _trace(forward, intrinsics, pose, uv, inside)
+            outputs = _trace(forward, intrinsics, pose, uv, mask[index])
             chunk = slice(start, start + index.numel())
             chunk_hit = outputs["network_object_mask"].reshape(-1)
             rgb[chunk] = _colors(outputs)
@@ -197,14 +195,8 @@ def render_antialiased(
     (k + 1/2) / N - 1/2 along each axis, k = 0 ... N - 1. Structures that no ray through a pixel's center
     meets are not found. Colors are averaged as they are stored, as programs that shrink photographs do.
 
-    Args:
-        forward: The model in evaluation mode, see `render_image`.
-        intrinsics: (4, 4) K; determines device and dtype.
-        pose: (4, 4) or (7,), see `render_image`.
-        img_res: Height and width in pixels.
-        supersample: N, at least 1; 1 traces one ray per pixel everywhere.
-        chunk_pixels: Rays per call of the model, at least 1.
-        rule: Which pixels are edges.
+    `supersample` is N, at least 1, which traces one ray per pixel everywhere; `rule` says which pixels are
+    edges. The other arguments are those of `render_image`.
 
     Raises:
         ValueError: A shape is wrong, or ``supersample`` or ``chunk_pixels`` is not positive.
@@ -254,15 +246,9 @@ def _rgb01(rgb: Tensor) -> Tensor:
 
 
 def _ranges(values: Tensor, valid: Tensor, window: int = 3) -> Tensor:
-    """Returns the range of each channel of the valid values around each pixel, 0 without any.
+    """Returns the range of each channel of the valid values around each pixel, (H, W, C), 0 without any.
 
-    Args:
-        values: (H, W, C), or (H - 1, W - 1, C) at the corners between pixels for a `window` of 2.
-        valid: (H, W) or (H - 1, W - 1) bool.
-        window: 3, or 2 for the corners of a pixel.
-
-    Returns:
-        (H, W, C) largest minus smallest value.
+    Values are (H, W, C), or (H - 1, W - 1, C) at the corners between pixels for a `window` of 2.
     """
     greatest, least = (
         functional.max_pool2d(

@@ -21,7 +21,6 @@ from idr.checkpoints.manifests import (
     MODEL,
     PARTS,
     STATE_KEYS,
-    Manifest,
     checkpoint_name,
     complete_sets,
     current_file,
@@ -48,31 +47,22 @@ class CheckpointFolder:
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
 
-    @property
-    def has_manifests(self) -> bool:
-        """Whether the folder has manifests (ours) or not (the published code's)."""
-        return (self.path / MANIFESTS).is_dir()
-
     def names(self) -> list[str]:
         """Returns the names of the complete sets in the order they were saved.
 
         `latest` is among them only if it is not a copy of a numbered set.
         """
-        if not self.has_manifests:
+        if not (self.path / MANIFESTS).is_dir():
             return published_names(self.path)
         manifests = complete_sets(self.path)
         numbered = {manifest.serial for manifest in manifests if manifest.name != LATEST}
         return [m.name for m in manifests if m.name != LATEST or m.serial not in numbered]
 
     def resolve(self, name: str | int = LATEST) -> str:
-        """Finds a checkpoint.
+        """Returns the name of the checkpoint `latest`, of a number, or of `<epoch>_<step>`.
 
-        Args:
-            name: `latest`, a number, or `<epoch>_<step>`.
-
-        Returns:
-            The set's name. For `latest` it is the complete set saved last; in a folder of the published code,
-            its `latest`, else the largest number.
+        For `latest` it is the complete set saved last; in a folder of the published code, its `latest`, else
+        the largest number.
 
         Raises:
             MissingInputError: It does not exist or is incomplete; the message lists the complete ones.
@@ -83,14 +73,13 @@ class CheckpointFolder:
             return names[-1]
         if name in names:
             return name
-        listing = f"complete checkpoints there: {', '.join(names)}"
-        there = listing if names else "there is no complete checkpoint"
+        there = "there is no complete checkpoint; train first, or name another run"
+        if names:
+            there = f"complete checkpoints there: {', '.join(names)}; choose one of these"
+        reason = "does not exist"
         if any(part_file(self.path, part, name).is_file() for part in PARTS):
             reason = "is incomplete: its save was cut short, or files were removed"
-        else:
-            reason = "does not exist"
-        remedy = "choose one of these" if names else "train first, or name another run"
-        raise MissingInputError(f"checkpoint {name} in {self.path} {reason}; {there}; {remedy}")
+        raise MissingInputError(f"checkpoint {name} in {self.path} {reason}; {there}")
 
     def has(self, part: str, name: str | int = LATEST) -> bool:
         """Whether a checkpoint, named as for `resolve`, exists and has a part of `PARTS`."""
@@ -98,13 +87,13 @@ class CheckpointFolder:
             resolved = self.resolve(name)
         except MissingInputError:
             return False
-        manifest = self._manifest(resolved)
+        manifest = read_manifest(self.path, resolved)
         return part in manifest.files if manifest else part_file(self.path, part, resolved).is_file()
 
     def position_of(self, name: str | int = LATEST) -> tuple[int, int]:
         """Returns (epochs done, steps done in the next), from the manifest or else from the file."""
         resolved = self.resolve(name)
-        manifest = self._manifest(resolved)
+        manifest = read_manifest(self.path, resolved)
         return (manifest.epoch, manifest.step) if manifest else (int(self.load(MODEL, resolved)["epoch"]), 0)
 
     def epoch_of(self, name: str | int = LATEST) -> int:
@@ -116,8 +105,7 @@ class CheckpointFolder:
     ) -> dict[str, Any]:
         """Reads one of `PARTS` of a checkpoint, tensors and plain values only; `name` is as for `resolve`.
 
-        Returns:
-            The dictionary in the file: `epoch` and the part's key of `STATE_KEYS`.
+        The dictionary has `epoch` and the part's key of `STATE_KEYS`.
 
         Raises:
             MissingInputError: No such checkpoint, or it lacks this part.
@@ -125,7 +113,7 @@ class CheckpointFolder:
                 is not this part.
         """
         resolved = self.resolve(name)
-        manifest = self._manifest(resolved)
+        manifest = read_manifest(self.path, resolved)
         path = current_file(self.path, part, manifest) if manifest else part_file(self.path, part, resolved)
         if not path.is_file() or (manifest and part not in manifest.files):
             present = [other for other in PARTS if self.has(other, resolved)]
@@ -188,9 +176,6 @@ class CheckpointFolder:
         """
         saving.save_set(self.path, name, epoch, step, parts, keep_last)
 
-    def _manifest(self, name: str) -> Manifest | None:
-        return read_manifest(self.path, name) if self.has_manifests else None
-
     def _other_good(self, damaged: str) -> str:
         for name in reversed(self.names()):
             if name != damaged and self._is_good(name):
@@ -198,7 +183,7 @@ class CheckpointFolder:
         return "; there is no other good checkpoint in this run: get the file anew, or train again"
 
     def _is_good(self, name: str) -> bool:
-        manifest = self._manifest(name)
+        manifest = read_manifest(self.path, name)
         if manifest:
             files = {part: current_file(self.path, part, manifest) for part in manifest.files}
             return all(record_file(files[part]) == record for part, record in manifest.files.items())

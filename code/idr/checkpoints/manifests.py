@@ -25,9 +25,6 @@ log = logging.getLogger(__name__)
 
 MODEL = "ModelParameters"
 TRAINER = "TrainerState"
-TRACER = "TracerState"
-CAMERAS = "CameraState"
-RECIPE = "RecipeState"
 EXPOSURE = "ExposureState"
 
 STATE_KEYS: Mapping[str, str | None] = {
@@ -37,9 +34,9 @@ STATE_KEYS: Mapping[str, str | None] = {
     "CamParameters": "pose_vecs_state_dict",
     "OptimizerCamParameters": "optimizer_cam_state_dict",
     TRAINER: None,
-    TRACER: None,
-    CAMERAS: None,
-    RECIPE: None,
+    "TracerState": None,
+    "CameraState": None,
+    "RecipeState": None,
     EXPOSURE: None,
 }
 """Parts of a checkpoint, and the key of each besides `epoch`. The last five are not published."""
@@ -156,9 +153,5 @@ def published_names(root: Path) -> list[str]:
 
 def record_file(path: Path) -> FileRecord:
     """Returns the size and the digest of a file."""
-    digest, size = hashlib.sha256(), 0
-    with open(path, "rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-            size += len(chunk)
-    return FileRecord(size, digest.hexdigest())
+    content = path.read_bytes()
+    return FileRecord(len(content), hashlib.sha256(content).hexdigest())

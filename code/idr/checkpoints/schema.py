@@ -124,15 +124,12 @@ def is_number(value: Any) -> bool:
 
 
 def is_tensor(
-    value: Any, shape: tuple[int | None, ...] | None, least: float = -math.inf, most: float = math.inf
+    value: Any, shape: tuple[int | None, ...], least: float = -math.inf, most: float = math.inf
 ) -> bool:
-    """Whether a value is a dense tensor of finite floating-point numbers of a shape, None for any."""
-    if not is_dense(value) or value.dtype not in FLOATS:
+    """Whether a value is a dense tensor of finite floating-point numbers of a shape; None is any side."""
+    if not is_dense(value) or value.dtype not in FLOATS or value.dim() != len(shape):
         return False
-    if shape is not None and (
-        value.dim() != len(shape)
-        or any(side not in (None, own) for side, own in zip(shape, value.shape, strict=True))
-    ):
+    if any(side not in (None, own) for side, own in zip(shape, value.shape, strict=True)):
         return False
     value = value.detach()
     return bool((value.isfinite() & (value >= least) & (value <= most)).all())

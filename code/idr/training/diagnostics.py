@@ -35,11 +35,7 @@ Row = Mapping[str, Any]
 
 
 def share_inside_at_sphere(model: nn.Module) -> float:
-    """Returns the share of points on the bounding sphere where f is negative, inside the object.
-
-    Args:
-        model: The seam of `IDRNetwork`; 0 for one without an implicit network.
-    """
+    """Returns the share of the bounding sphere where f is negative; 0 without an implicit network."""
     sdf = getattr(model, "implicit_network", None)
     if sdf is None:
         return 0.0
@@ -54,10 +50,9 @@ def share_inside_at_sphere(model: nn.Module) -> float:
 
 
 def diagnose(rows: Sequence[Row]) -> tuple[Finding, ...]:
-    """Returns the failures that the last row shows and that are due to be reported.
+    """Returns the failures that the last row of ``metrics.csv`` shows and that are due to be reported.
 
-    Args:
-        rows: Rows of ``metrics.csv``, oldest first, one for each epoch; numbers or their texts.
+    Rows are those of all epochs, oldest first, with numbers or their texts.
     """
     found = []
     for name, is_shown, words in _FAILURES:

@@ -31,11 +31,6 @@ class Exposure(nn.Module):
 
     Every process sees all rays of a step, so the gradients are equal in all of them.
 
-    Args:
-        num_images: B.
-        config: The block ``train.exposure``.
-        device: Device of the training.
-
     Attributes:
         log_gain: (B, 3) g.
         offset: (B, 3) o, for colors in [0, 1].

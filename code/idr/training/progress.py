@@ -37,12 +37,8 @@ def minutes_and_seconds(seconds: float) -> str:
 def squared_error(outputs: Mapping[str, Any], rgb: Tensor) -> Tensor:
     """Returns the sum of the squared color error over rays that hit inside the mask, and its number of terms.
 
-    Args:
-        outputs: What the model returned for R rays.
-        rgb: The photographs' colors in [-1, 1], (B, P, 3).
-
-    Returns:
-        (2,), for colors in [0, 1]. The host reads nothing.
+    The result, (2,), is for colors in [0, 1]; `rgb`, the photographs' colors, are in [-1, 1], (B, P, 3). The
+    host reads nothing.
     """
     shaded = (outputs["network_object_mask"] & outputs["object_mask"]).unsqueeze(1)
     error = (outputs["rgb_values"].detach() - rgb.reshape(-1, 3)) / 2
@@ -140,10 +136,8 @@ class ProgressLine:
 class MetricsFile:
     """``metrics.csv`` of a run, with one row for each epoch.
 
-    Args:
-        path: The file. Rows of epochs that will be trained again are dropped, and columns of earlier versions
-            get their present names.
-        first_epoch: The first epoch that will be written.
+    Of an existing file, rows from `first_epoch` on, which will be trained again, are dropped, and columns of
+    earlier versions get their present names.
     """
 
     def __init__(self, path: Path, first_epoch: int) -> None:

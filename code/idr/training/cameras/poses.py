@@ -128,10 +128,7 @@ class OrbitPoses(TwistPoses):
     `TwistPoses` does both: it moves the camera's center to correct an image that is a few pixels off, and
     the center has to come back later.
 
-    Args:
-        start: (B, 7) initial poses, quaternion and center.
-        frozen: As for `LearnablePoses`.
-        orbit_scale: Factor on the last three numbers, and so on the optimizer's steps in them.
+    `orbit_scale` is a factor on the last three numbers, and so on the optimizer's steps in them.
 
     Attributes:
         centers_frozen: Whether only the turns get a gradient.

@@ -84,13 +84,9 @@ class RayBatches:
     def batches(
         self, seed: int, epoch: int, first_step: int, reduction: Callable[[int], int] = lambda step: 1
     ) -> Iterator[Batch]:
-        """Yields the batches of an epoch, on the host.
+        """Yields the batches of an epoch from a step on, on the host.
 
-        Args:
-            seed: Root of all random numbers.
-            epoch: Number of the epoch.
-            first_step: The first step; those before it are skipped.
-            reduction: Factor by which the images of a step are reduced.
+        `reduction` returns the factor by which the images of a step are reduced.
         """
         size = self.batch_size * self.rounds
         order = epoch_order(seed, epoch, len(self.dataset), self.rounds, size).split(size)

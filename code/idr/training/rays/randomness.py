@@ -47,14 +47,9 @@ def seed_everything(seed: int, stream: Stream, epoch: int = 0, step: int = 0) ->
 
 
 def epoch_order(seed: int, epoch: int, num_images: int, rounds: int = 1, batch: int = 1) -> Tensor:
-    """Returns the order of N images in an epoch, (N rounds,): permutation after permutation.
+    """Returns the order of N = `num_images` in an epoch, (N rounds,): permutation after permutation.
 
-    Args:
-        seed: Root of all random numbers.
-        epoch: Number of the epoch.
-        num_images: N.
-        rounds: How many times each image is used.
-        batch: Images of a batch, with several rounds at most N; the images of each batch are distinct.
+    With several rounds a batch has at most N images; those of each batch are distinct.
     """
     generator = generator_for(seed, Stream.ORDER, epoch)
     order = torch.empty(0, dtype=torch.int64)

@@ -47,9 +47,7 @@ class NormalsConfig:
 class NormalsTerm:
     """1 - cos of the angle between the normal at a hit and at a point beside it in the tangent plane.
 
-    Args:
-        config: The block.
-        model: The seam of `IDRNetwork`, with ``implicit_network.sdf_and_gradient``.
+    The model is the seam of `IDRNetwork`, with ``implicit_network.sdf_and_gradient``.
     """
 
     name = "normals_loss"
