@@ -95,12 +95,7 @@ class EdgeRule:
     normal_degrees: float = 30.0
 
     def edges(self, image: RenderedImage, focal: float) -> Tensor:
-        """Returns the edges of an image, (H, W) bool.
-
-        Args:
-            image: One ray per pixel.
-            focal: Focal length in pixels.
-        """
+        """Returns the edges, (H, W) bool, of an image with one ray per pixel; `focal` is in pixels."""
         hit, everywhere = image.hit, torch.ones_like(image.hit)
         edges = _ranges(hit[..., None].float(), everywhere)[..., 0] > 0
         edges |= _ranges(image.rgb01, everywhere).amax(dim=-1) > self.color
@@ -260,11 +255,9 @@ def _ranges(values: Tensor, valid: Tensor, window: int = 3) -> Tensor:
 
 
 def write_image(rgb01: Tensor, path: Path) -> None:
-    """Writes colors as an 8-bit PNG file atomically, rounded to the nearest level.
+    """Writes colors, (H, W, 3) or gray (H, W), as an 8-bit PNG file atomically; missing folders are created.
 
-    Args:
-        rgb01: (H, W, 3) or (H, W) gray, clipped to [0, 1].
-        path: The file; missing folders are created.
+    They are clipped to [0, 1] and rounded to the nearest level.
 
     Raises:
         OutputError: The file cannot be written.

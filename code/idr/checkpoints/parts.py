@@ -11,10 +11,9 @@ from typing import Any
 from torch import Tensor
 
 from idr.checkpoints.manifests import EXPOSURE, TRAINER
-from idr.checkpoints.schema import Kind, check, is_tensor, misfit, optional, table, tensor, text, whole
+from idr.checkpoints.schema import Kind, check, is_tensor, misfit, optional, table, tensor, whole
 
 POSES, INTRINSICS = "CamParameters", "CameraState"
-KINDS_OF_POSES = ("quaternion", "se3", "orbit")
 
 
 def _is_losses(value: Any) -> bool:
@@ -82,8 +81,3 @@ def exposure_tables(saved: Mapping[str, Any], where: str) -> tuple[Tensor, Tenso
     if len(offset) != len(log_gain):
         raise misfit(where, f"{EXPOSURE}.offset", offset, f"{len(log_gain)} rows, as many as log_gain has")
     return log_gain, offset
-
-
-def check_pose_kind(saved: Mapping[str, Any], where: str) -> None:
-    """Checks which parametrization of poses the part ``CameraState`` names."""
-    check(saved, {"poses": optional(text(*KINDS_OF_POSES))}, where, INTRINSICS)

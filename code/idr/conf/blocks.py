@@ -47,9 +47,6 @@ def read_block(
         where: Full name of the block for messages, such as `model.ray_tracer`.
         unknown: Whether a key without a field is refused, logged as a warning, or ignored.
 
-    Returns:
-        The dataclass.
-
     Raises:
         InputError: A key is unknown, removed, missing, of a wrong type or out of range.
     """
@@ -190,8 +187,8 @@ def _to_int(value: Any) -> int:
 
 def _to_bool(value: Any) -> bool:
     words = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
-    if isinstance(value, str) and value.lower() in words:
-        return words[value.lower()]
+    if isinstance(value, str):
+        value = words.get(value.lower())
     if not isinstance(value, bool):
         raise ValueError
     return value

@@ -66,11 +66,8 @@ def find_conf(path: str | Path) -> Path:
     for place in places:
         if place.is_file():
             return place
-    existing = list(
-        dict.fromkeys(
-            str(conf.relative_to(root)) for root in roots for conf in sorted(root.glob("confs/**/*.conf"))
-        )
-    )
+    confs = (conf.relative_to(root) for root in roots for conf in sorted(root.glob("confs/**/*.conf")))
+    existing = list(dict.fromkeys(map(str, confs)))
     listing = f"there are {', '.join(existing)}" if existing else "there is no folder confs/ to list"
     hint = did_you_mean(path.name, [Path(name).name for name in existing])
     raise MissingInputError(
@@ -99,9 +96,8 @@ def load_conf(path_or_text: str | Path, overrides: Sequence[str] = ()) -> Config
         try:
             text = path.read_text(encoding="utf-8-sig")
         except UnicodeDecodeError as error:
-            raise InputError(
-                f"{path}: is not a text file in UTF-8 (byte {error.start}); expected HOCON"
-            ) from error
+            mistake = f"{path}: is not a text file in UTF-8 (byte {error.start}); expected HOCON"
+            raise InputError(mistake) from error
         except OSError as error:
             raise InputError(f"{path}: cannot be read: {error.strerror}") from error
         conf = _parse(text, str(path), path.parent)

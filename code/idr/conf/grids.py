@@ -26,11 +26,9 @@ STEPS_PER_OCTAVE = 2
 
 
 def fit_grids(conf: ConfigTree, pixel: float) -> None:
-    """Replaces ``pixels_per_cell`` in a conf by ``finest_resolution``.
+    """Replaces ``pixels_per_cell`` in a whole conf by ``finest_resolution``.
 
-    Args:
-        conf: The whole conf.
-        pixel: Width of a pixel at the center of the scene, unit-sphere units.
+    `pixel` is the width of a pixel at the center of the scene, unit-sphere units.
 
     Raises:
         InputError: The width of a cell is not a number above 0.
@@ -43,17 +41,14 @@ def fit_grids(conf: ConfigTree, pixel: float) -> None:
         octaves = round(STEPS_PER_OCTAVE * math.log2(cells)) / STEPS_PER_OCTAVE
         resolution = max(round(2**octaves), int(block.get("base_resolution", 1)))
         block.put(RESOLUTION, resolution)
-        log.info(
-            "%s: %s = %d, cells of %.2g pixels", where, RESOLUTION, resolution, width * cells / resolution
-        )
+        pixels = width * cells / resolution
+        log.info("%s: %s = %d, cells of %.2g pixels", where, RESOLUTION, resolution, pixels)
 
 
 def with_grids_of_run(conf: ConfigTree, runconf: Path) -> ConfigTree:
-    """Returns a conf with the resolutions that training chose for its ``pixels_per_cell``.
+    """Returns a whole conf with the resolutions that training chose for its ``pixels_per_cell``.
 
-    Args:
-        conf: The whole conf.
-        runconf: The conf saved with the run.
+    `runconf` is the conf saved with the run.
 
     Raises:
         InputError: The run has no such conf.

@@ -19,11 +19,11 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from idr.checkpoints.parts import check_pose_kind, pose_vectors
+from idr.checkpoints.parts import pose_vectors
 from idr.checkpoints.schema import check, optional, text
 from idr.errors import InputError
 from idr.training.cameras.intrinsics import LearnableIntrinsics
-from idr.training.cameras.poses import LearnablePoses
+from idr.training.cameras.poses import LearnablePoses, OrbitPoses, TwistPoses
 from idr.training.cameras.row_adam import RowAdam
 from idr.training.config import TrainConfig
 from idr.training.optimizers import (
@@ -124,8 +124,9 @@ class TrainedCameras:
         self._load_intrinsics(saved, where)
 
     def _check_settings(self, saved: Mapping[str, Any], where: str) -> None:
-        check_pose_kind(saved, where)
-        check(saved, {"moments": optional(text(*PRECONDITIONERS))}, where, "CameraState")
+        kinds = text(LearnablePoses.kind, TwistPoses.kind, OrbitPoses.kind)
+        schema = {"poses": optional(kinds), "moments": optional(text(*PRECONDITIONERS))}
+        check(saved, schema, where, "CameraState")
         kind = saved.get("poses", LearnablePoses.kind)
         if kind != self.poses.kind:
             raise InputError(
