@@ -83,10 +83,10 @@ class ErrorMaps:
 
 
 def residuals_of(outputs: Mapping[str, Tensor], rgb: Tensor, mask_error: float) -> Tensor:
-    """Returns the residual of each ray, (R,): the mean absolute difference of colors in [0, 1] units.
+    """Returns the residual of each ray, (R,), from the model's outputs and the photographs' colors in [-1, 1].
 
-    It is `mask_error` for a ray that hits outside the mask or misses inside it. `outputs` are the model's;
-    `rgb`, (B, P, 3), are the photographs' colors in [-1, 1].
+    It is the mean absolute difference of colors, in [0, 1] units, for a ray that hits inside the mask;
+    `mask_error` for one that hits outside the mask or misses inside it; else 0. Colors `rgb` are (B, P, 3).
     """
     hit, inside = outputs["network_object_mask"], outputs["object_mask"]
     color = (outputs["rgb_values"].detach() - rgb.reshape(-1, 3)).abs().mean(dim=1) / 2

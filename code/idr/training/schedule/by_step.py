@@ -31,8 +31,10 @@ class Schedule:
         self.config, self.block, self.alpha = config, config.schedule, alpha
         self.steps_per_epoch = steps_per_epoch
         self.length = self.block.steps or max(num_epochs * steps_per_epoch, 1)
-        openings = self.block.openings.items()
-        self.levels = {name: leveled_encoding(model, name, block.start).levels for name, block in openings}
+        self.levels = {
+            network: leveled_encoding(model, network, opening.start).levels
+            for network, opening in self.block.openings.items()
+        }
 
     def time(self, epoch: int, step: int) -> float:
         """Returns the fraction of the schedule, at most 1, that is done when a step begins."""
@@ -55,10 +57,14 @@ class Schedule:
             )
         if block.alpha is not None:
             settings = replace(settings, alpha=alpha_in(time, self.alpha, block.alpha))
+        levels = {
+            network: open_levels_in(time, self.levels[network], opening)
+            for network, opening in block.openings.items()
+        }
         return replace(
             settings,
             centers_frozen=time < self.config.cameras.freeze_centers_until,
-            open_levels={n: open_levels_in(time, self.levels[n], o) for n, o in block.openings.items()},
+            open_levels=levels,
             image_reduction=1 if block.pyramid is None else reduction_in(time, block.pyramid),
             time=time,
         )
