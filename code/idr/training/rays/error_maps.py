@@ -83,7 +83,7 @@ class ErrorMaps:
 
 
 def residuals_of(outputs: Mapping[str, Tensor], rgb: Tensor, mask_error: float) -> Tensor:
-    """Returns the residual of each ray, (R,), from the model's outputs and the photographs' colors in [-1, 1].
+    """Returns the residual of each ray, (R,), from the outputs and the photographs' colors in [-1, 1].
 
     It is the mean absolute difference of colors, in [0, 1] units, for a ray that hits inside the mask;
     `mask_error` for one that hits outside the mask or misses inside it; else 0. Colors `rgb` are (B, P, 3).
