@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from idr.training.config import TrainConfig
-from idr.training.rays.error_maps import ErrorMaps
+from idr.training.rays.error_maps import ErrorMaps, residuals_of
 from idr.training.rays.importance import ImportanceSampler
 from idr.training.rays.pyramid import reduced_size, sample_reduced
 from idr.training.rays.randomness import Stream, draw_pixels, epoch_order, generator_for, seed_everything
@@ -104,7 +104,8 @@ class RayBatches:
     def update_errors(self, batch: Batch, outputs: Mapping[str, Any]) -> None:
         """Updates the sampler's error maps, if there are any, by the model's outputs for a batch."""
         if self.sampler is not None and batch.cells is not None:
-            self.sampler.update_errors(batch.cells, outputs, batch.ground_truth["rgb"])
+            residuals = residuals_of(outputs, batch.ground_truth["rgb"], self.sampler.config.mask_error)
+            self.sampler.maps.update(batch.cells, residuals.cpu())  # read once by the host
 
     def _epoch_draw(self, seed: int, epoch: int) -> Tensor | None:
         """Draws the pixels of a whole epoch; a data set without ``sample_item`` keeps them itself."""

@@ -9,7 +9,6 @@ P pixels of a draw, N pixels of an image.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor
 
 from idr.training.rays.config import SamplerConfig
-from idr.training.rays.error_maps import ErrorMaps, residuals_of
+from idr.training.rays.error_maps import ErrorMaps
 from idr.training.rays.pixel_classes import BAND, FAR, NEAR, OBJECT, PixelClasses, classify
 from idr.training.rays.pyramid import reduced_size, sample_reduced
 
@@ -102,10 +101,8 @@ class ImportanceSampler:
     def shares(self, classes: PixelClasses) -> Tensor:
         """Returns the shares, (5,) float64, of near, band, object, far, error; 0 for kinds without pixels."""
         configured = (self.config.silhouette, self.config.inside, self.config.far)
-        special = [
-            share if classes.place(kinds)[1] else 0.0
-            for kinds, share in zip(UNIFORM[1:], configured, strict=True)
-        ]
+        pairs = zip(UNIFORM[1:], configured, strict=True)
+        special = [share if classes.place(kinds)[1] else 0.0 for kinds, share in pairs]
         shares = [1 - sum(special) - self.config.error, *special, self.config.error]
         if not classes.place(NEAR)[1]:  # the object is not in view: all pixels are far
             shares = [0.0, 0.0, 0.0, 1 - self.config.error, self.config.error]
@@ -123,13 +120,6 @@ class ImportanceSampler:
             mask = torch.cat([sample["object_mask"].bool() for sample in samples])
             self._classes[view] = classify(mask.view(size), self.config, factor)
         return self._classes[view]
-
-    def update_errors(self, cells: Tensor, outputs: Mapping[str, Tensor], rgb: Tensor) -> None:
-        """Updates the error maps by the residuals of a step, see `residuals_of`; the host reads once.
-
-        `cells` are those of the rays, (B, P).
-        """
-        self.maps.update(cells, residuals_of(outputs, rgb, self.config.mask_error).cpu())
 
     def _lengths(self, factor: int) -> tuple[Tensor, Tensor]:
         """Returns the heights, in pixels, of the rows of cells, and the widths of their columns."""
