@@ -25,13 +25,8 @@ class LearnablePoses(nn.Embedding):
     A row is the quaternion (w, x, y, z) of the camera-to-world rotation, which is not stored normalized but
     divided by its norm at each use, inside the graph; then the camera's center in unit-sphere coordinates.
 
-    Args:
-        start: (B, 7) initial poses.
-        frozen: Numbers of the images whose poses are constant: they get no gradient, so no optimizer changes
-            a bit of them.
-
-    Attributes:
-        kind: Name in a conf, ``train.cameras.poses``.
+    The initial poses are (B, 7). `frozen` are numbers of images whose poses are constant: they get no
+    gradient, so no optimizer changes a bit of them. `kind` is the name in a conf, ``train.cameras.poses``.
     """
 
     kind = "quaternion"

@@ -32,12 +32,7 @@ class LostProcessError(TrainingStoppedError):
 
 
 class OneProcess:
-    """A process group of one.
-
-    Attributes:
-        rank: Number of this process.
-        size: N.
-    """
+    """A process group of one; `rank` is the number of this process, `size` is N."""
 
     rank = 0
     size = 1
