@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from idr.cli.shared.common import add_linear_init_argument, make_parser, run_command, say
+from idr.cli.shared.common import make_parser, run_command, say
+from idr.cli.shared.flags import add_flags
 
 if TYPE_CHECKING:
     from idr.preprocess.scene_check import SceneCheck
@@ -25,7 +26,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--source_dir", required=True, help="scene folder: image/, mask/, cameras.npz")
     parser.add_argument("--out", help="folder for the images; default: <source_dir>/check")
-    add_linear_init_argument(parser)
+    add_flags(parser, "use_linear_init")
     return parser
 
 

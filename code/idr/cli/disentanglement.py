@@ -8,22 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from idr.cli.shared.common import (
-    add_conf_arguments,
-    add_device_arguments,
-    choose_device,
-    make_parser,
-    run_command,
-    say,
-)
-from idr.cli.shared.runs import (
-    add_frame_arguments,
-    check_frame_arguments,
-    check_view,
-    find_named_run,
-    frame_intrinsics,
-    set_chunks,
-)
+from idr.cli.shared.common import add_conf_arguments, choose_device, make_parser, run_command, say
+from idr.cli.shared.flags import add_flags, check_frame_arguments
+from idr.cli.shared.runs import check_view, find_named_run, frame_intrinsics, set_chunks
 
 if TYPE_CHECKING:
     from idr.export.path_frames import Path3D
@@ -48,7 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Returns the parser of the command."""
     parser = make_parser(DESCRIPTION, EXAMPLES)
     add_conf_arguments(parser)
-    add_device_arguments(parser)
+    add_flags(parser, "gpu", "device")
     runs = parser.add_argument_group("runs")
     runs.add_argument("--geometry_id", type=int, default=65, help="scan of the geometry, views and cameras")
     runs.add_argument("--appearance_id", type=int, default=110, help="scan of the appearance")
@@ -70,7 +57,8 @@ def build_parser() -> argparse.ArgumentParser:
     distances = "distances from the origin, in radii; default: 4.2 4.2 3.8 3.8 4.2"
     add("--key_distances", type=float, nargs="+", help=distances)
     add("--frames", type=int, default=30, help="number of frames, evenly spaced in time")
-    add_frame_arguments(parser.add_argument_group("output"), fps=10.0)
+    output = parser.add_argument_group("output")
+    add_flags(output, "img_res", "video", "fps", "chunk_pixels", fps=10.0)
     return parser
 
 

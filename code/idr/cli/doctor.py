@@ -6,14 +6,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from idr.cli.shared.common import (
-    EXIT_OK,
-    EXIT_STOPPED,
-    add_linear_init_argument,
-    make_parser,
-    run_command,
-    say,
-)
+from idr.cli.shared.common import EXIT_OK, EXIT_STOPPED, make_parser, run_command, say
+from idr.cli.shared.flags import add_flags
 
 DESCRIPTION = "Examines a scene before training; names each problem and its remedy."
 EXAMPLES = """\
@@ -25,7 +19,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Returns the parser of the command."""
     parser = make_parser(DESCRIPTION, EXAMPLES)
     parser.add_argument("data", help="scene folder: image/, mask/, cameras.npz")
-    add_linear_init_argument(parser)
+    add_flags(parser, "use_linear_init")
     return parser
 
 

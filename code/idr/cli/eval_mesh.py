@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from idr.cli.shared.common import add_seed_argument, make_parser, run_command, say
+from idr.cli.shared.common import make_parser, run_command, say
 from idr.errors import InputError
 
 DESCRIPTION = (
@@ -33,7 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="threshold of the F-score; default: 1 %% of the diagonal of the reference's bounding box",
     )
     parser.add_argument("--samples", type=int, default=100_000, help="points drawn on each surface")
-    add_seed_argument(parser, "the draws")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the draws")
     parser.add_argument("--out", help="JSON file; default: <mesh>_scores.json in the mesh's folder")
     return parser
 

@@ -8,22 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from idr.cli.shared.common import (
-    EXIT_OK,
-    EXIT_STOPPED,
-    add_switches,
-    check_at_least,
-    make_parser,
-    run_command,
-    say,
-)
-from idr.cli.shared.runs import (
-    add_chunk_arguments,
-    add_resolution_argument,
-    add_run_arguments,
-    add_uniform_grid_argument,
-    open_run,
-)
+from idr.cli.shared.common import EXIT_OK, EXIT_STOPPED, make_parser, run_command, say
+from idr.cli.shared.flags import add_flags, add_run_arguments, add_switches, check_at_least
+from idr.cli.shared.runs import open_run
 from idr.errors import InputError
 
 if TYPE_CHECKING:
@@ -49,8 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Returns the parser of the command."""
     parser = make_parser(DESCRIPTION, EXAMPLES)
     add_run_arguments(parser)
-    add_resolution_argument(parser, 512)
-    add_uniform_grid_argument(parser)
+    add_flags(parser, "resolution", "is_uniform_grid", resolution=512)
     add_switches(
         parser,
         dense="evaluate every sample of the grid, not only those near the surface: slow, the same mesh",
@@ -68,7 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="measure the distances of points_world (N, 3) of an npz file to the mesh; default: the scene's "
         "points.npz, written by preprocess/triangulate_points.py",
     )
-    add_chunk_arguments(parser, "chunk_pixels", "chunk_points")
+    add_flags(parser, "chunk_pixels", "chunk_points")
     return parser
 
 

@@ -10,16 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from idr.cli.shared.common import add_force_argument, add_switches, make_parser, run_command, say
-from idr.cli.shared.runs import (
-    add_coordinates_argument,
-    add_out_folder_argument,
-    add_run_arguments,
-    check_folder,
-    check_new,
-    name_of_run,
-    open_run,
-)
+from idr.cli.shared.common import make_parser, run_command, say
+from idr.cli.shared.flags import add_flags, add_run_arguments, add_switches
+from idr.cli.shared.runs import check_folder, check_new, name_of_run, open_run
 from idr.errors import InputError
 
 if TYPE_CHECKING:
@@ -43,15 +36,16 @@ def build_parser() -> argparse.ArgumentParser:
     output = parser.add_argument_group("output")
     whose = "trained = the run's; given = the scene's own, which need no run"
     output.add_argument("--cameras", choices=("trained", "given"), default="trained", help=whose)
-    add_out_folder_argument(output, "cameras")
+    folder = "folder to write; default: evals/<expname><suffix>[_<scan>]/cameras"
+    output.add_argument("--out", type=Path, metavar="FOLDER", help=folder)
     output.add_argument("--formats", nargs="+", choices=FORMATS, default=list(FORMATS), help="files to write")
-    add_coordinates_argument(output)
+    add_flags(output, "coordinates")
     add_switches(
         output,
         copy_images="also copy images and masks, which makes the folder a complete scene; without it, "
         "transforms.json refers to the originals",
     )
-    add_force_argument(output, "existing files")
+    add_switches(output, force="replace existing files")
     return parser
 
 

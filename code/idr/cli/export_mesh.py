@@ -8,23 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from idr.cli.shared.common import (
-    add_force_argument,
-    add_switches,
-    check_at_least,
-    make_parser,
-    run_command,
-    say,
-)
-from idr.cli.shared.runs import (
-    add_chunk_arguments,
-    add_coordinates_argument,
-    add_resolution_argument,
-    add_run_arguments,
-    add_uniform_grid_argument,
-    check_new,
-    open_run,
-)
+from idr.cli.shared.common import make_parser, run_command, say
+from idr.cli.shared.flags import add_flags, add_run_arguments, add_switches, check_at_least
+from idr.cli.shared.runs import check_new, open_run
 from idr.errors import InputError
 
 if TYPE_CHECKING:
@@ -60,8 +46,8 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="files to write, .glb, .obj or .ply; default: evals/<expname><suffix>[_<scan>]/mesh_<epoch>.glb",
     )
-    add_force_argument(output, "existing files")
-    add_coordinates_argument(output)
+    add_switches(output, force="replace existing files")
+    add_flags(output, "coordinates")
     add_switches(output, lit="let viewers of the GLB add their own light to that of the photographs")
     output.add_argument(
         "--up",
@@ -72,8 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
         "or a direction in --coordinates, written --up=0,-1,0",
     )
     mesh = parser.add_argument_group("mesh")
-    add_resolution_argument(mesh, 256)
-    add_uniform_grid_argument(mesh)
+    add_flags(mesh, "resolution", "is_uniform_grid", resolution=256)
     mesh.add_argument(
         "--components",
         type=_components,
@@ -101,7 +86,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     texels = "bake colors into a texture of SIZE x SIZE texels; default: colors at vertices (needs idr[mesh])"
     colors.add_argument("--texture", type=int, metavar="SIZE", help=texels)
-    add_chunk_arguments(colors, "chunk_points")
+    add_flags(colors, "chunk_points")
     return parser
 
 

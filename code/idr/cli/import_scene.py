@@ -9,15 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from idr.cli.shared.common import (
-    add_force_argument,
-    add_seed_argument,
-    add_switches,
-    check_at_least,
-    make_parser,
-    run_command,
-    say,
-)
+from idr.cli.shared.common import make_parser, run_command, say
+from idr.cli.shared.flags import add_switches, check_at_least
 from idr.errors import InputError
 
 if TYPE_CHECKING:
@@ -79,10 +72,11 @@ def build_parser() -> argparse.ArgumentParser:
         choices=(0.0, 0.5),
         help="coordinate of the first pixel's center in SOURCE; default: the convention of its type",
     )
-    add_force_argument(parser, "a scene that was imported to --out before")
+    add_switches(parser, force="replace a scene that was imported to --out before")
     _add_reconstruction(parser)
     _add_rough(parser)
-    add_seed_argument(parser, "the reconstruction and of the noise of --rough_cameras")
+    seed = "seed of the reconstruction and of the noise of --rough_cameras"
+    parser.add_argument("--seed", type=int, default=0, help=seed)
     return parser
 
 

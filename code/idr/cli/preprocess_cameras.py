@@ -7,14 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from idr.cli.shared.common import (
-    add_data_root_argument,
-    add_linear_init_argument,
-    add_switches,
-    make_parser,
-    run_command,
-    say,
-)
+from idr.cli.shared.common import make_parser, run_command, say
+from idr.cli.shared.flags import add_flags, add_switches
 from idr.errors import USER_ERRORS, InputError, MissingInputError
 
 if TYPE_CHECKING:
@@ -36,8 +30,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--source_dir", default="", help="scene folder that holds mask/ and cameras.npz")
     add_switches(parser, dtu="all scenes <data_root>/DTU/scan* instead of one")
-    add_linear_init_argument(parser)
-    add_data_root_argument(parser, "DTU/ for --dtu")
+    add_flags(parser, "use_linear_init")
+    data_root = "folder that holds DTU/ for --dtu; default: data/ beside code/"
+    parser.add_argument("--data_root", help=data_root)
     add_switches(parser, dry_run="print the result and write nothing")
     return parser
 

@@ -10,20 +10,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from idr.cli.shared.common import add_force_argument, add_switches, make_parser, run_command, say
-from idr.cli.shared.runs import (
-    add_frame_arguments,
-    add_out_folder_argument,
+from idr.cli.shared.common import make_parser, run_command, say
+from idr.cli.shared.flags import (
+    SUPERSAMPLES,
+    add_flags,
     add_run_arguments,
-    add_supersample_argument,
-    check_folder,
+    add_switches,
     check_frame_arguments,
-    check_supersample,
-    check_view,
-    find_named_run,
-    frame_intrinsics,
-    open_run,
+    check_within,
 )
+from idr.cli.shared.runs import check_folder, check_view, find_named_run, frame_intrinsics, open_run
 from idr.errors import InputError
 
 if TYPE_CHECKING:
@@ -77,10 +73,10 @@ def build_parser() -> argparse.ArgumentParser:
     output = parser.add_argument_group("output")
     images = "images to write; each also gets a film with --video"
     output.add_argument("--outputs", nargs="+", choices=OUTPUTS, default=["color"], help=images)
-    add_out_folder_argument(output, "path_<path>")
-    add_force_argument(output, "existing files")
-    add_frame_arguments(output, fps=25.0)
-    add_supersample_argument(output)
+    folder = "folder to write; default: evals/<expname><suffix>[_<scan>]/path_<path>"
+    output.add_argument("--out", type=Path, metavar="FOLDER", help=folder)
+    add_switches(output, force="replace existing files")
+    add_flags(output, "img_res", "video", "fps", "chunk_pixels", "supersample", fps=25.0)
     return parser
 
 
@@ -91,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _check(arguments: argparse.Namespace) -> None:
     check_frame_arguments(arguments)
-    check_supersample(arguments)
+    check_within(arguments, supersample=SUPERSAMPLES)
     if arguments.distance is not None and not arguments.distance > 1:
         raise InputError(f"--distance {arguments.distance}: expected more than 1, outside of the unit sphere")
     if arguments.elevation is not None and not -85 <= arguments.elevation <= 85:

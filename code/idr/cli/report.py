@@ -8,14 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from idr.cli.shared.common import check_at_least, make_parser, run_command, say
-from idr.cli.shared.runs import (
-    add_resolution_argument,
-    add_run_arguments,
-    add_supersample_argument,
-    check_supersample,
-    open_run,
-)
+from idr.cli.shared.common import make_parser, run_command, say
+from idr.cli.shared.flags import SUPERSAMPLES, add_flags, add_run_arguments, check_at_least, check_within
+from idr.cli.shared.runs import open_run
 from idr.errors import USER_ERRORS
 
 if TYPE_CHECKING:
@@ -39,8 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, help="file to write; default: report.html in the run's folder")
     parser.add_argument("--views", type=int, default=6, help="number of training views, spread evenly")
     parser.add_argument("--side", type=int, default=320, help="most pixels along the longer side of an image")
-    add_resolution_argument(parser, 96)
-    add_supersample_argument(parser)
+    add_flags(parser, "resolution", "supersample", resolution=96)
     return parser
 
 
@@ -51,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _report(arguments: argparse.Namespace) -> None:
     check_at_least(arguments, views=1, side=1, resolution=2)
-    check_supersample(arguments)
+    check_within(arguments, supersample=SUPERSAMPLES)
     trained, _ = open_run(arguments)
 
     from idr.evaluation.report.page import REPORT, ReportOptions, write_report

@@ -8,15 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from idr.cli.shared.common import (
-    EXIT_INTERRUPTED,
-    EXIT_OK,
-    EXIT_STOPPED,
-    check_at_least,
-    make_parser,
-    run_command,
-    say,
-)
+from idr.cli.shared.common import EXIT_INTERRUPTED, EXIT_OK, EXIT_STOPPED, make_parser, run_command, say
+from idr.cli.shared.flags import check_at_least
 from idr.cli.shared.train_flags import add_train_arguments
 from idr.errors import InputError
 

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from idr.cli.shared.common import add_conf_arguments, make_parser, run_command, say
-from idr.cli.shared.runs import add_expname_argument
+from idr.cli.shared.flags import add_flags
 from idr.errors import MissingInputError
 
 DESCRIPTION = (
@@ -22,7 +22,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Returns the parser of the command."""
     parser = make_parser(DESCRIPTION, EXAMPLES)
     add_conf_arguments(parser)
-    add_expname_argument(parser)
+    add_flags(parser, "expname")
     parser.add_argument(
         "--scans", type=int, nargs="+", metavar="N", help="scans of the table; default: all evaluated ones"
     )

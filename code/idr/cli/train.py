@@ -12,23 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from idr.cli.report import report_after_training
-from idr.cli.shared.common import (
-    EXIT_INTERRUPTED,
-    EXIT_OK,
-    add_scan_id_argument,
-    check_at_least,
-    make_parser,
-    run_command,
-    say,
-)
+from idr.cli.shared.common import EXIT_INTERRUPTED, EXIT_OK, make_parser, run_command, say
+from idr.cli.shared.flags import LATEST, add_flags, check_at_least
 from idr.cli.shared.processes import run_in_group
-from idr.cli.shared.train_flags import (
-    LATEST,
-    add_train_arguments,
-    choose_threads,
-    stop_rule,
-    threads_restored,
-)
+from idr.cli.shared.train_flags import add_train_arguments, choose_threads, stop_rule, threads_restored
 from idr.cli.shared.train_viewer import add_viewer_argument, check_viewer, viewer_process
 from idr.cli.shared.train_watching import camera_monitor, draw_plots
 from idr.errors import InputError, MissingInputError
@@ -66,7 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_train_arguments(parser)
     for name, what in (("--timestamp", "folder of the run"), ("--checkpoint", "epoch of the checkpoint")):
         parser.add_argument(name, default=LATEST, help=f"with --is_continue: {what}, or the latest")
-    add_scan_id_argument(parser)
+    add_flags(parser, "scan_id")
     add_viewer_argument(parser)
     return parser
 

@@ -6,7 +6,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from idr.cli.shared.common import add_linear_init_argument, make_parser, run_command, say
+from idr.cli.shared.common import make_parser, run_command, say
+from idr.cli.shared.flags import add_flags, add_switches
 from idr.errors import InputError
 
 _EXAMPLES = """  python preprocess/triangulate_points.py --source_dir ../data/DTU/scan65
@@ -22,8 +23,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--source_dir", required=True, help="scene folder: image/, mask/, cameras.npz")
     parser.add_argument("--out", help="file to write; default: <source_dir>/points.npz")
-    parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
-    add_linear_init_argument(parser)
+    add_switches(parser, overwrite="replace the file if it exists")
+    add_flags(parser, "use_linear_init")
     return parser
 
 

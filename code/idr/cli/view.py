@@ -11,19 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from idr.cli.shared.common import (
-    add_data_root_argument,
-    add_device_arguments,
-    add_switches,
-    check_at_least,
-    choose_device,
-    make_parser,
-    run_command,
-    say,
-)
-from idr.cli.shared.runs import add_exps_folder_argument, find_exps_folder
-from idr.cli.shared.train_flags import LATEST, add_threads_argument
-from idr.errors import InputError
+from idr.cli.shared.common import choose_device, make_parser, run_command, say
+from idr.cli.shared.flags import LATEST, add_flags, add_switches, check_at_least, check_within
+from idr.cli.shared.runs import find_exps_folder
 
 if TYPE_CHECKING:
     from idr.viewer.server import PageServer
@@ -51,10 +41,9 @@ def build_parser() -> argparse.ArgumentParser:
         "last one",
     )
     add("--conf", help="conf of a run that has none of its own (published pretrained runs)")
-    add_exps_folder_argument(parser)
-    add_data_root_argument(parser, default="the run's")
-    add_device_arguments(parser)
-    add_threads_argument(parser)
+    add_flags(parser, "exps_folder")
+    add("--data_root", help="folder that holds <data_dir>/scan<N>; default: the run's")
+    add_flags(parser, "gpu", "device", "threads")
     add("--host", default="127.0.0.1", help="address to listen at; 0.0.0.0 admits everybody on the network")
     add("--port", type=int, default=8080, help="port; 0 for any free one")
     add("--resolution", type=int, default=96, help="initial resolution of the surface, 32 to 512")
@@ -91,9 +80,7 @@ def open_page(arguments: argparse.Namespace) -> PageServer:
         MissingInputError: No such run, conf or scene, or viser is not installed.
         InputError: A flag is out of range.
     """
-    for flag, least, most in (("resolution", 32, 512), ("side", 64, 1024)):
-        if not least <= getattr(arguments, flag) <= most:
-            raise InputError(f"--{flag} {getattr(arguments, flag)}: expected {least} to {most}")
+    check_within(arguments, resolution=(32, 512), side=(64, 1024))
     check_at_least(arguments, threads=1)
 
     from idr.viewer.server import PageServer, free_port, require_viser

@@ -12,16 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from idr.cli.demo.report import SHOWN_VIEWS, Scores, score_table, write_demo_overview
-from idr.cli.shared.common import (
-    add_device_arguments,
-    add_seed_argument,
-    add_switches,
-    check_at_least,
-    choose_device,
-    make_parser,
-    run_command,
-    say,
-)
+from idr.cli.shared.common import choose_device, make_parser, run_command, say
+from idr.cli.shared.flags import add_flags, add_switches, check_at_least
 from idr.errors import InputError
 
 if TYPE_CHECKING:
@@ -81,8 +73,8 @@ def build_parser() -> argparse.ArgumentParser:
     }
     for name, text in numbers.items():
         parser.add_argument(name, type=int, help=text)
-    add_seed_argument(parser, "all random numbers")
-    add_device_arguments(parser)
+    parser.add_argument("--seed", type=int, default=0, help="seed of all random numbers")
+    add_flags(parser, "gpu", "device")
     return parser
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from idr.cli.demo.make_scene import add_render_arguments, extract_exact, render_settings
-from idr.cli.shared.common import add_seed_argument, make_parser, run_command, say
+from idr.cli.shared.common import make_parser, run_command, say
 
 _EXAMPLES = """  python preprocess/make_photo_scene.py --out /tmp/teapot
   python preprocess/make_photo_scene.py --out /tmp/teapot --views 24 --img_res 360 480"""
@@ -23,7 +23,7 @@ def build_parser() -> argparse.ArgumentParser:
         _EXAMPLES,
     )
     parser.add_argument("--out", type=Path, required=True, help="new folder for photos/ and truth/")
-    add_seed_argument(parser, "textures, cameras and noise")
+    parser.add_argument("--seed", type=int, default=0, help="seed of textures, cameras and noise")
     parser.add_argument("--views", type=int, default=32, help="number of photographs")
     add_render_arguments(parser, img_res=(480, 640), supersampling=2)
     return parser

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from idr.cli.shared.common import add_force_argument, add_seed_argument, make_parser, run_command, say
+from idr.cli.shared.common import make_parser, run_command, say
+from idr.cli.shared.flags import add_switches
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,7 +29,7 @@ def _parser() -> argparse.ArgumentParser:
         _EXAMPLES,
     )
     parser.add_argument("--out", help="folder to write; default: data/demo/scan1 beside code/")
-    add_seed_argument(parser, "camera positions and of their noise")
+    parser.add_argument("--seed", type=int, default=0, help="seed of camera positions and of their noise")
     parser.add_argument("--views", type=int, default=24, help="training views")
     parser.add_argument("--holdout", type=int, default=6, help="additional held-out views")
     parser.add_argument("--noise_degrees", type=float, default=1.5, help="mean error of the noisy rotations")
@@ -40,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
         help="mean error of the noisy camera centers, in unit-sphere units",
     )
     add_render_arguments(parser, img_res=(128, 160), supersampling=4)
-    add_force_argument(parser, "a scene that this command wrote")
+    add_switches(parser, force="replace a scene that this command wrote")
     return parser
 
 

@@ -12,15 +12,8 @@ from typing import Any
 
 from idr.cli.photos.journal import Journal, StoppedError, files_state, fingerprint, require_success
 from idr.cli.photos.training import DATA_DIR, SCAN, SPEED_TRIAL, PhotoTraining
-from idr.cli.shared.common import (
-    EXIT_OK,
-    add_conf_arguments,
-    add_device_arguments,
-    check_at_least,
-    make_parser,
-    run_command,
-    say,
-)
+from idr.cli.shared.common import EXIT_OK, add_conf_arguments, make_parser, run_command, say
+from idr.cli.shared.flags import add_flags, check_at_least
 from idr.errors import InputError, MissingInputError
 
 DESCRIPTION = (
@@ -69,7 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
         choices=STEPS,
         help="repeat this step and all later ones",
     )
-    add_device_arguments(parser)
+    add_flags(parser, "gpu", "device")
     return parser
 
 

@@ -61,17 +61,6 @@ def make_parser(description: str, examples: str = "") -> argparse.ArgumentParser
     return parser
 
 
-def add_device_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds ``--gpu`` (published meaning) and ``--device``."""
-    parser.add_argument(
-        "--gpu",
-        default="auto",
-        help="GPU to use: auto = the least used one, if any; ignore = leave the environment as it is; "
-        "a number = value for CUDA_VISIBLE_DEVICES",
-    )
-    parser.add_argument("--device", help="cpu, cuda, cuda:N or mps; default: cuda if available, else cpu")
-
-
 def add_conf_arguments(
     parser: argparse.ArgumentParser, conf: str = "./confs/dtu_fixed_cameras.conf", data_root: bool = True
 ) -> None:
@@ -82,54 +71,8 @@ def add_conf_arguments(
         "--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help=several
     )
     if data_root:
-        add_data_root_argument(parser)
-
-
-def add_data_root_argument(
-    parser: argparse.ArgumentParser, contents: str = "<data_dir>/scan<N>", default: str = "data/ beside code/"
-) -> None:
-    """Adds ``--data_root``; `contents` and `default` are the words of its help text."""
-    parser.add_argument("--data_root", help=f"folder that holds {contents}; default: {default}")
-
-
-def add_scan_id_argument(parser: argparse.ArgumentParser) -> None:
-    """Adds the published ``--scan_id``."""
-    parser.add_argument(
-        "--scan_id", type=int, default=-1, help="scene number; -1 for the conf's dataset.scan_id, if any"
-    )
-
-
-def add_seed_argument(parser: argparse.ArgumentParser, use: str, default: int | None = 0) -> None:
-    """Adds ``--seed``; `use` says of what."""
-    parser.add_argument("--seed", type=int, default=default, help=f"seed of {use}")
-
-
-def add_force_argument(parser: argparse._ActionsContainer, target: str) -> None:
-    """Adds ``--force``, which replaces the existing `target`."""
-    add_switches(parser, force=f"replace {target}")
-
-
-def add_switches(parser: argparse._ActionsContainer, **helps: str) -> None:
-    """Adds flags without a value, False unless given: ``--<name>`` with its help text."""
-    for name, text in helps.items():
-        parser.add_argument(f"--{name}", action="store_true", help=text)
-
-
-def add_linear_init_argument(parser: argparse.ArgumentParser) -> None:
-    """Adds the published ``--use_linear_init``."""
-    add_switches(parser, use_linear_init="use the noisy cameras_linear_init.npz instead of cameras.npz")
-
-
-def check_at_least(arguments: argparse.Namespace, **smallest: int) -> None:
-    """Refuses values of flags, unless absent (None), below their smallest legal value.
-
-    Raises:
-        InputError: The first such value.
-    """
-    for flag, least in smallest.items():
-        value = getattr(arguments, flag)
-        if value is not None and value < least:
-            raise InputError(f"--{flag} {value}: expected {least} or more")
+        root = "folder that holds <data_dir>/scan<N>; default: data/ beside code/"
+        parser.add_argument("--data_root", help=root)
 
 
 def say(text: str) -> None:

@@ -1,4 +1,4 @@
-"""Flags that choose a trained run and what the commands on runs share, and opening the chosen run."""
+"""Opens the run that the flags choose; checks of views and of files to write."""
 
 from __future__ import annotations
 
@@ -7,115 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from idr.cli.shared.common import (
-    add_conf_arguments,
-    add_device_arguments,
-    add_scan_id_argument,
-    add_switches,
-    check_at_least,
-    choose_device,
-    say,
-)
+from idr.cli.shared.common import choose_device, say
 from idr.errors import InputError, MissingInputError
 
 if TYPE_CHECKING:
     from idr.runs import Run
-
-Group = Any
-"""A parser or one of its argument groups."""
-
-MAX_SUPERSAMPLE = 8
-"""Most rays along each side of a pixel: 64 shades of an edge, below the 255 that a file holds. More rays only
-take time."""
-
-
-def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags of the conf, of the device and of the run."""
-    add_conf_arguments(parser)
-    add_expname_argument(parser)
-    add_exps_folder_argument(parser)
-    add_device_arguments(parser)
-    parser.add_argument(
-        "--timestamp", default="latest", help="folder of the run, or the latest with a checkpoint"
-    )
-    parser.add_argument("--checkpoint", default="latest", help="epoch of the checkpoint, or the latest")
-    add_scan_id_argument(parser)
-
-
-def add_expname_argument(parser: argparse.ArgumentParser) -> None:
-    """Adds ``--expname``."""
-    suffix = "suffix of the conf's train.expname, as given in training"
-    parser.add_argument("--expname", default="", help=suffix)
-
-
-def add_exps_folder_argument(parser: argparse.ArgumentParser) -> None:
-    """Adds ``--exps_folder``."""
-    places = "an absolute path, or relative to the folder of code/ (tried first) or to the working directory"
-    parser.add_argument("--exps_folder", default="exps", help=f"folder of the runs: {places}")
-
-
-def add_chunk_arguments(group: Group, *names: str) -> None:
-    """Adds ``--chunk_pixels``, ``--chunk_points`` or both."""
-    what = {"chunk_pixels": "pixels rendered", "chunk_points": "points evaluated"}
-    for name in names:
-        help_text = f"{what[name]} at once, bounds memory; default: plot.{name}"
-        group.add_argument(f"--{name}", type=int, help=help_text)
-
-
-def add_resolution_argument(group: Group, default: int) -> None:
-    """Adds ``--resolution`` of a mesh."""
-    group.add_argument(
-        "--resolution", type=int, default=default, help="grid samples along the mesh's shortest side"
-    )
-
-
-def add_uniform_grid_argument(group: Group) -> None:
-    """Adds ``--is_uniform_grid``."""
-    cube = "sample the axis-aligned cube around the bounding sphere, not a box along the surface's axes"
-    add_switches(group, is_uniform_grid=cube)
-
-
-def add_coordinates_argument(group: Group) -> None:
-    """Adds ``--coordinates``."""
-    frames = "world = the given cameras' coordinates; unit = the unit sphere that the network is trained in"
-    group.add_argument("--coordinates", choices=("world", "unit"), default="world", help=frames)
-
-
-def add_out_folder_argument(group: Group, name: str) -> None:
-    """Adds ``--out`` for a folder whose default is `name` in the run's results."""
-    folder = f"folder to write; default: evals/<expname><suffix>[_<scan>]/{name}"
-    group.add_argument("--out", type=Path, metavar="FOLDER", help=folder)
-
-
-def add_frame_arguments(group: Group, fps: float) -> None:
-    """Adds the flags of rendered frames and their film: size, film, frame rate, chunks."""
-    group.add_argument(
-        "--img_res", type=int, nargs=2, metavar=("H", "W"), help="size; default: the photographs'"
-    )
-    group.add_argument("--video", type=Path, help="also write a film, .gif or .mp4 (MP4 needs idr[video])")
-    group.add_argument("--fps", type=float, default=fps, help="frames per second of the film")
-    add_chunk_arguments(group, "chunk_pixels")
-
-
-def add_supersample_argument(group: Group) -> None:
-    """Adds ``--supersample`` of images for people; scores take one ray per pixel."""
-    help_text = "N x N rays per pixel at silhouettes and edges, 1 to 8; 1 = one ray per pixel everywhere"
-    group.add_argument("--supersample", type=int, default=2, metavar="N", help=help_text)
-
-
-def check_supersample(arguments: argparse.Namespace) -> None:
-    """Refuses a ``--supersample`` out of range."""
-    if not 1 <= arguments.supersample <= MAX_SUPERSAMPLE:
-        raise InputError(f"--supersample {arguments.supersample}: expected 1 to {MAX_SUPERSAMPLE}")
-
-
-def check_frame_arguments(arguments: argparse.Namespace) -> None:
-    """Refuses frame flags out of range."""
-    check_at_least(arguments, frames=1, chunk_pixels=1)
-    if not arguments.fps > 0:
-        raise InputError(f"--fps {arguments.fps}: expected a positive number")
-    if arguments.img_res and min(arguments.img_res) < 1:
-        raise InputError(f"--img_res {arguments.img_res}: expected height and width of at least 1")
 
 
 def check_view(arguments: argparse.Namespace, run: Run) -> None:

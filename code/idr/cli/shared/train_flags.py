@@ -8,17 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from idr.cli.shared.common import add_conf_arguments, add_device_arguments, add_seed_argument, add_switches
+from idr.cli.shared.common import add_conf_arguments
+from idr.cli.shared.flags import NARROW, add_flags, add_switches
 from idr.errors import InputError
 
 if TYPE_CHECKING:
     import torch
 
     from idr.training.stopping import StopRule
-
-LATEST = "latest"
-NARROW = 96
-"""Units per layer up to which a network runs on one thread by default."""
 
 
 def add_train_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,31 +28,22 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--expname", default="", help="suffix to the conf's train.expname")
     runs = "folder of all runs: absolute, or relative to the folder that holds code/"
     parser.add_argument("--exps_folder", default="exps", help=runs)
-    add_device_arguments(parser)
-    add_threads_argument(parser)
+    add_flags(parser, "gpu", "device", "threads")
     add_switches(
         parser,
         is_continue="continue a run from its checkpoint, in its folder",
         new_run="with --is_continue: continue in a new folder and leave the old one unchanged",
         train_cameras="train the cameras too, from cameras_linear_init.npz",
     )
-    add_seed_argument(parser, "all random numbers; default: 0, or the continued run's", default=None)
+    parser.add_argument(
+        "--seed", type=int, help="seed of all random numbers; default: 0, or the continued run's"
+    )
     add_switches(parser, tensorboard="also write TensorBoard events (idr[tensorboard])")
     minutes = "stop after the step in which this process has run for M minutes"
     parser.add_argument("--max_minutes", type=float, metavar="M", help=minutes)
     psnr = "stop after the epoch whose training PSNR exceeds DB decibels"
     parser.add_argument("--target_psnr", type=float, metavar="DB", help=psnr)
     add_switches(parser, report="write report.html into the run's folder after training")
-
-
-def add_threads_argument(parser: argparse.ArgumentParser) -> None:
-    """Adds ``--threads``."""
-    parser.add_argument(
-        "--threads",
-        type=int,
-        help="CPU threads; default: torch's choice, see OMP_NUM_THREADS, but one for networks of at most "
-        f"{NARROW} units per layer",
-    )
 
 
 def stop_rule(arguments: argparse.Namespace, began: float) -> StopRule:
