@@ -27,11 +27,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--reference", help="the true mesh or point cloud")
     parser.add_argument("--dtu", help="folder of the official data: Points/stl/, ObsMask/")
     parser.add_argument("--scan_id", type=int, help="with --dtu: scan number")
-    parser.add_argument(
-        "--threshold",
-        type=float,
-        help="threshold of the F-score; default: 1 %% of the diagonal of the reference's bounding box",
-    )
+    threshold = "threshold of the F-score; default: 1 %% of the diagonal of the reference's bounding box"
+    parser.add_argument("--threshold", type=float, help=threshold)
     parser.add_argument("--samples", type=int, default=100_000, help="points drawn on each surface")
     parser.add_argument("--seed", type=int, default=0, help="seed of the draws")
     parser.add_argument("--out", help="JSON file; default: <mesh>_scores.json in the mesh's folder")

@@ -46,14 +46,10 @@ def build_parser() -> argparse.ArgumentParser:
         "if they cannot be loaded, all else is measured and the exit status is 1",
     )
     parser.add_argument(
-        "--points",
-        nargs="?",
-        const="points.npz",
-        default=None,
-        metavar="FILE",
+        "--points", nargs="?", const="points.npz", metavar="FILE",
         help="measure the distances of points_world (N, 3) of an npz file to the mesh; default: the scene's "
         "points.npz, written by preprocess/triangulate_points.py",
-    )
+    )  # fmt: skip
     add_flags(parser, "chunk_pixels", "chunk_points")
     return parser
 

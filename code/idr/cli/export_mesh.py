@@ -39,51 +39,31 @@ def build_parser() -> argparse.ArgumentParser:
     parser = make_parser(DESCRIPTION, EXAMPLES)
     add_run_arguments(parser)
     output = parser.add_argument_group("output")
-    output.add_argument(
-        "--out",
-        type=Path,
-        nargs="+",
-        metavar="FILE",
-        help="files to write, .glb, .obj or .ply; default: evals/<expname><suffix>[_<scan>]/mesh_<epoch>.glb",
-    )
+    out = "files to write, .glb, .obj or .ply; default: evals/<expname><suffix>[_<scan>]/mesh_<epoch>.glb"
+    output.add_argument("--out", type=Path, nargs="+", metavar="FILE", help=out)
     add_switches(output, force="replace existing files")
     add_flags(output, "coordinates")
     add_switches(output, lit="let viewers of the GLB add their own light to that of the photographs")
     output.add_argument(
-        "--up",
-        type=_up,
-        default="auto",
-        metavar="auto|none|X,Y,Z",
+        "--up", type=_up, default="auto", metavar="auto|none|X,Y,Z",
         help="up direction of a GLB (glTF's +Y): auto = mean of the cameras' up axes; none = leave the axes; "
         "or a direction in --coordinates, written --up=0,-1,0",
-    )
+    )  # fmt: skip
     mesh = parser.add_argument_group("mesh")
     add_flags(mesh, "resolution", "is_uniform_grid", resolution=256)
-    mesh.add_argument(
-        "--components",
-        type=_components,
-        default="largest",
-        metavar="largest|all|SHARE",
-        help="components to keep: the largest, all, or those of at least SHARE of the largest one's area",
-    )
-    mesh.add_argument(
-        "--holes",
-        type=_holes,
-        default="keep",
-        metavar="keep|fill|N",
-        help="keep holes open, fill them with flat lids, or fill those of at most N boundary edges",
-    )
-    mesh.add_argument(
-        "--faces", type=int, help="reduce the mesh to this many faces; default: all (needs idr[mesh])"
-    )
+    kept = "components to keep: the largest, all, or those of at least SHARE of the largest one's area"
+    share = "largest|all|SHARE"
+    mesh.add_argument("--components", type=_components, default="largest", metavar=share, help=kept)
+    holes = "keep holes open, fill them with flat lids, or fill those of at most N boundary edges"
+    mesh.add_argument("--holes", type=_holes, default="keep", metavar="keep|fill|N", help=holes)
+    faces = "reduce the mesh to this many faces; default: all (needs idr[mesh])"
+    mesh.add_argument("--faces", type=int, help=faces)
     colors = parser.add_argument_group("colors")
     colors.add_argument(
-        "--colors",
-        choices=("views", "normal", "none"),
-        default="views",
+        "--colors", choices=("views", "normal", "none"), default="views",
         help="views = mean over the training views that see a point (needs idr[mesh]); normal = seen along "
         "the normal; none",
-    )
+    )  # fmt: skip
     texels = "bake colors into a texture of SIZE x SIZE texels; default: colors at vertices (needs idr[mesh])"
     colors.add_argument("--texture", type=int, metavar="SIZE", help=texels)
     add_flags(colors, "chunk_points")

@@ -58,20 +58,13 @@ def build_parser() -> argparse.ArgumentParser:
         "cameras look), and input of --sphere points (default: the source's)",
     )
     parser.add_argument(
-        "--sphere",
-        choices=("auto", "hull", "points", "source"),
-        default="auto",
+        "--sphere", choices=("auto", "hull", "points", "source"), default="auto",
         help="unit sphere from the visual hull of the masks, from sparse points, or the source's own; "
         "auto = the source's own if it has one, else hull",
-    )
+    )  # fmt: skip
     parser.add_argument("--downscale", type=int, default=1, help="integer factor by which images are reduced")
-    parser.add_argument(
-        "--pixel_center",
-        "--pixel_centre",
-        type=float,
-        choices=(0.0, 0.5),
-        help="coordinate of the first pixel's center in SOURCE; default: the convention of its type",
-    )
+    center = "coordinate of the first pixel's center in SOURCE; default: the convention of its type"
+    parser.add_argument("--pixel_center", "--pixel_centre", type=float, choices=(0.0, 0.5), help=center)
     add_switches(parser, force="replace a scene that was imported to --out before")
     _add_reconstruction(parser)
     _add_rough(parser)
@@ -86,11 +79,10 @@ def _add_reconstruction(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--camera_model", choices=CAMERA_MODELS, help="COLMAP's model; default: SIMPLE_RADIAL")
     group.add_argument(
-        "--matching",
-        choices=("auto", "exhaustive", "sequential"),
+        "--matching", choices=("auto", "exhaustive", "sequential"),
         help="pairs of photographs to match: all, or neighbors in name order; default: auto, all up to 80 "
         "photographs",
-    )
+    )  # fmt: skip
     needed = "photographs that must be registered; default: half of them"
     group.add_argument("--min_registered", type=int, help=needed)
     threads = "threads of the reconstruction; 1: reproducible cameras; default: one per core"
@@ -130,14 +122,9 @@ def _import(arguments: argparse.Namespace) -> None:
     say(f"{path}: {source.kind}, {len(source.views)} views{sparse}")
     points = read_points(Path(arguments.points).expanduser()) if arguments.points else None
     options = ImportOptions(
-        _mask_choice(arguments, source),
-        arguments.mask_command,
-        arguments.sphere,
-        arguments.downscale,
-        points,
-        arguments.force,
-        _roughen(arguments, source, out),
-    )
+        _mask_choice(arguments, source), arguments.mask_command, arguments.sphere, arguments.downscale,
+        points, arguments.force, _roughen(arguments, source, out),
+    )  # fmt: skip
     done = write_scene(source, out, options, str(path.resolve()), say)
     _say_done(done, time.monotonic() - began)
 
@@ -173,16 +160,13 @@ def _read(path: Path, out: Path, arguments: argparse.Namespace) -> Source:
     settings = ReconstructionSettings(
         arguments.camera_model or ReconstructionSettings.camera_model,
         arguments.matching or ReconstructionSettings.matching,
-        arguments.min_registered,
-        arguments.seed,
-        arguments.threads or ReconstructionSettings.threads,
-    )
+        arguments.min_registered, arguments.seed, arguments.threads or ReconstructionSettings.threads,
+    )  # fmt: skip
     say(f"{path}: photographs alone; estimating their cameras takes a while")
     return reconstruct(images or path, out.parent / f"reconstruction_{out.name}", settings, say)
 
 
 def _refuse_flags(arguments: argparse.Namespace, kind: str, path: Path) -> None:
-    """Refuses flags of the reconstruction for a source with cameras."""
     for flag in ("camera_model", "matching", "min_registered", "threads"):
         if getattr(arguments, flag) is not None:
             raise InputError(
@@ -220,7 +204,6 @@ def _roughen(arguments: argparse.Namespace, source: Source, out: Path) -> Roughe
 
 
 def _say_done(done: ImportedScene, seconds: float) -> None:
-    """Prints the result and the commands to run next."""
     from idr.conf.files import project_root
 
     height, width = done.size

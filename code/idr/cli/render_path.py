@@ -48,20 +48,17 @@ def build_parser() -> argparse.ArgumentParser:
     """Returns the parser of the command."""
     parser = make_parser(DESCRIPTION, EXAMPLES)
     add_run_arguments(parser)
-    parser.add_argument(
-        "--appearance_run", help="folder of a run whose appearance network replaces the run's own"
-    )
+    appearance = "folder of a run whose appearance network replaces the run's own"
+    parser.add_argument("--appearance_run", help=appearance)
     parser.add_argument("--appearance_checkpoint", default="latest", help="epoch of that run's checkpoint")
     path = parser.add_argument_group("camera path")
     add = path.add_argument
     add(
-        "--path",
-        default="orbit",
-        metavar="orbit|spiral|views|FILE",
+        "--path", default="orbit", metavar="orbit|spiral|views|FILE",
         help="orbit = a circle around the object; spiral = rising from the lowest training view's elevation "
         "to the highest's; views = through training views; FILE = a JSON file of frames in world "
         "coordinates, as this command and transforms.json have them, or nerfstudio's viewer",
-    )
+    )  # fmt: skip
     add("--frames", type=int, default=60, help="number of frames, except for a FILE")
     add("--view", type=int, default=0, help="training view of the intrinsics and of an orbit's start")
     add("--turns", type=float, help="turns of an orbit or spiral, negative clockwise; default: 1 and 3")
@@ -236,13 +233,9 @@ def _write_record(file: Path, path: Path3D, depths: tuple[float, float], trained
         {**intrinsics_entry(k.double().cpu().numpy()), "transform_matrix": pose.tolist()}
         for k, pose in zip(path.intrinsics, world, strict=True)
     ]
-    content = {
-        "run": str(trained.folder),
-        "w": path.img_res[1],
-        "h": path.img_res[0],
-        "depth": {"at_1": depths[0] * scale, "at_65535": depths[1] * scale, "unit": "world"},
-        "frames": frames,
-    }
+    ends = {"at_1": depths[0] * scale, "at_65535": depths[1] * scale, "unit": "world"}
+    height, width = path.img_res
+    content = {"run": str(trained.folder), "w": width, "h": height, "depth": ends, "frames": frames}
     write_text_atomic(file, json.dumps(content, indent=1) + "\n")
 
 

@@ -23,9 +23,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = make_parser(DESCRIPTION, EXAMPLES)
     add_conf_arguments(parser)
     add_flags(parser, "expname")
-    parser.add_argument(
-        "--scans", type=int, nargs="+", metavar="N", help="scans of the table; default: all evaluated ones"
-    )
+    scans = "scans of the table; default: all evaluated ones"
+    parser.add_argument("--scans", type=int, nargs="+", metavar="N", help=scans)
     return parser
 
 

@@ -35,11 +35,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser = make_parser(DESCRIPTION, EXAMPLES)
     add = parser.add_argument
     add(
-        "--run",
-        default=LATEST,
+        "--run", default=LATEST,
         help="latest = the run trained last; or a run's folder; or the folder of all runs of a name for its "
         "last one",
-    )
+    )  # fmt: skip
     add("--conf", help="conf of a run that has none of its own (published pretrained runs)")
     add_flags(parser, "exps_folder")
     add("--data_root", help="folder that holds <data_dir>/scan<N>; default: the run's")

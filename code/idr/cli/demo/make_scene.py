@@ -33,13 +33,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--views", type=int, default=24, help="training views")
     parser.add_argument("--holdout", type=int, default=6, help="additional held-out views")
     parser.add_argument("--noise_degrees", type=float, default=1.5, help="mean error of the noisy rotations")
-    parser.add_argument(
-        "--noise_center",
-        "--noise_centre",
-        type=float,
-        default=0.03,
-        help="mean error of the noisy camera centers, in unit-sphere units",
-    )
+    center = "mean error of the noisy camera centers, in unit-sphere units"
+    parser.add_argument("--noise_center", "--noise_centre", type=float, default=0.03, help=center)
     add_render_arguments(parser, img_res=(128, 160), supersampling=4)
     add_switches(parser, force="replace a scene that this command wrote")
     return parser
@@ -51,23 +46,16 @@ def add_render_arguments(
     """Adds ``--img_res`` and ``--supersampling`` with their defaults, and ``--mesh_resolution``."""
     sides, text = ("HEIGHT", "WIDTH"), "size of the images, pixels"
     parser.add_argument("--img_res", type=int, nargs=2, default=[*img_res], metavar=sides, help=text)
-    parser.add_argument(
-        "--supersampling", type=int, default=supersampling, help="samples along each side of a pixel"
-    )
-    parser.add_argument(
-        "--mesh_resolution", type=int, default=192, help="grid samples along each side for the exact surface"
-    )
+    text = "samples along each side of a pixel"
+    parser.add_argument("--supersampling", type=int, default=supersampling, help=text)
+    text = "grid samples along each side for the exact surface"
+    parser.add_argument("--mesh_resolution", type=int, default=192, help=text)
 
 
 def render_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     """Returns the settings that both built-in scenes have, from ``--seed``, ``--views`` and the above."""
-    return {
-        "seed": arguments.seed,
-        "num_views": arguments.views,
-        "img_res": tuple(arguments.img_res),
-        "supersampling": arguments.supersampling,
-        "mesh_resolution": arguments.mesh_resolution,
-    }
+    same = {name: getattr(arguments, name) for name in ("seed", "supersampling", "mesh_resolution")}
+    return {"num_views": arguments.views, "img_res": tuple(arguments.img_res), **same}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -79,12 +67,8 @@ def _make_scene(arguments: argparse.Namespace) -> None:
     from idr.conf.files import project_root
     from idr.demo.scene import SceneSettings, write_scene
 
-    settings = SceneSettings(
-        num_holdout=arguments.holdout,
-        noise_degrees=arguments.noise_degrees,
-        noise_center=arguments.noise_center,
-        **render_settings(arguments),
-    )
+    noise = {"noise_degrees": arguments.noise_degrees, "noise_center": arguments.noise_center}
+    settings = SceneSettings(num_holdout=arguments.holdout, **noise, **render_settings(arguments))
     folder = Path(arguments.out) if arguments.out else project_root() / "data" / "demo" / "scan1"
     began = time.monotonic()
     write_scene(folder, settings, extract_exact, overwrite=arguments.force)

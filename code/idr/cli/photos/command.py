@@ -40,28 +40,20 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("source", type=Path, metavar="FOLDER", help="photographs, or any source of import_scene.py")
     add("--out", type=Path, help="folder for all results; default: evals/photos/<name of FOLDER>")
-    add(
-        "--max_minutes", type=float, default=30.0, metavar="M", help="training time in minutes over all calls"
-    )
+    minutes = "training time in minutes over all calls"
+    add("--max_minutes", type=float, default=30.0, metavar="M", help=minutes)
     add_conf_arguments(parser, "./confs/photos.conf", data_root=False)
-    add(
-        "--nepoch",
-        type=int,
-        metavar="N",
-        help="passes over the images, the length of all schedules; default: as many as --max_minutes allows",
-    )
+    passes = "passes over the images, the length of all schedules; default: as many as --max_minutes allows"
+    add("--nepoch", type=int, metavar="N", help=passes)
     add("--masks", help="as for import_scene.py; default: auto for sources without masks")
     add("--downscale", type=int, help=f"as for import_scene.py; default: to at most {LONGEST_SIDE} pixels")
     add("--resolution", type=int, default=256, help="grid samples along the mesh's shortest side")
     despite = "continue despite the finding NAME (docs/troubleshooting.md); may be given several times"
     add("--despite", action="append", default=[], metavar="NAME", help=despite)
     add(
-        "--from",
-        dest="from_step",
-        type=lambda name: STEP_ALIASES.get(name, name),
-        choices=STEPS,
+        "--from", dest="from_step", type=lambda name: STEP_ALIASES.get(name, name), choices=STEPS,
         help="repeat this step and all later ones",
-    )
+    )  # fmt: skip
     add_flags(parser, "gpu", "device")
     return parser
 

@@ -22,9 +22,8 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options that choose neither a scene nor a run."""
     add_conf_arguments(parser)
     parser.add_argument("--batch_size", type=int, default=1, help="images per step")
-    parser.add_argument(
-        "--nepoch", type=int, default=2000, help="passes over the images, counted from the start of the run"
-    )
+    passes = "passes over the images, counted from the start of the run"
+    parser.add_argument("--nepoch", type=int, default=2000, help=passes)
     parser.add_argument("--expname", default="", help="suffix to the conf's train.expname")
     runs = "folder of all runs: absolute, or relative to the folder that holds code/"
     parser.add_argument("--exps_folder", default="exps", help=runs)
@@ -35,9 +34,8 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
         new_run="with --is_continue: continue in a new folder and leave the old one unchanged",
         train_cameras="train the cameras too, from cameras_linear_init.npz",
     )
-    parser.add_argument(
-        "--seed", type=int, help="seed of all random numbers; default: 0, or the continued run's"
-    )
+    seed = "seed of all random numbers; default: 0, or the continued run's"
+    parser.add_argument("--seed", type=int, help=seed)
     add_switches(parser, tensorboard="also write TensorBoard events (idr[tensorboard])")
     minutes = "stop after the step in which this process has run for M minutes"
     parser.add_argument("--max_minutes", type=float, metavar="M", help=minutes)

@@ -22,14 +22,10 @@ END_SECONDS = 10.0
 def add_viewer_argument(parser: argparse.ArgumentParser) -> None:
     """Adds ``--viewer``."""
     parser.add_argument(
-        "--viewer",
-        type=int,
-        nargs="?",
-        const=DEFAULT_PORT,
-        metavar="PORT",
+        "--viewer", type=int, nargs="?", const=DEFAULT_PORT, metavar="PORT",
         help="show the run at http://localhost:PORT while it trains, in a separate process on the CPU with "
         f"one thread and low priority (idr[viewer]; default PORT: {DEFAULT_PORT}; 0 for any free one)",
-    )
+    )  # fmt: skip
 
 
 def check_viewer(port: int | None) -> None:

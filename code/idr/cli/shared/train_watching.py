@@ -24,14 +24,9 @@ def draw_plots(trainer: Trainer, epoch: int, config: Any) -> None:
         _, sample, truth = dataset[index]
         pose = sample["pose"] if state.poses is None else state.poses.vectors()[index]
         intrinsics = sample["intrinsics"] if state.intrinsics is None else state.intrinsics.matrices()[index]
-        views.append(
-            PlotView(
-                intrinsics=intrinsics.to(trainer.device),
-                pose=pose.to(trainer.device),
-                photo=(truth["rgb"] + 1).reshape(height, width, 3) / 2,
-                object_mask=sample["object_mask"].to(trainer.device),
-            )
-        )
+        photo = (truth["rgb"] + 1).reshape(height, width, 3) / 2
+        intrinsics, pose, mask = (x.to(trainer.device) for x in (intrinsics, pose, sample["object_mask"]))
+        views.append(PlotView(intrinsics, pose, photo, mask))
     state.model.eval()
     with torch.no_grad():
         sdf: Any = state.model.implicit_network
