@@ -230,7 +230,6 @@ def test_slots_and_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert [row.status for row in queue.table.rows.values()] == [
         "done", "failed (signal 9)", "stopped", "failed (job 7: TIMEOUT)", "failed (exit status 1)",
     ]  # fmt: skip
-    assert not scenes.ended_well(list(queue.table.rows.values()))
 
 
 def test_a_full_disk_leaves_no_process_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -111,7 +111,6 @@ def _disentangle(arguments: argparse.Namespace) -> None:
 
 
 def _path(arguments: argparse.Namespace, geometry: Run) -> Path3D:
-    """Returns the published path, or the one of the flags."""
     import numpy as np
 
     from idr.evaluation.disentanglement import path_keys

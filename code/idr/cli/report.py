@@ -57,12 +57,7 @@ def _report(arguments: argparse.Namespace) -> None:
 
 
 def report_after_training(folder: Path, device: torch.device) -> None:
-    """Writes the page of a run whose training has just ended; a failure is only a warning.
-
-    Args:
-        folder: The run's folder.
-        device: Device of the network.
-    """
+    """Writes the page of a run whose training has just ended; a failure is only a warning."""
     from idr.evaluation.report.page import REPORT, ReportOptions, write_report
     from idr.runs import load_run
 

@@ -81,15 +81,8 @@ def _start(arguments: argparse.Namespace, began: float) -> int:
 class Settings:
     """What conf and flags say.
 
-    Attributes:
-        conf: The conf, with the scene that the flags choose.
-        train: Its block ``train``.
-        plot: Its block ``plot``.
-        scan_id: The scene, or None for the data set's only one.
-        seed: Seed of a new run.
-        exps: Folder of all runs.
-        name: Name of the run's folder in `exps`.
-        tensorboard: Writer of TensorBoard events, or None without one.
+    The conf has the scene that the flags choose, None is the data set's only one. The seed is that of a new
+    run. Runs are the folders ``<exps>/<name>/<time>/``.
     """
 
     conf: ConfigTree

@@ -58,7 +58,7 @@ class ProcessJob:
         return self.process.poll()
 
     def interrupt(self) -> None:
-        """Sends SIGINT."""
+        """Sends SIGINT: the command saves its state and stops, after a second one at once."""
         self.process.send_signal(signal.SIGINT)
 
 
@@ -75,7 +75,7 @@ class ProcessLauncher:
             self.variables["OMP_NUM_THREADS"] = str(max(1, num_cores() // jobs))
 
     def start(self, command: Sequence[str], log: Path, slot: int) -> ProcessJob:
-        """Starts a command; see `Launcher`."""
+        """Starts a command; its output is appended to `log`, `slot` counts the simultaneous jobs from 0."""
         gpu = ["--gpu", str(self.gpus[slot % len(self.gpus)])] if self.gpus else []
         return ProcessJob(start_process([*command, *gpu], log, self.variables))
 
@@ -159,5 +159,5 @@ class ClusterLauncher:
             ) from error
 
     def start(self, command: Sequence[str], log: Path, slot: int) -> ClusterJob:
-        """Submits a command; see `Launcher`."""
+        """Submits a command; its output is appended to `log`."""
         return ClusterJob(self.executor.submit(SceneTask(command, log)))

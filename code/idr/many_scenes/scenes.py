@@ -14,11 +14,11 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Protocol
 
 from idr.checkpoints.folder import CheckpointFolder
 from idr.errors import MissingInputError
 from idr.files import write_text_atomic
+from idr.many_scenes.launchers import ClusterJob, ClusterLauncher, ProcessJob, ProcessLauncher
 from idr.runs.folders import CHECKPOINTS, find_run
 from idr.training.progress import MetricsFile
 
@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 POLL_SECONDS = 0.2
 WAITING, RUNNING, DONE, DONE_BEFORE, STOPPED = "waiting", "running", "done", "done before", "stopped"
 EXIT_INTERRUPTED = 130  # exit status of a training that saved its state after Ctrl-C
+Job = ProcessJob | ClusterJob
+Launcher = ProcessLauncher | ClusterLauncher
 
 
 @dataclass(frozen=True)
@@ -58,23 +60,6 @@ class Row:
     minutes: float | None = None
     psnr: float | None = None
     run: str = ""
-
-
-class Job(Protocol):
-    """A started command."""
-
-    def poll(self) -> int | str | None:
-        """Returns None while it runs, then its exit status, or a description of its failure."""
-
-    def interrupt(self) -> None:
-        """Asks it to save and stop; the second call, to stop at once."""
-
-
-class Launcher(Protocol):
-    """Starts commands on this machine or on a cluster."""
-
-    def start(self, command: Sequence[str], log: Path, slot: int) -> Job:
-        """Starts a command; its output is appended to `log`, `slot` counts the simultaneous jobs from 0."""
 
 
 def look_up(exps: Path, scene: Scene, status: str) -> Row:
@@ -161,7 +146,6 @@ class SceneQueue:
             job.interrupt()
 
     def _collect(self) -> None:
-        """Frees the slots of finished scenes."""
         for slot, (scene, job) in list(self._running.items()):
             status = job.poll()
             if status is not None:
@@ -176,7 +160,6 @@ class SceneQueue:
                 self._update(scene, RUNNING)
 
     def _update(self, scene: Scene, status: str) -> None:
-        """Updates the row of a scene and logs its status."""
         row = look_up(self.exps, scene, status)
         self.table.put(row)
         if status == RUNNING:
@@ -216,8 +199,3 @@ def _status_text(status: int | str) -> str:
 def _last_line(path: Path) -> str:
     lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
     return next((line for line in reversed(lines) if line.strip()), "no output")
-
-
-def ended_well(rows: Sequence[Row]) -> bool:
-    """Returns whether all scenes are trained to the end."""
-    return all(row.status in (DONE, DONE_BEFORE) for row in rows)

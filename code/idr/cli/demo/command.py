@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import logging
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -200,17 +200,16 @@ def _train(plan: Plan, root: Path, arguments: argparse.Namespace) -> int:
 
 
 def _measure(plan: Plan, root: Path, scene: Path, device: torch.device, resolution: int) -> Scores:
-    """Extracts the mesh of a trained run, renders its views and evaluates both."""
     from idr.runs import Run
     from idr.runs.folders import find_run, run_name
+    from idr.training.progress import MetricsFile
 
     conf = _conf(plan.conf, root)
     name = run_name(conf["train.expname"], "", SCAN_ID)
     folder = find_run(root / "exps", name)
     say(f"\n== {plan.title}: meshing, rendering and measuring")
     opened = Run(conf, folder, device=device, scan_id=SCAN_ID)
-    with (folder / "metrics.csv").open(newline="") as stream:
-        minutes = float(list(csv.DictReader(stream))[-1]["minutes"])
+    minutes = MetricsFile(folder / "metrics.csv", first_epoch=sys.maxsize).minutes_so_far
     return _score(opened, root / "evals" / name, scene, resolution, minutes=minutes)
 
 

@@ -1,4 +1,4 @@
-"""What all commands share: parsers and common flags, logging, the device, errors turned into exit statuses.
+"""What all commands share: parsers, logging, the device, errors turned into exit statuses.
 
 Only the standard library is imported here, so that ``-h`` and argument errors are answered at once.
 """
@@ -142,10 +142,9 @@ def choose_device(gpu: str, device: str | None) -> torch.device:
 
 
 def run(function: Callable[[], int | None]) -> int:
-    """Runs a command's body and returns the exit status; a user's mistake becomes one message and status 2.
+    """Runs a command's body, which returns an exit status or None for success, and returns the exit status.
 
-    Args:
-        function: The body; returns an exit status, or None for success.
+    A user's mistake becomes one message and status 2.
     """
     _setup_logging()
     try:
