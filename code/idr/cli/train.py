@@ -81,8 +81,8 @@ def _start(arguments: argparse.Namespace, began: float) -> int:
 class Settings:
     """What conf and flags say.
 
-    The conf has the scene that the flags choose, None is the data set's only one. The seed is that of a new
-    run. Runs are the folders ``<exps>/<name>/<time>/``.
+    The conf names the scene that the flags choose; `scan_id` is None for a data set's only scene. The seed is
+    that of a new run. Runs are the folders ``<exps>/<name>/<time>/``.
     """
 
     conf: ConfigTree

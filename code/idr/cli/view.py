@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _view(arguments: argparse.Namespace) -> None:
-    server = open_page(arguments)
+    server = _open_page(arguments)
     if arguments.beside_training:
         threading.Thread(target=_end_with_input, args=(server,), daemon=True).start()
     host = "localhost" if arguments.host in ("127.0.0.1", "0.0.0.0", "::") else arguments.host
@@ -72,13 +72,7 @@ def _view(arguments: argparse.Namespace) -> None:
         server.close()
 
 
-def open_page(arguments: argparse.Namespace) -> PageServer:
-    """Opens the run and its page, and prints which run it is.
-
-    Raises:
-        MissingInputError: No such run, conf or scene, or viser is not installed.
-        InputError: A flag is out of range.
-    """
+def _open_page(arguments: argparse.Namespace) -> PageServer:
     check_within(arguments, resolution=(32, 512), side=(64, 1024))
     check_at_least(arguments, threads=1)
 

@@ -43,23 +43,14 @@ class Scene:
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the table.
-
-    Attributes:
-        scan: Number of the scene.
-        status: ``waiting``, ``running``, ``done``, ``done before``, ``stopped`` or ``failed (...)``.
-        epochs: Number of epochs of the last checkpoint.
-        minutes: Training time, over all calls.
-        psnr: PSNR of the last epoch over the shaded rays of the training views, dB.
-        run: Folder of the run.
-    """
+    """A row of the table; the status is one of the words above, or ``failed (...)``."""
 
     scan: int
     status: str
-    epochs: int = 0
-    minutes: float | None = None
-    psnr: float | None = None
-    run: str = ""
+    epochs: int = 0  # of the last checkpoint
+    minutes: float | None = None  # of training, over all calls
+    psnr: float | None = None  # of the last epoch, over the shaded rays of the training views, dB
+    run: str = ""  # its folder
 
 
 def look_up(exps: Path, scene: Scene, status: str) -> Row:

@@ -21,22 +21,15 @@ SHOWN_VIEWS = 3
 class Scores:
     """Scores of one run.
 
-    Attributes:
-        views: Scores of the training and of the held-out views.
-        chamfer: Distances to the exact surface, or None without a surface.
-        cameras: Mean errors of rotations (degrees) and centers (world units) before and after training, or
-            None without trained cameras.
-        minutes: Training time.
-        mesh: The surface in world coordinates, or None.
-        folder: Folder of mesh and renderings.
+    The camera errors are means of rotations (degrees) and centers (world units), before and after training.
     """
 
-    views: tuple[RenderingScores, RenderingScores]
-    chamfer: ChamferResult | None
-    cameras: tuple[tuple[float, float], tuple[float, float]] | None
-    minutes: float
-    mesh: trimesh.Trimesh | None
-    folder: Path
+    views: tuple[RenderingScores, RenderingScores]  # training, held-out
+    chamfer: ChamferResult | None  # distances to the exact surface
+    cameras: tuple[tuple[float, float], tuple[float, float]] | None  # None without trained ones
+    minutes: float  # of training
+    mesh: trimesh.Trimesh | None  # in world coordinates, None without a surface
+    folder: Path  # of mesh and renderings
 
 
 def score_table(scores: dict[str, Scores], ceiling: Sequence[RenderingScores] | None) -> Table:

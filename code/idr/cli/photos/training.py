@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,22 +22,20 @@ USED_SHARE = 0.9
 """Share of ``--max_minutes`` that the epochs use; the rest is for checkpoints and changes of speed."""
 
 
+@dataclass(frozen=True)
 class PhotoTraining:
-    """Trains one imported scene within ``--max_minutes``, over as many calls as needed.
+    """Trains one imported scene within ``--max_minutes``, over as many calls as needed."""
 
-    Args:
-        arguments: Those of ``idr-photos``.
-        scan: Folder of the scene.
-        out: Working folder; runs go to ``exps/``, the trial to ``speed_trial/``.
-        suffix: Suffix of the run's name; with the same suffix training continues the same run.
-        anew: Whether to begin a new run in any case.
-    """
+    arguments: argparse.Namespace  # of ``idr-photos``
+    scan: Path  # folder of the scene
+    out: Path  # working folder; runs go to ``exps/``, the trial to ``speed_trial/``
+    suffix: str  # of the run's name; with the same suffix training continues the same run
+    anew: bool = False  # whether to begin a new run in any case
 
-    def __init__(
-        self, arguments: argparse.Namespace, scan: Path, out: Path, suffix: str, anew: bool = False
-    ) -> None:
-        self.arguments, self.scan, self.out = arguments, scan, out
-        self.suffix, self.anew, self.exps = suffix, anew, out / "exps"
+    @property
+    def exps(self) -> Path:
+        """Folder of the runs."""
+        return self.out / "exps"
 
     def flags(self) -> list[str]:
         """Returns the flags that choose conf, scene, runs and device for every command."""

@@ -110,10 +110,6 @@ def _least_used_gpu() -> str | None:
 def choose_device(gpu: str, device: str | None) -> torch.device:
     """Returns the device that ``--gpu`` and ``--device`` choose; call it before torch initializes a GPU.
 
-    Args:
-        gpu: ``auto``, ``ignore`` or a value for CUDA_VISIBLE_DEVICES.
-        device: ``cpu``, ``cuda``, ``cuda:N``, ``mps`` or None for the best available.
-
     Raises:
         InputError: This machine does not have the device.
     """
