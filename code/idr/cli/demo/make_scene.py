@@ -44,12 +44,12 @@ def add_render_arguments(
     parser: argparse.ArgumentParser, img_res: tuple[int, int], supersampling: int
 ) -> None:
     """Adds ``--img_res`` and ``--supersampling`` with their defaults, and ``--mesh_resolution``."""
-    sides, text = ("HEIGHT", "WIDTH"), "size of the images, pixels"
-    parser.add_argument("--img_res", type=int, nargs=2, default=[*img_res], metavar=sides, help=text)
-    text = "samples along each side of a pixel"
-    parser.add_argument("--supersampling", type=int, default=supersampling, help=text)
-    text = "grid samples along each side for the exact surface"
-    parser.add_argument("--mesh_resolution", type=int, default=192, help=text)
+    sides, size = ("HEIGHT", "WIDTH"), "size of the images, pixels"
+    parser.add_argument("--img_res", type=int, nargs=2, default=[*img_res], metavar=sides, help=size)
+    samples = "samples along each side of a pixel"
+    parser.add_argument("--supersampling", type=int, default=supersampling, help=samples)
+    grid = "grid samples along each side for the exact surface"
+    parser.add_argument("--mesh_resolution", type=int, default=192, help=grid)
 
 
 def render_settings(arguments: argparse.Namespace) -> dict[str, Any]:
