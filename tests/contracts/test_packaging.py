@@ -114,6 +114,8 @@ def test_commands_point_at_main_functions() -> None:
         arguments = mains[0].args
         assert len(arguments.args) == len(arguments.defaults) == 1, f"{target}: main(argv=None) is expected"
         assert mains[0].returns is not None and ast.unparse(mains[0].returns) == "int", target
+        last = 'if __name__ == "__main__":\n    raise SystemExit(main())'
+        assert ast.unparse(tree.body[-1]) == ast.unparse(ast.parse(last)), f"python -m {module} does nothing"
 
 
 def test_every_folder_of_the_package_is_installed() -> None:

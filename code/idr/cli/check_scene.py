@@ -71,3 +71,7 @@ def _say_findings(check: SceneCheck) -> None:
         f"{len(check.checks)} views, {flagged} with warnings, {len(check.warnings)} warnings about the "
         "whole scene"
     )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

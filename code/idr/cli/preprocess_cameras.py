@@ -123,3 +123,7 @@ def _say_fit(scene_dir: Path, views: SceneViews, fit: SphereFit) -> None:
         say(f"radius enlarged from {fit.rule_radius:.6g} so that every mask lies inside the sphere")
     for warning in fit.warnings:
         say(f"WARNING: {warning}")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -71,3 +71,7 @@ def _triangulate(arguments: argparse.Namespace) -> None:
         ),
     )
     say(f"wrote {out}: {len(found.points):,} points, mean error {found.reprojection.mean():.2f} pixels")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
