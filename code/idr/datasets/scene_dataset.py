@@ -62,7 +62,6 @@ class SceneDataset(torch.utils.data.Dataset):
         poses: (B, 4, 4) float32 camera-to-world, unit-sphere frame.
         camera_file: The cameras of all images in the folder, in any split.
         indices: Indices of the images in the folder.
-        n_images: B.
         instance_dir: The scene's folder.
         split: The split.
 
@@ -103,7 +102,6 @@ class SceneDataset(torch.utils.data.Dataset):
             )
         self.num_images_in_folder = len(image_paths)
         self.indices = _split_indices(len(image_paths), holdout, split)
-        self.n_images = len(self.indices)
         self.camera_file = self._read(cam_file or "cameras.npz")
         intrinsics, poses = self.camera_file.decompose()
         self.intrinsics = torch.from_numpy(intrinsics[self.indices]).float()
@@ -113,6 +111,11 @@ class SceneDataset(torch.utils.data.Dataset):
         self.masks = torch.stack([self._load_mask(mask_paths[i]) for i in self.indices])
         if len(image_paths) == 1:
             log.warning("%s has a single view: the unseen side is undetermined", self.instance_dir)
+
+    @property
+    def n_images(self) -> int:
+        """B, the number of images of this split."""
+        return len(self.indices)
 
     def _read(self, name: str) -> CameraFile:
         return read_cameras(self.instance_dir / name, self.num_images_in_folder)
