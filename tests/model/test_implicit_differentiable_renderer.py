@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -100,6 +102,32 @@ def test_evaluation_is_the_same_with_and_without_gradients() -> None:
         # Without gradients a kernel computes f's gradient, with another rounding.
         assert torch.allclose(outputs[name].float(), expected[name].float(), rtol=1e-5, atol=1e-6), name
         assert not outputs[name].requires_grad
+
+
+GRID = {"type": "hashgrid", "levels": 4, "log2_table": 10, "base_resolution": 4, "finest_resolution": 16}
+
+
+@pytest.mark.parametrize("changes", [{}, {"multires": 0, "skip_in": [], "encoding": GRID}])
+def test_segments_are_free_where_dense_samples_of_f_are_positive(changes: dict[str, Any]) -> None:
+    """From cameras around a rough ball to points on both of its sides; most far ones are hidden."""
+    network = idr_network(**{f"implicit_network__{key}": value for key, value in changes.items()})
+    roughen(network.implicit_network, 0.02, seed=3)
+    generator, margin = torch.Generator().manual_seed(1), 0.03
+    origins, targets = (
+        torch.nn.functional.normalize(torch.randn(300, 3, generator=generator), dim=1) for _ in range(2)
+    )
+    origins, targets = 2.5 * origins, targets * (0.4 + 0.5 * torch.rand(300, 1, generator=generator))
+    free = network.is_free(origins, targets, margin)
+    length = (targets - origins).norm(dim=1, keepdim=True)
+    depths = torch.linspace(0, 1, 4000) * (length - margin)  # (R, S)
+    points = origins[:, None] + depths[..., None] * ((targets - origins) / length)[:, None]
+    with torch.no_grad():
+        f = network.implicit_network(points.reshape(-1, 3))[:, 0].reshape(depths.shape)
+    lowest = torch.where(points.norm(dim=2) <= 1, f, torch.full_like(f, torch.inf)).min(dim=1).values
+    clear = lowest.abs() > 1e-3  # of grazing segments either answer is right
+    assert clear.float().mean() > 0.9 and 60 < free[clear].sum() < clear.sum() - 60
+    assert torch.equal(free[clear], lowest[clear] > 0)
+    assert network.is_free(origins[:0], targets[:0], margin).shape == (0,)
 
 
 def test_one_pixel_and_no_pixel() -> None:

@@ -23,6 +23,7 @@ from idr.model.rendering_network import RenderingNetwork, RenderingNetworkConfig
 from idr.model.sample_network import differentiable_intersection
 from idr.model.tracing import TracerConfig, TraceRequest, TraceResult, make_tracer, read_tracer_config
 from idr.model.tracing.common import Rays, first_true_indices
+from idr.model.tracing.published import PublishedTracer
 
 SHADING_CHUNK = 10_000
 """Points shaded at once in evaluation; bounds the memory of the rendering network."""
@@ -233,6 +234,31 @@ class IDRNetwork(nn.Module):
             else:
                 request = TraceRequest.for_training(sdf, rays, flat, object_mask, draws.depths)
             return self.ray_tracer.trace(request)
+
+    @torch.no_grad()
+    def is_free(self, origins: Tensor, targets: Tensor, margin: float) -> Tensor:
+        """Returns whether no surface lies on segments, apart from their last piece; the tracer is not used.
+
+        Args:
+            origins: (R, 3) starts of the segments, such as camera centers.
+            targets: (R, 3) their ends, such as surface points.
+            margin: Length of the last piece, unit-sphere units.
+
+        Returns:
+            (R,) bool.
+        """
+        way = targets - origins
+        length = way.norm(dim=1)
+        rays = Rays(origins, way / length.unsqueeze(1))
+        crossing = ray_sphere_intersection(origins, rays.direction.unsqueeze(1), self.object_bounding_sphere)
+        near, far = crossing.near[:, 0], torch.minimum(crossing.far[:, 0], length - margin)
+        chord = SphereCrossing(near, far, crossing.crosses[:, 0] & (near < far))
+        with folded_weights(self.implicit_network):
+            request = TraceRequest.for_evaluation(self._sdf(origins), rays, chord)
+            twin = self.implicit_network.twin(origins)
+            if twin is not None and twin.first_hits is not None:
+                return ~twin.first_hits(request, self.tracer_config)[1]
+            return ~PublishedTracer(self.tracer_config).trace(request).hit
 
     def _sdf(self, like: Tensor) -> Sdf:
         """Returns f with the current weights for the tracer, at points like these."""

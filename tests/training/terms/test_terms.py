@@ -6,7 +6,9 @@ import csv
 import math
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from torch import Tensor, nn
 from idr.conf.files import read_block
 from idr.datasets.points import POINTS_FILE, held_out_points
 from idr.errors import InputError, MissingInputError
+from idr.training.terms.build import build_terms
 from idr.training.terms.normals import NormalsConfig, NormalsTerm, beside_in_tangent_plane
 from idr.training.terms.patch import PatchConfig, PatchTerm, candidate_views
 from idr.training.terms.step import Cameras, StepRays
@@ -53,8 +56,8 @@ class Photographed:
             poses=self.cameras.poses[:1].expand(count, 4, 4),
         )
 
-    def term(self, config: PatchConfig = CONFIG) -> PatchTerm:
-        return PatchTerm(config, self, self.cameras.poses[:, :3, 3])
+    def term(self, config: PatchConfig = CONFIG, model: Any = None) -> PatchTerm:
+        return PatchTerm(config, self, self.cameras.poses[:, :3, 3], model)
 
 
 def test_patches_pull_points_onto_the_surface() -> None:
@@ -121,6 +124,44 @@ def test_the_patch_term_is_zero_without_anything_to_compare(case: str) -> None:
     else:
         config = PatchConfig(weight=1.0, begin=0.0, min_degrees=170, max_degrees=175)
     assert scene.term(config)(rays, scene.cameras, 0.5, generator()).item() == 0
+
+
+class OneWay:
+    """A model whose surface hides all points from some cameras."""
+
+    def __init__(self, hidden: Tensor) -> None:
+        self.hidden, self.asked = hidden, 0
+
+    def is_free(self, origins: Tensor, targets: Tensor, margin: float) -> Tensor:
+        assert 0 < margin < 0.1 and origins.shape == targets.shape
+        self.asked += len(origins)
+        return ~(origins.unsqueeze(1) == self.hidden).all(dim=2).any(dim=1)
+
+
+def test_hidden_source_views_do_not_count() -> None:
+    """A patch of two views, of which one is hidden, against one that has the other view alone."""
+    scene = Photographed()
+    rays, centers = scene.rays(scene.points.float() + 0.01), scene.cameras.poses[:, :3, 3]
+    config = replace(CONFIG, trace_views=True, best=2, max_cost=2.0)
+    untraced = replace(config, trace_views=False)
+    candidates = scene.term(config).candidates[0].tolist()
+    value = lambda config, model: scene.term(config, model)(rays, scene.cameras, 0.5, generator()).item()  # noqa: E731
+    none, every = OneWay(centers[:0]), OneWay(centers)
+    assert value(config, none) == value(untraced, None) > 0 and none.asked > 0
+    assert value(config, every) == 0
+    seen = [k for k in candidates if k >= 0]
+    alone = [value(config, OneWay(centers[[k for k in seen if k != kept]])) for kept in seen]
+    assert min(alone) > 0 and sum(alone) == pytest.approx(value(untraced, None), rel=1e-5)
+
+
+def test_views_are_traced_by_models_that_can() -> None:
+    scene = Photographed()
+    scene.intrinsics, scene.poses = scene.cameras.intrinsics, scene.cameras.poses
+    blocks = {"patch": {"weight": 1.0, "trace_views": True}}
+    with pytest.raises(InputError, match="Linear has no is_free; .* set trace_views = false"):
+        build_terms(blocks, scene, nn.Linear(3, 1), None)
+    (term,) = build_terms(blocks, scene, OneWay(scene.poses[:0, :3, 3]), None)
+    assert isinstance(term, PatchTerm)
 
 
 def test_candidates_are_the_nearest_views_within_the_angles() -> None:

@@ -59,8 +59,13 @@ def build_terms(
                     "(B, H W, 3) uint8, masks (B, H W), img_res [height, width], intrinsics and poses "
                     "(B, 4, 4), as SceneDataset; leave the block out"
                 )
+        if config.trace_views and not hasattr(model, "is_free"):
+            raise InputError(
+                f"loss.patch.trace_views = true: {type(model).__name__} has no is_free; expected a model "
+                "with this method of IDRNetwork; set trace_views = false"
+            )
         centers = dataset.poses[:, :3, 3] if poses is None else poses.vectors()[:, 4:].cpu()
-        terms.append(PatchTerm(config, dataset, centers))
+        terms.append(PatchTerm(config, dataset, centers, model))
     if "normals" in given:
         terms.append(NormalsTerm(read_block(NormalsConfig, given["normals"], "loss.normals"), model))
     if "sparse_points" in given:

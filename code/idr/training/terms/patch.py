@@ -25,6 +25,9 @@ from idr.model.patches import (
 )
 from idr.training.terms.step import Cameras, StepRays
 
+OCCLUSION_MARGIN = 0.02
+"""Surface this close in front of a point, unit-sphere units, is the point's own."""
+
 
 @dataclass(frozen=True)
 class PatchConfig:
@@ -41,6 +44,7 @@ class PatchConfig:
         stride: Pixels between samples, of the step's images: reduced ones have wider patches.
         views: Source views of each patch, drawn from twice as many candidates: those nearest in angle.
         best: Source views that count, those of smallest cost; occluded ones are taken to be among the others.
+        trace_views: Whether source views also count only if no surface lies between camera and point.
         max_cost: Costs, 1 - NCC, above this do not count.
         min_variance: Smallest variance of a patch's gray values in [0, 1].
         min_cos: Smallest cosine between normal and view direction, in the reference and the source view.
@@ -57,6 +61,7 @@ class PatchConfig:
     stride: float = 1.0
     views: int = 4
     best: int = 2
+    trace_views: bool = False
     max_cost: float = 0.8
     min_variance: float = 1e-4
     min_cos: float = 0.2
@@ -101,12 +106,13 @@ class PatchTerm:
         config: The block.
         dataset: The seam of `SceneDataset`, with ``images``, ``masks`` and ``img_res``.
         centers: (B, 3) camera centers at the start of training, unit-sphere frame.
+        model: The seam of `IDRNetwork`, with ``is_free`` where ``trace_views`` is set.
     """
 
     name = "patch_loss"
 
-    def __init__(self, config: PatchConfig, dataset: Any, centers: Tensor) -> None:
-        self.config = config
+    def __init__(self, config: PatchConfig, dataset: Any, centers: Tensor, model: Any) -> None:
+        self.config, self.model = config, model
         height, width = dataset.img_res
         self.images = Photographs(
             dataset.images.view(-1, height, width, 3), dataset.masks.view(-1, height, width)
@@ -140,6 +146,10 @@ class PatchTerm:
             plane_homographies(points, normals, reference, views), self.shape,
         )  # fmt: skip
         valid = valid & exists & sees & facing.unsqueeze(1)
+        if config.trace_views:
+            patch, view = valid.nonzero(as_tuple=True)
+            free = self.model.is_free(views.center[patch, view], points[patch], OCCLUSION_MARGIN)
+            valid = valid.index_put((patch, view), free)
         loss, _ = consistency_loss(cost, valid, config.best, config.max_cost)
         return weight * loss
 
