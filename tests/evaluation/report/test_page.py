@@ -133,6 +133,12 @@ def test_empty_cells_are_gaps_in_the_curves(tmp_path):
     assert read_metrics(tmp_path / "none.csv") == {} and curves_figure({}) is None
 
 
+def test_all_terms_of_the_loss_have_curves():
+    metrics = {name: np.ones(2) for name in ("epoch", "loss", "mask_loss", "patch_loss", "alpha")}
+    traces = json.loads(curves_figure(metrics).to_json())["data"]
+    assert [trace["name"] for trace in traces] == ["loss", "mask_loss", "patch_loss"]
+
+
 def test_spread_includes_both_ends():
     assert spread(49, 4) == [0, 16, 32, 48] and spread(2, 6) == [0, 1] and spread(0, 6) == []
     assert spread(5, 1) == [0]

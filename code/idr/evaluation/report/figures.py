@@ -6,6 +6,7 @@ B images, T checkpoints. Unit-sphere coordinates.
 from __future__ import annotations
 
 import csv
+import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,13 @@ from idr.runs.folders import CHECKPOINTS, CheckpointFolder
 from idr.runs.views import image_numbers
 
 CURVES = {
-    "losses": ("loss", "rgb_loss", "eikonal_loss", "mask_loss"),
+    "losses": ("loss", "*_loss"),
     "PSNR (dB), rays of the epoch": ("psnr",),
     "cameras: mean rotation error (degrees)": ("camera_rotation_degrees",),
     "cameras: mean center error (world units)": ("camera_center",),
     "cameras: trained focal length over the given": ("focal_factor",),
 }
-"""Columns of ``metrics.csv`` by title of the diagram."""
+"""Columns of ``metrics.csv``, as patterns, by title of the diagram."""
 
 START, END, GIVEN, PATH = "#d9822b", "#2266cc", "#3a9d5d", "#999999"
 
@@ -45,7 +46,10 @@ def curves_figure(metrics: dict[str, NDArray[np.float64]]) -> Any | None:
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
-    shown = {title: [c for c in columns if c in metrics] for title, columns in CURVES.items()}
+    shown = {
+        title: [column for pattern in patterns for column in fnmatch.filter(metrics, pattern)]
+        for title, patterns in CURVES.items()
+    }
     shown = {title: columns for title, columns in shown.items() if columns}
     if not shown:
         return None
