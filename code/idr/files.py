@@ -131,10 +131,14 @@ def temporary_files(folder: Path) -> list[Path]:
 def check_replaceable(
     folder: Path, overwrite: bool, is_ours: Callable[[Path], bool], own_names: Container[str], writer: str
 ) -> None:
-    """Checks that writing a scene to a folder, which may be missing or empty, destroys nothing else.
+    """Checks that writing a scene to a folder destroys nothing else.
 
-    With `overwrite` an earlier scene of the same writer may be replaced. `is_ours` says whether the folder is
-    one, and `own_names` are the names of the writer's files.
+    Args:
+        folder: The folder; it may be missing or empty.
+        overwrite: Whether an earlier scene of the same writer may be replaced.
+        is_ours: Whether the folder was written by the same writer.
+        own_names: Names that the writer gives to its files.
+        writer: The writer, for messages.
 
     Raises:
         InputError: The folder has content that must not be replaced.

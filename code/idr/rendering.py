@@ -190,8 +190,14 @@ def render_antialiased(
     (k + 1/2) / N - 1/2 along each axis, k = 0 ... N - 1. Structures that no ray through a pixel's center
     meets are not found. Colors are averaged as they are stored, as programs that shrink photographs do.
 
-    `supersample` is N, at least 1, which traces one ray per pixel everywhere; `rule` says which pixels are
-    edges. The other arguments are those of `render_image`.
+    Args:
+        forward: The model in evaluation mode, see `render_image`.
+        intrinsics: (4, 4) K; determines device and dtype.
+        pose: (4, 4) or (7,), see `render_image`.
+        img_res: Height and width in pixels.
+        supersample: N, at least 1; 1 traces one ray per pixel everywhere.
+        chunk_pixels: Rays per call of the model, at least 1.
+        rule: Which pixels are edges.
 
     Raises:
         ValueError: A shape is wrong, or ``supersample`` or ``chunk_pixels`` is not positive.
@@ -255,9 +261,11 @@ def _ranges(values: Tensor, valid: Tensor, window: int = 3) -> Tensor:
 
 
 def write_image(rgb01: Tensor, path: Path) -> None:
-    """Writes colors, (H, W, 3) or gray (H, W), as an 8-bit PNG file atomically; missing folders are created.
+    """Writes colors as an 8-bit PNG file atomically, rounded to the nearest level.
 
-    They are clipped to [0, 1] and rounded to the nearest level.
+    Args:
+        rgb01: (H, W, 3) or (H, W) gray, clipped to [0, 1].
+        path: The file; missing folders are created.
 
     Raises:
         OutputError: The file cannot be written.

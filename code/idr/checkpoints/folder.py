@@ -59,10 +59,14 @@ class CheckpointFolder:
         return [m.name for m in manifests if m.name != LATEST or m.serial not in numbered]
 
     def resolve(self, name: str | int = LATEST) -> str:
-        """Returns the name of the checkpoint `latest`, of a number, or of `<epoch>_<step>`.
+        """Finds a checkpoint.
 
-        For `latest` it is the complete set saved last; in a folder of the published code, its `latest`, else
-        the largest number.
+        Args:
+            name: `latest`, a number, or `<epoch>_<step>`.
+
+        Returns:
+            The set's name. For `latest` it is the complete set saved last; in a folder of the published code,
+            its `latest`, else the largest number.
 
         Raises:
             MissingInputError: It does not exist or is incomplete; the message lists the complete ones.

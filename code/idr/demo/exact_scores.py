@@ -26,10 +26,16 @@ CHAMFER_SAMPLES = 30_000  # the mean's standard error is below 1 %
 def chamfer_to_exact(
     world_vertices: Array, faces: NDArray[np.integer], unit_from_world: Array, scene_folder: Path
 ) -> ChamferResult:
-    """Chamfer distances of a mesh, (V, 3) and (T, 3), in world coordinates to the exact surface of a scene.
+    """Chamfer distances of a reconstruction to the exact surface.
 
-    `unit_from_world`, (4, 4), is the inverse of the scene's own scale_mat; distances are in unit-sphere
-    units. The accuracy is to the exact zero set, not to the mesh of it in the scene's folder.
+    Args:
+        world_vertices: (V, 3) of the reconstruction, in world coordinates.
+        faces: (T, 3).
+        unit_from_world: (4, 4) inverse of the scene's own scale_mat.
+        scene_folder: Folder with the exact surface.
+
+    Returns:
+        Distances in unit-sphere units: accuracy to the exact zero set, completeness to the reconstruction.
     """
     vertices = np.asarray(world_vertices) @ unit_from_world[:3, :3].T + unit_from_world[:3, 3]
     ours = trimesh.Trimesh(vertices, faces, process=False)

@@ -45,8 +45,10 @@ class RenderedView:
 def camera_rays(intrinsics: Array, pose: Array, uv: Array) -> tuple[Array, Array]:
     """Returns the camera's center, (3,), and the unit directions, (R, 3), of rays through pixels.
 
-    K is (4, 4) or (3, 3) with K[2, 2] = 1, the pose (4, 4) camera-to-world; integer uv, (R, 2) columns and
-    rows, are pixel centers.
+    Args:
+        intrinsics: (4, 4) or (3, 3) upper triangular K, K[2, 2] = 1.
+        pose: (4, 4) camera-to-world.
+        uv: (R, 2) column and row; integers are pixel centers.
     """
     at_depth_one = np.linalg.solve(intrinsics[:3, :3], np.column_stack((uv, np.ones(len(uv)))).T).T
     directions = at_depth_one @ pose[:3, :3].T
@@ -61,7 +63,7 @@ def _chord(origins: Array, directions: Array, radius: float) -> tuple[Array, Arr
 
 
 def intersect(origins: Array, directions: Array, start: Array | None = None) -> tuple[Array, Array]:
-    """Finds the first intersections of rays with the object: depths, (R,), NaN for misses, and (R,) hits.
+    """Finds the first intersections of rays with the object.
 
     `sdf` is 1-Lipschitz, so a step of its value cannot cross the surface. Steps are at least MIN_STEP long; a
     step that ends inside therefore has exactly that length, and brackets the surface.
@@ -70,6 +72,10 @@ def intersect(origins: Array, directions: Array, start: Array | None = None) -> 
         origins: (R, 3), outside the object.
         directions: (R, 3) unit vectors.
         start: (R,) lower bounds of the depth of any hit; None for the entry into the bounding ball.
+
+    Returns:
+        depth: (R,) distance to the first hit, NaN without one.
+        hit: (R,) bool.
     """
     near, far = _chord(origins, directions, BOUNDING_RADIUS)
     depth = near if start is None else np.maximum(near, start)

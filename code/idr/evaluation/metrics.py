@@ -55,7 +55,11 @@ def masked_ssim(rendered: Tensor, photo: Tensor, mask: Tensor) -> float:
     ``structural_similarity(..., full=True)`` with the choices of Wang et al.: a Gaussian window (sigma 1.5,
     11 x 11 pixels), population covariances, data range 1, each channel separately. The score is its mean over
     masked pixels and channels. Windows at the silhouette include the black around the object in both images.
-    The arguments are those of `masked_psnr`, as whole images: (H, W, 3) and (H, W).
+
+    Args:
+        rendered: (H, W, 3) colors in [0, 1], not rounded to 8 bits.
+        photo: The photograph, same shape.
+        mask: (H, W) bool, True on the object.
 
     Returns:
         At most 1, for equal images; NaN for an empty mask or images smaller than the window.

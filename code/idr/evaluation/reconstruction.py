@@ -90,8 +90,13 @@ def write_renderings(
     renderings in their exposure: training views in the learned one, held-out views in one fitted to the
     photograph, see `fit_exposure`. Such held-out scores say nothing about brightness and color balance.
 
-    The files are ``eval_<number>.png``, or ``heldout_<number>.png`` for held-out views. `max_views` counts
-    from the first one. `lpips` is from `load_lpips`; None leaves this score out.
+    Args:
+        run: The run.
+        folder: Folder of ``eval_<number>.png``, or ``heldout_<number>.png`` for held-out views.
+        chunk_pixels: Pixels rendered at once.
+        held_out: Render the held-out views instead of the training views.
+        max_views: Number of views, from the first; None for all.
+        lpips: From `load_lpips`; None leaves this score out.
 
     Raises:
         InputError: The conf holds out no views.

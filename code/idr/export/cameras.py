@@ -41,10 +41,14 @@ def files_of(formats: list[str]) -> list[str]:
 def write_cameras(
     cameras: CameraSet, folder: Path, formats: list[str], images: str, masks: list[str] | None = None
 ) -> None:
-    """Writes cameras in any of the formats ``transforms``, ``colmap`` and ``npz``, each file atomically.
+    """Writes cameras, each file atomically.
 
-    `images` is the folder of images as `transforms.json` names it, relative to `folder` or absolute; so are
-    the (B) mask files, which None omits.
+    Args:
+        cameras: The cameras.
+        folder: The folder; created if missing.
+        formats: Any of ``transforms``, ``colmap`` and ``npz``.
+        images: Image folder as written in `transforms.json`: relative to `folder`, or absolute.
+        masks: (B) mask files, likewise; None omits them.
 
     Raises:
         InputError: A camera has skew, which only the npz can hold.

@@ -108,11 +108,20 @@ def write_path(
     on_frame: Callable[[int, dict[str, FrameImage]], None] = lambda number, images: None,
     supersample: int = 1,
 ) -> list[Path]:
-    """Renders a path, writes its frames, each file atomically, and returns the files.
+    """Renders a path and writes its frames, each file atomically.
 
-    `names` are the file names by output, with a field for the frame number, such as ``eval_{:03d}.png``.
-    `on_frame` is called after each frame with its number and images. For `forward`, `chunk_pixels` and
-    `supersample`, see `idr.rendering.render_antialiased`.
+    Args:
+        forward: The network, see `idr.rendering.render_image`.
+        path: The cameras.
+        folder: Folder of the files; created if missing.
+        names: File name by output, with a field for the frame number, such as ``eval_{:03d}.png``.
+        painter: Makes the images.
+        chunk_pixels: Pixels rendered at once.
+        on_frame: Called after each frame with its number and images.
+        supersample: Rays along each side of a pixel at edges, see `idr.rendering.render_antialiased`.
+
+    Returns:
+        The files written.
 
     Raises:
         OutputError: A file cannot be written.

@@ -35,7 +35,14 @@ CANDIDATES_AT_ONCE = 4_000_000
 
 @dataclass(frozen=True)
 class Texels:
-    """Texels on the surface: rows, columns and faces, (S,), and barycentric coordinates there, (S, 3)."""
+    """Texels on the surface and their points.
+
+    Attributes:
+        rows: (S,) rows.
+        columns: (S,) columns.
+        faces: (S,) face of each.
+        weights: (S, 3) barycentric coordinates in that face.
+    """
 
     rows: Indices
     columns: Indices

@@ -101,7 +101,15 @@ class SdfGrid:
         return self.lipschitz * self.spacing * (math.sqrt(3) / 2)
 
     def at(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Interpolates f and the bound of its error, (...) each, at (..., 3) points, clamped to the cube."""
+        """Interpolates f and the bound of its error.
+
+        Args:
+            points: (..., 3) in the unit-sphere frame, clamped to the cube.
+
+        Returns:
+            values: (...) interpolated f.
+            errors: (...) bound of |f - values|.
+        """
         where = points.reshape(1, -1, 3).flip(-1) / self.half_side
         values, errors = _interpolate(self._volumes, where)
         return values.reshape(points.shape[:-1]), errors.reshape(points.shape[:-1])
@@ -175,10 +183,15 @@ def halve_linear(values: Tensor) -> Tensor:
 def build_sdf_grid(
     sdf: Sdf, half_side: float, levels: int, margin: float, like: Tensor, full_levels: int = 0
 ) -> SdfGrid:
-    """Evaluates f on a cube, with ever smaller cells where its surface may be; see `refine_sdf_grid`.
+    """Evaluates f on a cube, with ever smaller cells where its surface may be.
 
-    Cells are halved `levels` times from 16 along a side, the first `full_levels` times in the whole ball
-    inscribed in the cube. `like` is a tensor with the device and dtype to use.
+    Args:
+        sdf: f.
+        half_side: Half the cube's side.
+        levels: Number of times that cells are halved, from 16 along a side.
+        margin: Distance from zero that f keeps in cells which are not split.
+        like: A tensor with the device and dtype to use.
+        full_levels: Number of levels that are evaluated in the whole ball inscribed in the cube.
     """
     cells = GRID.coarsest_cells
     side = cells + 1
@@ -195,11 +208,17 @@ def build_sdf_grid(
 
 @torch.no_grad()
 def refine_sdf_grid(sdf: Sdf, grid: SdfGrid, margin: float, whole_ball: bool = False) -> SdfGrid:
-    """Halves the cells of a grid of f where a surface may be, or all of the ball inscribed in the cube.
+    """Halves a grid's cells where a surface may be.
 
-    A cell is split if |f| at one of its nodes is at most L h sqrt(3) / 2 + margin. If all are above, f comes
-    no closer to zero in the cell than the margin, whatever the surface between the nodes. L is estimated
+    A cell is split if |f| at one of its nodes is at most L h sqrt(3) / 2 + margin. If all are above, no point
+    of the cell comes closer to zero than the margin, whatever the surface between the nodes. L is estimated
     by `lipschitz_bound` from the nodes of every level before it is split.
+
+    Args:
+        sdf: f.
+        grid: The grid of the same f.
+        margin: Distance from zero that f keeps in cells which are not split.
+        whole_ball: Split all cells of the ball inscribed in the cube.
     """
     half_side, known = grid.half_side, grid.values
     cells = 2 * (known.shape[0] - 1)

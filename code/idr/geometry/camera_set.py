@@ -52,10 +52,13 @@ def poses_in_frame(poses: NDArray[np.floating], matrix: NDArray[np.floating]) ->
 def disturb_poses(
     poses: NDArray[np.float64], degrees: float, distance: float, generator: np.random.Generator
 ) -> NDArray[np.float64]:
-    """Returns rough initial poses, (B, 4, 4) as the exact ones, for the training of cameras.
+    """Returns rough initial poses, (B, 4, 4), for the training of cameras.
 
-    They are turned about random axes by 0.5 to 1.5 times `degrees`, and their centers moved in random
-    directions by 0.5 to 1.5 times `distance`.
+    Args:
+        poses: (B, 4, 4) exact poses.
+        degrees: Mean angle of the rotations about random axes; each is 0.5 to 1.5 times as large.
+        distance: Mean displacement of the centers in random directions, likewise; unit-sphere units.
+        generator: Random generator.
     """
     disturbed = poses.copy()
     for pose in disturbed:

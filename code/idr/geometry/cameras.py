@@ -95,7 +95,12 @@ def pixel_rays(uv: Tensor, pose: Tensor, intrinsics: Tensor) -> tuple[Tensor, Te
 
 
 def pixel_width(intrinsics: Tensor, poses: Tensor) -> float:
-    """Returns the width of a pixel at the origin, median over (B, 4, 4) K and poses, in the poses' units."""
+    """Returns the width of a pixel at the origin, median over the views, in units of the poses.
+
+    Args:
+        intrinsics: (B, 4, 4) K.
+        poses: (B, 4, 4) camera-to-world.
+    """
     return float((poses[:, :3, 3].norm(dim=1) / intrinsics[:, 0, 0].abs()).median())
 
 

@@ -32,7 +32,7 @@ STEEPEST = np.radians(85.0)
 def camera_path(
     rotations: Array, times: Sequence[float], distances: Sequence[float], frame_times: Array
 ) -> Array:
-    """Interpolates cameras that look at the origin; returns poses, (F, 4, 4).
+    """Interpolates cameras that look at the origin.
 
     Cubic splines interpolate the keys' quaternions and distances; the quaternion is then normalized, and the
     camera's center is minus its distance times its z axis. Signs are matched first, since q and -q are the
@@ -45,6 +45,9 @@ def camera_path(
         times: (K) increasing.
         distances: (K) from the origin.
         frame_times: (F,) within the times.
+
+    Returns:
+        (F, 4, 4) camera-to-world poses.
     """
     knots = np.asarray(times, dtype=np.float64)
     quaternions = rotation_to_quaternion(torch.as_tensor(np.asarray(rotations, dtype=np.float64))).numpy()
@@ -157,15 +160,19 @@ def spiral(
 
 
 def between_poses(poses: NDArray[np.floating], num_frames: int, closed: bool) -> Array:
-    """Interpolates (K, 4, 4) poses: rotations along geodesics, the origin linearly in the camera's axes.
+    """Interpolates between cameras: rotations along geodesics, the origin linearly in the camera's axes.
 
     The position of the origin in the camera's own axes is interpolated, not the camera's center in the world:
     an object that both keys see stays in the image and at its distance. The time between two keys depends on
-    the camera's rotation and motion, so that the speed is even. Between keys that differ by half a turn,
-    either direction may be used.
+    the camera's rotation and motion, so that the speed is even.
+
+    Args:
+        poses: (K, 4, 4) keys. Between two that differ by half a turn, either direction may be used.
+        num_frames: F.
+        closed: Return to the first key, which is not repeated as the last frame.
 
     Returns:
-        (F, 4, 4) poses; the first is the first key. A closed path ends just before returning to it.
+        (F, 4, 4) poses; the first frame is the first key.
 
     Raises:
         InputError: Fewer than two keys.

@@ -32,7 +32,13 @@ class SphereCrossing:
 
 
 def ray_sphere_intersection(centers: Tensor, directions: Tensor, radius: float) -> SphereCrossing:
-    """Intersects rays, with (B, 3) centers and (B, P, 3) unit directions, with a sphere around the origin."""
+    """Intersects rays with the sphere of a given radius around the origin.
+
+    Args:
+        centers: (B, 3) ray origins, one an image.
+        directions: (B, P, 3) unit ray directions.
+        radius: Radius of the sphere, in the rays' unit.
+    """
     towards_center = (directions @ centers.unsqueeze(-1)).squeeze(-1)  # (B, P)
     discriminant = towards_center**2 - (centers.norm(dim=1, keepdim=True) ** 2 - radius**2)  # (B, P)
     crosses = discriminant > 0

@@ -88,8 +88,11 @@ def read_source(
 ) -> Source:
     """Reads a scene with cameras. For photographs alone, use `structure_from_motion.reconstruct`.
 
-    `kind` is a key of `KINDS`, None to recognize it. The other arguments are those of `source.Reader`;
-    `pixel_center` is None for the format's convention.
+    Args:
+        source: File or folder.
+        kind: A key of `KINDS`, None to recognize it.
+        images: Folder of the images, None to search where the format keeps them.
+        pixel_center: Coordinate of the first pixel's center, None for the format's convention.
 
     Raises:
         MissingInputError: A file of the scene is missing.

@@ -20,10 +20,15 @@ MIN_SHARED_VIEWS = 3
 
 
 def disturbed_poses(poses: Array, center: Array, degrees: float, fraction: float, seed: int) -> Array:
-    """Makes rough cameras by disturbing exact ones, (B, 4, 4), with noise from a seed.
+    """Makes rough cameras by disturbing exact ones.
 
-    `degrees` is the mean rotation angle, about random axes, `fraction` the mean displacement, in random
-    directions, over the distance to the object's center (3,); single cameras get 0.5 to 1.5 times as much.
+    Args:
+        poses: (B, 4, 4) exact poses.
+        center: (3,) the object's center.
+        degrees: Mean rotation angle, about random axes; single cameras get 0.5 to 1.5 times as much.
+        fraction: Mean displacement, in random directions, over the distance to `center`; single cameras get
+            0.5 to 1.5 times as much.
+        seed: Seed of the noise.
 
     Raises:
         InputError: `degrees` or `fraction` out of range.

@@ -123,10 +123,14 @@ def centered_intrinsics(intrinsics: Array, pixel_center: float, label: str) -> A
 def view_of_projection(
     name: str, image: Path, projection: Array, pixel_center: float, mask: Path | None = None
 ) -> SourceView:
-    """Makes a view from a projection matrix, (3, 4) world to pixels, of either sign and any scale.
+    """Makes a view from a projection matrix.
 
-    The other arguments are those of `SourceView`, and the coordinate of the first pixel's center in the
-    source, 0 or 0.5.
+    Args:
+        name: The source's name for the view.
+        image: The photograph.
+        projection: (3, 4) world to pixels, of either sign and any scale.
+        pixel_center: Coordinate of the first pixel's center in the source, 0 or 0.5.
+        mask: The source's mask.
 
     Raises:
         InputError: The matrix is not finite or not a camera's.

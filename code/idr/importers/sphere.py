@@ -39,10 +39,16 @@ class Sphere:
 
 
 def choose_sphere(views: SceneViews, points: Array | None, scale_mat: Array | None, choice: str) -> Sphere:
-    """Finds the unit sphere; its outline contains every mask, unless it is the source's own.
+    """Finds the unit sphere.
 
-    The choice is `hull`, `points` (from sparse ones, (N, 3)), `source` (its (4, 4) scale_mat), or `auto` for
-    the source's own if it has one, else the hull.
+    Args:
+        views: Masks and cameras.
+        points: (N, 3) sparse points, None without any.
+        scale_mat: (4, 4) the source's own, None without one.
+        choice: `hull`, `points`, `source`, or `auto` for the source's own if it has one, else the hull.
+
+    Returns:
+        The sphere. Its outline contains every mask, unless it is the source's own.
 
     Raises:
         InputError: The source lacks what was chosen, masks and cameras contradict each other, or a camera

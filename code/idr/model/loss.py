@@ -60,6 +60,9 @@ class IDRLoss(nn.Module):
             rgb: (R, 3) colors of the photographs in [-1, 1].
             shaded: (R,) rays that hit the surface and lie in the mask.
             weights: (R,) weights of the rays, or None.
+
+        Returns:
+            The scalar loss.
         """
         difference = (rgb_values - rgb).abs().sum(dim=1)
         if weights is not None:
@@ -79,6 +82,9 @@ class IDRLoss(nn.Module):
             shaded: (R,) rays of the RGB term.
             object_mask: (R,) input masks.
             weights: (R,) weights of the rays, or None.
+
+        Returns:
+            The scalar loss.
         """
         logits = -self.alpha * sdf_output.squeeze(-1)
         inside = object_mask.to(logits.dtype)

@@ -134,7 +134,12 @@ class Trainer:
         self._saved_at: tuple[int, int] | None = None
 
     def resume(self, source: CheckpointFolder, name: str, keep_seed: bool) -> None:
-        """Loads the checkpoint of that name in a folder; with `keep_seed` all but its seed.
+        """Loads a checkpoint.
+
+        Args:
+            source: Its folder.
+            name: Its name.
+            keep_seed: Keep the own seed, not the checkpoint's.
 
         Raises:
             InputError: It does not fit.

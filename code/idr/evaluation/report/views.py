@@ -28,10 +28,16 @@ DISAGREEMENT = (0.25, 0.45, 1.0)
 
 @dataclass(frozen=True)
 class ComparedView:
-    """A photograph and its rendering at every n-th pixel, n = ``step``: (H, W, 3) colors in [0, 1].
+    """A photograph and its rendering at every n-th pixel.
 
-    ``number`` is the position of the image in its folder. ``rendered`` is to look at: the `error_map`, the
-    PSNR over the pixels of the mask, dB, and the IoU of silhouette and mask are those of one ray per pixel.
+    Attributes:
+        number: Position of the image in its folder.
+        photo: (H, W, 3) colors in [0, 1].
+        rendered: (H, W, 3) colors in [0, 1], to look at.
+        error: (H, W, 3) colors in [0, 1], see `error_map`; like the scores, of one ray per pixel.
+        psnr: Over the pixels of the mask, dB.
+        iou: Of the silhouette and the mask.
+        step: n.
     """
 
     number: int

@@ -27,10 +27,17 @@ MAX_REPROJECTION_ERROR = 1.0
 
 
 def sparse_points(images: list[NDArray[np.uint8]], projections: Array, center: Array) -> Array:
-    """Triangulates feature matches of neighboring views: (N, 3) points, N >= 0, with outliers.
+    """Triangulates feature matches of neighboring views.
 
-    Wrong matches along epipolar lines are not detected; points seen by several pairs occur several times.
-    The images are B arrays (H, W, 3), RGB, the projections (B, 3, 4), the object's center is approximate.
+    Wrong matches along epipolar lines are not detected, so the result has outliers.
+
+    Args:
+        images: B arrays (H, W, 3), RGB.
+        projections: (B, 3, 4) world to pixels.
+        center: (3,) approximate center of the object.
+
+    Returns:
+        (N, 3) points, N >= 0; points seen by several pairs occur several times.
     """
     finder = cv2.SIFT_create(FEATURES, contrastThreshold=CONTRAST)  # type: ignore[attr-defined]
     features = [finder.detectAndCompute(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), None) for image in images]

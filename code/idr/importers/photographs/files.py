@@ -51,11 +51,17 @@ class PreparedView:
 
 
 def prepare_view(view: SourceView, mask_file: Path | None, use_alpha: bool, downscale: int) -> PreparedView:
-    """Reads a view, removes its lens distortion, and downscales it; adapts its camera to each step.
+    """Reads a view, removes its lens distortion, and downscales it.
 
-    Its mask is a file of the photograph's size, if any, or with `use_alpha` the photograph's alpha channel.
-    Both sides shrink by the factor `downscale`, averaging squares of pixels; rows and columns that do not
-    fill a square are cropped at the bottom and on the right.
+    Args:
+        view: The view.
+        mask_file: Its mask, at the photograph's size; None without one.
+        use_alpha: Whether the photograph's alpha channel is the mask.
+        downscale: Factor by which both sides shrink, averaging squares of pixels. Rows and columns that do
+            not fill a square are cropped at the bottom and on the right.
+
+    Returns:
+        The view, with its camera adapted to each step.
 
     Raises:
         InputError: Unreadable files, sizes that do not match, no alpha channel, or an invalid lens.

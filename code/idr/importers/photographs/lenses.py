@@ -40,9 +40,16 @@ def fisheye_distorted(coefficients: tuple[float, float, float, float], points: A
 
 
 def lens_pixels(intrinsics: Array, lens: Lens, new_intrinsics: Array, pixels: Array) -> Array:
-    """Maps (N, 2) pixels (column, row) of a pinhole camera to those of a lens that see the same rays.
+    """Maps pixels of a pinhole camera to the pixels of the distorted image that see the same rays.
 
-    The cameras have the same pose and (3, 3) K: `intrinsics` with the lens, `new_intrinsics` without.
+    Args:
+        intrinsics: (3, 3) K of the camera with the lens.
+        lens: Its distortion.
+        new_intrinsics: (3, 3) K of the pinhole camera, at the same pose.
+        pixels: (N, 2) of the pinhole camera, (column, row).
+
+    Returns:
+        (N, 2) pixels of the distorted image.
     """
     rays = np.linalg.solve(new_intrinsics, np.column_stack([pixels, np.ones(len(pixels))]).T).T
     distorted = lens(np.ascontiguousarray(rays[:, :2]))

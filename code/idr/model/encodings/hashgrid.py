@@ -93,7 +93,14 @@ def _log_once(backend: str, reason: str) -> None:
 
 
 def grid_levels(config: HashGridConfig) -> tuple[Level, ...]:
-    """Returns the levels, coarsest first, one after another in the table (Mueller et al. 2022, Eqs. 2, 3)."""
+    """Lays out the levels (Mueller et al. 2022, Eqs. 2 and 3).
+
+    Args:
+        config: The block's values.
+
+    Returns:
+        The levels, coarsest first; their rows follow one another in the table.
+    """
     levels, offset = [], 0
     log_ratio = math.log(config.finest_resolution) - math.log(config.base_resolution)
     growth = log_ratio / max(config.levels - 1, 1)

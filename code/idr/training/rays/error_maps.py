@@ -44,9 +44,13 @@ class ErrorMaps:
         self.maps = torch.full((num_views, rows, columns), UNSEEN)
 
     def cells_of(self, view: int, pixels: Tensor, width: int, factor: int) -> Tensor:
-        """Returns the cells of pixels, (P,) numbers in a view's image reduced by `factor` to a width.
+        """Returns the cells of pixels, as indices into the flattened maps.
 
-        They are indices into the flattened maps. A cell has `cell` / `factor` reduced pixels along its side.
+        Args:
+            view: Number of the view.
+            pixels: (P,) pixel numbers of the image reduced by `factor`.
+            width: Width of that image.
+            factor: Reduction; a cell has `cell` / `factor` reduced pixels along its side.
         """
         side = self.cell // factor
         _, rows, columns = self.maps.shape
@@ -83,10 +87,15 @@ class ErrorMaps:
 
 
 def residuals_of(outputs: Mapping[str, Tensor], rgb: Tensor, mask_error: float) -> Tensor:
-    """Returns the residual of each ray, (R,), from the outputs and the photographs' colors in [-1, 1].
+    """Returns the residual of each ray.
 
-    It is the mean absolute difference of colors, in [0, 1] units, for a ray that hits inside the mask;
-    `mask_error` for one that hits outside the mask or misses inside it; else 0. Colors `rgb` are (B, P, 3).
+    Args:
+        outputs: What the model returned for R rays.
+        rgb: (B, P, 3) the photographs' colors in [-1, 1].
+        mask_error: Residual of a ray that hits outside the mask or misses inside it.
+
+    Returns:
+        (R,): for rays that hit inside the mask, the mean absolute difference of colors in [0, 1] units.
     """
     hit, inside = outputs["network_object_mask"], outputs["object_mask"]
     color = (outputs["rgb_values"].detach() - rgb.reshape(-1, 3)).abs().mean(dim=1) / 2

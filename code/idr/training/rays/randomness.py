@@ -65,10 +65,15 @@ def epoch_order(seed: int, epoch: int, num_images: int, rounds: int = 1, batch: 
 
 
 def draw_pixels(total: int, count: int, generator: torch.Generator) -> Tensor:
-    """Draws `count` of an image's pixels, at most all, without replacement and without listing all of them.
+    """Draws pixel numbers without replacement, without listing all pixels.
+
+    Args:
+        total: Number of pixels of the image.
+        count: Number of pixels to draw; more than `total` gives all.
+        generator: Random generator.
 
     Returns:
-        (min(count, total),) int64 numbers, in random order.
+        (min(count, total),) int64, in random order.
     """
     if EXTRA_DRAWS * count < total // 2:
         candidates = torch.randint(total, (EXTRA_DRAWS * count,), generator=generator)

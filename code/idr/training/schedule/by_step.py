@@ -78,9 +78,13 @@ def progress_in(time: float, begin: float, end: float) -> float:
 
 
 def rate_factor(time: float, step_length: float, schedule: RateSchedule) -> float:
-    """Returns the factor on a learning rate in a step that takes the fraction `step_length` of the schedule.
+    """Returns the factor on a learning rate.
 
-    A warm-up counts the present step as done, so that the first step is not lost.
+    Args:
+        time: Fraction of the schedule that is done when the step begins.
+        step_length: Fraction of the schedule that a step takes. A warm-up counts the present step as done,
+            so that the first step is not lost.
+        schedule: The block.
     """
     if time < schedule.warmup:
         return min((time + step_length) / schedule.warmup, 1.0)

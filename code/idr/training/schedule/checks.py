@@ -13,8 +13,12 @@ from idr.training.optimizers import PREFIXES
 def check_schedule(config: TrainConfig, dataset: Any, model: Any, loss: Any, batch_size: int = 1) -> None:
     """Refuses a conf that data set, model or loss cannot follow; published confs need nothing of them.
 
-    The data set must return single pixels if pixels are chosen or images reduced; the model must have the
-    levels and parameter groups that the conf names; the loss must accept weights if rays are weighted.
+    Args:
+        config: The block ``train``.
+        dataset: Must return single pixels if pixels are chosen or images reduced.
+        model: Must have the levels and parameter groups that the conf names.
+        loss: Must accept weights if rays are weighted.
+        batch_size: Images of a batch, each of ``images_per_step`` times as many.
 
     Raises:
         InputError: One of them cannot.
