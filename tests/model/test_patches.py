@@ -216,14 +216,19 @@ def test_patches_without_texture_or_outside_do_not_count() -> None:
     masks = torch.ones(2, HEIGHT, WIDTH, dtype=torch.bool)
     masks[0, 45:], masks[1, :, 70:] = False, False
     images[:, :20, : WIDTH // 2] = torch.arange(0, 2 * 20, 2, dtype=torch.uint8)[:, None, None] + 100
-    # Flat, textured, at the border, at the silhouette of the reference, at that of the source, shaded.
+    distance = (torch.arange(20) - 10.0) ** 2 + (torch.arange(WIDTH // 2)[:, None] - 20.0) ** 2  # (40, 20)
+    highlight = (250 - 0.6 * distance).clamp(min=127).round().to(torch.uint8).T
+    images[:, 40:, : WIDTH // 2] = highlight[:, :, None]
+    # Flat, textured, at the border, at the silhouette of the reference, at that of the source, shaded, glossy.
     pixels = torch.tensor([[20.0, 30.0], [60.0, 30.0], [60.0, 2.0], [60.0, 42.0], [67.0, 30.0], [20.0, 10.0]])
-    eye = torch.eye(3).expand(6, 1, 3, 3)
-    zero = torch.zeros(6, dtype=torch.long)
+    pixels = torch.cat((pixels, torch.tensor([[22.0, 51.0]])))
+    masks[0, 45:, : WIDTH // 2] = True
+    eye = torch.eye(3).expand(7, 1, 3, 3)
+    zero = torch.zeros(7, dtype=torch.long)
     photographs = Photographs(images[:1].expand(2, -1, -1, -1).contiguous(), masks)
     for function in (patch_costs, plain_patch_costs):
         cost, valid = function(photographs, zero, pixels, zero[:, None] + 1, eye, SHAPE)
-        assert valid[:, 0].tolist() == [False, True, False, False, False, False]
+        assert valid[:, 0].tolist() == [False, True, False, False, False, False, False]
     assert cost.abs().max() < 1e-5  # an image against itself
 
 

@@ -145,7 +145,7 @@ train.schedule {
 
 TERMS = """
 loss.patch {
-  weight = 0.5, begin = 0, rays = 20, size = 3, stride = 0.25, views = 2, best = 1, max_cost = 2
+  weight = 0.5, begin = 0, rays = 60, size = 5, stride = 0.25, views = 4, best = 2, max_cost = 2
   min_variance = 1e-7, min_cos = 0.01, max_degrees = 150
 }
 loss.normals { weight = 0.1, rays = 6 }

@@ -73,13 +73,13 @@ class PatchShape:
     Attributes:
         size: Samples per side, odd.
         stride: Pixels between samples.
-        min_variance: Minimum variance of a patch's gray values in [0, 1] without their linear part; patches
-            below count as textureless.
+        min_variance: Minimum variance of a patch's gray values in [0, 1] without their part of degree 2;
+            patches below count as textureless. Highlights are bright, but smooth.
     """
 
     size: int = 7
     stride: float = 1.0
-    min_variance: float = 1e-4
+    min_variance: float = 2e-5
 
     def offsets(self, like: Tensor) -> Tensor:
         """Returns the (S, 2) offsets of the samples from the center, in pixels (column, row)."""
@@ -87,6 +87,12 @@ class PatchShape:
         steps = torch.arange(-half, half + 1, dtype=like.dtype, device=like.device) * self.stride
         rows, columns = torch.meshgrid(steps, steps, indexing="ij")
         return torch.stack((columns, rows), dim=-1).reshape(-1, 2)
+
+    def polynomials(self, like: Tensor) -> Tensor:
+        """Returns an orthonormal basis, (S, 6), of polynomials of the offsets: 3 to degree 1, 3 more to 2."""
+        x, y = self.offsets(like).double().unbind(dim=-1)
+        monomials = torch.stack((torch.ones_like(x), x, y, x * x, x * y, y * y), dim=-1)
+        return torch.linalg.qr(monomials).Q.to(like.dtype)
 
 
 def plane_homographies(points: Tensor, normals: Tensor, reference: View, source: View) -> Tensor:
@@ -170,20 +176,16 @@ def plain_patch_costs(
     depth = torch.where(in_front, mapped[..., 2], torch.ones_like(mapped[..., 2]))
     theirs, theirs_inside = _gray(images, source, mapped[..., :2] / depth.unsqueeze(-1))  # (N, V, S)
 
-    ours, theirs = without_shading(ours, offsets).unsqueeze(1), without_shading(theirs, offsets)
+    linear, bent = shape.polynomials(homographies).split(3, dim=1)
+    ours, theirs = (patch - patch @ linear @ linear.T for patch in (ours.unsqueeze(1), theirs))
     our_square, their_square = (patch.square().sum(dim=-1) for patch in (ours, theirs))
+    our_smooth, their_smooth = ((patch @ bent).square().sum(dim=-1) for patch in (ours, theirs))
     least = shape.min_variance * shape.size**2
     valid = ours_inside.unsqueeze(1) & theirs_inside & in_front.all(dim=-1)
-    valid = valid & (our_square >= least) & (their_square >= least)
+    valid = valid & (our_square - our_smooth >= least) & (their_square - their_smooth >= least)
     product = torch.where(valid, our_square * their_square, torch.ones_like(their_square))
     ncc = (ours * theirs).sum(dim=-1) / product.sqrt()
     return torch.where(valid, 1 - ncc, torch.zeros_like(ncc)), valid
-
-
-def without_shading(patches: Tensor, offsets: Tensor) -> Tensor:
-    """Returns patches (..., S) minus their least-squares linear function of the (S, 2) offsets."""
-    slopes = patches @ offsets / offsets.square().sum(dim=0)  # (..., 2), as offsets are symmetric
-    return patches - patches.mean(dim=-1, keepdim=True) - slopes @ offsets.T
 
 
 def _gray(images: Photographs, image: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:

@@ -48,22 +48,25 @@ def _sample(image: Any, x: Any, y: Any) -> Any:
 
 
 @_compiled
-def _remove_shading(values: Any, offsets: Any) -> Any:
-    """Subtracts the linear function of the (S, 2) offsets in place and returns the sum of squares."""
-    mean, by_x, by_y, square_x, square_y = ZERO, ZERO, ZERO, ZERO, ZERO
-    for s in range(values.shape[0]):
-        x, y = offsets[s, 0], offsets[s, 1]
-        mean += values[s]
-        by_x += values[s] * x
-        by_y += values[s] * y
-        square_x += x * x
-        square_y += y * y
-    mean, by_x, by_y = mean / np.float32(values.shape[0]), by_x / square_x, by_y / square_y
+def _remove_shading(values: Any, basis: Any) -> tuple[Any, Any]:
+    """Subtracts the linear part in place; returns the sums of squares of the rest, and without degree 2.
+
+    The rows of the basis (6, S) are those of `PatchShape.polynomials`.
+    """
+    smooth = ZERO
+    for k in range(6):
+        part = ZERO
+        for s in range(values.shape[0]):
+            part += values[s] * basis[k, s]
+        if k >= 3:
+            smooth += part * part
+            continue
+        for s in range(values.shape[0]):
+            values[s] -= part * basis[k, s]
     square = ZERO
     for s in range(values.shape[0]):
-        values[s] -= mean + by_x * offsets[s, 0] + by_y * offsets[s, 1]
         square += values[s] * values[s]
-    return square
+    return square, square - smooth
 
 
 @_compiled
@@ -124,7 +127,7 @@ def _differentiate(ours: Any, mapped: Any, x: Any, y: Any, scale: Any, ratio: An
 @_compiled
 def _costs(
     images: Any, masks: Any, reference: Any, pixels: Any, source: Any, homographies: Any, offsets: Any,
-    least: Any, first: int, last: int, cost: Any, valid: Any, slope: Any,
+    basis: Any, least: Any, first: int, last: int, cost: Any, valid: Any, slope: Any,
 ) -> None:  # fmt: skip
     """Computes the patches first, ..., last - 1; slope (N, V, 3, 3), initially zero, gets d cost / d H."""
     num_samples = offsets.shape[0]
@@ -140,14 +143,14 @@ def _costs(
             ours[s] = _sample(image, x[s], y[s])[0]
         if not inside:
             continue
-        our_square = _remove_shading(ours, offsets)
-        if our_square < least:
+        our_square, texture = _remove_shading(ours, basis)
+        if texture < least:
             continue
         for v in range(source.shape[1]):
             if not _map_patch(images[source[n, v]], masks[source[n, v]], x, y, homographies[n, v], mapped):
                 continue
-            their_square = _remove_shading(mapped[0], offsets)
-            if their_square < least:
+            their_square, texture = _remove_shading(mapped[0], basis)
+            if texture < least:
                 continue
             product = ZERO
             for s in range(num_samples):
@@ -175,6 +178,7 @@ class _Costs(torch.autograd.Function):
             source,
             homographies,
             shape.offsets(homographies),
+            shape.polynomials(homographies).T,
         )
         arrays: list[Any] = [t.detach().contiguous().numpy() for t in tensors]
         least = np.float32(shape.min_variance * shape.size**2)

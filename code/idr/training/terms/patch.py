@@ -46,7 +46,8 @@ class PatchConfig:
         best: Source views that count, those of smallest cost; occluded ones are taken to be among the others.
         trace_views: Whether source views also count only if no surface lies between camera and point.
         max_cost: Costs, 1 - NCC, above this do not count.
-        min_variance: Smallest variance of a patch's gray values in [0, 1].
+        min_variance: Smallest variance of a patch's gray values in [0, 1] without their part of degree 2:
+            shading and highlights are no texture.
         min_cos: Smallest cosine between normal and view direction, in the reference and the source view.
         min_degrees: Smallest angle between the directions to the cameras of a reference and a source view.
         max_degrees: The largest.
@@ -63,7 +64,7 @@ class PatchConfig:
     best: int = 2
     trace_views: bool = False
     max_cost: float = 0.8
-    min_variance: float = 1e-4
+    min_variance: float = 2e-5
     min_cos: float = 0.2
     min_degrees: float = 4.0
     max_degrees: float = 40.0
