@@ -219,7 +219,7 @@ def test_patches_without_texture_or_outside_do_not_count() -> None:
     distance = (torch.arange(20) - 10.0) ** 2 + (torch.arange(WIDTH // 2)[:, None] - 20.0) ** 2  # (40, 20)
     highlight = (250 - 0.6 * distance).clamp(min=127).round().to(torch.uint8).T
     images[:, 40:, : WIDTH // 2] = highlight[:, :, None]
-    # Flat, textured, at the border, at the silhouette of the reference, at that of the source, shaded, glossy.
+    # Flat, textured, at the border, at the silhouette of the reference, at that of the source, shaded, shiny.
     pixels = torch.tensor([[20.0, 30.0], [60.0, 30.0], [60.0, 2.0], [60.0, 42.0], [67.0, 30.0], [20.0, 10.0]])
     pixels = torch.cat((pixels, torch.tensor([[22.0, 51.0]])))
     masks[0, 45:, : WIDTH // 2] = True
