@@ -10,6 +10,7 @@ R rays, A rays of a subset. Depths are in the unit-sphere frame.
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -71,23 +72,21 @@ class AcceleratedTracer(Tracer):
         """Traces rays with the grid that tracks the weights."""
         sdf, rays, crossing, inside = request.sdf, request.rays, request.crossing, request.object_mask
 
-        def look_up(
-            grid: SdfGrid, drift_bound: Tensor
-        ) -> tuple[tuple[SdfGrid, GridSamples, Tensor, Tensor], Tensor]:
+        def look_up(grid: SdfGrid, drift_bound: Tensor) -> tuple[_View, Tensor]:
             samples = sample_grid(grid, drift_bound, rays, crossing)
-            possible, expected = samples.possible_rays()
-            return (grid, samples, possible, expected), torch.stack((possible.sum(), expected.sum()))
+            view = _View(grid, samples, *samples.possible_rays())
+            return view, torch.stack((view.possible.sum(), view.expected.sum()))
 
-        looked_up, drift_bound, (num_possible, num_expected) = self._tracker.follow(sdf, rays.origin, look_up)
-        grid, samples, possible, expected = looked_up
+        view, drift_bound, (num_possible, num_expected) = self._tracker.follow(sdf, rays.origin, look_up)
+        samples, possible = view.samples, view.possible
         grid_minimum = depth, _ = smallest_sample(samples.depths, samples.values)
         unknown = torch.full_like(depth, torch.inf)  # f where the grid is smallest
         found = Found(torch.zeros_like(possible), depth, unknown, torch.ones_like(possible))
         if num_possible:
             index = first_true_indices(possible, num_possible)  # (A,)
-            search = NetworkSearch(sdf, self.config, grid, drift_bound)
+            search = NetworkSearch(sdf, self.config, view.grid, drift_bound)
             some, end = samples.subset(index), (depth[index], unknown[index])
-            traced = search.trace(rays.subset(index), some, end, expected[index], num_expected)
+            traced = search.trace(rays.subset(index), some, end, view.expected[index], num_expected)
             found = found.updated(index, traced)
         counts = torch.stack(((~found.resolved).sum(), (found.hit & inside).sum())).tolist()
         num_unresolved, num_shaded = (int(count) for count in counts)
@@ -170,3 +169,20 @@ class AcceleratedTracer(Tracer):
         traced = self._published.trace(part)
         value = request.sdf(part.rays.at(traced.depth))
         return found.updated(index, Found(traced.hit, traced.depth, value, torch.ones_like(traced.hit)))
+
+
+@dataclass(frozen=True)
+class _View:
+    """A grid sampled along R rays.
+
+    Attributes:
+        grid: The grid.
+        samples: The grid along the rays.
+        possible: (R,) bool, a surface is possible.
+        expected: (R,) bool, a surface is possible and the grid is negative somewhere.
+    """
+
+    grid: SdfGrid
+    samples: GridSamples
+    possible: Tensor
+    expected: Tensor
