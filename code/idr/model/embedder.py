@@ -23,7 +23,7 @@ def positional_encoding(x: Tensor, octaves: int) -> Tensor:
     """
     if not octaves:
         return x
-    parts = [x, *(wave(x * 2.0**k) for k in range(octaves) for wave in (torch.sin, torch.cos))]
+    parts = [x, *(f(x * 2.0**k) for k in range(octaves) for f in (torch.sin, torch.cos))]
     if x.ndim == 2 and not x.is_contiguous() and x.T.is_contiguous():
         return torch.cat([part.T for part in parts]).T
     return torch.cat(parts, dim=-1)

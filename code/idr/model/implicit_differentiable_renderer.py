@@ -237,7 +237,7 @@ class IDRNetwork(nn.Module):
 
     @torch.no_grad()
     def is_free(self, origins: Tensor, targets: Tensor, margin: float) -> Tensor:
-        """Returns whether no surface lies on segments, apart from their last piece; the tracer is not used.
+        """Returns whether segments meet no surface before their last piece; the tracer's state is left alone.
 
         Args:
             origins: (R, 3) starts of the segments, such as camera centers.

@@ -176,13 +176,13 @@ def plain_patch_costs(
     depth = torch.where(in_front, mapped[..., 2], torch.ones_like(mapped[..., 2]))
     theirs, theirs_inside = _gray(images, source, mapped[..., :2] / depth.unsqueeze(-1))  # (N, V, S)
 
-    linear, bent = shape.polynomials(homographies).split(3, dim=1)
+    linear, quadratic = shape.polynomials(homographies).split(3, dim=1)
     ours, theirs = (patch - patch @ linear @ linear.T for patch in (ours.unsqueeze(1), theirs))
     our_square, their_square = (patch.square().sum(dim=-1) for patch in (ours, theirs))
-    our_smooth, their_smooth = ((patch @ bent).square().sum(dim=-1) for patch in (ours, theirs))
+    our_quadratic, their_quadratic = ((patch @ quadratic).square().sum(dim=-1) for patch in (ours, theirs))
     least = shape.min_variance * shape.size**2
     valid = ours_inside.unsqueeze(1) & theirs_inside & in_front.all(dim=-1)
-    valid = valid & (our_square - our_smooth >= least) & (their_square - their_smooth >= least)
+    valid = valid & (our_square - our_quadratic >= least) & (their_square - their_quadratic >= least)
     product = torch.where(valid, our_square * their_square, torch.ones_like(their_square))
     ncc = (ours * theirs).sum(dim=-1) / product.sqrt()
     return torch.where(valid, 1 - ncc, torch.zeros_like(ncc)), valid

@@ -53,20 +53,20 @@ def _remove_shading(values: Any, basis: Any) -> tuple[Any, Any]:
 
     The rows of the basis (6, S) are those of `PatchShape.polynomials`.
     """
-    smooth = ZERO
+    quadratic = ZERO
     for k in range(6):
         part = ZERO
         for s in range(values.shape[0]):
             part += values[s] * basis[k, s]
         if k >= 3:
-            smooth += part * part
+            quadratic += part * part
             continue
         for s in range(values.shape[0]):
             values[s] -= part * basis[k, s]
     square = ZERO
     for s in range(values.shape[0]):
         square += values[s] * values[s]
-    return square, square - smooth
+    return square, square - quadratic
 
 
 @_compiled
