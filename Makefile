@@ -67,18 +67,18 @@ clean: ## Remove .venv and caches, but no results
 	find code tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(MADE):
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' || \
-	    { echo "error: $(PYTHON) is missing or not Python 3.10 to 3.13; give another: make PYTHON=python3.12 ..." >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	    { echo "error: $(PYTHON) is missing or not Python 3.10 or newer; give another: make PYTHON=python3.12 ..." >&2; exit 2; }
 	@$(PYTHON) -m venv $(VENV) || \
 	    { echo "error: $(PYTHON) cannot make virtual environments; install its venv package (Debian: python3-venv)" >&2; exit 2; }
 	@touch $@
 
 # torch is installed first, so that TORCH_INDEX_URL, if set, chooses its build (CPU or a CUDA version).
 $(TORCH): $(MADE)
-	$(BIN)/python -m pip install $(if $(TORCH_INDEX_URL),--index-url $(TORCH_INDEX_URL)) 'torch>=2.4' 'torchvision>=0.19'
+	$(BIN)/python -m pip install $(if $(TORCH_INDEX_URL),--index-url $(TORCH_INDEX_URL)) 'torch>=2.6' 'torchvision>=0.21'
 	@touch $@
 
-$(INSTALLED): $(TORCH) pyproject.toml
+$(INSTALLED): $(TORCH) pyproject.toml setup.py
 	$(BIN)/python -m pip install -e .
 	@touch $@
 
@@ -87,9 +87,9 @@ $(FAST_INSTALLED): $(INSTALLED)
 	$(BIN)/python -m pip install -e '.[fast]'
 	@touch $@
 
-# Structure from motion, compiled kernels, colors from the views.
+# All that photographs and videos may need.
 $(SCENE_INSTALLED): $(INSTALLED)
-	$(BIN)/python -m pip install -e '.[colmap,fast,mesh]'
+	$(BIN)/python -m pip install -e '.[photos]'
 	@touch $@
 
 $(INSTALLED_DEV): $(INSTALLED)

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Fetches the 15 DTU scans with masks and cameras into data/DTU/scan<N>.
+# Fetches the 15 DTU scans with masks and cameras into data/DTU/scan<N>, of the checkout or, if this script comes
+# with an installed package, of the working directory.
 #
 #   data/download_data.sh               download (an interrupted download goes on where it stopped) and unpack
 #   data/download_data.sh ARCHIVE.zip   unpack an archive that you have already
 #
 # Environment: IDR_DTU_URL   another place to fetch the archive from
-#              IDR_DATA_ROOT another folder than this script's own to put DTU/ into
+#              IDR_DATA_ROOT another folder than data/ to put DTU/ into
 #
 # Scans that are there and complete are left alone. A scan appears under its name only once it is unpacked and
 # checked. Exit status: 0 all 15 scans are there; 1 the download failed; 2 wrong usage or a tool is missing;
@@ -17,6 +18,7 @@ readonly FOLDER_VIEW="https://www.dropbox.com/sh/5tam07ai8ch90pf/AADniBT3dmAexvm
 readonly SCANS="24 37 40 55 63 65 69 83 97 105 106 110 114 118 122"
 
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+[ -d "$here/../code/idr" ] || here="$PWD/data"
 root="${IDR_DATA_ROOT:-$here}"
 url="${IDR_DTU_URL:-$DEFAULT_URL}"
 archive="$root/DTU.zip"

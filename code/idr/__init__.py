@@ -48,5 +48,5 @@ def _version() -> str:
         project = (Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8")
     except OSError:
         project = ""
-    found = re.search(r'^name = "idr"\nversion = "(.+)"$', project, re.MULTILINE)
-    return found[1] if found else importlib.import_module("importlib.metadata").version("idr")
+    found = re.search(r'^name = "idr-surface"\nversion = "(.+)"$', project, re.MULTILINE)
+    return found[1] if found else importlib.import_module("importlib.metadata").version("idr-surface")

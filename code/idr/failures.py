@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from idr.places import shipped_name
+
 OBJECT_OUTSIDE_SPHERE = "object-outside-sphere"
 MIRRORED_CAMERAS = "mirrored-cameras"
 WRONG_AXES = "wrong-axes"
@@ -33,4 +35,5 @@ class Finding:
     text: str
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.text} (docs/troubleshooting.md#{self.name})"
+        page = shipped_name("docs/troubleshooting.md")
+        return f"{self.name}: {self.text} ({page}#{self.name})"

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyhocon import ConfigFactory
 
+from idr import places
 from idr.conf import files as config
 from idr.conf.blocks import plain_value
 from idr.conf.files import find_conf, load_conf, project_root, read_block, resolve_class, save_conf
@@ -170,6 +171,22 @@ def test_missing_conf_lists_both_places_and_the_existing_confs(
 
 def test_project_root_is_the_checkout() -> None:
     assert (project_root() / "code" / "idr" / "errors.py").is_file()
+
+
+def test_conf_of_the_package_is_found_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "shipped" / "confs" / "ablation").mkdir(parents=True)
+    shipped = tmp_path / "shipped" / "confs" / "ablation" / "x.conf"
+    shipped.write_text("train {}")
+    monkeypatch.setattr(places, "_PACKAGE", tmp_path)
+    monkeypatch.setattr(places, "checkout", lambda: None)
+    monkeypatch.chdir(tmp_path)
+    assert project_root() == tmp_path and find_conf("confs/ablation/x.conf") == shipped
+    with pytest.raises(MissingInputError, match=r"there are confs/ablation/x\.conf; .* these or a path"):
+        find_conf("confs/y.conf")
+    mine = tmp_path / "confs" / "ablation" / "x.conf"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("train {}")
+    assert find_conf("confs/ablation/x.conf") == mine
 
 
 # ---- blocks

@@ -378,9 +378,9 @@ def test_version_of_an_installed_package_is_that_of_its_metadata(tmp_path):
     """A copy without a pyproject.toml, next to the metadata that pip writes."""
     site = tmp_path / "lib" / "site"
     shutil.copytree(ROOT / "code" / "idr", site / "idr", ignore=shutil.ignore_patterns("__pycache__"))
-    (site / "idr-7.8.9.dist-info").mkdir()
-    (site / "idr-7.8.9.dist-info" / "METADATA").write_text(
-        "Metadata-Version: 2.1\nName: idr\nVersion: 7.8.9\n"
+    (site / "idr_surface-7.8.9.dist-info").mkdir()
+    (site / "idr_surface-7.8.9.dist-info" / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: idr-surface\nVersion: 7.8.9\n"
     )
     command = [sys.executable, "-m", "idr.cli.train", "--version"]
     done = subprocess.run(

@@ -18,7 +18,7 @@ MAX_FILES = 16
 
 # The house has four floors. A unit is a file or a folder of idr/; `model.kernels` counts apart from `model`.
 FLOORS: dict[str, tuple[str, ...]] = {
-    "base": ("errors", "failures", "files", "conf", "checkpoints"),
+    "base": ("errors", "failures", "files", "places", "conf", "checkpoints"),
     "method": ("geometry", "fields", "rendering", "meshing", "model", "datasets", "training"),
     "kernels": ("model.kernels",),
     "tools": (
@@ -26,12 +26,13 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "demo", "cli", "__init__",
     ),
 }  # fmt: skip
-LEAVES = {"errors", "failures", "files"}
+LEAVES = {"errors", "failures", "files", "places"}
 """Units that anything may import."""
 TABLE: dict[str, set[str]] = {
     "errors": set(),
     "failures": set(),
     "files": set(),
+    "places": set(),
     "conf": set(),
     "checkpoints": set(),
     "geometry": set(),

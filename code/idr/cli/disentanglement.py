@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from idr.cli.shared.common import add_conf_arguments, choose_device, make_parser, run_command, say
 from idr.cli.shared.flags import add_flags, check_frame_arguments
 from idr.cli.shared.runs import check_view, find_named_run, frame_intrinsics, set_chunks
+from idr.places import BESIDE_CODE
 
 if TYPE_CHECKING:
     from idr.export.path_frames import Path3D
@@ -23,7 +24,7 @@ PUBLISHED_TIMESTAMP = "2020"
 
 DESCRIPTION = (
     "Renders the surface of one trained run with the appearance network of another along a camera path. "
-    "Frames go to evals_disentanglement/<expname>_<G>_<A>/novel_views_rendering/ beside code/."
+    f"Frames go to evals_disentanglement/<expname>_<G>_<A>/novel_views_rendering/ {BESIDE_CODE}."
 )
 EXAMPLES = """\
   python evaluation/eval_disentanglement.py --geometry_id 65 --appearance_id 110

@@ -12,6 +12,7 @@ from idr.cli.shared.common import EXIT_OK, EXIT_STOPPED, make_parser, run_comman
 from idr.cli.shared.flags import add_flags, add_run_arguments, add_switches, check_at_least
 from idr.cli.shared.runs import open_run
 from idr.errors import InputError
+from idr.places import BESIDE_CODE
 
 if TYPE_CHECKING:
     import torch
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 DESCRIPTION = (
     "Meshes a trained run in world coordinates; on request, renders and scores every view and measures the "
-    "errors of trained cameras. Results go to evals/<expname><suffix>[_<scan>]/ beside code/."
+    f"errors of trained cameras. Results go to evals/<expname><suffix>[_<scan>]/ {BESIDE_CODE}."
 )
 EXAMPLES = """\
   python evaluation/eval.py --scan_id 65 --checkpoint 2000 --eval_rendering

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from idr.cli.shared.common import make_parser, run_command, say
 from idr.cli.shared.flags import add_flags, add_switches
 from idr.errors import USER_ERRORS, InputError, MissingInputError
+from idr.places import BESIDE_CODE, shipped_name
 
 if TYPE_CHECKING:
     from idr.preprocess.bounding_sphere import SphereFit
@@ -31,7 +32,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--source_dir", default="", help="scene folder that holds mask/ and cameras.npz")
     add_switches(parser, dtu="all scenes <data_root>/DTU/scan* instead of one")
     add_flags(parser, "use_linear_init")
-    data_root = "folder that holds DTU/ for --dtu; default: data/ beside code/"
+    data_root = f"folder that holds DTU/ for --dtu; default: data/ {BESIDE_CODE}"
     parser.add_argument("--data_root", help=data_root)
     add_switches(parser, dry_run="print the result and write nothing")
     return parser
@@ -74,8 +75,8 @@ def _dtu_scenes(data_root: str | None) -> list[Path]:
     scenes = natural_sorted(path for path in folder.glob("scan*") if path.is_dir())
     if not scenes:
         raise MissingInputError(
-            f"no scenes {folder / 'scan*'}; expected folders such as scan65: data/download_data.sh fetches "
-            "them, --data_root names another place"
+            f"no scenes {folder / 'scan*'}; expected folders such as scan65: "
+            f"{shipped_name('data/download_data.sh')} fetches them, --data_root names another place"
         )
     return scenes
 

@@ -19,6 +19,7 @@ from idr.cli.shared.train_flags import add_train_arguments, choose_threads, stop
 from idr.cli.shared.train_viewer import add_viewer_argument, check_viewer, viewer_process
 from idr.cli.shared.train_watching import camera_monitor, draw_plots
 from idr.errors import InputError, MissingInputError
+from idr.places import BESIDE_CODE
 
 if TYPE_CHECKING:
     import torch
@@ -39,7 +40,7 @@ log = logging.getLogger("idr.cli.train")
 
 DESCRIPTION = (
     "Trains a surface and its appearance from masked photographs; with --train_cameras also the cameras, "
-    "from rough ones. Runs go to exps/<expname><suffix>[_<scan>]/<time>/ beside code/."
+    f"from rough ones. Runs go to exps/<expname><suffix>[_<scan>]/<time>/ {BESIDE_CODE}."
 )
 EXAMPLES = """\
   python training/exp_runner.py --conf ./confs/dtu_fixed_cameras.conf --scan_id 65

@@ -23,6 +23,7 @@ from pyparsing import ParseBaseException
 from idr.conf.blocks import did_you_mean, plain_value, read_block
 from idr.errors import InputError, MissingInputError
 from idr.files import write_text_atomic
+from idr.places import project_root, shipped_root
 
 __all__ = ["BLOCKS", "find_conf", "load_conf", "project_root", "read_block", "resolve_class", "save_conf"]
 
@@ -43,35 +44,24 @@ _PUBLISHED_CLASSES = (
 )
 
 
-def project_root() -> Path:
-    """Returns the folder of `confs/`, `data/`, `exps/` and `evals/`.
-
-    It is the checkout from which this package runs, or the working directory of an installed package.
-    """
-    checkout = Path(__file__).resolve().parents[3]
-    if (checkout / "code" / "idr").is_dir() and (checkout / "confs").is_dir():
-        return checkout
-    return Path.cwd()
-
-
 def find_conf(path: str | Path) -> Path:
-    """Returns the absolute path of `--conf`, from the working directory or else from the checkout.
+    """Returns the absolute path of `--conf`: in the working directory, the checkout, or else the package.
 
     Raises:
-        MissingInputError: It is in neither; the message lists both places and the existing confs.
+        MissingInputError: It is in none; the message lists the places and the existing confs.
     """
     path = Path(path).expanduser()
-    roots = (Path.cwd(), project_root())
+    roots = (Path.cwd(), project_root(), shipped_root())
     places = list(dict.fromkeys((root / path).resolve() for root in roots))
     for place in places:
         if place.is_file():
             return place
     confs = (conf.relative_to(root) for root in roots for conf in sorted(root.glob("confs/**/*.conf")))
-    existing = list(dict.fromkeys(map(str, confs)))
-    listing = f"there are {', '.join(existing)}" if existing else "there is no folder confs/ to list"
+    existing = list(dict.fromkeys(conf.as_posix() for conf in confs))
     hint = did_you_mean(path.name, [Path(name).name for name in existing])
     raise MissingInputError(
-        f"no conf at {' or '.join(map(str, places))}{hint}; {listing}; give --conf one of these or a path"
+        f"no conf at {' or '.join(map(str, places))}{hint}; there are {', '.join(existing)}; give --conf one "
+        "of these or a path"
     )
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from idr.errors import InputError, MissingInputError
+from idr.places import shipped_name
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 ARRAY_MODES = ("1", "L", "LA", "RGB", "RGBA", "I", "I;16", "I;16L", "I;16B", "I;16N", "F")
@@ -43,7 +44,8 @@ def list_images(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise MissingInputError(
-            f"no folder {folder}; expected image/ and mask/ in a scene (see DATA_CONVENTION.md)"
+            f"no folder {folder}; expected image/ and mask/ in a scene (see "
+            f"{shipped_name('DATA_CONVENTION.md')})"
         )
     found = [p for p in folder.iterdir() if p.suffix.lower() in IMAGE_ENDINGS and not p.name.startswith(".")]
     if not found:

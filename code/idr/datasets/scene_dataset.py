@@ -21,6 +21,7 @@ from idr.datasets.camera_files import CameraFile, read_cameras
 from idr.datasets.images import list_images, load_mask, load_rgb, natural_sorted
 from idr.errors import InputError, MissingInputError
 from idr.geometry.quaternions import rotation_to_quaternion
+from idr.places import shipped_name
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ class SceneDataset(torch.utils.data.Dataset):
         img_res: [height, width] of the images.
         scan_id: Number of the scene.
         cam_file: Name of an npz to read instead of ``cameras.npz``.
-        data_root: Folder of all data sets; default ``data/`` next to ``code/``.
+        data_root: Folder of all data sets; default ``data/`` of `project_root`.
         holdout: Indices of images held out of training.
         split: ``train``, or ``holdout`` for the held-out images.
 
@@ -211,8 +212,9 @@ def _scene_folder(data_root: Path, data_dir: str, scan_id: int) -> Path:
         sets = [path.name for path in natural_sorted(data_root.glob("*")) if path.is_dir()]
         existing = f"{data_root} has {', '.join(sets)}{did_you_mean(data_dir, sets)}; " if sets else ""
         raise MissingInputError(
-            f"no data folder {folder.parent}; {existing}put the data set there (data/download_data.sh for "
-            "DTU), correct dataset.data_dir, or pass another --data_root"
+            f"no data folder {folder.parent}; {existing}put the data set there "
+            f"({shipped_name('data/download_data.sh')} for DTU), correct dataset.data_dir, or pass another "
+            "--data_root"
         )
     scans = [path.name for path in natural_sorted(folder.parent.glob("scan*")) if path.is_dir()]
     raise MissingInputError(

@@ -21,6 +21,7 @@ from idr.datasets.images import list_images, load_mask
 from idr.errors import InputError, MissingInputError
 from idr.files import write_atomic
 from idr.geometry.cameras import decompose_projection
+from idr.places import shipped_name
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -120,7 +121,7 @@ def read_world_mats(path: Path) -> Array:
         others = ", ".join(sorted(p.name for p in path.parent.glob("*.npz"))) or "none"
         raise MissingInputError(
             f"no camera file {path}; npz files there: {others}; expected one world_mat_<i> per image (see "
-            "DATA_CONVENTION.md)"
+            f"{shipped_name('DATA_CONVENTION.md')})"
         )
     arrays = read_arrays(path)
     keys = {int(key.removeprefix("world_mat_")): key for key in arrays if key.startswith("world_mat")}

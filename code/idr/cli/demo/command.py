@@ -15,6 +15,7 @@ from idr.cli.demo.report import SHOWN_VIEWS, Scores, score_table, write_demo_ove
 from idr.cli.shared.common import choose_device, make_parser, run_command, say
 from idr.cli.shared.flags import add_flags, add_switches, check_at_least
 from idr.errors import InputError
+from idr.places import BESIDE_CODE, shipped_root
 
 if TYPE_CHECKING:
     import torch
@@ -65,7 +66,7 @@ def build_parser() -> argparse.ArgumentParser:
         peek="evaluate the checkpoint in trained_models/ without training",
         published="train small networks of the published form: demo.conf",
     )
-    parser.add_argument("--out", help="folder for data/, exps/ and evals/; default: the one with code/")
+    parser.add_argument("--out", help=f"folder of data/, exps/ and evals/; default: these {BESIDE_CODE}")
     numbers = {
         "--nepoch": "passes over the images with exact cameras; default: 113, with --published 101",
         "--nepoch_cameras": "passes over the images from noisy cameras; default: 120, with --published 200",
@@ -129,14 +130,13 @@ def _peek(arguments: argparse.Namespace) -> int:
     device = choose_device(arguments.gpu, arguments.device)
 
     from idr.conf.build import scan_id_of
-    from idr.conf.files import project_root
     from idr.runs import Run
     from idr.runs.folders import locate_run
 
     root = _root(arguments)
     scene = _make_scene(root)
     conf = _conf("./confs/demo.conf", root)
-    shipped = locate_run(project_root() / PEEK_RUN / "demo_1", "latest")
+    shipped = locate_run(shipped_root() / PEEK_RUN / "demo_1", "latest")
     opened = Run(conf, shipped, device=device, scan_id=scan_id_of(conf), data_root=str(root / "data"))
     folder = root / "evals" / "peek"
     score = _score(opened, folder, scene, arguments.resolution or PEEK_RESOLUTION, views=SHOWN_VIEWS)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from idr.cli.shared.common import make_parser, run_command, say
 from idr.cli.shared.flags import add_switches
+from idr.places import BESIDE_CODE
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,7 +29,7 @@ def _parser() -> argparse.ArgumentParser:
         "cameras_linear_init.npz and exact_surface.ply (world coordinates).",
         _EXAMPLES,
     )
-    parser.add_argument("--out", help="folder to write; default: data/demo/scan1 beside code/")
+    parser.add_argument("--out", help=f"folder to write; default: data/demo/scan1 {BESIDE_CODE}")
     parser.add_argument("--seed", type=int, default=0, help="seed of camera positions and of their noise")
     parser.add_argument("--views", type=int, default=24, help="training views")
     parser.add_argument("--holdout", type=int, default=6, help="additional held-out views")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from idr.errors import USER_ERRORS, InputError, TrainingStoppedError
 from idr.failures import OUT_OF_MEMORY, Finding
+from idr.places import BESIDE_CODE
 
 if TYPE_CHECKING:
     import torch
@@ -71,7 +72,7 @@ def add_conf_arguments(
         "--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help=several
     )
     if data_root:
-        root = "folder that holds <data_dir>/scan<N>; default: data/ beside code/"
+        root = f"folder that holds <data_dir>/scan<N>; default: data/ {BESIDE_CODE}"
         parser.add_argument("--data_root", help=root)
 
 

@@ -31,8 +31,8 @@ FLAGS: dict[str, dict[str, Any]] = {
     "expname": dict(default="", help="suffix of the conf's train.expname, as given in training"),
     "exps_folder": dict(
         default="exps",
-        help="folder of the runs: an absolute path, or relative to the folder of code/ (tried first) or to "
-        "the working directory",
+        help="folder of the runs: an absolute path, or relative to the folder of code/, if there is one, "
+        "or else to the working directory",
     ),
     "fps": dict(type=float, help="frames per second of the film"),
     "gpu": dict(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from idr.cli.shared.common import choose_device, say
 from idr.errors import InputError, MissingInputError
+from idr.places import shipped_root
 
 if TYPE_CHECKING:
     from idr.runs import Run
@@ -91,11 +92,11 @@ def set_chunks(arguments: argparse.Namespace, conf: Any) -> None:
 def find_exps_folder(name: str) -> Path:
     """Returns the folder of the runs, from its path.
 
-    It is absolute, or relative to the folder that holds code/ (published, tried first) or to the working
-    directory.
+    It is absolute, or relative to the folder that holds code/ (published, tried first), to the working
+    directory, or to the files that come with the package, for `trained_models`.
 
     Raises:
-        MissingInputError: It is in neither place.
+        MissingInputError: There is no such folder.
         InputError: The name is empty.
     """
     from idr.conf.files import project_root
@@ -103,7 +104,7 @@ def find_exps_folder(name: str) -> Path:
     if not name:
         raise InputError("--exps_folder is empty: expected the name of a folder, such as exps")
     places = list(dict.fromkeys(root / Path(name).expanduser() for root in (project_root(), Path.cwd())))
-    for place in places:
+    for place in (*places, shipped_root() / name):
         if place.is_dir():
             return place
     looked = " nor ".join(str(place) for place in places)

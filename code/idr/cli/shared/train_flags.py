@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from idr.cli.shared.common import add_conf_arguments
 from idr.cli.shared.flags import NARROW, add_flags, add_switches
 from idr.errors import InputError
+from idr.places import BESIDE_CODE
 
 if TYPE_CHECKING:
     import torch
@@ -25,7 +26,7 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     passes = "passes over the images, counted from the start of the run"
     parser.add_argument("--nepoch", type=int, default=2000, help=passes)
     parser.add_argument("--expname", default="", help="suffix to the conf's train.expname")
-    runs = "folder of all runs: absolute, or relative to the folder that holds code/"
+    runs = f"folder of all runs: an absolute path, or a name {BESIDE_CODE}"
     parser.add_argument("--exps_folder", default="exps", help=runs)
     add_flags(parser, "gpu", "device", "threads")
     add_switches(

@@ -171,7 +171,7 @@ def _row_html(images: Sequence[CaptionedImage]) -> str:
 def versions_table(device: torch.device) -> Table:
     """Returns the versions of Python and packages, the system and the device."""
     rows = [["Python", platform.python_version()], ["torch", torch.__version__]]  # with its build
-    for name in ("idr", "numpy", "scikit-image", "trimesh", "plotly"):
+    for name in ("idr-surface", "numpy", "scikit-image", "trimesh", "plotly"):
         try:
             rows.append([name, importlib.metadata.version(name)])
         except importlib.metadata.PackageNotFoundError:
