@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -63,6 +65,22 @@ def test_environment_equals_pyproject() -> None:
 def test_supported_versions() -> None:
     assert PROJECT["requires-python"] == ">=3.10"  # no upper bound: it would outlast its reason
     assert {"torch>=2.6", "torchvision>=0.21", "numpy>=1.26"} <= set(PROJECT["dependencies"])
+
+
+@pytest.mark.parametrize("python", ["3.10", "3.11", "3.12", "3.13"])
+def test_constraints_satisfy_every_requirement(python: str) -> None:
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    read = [Requirement(line) for line in lines]
+    read = [each for each in read if each.marker is None or each.marker.evaluate({"python_version": python})]
+    pins = {canonicalize_name(each.name): str(each.specifier).removeprefix("==") for each in read}
+    assert len(pins) == len(read) and all(re.fullmatch(r"[\w.]+", version) for version in pins.values())
+    extras = PROJECT["optional-dependencies"]
+    for text in [*PROJECT["dependencies"], *(entry for extra in extras.values() for entry in extra)]:
+        wanted = Requirement(text)
+        if wanted.name == PROJECT["name"]:
+            assert wanted.extras <= set(extras), text
+        else:
+            assert wanted.specifier.contains(pins[canonicalize_name(wanted.name)]), text
 
 
 def test_everything_imported_is_declared() -> None:
