@@ -112,7 +112,8 @@ def test_script_of_an_installed_package_writes_to_the_working_directory(tmp_path
     script = shutil.copy(SCRIPT, installed)
     environment = {name: value for name, value in os.environ.items() if name != "IDR_DATA_ROOT"}
     subprocess.run([BASH, script, archive], cwd=here, env=environment, check=True, capture_output=True)
-    assert scans_in(here / "data") == sorted(SCANS) and [p.name for p in installed.iterdir()] == ["download_data.sh"]
+    assert scans_in(here / "data") == sorted(SCANS)
+    assert [path.name for path in installed.iterdir()] == ["download_data.sh"]
 
 
 def test_local_archive(tmp_path):

@@ -145,16 +145,41 @@ def test_every_folder_of_the_package_is_installed() -> None:
     assert PYPROJECT["tool"]["setuptools"]["packages"]["find"] == {"where": ["code"], "include": ["idr*"]}
 
 
-def test_makefile_installs_the_same_torch() -> None:
-    text = (ROOT / "Makefile").read_text()
+@pytest.mark.parametrize(
+    ("name", "index"),
+    [
+        ("Makefile", "$(if $(TORCH_INDEX_URL),--index-url $(TORCH_INDEX_URL))"),
+        ("Dockerfile", '${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"}'),
+    ],
+)
+def test_the_same_torch_is_installed(name: str, index: str) -> None:
+    text = (ROOT / name).read_text()
     torch = {entry for entry in PROJECT["dependencies"] if name_of(entry) in ("torch", "torchvision")}
     assert set(re.findall(r"'(torch[^']*)'", text)) == torch
-    assert "$(if $(TORCH_INDEX_URL),--index-url $(TORCH_INDEX_URL))" in text
+    assert index in text
+
+
+def test_hosted_ci_runs_every_python_of_the_classifiers() -> None:
+    text = (ROOT / ".github" / "workflows" / "ci.yml").read_text()
+    pythons = re.findall(r"^Programming Language :: Python :: (3\.\d+)$", "\n".join(PROJECT["classifiers"]), re.M)
+    assert f"python: {pythons}".replace("'", '"') in text and len(pythons) == 4
+    assert re.findall(r"run: (.*)", text) == ["make lint", "make test"]
+
+
+def test_docker_runs_a_declared_command_as_a_user() -> None:
+    lines = (ROOT / "Dockerfile").read_text().splitlines()
+    assert 'ENTRYPOINT ["idr"]' in lines and lines.index("USER idr") < lines.index('ENTRYPOINT ["idr"]')
+    extras = re.findall(r"\*\.whl\)\[(\w+)\]", "\n".join(lines))
+    assert extras and set(extras) <= set(PROJECT["optional-dependencies"])
 
 
 @pytest.mark.parametrize(
-    "name", ["Makefile", ".ci/run", "environment.yml", "pyproject.toml", ".pre-commit-config.yaml"]
-)
+    "name",
+    [
+        "Makefile", ".ci/run", "environment.yml", "pyproject.toml", ".pre-commit-config.yaml", "setup.py",
+        "constraints.txt", "Dockerfile", ".github/workflows/ci.yml",
+    ],
+)  # fmt: skip
 def test_no_host_is_named(name: str) -> None:
     text = (ROOT / name).read_text()
     for url in PROJECT["urls"].values() if name == "pyproject.toml" else ():

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
+import nbformat
+import numpy as np
 import pytest
 import torch
+import trimesh
+from PIL import Image
 
 from idr.cli.demo import command as demo
 from idr.cli.demo import make_scene
@@ -83,6 +88,29 @@ def test_peek(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert float(figures(printed, "PSNR, training views (dB)")[0]) > 15
     assert float(figures(printed, "Chamfer (unit sphere)")[0]) < 0.02
     assert (root / "evals" / "peek" / "overview.html").is_file()
+
+
+def test_notebook(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = nbformat.read(Path(__file__).parents[2] / "docs" / "demo.ipynb", as_version=4)
+    nbformat.validate(page)
+    cells = [cell for cell in page.cells if cell.cell_type == "code"]
+    assert not any(cell.outputs or cell.execution_count for cell in cells)
+    monkeypatch.chdir(root)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    names: dict[str, object] = {}
+    exec(cells[0].source, names)
+    assert (names["peek"], names["resolution"]) == (True, demo.PEEK_RESOLUTION)
+    names |= {"out": str(root), "resolution": 32}
+    shown = []
+    for cell in cells[1:]:
+        *statements, last = ast.parse(cell.source).body
+        exec(compile(ast.Module(statements, []), "cell", "exec"), names)
+        is_shown = isinstance(last, ast.Expr)
+        shown.append(eval(ast.unparse(last), names) if is_shown else exec(ast.unparse(last), names))
+    picture, figure = shown[-2:]
+    assert isinstance(picture, Image.Image) and np.asarray(picture).std() > 5
+    mesh = names["mesh"]
+    assert isinstance(mesh, trimesh.Trimesh) and len(figure.data[0].x) == len(mesh.vertices) > 500
 
 
 def plans(*argv: str) -> list[demo.Plan]:
