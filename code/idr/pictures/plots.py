@@ -173,12 +173,10 @@ def depth_panels(images: Sequence[RenderedImage], max_depth: float) -> Tensor:
     The range is [0, 1], 0 at the nearest depth; a view of constant depth is 0. Pixels that hit nothing have
     the depth `max_depth`.
     """
-    panels = []
-    for image in images:
-        depth = torch.where(image.hit, image.depth, max_depth)
-        low, high = depth.min(), depth.max()
-        panels.append((depth - low) / (high - low).clamp_min(1e-12))
-    return torch.cat(panels, dim=1)
+    from torchvision.utils import make_grid  # only where a picture is drawn, as plotly
+
+    depths = torch.stack([torch.where(image.hit, image.depth, max_depth) for image in images])[:, None]
+    return make_grid(depths, nrow=len(images), padding=0, normalize=True, scale_each=True)[0]
 
 
 def surface_figure(mesh: trimesh.Trimesh, cameras: Sequence[CameraView], title: str) -> Any:
