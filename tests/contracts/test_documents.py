@@ -175,7 +175,7 @@ def test_every_page_is_listed_in_the_readme() -> None:
 def test_installed_commands_are_declared() -> None:
     declared = set(re.findall(r"^(idr-[a-z-]+) = ", (ROOT / "pyproject.toml").read_text(), flags=re.M))
     named = set(re.findall(r"`(idr-[a-z-]+)[ `]", "\n".join(TEXTS.values())))
-    assert named <= declared
+    assert named - {"idr-surface"} <= declared  # the distribution
 
 
 def test_table_covers_the_equations() -> None:
