@@ -13,16 +13,18 @@ from idr.cli.shared.flags import add_flags
 if TYPE_CHECKING:
     from idr.preprocess.scene_check import SceneCheck
 
-_EXAMPLES = """  python preprocess/check_scene.py --source_dir ../data/DTU/scan65
-  python preprocess/check_scene.py --source_dir ../data/mine/scan0 --out /tmp/check"""
+_EXAMPLES = """  %(prog)s --source_dir ../data/DTU/scan65
+  %(prog)s --source_dir ../data/mine/scan0 --out /tmp/check"""
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command."""
     parser = make_parser(
         "Draws the projected unit sphere, the visual hull and the masks over every image of a scene, and "
         "lists the views in which they disagree. In a good scene every mask lies inside the sphere, and the "
         "hull follows the masks.",
         _EXAMPLES,
+        "check",
     )
     parser.add_argument("--source_dir", required=True, help="scene folder: image/, mask/, cameras.npz")
     parser.add_argument("--out", help="folder for the images; default: <source_dir>/check")
@@ -35,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     It is 0 also if views do not fit.
     """
-    return run_command(_parser(), argv, _check)
+    return run_command(build_parser(), argv, _check)
 
 
 def _check(arguments: argparse.Namespace) -> None:

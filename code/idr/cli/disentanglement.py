@@ -26,14 +26,14 @@ DESCRIPTION = (
     "Frames go to evals_disentanglement/<expname>_<G>_<A>/novel_views_rendering/ beside code/."
 )
 EXAMPLES = """\
-  python evaluation/eval_disentanglement.py --geometry_id 65 --appearance_id 110
-  python evaluation/eval_disentanglement.py --geometry_run exps/demo_1 --appearance_run exps/other_1 \\
+  %(prog)s --geometry_id 65 --appearance_id 110
+  %(prog)s --geometry_run exps/demo_1 --appearance_run exps/other_1 \\
       --checkpoint latest --frames 60 --video turn.gif"""
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Returns the parser of the command."""
-    parser = make_parser(DESCRIPTION, EXAMPLES)
+    parser = make_parser(DESCRIPTION, EXAMPLES, "disentangle")
     add_conf_arguments(parser)
     add_flags(parser, "gpu", "device")
     runs = parser.add_argument_group("runs")

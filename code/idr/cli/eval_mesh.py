@@ -16,13 +16,13 @@ DESCRIPTION = (
     "in the same frame, or by the DTU protocol against the official data. Writes the scores as JSON."
 )
 EXAMPLES = """\
-  python evaluation/eval_mesh.py ../evals/demo_1/surface.ply --reference truth.ply
-  python evaluation/eval_mesh.py surface_world_coordinates_2000.ply --dtu /data/MVS_Data --scan_id 65"""
+  %(prog)s ../evals/demo_1/surface.ply --reference truth.ply
+  %(prog)s surface_world_coordinates_2000.ply --dtu /data/MVS_Data --scan_id 65"""
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Returns the parser of the command."""
-    parser = make_parser(DESCRIPTION, EXAMPLES)
+    parser = make_parser(DESCRIPTION, EXAMPLES, "eval-mesh")
     parser.add_argument("mesh", help="the reconstruction: .ply, .obj, .stl or .glb")
     parser.add_argument("--reference", help="the true mesh or point cloud")
     parser.add_argument("--dtu", help="folder of the official data: Points/stl/, ObsMask/")

@@ -26,15 +26,15 @@ DESCRIPTION = (
     "errors of trained cameras. Results go to evals/<expname><suffix>[_<scan>]/ beside code/."
 )
 EXAMPLES = """\
-  python evaluation/eval.py --scan_id 65 --checkpoint 2000 --eval_rendering
-  python evaluation/eval.py --conf ./confs/dtu_trained_cameras.conf --scan_id 65 --eval_cameras
-  python evaluation/eval.py --scan_id 65 --eval_rendering --lpips
-  python evaluation/eval.py --exps_folder trained_models --scan_id 65 --resolution 256"""
+  %(prog)s --scan_id 65 --checkpoint 2000 --eval_rendering
+  %(prog)s --conf ./confs/dtu_trained_cameras.conf --scan_id 65 --eval_cameras
+  %(prog)s --scan_id 65 --eval_rendering --lpips
+  %(prog)s --exps_folder trained_models --scan_id 65 --resolution 256"""
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Returns the parser of the command."""
-    parser = make_parser(DESCRIPTION, EXAMPLES)
+    parser = make_parser(DESCRIPTION, EXAMPLES, "eval")
     add_run_arguments(parser)
     add_flags(parser, "resolution", "is_uniform_grid", resolution=512)
     add_switches(

@@ -24,14 +24,14 @@ DESCRIPTION = (
     "cameras are aligned with the given ones in world coordinates."
 )
 EXAMPLES = """\
-  python evaluation/export_cameras.py --conf ./confs/dtu_trained_cameras.conf --scan_id 65 --out cameras65
-  python evaluation/export_cameras.py --conf ./confs/demo.conf --scan_id 1 --cameras given --copy_images \\
+  %(prog)s --conf ./confs/dtu_trained_cameras.conf --scan_id 65 --out cameras65
+  %(prog)s --conf ./confs/demo.conf --scan_id 1 --cameras given --copy_images \\
       --out for_other_methods"""
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Returns the parser of the command."""
-    parser = make_parser(DESCRIPTION, EXAMPLES)
+    parser = make_parser(DESCRIPTION, EXAMPLES, "export-cameras")
     add_run_arguments(parser)
     output = parser.add_argument_group("output")
     whose = "trained = the run's; given = the scene's own, which need no run"

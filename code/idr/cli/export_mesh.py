@@ -28,15 +28,15 @@ DESCRIPTION = (
     "at the vertices or baked into a texture."
 )
 EXAMPLES = """\
-  python evaluation/export_mesh.py --conf ./confs/demo.conf --scan_id 1
-  python evaluation/export_mesh.py --scan_id 65 --faces 50000 --texture 2048 --out skull.glb skull.obj
-  python evaluation/export_mesh.py --scan_id 65 --coordinates unit --colors normal --out skull.ply"""
+  %(prog)s --conf ./confs/demo.conf --scan_id 1
+  %(prog)s --scan_id 65 --faces 50000 --texture 2048 --out skull.glb skull.obj
+  %(prog)s --scan_id 65 --coordinates unit --colors normal --out skull.ply"""
 LARGEST_TEXTURE = 16384
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Returns the parser of the command."""
-    parser = make_parser(DESCRIPTION, EXAMPLES)
+    parser = make_parser(DESCRIPTION, EXAMPLES, "export-mesh")
     add_run_arguments(parser)
     output = parser.add_argument_group("output")
     out = "files to write, .glb, .obj or .ply; default: evals/<expname><suffix>[_<scan>]/mesh_<epoch>.glb"

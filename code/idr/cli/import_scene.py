@@ -24,11 +24,11 @@ CAMERA_MODELS = (
     *("SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE", "OPENCV_FISHEYE"),
 )
 """Models of COLMAP that a reconstruction may use."""
-_EXAMPLES = """  python preprocess/import_scene.py ~/photos/mug --out ../data/mine/scan0
-  python preprocess/import_scene.py ~/captures/mug --out ../data/mine/scan4 --masks auto
-  python preprocess/import_scene.py ~/nerf_synthetic/lego --out ../data/lego/scan1 --downscale 2
-  python preprocess/import_scene.py ~/colmap/shoe --out ../data/mine/scan2 --masks ~/colmap/shoe/masks
-  python preprocess/import_scene.py ~/mug --out ../data/mine/scan3 --mask_command 'segment {image} {mask}'"""
+_EXAMPLES = """  %(prog)s ~/photos/mug --out ../data/mine/scan0
+  %(prog)s ~/captures/mug --out ../data/mine/scan4 --masks auto
+  %(prog)s ~/nerf_synthetic/lego --out ../data/lego/scan1 --downscale 2
+  %(prog)s ~/colmap/shoe --out ../data/mine/scan2 --masks ~/colmap/shoe/masks
+  %(prog)s ~/mug --out ../data/mine/scan3 --mask_command 'segment {image} {mask}'"""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -39,6 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
         "alone, whose cameras structure from motion estimates. Removes lens distortion, computes missing "
         "masks on request, fits the unit sphere.",
         _EXAMPLES,
+        "import",
     )
     parser.add_argument("source", metavar="SOURCE", help="folder or file of the scene")
     parser.add_argument("--out", required=True, help="folder to write: data/<dir>/scan<N>")

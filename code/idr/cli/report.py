@@ -23,13 +23,13 @@ DESCRIPTION = (
     "error maps, the surface with its cameras, conf and versions."
 )
 EXAMPLES = """\
-  python evaluation/report.py --conf ./confs/dtu_fixed_cameras.conf --scan_id 65
-  python evaluation/report.py --conf ./confs/demo.conf --views 12 --out demo.html"""
+  %(prog)s --conf ./confs/dtu_fixed_cameras.conf --scan_id 65
+  %(prog)s --conf ./confs/demo.conf --views 12 --out demo.html"""
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Returns the parser of the command."""
-    parser = make_parser(DESCRIPTION, EXAMPLES)
+    parser = make_parser(DESCRIPTION, EXAMPLES, "report")
     add_run_arguments(parser)
     parser.add_argument("--out", type=Path, help="file to write; default: report.html in the run's folder")
     parser.add_argument("--views", type=int, default=6, help="number of training views, spread evenly")

@@ -21,14 +21,14 @@ DESCRIPTION = (
     "exp_runner.py. Table and logs go to exps/<expname><suffix>_scenes/."
 )
 EXAMPLES = """\
-  python training/run_scenes.py --scans 24 37 40 --jobs 2 --conf ./confs/dtu_quick_fixed_cameras.conf --nepoch 100
-  python training/run_scenes.py --scans 24 37 40 --gpus 0 1 --conf ./confs/dtu_trained_cameras.conf --train_cameras
-  python training/run_scenes.py --scans 24 37 40 --cluster slurm --cluster_set slurm_partition=gpu --cluster_set gpus_per_node=1"""  # noqa: E501
+  %(prog)s --scans 24 37 40 --jobs 2 --conf ./confs/dtu_quick_fixed_cameras.conf --nepoch 100
+  %(prog)s --scans 24 37 40 --gpus 0 1 --conf ./confs/dtu_trained_cameras.conf --train_cameras
+  %(prog)s --scans 24 37 40 --cluster slurm --cluster_set slurm_partition=gpu --cluster_set gpus_per_node=1"""  # noqa: E501
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Returns the parser of the command, which includes the options of ``exp_runner.py``."""
-    parser = make_parser(DESCRIPTION, EXAMPLES)
+    parser = make_parser(DESCRIPTION, EXAMPLES, "run-scenes")
     _add_own_arguments(parser)
     add_train_arguments(parser)
     return parser

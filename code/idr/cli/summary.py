@@ -14,13 +14,13 @@ DESCRIPTION = (
     "evals/<expname><suffix>_summary.json, .csv and .md. Evaluates nothing itself."
 )
 EXAMPLES = """\
-  python evaluation/summary.py --conf ./confs/dtu_fixed_cameras.conf
-  python evaluation/summary.py --conf ./confs/dtu_fixed_cameras.conf --scans 24 37 40"""
+  %(prog)s --conf ./confs/dtu_fixed_cameras.conf
+  %(prog)s --conf ./confs/dtu_fixed_cameras.conf --scans 24 37 40"""
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Returns the parser of the command."""
-    parser = make_parser(DESCRIPTION, EXAMPLES)
+    parser = make_parser(DESCRIPTION, EXAMPLES, "summary")
     add_conf_arguments(parser)
     add_flags(parser, "expname")
     scans = "scans of the table; default: all evaluated ones"

@@ -42,14 +42,14 @@ DESCRIPTION = (
     "from rough ones. Runs go to exps/<expname><suffix>[_<scan>]/<time>/ beside code/."
 )
 EXAMPLES = """\
-  python training/exp_runner.py --conf ./confs/dtu_fixed_cameras.conf --scan_id 65
-  python training/exp_runner.py --conf ./confs/dtu_trained_cameras.conf --train_cameras --scan_id 65
-  python training/exp_runner.py --conf ./confs/dtu_fixed_cameras.conf --scan_id 65 --is_continue"""
+  %(prog)s --conf ./confs/dtu_fixed_cameras.conf --scan_id 65
+  %(prog)s --conf ./confs/dtu_trained_cameras.conf --train_cameras --scan_id 65
+  %(prog)s --conf ./confs/dtu_fixed_cameras.conf --scan_id 65 --is_continue"""
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Returns the parser of the command."""
-    parser = make_parser(DESCRIPTION, EXAMPLES)
+    parser = make_parser(DESCRIPTION, EXAMPLES, "train")
     add_train_arguments(parser)
     for name, what in (("--timestamp", "folder of the run"), ("--checkpoint", "epoch of the checkpoint")):
         parser.add_argument(name, default=LATEST, help=f"with --is_continue: {what}, or the latest")

@@ -59,7 +59,7 @@ PUBLISHED = (
 
 def build_parser() -> argparse.ArgumentParser:
     """Returns the parser of the command."""
-    parser = make_parser(DESCRIPTION)
+    parser = make_parser(DESCRIPTION, command="demo")
     add_switches(
         parser,
         peek="evaluate the checkpoint in trained_models/ without training",

@@ -17,16 +17,18 @@ if TYPE_CHECKING:
 
     from idr.demo.teapot import Array
 
-_EXAMPLES = """  python preprocess/make_demo_scene.py
-  python preprocess/make_demo_scene.py --img_res 300 400 --views 48 --holdout 12 --out data/demo/scan2
-  python preprocess/make_demo_scene.py --noise_degrees 3 --noise_center 0.06 --force"""
+_EXAMPLES = """  %(prog)s
+  %(prog)s --img_res 300 400 --views 48 --holdout 12 --out data/demo/scan2
+  %(prog)s --noise_degrees 3 --noise_center 0.06 --force"""
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command."""
     parser = make_parser(
         "Writes the built-in scene, a glazed teapot, as a data folder: image/, mask/, cameras.npz, noisy "
         "cameras_linear_init.npz and exact_surface.ply (world coordinates).",
         _EXAMPLES,
+        "demo-scene",
     )
     parser.add_argument("--out", help="folder to write; default: data/demo/scan1 beside code/")
     parser.add_argument("--seed", type=int, default=0, help="seed of camera positions and of their noise")
@@ -60,7 +62,7 @@ def render_settings(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command on `argv`, None for the process's arguments, and returns the exit status."""
-    return run_command(_parser(), argv, _make_scene)
+    return run_command(build_parser(), argv, _make_scene)
 
 
 def _make_scene(arguments: argparse.Namespace) -> None:

@@ -22,9 +22,9 @@ DESCRIPTION = (
     "the steps whose inputs changed."
 )
 EXAMPLES = """\
-  python preprocess/photos.py ~/photos/mug
-  python preprocess/photos.py ~/photos/mug --max_minutes 60 --out ~/mug
-  python preprocess/photos.py ~/photos/mug --out ~/mug --from mesh --resolution 400"""
+  %(prog)s ~/photos/mug
+  %(prog)s ~/photos/mug --max_minutes 60 --out ~/mug
+  %(prog)s ~/photos/mug --out ~/mug --from mesh --resolution 400"""
 LONGEST_SIDE = 1280
 """Largest side of the reduced photographs, pixels, without --downscale."""
 KINDS_WITH_MASKS = ("transforms", "neus", "idr")
@@ -36,7 +36,7 @@ STEP_ALIASES = {"pace": SPEED_TRIAL}
 
 def build_parser() -> argparse.ArgumentParser:
     """Returns the parser of the command."""
-    parser = make_parser(DESCRIPTION, EXAMPLES)
+    parser = make_parser(DESCRIPTION, EXAMPLES, "photos")
     add = parser.add_argument
     add("source", type=Path, metavar="FOLDER", help="photographs, or any source of import_scene.py")
     add("--out", type=Path, help="folder for all results; default: evals/photos/<name of FOLDER>")
