@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from idr.cli.shared.commands import command_line, conf_text, scene_flags
 from idr.cli.shared.common import make_parser, run_command, say
 from idr.cli.shared.flags import add_switches, check_at_least
 from idr.errors import InputError
@@ -24,6 +25,8 @@ CAMERA_MODELS = (
     *("SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE", "OPENCV_FISHEYE"),
 )
 """Models of COLMAP that a reconstruction may use."""
+FAST_STEPS = 2880
+"""Steps of ``photos.conf`` on a CPU: 90 epochs of 32 photographs in docs/results.md."""
 _EXAMPLES = """  %(prog)s ~/photos/mug --out ../data/mine/scan0
   %(prog)s ~/captures/mug --out ../data/mine/scan4 --masks auto
   %(prog)s ~/nerf_synthetic/lego --out ../data/lego/scan1 --downscale 2
@@ -205,8 +208,6 @@ def _roughen(arguments: argparse.Namespace, source: Source, out: Path) -> Roughe
 
 
 def _say_done(done: ImportedScene, seconds: float) -> None:
-    from idr.conf.files import project_root
-
     height, width = done.size
     for note in done.notes:
         say(note)
@@ -217,16 +218,21 @@ def _say_done(done: ImportedScene, seconds: float) -> None:
     say(f"wrote {done.folder}: {done.num_views} views of {width} x {height} pixels, in {seconds:.0f} s")
     say(f"masks ({done.mask_source}): look at {done.folder / 'masks.png'}")
     say(f"report: open {done.folder / 'scene_report.html'}")
-    data_root, data_dir = done.folder.parent.parent, done.folder.parent.name
+    data_dir = conf_text(done.folder.parent.name)
     say(f"conf: dataset {{ data_dir = {data_dir}, img_res = [{height}, {width}] }}")
-    elsewhere = "" if data_root == project_root() / "data" else f" --data_root {data_root}"
-    say("next, from code/:")
-    say(f"  python preprocess/check_scene.py --source_dir {done.folder}")
-    say(
-        "  python training/exp_runner.py --conf ./confs/dtu_fixed_cameras.conf --scan_id "
-        f"{done.folder.name[4:]} "
-        f"--set dataset.data_dir={data_dir} --set dataset.img_res=[{height},{width}]{elsewhere}"
-    )
+    size = {"img_res": [height, width]}
+    say("next:")
+    say(f"  {command_line('check', '--source_dir', done.folder)}")
+    say(f"  {command_line('train', *_training(done.num_views), *scene_flags(done.folder, **size))}")
+
+
+def _training(num_views: int) -> list[str]:
+    """Returns conf and epochs that suit this machine: the published conf takes days without a GPU."""
+    import torch
+
+    if torch.cuda.is_available():
+        return ["--conf", "./confs/dtu_fixed_cameras.conf"]
+    return ["--conf", "./confs/photos.conf", "--nepoch", str(-(-FAST_STEPS // num_views))]
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+from idr.cli.shared.commands import command_line
 from idr.cli.shared.common import add_conf_arguments, make_parser, run_command, say
 from idr.cli.shared.flags import add_flags
 from idr.errors import MissingInputError
@@ -46,9 +47,11 @@ def _summarize(arguments: argparse.Namespace) -> None:
     if arguments.scans:
         missing = [scan for scan in arguments.scans if scan not in found]
         if missing:
+            flags = ["--expname", arguments.expname] if arguments.expname else []
+            flags += ["--scan_id", str(missing[0])]
             raise MissingInputError(
                 f"--scans {' '.join(map(str, missing))}: not evaluated (no {name}_<scan>/results.json in "
-                f"{folder.parent}); run eval.py --scan_id {missing[0]}"
+                f"{folder.parent}); run {command_line('eval', '--conf', arguments.conf, *flags)}"
             )
         found = {scan: found[scan] for scan in arguments.scans}
     scans = []

@@ -24,7 +24,10 @@ from idr.conf.blocks import did_you_mean, plain_value, read_block
 from idr.errors import InputError, MissingInputError
 from idr.files import write_text_atomic
 
-__all__ = ["BLOCKS", "find_conf", "load_conf", "project_root", "read_block", "resolve_class", "save_conf", "value_text"]
+__all__ = [
+    "BLOCKS", "find_conf", "load_conf", "project_root", "read_block", "resolve_class", "save_conf",
+    "value_text",
+]  # fmt: skip
 
 log = logging.getLogger(__name__)
 
@@ -235,7 +238,7 @@ def _lines(block: Mapping[str, Any], indent: str, where: str) -> Iterable[str]:
 
 
 def value_text(value: Any, where: str) -> str:
-    """Returns a value in HOCON, which `load_conf` reads as an equal one; `where` names its key in messages."""
+    """Returns the HOCON from which `load_conf` reads an equal value; `where` names its key in messages."""
     if value is None or isinstance(value, (bool, int)):
         return json.dumps(value)
     if isinstance(value, float) and math.isfinite(value):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from idr.cli.demo.report import SHOWN_VIEWS, Scores, score_table, write_demo_overview
+from idr.cli.shared.commands import command_line
 from idr.cli.shared.common import choose_device, make_parser, run_command, say
 from idr.cli.shared.flags import add_flags, add_switches, check_at_least
 from idr.errors import InputError
@@ -179,7 +180,9 @@ def _scene_overrides(root: Path) -> list[str]:
 def _conf(conf: str, root: Path) -> Any:
     from idr.conf.files import load_conf
 
-    return load_conf(conf, [*_scene_overrides(root), f"dataset.data_root={root / 'data'}"])
+    content = load_conf(conf, _scene_overrides(root))
+    content.put("dataset.data_root", str(root / "data"))
+    return content
 
 
 def _train(plan: Plan, root: Path, arguments: argparse.Namespace) -> int:
@@ -195,7 +198,7 @@ def _train(plan: Plan, root: Path, arguments: argparse.Namespace) -> int:
     for override in _scene_overrides(root):
         argv += ["--set", override]
     argv += ["--device", arguments.device] if arguments.device else []
-    say(f"\n== {plan.title}: python training/exp_runner.py {' '.join(argv)}")
+    say(f"\n== {plan.title}: {command_line('train', *argv)}")
     return train.main(argv)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import re
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from idr.cli.shared.commands import command_line, scene_flags
 from idr.cli.shared.common import make_parser, run_command, say
 from idr.cli.shared.flags import add_switches
 
@@ -71,7 +73,7 @@ def _make_scene(arguments: argparse.Namespace) -> None:
 
     noise = {"noise_degrees": arguments.noise_degrees, "noise_center": arguments.noise_center}
     settings = SceneSettings(num_holdout=arguments.holdout, **noise, **render_settings(arguments))
-    folder = Path(arguments.out) if arguments.out else project_root() / "data" / "demo" / "scan1"
+    folder = Path(arguments.out).expanduser() if arguments.out else project_root() / "data" / "demo" / "scan1"
     began = time.monotonic()
     write_scene(folder, settings, extract_exact, overwrite=arguments.force)
     height, width = settings.img_res
@@ -80,9 +82,10 @@ def _make_scene(arguments: argparse.Namespace) -> None:
         f"{width} x {height} pixels, exact and noisy cameras, exact surface, in "
         f"{time.monotonic() - began:.0f} s"
     )
-    if settings != SceneSettings(seed=settings.seed):
-        holdout = ",".join(str(index) for index in settings.holdout)
-        say(f"train it with --set dataset.img_res=[{height},{width}] --set dataset.holdout=[{holdout}]")
+    if settings != SceneSettings(seed=settings.seed) and re.fullmatch(r"scan\d+", folder.name):
+        keys = {"img_res": list(settings.img_res), "holdout": list(settings.holdout)}
+        flags = scene_flags(folder.resolve(), **keys)
+        say(f"next: {command_line('train', '--conf', './confs/fast.conf', '--nepoch', 113, *flags)}")
 
 
 def extract_exact(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import shlex
 import sys
 from dataclasses import dataclass
@@ -88,6 +89,8 @@ GROUPS: dict[str, tuple[Command, ...]] = {
     ),
 }  # fmt: skip
 COMMANDS = {command.name: command for group in GROUPS.values() for command in group}
+_WORD = re.compile(r"(?!(true|yes|on|false|no|off|null)$)[a-z]\w*", re.IGNORECASE)
+"""Texts that HOCON reads as texts without quotes."""
 _SCRIPTS = {Path(command.script).name for command in COMMANDS.values() if command.script}
 
 
@@ -126,8 +129,23 @@ def command_line(name: str, *words: object) -> str:
     return shlex.join([*call_of(name), *map(str, words)])
 
 
-def set_flags(**values: object) -> list[str]:
-    """Returns ``--set`` for keys of the block ``dataset``, with their values in HOCON."""
+def conf_text(value: object) -> str:
+    """Returns a value as one writes it in a conf: a word without quotes."""
     from idr.conf.files import value_text
 
-    return [word for k, v in values.items() for word in ("--set", f"dataset.{k}={value_text(v, k)}")]
+    is_word = isinstance(value, str) and _WORD.fullmatch(value)
+    return str(value) if is_word else value_text(value, str(value))
+
+
+def scene_flags(folder: Path, **keys: object) -> list[str]:
+    """Returns the flags with which training reads the scene ``<data root>/<data_dir>/scan<N>``.
+
+    The keywords are further keys of the block ``dataset``.
+    """
+    from idr.conf.files import project_root
+
+    flags = ["--scan_id", folder.name.removeprefix("scan")]
+    for key, value in {"data_dir": folder.parent.name, **keys}.items():
+        flags += ["--set", f"dataset.{key}={conf_text(value)}"]
+    root = folder.parent.parent
+    return flags if root == project_root() / "data" else [*flags, "--data_root", str(root)]
