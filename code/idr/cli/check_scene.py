@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from idr.cli.shared.common import make_parser, run_command, say
 from idr.cli.shared.flags import add_flags
+from idr.cli.shared.runs import check_writable
 
 if TYPE_CHECKING:
     from idr.preprocess.scene_check import SceneCheck
@@ -47,9 +48,11 @@ def _check(arguments: argparse.Namespace) -> None:
     from idr.preprocess.scene_views import camera_file_of
 
     scene_dir = Path(arguments.source_dir).expanduser()
+    out = Path(arguments.out).expanduser() if arguments.out else scene_dir / "check"
+    if scene_dir.is_dir():  # else the next line names the mistake
+        check_writable(out / REPORT)
     check = check_scene(scene_dir, camera_file_of(arguments.use_linear_init))
     _say_findings(check)
-    out = Path(arguments.out).expanduser() if arguments.out else scene_dir / "check"
     sheet = draw_scene(check, out)
     scene = scene_dir.resolve()
     write_scene_report(check, out / REPORT, f"{scene.parent.name}/{scene.name}")

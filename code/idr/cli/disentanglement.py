@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from idr.cli.shared.common import add_conf_arguments, choose_device, make_parser, run_command, say
+from idr.cli.shared.confs import check_overrides, read_conf
 from idr.cli.shared.flags import add_flags, check_frame_arguments
-from idr.cli.shared.runs import check_view, find_named_run, frame_intrinsics, set_chunks
+from idr.cli.shared.runs import check_view, check_writable, find_named_run, frame_intrinsics, set_chunks
 
 if TYPE_CHECKING:
     from idr.export.path_frames import Path3D
@@ -80,12 +81,14 @@ def _disentangle(arguments: argparse.Namespace) -> None:
 
     if arguments.video:
         check_video_path(arguments.video)
+        check_writable(arguments.video)
     trained = []
     for part in ("geometry", "appearance"):
         checkpoint = getattr(arguments, f"{part}_checkpoint") or arguments.checkpoint
         folder = _run_folder(arguments, part, checkpoint)
         say(f"{part}: {folder}")
         conf = conf_of_run(folder, arguments.conf, arguments.overrides)
+        check_overrides(conf, arguments.overrides)
         own_scan = scan_id_of(conf) if arguments.geometry_run else None
         scan_id = arguments.geometry_id if own_scan is None else own_scan
         trained.append(Run(conf, folder, checkpoint, device, scan_id=scan_id, data_root=arguments.data_root))
@@ -95,6 +98,7 @@ def _disentangle(arguments: argparse.Namespace) -> None:
     set_chunks(arguments, geometry.conf)
     path = _path(arguments, geometry)
     folder = _results_folder(arguments, geometry.folder, appearance.folder) / "novel_views_rendering"
+    check_writable(folder / "eval_000.png")
     names, painter = {"color": "eval_{:03d}.png"}, FramePainter(path.depth_range(geometry.bounding_radius))
     film = []
 
@@ -141,9 +145,8 @@ def _run_folder(arguments: argparse.Namespace, part: str, checkpoint: str) -> Pa
 
 def _expname(arguments: argparse.Namespace) -> str:
     from idr.conf.build import conf_value
-    from idr.conf.files import load_conf
 
-    return str(conf_value(load_conf(arguments.conf, arguments.overrides), "train.expname"))
+    return str(conf_value(read_conf(arguments.conf, arguments.overrides), "train.expname"))
 
 
 def _results_folder(arguments: argparse.Namespace, geometry_run: Path, appearance_run: Path) -> Path:

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from idr.cli.shared.common import make_parser, run_command, say
+from idr.cli.shared.runs import check_writable
 from idr.errors import InputError
 
 DESCRIPTION = (
@@ -57,6 +58,8 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     from idr.files import write_text_atomic
 
     path = Path(arguments.mesh).expanduser()
+    out = Path(arguments.out).expanduser() if arguments.out else path.with_name(f"{path.stem}_scores.json")
+    check_writable(out)
     mesh = read_geometry(path)
     if not isinstance(mesh, trimesh.Trimesh) or not len(mesh.faces):
         raise InputError(f"{path} holds points but no triangles; expected a mesh")
@@ -77,7 +80,6 @@ def _evaluate(arguments: argparse.Namespace) -> None:
             f"f-score({scores.threshold:.3g}) = {scores.f_score:.4f}"
         )
     record |= {"mesh": str(path), "seed": arguments.seed}
-    out = Path(arguments.out).expanduser() if arguments.out else path.with_name(f"{path.stem}_scores.json")
     write_text_atomic(out, json.dumps(record, indent=2, allow_nan=False) + "\n")
     say(line)
     say(f"results: {out}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from idr.cli.shared.common import EXIT_OK, EXIT_STOPPED, make_parser, run_command, say
 from idr.cli.shared.flags import add_flags, add_run_arguments, add_switches, check_at_least
-from idr.cli.shared.runs import open_run
+from idr.cli.shared.runs import check_writable, open_run
 from idr.errors import InputError
 
 if TYPE_CHECKING:
@@ -68,6 +68,8 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
         require_lpips()
     trained, folder = open_run(arguments)
+    check_writable(folder / "results.json")
+    lpips, lpips_error = _load_lpips(trained.device) if arguments.lpips else (None, None)
     points = None if arguments.points is None else _read_points(trained, arguments.points)
 
     from idr.conf.build import scan_id_of
@@ -98,9 +100,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
             record["points"] = asdict(scores)
 
     renderings: dict[str, RenderingScores] = {}
-    lpips_error = None
     if arguments.eval_rendering:
-        lpips, lpips_error = _load_lpips(trained.device) if arguments.lpips else (None, None)
         renderings = _render(trained, folder / "rendering", arguments.chunk_pixels, scan_id, lpips)
 
     record |= results_record(surface, cameras, renderings)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from idr.cli.shared.common import make_parser, run_command, say
+from idr.cli.shared.confs import read_conf
 from idr.cli.shared.flags import add_flags, add_run_arguments, add_switches
 from idr.cli.shared.runs import check_folder, check_new, name_of_run, open_run
 from idr.errors import InputError
@@ -86,9 +87,8 @@ def _export(arguments: argparse.Namespace) -> None:
 
 def _given(arguments: argparse.Namespace) -> tuple[CameraSet, Any, Path]:
     """Returns the scene's cameras, its training views, and the folder of a run's results of that name."""
-    from idr.conf.files import load_conf
+    conf = read_conf(arguments.conf, arguments.overrides)
 
-    conf = load_conf(arguments.conf, arguments.overrides)
     from idr.conf.build import scan_id_of
     from idr.evaluation.scene_cameras import given_cameras
     from idr.runs.folders import evals_folder

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from idr.cli.shared.commands import command_line, conf_text, scene_flags
 from idr.cli.shared.common import make_parser, run_command, say
 from idr.cli.shared.flags import add_switches, check_at_least
+from idr.cli.shared.runs import check_writable
 from idr.errors import InputError
 
 if TYPE_CHECKING:
@@ -118,13 +119,14 @@ def _import(arguments: argparse.Namespace) -> None:
 
     began = time.monotonic()
     check_target(out, arguments.force)
+    check_writable(out / "cameras.npz")
+    points = read_points(Path(arguments.points).expanduser()) if arguments.points else None
     if arguments.rough_from:
         recognize(Path(arguments.rough_from).expanduser())
     path = Path(arguments.source).expanduser()
     source = _read(path, out, arguments)
     sparse = f", {len(source.points)} sparse points" if source.points is not None else ""
     say(f"{path}: {source.kind}, {len(source.views)} views{sparse}")
-    points = read_points(Path(arguments.points).expanduser()) if arguments.points else None
     options = ImportOptions(
         _mask_choice(arguments, source), arguments.mask_command, arguments.sphere, arguments.downscale,
         points, arguments.force, _roughen(arguments, source, out),
@@ -141,7 +143,12 @@ def _check(arguments: argparse.Namespace, out: Path) -> None:
         raise InputError("got both --rough_cameras and --rough_from; expected one of them")
     from idr.datasets.images import list_images
     from idr.importers.masks.sources import ALPHA, AUTO, check_command
+    from idr.importers.rough_cameras import check_roughness
 
+    if arguments.rough_cameras:
+        check_roughness(arguments.rough_degrees, arguments.rough_fraction)
+    if arguments.mask_command and arguments.masks:
+        raise InputError("got both --masks and --mask_command; expected only one of them")
     if arguments.mask_command:
         check_command(arguments.mask_command)
     if arguments.masks not in (None, ALPHA, AUTO):
@@ -159,6 +166,8 @@ def _read(path: Path, out: Path, arguments: argparse.Namespace) -> Source:
         return read_source(path, kind, images, arguments.pixel_center)
     if arguments.pixel_center is not None:
         raise InputError(f"--pixel_center is for sources with cameras; {path} holds photographs alone")
+    if arguments.sphere == "source":
+        raise InputError(f"--sphere source: {path} holds photographs alone, which have none; use hull")
     from idr.importers.photographs.structure_from_motion import ReconstructionSettings, reconstruct
 
     settings = ReconstructionSettings(

@@ -19,7 +19,14 @@ from idr.cli.shared.flags import (
     check_frame_arguments,
     check_within,
 )
-from idr.cli.shared.runs import check_folder, check_view, find_named_run, frame_intrinsics, open_run
+from idr.cli.shared.runs import (
+    check_folder,
+    check_view,
+    check_writable,
+    find_named_run,
+    frame_intrinsics,
+    open_run,
+)
 from idr.errors import InputError
 
 if TYPE_CHECKING:
@@ -112,6 +119,7 @@ def _render(arguments: argparse.Namespace) -> None:
     films = _films(arguments)
     for film in films.values():
         check_video_path(film)
+    check_writable(*films.values())
     if arguments.out:
         _check_out(arguments.out, arguments.force)
     trained, results = open_run(arguments)

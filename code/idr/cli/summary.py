@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from idr.cli.shared.commands import command_line
 from idr.cli.shared.common import add_conf_arguments, make_parser, run_command, say
+from idr.cli.shared.confs import read_conf
 from idr.cli.shared.flags import add_flags
 from idr.errors import MissingInputError
 
@@ -36,11 +37,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _summarize(arguments: argparse.Namespace) -> None:
     from idr.conf.build import conf_value
-    from idr.conf.files import load_conf
     from idr.evaluation.summary import find_scans, read_scan, write_summary
     from idr.runs.folders import evals_folder, run_name
 
-    conf = load_conf(arguments.conf, arguments.overrides)
+    conf = read_conf(arguments.conf, arguments.overrides)
     name = run_name(str(conf_value(conf, "train.expname")), arguments.expname)
     folder = evals_folder(name)
     found = find_scans(folder.parent, name)

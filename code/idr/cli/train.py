@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from idr.cli.report import report_after_training
 from idr.cli.shared.common import EXIT_INTERRUPTED, EXIT_OK, make_parser, run_command, say
+from idr.cli.shared.confs import read_conf
 from idr.cli.shared.flags import LATEST, add_flags, check_at_least
 from idr.cli.shared.processes import run_in_group
 from idr.cli.shared.train_flags import add_train_arguments, choose_threads, stop_rule, threads_restored
@@ -152,7 +153,7 @@ class TrainingProcess:
     def read(self) -> Settings:
         """Reads the conf and checks the blocks that the command itself uses."""
         from idr.conf.build import conf_value, scan_id_of
-        from idr.conf.files import load_conf, project_root, read_block
+        from idr.conf.files import project_root, read_block
         from idr.pictures.plots import PlotConfig
         from idr.runs.folders import run_name
         from idr.training.cameras.intrinsics import CamerasConfig
@@ -160,7 +161,7 @@ class TrainingProcess:
         from idr.training.progress import TensorBoardLog
 
         arguments = self.arguments
-        conf = load_conf(arguments.conf, arguments.overrides)
+        conf = read_conf(arguments.conf, arguments.overrides)
         train = read_block(TrainConfig, conf_value(conf, "train"), "train", unknown="warn")
         if arguments.train_cameras and train.learning_rate_cam is None:
             raise InputError("--train_cameras needs train.learning_rate_cam in the conf (published: 1.0e-4)")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from idr.cli.shared.common import make_parser, run_command, say
 from idr.cli.shared.flags import add_flags, add_switches
+from idr.cli.shared.runs import check_writable
 from idr.errors import InputError
 
 _EXAMPLES = """  %(prog)s --source_dir ../data/DTU/scan65
@@ -48,6 +49,7 @@ def _triangulate(arguments: argparse.Namespace) -> None:
     out = Path(arguments.out).expanduser() if arguments.out else scene / POINTS_FILE
     if out.exists() and not arguments.overwrite:
         raise InputError(f"{out} exists; choose another --out, or replace it with --overwrite")
+    check_writable(out)
     views = load_views(scene, camera_file_of(arguments.use_linear_init))
     paths = list_images(scene / "image")
     if len(paths) != len(views):

@@ -15,6 +15,7 @@ from idr.cli.demo.report import SHOWN_VIEWS, Scores, score_table, write_demo_ove
 from idr.cli.shared.commands import command_line
 from idr.cli.shared.common import choose_device, make_parser, run_command, say
 from idr.cli.shared.flags import add_flags, add_switches, check_at_least
+from idr.cli.shared.runs import check_writable
 from idr.errors import InputError
 
 if TYPE_CHECKING:
@@ -85,9 +86,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _demo(arguments: argparse.Namespace) -> int:
+    from idr.conf.files import find_conf
+
     device = choose_device(arguments.gpu, arguments.device)
     root = _root(arguments)
     plans = _plans(arguments, device)
+    kind = "demo_published" if arguments.published else "demo"
+    overview = root / "evals" / f"{kind}_overview.html"
+    check_writable(overview)
+    for plan in plans:
+        find_conf(plan.conf)
     scene = _make_scene(root)
     scores = {}
     for plan in plans:
@@ -96,8 +104,6 @@ def _demo(arguments: argparse.Namespace) -> int:
             return status
         scores[plan.title] = _measure(plan, root, scene, device, arguments.resolution or RESOLUTION)
     table = score_table(scores, _ceiling(root))
-    kind = "demo_published" if arguments.published else "demo"
-    overview = root / "evals" / f"{kind}_overview.html"
     write_demo_overview(overview, table, scores, scene)
 
     say(f"\n{table.as_text()}\n\nto look at:")

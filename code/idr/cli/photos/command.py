@@ -12,8 +12,17 @@ from typing import Any
 
 from idr.cli.photos.journal import Journal, StoppedError, files_state, fingerprint, require_success
 from idr.cli.photos.training import DATA_DIR, SCAN, SPEED_TRIAL, PhotoTraining
-from idr.cli.shared.common import EXIT_OK, add_conf_arguments, make_parser, run_command, say
+from idr.cli.shared.common import (
+    EXIT_OK,
+    add_conf_arguments,
+    choose_device,
+    make_parser,
+    run_command,
+    say,
+)
+from idr.cli.shared.confs import check_conf, read_conf
 from idr.cli.shared.flags import add_flags, check_at_least
+from idr.cli.shared.runs import check_writable
 from idr.errors import InputError, MissingInputError
 
 DESCRIPTION = (
@@ -78,12 +87,15 @@ def _chain(arguments: argparse.Namespace) -> int:
         raise MissingInputError(f"no folder {source}; expected photographs, or a scene to import")
     if not 0 < arguments.max_minutes < math.inf:
         raise InputError(f"--max_minutes {arguments.max_minutes:g}: expected a number of minutes above 0")
-    check_at_least(arguments, nepoch=1)
     default = project_root() / "evals" / "photos" / source.stem
     out = arguments.out.expanduser().resolve() if arguments.out else default
     if out == source or source in out.parents:
         raise InputError(f"--out {out} lies in {source}; expected a folder outside the photographs")
+    check_at_least(arguments, nepoch=1, downscale=1, resolution=2)
+    choose_device(arguments.gpu, arguments.device)
+    check_conf(read_conf(arguments.conf, arguments.overrides))
     chain = Chain(arguments, source, out)
+    check_writable(chain.mesh, chain.report)
     try:
         chain.run()
     except StoppedError as stop:
