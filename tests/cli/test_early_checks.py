@@ -40,6 +40,8 @@ def nothing_long(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*arguments: object, **keywords: object) -> NoReturn:
         raise AssertionError("a long step began before the checks")
 
+    import idr.importers.scene_folder  # noqa: F401 - keeps the real check_scene
+
     for name in LONG:
         monkeypatch.setattr(name, fail)
 
