@@ -34,14 +34,61 @@ def test_typo_in_a_checked_block(project, old, new, texts):
     project.refuses_to_train(texts=texts)
 
 
-@pytest.mark.parametrize("block", ["train", "model"])
-def test_typo_in_a_lenient_block_is_only_a_warning(project, block):
-    outcome = project.train(
-        "--nepoch", "0", "--set", f"{block}.featrue_vector_size=8", "--set", "train.alpha_factr=2"
-    )
+def test_typo_in_a_lenient_block_of_a_file_is_only_a_warning(project):
+    edit(project, "expname = tiny", "expname = tiny\n    alpha_factr = 2")
+    edit(project, "    feature_vector_size = 8", "    feature_vector_size = 8\n    featrue_vector_size = 9")
+    outcome = project.train("--nepoch", "0")
     assert outcome.status == 0, outcome.err
-    assert f"{block}.featrue_vector_size is unknown" in outcome.err
+    assert "model.featrue_vector_size is unknown (did you mean feature_vector_size?)" in outcome.err
     assert "train.alpha_factr is unknown (did you mean alpha_factor?)" in outcome.err
+
+
+MISTYPED = {
+    "train.alpha_factr=2": "did you mean alpha_factor?",
+    "train.cameras.pose=orbit": "did you mean poses?",
+    "train.schedule.param_groups.encodin.factor=2": "did you mean encoding?",
+    "train.schedule.alpha.strat=0.1": "keys of `train.schedule.alpha`: final, begin, end",
+    "plot.plot_nimg=2": "did you mean plot_nimgs?",
+    "loss.mask_wieght=2": "did you mean mask_weight?",
+    "loss.patch.ray=2": "did you mean rays?",
+    "loss.normal.weight=2": "did you mean normals?",
+    "dataset.img_ers=[3,4]": "did you mean img_res?",
+    "model.featrue_vector_size=8": "did you mean feature_vector_size?",
+    "model.implicit_network.encodng.levels=3": "did you mean encoding?",
+    "model.rendering_network.mod=idr": "did you mean mode?",
+    "model.ray_tracer.n_step=9": "did you mean n_steps?",
+}
+
+
+@pytest.mark.parametrize("override", MISTYPED)
+def test_typo_in_an_override_is_refused_in_every_block(trained_project, override):
+    from idr.cli import evaluate, run_scenes, summary
+
+    texts = [f"--set {override.partition('.')[0]}.", MISTYPED[override]]
+    trained_project.refuses_to_train("--set", override, texts=texts)
+    conf = ["--conf", str(trained_project.conf), "--set", override]
+    trained_project.refuses(evaluate.main, *conf, "--gpu", "ignore", "--device", "cpu", texts=texts)
+    trained_project.refuses(summary.main, *conf, texts=texts)
+    trained_project.refuses(run_scenes.main, "--scans", "3", *conf, texts=texts)
+
+
+def test_typo_in_an_override_of_an_encoding_is_refused(project):
+    flags = ["--set", "model.implicit_network.encoding.type=sinusoids"]
+    mistyped = ["--set", "model.implicit_network.encoding.multire=3"]
+    project.refuses_to_train(*flags, *mistyped, texts=["encoding.multire", "did you mean multires?"])
+
+
+def test_keys_of_a_model_of_the_user_may_be_set(project, monkeypatch):
+    import types
+
+    from idr.model.implicit_differentiable_renderer import IDRNetwork
+
+    class Mine(IDRNetwork):
+        pass
+
+    monkeypatch.setitem(sys.modules, "mine", types.SimpleNamespace(Mine=Mine))
+    outcome = project.train("--nepoch", "0", "--set", "train.model_class=mine.Mine", "--set", "model.depth=3")
+    assert outcome.status == 0, outcome.err
 
 
 @pytest.mark.parametrize(

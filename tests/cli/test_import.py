@@ -12,7 +12,10 @@ import numpy as np
 import pytest
 from tests.importers import colmap_writer, spots, writers
 
+from idr.cli import train
 from idr.cli.import_scene import main
+from idr.conf.build import build_dataset
+from idr.conf.files import load_conf
 from idr.datasets.camera_files import read_cameras
 from idr.datasets.points import POINTS_FILE, read_points
 from idr.datasets.scene_dataset import SceneDataset
@@ -73,7 +76,7 @@ def test_an_imported_scene_can_be_trained_on(source: Path, capsys) -> None:
     page = (scene / "scene_report.html").read_text()
     assert page.count("<figure>") == 6 and "<h1>mine/scan7</h1>" in page and warning in page
     assert "conf: dataset { data_dir = mine, img_res = [96, 128] }" in output
-    assert "--scan_id 7 --set dataset.data_dir=mine --set dataset.img_res=[96,128]" in output
+    assert "--scan_id 7 --set dataset.data_dir=mine --set 'dataset.img_res=[96, 128]'" in output
 
 
 def test_as_a_process(source: Path, warm_python: Path) -> None:
@@ -83,13 +86,31 @@ def test_as_a_process(source: Path, warm_python: Path) -> None:
     assert (scene_of(source) / "cameras.npz").is_file()
 
 
-def test_the_printed_training_command_can_be_parsed(source: Path, capsys) -> None:
-    from idr.cli.train import build_parser
+def pasted(line: str) -> list[str]:
+    """Returns the words that bash reads from a printed command."""
+    program = f"printf '%s\\0' {line}"
+    echo = subprocess.run(["bash", "-c", program], capture_output=True, text=True, check=True)
+    return echo.stdout.split("\0")[:-1]
 
-    assert call(source, *with_masks(source)) == 0
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if "exp_runner.py" in line]
-    arguments = build_parser().parse_args(line.split()[2:])
-    assert arguments.scan_id == 7 and arguments.data_root == str(scene_of(source).parents[1])
+
+@pytest.mark.parametrize("gpu", [False, True])
+@pytest.mark.parametrize("folder", ["mine", "my mug's [2]", 'a "b" $HOME;c', "true", "2 = {x}"])
+def test_the_printed_commands_can_be_pasted(
+    folder: str, gpu: bool, source: Path, monkeypatch, capsys
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)
+    scene = source.parent / "all data" / folder / "scan7"
+    assert main([str(source), "--out", str(scene), *with_masks(source)]) == 0
+    check, training = (pasted(line) for line in capsys.readouterr().out.splitlines()[-2:])
+    assert check == ["idr", "check", "--source_dir", str(scene)]
+    assert training[:2] == ["idr", "train"]
+    arguments = train.build_parser().parse_args(training[2:])
+    assert (arguments.conf, arguments.nepoch) == (
+        ("./confs/dtu_fixed_cameras.conf", 2000) if gpu else ("./confs/photos.conf", 480)
+    )
+    conf = load_conf(arguments.conf, arguments.overrides)
+    dataset = build_dataset(conf, False, arguments.scan_id, arguments.data_root)
+    assert dataset.instance_dir == scene and len(dataset) == 6
 
 
 def test_alpha_masks_do_not_bleed_into_colors(tmp_path: Path) -> None:

@@ -11,26 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from idr.cli import (
-    check_scene,
-    disentanglement,
-    doctor,
-    eval_mesh,
-    evaluate,
-    export_cameras,
-    export_mesh,
-    import_scene,
-    preprocess_cameras,
-    render_path,
-    report,
-    run_scenes,
-    summary,
-    train,
-    triangulate_points,
-    view,
-)
-from idr.cli.demo import make_photo_scene, make_scene
-from idr.cli.photos import command as photos
+from idr.cli.shared.commands import COMMANDS
 
 ROOT = Path(__file__).parents[2]
 CONF = "./confs/dtu_fixed_cameras.conf"
@@ -220,7 +201,7 @@ ADDED["summary"] = {flag: ANY_RUN[flag] for flag in ("conf", "overrides", "data_
     "scans": None
 }
 ADDED["doctor"] = {"data": None, "use_linear_init": False}
-ADDED["view"] = {
+ADDED["serve"] = {
     "run": "latest",
     "conf": None,
     "exps_folder": "exps",
@@ -265,34 +246,21 @@ ADDED["run_scenes"] = {
 } | {"scans": None, "jobs": None, "gpus": [], "cluster": None, "cluster_set": []}
 
 
+SHARED = {"help", "version", "quiet", "verbose"}
+"""Flags of every command."""
+
+
 def parsers() -> dict[str, argparse.ArgumentParser]:
+    """Parsers by the stem of the script."""
     return {
-        "exp_runner": train.build_parser(),
-        "eval": evaluate.build_parser(),
-        "eval_disentanglement": disentanglement.build_parser(),
-        "preprocess_cameras": preprocess_cameras._parser(),
-        "check_scene": check_scene._parser(),
-        "triangulate_points": triangulate_points._parser(),
-        "make_demo_scene": make_scene._parser(),
-        "report": report.build_parser(),
-        "summary": summary.build_parser(),
-        "run_scenes": run_scenes.build_parser(),
-        "import_scene": import_scene.build_parser(),
-        "export_mesh": export_mesh.build_parser(),
-        "export_cameras": export_cameras.build_parser(),
-        "render_path": render_path.build_parser(),
-        "eval_mesh": eval_mesh.build_parser(),
-        "doctor": doctor.build_parser(),
-        "view": view.build_parser(),
-        "photos": photos.build_parser(),
-        "make_photo_scene": make_photo_scene.build_parser(),
+        Path(command.script).stem: command.load().build_parser()
+        for command in COMMANDS.values()
+        if command.script
     }
 
 
 def flags_of(parser: argparse.ArgumentParser) -> dict[str, object]:
-    return {
-        action.dest: action.default for action in parser._actions if action.dest not in ("help", "version")
-    }
+    return {action.dest: action.default for action in parser._actions if action.dest not in SHARED}
 
 
 @pytest.mark.parametrize("command", PUBLISHED)
@@ -363,6 +331,7 @@ def test_published_command_lines_are_parsed(command, line, values):
 def test_every_flag_is_explained(command):
     for action in parsers()[command]._actions:
         assert action.help and len(action.help) > 5, action.dest
+    assert SHARED <= {action.dest for action in parsers()[command]._actions}
 
 
 @pytest.mark.parametrize("command", [*ADDED])

@@ -122,8 +122,7 @@ def test_every_script_is_shown() -> None:
 def test_command_parses(page: str, line: str) -> None:
     words = shlex.split(line)
     module = importlib.import_module(f"idr.cli.{MODULES[words[1]]}")
-    build = getattr(module, "build_parser", None) or module._parser
-    build().parse_args(words[2:])  # an unknown flag would end the process
+    module.build_parser().parse_args(words[2:])  # an unknown flag would end the process
     assert (ROOT / "code" / words[1]).is_file()
     for word in words:
         if re.fullmatch(r"\./confs/[\w/]+\.conf", word):

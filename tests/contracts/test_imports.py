@@ -18,7 +18,7 @@ MAX_FILES = 16
 
 # The house has four floors. A unit is a file or a folder of idr/; `model.kernels` counts apart from `model`.
 FLOORS: dict[str, tuple[str, ...]] = {
-    "base": ("errors", "failures", "files", "places", "conf", "checkpoints"),
+    "base": ("errors", "failures", "files", "places", "progress_bar", "conf", "checkpoints"),
     "method": ("geometry", "fields", "rendering", "meshing", "model", "datasets", "training"),
     "kernels": ("model.kernels",),
     "tools": (
@@ -26,13 +26,14 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "demo", "cli", "__init__",
     ),
 }  # fmt: skip
-LEAVES = {"errors", "failures", "files", "places"}
+LEAVES = {"errors", "failures", "files", "places", "progress_bar"}
 """Units that anything may import."""
 TABLE: dict[str, set[str]] = {
     "errors": set(),
     "failures": set(),
     "files": set(),
     "places": set(),
+    "progress_bar": set(),
     "conf": set(),
     "checkpoints": set(),
     "geometry": set(),
@@ -74,6 +75,8 @@ def unit_of(module: str) -> str:
     parts = module.split(".")
     if parts[1:3] == ["model", "kernels"]:
         return "model.kernels"
+    if parts[1:] == ["__main__"]:
+        return "cli"
     return parts[1] if len(parts) > 1 else "__init__"
 
 

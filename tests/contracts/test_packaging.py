@@ -15,6 +15,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from idr.cli.shared.commands import COMMANDS
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:  # a dependency of pytest there
@@ -32,7 +34,7 @@ IMPORT_NAMES = {
 }
 DEPENDENCY_OF_A_DEPENDENCY = {"pyparsing"}  # the parser of pyhocon, whose exceptions it raises
 SCRIPTS = {
-    "idr-train", "idr-eval", "idr-eval-disentanglement", "idr-preprocess-cameras", "idr-check-scene",
+    "idr", "idr-train", "idr-eval", "idr-eval-disentanglement", "idr-preprocess-cameras", "idr-check-scene",
     "idr-make-demo-scene", "idr-demo", "idr-run-scenes", "idr-import", "idr-report",
     "idr-export-mesh", "idr-export-cameras", "idr-render-path",
     "idr-eval-mesh", "idr-doctor", "idr-triangulate-points", "idr-summary", "idr-photos",
@@ -123,7 +125,7 @@ def test_importing_cv2_loads_no_libgl() -> None:
 
 
 def test_commands_point_at_main_functions() -> None:
-    assert set(PROJECT["scripts"]) == SCRIPTS
+    assert set(PROJECT["scripts"]) == SCRIPTS == {"idr"} | {f"idr-{c.former}" for c in COMMANDS.values()}
     for target in PROJECT["scripts"].values():
         module, _, function = target.partition(":")
         tree = ast.parse((ROOT / "code" / Path(*module.split("."))).with_suffix(".py").read_text())

@@ -9,20 +9,23 @@ from typing import TYPE_CHECKING
 
 from idr.cli.shared.common import make_parser, run_command, say
 from idr.cli.shared.flags import add_flags
+from idr.cli.shared.runs import check_writable
 
 if TYPE_CHECKING:
     from idr.preprocess.scene_check import SceneCheck
 
-_EXAMPLES = """  python preprocess/check_scene.py --source_dir ../data/DTU/scan65
-  python preprocess/check_scene.py --source_dir ../data/mine/scan0 --out /tmp/check"""
+_EXAMPLES = """  %(prog)s --source_dir ../data/DTU/scan65
+  %(prog)s --source_dir ../data/mine/scan0 --out /tmp/check"""
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command."""
     parser = make_parser(
         "Draws the projected unit sphere, the visual hull and the masks over every image of a scene, and "
         "lists the views in which they disagree. In a good scene every mask lies inside the sphere, and the "
         "hull follows the masks.",
         _EXAMPLES,
+        "check",
     )
     parser.add_argument("--source_dir", required=True, help="scene folder: image/, mask/, cameras.npz")
     parser.add_argument("--out", help="folder for the images; default: <source_dir>/check")
@@ -35,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     It is 0 also if views do not fit.
     """
-    return run_command(_parser(), argv, _check)
+    return run_command(build_parser(), argv, _check)
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -45,9 +48,11 @@ def _check(arguments: argparse.Namespace) -> None:
     from idr.preprocess.scene_views import camera_file_of
 
     scene_dir = Path(arguments.source_dir).expanduser()
+    out = Path(arguments.out).expanduser() if arguments.out else scene_dir / "check"
+    if scene_dir.is_dir():  # else the next line names the mistake
+        check_writable(out / REPORT)
     check = check_scene(scene_dir, camera_file_of(arguments.use_linear_init))
     _say_findings(check)
-    out = Path(arguments.out).expanduser() if arguments.out else scene_dir / "check"
     sheet = draw_scene(check, out)
     scene = scene_dir.resolve()
     write_scene_report(check, out / REPORT, f"{scene.parent.name}/{scene.name}")

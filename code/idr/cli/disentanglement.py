@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from idr.cli.shared.common import add_conf_arguments, choose_device, make_parser, run_command, say
+from idr.cli.shared.confs import check_overrides, read_conf
 from idr.cli.shared.flags import add_flags, check_frame_arguments
-from idr.cli.shared.runs import check_view, find_named_run, frame_intrinsics, set_chunks
+from idr.cli.shared.runs import check_view, check_writable, find_named_run, frame_intrinsics, set_chunks
 from idr.places import BESIDE_CODE
 
 if TYPE_CHECKING:
@@ -27,14 +28,14 @@ DESCRIPTION = (
     f"Frames go to evals_disentanglement/<expname>_<G>_<A>/novel_views_rendering/ {BESIDE_CODE}."
 )
 EXAMPLES = """\
-  python evaluation/eval_disentanglement.py --geometry_id 65 --appearance_id 110
-  python evaluation/eval_disentanglement.py --geometry_run exps/demo_1 --appearance_run exps/other_1 \\
+  %(prog)s --geometry_id 65 --appearance_id 110
+  %(prog)s --geometry_run exps/demo_1 --appearance_run exps/other_1 \\
       --checkpoint latest --frames 60 --video turn.gif"""
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Returns the parser of the command."""
-    parser = make_parser(DESCRIPTION, EXAMPLES)
+    parser = make_parser(DESCRIPTION, EXAMPLES, "disentangle")
     add_conf_arguments(parser)
     add_flags(parser, "gpu", "device")
     runs = parser.add_argument_group("runs")
@@ -81,12 +82,14 @@ def _disentangle(arguments: argparse.Namespace) -> None:
 
     if arguments.video:
         check_video_path(arguments.video)
+        check_writable(arguments.video)
     trained = []
     for part in ("geometry", "appearance"):
         checkpoint = getattr(arguments, f"{part}_checkpoint") or arguments.checkpoint
         folder = _run_folder(arguments, part, checkpoint)
         say(f"{part}: {folder}")
         conf = conf_of_run(folder, arguments.conf, arguments.overrides)
+        check_overrides(conf, arguments.overrides)
         own_scan = scan_id_of(conf) if arguments.geometry_run else None
         scan_id = arguments.geometry_id if own_scan is None else own_scan
         trained.append(Run(conf, folder, checkpoint, device, scan_id=scan_id, data_root=arguments.data_root))
@@ -96,6 +99,7 @@ def _disentangle(arguments: argparse.Namespace) -> None:
     set_chunks(arguments, geometry.conf)
     path = _path(arguments, geometry)
     folder = _results_folder(arguments, geometry.folder, appearance.folder) / "novel_views_rendering"
+    check_writable(folder / "eval_000.png")
     names, painter = {"color": "eval_{:03d}.png"}, FramePainter(path.depth_range(geometry.bounding_radius))
     film = []
 
@@ -142,9 +146,8 @@ def _run_folder(arguments: argparse.Namespace, part: str, checkpoint: str) -> Pa
 
 def _expname(arguments: argparse.Namespace) -> str:
     from idr.conf.build import conf_value
-    from idr.conf.files import load_conf
 
-    return str(conf_value(load_conf(arguments.conf, arguments.overrides), "train.expname"))
+    return str(conf_value(read_conf(arguments.conf, arguments.overrides), "train.expname"))
 
 
 def _results_folder(arguments: argparse.Namespace, geometry_run: Path, appearance_run: Path) -> Path:

@@ -11,13 +11,13 @@ from idr.cli.shared.flags import add_flags
 
 DESCRIPTION = "Examines a scene before training; names each problem and its remedy."
 EXAMPLES = """\
-  python preprocess/doctor.py ../data/DTU/scan65
-  python preprocess/doctor.py ../data/DTU/scan65 --use_linear_init"""
+  %(prog)s ../data/DTU/scan65
+  %(prog)s ../data/DTU/scan65 --use_linear_init"""
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Returns the parser of the command."""
-    parser = make_parser(DESCRIPTION, EXAMPLES)
+    parser = make_parser(DESCRIPTION, EXAMPLES, "doctor")
     parser.add_argument("data", help="scene folder: image/, mask/, cameras.npz")
     add_flags(parser, "use_linear_init")
     return parser

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from idr.cli.shared.common import make_parser, run_command, say
+from idr.cli.shared.runs import check_writable
 from idr.errors import InputError
 
 DESCRIPTION = (
@@ -16,13 +17,13 @@ DESCRIPTION = (
     "in the same frame, or by the DTU protocol against the official data. Writes the scores as JSON."
 )
 EXAMPLES = """\
-  python evaluation/eval_mesh.py ../evals/demo_1/surface.ply --reference truth.ply
-  python evaluation/eval_mesh.py surface_world_coordinates_2000.ply --dtu /data/MVS_Data --scan_id 65"""
+  %(prog)s ../evals/demo_1/surface.ply --reference truth.ply
+  %(prog)s surface_world_coordinates_2000.ply --dtu /data/MVS_Data --scan_id 65"""
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Returns the parser of the command."""
-    parser = make_parser(DESCRIPTION, EXAMPLES)
+    parser = make_parser(DESCRIPTION, EXAMPLES, "eval-mesh")
     parser.add_argument("mesh", help="the reconstruction: .ply, .obj, .stl or .glb")
     parser.add_argument("--reference", help="the true mesh or point cloud")
     parser.add_argument("--dtu", help="folder of the official data: Points/stl/, ObsMask/")
@@ -57,6 +58,8 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     from idr.files import write_text_atomic
 
     path = Path(arguments.mesh).expanduser()
+    out = Path(arguments.out).expanduser() if arguments.out else path.with_name(f"{path.stem}_scores.json")
+    check_writable(out)
     mesh = read_geometry(path)
     if not isinstance(mesh, trimesh.Trimesh) or not len(mesh.faces):
         raise InputError(f"{path} holds points but no triangles; expected a mesh")
@@ -77,7 +80,6 @@ def _evaluate(arguments: argparse.Namespace) -> None:
             f"f-score({scores.threshold:.3g}) = {scores.f_score:.4f}"
         )
     record |= {"mesh": str(path), "seed": arguments.seed}
-    out = Path(arguments.out).expanduser() if arguments.out else path.with_name(f"{path.stem}_scores.json")
     write_text_atomic(out, json.dumps(record, indent=2, allow_nan=False) + "\n")
     say(line)
     say(f"results: {out}")

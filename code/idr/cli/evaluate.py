@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from idr.cli.shared.common import EXIT_OK, EXIT_STOPPED, make_parser, run_command, say
 from idr.cli.shared.flags import add_flags, add_run_arguments, add_switches, check_at_least
-from idr.cli.shared.runs import open_run
+from idr.cli.shared.runs import check_writable, open_run
 from idr.errors import InputError
 from idr.places import BESIDE_CODE
 
@@ -27,15 +27,15 @@ DESCRIPTION = (
     f"errors of trained cameras. Results go to evals/<expname><suffix>[_<scan>]/ {BESIDE_CODE}."
 )
 EXAMPLES = """\
-  python evaluation/eval.py --scan_id 65 --checkpoint 2000 --eval_rendering
-  python evaluation/eval.py --conf ./confs/dtu_trained_cameras.conf --scan_id 65 --eval_cameras
-  python evaluation/eval.py --scan_id 65 --eval_rendering --lpips
-  python evaluation/eval.py --exps_folder trained_models --scan_id 65 --resolution 256"""
+  %(prog)s --scan_id 65 --checkpoint 2000 --eval_rendering
+  %(prog)s --conf ./confs/dtu_trained_cameras.conf --scan_id 65 --eval_cameras
+  %(prog)s --scan_id 65 --eval_rendering --lpips
+  %(prog)s --exps_folder trained_models --scan_id 65 --resolution 256"""
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Returns the parser of the command."""
-    parser = make_parser(DESCRIPTION, EXAMPLES)
+    parser = make_parser(DESCRIPTION, EXAMPLES, "eval")
     add_run_arguments(parser)
     add_flags(parser, "resolution", "is_uniform_grid", resolution=512)
     add_switches(
@@ -69,6 +69,8 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
         require_lpips()
     trained, folder = open_run(arguments)
+    check_writable(folder / "results.json")
+    lpips, lpips_error = _load_lpips(trained.device) if arguments.lpips else (None, None)
     points = None if arguments.points is None else _read_points(trained, arguments.points)
 
     from idr.conf.build import scan_id_of
@@ -99,9 +101,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
             record["points"] = asdict(scores)
 
     renderings: dict[str, RenderingScores] = {}
-    lpips_error = None
     if arguments.eval_rendering:
-        lpips, lpips_error = _load_lpips(trained.device) if arguments.lpips else (None, None)
         renderings = _render(trained, folder / "rendering", arguments.chunk_pixels, scan_id, lpips)
 
     record |= results_record(surface, cameras, renderings)

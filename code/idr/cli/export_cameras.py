@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from idr.cli.shared.common import make_parser, run_command, say
+from idr.cli.shared.confs import read_conf
 from idr.cli.shared.flags import add_flags, add_run_arguments, add_switches
 from idr.cli.shared.runs import check_folder, check_new, name_of_run, open_run
 from idr.errors import InputError
@@ -24,14 +25,14 @@ DESCRIPTION = (
     "cameras are aligned with the given ones in world coordinates."
 )
 EXAMPLES = """\
-  python evaluation/export_cameras.py --conf ./confs/dtu_trained_cameras.conf --scan_id 65 --out cameras65
-  python evaluation/export_cameras.py --conf ./confs/demo.conf --scan_id 1 --cameras given --copy_images \\
+  %(prog)s --conf ./confs/dtu_trained_cameras.conf --scan_id 65 --out cameras65
+  %(prog)s --conf ./confs/demo.conf --scan_id 1 --cameras given --copy_images \\
       --out for_other_methods"""
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Returns the parser of the command."""
-    parser = make_parser(DESCRIPTION, EXAMPLES)
+    parser = make_parser(DESCRIPTION, EXAMPLES, "export-cameras")
     add_run_arguments(parser)
     output = parser.add_argument_group("output")
     whose = "trained = the run's; given = the scene's own, which need no run"
@@ -86,9 +87,8 @@ def _export(arguments: argparse.Namespace) -> None:
 
 def _given(arguments: argparse.Namespace) -> tuple[CameraSet, Any, Path]:
     """Returns the scene's cameras, its training views, and the folder of a run's results of that name."""
-    from idr.conf.files import load_conf
+    conf = read_conf(arguments.conf, arguments.overrides)
 
-    conf = load_conf(arguments.conf, arguments.overrides)
     from idr.conf.build import scan_id_of
     from idr.evaluation.scene_cameras import given_cameras
     from idr.runs.folders import evals_folder

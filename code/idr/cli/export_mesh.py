@@ -28,15 +28,15 @@ DESCRIPTION = (
     "at the vertices or baked into a texture."
 )
 EXAMPLES = """\
-  python evaluation/export_mesh.py --conf ./confs/demo.conf --scan_id 1
-  python evaluation/export_mesh.py --scan_id 65 --faces 50000 --texture 2048 --out skull.glb skull.obj
-  python evaluation/export_mesh.py --scan_id 65 --coordinates unit --colors normal --out skull.ply"""
+  %(prog)s --conf ./confs/demo.conf --scan_id 1
+  %(prog)s --scan_id 65 --faces 50000 --texture 2048 --out skull.glb skull.obj
+  %(prog)s --scan_id 65 --coordinates unit --colors normal --out skull.ply"""
 LARGEST_TEXTURE = 16384
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Returns the parser of the command."""
-    parser = make_parser(DESCRIPTION, EXAMPLES)
+    parser = make_parser(DESCRIPTION, EXAMPLES, "export-mesh")
     add_run_arguments(parser)
     output = parser.add_argument_group("output")
     out = "files to write, .glb, .obj or .ply; default: evals/<expname><suffix>[_<scan>]/mesh_<epoch>.glb"
@@ -120,6 +120,7 @@ def _export(arguments: argparse.Namespace) -> None:
     if arguments.out:
         check_formats(arguments.out, textured)
         check_new(_all_files(arguments.out, textured), arguments.force)
+    _check_packages(arguments)
     trained, results = open_run(arguments)
     out = arguments.out or [results / f"mesh_{trained.epoch}.glb"]
     check_new(_all_files(out, textured), arguments.force)
@@ -133,6 +134,19 @@ def _export(arguments: argparse.Namespace) -> None:
         write_surface(surface, path, arguments.lit, upright)
         size = sum(file.stat().st_size for file in _all_files([path], textured)) / 1e6
         say(f"mesh: {path} ({len(surface.faces)} faces, {arguments.coordinates} coordinates, {size:.1f} MB)")
+
+
+def _check_packages(arguments: argparse.Namespace) -> None:
+    """Imports the optional packages that will be needed; raises `MissingInputError` without one."""
+    from idr.export.mesh_files import import_mesh_package
+    from idr.export.visibility import require_rays
+
+    if arguments.colors == "views":
+        require_rays()
+    if arguments.texture is not None:
+        import_mesh_package("xatlas", "--texture")
+    if arguments.faces is not None:
+        import_mesh_package("fast_simplification", "--faces")
 
 
 def _upright(arguments: argparse.Namespace, trained: Run) -> NDArray[np.float64] | None:

@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from idr.cli.shared.commands import command_line, conf_text, scene_flags
 from idr.cli.shared.common import make_parser, run_command, say
 from idr.cli.shared.flags import add_switches, check_at_least
+from idr.cli.shared.runs import check_writable
 from idr.errors import InputError
 
 if TYPE_CHECKING:
@@ -24,11 +26,13 @@ CAMERA_MODELS = (
     *("SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE", "OPENCV_FISHEYE"),
 )
 """Models of COLMAP that a reconstruction may use."""
-_EXAMPLES = """  python preprocess/import_scene.py ~/photos/mug --out ../data/mine/scan0
-  python preprocess/import_scene.py ~/captures/mug --out ../data/mine/scan4 --masks auto
-  python preprocess/import_scene.py ~/nerf_synthetic/lego --out ../data/lego/scan1 --downscale 2
-  python preprocess/import_scene.py ~/colmap/shoe --out ../data/mine/scan2 --masks ~/colmap/shoe/masks
-  python preprocess/import_scene.py ~/mug --out ../data/mine/scan3 --mask_command 'segment {image} {mask}'"""
+FAST_STEPS = 2880
+"""Steps of ``photos.conf`` on a CPU: 90 epochs of 32 photographs in docs/results.md."""
+_EXAMPLES = """  %(prog)s ~/photos/mug --out ../data/mine/scan0
+  %(prog)s ~/captures/mug --out ../data/mine/scan4 --masks auto
+  %(prog)s ~/nerf_synthetic/lego --out ../data/lego/scan1 --downscale 2
+  %(prog)s ~/colmap/shoe --out ../data/mine/scan2 --masks ~/colmap/shoe/masks
+  %(prog)s ~/mug --out ../data/mine/scan3 --mask_command 'segment {image} {mask}'"""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -39,6 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
         "alone, whose cameras structure from motion estimates. Removes lens distortion, computes missing "
         "masks on request, fits the unit sphere.",
         _EXAMPLES,
+        "import",
     )
     parser.add_argument("source", metavar="SOURCE", help="folder or file of the scene")
     parser.add_argument("--out", required=True, help="folder to write: data/<dir>/scan<N>")
@@ -114,13 +119,14 @@ def _import(arguments: argparse.Namespace) -> None:
 
     began = time.monotonic()
     check_target(out, arguments.force)
+    check_writable(out / "cameras.npz")
+    points = read_points(Path(arguments.points).expanduser()) if arguments.points else None
     if arguments.rough_from:
         recognize(Path(arguments.rough_from).expanduser())
     path = Path(arguments.source).expanduser()
     source = _read(path, out, arguments)
     sparse = f", {len(source.points)} sparse points" if source.points is not None else ""
     say(f"{path}: {source.kind}, {len(source.views)} views{sparse}")
-    points = read_points(Path(arguments.points).expanduser()) if arguments.points else None
     options = ImportOptions(
         _mask_choice(arguments, source), arguments.mask_command, arguments.sphere, arguments.downscale,
         points, arguments.force, _roughen(arguments, source, out),
@@ -137,7 +143,12 @@ def _check(arguments: argparse.Namespace, out: Path) -> None:
         raise InputError("got both --rough_cameras and --rough_from; expected one of them")
     from idr.datasets.images import list_images
     from idr.importers.masks.sources import ALPHA, AUTO, check_command
+    from idr.importers.rough_cameras import check_roughness
 
+    if arguments.rough_cameras:
+        check_roughness(arguments.rough_degrees, arguments.rough_fraction)
+    if arguments.mask_command and arguments.masks:
+        raise InputError("got both --masks and --mask_command; expected only one of them")
     if arguments.mask_command:
         check_command(arguments.mask_command)
     if arguments.masks not in (None, ALPHA, AUTO):
@@ -155,6 +166,8 @@ def _read(path: Path, out: Path, arguments: argparse.Namespace) -> Source:
         return read_source(path, kind, images, arguments.pixel_center)
     if arguments.pixel_center is not None:
         raise InputError(f"--pixel_center is for sources with cameras; {path} holds photographs alone")
+    if arguments.sphere == "source":
+        raise InputError(f"--sphere source: {path} holds photographs alone, which have none; use hull")
     from idr.importers.photographs.structure_from_motion import ReconstructionSettings, reconstruct
 
     settings = ReconstructionSettings(
@@ -204,8 +217,6 @@ def _roughen(arguments: argparse.Namespace, source: Source, out: Path) -> Roughe
 
 
 def _say_done(done: ImportedScene, seconds: float) -> None:
-    from idr.conf.files import project_root
-
     height, width = done.size
     for note in done.notes:
         say(note)
@@ -216,16 +227,21 @@ def _say_done(done: ImportedScene, seconds: float) -> None:
     say(f"wrote {done.folder}: {done.num_views} views of {width} x {height} pixels, in {seconds:.0f} s")
     say(f"masks ({done.mask_source}): look at {done.folder / 'masks.png'}")
     say(f"report: open {done.folder / 'scene_report.html'}")
-    data_root, data_dir = done.folder.parent.parent, done.folder.parent.name
+    data_dir = conf_text(done.folder.parent.name)
     say(f"conf: dataset {{ data_dir = {data_dir}, img_res = [{height}, {width}] }}")
-    elsewhere = "" if data_root == project_root() / "data" else f" --data_root {data_root}"
-    say("next, from code/:")
-    say(f"  python preprocess/check_scene.py --source_dir {done.folder}")
-    say(
-        "  python training/exp_runner.py --conf ./confs/dtu_fixed_cameras.conf --scan_id "
-        f"{done.folder.name[4:]} "
-        f"--set dataset.data_dir={data_dir} --set dataset.img_res=[{height},{width}]{elsewhere}"
-    )
+    size = {"img_res": [height, width]}
+    say("next:")
+    say(f"  {command_line('check', '--source_dir', done.folder)}")
+    say(f"  {command_line('train', *_training(done.num_views), *scene_flags(done.folder, **size))}")
+
+
+def _training(num_views: int) -> list[str]:
+    """Returns conf and epochs that suit this machine: the published conf takes days without a GPU."""
+    import torch
+
+    if torch.cuda.is_available():
+        return ["--conf", "./confs/dtu_fixed_cameras.conf"]
+    return ["--conf", "./confs/photos.conf", "--nepoch", str(-(-FAST_STEPS // num_views))]
 
 
 if __name__ == "__main__":

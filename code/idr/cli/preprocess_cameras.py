@@ -16,18 +16,20 @@ if TYPE_CHECKING:
     from idr.preprocess.bounding_sphere import SphereFit
     from idr.preprocess.scene_views import SceneViews
 
-_EXAMPLES = """  python preprocess/preprocess_cameras.py --source_dir ../data/DTU/scan65
-  python preprocess/preprocess_cameras.py --source_dir ../data/DTU/scan65 --use_linear_init
-  python preprocess/preprocess_cameras.py --dtu
-  python preprocess/preprocess_cameras.py --source_dir ../data/mine/scan0 --dry_run"""
+_EXAMPLES = """  %(prog)s --source_dir ../data/DTU/scan65
+  %(prog)s --source_dir ../data/DTU/scan65 --use_linear_init
+  %(prog)s --dtu
+  %(prog)s --source_dir ../data/mine/scan0 --dry_run"""
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command."""
     parser = make_parser(
         "Fits a sphere around the object from mask/ and the world_mats of cameras.npz, and writes it into "
         "that file as the scale_mat of all views, which training reads. The original file is kept as "
         "cameras_backup.npz. check_scene.py draws the result.",
         _EXAMPLES,
+        "preprocess-cameras",
     )
     parser.add_argument("--source_dir", default="", help="scene folder that holds mask/ and cameras.npz")
     add_switches(parser, dtu="all scenes <data_root>/DTU/scan* instead of one")
@@ -40,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command on `argv`, None for the process's arguments, and returns the exit status."""
-    return run_command(_parser(), argv, _preprocess)
+    return run_command(build_parser(), argv, _preprocess)
 
 
 def _preprocess(arguments: argparse.Namespace) -> None:

@@ -19,7 +19,14 @@ from idr.cli.shared.flags import (
     check_frame_arguments,
     check_within,
 )
-from idr.cli.shared.runs import check_folder, check_view, find_named_run, frame_intrinsics, open_run
+from idr.cli.shared.runs import (
+    check_folder,
+    check_view,
+    check_writable,
+    find_named_run,
+    frame_intrinsics,
+    open_run,
+)
 from idr.errors import InputError
 
 if TYPE_CHECKING:
@@ -38,15 +45,15 @@ DESCRIPTION = (
     "The appearance may be another run's."
 )
 EXAMPLES = """\
-  python evaluation/render_path.py --conf ./confs/demo.conf --scan_id 1 --frames 60 --video turn.mp4
-  python evaluation/render_path.py --scan_id 65 --path spiral --outputs color depth normal mask --out skull
-  python evaluation/render_path.py --scan_id 65 --path views --key_views 0 9 21 --closed
-  python evaluation/render_path.py --scan_id 65 --path skull/path.json --appearance_run exps/dtu_110"""
+  %(prog)s --conf ./confs/demo.conf --scan_id 1 --frames 60 --video turn.mp4
+  %(prog)s --scan_id 65 --path spiral --outputs color depth normal mask --out skull
+  %(prog)s --scan_id 65 --path views --key_views 0 9 21 --closed
+  %(prog)s --scan_id 65 --path skull/path.json --appearance_run exps/dtu_110"""
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Returns the parser of the command."""
-    parser = make_parser(DESCRIPTION, EXAMPLES)
+    parser = make_parser(DESCRIPTION, EXAMPLES, "render-path")
     add_run_arguments(parser)
     appearance = "folder of a run whose appearance network replaces the run's own"
     parser.add_argument("--appearance_run", help=appearance)
@@ -112,6 +119,7 @@ def _render(arguments: argparse.Namespace) -> None:
     films = _films(arguments)
     for film in films.values():
         check_video_path(film)
+    check_writable(*films.values())
     if arguments.out:
         _check_out(arguments.out, arguments.force)
     trained, results = open_run(arguments)

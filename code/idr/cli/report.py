@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from idr.cli.shared.common import make_parser, run_command, say
 from idr.cli.shared.flags import SUPERSAMPLES, add_flags, add_run_arguments, check_at_least, check_within
-from idr.cli.shared.runs import open_run
+from idr.cli.shared.runs import check_writable, open_run
 from idr.errors import USER_ERRORS
 
 if TYPE_CHECKING:
@@ -23,13 +23,13 @@ DESCRIPTION = (
     "error maps, the surface with its cameras, conf and versions."
 )
 EXAMPLES = """\
-  python evaluation/report.py --conf ./confs/dtu_fixed_cameras.conf --scan_id 65
-  python evaluation/report.py --conf ./confs/demo.conf --views 12 --out demo.html"""
+  %(prog)s --conf ./confs/dtu_fixed_cameras.conf --scan_id 65
+  %(prog)s --conf ./confs/demo.conf --views 12 --out demo.html"""
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Returns the parser of the command."""
-    parser = make_parser(DESCRIPTION, EXAMPLES)
+    parser = make_parser(DESCRIPTION, EXAMPLES, "report")
     add_run_arguments(parser)
     parser.add_argument("--out", type=Path, help="file to write; default: report.html in the run's folder")
     parser.add_argument("--views", type=int, default=6, help="number of training views, spread evenly")
@@ -46,11 +46,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _report(arguments: argparse.Namespace) -> None:
     check_at_least(arguments, views=1, side=1, resolution=2)
     check_within(arguments, supersample=SUPERSAMPLES)
+    if arguments.out:
+        check_writable(arguments.out)
     trained, _ = open_run(arguments)
 
     from idr.evaluation.report.page import REPORT, ReportOptions, write_report
 
     path = arguments.out or trained.folder / REPORT
+    check_writable(path)
     names = ("views", "side", "resolution", "chunk_pixels", "chunk_points", "supersample")
     write_report(trained, path, ReportOptions(**{name: getattr(arguments, name) for name in names}))
     say(f"report: {path} ({path.stat().st_size / 1e6:.1f} MB)")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from idr.cli.shared.common import EXIT_INTERRUPTED, EXIT_OK, EXIT_STOPPED, make_parser, run_command, say
+from idr.cli.shared.confs import check_conf, read_conf
 from idr.cli.shared.flags import check_at_least
 from idr.cli.shared.train_flags import add_train_arguments
 from idr.errors import InputError
@@ -21,14 +22,14 @@ DESCRIPTION = (
     "exp_runner.py. Table and logs go to exps/<expname><suffix>_scenes/."
 )
 EXAMPLES = """\
-  python training/run_scenes.py --scans 24 37 40 --jobs 2 --conf ./confs/dtu_quick_fixed_cameras.conf --nepoch 100
-  python training/run_scenes.py --scans 24 37 40 --gpus 0 1 --conf ./confs/dtu_trained_cameras.conf --train_cameras
-  python training/run_scenes.py --scans 24 37 40 --cluster slurm --cluster_set slurm_partition=gpu --cluster_set gpus_per_node=1"""  # noqa: E501
+  %(prog)s --scans 24 37 40 --jobs 2 --conf ./confs/dtu_quick_fixed_cameras.conf --nepoch 100
+  %(prog)s --scans 24 37 40 --gpus 0 1 --conf ./confs/dtu_trained_cameras.conf --train_cameras
+  %(prog)s --scans 24 37 40 --cluster slurm --cluster_set slurm_partition=gpu --cluster_set gpus_per_node=1"""  # noqa: E501
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Returns the parser of the command, which includes the options of ``exp_runner.py``."""
-    parser = make_parser(DESCRIPTION, EXAMPLES)
+    parser = make_parser(DESCRIPTION, EXAMPLES, "run-scenes")
     _add_own_arguments(parser)
     add_train_arguments(parser)
     return parser
@@ -61,12 +62,13 @@ def _train_all(arguments: argparse.Namespace, passed_on: list[str]) -> int:
     jobs = _check(arguments)
 
     from idr.conf.build import conf_value
-    from idr.conf.files import load_conf, project_root, read_block
+    from idr.conf.files import project_root, read_block
     from idr.many_scenes.scenes import DONE, DONE_BEFORE, Scene, SceneQueue, SummaryTable
     from idr.runs.folders import run_name
     from idr.training.config import TrainConfig
 
-    conf = load_conf(arguments.conf, arguments.overrides)
+    conf = read_conf(arguments.conf, arguments.overrides)
+    check_conf(conf)
     expname = read_block(TrainConfig, conf_value(conf, "train"), "train", unknown="warn").expname
     exps = project_root() / Path(arguments.exps_folder).expanduser()
     folder = exps / f"{run_name(expname, arguments.expname)}_scenes"

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+from idr.cli.shared.commands import command_line
 from idr.cli.shared.common import add_conf_arguments, make_parser, run_command, say
+from idr.cli.shared.confs import read_conf
 from idr.cli.shared.flags import add_flags
 from idr.errors import MissingInputError
 
@@ -14,13 +16,13 @@ DESCRIPTION = (
     "evals/<expname><suffix>_summary.json, .csv and .md. Evaluates nothing itself."
 )
 EXAMPLES = """\
-  python evaluation/summary.py --conf ./confs/dtu_fixed_cameras.conf
-  python evaluation/summary.py --conf ./confs/dtu_fixed_cameras.conf --scans 24 37 40"""
+  %(prog)s --conf ./confs/dtu_fixed_cameras.conf
+  %(prog)s --conf ./confs/dtu_fixed_cameras.conf --scans 24 37 40"""
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Returns the parser of the command."""
-    parser = make_parser(DESCRIPTION, EXAMPLES)
+    parser = make_parser(DESCRIPTION, EXAMPLES, "summary")
     add_conf_arguments(parser)
     add_flags(parser, "expname")
     scans = "scans of the table; default: all evaluated ones"
@@ -35,20 +37,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _summarize(arguments: argparse.Namespace) -> None:
     from idr.conf.build import conf_value
-    from idr.conf.files import load_conf
     from idr.evaluation.summary import find_scans, read_scan, write_summary
     from idr.runs.folders import evals_folder, run_name
 
-    conf = load_conf(arguments.conf, arguments.overrides)
+    conf = read_conf(arguments.conf, arguments.overrides)
     name = run_name(str(conf_value(conf, "train.expname")), arguments.expname)
     folder = evals_folder(name)
     found = find_scans(folder.parent, name)
     if arguments.scans:
         missing = [scan for scan in arguments.scans if scan not in found]
         if missing:
+            flags = ["--expname", arguments.expname] if arguments.expname else []
+            flags += ["--scan_id", str(missing[0])]
             raise MissingInputError(
                 f"--scans {' '.join(map(str, missing))}: not evaluated (no {name}_<scan>/results.json in "
-                f"{folder.parent}); run eval.py --scan_id {missing[0]}"
+                f"{folder.parent}); run {command_line('eval', '--conf', arguments.conf, *flags)}"
             )
         found = {scan: found[scan] for scan in arguments.scans}
     scans = []

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from idr.cli.report import report_after_training
 from idr.cli.shared.common import EXIT_INTERRUPTED, EXIT_OK, make_parser, run_command, say
+from idr.cli.shared.confs import read_conf
 from idr.cli.shared.flags import LATEST, add_flags, check_at_least
 from idr.cli.shared.processes import run_in_group
 from idr.cli.shared.train_flags import add_train_arguments, choose_threads, stop_rule, threads_restored
@@ -43,14 +44,14 @@ DESCRIPTION = (
     f"from rough ones. Runs go to exps/<expname><suffix>[_<scan>]/<time>/ {BESIDE_CODE}."
 )
 EXAMPLES = """\
-  python training/exp_runner.py --conf ./confs/dtu_fixed_cameras.conf --scan_id 65
-  python training/exp_runner.py --conf ./confs/dtu_trained_cameras.conf --train_cameras --scan_id 65
-  python training/exp_runner.py --conf ./confs/dtu_fixed_cameras.conf --scan_id 65 --is_continue"""
+  %(prog)s --conf ./confs/dtu_fixed_cameras.conf --scan_id 65
+  %(prog)s --conf ./confs/dtu_trained_cameras.conf --train_cameras --scan_id 65
+  %(prog)s --conf ./confs/dtu_fixed_cameras.conf --scan_id 65 --is_continue"""
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Returns the parser of the command."""
-    parser = make_parser(DESCRIPTION, EXAMPLES)
+    parser = make_parser(DESCRIPTION, EXAMPLES, "train")
     add_train_arguments(parser)
     for name, what in (("--timestamp", "folder of the run"), ("--checkpoint", "epoch of the checkpoint")):
         parser.add_argument(name, default=LATEST, help=f"with --is_continue: {what}, or the latest")
@@ -153,7 +154,7 @@ class TrainingProcess:
     def read(self) -> Settings:
         """Reads the conf and checks the blocks that the command itself uses."""
         from idr.conf.build import conf_value, scan_id_of
-        from idr.conf.files import load_conf, project_root, read_block
+        from idr.conf.files import project_root, read_block
         from idr.pictures.plots import PlotConfig
         from idr.runs.folders import run_name
         from idr.training.cameras.intrinsics import CamerasConfig
@@ -161,7 +162,7 @@ class TrainingProcess:
         from idr.training.progress import TensorBoardLog
 
         arguments = self.arguments
-        conf = load_conf(arguments.conf, arguments.overrides)
+        conf = read_conf(arguments.conf, arguments.overrides)
         train = read_block(TrainConfig, conf_value(conf, "train"), "train", unknown="warn")
         if arguments.train_cameras and train.learning_rate_cam is None:
             raise InputError("--train_cameras needs train.learning_rate_cam in the conf (published: 1.0e-4)")

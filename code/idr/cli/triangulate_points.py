@@ -8,18 +8,21 @@ from pathlib import Path
 
 from idr.cli.shared.common import make_parser, run_command, say
 from idr.cli.shared.flags import add_flags, add_switches
+from idr.cli.shared.runs import check_writable
 from idr.errors import InputError
 
-_EXAMPLES = """  python preprocess/triangulate_points.py --source_dir ../data/DTU/scan65
-  python preprocess/triangulate_points.py --source_dir ../data/mine/scan0 --out /tmp/points.npz"""
+_EXAMPLES = """  %(prog)s --source_dir ../data/DTU/scan65
+  %(prog)s --source_dir ../data/mine/scan0 --out /tmp/points.npz"""
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command."""
     parser = make_parser(
         "Finds points of the object that several photographs show (SIFT tracks), triangulates them with the "
         "scene's cameras, and writes them to points.npz: for loss.sparse_points in training, and for "
         "eval.py --points.",
         _EXAMPLES,
+        "triangulate-points",
     )
     parser.add_argument("--source_dir", required=True, help="scene folder: image/, mask/, cameras.npz")
     parser.add_argument("--out", help="file to write; default: <source_dir>/points.npz")
@@ -30,7 +33,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command on `argv`, None for the process's arguments, and returns the exit status."""
-    return run_command(_parser(), argv, _triangulate)
+    return run_command(build_parser(), argv, _triangulate)
 
 
 def _triangulate(arguments: argparse.Namespace) -> None:
@@ -46,6 +49,7 @@ def _triangulate(arguments: argparse.Namespace) -> None:
     out = Path(arguments.out).expanduser() if arguments.out else scene / POINTS_FILE
     if out.exists() and not arguments.overwrite:
         raise InputError(f"{out} exists; choose another --out, or replace it with --overwrite")
+    check_writable(out)
     views = load_views(scene, camera_file_of(arguments.use_linear_init))
     paths = list_images(scene / "image")
     if len(paths) != len(views):

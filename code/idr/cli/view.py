@@ -23,8 +23,8 @@ DESCRIPTION = (
     "maps, and new views rendered on demand. The run may still be training; its files are only read."
 )
 EXAMPLES = """\
-  python viewer/serve.py --run latest
-  python viewer/serve.py --run exps/dtu_fixed_cameras_65 --port 8090
+  %(prog)s --run latest
+  %(prog)s --run exps/dtu_fixed_cameras_65 --port 8090
   ssh -L 8080:localhost:8080 HOST, run the first one there, and open http://localhost:8080 here"""
 BELOW_TRAINING = 10
 """Added to the niceness during a training."""
@@ -32,7 +32,7 @@ BELOW_TRAINING = 10
 
 def build_parser() -> argparse.ArgumentParser:
     """Returns the parser of the command."""
-    parser = make_parser(DESCRIPTION, EXAMPLES)
+    parser = make_parser(DESCRIPTION, EXAMPLES, "view")
     add = parser.add_argument
     add(
         "--run", default=LATEST,

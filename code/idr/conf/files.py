@@ -25,7 +25,10 @@ from idr.errors import InputError, MissingInputError
 from idr.files import write_text_atomic
 from idr.places import project_root, shipped_root
 
-__all__ = ["BLOCKS", "find_conf", "load_conf", "project_root", "read_block", "resolve_class", "save_conf"]
+__all__ = [
+    "BLOCKS", "find_conf", "load_conf", "project_root", "read_block", "resolve_class", "save_conf",
+    "value_text",
+]  # fmt: skip
 
 log = logging.getLogger(__name__)
 
@@ -221,10 +224,11 @@ def _lines(block: Mapping[str, Any], indent: str, where: str) -> Iterable[str]:
             yield from _lines(value, indent + "    ", f"{where}{key}.")
             yield f"{indent}}}\n"
         else:
-            yield f"{indent}{key} = {_value_text(value, where + str(key))}\n"
+            yield f"{indent}{key} = {value_text(value, where + str(key))}\n"
 
 
-def _value_text(value: Any, where: str) -> str:
+def value_text(value: Any, where: str) -> str:
+    """Returns the HOCON from which `load_conf` reads an equal value; `where` names its key in messages."""
     if value is None or isinstance(value, (bool, int)):
         return json.dumps(value)
     if isinstance(value, float) and math.isfinite(value):
@@ -235,8 +239,8 @@ def _value_text(value: Any, where: str) -> str:
         if "" in value:
             # the parser drops it
             raise InputError(f"{where}: an empty text in a list cannot be written to a conf")
-        return "[" + ", ".join(_value_text(plain_value(item), where) for item in value) + "]"
+        return "[" + ", ".join(value_text(plain_value(item), where) for item in value) + "]"
     if isinstance(value, Mapping):
-        items = (f"{key} = {_value_text(plain_value(item), f'{where}.{key}')}" for key, item in value.items())
+        items = (f"{key} = {value_text(plain_value(item), f'{where}.{key}')}" for key, item in value.items())
         return "{" + ", ".join(items) + "}"
     raise InputError(f"{where}: a {type(value).__name__} ({value}) cannot be written to a conf")

@@ -38,11 +38,16 @@ def view_points(intrinsics: Array, poses: Array, img_res: tuple[int, int]) -> li
     return [ViewPoint(p, pose[:3, 3], img_res) for p, pose in zip(projections, poses, strict=True)]
 
 
+def require_rays() -> None:
+    """Raises `MissingInputError` without ``embreex``."""
+    import_mesh_package("embreex", "coloring from the training views (or choose --colors normal)")
+
+
 class Sight:
     """Visibility of the points of a mesh in its views; raises `MissingInputError` without ``embreex``."""
 
     def __init__(self, mesh: trimesh.Trimesh, views: list[ViewPoint]) -> None:
-        import_mesh_package("embreex", "coloring from the training views (or choose --colors normal)")
+        require_rays()
         from trimesh.ray.ray_pyembree import RayMeshIntersector
 
         self._rays = RayMeshIntersector(mesh)

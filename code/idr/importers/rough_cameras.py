@@ -19,6 +19,15 @@ MIN_SHARED_VIEWS = 3
 """Views needed to determine the similarity between two frames."""
 
 
+def check_roughness(degrees: float, fraction: float) -> None:
+    """Raises `InputError` for a rotation or displacement out of range; see `disturbed_poses`."""
+    if not 0 <= degrees <= 45 or not 0 <= fraction <= 0.5:
+        raise InputError(
+            f"--rough_degrees {degrees:g}, --rough_fraction {fraction:g}; expected 0 to 45 degrees and 0 to "
+            "0.5"
+        )
+
+
 def disturbed_poses(poses: Array, center: Array, degrees: float, fraction: float, seed: int) -> Array:
     """Makes rough cameras by disturbing exact ones.
 
@@ -33,11 +42,7 @@ def disturbed_poses(poses: Array, center: Array, degrees: float, fraction: float
     Raises:
         InputError: `degrees` or `fraction` out of range.
     """
-    if not 0 <= degrees <= 45 or not 0 <= fraction <= 0.5:
-        raise InputError(
-            f"--rough_degrees {degrees:g}, --rough_fraction {fraction:g}; expected 0 to 45 degrees and 0 to "
-            "0.5"
-        )
+    check_roughness(degrees, fraction)
     offsets = poses[:, :3, 3] - center
     distances = np.linalg.norm(offsets, axis=1, keepdims=True)
     local = poses.copy()

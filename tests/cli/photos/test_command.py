@@ -40,6 +40,11 @@ WRONG = {
     "results among photographs": (inside, r"lies in .*expected a folder outside"),
     "no time": (with_flags("--max_minutes", "0"), r"--max_minutes 0: expected a number of minutes above 0"),
     "no epochs": (with_flags("--nepoch", "0"), r"--nepoch 0: expected 1 or more"),
+    "no conf": (with_flags("--conf", "./confs/phtos.conf"), r"no conf at .*did you mean photos.conf"),
+    "no such key": (with_flags("--set", "train.num_pixel=9"), r"--set train.num_pixel.*mean num_pixels"),
+    "no such value": (with_flags("--set", "model.rendering_network.mode=x"), r"rendering_network.mode.* x"),
+    "no device": (with_flags("--device", "cuda:77"), r"--device cuda:77: this machine has"),
+    "no mesh": (with_flags("--resolution", "1"), r"--resolution 1: expected 2 or more"),
     "no such finding": (with_flags("--despite", "x"), r"--despite x: expected one of .*wrong-axes"),
 }
 
@@ -56,6 +61,17 @@ def test_bad_input_is_refused_and_leaves_nothing(
     printed = capsys.readouterr().err
     assert re.search(message, printed) and printed.count("\n") == 1, printed
     assert not list(tmp_path.rglob("steps"))
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_the_import(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "file").write_text("kept")
+    assert main([str(tmp_path / "photos"), "--out", str(tmp_path / "file" / "out")]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == "" and re.search(r"cannot write .*mesh.glb: .*a file stands where", printed.err)
+    assert (tmp_path / "file").read_text() == "kept"
 
 
 def test_a_result_counts_only_with_equal_inputs_and_existing_outputs(tmp_path: Path) -> None:

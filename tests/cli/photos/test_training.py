@@ -163,7 +163,7 @@ def test_a_finding_stops_the_chain_unless_it_is_allowed(photos: Photos) -> None:
 
 
 def test_a_failed_training_stops_the_chain(photos: Photos) -> None:
-    printed = photos.run("--nepoch", "1", "--set", "train.learning_rate=-1", status=1)
+    printed = photos.run("--nepoch", "1", "--set", "train.images_per_step=10", status=1)
     assert "stopped at train: training-stopped: see the message above" in printed
 
 

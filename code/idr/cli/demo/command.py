@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from idr.cli.demo.report import SHOWN_VIEWS, Scores, score_table, write_demo_overview
+from idr.cli.shared.commands import command_line
 from idr.cli.shared.common import choose_device, make_parser, run_command, say
 from idr.cli.shared.flags import add_flags, add_switches, check_at_least
+from idr.cli.shared.runs import check_writable
 from idr.errors import InputError
 from idr.places import BESIDE_CODE, shipped_root
 
@@ -60,7 +62,7 @@ PUBLISHED = (
 
 def build_parser() -> argparse.ArgumentParser:
     """Returns the parser of the command."""
-    parser = make_parser(DESCRIPTION)
+    parser = make_parser(DESCRIPTION, command="demo")
     add_switches(
         parser,
         peek="evaluate the checkpoint in trained_models/ without training",
@@ -85,9 +87,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _demo(arguments: argparse.Namespace) -> int:
+    from idr.conf.files import find_conf
+
     device = choose_device(arguments.gpu, arguments.device)
     root = _root(arguments)
     plans = _plans(arguments, device)
+    kind = "demo_published" if arguments.published else "demo"
+    overview = root / "evals" / f"{kind}_overview.html"
+    check_writable(overview)
+    for plan in plans:
+        find_conf(plan.conf)
     scene = _make_scene(root)
     scores = {}
     for plan in plans:
@@ -96,8 +105,6 @@ def _demo(arguments: argparse.Namespace) -> int:
             return status
         scores[plan.title] = _measure(plan, root, scene, device, arguments.resolution or RESOLUTION)
     table = score_table(scores, _ceiling(root))
-    kind = "demo_published" if arguments.published else "demo"
-    overview = root / "evals" / f"{kind}_overview.html"
     write_demo_overview(overview, table, scores, scene)
 
     say(f"\n{table.as_text()}\n\nto look at:")
@@ -179,7 +186,9 @@ def _scene_overrides(root: Path) -> list[str]:
 def _conf(conf: str, root: Path) -> Any:
     from idr.conf.files import load_conf
 
-    return load_conf(conf, [*_scene_overrides(root), f"dataset.data_root={root / 'data'}"])
+    content = load_conf(conf, _scene_overrides(root))
+    content.put("dataset.data_root", str(root / "data"))
+    return content
 
 
 def _train(plan: Plan, root: Path, arguments: argparse.Namespace) -> int:
@@ -195,7 +204,7 @@ def _train(plan: Plan, root: Path, arguments: argparse.Namespace) -> int:
     for override in _scene_overrides(root):
         argv += ["--set", override]
     argv += ["--device", arguments.device] if arguments.device else []
-    say(f"\n== {plan.title}: python training/exp_runner.py {' '.join(argv)}")
+    say(f"\n== {plan.title}: {command_line('train', *argv)}")
     return train.main(argv)
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from idr.cli.demo.make_scene import add_render_arguments, extract_exact, render_settings
 from idr.cli.shared.common import make_parser, run_command, say
 
-_EXAMPLES = """  python preprocess/make_photo_scene.py --out /tmp/teapot
-  python preprocess/make_photo_scene.py --out /tmp/teapot --views 24 --img_res 360 480"""
+_EXAMPLES = """  %(prog)s --out /tmp/teapot
+  %(prog)s --out /tmp/teapot --views 24 --img_res 360 480"""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -21,6 +21,7 @@ def build_parser() -> argparse.ArgumentParser:
         "EXIF, lens distortion, some in portrait orientation, without masks or cameras. Masks, cameras and "
         "surface go to truth/.",
         _EXAMPLES,
+        "photo-scene",
     )
     parser.add_argument("--out", type=Path, required=True, help="new folder for photos/ and truth/")
     parser.add_argument("--seed", type=int, default=0, help="seed of textures, cameras and noise")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import re
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from idr.cli.shared.commands import command_line, scene_flags
 from idr.cli.shared.common import make_parser, run_command, say
 from idr.cli.shared.flags import add_switches
 from idr.places import BESIDE_CODE
@@ -18,16 +20,18 @@ if TYPE_CHECKING:
 
     from idr.demo.teapot import Array
 
-_EXAMPLES = """  python preprocess/make_demo_scene.py
-  python preprocess/make_demo_scene.py --img_res 300 400 --views 48 --holdout 12 --out data/demo/scan2
-  python preprocess/make_demo_scene.py --noise_degrees 3 --noise_center 0.06 --force"""
+_EXAMPLES = """  %(prog)s
+  %(prog)s --img_res 300 400 --views 48 --holdout 12 --out data/demo/scan2
+  %(prog)s --noise_degrees 3 --noise_center 0.06 --force"""
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command."""
     parser = make_parser(
         "Writes the built-in scene, a glazed teapot, as a data folder: image/, mask/, cameras.npz, noisy "
         "cameras_linear_init.npz and exact_surface.ply (world coordinates).",
         _EXAMPLES,
+        "demo-scene",
     )
     parser.add_argument("--out", help=f"folder to write; default: data/demo/scan1 {BESIDE_CODE}")
     parser.add_argument("--seed", type=int, default=0, help="seed of camera positions and of their noise")
@@ -61,7 +65,7 @@ def render_settings(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command on `argv`, None for the process's arguments, and returns the exit status."""
-    return run_command(_parser(), argv, _make_scene)
+    return run_command(build_parser(), argv, _make_scene)
 
 
 def _make_scene(arguments: argparse.Namespace) -> None:
@@ -70,7 +74,7 @@ def _make_scene(arguments: argparse.Namespace) -> None:
 
     noise = {"noise_degrees": arguments.noise_degrees, "noise_center": arguments.noise_center}
     settings = SceneSettings(num_holdout=arguments.holdout, **noise, **render_settings(arguments))
-    folder = Path(arguments.out) if arguments.out else project_root() / "data" / "demo" / "scan1"
+    folder = Path(arguments.out).expanduser() if arguments.out else project_root() / "data" / "demo" / "scan1"
     began = time.monotonic()
     write_scene(folder, settings, extract_exact, overwrite=arguments.force)
     height, width = settings.img_res
@@ -79,9 +83,10 @@ def _make_scene(arguments: argparse.Namespace) -> None:
         f"{width} x {height} pixels, exact and noisy cameras, exact surface, in "
         f"{time.monotonic() - began:.0f} s"
     )
-    if settings != SceneSettings(seed=settings.seed):
-        holdout = ",".join(str(index) for index in settings.holdout)
-        say(f"train it with --set dataset.img_res=[{height},{width}] --set dataset.holdout=[{holdout}]")
+    if settings != SceneSettings(seed=settings.seed) and re.fullmatch(r"scan\d+", folder.name):
+        keys = {"img_res": list(settings.img_res), "holdout": list(settings.holdout)}
+        flags = scene_flags(folder.resolve(), **keys)
+        say(f"next: {command_line('train', '--conf', './confs/fast.conf', '--nepoch', 113, *flags)}")
 
 
 def extract_exact(

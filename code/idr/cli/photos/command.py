@@ -12,8 +12,17 @@ from typing import Any
 
 from idr.cli.photos.journal import Journal, StoppedError, files_state, fingerprint, require_success
 from idr.cli.photos.training import DATA_DIR, SCAN, SPEED_TRIAL, PhotoTraining
-from idr.cli.shared.common import EXIT_OK, add_conf_arguments, make_parser, run_command, say
+from idr.cli.shared.common import (
+    EXIT_OK,
+    add_conf_arguments,
+    choose_device,
+    make_parser,
+    run_command,
+    say,
+)
+from idr.cli.shared.confs import check_conf, read_conf
 from idr.cli.shared.flags import add_flags, check_at_least
+from idr.cli.shared.runs import check_writable
 from idr.errors import InputError, MissingInputError
 
 DESCRIPTION = (
@@ -22,9 +31,9 @@ DESCRIPTION = (
     "the steps whose inputs changed."
 )
 EXAMPLES = """\
-  python preprocess/photos.py ~/photos/mug
-  python preprocess/photos.py ~/photos/mug --max_minutes 60 --out ~/mug
-  python preprocess/photos.py ~/photos/mug --out ~/mug --from mesh --resolution 400"""
+  %(prog)s ~/photos/mug
+  %(prog)s ~/photos/mug --max_minutes 60 --out ~/mug
+  %(prog)s ~/photos/mug --out ~/mug --from mesh --resolution 400"""
 LONGEST_SIDE = 1280
 """Largest side of the reduced photographs, pixels, without --downscale."""
 KINDS_WITH_MASKS = ("transforms", "neus", "idr")
@@ -36,7 +45,7 @@ STEP_ALIASES = {"pace": SPEED_TRIAL}
 
 def build_parser() -> argparse.ArgumentParser:
     """Returns the parser of the command."""
-    parser = make_parser(DESCRIPTION, EXAMPLES)
+    parser = make_parser(DESCRIPTION, EXAMPLES, "photos")
     add = parser.add_argument
     add("source", type=Path, metavar="FOLDER", help="photographs, or any source of import_scene.py")
     add("--out", type=Path, help="folder for all results; default: evals/photos/<name of FOLDER>")
@@ -78,12 +87,15 @@ def _chain(arguments: argparse.Namespace) -> int:
         raise MissingInputError(f"no folder {source}; expected photographs, or a scene to import")
     if not 0 < arguments.max_minutes < math.inf:
         raise InputError(f"--max_minutes {arguments.max_minutes:g}: expected a number of minutes above 0")
-    check_at_least(arguments, nepoch=1)
     default = project_root() / "evals" / "photos" / source.stem
     out = arguments.out.expanduser().resolve() if arguments.out else default
     if out == source or source in out.parents:
         raise InputError(f"--out {out} lies in {source}; expected a folder outside the photographs")
+    check_at_least(arguments, nepoch=1, downscale=1, resolution=2)
+    choose_device(arguments.gpu, arguments.device)
+    check_conf(read_conf(arguments.conf, arguments.overrides))
     chain = Chain(arguments, source, out)
+    check_writable(chain.mesh, chain.report)
     try:
         chain.run()
     except StoppedError as stop:

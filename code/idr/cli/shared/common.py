@@ -8,14 +8,18 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from idr.cli.shared.commands import call_of, script_called
 from idr.errors import USER_ERRORS, InputError, TrainingStoppedError
 from idr.failures import OUT_OF_MEMORY, Finding
 from idr.places import BESIDE_CODE
+from idr.progress_bar import bars_cleared, bars_shown
 
 if TYPE_CHECKING:
     import torch
@@ -50,16 +54,35 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-def make_parser(description: str, examples: str = "") -> argparse.ArgumentParser:
-    """Builds a parser with ``-h``, which ends with the examples, and ``--version``; refuses abbreviations."""
-    epilog = f"examples:\n{examples}" if examples else None
+def make_parser(description: str, examples: str = "", command: str | None = None) -> argparse.ArgumentParser:
+    """Builds a parser with ``--version`` and ``-h``, which ends with the examples; refuses abbreviations.
+
+    Args:
+        description: What the command does.
+        examples: Lines that begin with ``%(prog)s``, with paths as seen from ``code/``.
+        command: The subcommand of ``idr``, shown in the form in which it was called; it also gets
+            ``--quiet`` and ``--verbose``. None for any other program.
+    """
+    if not script_called() and command:
+        examples = examples.replace(" ../", " ")
     parser = argparse.ArgumentParser(
-        description=description, epilog=epilog, formatter_class=HelpFormatter, allow_abbrev=False
-    )
+        prog=shlex.join(call_of(command)) if command else None, description=description,
+        epilog=f"examples:\n{examples}" if examples else None,
+        formatter_class=HelpFormatter, allow_abbrev=False,
+    )  # fmt: skip
+    add_version(parser)
+    if command:
+        levels = parser.add_mutually_exclusive_group()
+        levels.add_argument("--quiet", action="store_true", help="log warnings and errors only")
+        levels.add_argument("--verbose", action="store_true", help="also log internals")
+    return parser
+
+
+def add_version(parser: argparse.ArgumentParser) -> None:
+    """Adds ``--version``."""
     parser.add_argument(
         "--version", action=_Version, nargs=0, default=argparse.SUPPRESS, help="print the version and exit"
     )
-    return parser
 
 
 def add_conf_arguments(
@@ -78,7 +101,8 @@ def add_conf_arguments(
 
 def say(text: str) -> None:
     """Prints a result line to standard output and flushes it."""
-    print(text, flush=True)  # noqa: T201
+    with bars_cleared():
+        print(text, flush=True)  # noqa: T201
 
 
 class _PlainLines(logging.Formatter):
@@ -87,13 +111,31 @@ class _PlainLines(logging.Formatter):
         return text if record.levelno <= logging.INFO else f"{record.levelname.lower()}: {text}"
 
 
-def _setup_logging() -> None:
-    """Sends the package's log to standard error as plain lines, with the level before warnings and errors."""
-    handler = logging.StreamHandler(sys.stderr)
+class _Lines(logging.StreamHandler):
+    def emit(self, record: logging.LogRecord) -> None:
+        with bars_cleared():
+            super().emit(record)
+
+
+@contextmanager
+def _logging(level: int) -> Iterator[None]:
+    """Sends the package's log, from a level on, to standard error as plain lines, and shows progress bars.
+
+    Warnings and errors begin with their level. A command within a command keeps the outer one's level.
+    """
+    before = log.handlers[:], log.level, log.propagate
+    if any(isinstance(handler, _Lines) for handler in before[0]):
+        yield
+        return
+    handler = _Lines(sys.stderr)
     handler.setFormatter(_PlainLines())
-    log.handlers[:] = [handler]
-    log.setLevel(logging.INFO)
-    log.propagate = False
+    log.handlers[:], log.propagate = [handler], False
+    log.setLevel(level)
+    try:
+        with bars_shown(level <= logging.INFO):
+            yield
+    finally:
+        log.handlers[:], log.level, log.propagate = before
 
 
 def _least_used_gpu() -> str | None:
@@ -138,14 +180,14 @@ def choose_device(gpu: str, device: str | None) -> torch.device:
     return torch.device(device)
 
 
-def run(function: Callable[[], int | None]) -> int:
+def run(function: Callable[[], int | None], level: int = logging.INFO) -> int:
     """Runs a command's body, which returns an exit status or None for success, and returns the exit status.
 
-    A user's mistake becomes one message and status 2.
+    A user's mistake becomes one message and status 2. `level` is that of the log.
     """
-    _setup_logging()
     try:
-        return function() or EXIT_OK
+        with _logging(level):
+            return function() or EXIT_OK
     except USER_ERRORS as error:
         text, status = f"error: {error}", EXIT_USER_ERROR
     except TrainingStoppedError as error:
@@ -171,4 +213,5 @@ def run_command(
     argparse exits with status 2 on a wrong argument.
     """
     arguments = parser.parse_args(argv)
-    return run(lambda: body(arguments))
+    level = logging.WARNING if arguments.quiet else logging.DEBUG if arguments.verbose else logging.INFO
+    return run(lambda: body(arguments), level)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from idr.cli.shared.common import choose_device, say
+from idr.cli.shared.confs import read_conf
 from idr.errors import InputError, MissingInputError
 from idr.places import shipped_root
 
@@ -47,10 +50,8 @@ def open_run(arguments: argparse.Namespace) -> tuple[Run, Path]:
         MissingInputError: No such conf, run, checkpoint or scene.
         InputError: They do not belong together.
     """
-    from idr.conf.files import load_conf
-
-    # Before torch is imported, so that a mistake in the conf is reported at once.
-    conf = load_conf(arguments.conf, arguments.overrides)
+    # First, so that a mistake in the conf is reported at once.
+    conf = read_conf(arguments.conf, arguments.overrides)
     device = choose_device(arguments.gpu, arguments.device)
 
     from idr.conf.build import scan_id_of
@@ -128,17 +129,38 @@ def find_named_run(path: str, checkpoint: str) -> Path:
     return locate_run(at_root if at_root.is_dir() else Path(path), checkpoint)
 
 
+def check_writable(*files: Path) -> None:
+    """Refuses files that cannot be written, before anything is computed; makes nothing.
+
+    Raises:
+        OutputError: A folder has the name, or the nearest existing folder admits no new file.
+    """
+    from idr.files import output_errors
+
+    for file in files:
+        with output_errors(file):
+            if file.is_dir():
+                raise IsADirectoryError(errno.EISDIR, "a folder has this name")
+            folder = file.absolute().parent
+            while not folder.exists():
+                folder = folder.parent
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+
+
 def check_new(paths: Sequence[Path], force: bool) -> None:
     """Refuses to replace files, before anything is computed.
 
     Raises:
         InputError: A file exists and `force` is not set, or a folder has its name.
+        OutputError: See `check_writable`.
     """
     for path in paths:
         if path.is_dir():
             raise InputError(f"{path} is a folder; expected the name of a file: choose another --out")
         if path.exists() and not force:
             raise InputError(f"{path} is there already: add --force to replace it, or choose another --out")
+    check_writable(*paths)
 
 
 def check_folder(out: Path, names: Sequence[str], force: bool) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -52,6 +52,8 @@ class TracerConfig:
     n_steps: int = 100
     n_secant_steps: int = 8
     strategy: str = "accelerated"
+
+    REMOVED_KEYS: ClassVar[dict[str, str]] = {"precision": "rays are traced in float32; remove the key"}
 
     def __post_init__(self) -> None:
         if self.strategy not in STRATEGIES:

@@ -1,0 +1,57 @@
+"""Progress of long loops: a bar on a terminal, else a log line now and then; only while a command runs."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sized
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TypeVar
+
+log = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
+BAR_SECONDS, LINE_SECONDS = 1.0, 15.0
+"""Seconds before a bar appears, and between log lines."""
+_shown = False
+
+
+@contextmanager
+def bars_shown(shown: bool) -> Iterator[None]:
+    """Shows bars in the context, if standard error is a terminal."""
+    global _shown
+    before, _shown = _shown, shown and sys.stderr.isatty()
+    try:
+        yield
+    finally:
+        _shown = before
+
+
+def bars_cleared() -> AbstractContextManager[object]:
+    """Removes the bars from the terminal while the body prints a line."""
+    if not _shown:
+        return nullcontext()
+    from tqdm import tqdm
+
+    return tqdm.external_write_mode(file=sys.stderr)
+
+
+def track(items: Iterable[Item], title: str, total: int | None = None) -> Iterator[Item]:
+    """Yields items and shows how many are done; `total` is their number if they do not know it."""
+    if _shown:
+        from tqdm import tqdm
+
+        yield from tqdm(
+            items, title, total, leave=False, file=sys.stderr, dynamic_ncols=True, delay=BAR_SECONDS
+        )
+        return
+    total = len(items) if total is None and isinstance(items, Sized) else total
+    began = last = time.monotonic()
+    for done, item in enumerate(items, start=1):
+        yield item
+        now = time.monotonic()
+        if now - last > LINE_SECONDS:
+            last = now
+            left = "" if not total else f" of {total}, {(now - began) * (total - done) / done:.0f} s left"
+            log.info("%s: %d%s", title, done, left)
