@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -43,6 +43,10 @@ class TracerConfig:
             fraction of its evaluations; ``compiled`` traces training rays of small hash-grid networks in
             compiled loops on a CPU and equals ``accelerated`` otherwise.
     """
+
+    LARGEST: ClassVar[dict[str, int]] = {
+        "line_step_iters": 1000, "sphere_tracing_iters": 1000, "n_steps": 10_000, "n_secant_steps": 1000
+    }  # fmt: skip
 
     object_bounding_sphere: float
     sdf_threshold: float = 5.0e-5
