@@ -14,6 +14,11 @@ SCENE_INSTALLED := $(VENV)/.installed-scene
 
 .DEFAULT_GOAL := help
 MINUTES ?= 30
+# What the user gives reaches the recipes through the environment, as it is: names may hold quotes, $ and ;.
+override PHOTOS := $(value PHOTOS)
+override MINUTES := $(value MINUTES)
+override TORCH_INDEX_URL := $(value TORCH_INDEX_URL)
+export PHOTOS MINUTES TORCH_INDEX_URL
 BENCH := $(BIN)/python benchmarks
 .PHONY: help setup setup-dev demo peek scene test bench bench-full gpu-check lint clean
 
@@ -32,7 +37,7 @@ peek: $(INSTALLED) ## Mesh and render the small model in trained_models/ (a minu
 
 ifneq ($(PHOTOS),)
 scene: $(SCENE_INSTALLED) ## Photographs to a colored mesh: make scene PHOTOS=folder [MINUTES=30]
-	$(BIN)/python -m idr.cli.photos.command "$(PHOTOS)" --max_minutes $(MINUTES)
+	$(BIN)/python -m idr.cli.photos.command --max_minutes "$$MINUTES" -- "$$PHOTOS"
 else
 scene:
 	@echo "error: no photographs; expected make scene PHOTOS=folder [MINUTES=30]" >&2; exit 2
@@ -75,7 +80,7 @@ $(MADE):
 
 # torch is installed first, so that TORCH_INDEX_URL, if set, chooses its build (CPU or a CUDA version).
 $(TORCH): $(MADE)
-	$(BIN)/python -m pip install $(if $(TORCH_INDEX_URL),--index-url $(TORCH_INDEX_URL)) 'torch>=2.6' 'torchvision>=0.21'
+	$(BIN)/python -m pip install $(if $(TORCH_INDEX_URL),--index-url "$$TORCH_INDEX_URL") 'torch>=2.6' 'torchvision>=0.21'
 	@touch $@
 
 $(INSTALLED): $(TORCH) pyproject.toml setup.py

@@ -82,8 +82,8 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 def write_text_atomic(path: Path, text: str) -> None:
-    """Writes UTF-8 text with `write_atomic`."""
-    write_atomic(path, lambda file: file.write(text.encode("utf-8")))
+    """Writes UTF-8 text with `write_atomic`; bytes of a name that are not UTF-8 become escapes."""
+    write_atomic(path, lambda file: file.write(text.encode("utf-8", "backslashreplace")))
 
 
 def make_folder(path: Path) -> None:

@@ -218,7 +218,77 @@ def test_wrong_size_of_a_network(project, override, key):
     project.refuses_to_train("--set", override, texts=[key, override.partition("=")[2], "expected"])
 
 
+@pytest.mark.parametrize(
+    "key, value, largest",
+    [
+        ("model.feature_vector_size", "1e9", "8,192"),
+        ("model.implicit_network.dims", "[16, 1e9]", "8,192"),
+        ("model.implicit_network.multires", "2000", "32"),
+        ("model.rendering_network.multires_view", "33", "32"),
+        ("model.ray_tracer.n_steps", "1e9", "10,000"),
+        ("plot.resolution", "5000", "4,096"),
+        ("train.num_pixels", "1e30", "10,000,000"),
+        ("train.plot_freq", "1e30", "1,000,000,000"),
+    ],
+)
+def test_sizes_beyond_reason(project, key, value, largest):
+    project.refuses_to_train("--set", f"{key}={value}", texts=[key, f"expected at most {largest}"])
+
+
+def test_largest_sizes_are_accepted():
+    from idr.conf.blocks import read_block
+    from idr.model.encodings.sinusoids import SinusoidsConfig
+
+    assert read_block(SinusoidsConfig, {"multires": 32}, "x").multires == 32
+
+
+@pytest.mark.parametrize(
+    "override, texts",
+    [
+        ("train.learning_rate=10 seconds", ["reads as a duration", "leave the unit out"]),
+        ("train.alpha_milestones=[1 day, 2]", ["train.alpha_milestones[0]", "reads as a duration"]),
+        ("train.learning_rate=1e999", ["train.learning_rate = inf", "expected a finite number"]),
+        ("dataset.data_dir=caf\udce9", ["dataset.data_dir", "a conf is text in UTF-8", "rename"]),
+    ],
+)
+def test_value_of_another_kind(project, override, texts):
+    project.refuses_to_train("--set", override, texts=texts)
+
+
 # ---- classes
+
+
+ABSENT = "has no forward of a torch.nn.Module"
+
+
+@pytest.mark.parametrize(
+    "key, path, texts",
+    [
+        ("loss", "subprocess.Popen", [ABSENT, "docs/training.md"]),
+        ("model", "subprocess.Popen", [ABSENT]),
+        ("dataset", "subprocess.Popen", ["has no __len__, __getitem__, collate_fn, change_sampling_idx"]),
+        ("loss", "builtins.dict", [ABSENT]),
+        ("model", "torch.nn.Module", [ABSENT]),
+        ("loss", "torch.nn.ReLU", ["`forward`: too many positional arguments"]),
+        ("loss", "torch.nn.L1Loss", ["train.loss_class = torch.nn.modules.loss.L1Loss: has no alpha"]),
+        ("model", "own_part.Bare", ["own_part.Bare: has no implicit_network, rendering_network"]),
+        ("dataset", "torch.utils.data.Dataset", ["has no __len__, collate_fn, change_sampling_idx"]),
+    ],
+)
+def test_class_without_the_seam_is_not_called(project, monkeypatch, tmp_path, key, path, texts):
+    (tmp_path / "own_part.py").write_text(
+        "from torch import nn\nclass Bare(nn.Module):\n"
+        "    def __init__(self, conf): super().__init__()\n    def forward(self, x): return x\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.delitem(sys.modules, "own_part", raising=False)
+    mark = project.root / "was_called"
+    block = f'args = ["touch", "{mark}"]' if path == "subprocess.Popen" else ""
+    if key == "loss":
+        edit(project, "eikonal_weight = 0.1, mask_weight = 100.0, alpha = 50.0", block)
+    project.refuses_to_train("--set", f"train.{key}_class={path}", texts=texts)
+    assert not mark.exists()
 
 
 @pytest.mark.parametrize(
@@ -249,7 +319,8 @@ def test_unknown_class(project, monkeypatch, key, path, texts):
     folder = project.root / "own"
     folder.mkdir()
     (folder / "own_part.py").write_text(
-        "def function(): pass\nclass Greedy:\n    def __init__(self, gold): pass\n"
+        "from torch import nn\ndef function(): pass\nclass Greedy(nn.Module):\n"
+        "    def __init__(self, gold): pass\n    def forward(self, outputs, truth): pass\n"
     )
     (folder / "needy_part.py").write_text("import surely_not_installed\n")
     monkeypatch.syspath_prepend(str(folder))
@@ -297,6 +368,54 @@ class TestFile:
     def test_binary(self, project):
         project.conf.write_bytes(b"\xff\xfe\x00train")
         project.refuses_to_train(texts=["tiny.conf", "not a text file in UTF-8", "expected HOCON"])
+
+
+class TestInclude:
+    @pytest.mark.parametrize(
+        "line, texts",
+        [
+            ('include url("http://127.0.0.1:9/x.conf")', ["includes http://127.0.0.1:9/x.conf"]),
+            ('include "https://127.0.0.1:9/x.conf"', ["includes https://127.0.0.1:9/x.conf", "files only"]),
+            ('include url("file:///etc/hostname")', ["includes file:///etc/hostname", "give its path"]),
+            ('include required("nowhere.conf")', ["nowhere.conf, which is no file", "correct the path"]),
+            ('include required(file("nowhere.conf"))', ["nowhere.conf, which is no file"]),
+            ('include file("nowhere.conf")', ["nowhere.conf, which is no file"]),
+            ('include "nowhere.conf"', ["nowhere.conf, which is no file"]),
+            ('include "/dev/zero"', ["/dev/zero, which is no file"]),
+            ('include "tiny.conf"', ["nested too deep"]),
+            ('include package("nowhere:x.conf")', ["tiny.conf", "nowhere"]),
+            ('include "*.nothing"', ["tiny.conf", "includes"]),
+            ('include "broken.conf"', ["broken.conf, line 2: not HOCON"]),
+        ],
+    )
+    def test_refused(self, project, line, texts):
+        (project.root / "broken.conf").write_text("train {\n")
+        project.conf.write_text(f"{line}\n{project.conf.read_text()}")
+        project.refuses_to_train(texts=texts)
+
+    def test_url_within_an_included_file(self, project):
+        (project.root / "more.conf").write_text('include url("http://127.0.0.1:9/")\n')
+        project.conf.write_text(f'include "more.conf"\n{project.conf.read_text()}')
+        project.refuses_to_train(texts=["more.conf: includes http://127.0.0.1:9/"])
+
+    @pytest.mark.parametrize("value", ['"tiny.conf"', 'required("x")', 'url("http://x/")'])
+    def test_override(self, project, value):
+        texts = ["--set train.x=include", "only a conf can"]
+        project.refuses_to_train("--set", f"train.x=include {value}", texts=texts)
+
+
+@pytest.mark.parametrize(
+    "value", ["[" * 2000, "[" * 400 + "]" * 400, "x\ntrain.x += [1]", "${..}", "${train}"]
+)
+def test_override_that_the_parser_chokes_on(project, value):
+    project.refuses_to_train("--set", f"train.x={value}", texts=["the value is not HOCON"])
+
+
+def test_parser_chokes_on_the_file(project):
+    project.conf.write_text("train.expname = a\ntrain.expname += [b]\n")
+    project.refuses_to_train(texts=["tiny.conf: not HOCON that the parser can read", "look for `+=`"])
+    project.conf.write_text("#" * 1_000_001)
+    project.refuses_to_train(texts=["tiny.conf: has more than 1,000,000 bytes"])
 
 
 @pytest.mark.parametrize(

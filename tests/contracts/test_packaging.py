@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.metadata
+import os
 import re
 import shutil
 import subprocess
@@ -32,7 +33,8 @@ IMPORT_NAMES = {
     "imageio-ffmpeg": "imageio_ffmpeg",
     "fast-simplification": "fast_simplification",
 }
-DEPENDENCY_OF_A_DEPENDENCY = {"pyparsing"}  # the parser of pyhocon, whose exceptions it raises
+DEPENDENCY_OF_A_DEPENDENCY = {"pyparsing", "websockets"}
+"""The parser of pyhocon, whose exceptions it raises, and the server of viser."""
 SCRIPTS = {
     "idr", "idr-train", "idr-eval", "idr-eval-disentanglement", "idr-preprocess-cameras", "idr-check-scene",
     "idr-make-demo-scene", "idr-demo", "idr-run-scenes", "idr-import", "idr-report",
@@ -150,7 +152,7 @@ def test_every_folder_of_the_package_is_installed() -> None:
 @pytest.mark.parametrize(
     ("name", "index"),
     [
-        ("Makefile", "$(if $(TORCH_INDEX_URL),--index-url $(TORCH_INDEX_URL))"),
+        ("Makefile", '$(if $(TORCH_INDEX_URL),--index-url "$$TORCH_INDEX_URL")'),
         ("Dockerfile", '${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"}'),
     ],
 )
@@ -205,6 +207,32 @@ def test_make_targets(target: str, last: str) -> None:
     assert last in plan
     order = [plan.index(step) for step in ("-m venv", "'torch>=", "pip install -e .") if step in plan]
     assert order == sorted(order) and (len(order) == 3 or target in ("clean", "help"))
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+@pytest.mark.parametrize("how", ["argument", "environment"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a $b; c", "it's \"mine\"", "$(shell touch shot)", "$$x `touch shot` ${HOME}", "-x #1 \\", "a),b\nc",
+        "caf\u00e9",
+    ],
+)  # fmt: skip
+def test_make_passes_names_unharmed(tmp_path, name, how):
+    venv = tmp_path / "venv"
+    (venv / "bin").mkdir(parents=True)
+    (venv / ".installed-scene").touch()
+    python = venv / "bin" / "python"
+    python.write_text(f"#!/bin/sh\nprintf '%s\\0' \"$@\" > {tmp_path}/arguments\n")
+    python.chmod(0o755)
+    given = {"PHOTOS": name, "MINUTES": "1; touch shot"}
+    command = ["make", "-f", ROOT / "Makefile", "scene", f"VENV={venv}", "-o", f"{venv}/.installed-scene"]
+    command += [f"{key}={value}" for key, value in given.items()] if how == "argument" else []
+    done = subprocess.run(command, cwd=tmp_path, env={**os.environ, **given}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    words = (tmp_path / "arguments").read_bytes().decode().split("\0")[:-1]
+    assert words == ["-m", "idr.cli.photos.command", "--max_minutes", given["MINUTES"], "--", name]
+    assert not (tmp_path / "shot").exists()
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")

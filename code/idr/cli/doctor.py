@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     It is 0 for a healthy scene, 1 with findings, 2 for unusable input.
     """
-    return run_command(build_parser(), argv, _examine)
+    return run_command(build_parser(), argv, _examine, listing=True)
 
 
 def _examine(arguments: argparse.Namespace) -> int:

@@ -154,7 +154,7 @@ class TrainingProcess:
     def read(self) -> Settings:
         """Reads the conf and checks the blocks that the command itself uses."""
         from idr.conf.build import conf_value, scan_id_of
-        from idr.conf.files import project_root, read_block
+        from idr.conf.files import check_values, project_root, read_block
         from idr.pictures.plots import PlotConfig
         from idr.runs.folders import run_name
         from idr.training.cameras.intrinsics import CamerasConfig
@@ -174,6 +174,7 @@ class TrainingProcess:
             conf.put("dataset.scan_id", scan_id)
         if arguments.data_root is not None:
             conf.put("dataset.data_root", str(Path(arguments.data_root).expanduser().resolve()))
+            check_values(conf)
         return Settings(
             conf, train, plot, scan_id, arguments.seed or 0,
             exps=project_root() / Path(arguments.exps_folder).expanduser(),

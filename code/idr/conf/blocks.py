@@ -6,7 +6,10 @@ A dataclass declares the keys that it had in earlier versions as class variables
     RENAMED_VALUES: ClassVar[dict[str, dict[str, str]]] = {"new_key": {"old value": "new value"}}
     REMOVED_KEYS: ClassVar[dict[str, str]] = {"key": "why it is gone and what to do"}
 
-Old keys and values keep working with a warning; removed keys are refused.
+Old keys and values keep working with a warning; removed keys are refused. It declares sizes and counts beyond
+which memory or time end, too, so that they are refused before anything is computed::
+
+    LARGEST: ClassVar[dict[str, int]] = {"key": 8192}
 """
 
 from __future__ import annotations
@@ -29,6 +32,9 @@ log = logging.getLogger(__name__)
 
 Block = TypeVar("Block")
 Unknown = Literal["refuse", "warn", "ignore"]
+
+LARGEST_INT = 10**9
+"""Largest whole number of a key without an entry in its dataclass's `LARGEST`."""
 
 
 def read_block(
@@ -66,6 +72,7 @@ def read_block(
     for name, field in fields.items():
         if name in entries:
             values[name] = _convert(entries[name], hints[name], f"{where}.{name}")
+            _check_largest(values[name], getattr(cls, "LARGEST", {}).get(name), f"{where}.{name}")
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise InputError(
                 f"{where}.{name}: missing; expected {describe_type(hints[name])}; add it to the conf"
@@ -75,6 +82,17 @@ def read_block(
     except USER_ERRORS + (ValueError,) as error:
         text = str(error)
         raise InputError(text if text.startswith(f"{where}.") else f"{where}.{text}") from error
+
+
+def _check_largest(value: Any, largest: int | None, where: str) -> None:
+    """Refuses numbers, also in lists, above `largest`; without it, whole numbers above `LARGEST_INT`."""
+    if isinstance(value, (list, tuple)):
+        for i, item in enumerate(value):
+            _check_largest(item, largest, f"{where}[{i}]")
+    elif isinstance(value, int) or (isinstance(value, float) and largest is not None):
+        largest = LARGEST_INT if largest is None else largest
+        if abs(value) > largest:
+            raise InputError(f"{where} = {value}: expected at most {largest:,}")
 
 
 def did_you_mean(name: str, candidates: Iterable[str]) -> str:

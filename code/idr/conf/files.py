@@ -12,7 +12,8 @@ import json
 import logging
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from pyhocon.exceptions import ConfigException
 from pyparsing import ParseBaseException
 
 from idr.conf.blocks import did_you_mean, plain_value, read_block
-from idr.errors import InputError, MissingInputError
+from idr.errors import USER_ERRORS, InputError, MissingInputError
 from idr.files import write_text_atomic
 from idr.places import project_root, shipped_root
 
@@ -33,6 +34,8 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 _KEY = re.compile(r"[\w-]+")
+MAX_BYTES = 1_000_000
+"""Largest conf that is read: the parser takes a second for it, and the longest of ours has 4,000."""
 
 BLOCKS = ("train", "plot", "loss", "dataset", "model")
 """The blocks of a conf; others are allowed, since a class of the user may read them, with a warning."""
@@ -79,32 +82,44 @@ def load_conf(path_or_text: str | Path, overrides: Sequence[str] = ()) -> Config
         The tree, with substitutions resolved.
 
     Raises:
-        MissingInputError: No such file.
-        InputError: Not HOCON (the message names file and line), or a malformed override.
+        MissingInputError: No such file, or no file that it includes.
+        InputError: Not HOCON (the message names file and line), an include of a url, a value that is neither
+            number, text, list nor block, or a malformed override.
     """
     if isinstance(path_or_text, str) and ("\n" in path_or_text or "{" in path_or_text):
         conf = _parse(path_or_text, "conf", None)
     else:
         path = find_conf(path_or_text)
-        try:
-            text = path.read_text(encoding="utf-8-sig")
-        except UnicodeDecodeError as error:
-            mistake = f"{path}: is not a text file in UTF-8 (byte {error.start}); expected HOCON"
-            raise InputError(mistake) from error
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-        conf = _parse(text, str(path), path.parent)
+        conf = _parse(_read_text(path), str(path), path.parent)
     for override in overrides:
         _put_override(conf, override)
+    check_values(conf)
     for block in conf:
         if block not in BLOCKS:
             log.warning("conf: unknown block `%s`%s; it is ignored", block, did_you_mean(block, BLOCKS))
     return conf
 
 
-def _parse(text: str, source: str, folder: Path | None) -> ConfigTree:
+def _read_text(path: Path) -> str:
     try:
-        conf = ConfigFactory.parse_string(text, str(folder) if folder else None)
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise InputError(f"{path}: has more than {MAX_BYTES:,} bytes; expected a conf in HOCON")
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        mistake = f"{path}: is not a text file in UTF-8 (byte {error.start}); expected HOCON"
+        raise InputError(mistake) from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _parse(text: str, source: str, folder: Path | None, resolve: bool = True) -> ConfigTree:
+    try:
+        with _includes_read_by(lambda path, is_url: _read_include(path, is_url, source)):
+            conf = ConfigFactory.parse_string(text, str(folder) if folder else None, resolve)
+    except USER_ERRORS:
+        raise
     except ParseBaseException as error:
         line = text.splitlines()[error.lineno - 1].strip() if error.lineno <= len(text.splitlines()) else ""
         what = f"near `{line[:60]}`" if line else "at the end of the file"
@@ -112,11 +127,77 @@ def _parse(text: str, source: str, folder: Path | None) -> ConfigTree:
             f"{source}, line {error.lineno}: not HOCON {what}; look there and just before it for a "
             "missing brace, bracket, quote or `=`"
         ) from error
-    except (ConfigException, ValueError, OSError, RecursionError) as error:
+    except RecursionError as error:
+        raise InputError(f"{source}: brackets or includes are nested too deep; correct the conf") from error
+    except (ConfigException, ValueError, OSError) as error:
         raise InputError(f"{source}: {error}; correct the conf") from error
+    except Exception as error:  # the parser's own failures, such as for `+=` of a list to a text
+        raise InputError(
+            f"{source}: not HOCON that the parser can read ({type(error).__name__}: {error}); look for `+=`, "
+            "substitutions and includes, and write the value out"
+        ) from error
     if not isinstance(conf, ConfigTree):
         raise InputError(f"{source}: is a list; expected blocks such as `train {{ ... }}`")
     return conf
+
+
+@contextmanager
+def _includes_read_by(read: Callable[[str, bool], ConfigTree]) -> Iterator[None]:
+    """Makes the parser read what a conf includes by a function of its path or url, and whether it is a url.
+
+    The parser itself fetches urls from the network, and goes on without what it cannot read.
+    """
+    names = ("parse_file", "parse_URL")
+    before = [ConfigFactory.__dict__[name] for name in names]
+    for name in names:
+        setattr(ConfigFactory, name, lambda path, is_url=name == names[1], **_: read(path, is_url))
+    try:
+        yield
+    finally:
+        for name, function in zip(names, before, strict=True):
+            setattr(ConfigFactory, name, function)
+
+
+def _read_include(name: str, is_url: bool, source: str) -> ConfigTree:
+    if is_url:
+        raise InputError(f"{source}: includes {name}: a conf includes files only; save it and give its path")
+    path = Path(name)
+    if not path.is_file():
+        raise MissingInputError(f"{source}: includes {path}, which is no file; correct the path")
+    return _parse(_read_text(path), str(path), path.parent, resolve=False)
+
+
+def _refuse_include(name: str, is_url: bool) -> ConfigTree:
+    raise InputError(f"includes {name}: only a conf can")
+
+
+def check_values(conf: Mapping[str, Any], where: str = "") -> None:
+    """Checks that a tree holds only what a conf can express: numbers, texts, lists and blocks.
+
+    Raises:
+        InputError: A duration, a number that is not finite, or a text that is not Unicode.
+    """
+    for key, value in conf.items():
+        name = f"{where}{key}"
+        if isinstance(value, Mapping):
+            check_values(value, f"{name}.")
+        elif isinstance(value, (list, tuple)):
+            check_values({f"{name}[{i}]": item for i, item in enumerate(value)})
+        else:
+            _check_value(plain_value(value), name)
+
+
+def _check_value(value: Any, name: str) -> None:
+    if isinstance(value, str):
+        if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
+            raise InputError(f"{name} = {value!r}: a conf is text in UTF-8; rename what it names")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f"{name} = {value}: expected a finite number")
+    elif value is not None and not isinstance(value, (bool, int, float)):
+        raise InputError(
+            f"{name} = {value}: reads as a duration; expected a number, a text, a list or a block: leave the "
+            "unit out, or put a text in double quotes"
+        )
 
 
 def _put_override(conf: ConfigTree, override: str) -> None:
@@ -147,10 +228,13 @@ def _put_override(conf: ConfigTree, override: str) -> None:
 
 def _parse_value(override: str, text: str) -> Any:
     try:
-        parsed = ConfigFactory.parse_string(f"value = {text}")
+        with _includes_read_by(_refuse_include):
+            parsed = ConfigFactory.parse_string(f"value = {text}")
         if list(parsed) == ["value"]:
             return parsed["value"]
-    except (ParseBaseException, ConfigException, ValueError):
+    except USER_ERRORS as error:
+        raise InputError(f"--set {override}: {error}; give the value itself") from error
+    except Exception:  # the parser fails in many ways on what is not HOCON
         pass
     raise InputError(
         f"--set {override}: the value is not HOCON; put it in double quotes, and the whole in single ones: "
@@ -202,7 +286,7 @@ def _import_if_there(module: str, dotted: str) -> Any:
         raise InputError(
             f"class path `{dotted}`: module {module} needs {error.name}, which is not installed"
         ) from error
-    except ImportError as error:
+    except (ImportError, SyntaxError) as error:
         raise InputError(f"class path `{dotted}`: module {module} cannot be imported: {error}") from error
 
 

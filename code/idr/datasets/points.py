@@ -51,7 +51,7 @@ def read_points(path: Path) -> ScenePoints:
     try:
         with np.load(path, allow_pickle=False) as archive:
             points = np.asarray(archive["points_world"], dtype=np.float64)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # zipfile, zlib and numpy raise arbitrary exceptions on broken files
         raise InputError(f"{path}: expected an npz file with points_world (N, 3): {error}") from error
     if points.ndim != 2 or points.shape[1] != 3 or not len(points) or not np.isfinite(points).all():
         raise InputError(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from idr.errors import InputError, MissingInputError
+from idr.errors import USER_ERRORS, InputError, MissingInputError
 from idr.files import write_text_atomic
 
 CAMERAS = ("rotation_degrees", "translation")
@@ -80,9 +80,13 @@ def read_scan(scan: int | None, folder: Path) -> tuple[ScanScores, list[str]]:
         if scores is not None:
             values["accuracy"], values["completeness"] = scores["accuracy"], scores["completeness"]
             values["chamfer"] = scores["overall" if scores["protocol"] == "dtu" else "chamfer"]
+        if not all(value is None or isinstance(value, (int, float)) for value in values.values()):
+            raise TypeError(f"scores that are no numbers: {values}")
         protocol = None if scores is None else str(scores["protocol"])
         return ScanScores(scan, int(record["epoch"]), protocol, values), notes
-    except (KeyError, AttributeError, TypeError) as error:
+    except USER_ERRORS:
+        raise
+    except (KeyError, AttributeError, TypeError, ValueError, OverflowError) as error:
         raise InputError(f"{folder}: not results of this project ({error!r}); run eval.py again") from error
 
 
@@ -100,7 +104,7 @@ def _mesh_scores(mesh: Path, notes: list[str]) -> dict[str, Any] | None:
 def _read(path: Path) -> dict[str, Any]:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is not readable as JSON ({error}); run the evaluation again") from error
     if not isinstance(record, dict):
         raise InputError(f"{path} holds no results; run the evaluation again")

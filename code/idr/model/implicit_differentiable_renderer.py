@@ -41,6 +41,8 @@ class ModelConfig:
         min_abs_cos: Lower bound on |n . v| in `differentiable_intersection`; published: 0.
     """
 
+    LARGEST: ClassVar[dict[str, int]] = {"feature_vector_size": 8192}
+
     feature_vector_size: int
     implicit_network: Mapping[str, Any]
     rendering_network: Mapping[str, Any]

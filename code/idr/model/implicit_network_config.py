@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from idr.errors import InputError
 
@@ -30,6 +30,8 @@ class ImplicitNetworkConfig:
         gradient_step: Step of the ``numerical`` gradient to either side, in cell sizes of the finest open
             level.
     """
+
+    LARGEST: ClassVar[dict[str, int]] = {"dims": 8192, "multires": 32}
 
     d_in: int
     d_out: int

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +45,8 @@ class RenderingNetworkConfig:
             outputs are summed. Specular color then does not depend on position and can be learned from few
             views. Without it one network has all inputs, as published.
     """
+
+    LARGEST: ClassVar[dict[str, int]] = {"dims": 8192, "view_dims": 8192, "multires_view": 32}
 
     mode: str
     d_in: int

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from idr.errors import printable
+
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem; }
 table { border-collapse: collapse; margin: 1rem 0; }
@@ -21,6 +23,11 @@ figure img { width: 20rem; image-rendering: pixelated; border: 1px solid #eee; }
 """
 
 
+def escape(text: str) -> str:
+    """Returns HTML that shows a text as it is, whatever a name in it holds."""
+    return html.escape(printable(text, lines=True))
+
+
 @dataclass(frozen=True)
 class Table:
     """A table of texts: column titles, and rows as long as the header."""
@@ -30,7 +37,7 @@ class Table:
 
     def as_text(self) -> str:
         """Returns the table in aligned columns for a terminal."""
-        lines = [self.header, *self.rows]
+        lines = [[printable(cell) for cell in line] for line in (self.header, *self.rows)]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         lines.insert(1, ["-" * width for width in widths])
         left, *right = widths
@@ -39,7 +46,7 @@ class Table:
 
     def as_html(self) -> str:
         """Returns the table as HTML."""
-        cells = lambda tag, line: "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in line)  # noqa: E731
+        cells = lambda tag, line: "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in line)  # noqa: E731
         rows = "".join(f"<tr>{cells('td', row)}</tr>" for row in self.rows)
         return f"<table><tr>{cells('th', self.header)}</tr>{rows}</table>"
 
@@ -56,7 +63,7 @@ class CaptionedImage:
         content = self.image if isinstance(self.image, bytes) else self.image.read_bytes()
         kind = "jpeg" if content.startswith(b"\xff\xd8") else "png"
         data = base64.b64encode(content).decode("ascii")
-        caption = html.escape(self.caption)
+        caption = escape(self.caption)
         image = f'<img src="data:image/{kind};base64,{data}" alt="{caption}">'
         return f"<figure>{image}<figcaption>{caption}</figcaption></figure>"
 
@@ -74,9 +81,9 @@ class Page:
 
     def add_figure(self, title: str, figure: Any | None, otherwise: str = "") -> None:
         """Appends a plotly figure, or the text `otherwise` in place of None, under a heading."""
-        self.add_html(f"<h2>{html.escape(title)}</h2>")
+        self.add_html(f"<h2>{escape(title)}</h2>")
         if figure is None:
-            self.add_html(f"<p>{html.escape(otherwise)}</p>")
+            self.add_html(f"<p>{escape(otherwise)}</p>")
             return
         # plotly's default id is random; a fixed one makes pages reproducible.
         name = f"figure-{self._figures}"
@@ -85,7 +92,7 @@ class Page:
 
     def as_html(self, title: str) -> str:
         """Returns the whole page; the title is a text."""
-        heading = html.escape(title)
+        heading = escape(title)
         head = f'<meta charset="utf-8"><title>{heading}</title><style>{STYLE}</style>'
         body = f"<h1>{heading}</h1>{''.join(self.parts)}"
         return f'<!doctype html><html lang="en"><head>{head}</head><body>{body}</body></html>\n'

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -49,6 +49,8 @@ class PlotConfig:
         chunk_pixels: Pixels rendered at once in plots and evaluation; bounds memory.
         chunk_points: Points meshed at once in plots and evaluation; bounds memory.
     """
+
+    LARGEST: ClassVar[dict[str, int]] = {"plot_nimgs": 10_000, "resolution": 4096}
 
     plot_nimgs: int = 1
     max_depth: float = 3.0

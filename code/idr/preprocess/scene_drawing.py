@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from idr.datasets.images import load_rgb
+from idr.errors import printable
 from idr.files import write_atomic
 from idr.preprocess.outlines import hull_silhouette, sphere_outline
 from idr.preprocess.scene_check import SceneCheck
@@ -139,7 +140,7 @@ def _write_text(canvas: Image, text: str, line: int, color: Color) -> None:
     height = round(34 * size)
     canvas[(line - 1) * height : line * height] = BACKGROUND
     place, width = (round(12 * size), round((line - 0.25) * height)), max(1, round(1.6 * size))
-    cv2.putText(canvas, text, place, cv2.FONT_HERSHEY_SIMPLEX, size, color, width, cv2.LINE_AA)
+    cv2.putText(canvas, printable(text), place, cv2.FONT_HERSHEY_SIMPLEX, size, color, width, cv2.LINE_AA)
 
 
 def _legend(width: int) -> Image:

@@ -73,6 +73,8 @@ class TrainConfig:
         schedule: The block on settings that change from step to step.
     """
 
+    LARGEST: ClassVar[dict[str, int]] = {"num_pixels": 10_000_000}
+
     RENAMED_KEYS: ClassVar[dict[str, str]] = {"longest_gradient": "max_grad_norm"}
 
     expname: str

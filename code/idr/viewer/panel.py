@@ -10,6 +10,7 @@ import numpy as np
 
 from idr.evaluation.report.views import ComparedView, to_bytes
 from idr.viewer.checkpoints import Checkpoint
+from idr.viewer.guard import escape_markup
 from idr.viewer.surfaces import PAINTS
 
 PHOTOS, RENDERINGS, ERRORS, NONE = "photographs", "renderings", "errors", "nothing"
@@ -28,11 +29,11 @@ LEGEND = (
 class Panel:
     """Builds the panel on viser's ``gui`` and keeps the handles.
 
-    The title is Markdown. Resolution and pixels along the longer side of images are initial values.
+    Resolution and pixels along the longer side of images are initial values.
     """
 
     def __init__(self, gui: Any, title: str, num_views: int, resolution: int, side: int) -> None:
-        gui.add_markdown(title)
+        gui.add_markdown(f"**{escape_markup(title)}**")
         self.status = gui.add_markdown("reading the run")
         self.trouble = gui.add_markdown("", visible=False)
         with gui.add_folder("Training"):
@@ -104,13 +105,15 @@ class Panel:
 
     def say(self, text: str) -> None:
         """Shows a status text."""
-        if self.status.content != text:
-            self.status.content = text
+        content = escape_markup(text)
+        if self.status.content != content:
+            self.status.content = content
 
     def show_trouble(self, text: str) -> None:
         """Shows an error; an empty text hides it."""
-        if self.trouble.content != text:
-            self.trouble.content = text and f"**{text}**"
+        content = text and f"**{escape_markup(text)}**"
+        if self.trouble.content != content:
+            self.trouble.content = content
             self.trouble.visible = bool(text)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from idr.errors import InputError, MissingInputError
 from idr.viewer.checkpoints import CheckpointReader
+from idr.viewer.guard import guarded
 
 POLL_SECONDS = 1.0
 """Interval of the polling for new checkpoints."""
@@ -65,7 +66,7 @@ class PageServer:
 
         from idr.viewer.session import Session
 
-        with contextlib.redirect_stdout(io.StringIO()):  # viser prints a banner
+        with contextlib.redirect_stdout(io.StringIO()), guarded(host):  # viser prints a banner
             self._server = viser.ViserServer(host=host, port=port, verbose=False)
         self._ending = threading.Event()
         self.port = int(self._server.get_port())

@@ -56,7 +56,7 @@ class Session:
         self._numbers = image_numbers(reader.dataset)
         photos = [self._thumbnail(k) for k in range(len(self._numbers))]
         self._space = SpaceView(server, self._numbers, photos, self._clicked)
-        title = f"`{reader.folder.parent.name}/{reader.folder.name}`"
+        title = f"{reader.folder.parent.name}/{reader.folder.name}"
         self._panel = pages.Panel(server.gui, title, len(self._numbers), resolution, side)
         # The given cameras stand there before the first checkpoint.
         poses = np.asarray(reader.dataset.get_gt_pose(scaled=True), dtype=np.float64)

@@ -19,7 +19,7 @@ FORMAT = 1
 def fingerprint(*inputs: Any) -> str:
     """Returns a digest of JSON-like values."""
     text = json.dumps([FORMAT, *inputs], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()
 
 
 def files_state(source: Path) -> list[tuple[str, int, int]]:

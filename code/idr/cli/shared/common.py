@@ -6,17 +6,20 @@ Only the standard library is imported here, so that ``-h`` and argument errors a
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
+import math
 import os
 import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from idr.cli.shared.commands import call_of, script_called
-from idr.errors import USER_ERRORS, InputError, TrainingStoppedError
+from idr.cli.shared.output import check_output, prepare_output, print_line
+from idr.errors import USER_ERRORS, InputError, TrainingStoppedError, printable
 from idr.failures import OUT_OF_MEMORY, Finding
 from idr.places import BESIDE_CODE
 from idr.progress_bar import bars_cleared, bars_shown
@@ -28,6 +31,18 @@ EXIT_OK = 0
 EXIT_STOPPED = 1
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
+
+MAX_INT = 2**63 - 1
+THREADS_PER_CORE = 8
+"""Most threads for each core: beyond a few thousand, OpenMP ends the process."""
+
+LARGEST = {
+    "batch_size": 1_000_000, "downscale": 10_000, "faces": 100_000_000, "frames": 1_000_000,
+    "holdout": 100_000, "img_res": 32_768, "jobs": 10_000, "mesh_resolution": 4096, "nepoch": 10**9,
+    "resolution": 4096, "samples": 100_000_000, "side": 16_384, "supersampling": 64, "texture": 16_384,
+    "threads": THREADS_PER_CORE * (os.cpu_count() or 1), "views": 100_000,
+}  # fmt: skip
+"""Sizes and counts of flags beyond which memory or time end; they are refused before anything is computed."""
 
 log = logging.getLogger("idr")
 
@@ -42,6 +57,46 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
         if action.default in (None, "", False, (), []):
             return action.help
         return super()._get_help_string(action)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Refuses numbers that nothing can hold, and shows arguments without their control characters."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.register("type", int, _whole_number)
+        self.register("type", float, _finite_number)
+
+    def error(self, message: str) -> NoReturn:
+        super().error(printable(message))
+
+    def print_help(self, file: Any = None) -> None:
+        if file is None:
+            say(self.format_help().rstrip())
+        else:
+            super().print_help(file)
+
+
+def _whole_number(text: str) -> int:
+    number = int(text)
+    if abs(number) > MAX_INT:
+        raise argparse.ArgumentTypeError(f"{text}: expected at most {MAX_INT:,}")
+    return number
+
+
+def _finite_number(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise argparse.ArgumentTypeError(f"{text}: expected a finite number")
+    return number
+
+
+def _check_sizes(arguments: argparse.Namespace) -> None:
+    for flag, largest in LARGEST.items():
+        value = getattr(arguments, flag, None)
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, int) and number > largest:
+                raise InputError(f"--{flag} {number}: expected at most {largest:,}")
 
 
 class _Version(argparse.Action):
@@ -65,7 +120,7 @@ def make_parser(description: str, examples: str = "", command: str | None = None
     """
     if not script_called() and command:
         examples = examples.replace(" ../", " ")
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=shlex.join(call_of(command)) if command else None, description=description,
         epilog=f"examples:\n{examples}" if examples else None,
         formatter_class=HelpFormatter, allow_abbrev=False,
@@ -102,12 +157,14 @@ def add_conf_arguments(
 def say(text: str) -> None:
     """Prints a result line to standard output and flushes it."""
     with bars_cleared():
-        print(text, flush=True)  # noqa: T201
+        print_line(text)
 
 
 class _PlainLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        text = record.getMessage()
+        text = printable(record.getMessage())
+        if record.exc_info:
+            text += "\n" + self.formatException(record.exc_info)
         return text if record.levelno <= logging.INFO else f"{record.levelname.lower()}: {text}"
 
 
@@ -135,7 +192,8 @@ def _logging(level: int) -> Iterator[None]:
         with bars_shown(level <= logging.INFO):
             yield
     finally:
-        log.handlers[:], log.level, log.propagate = before
+        log.handlers[:], log.propagate = before[0], before[2]
+        log.setLevel(before[1])
 
 
 def _least_used_gpu() -> str | None:
@@ -193,25 +251,72 @@ def run(function: Callable[[], int | None], level: int = logging.INFO) -> int:
     except TrainingStoppedError as error:
         text, status = f"stopped: {error}", EXIT_STOPPED
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and type(error).__name__ != "OutOfMemoryError":  # torch's own
+        if _is_unknown_user(error):
+            text, status = f"error: {error} for the user after ~; write the folder out", EXIT_USER_ERROR
+        elif _is_out_of_memory(error):
+            remedy = "no memory left; lower train.num_pixels, plot.chunk_pixels and plot.chunk_points"
+            text, status = f"stopped: {Finding(OUT_OF_MEMORY, remedy)}", EXIT_STOPPED
+        else:
             raise
-        remedy = "no memory left; lower train.num_pixels, plot.chunk_pixels and plot.chunk_points"
-        text, status = f"stopped: {Finding(OUT_OF_MEMORY, remedy)}", EXIT_STOPPED
+    except OSError as error:
+        if error.filename is None:
+            raise
+        log.debug("of the operating system", exc_info=True)
+        text, status = f"error: {_os_message(error)}", EXIT_USER_ERROR
     except KeyboardInterrupt:
         text, status = "interrupted", EXIT_INTERRUPTED
-    print(text, file=sys.stderr, flush=True)  # noqa: T201
+    with suppress(OSError):  # nobody reads it
+        print(printable(text), file=sys.stderr, flush=True)  # noqa: T201
     return status
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether memory ended; torch raises a class of its own on a GPU, and none on the CPU."""
+    named = type(error).__name__ == "OutOfMemoryError" or "DefaultCPUAllocator" in str(error)
+    return named or isinstance(error, MemoryError)
+
+
+def _is_unknown_user(error: Exception) -> bool:
+    return str(error).startswith("Could not determine home directory")  # by pathlib, without the path
+
+
+def _os_message(error: OSError) -> str:
+    """Returns the message of an error that a file's name or place causes."""
+    names = " and ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
+    remedies = {errno.ENAMETOOLONG: "choose a shorter name", errno.ELOOP: "its links lead to each other"}
+    remedy = remedies.get(error.errno or 0, "correct the path, or look at permissions and the disk there")
+    return f"{names}: {(error.strerror or type(error).__name__).lower()}; {remedy}"
+
+
+def _check_working_folder() -> None:
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:
+        raise InputError("the working folder was removed; change to one that exists: cd FOLDER") from error
 
 
 def run_command(
     parser: argparse.ArgumentParser,
     argv: Sequence[str] | None,
     body: Callable[[argparse.Namespace], int | None],
+    listing: bool = False,
 ) -> int:
     """Parses `argv`, None for the process's arguments, and runs the body on them; see `run`.
 
-    argparse exits with status 2 on a wrong argument.
+    argparse exits with status 2 on a wrong argument. The command of a `listing` has no result but what it
+    prints, so its status tells whether that was written.
     """
-    arguments = parser.parse_args(argv)
+    prepare_output()
+    try:
+        arguments = parser.parse_args(argv)
+    except SystemExit as end:  # after a mistake, or having printed help or version
+        raise SystemExit(end.code or run(check_output)) from None
+
+    def checked() -> int | None:
+        _check_working_folder()
+        _check_sizes(arguments)
+        status = body(arguments)
+        return (check_output() if listing else EXIT_OK) or status
+
     level = logging.WARNING if arguments.quiet else logging.DEBUG if arguments.verbose else logging.INFO
-    return run(lambda: body(arguments), level)
+    return run(checked, level)

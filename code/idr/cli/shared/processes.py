@@ -44,7 +44,7 @@ def run_in_group(gpu: str, device: str | None, body: Body) -> int:
         if group.is_first:
             return body(chosen, group)
         logging.getLogger("idr").setLevel(logging.CRITICAL)
-        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
             try:
                 return body(chosen, group)
             except LostProcessError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -49,16 +48,14 @@ def stop_rule(arguments: argparse.Namespace, began: float) -> StopRule:
     """Returns the rule of ``--max_minutes``, since `began` by `time.monotonic()`, and ``--target_psnr``.
 
     Raises:
-        InputError: A time that is not positive, or a PSNR that is not finite.
+        InputError: A time that is not positive.
     """
     from idr.training.stopping import StopRule
 
-    minutes, psnr = arguments.max_minutes, arguments.target_psnr
-    if minutes is not None and not (0 < minutes < math.inf):
+    minutes = arguments.max_minutes
+    if minutes is not None and minutes <= 0:
         raise InputError(f"--max_minutes {minutes:g}: expected a number of minutes above 0")
-    if psnr is not None and not math.isfinite(psnr):
-        raise InputError(f"--target_psnr {psnr:g}: expected a number of dB, such as 25")
-    return StopRule(minutes, psnr, began)
+    return StopRule(minutes, arguments.target_psnr, began)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from idr.errors import InputError
 from idr.pictures.space import camera_traces, mesh_trace, polyline, space_figure
 from idr.runs import Run
 from idr.runs.checkpoint import read_poses
@@ -32,13 +33,22 @@ START, END, GIVEN, PATH = "#d9822b", "#2266cc", "#3a9d5d", "#999999"
 
 
 def read_metrics(path: Path) -> dict[str, NDArray[np.float64]]:
-    """Returns the columns of ``metrics.csv``, NaN for an empty cell; empty without the file."""
+    """Returns the columns of ``metrics.csv``, NaN for an empty cell; empty without the file.
+
+    Raises:
+        InputError: The file has no column of epochs, or texts in place of numbers.
+    """
     if not path.is_file():
         return {}
-    with path.open(newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    columns = list(rows[0]) if rows else []
-    return {name: np.array([float(row[name] or "nan") for row in rows]) for name in columns}
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            rows = list(csv.DictReader(stream))
+        columns = ["epoch", *(name for name in rows[0] if name != "epoch")] if rows else []
+        return {name: np.array([float(row[name] or "nan") for row in rows]) for name in columns}
+    except (OSError, ValueError, TypeError, KeyError, csv.Error) as error:
+        raise InputError(
+            f"{path} is not a table of numbers with commas ({error}); restore it, or move it away"
+        ) from error
 
 
 def curves_figure(metrics: dict[str, NDArray[np.float64]]) -> Any | None:

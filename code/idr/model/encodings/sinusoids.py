@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -19,6 +20,8 @@ class SinusoidsConfig:
         type: Name of the encoding.
         multires: Number of octaves; 0 leaves the point as it is.
     """
+
+    LARGEST: ClassVar[dict[str, int]] = {"multires": 32}
 
     type: str = "sinusoids"
     multires: int = 0

@@ -44,6 +44,10 @@ class TracerConfig:
             compiled loops on a CPU and equals ``accelerated`` otherwise.
     """
 
+    LARGEST: ClassVar[dict[str, int]] = {
+        "line_step_iters": 1000, "sphere_tracing_iters": 1000, "n_steps": 10_000, "n_secant_steps": 1000
+    }  # fmt: skip
+
     object_bounding_sphere: float
     sdf_threshold: float = 5.0e-5
     line_search_step: float = 0.5

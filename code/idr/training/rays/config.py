@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import ClassVar, Literal
 
 from idr.errors import InputError
 
@@ -33,6 +33,10 @@ class SamplerConfig:
             1 / (N p), p its probability, so the expected loss is the published mean over all N pixels and
             only its variance changes. The Eikonal term is over all points in either case.
     """
+
+    LARGEST: ClassVar[dict[str, int]] = {
+        "error_cell": 10_000, "silhouette_pixels": 1000, "far_pixels": 10_000, "mixed_pixels": 1000
+    }  # fmt: skip
 
     type: Literal["uniform", "importance"] = "uniform"
     silhouette: float = 0.25

@@ -6,7 +6,7 @@ N points of a step.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -28,6 +28,8 @@ class NormalsConfig:
         rays: Shaded rays of a step at which normals are compared.
         radius: Largest distance to the neighboring point, in unit-sphere units.
     """
+
+    LARGEST: ClassVar[dict[str, int]] = {"rays": 1_000_000}
 
     weight: float
     end: float = 0.67

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -52,6 +52,8 @@ class PatchConfig:
         min_degrees: Smallest angle between the directions to the cameras of a reference and a source view.
         max_degrees: The largest.
     """
+
+    LARGEST: ClassVar[dict[str, int]] = {"rays": 1_000_000, "size": 101, "views": 1000}
 
     weight: float
     begin: float = 0.08

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -30,6 +30,8 @@ class SparsePointsConfig:
         scale: Distance, in unit-sphere units, beyond which a point's pull falls.
         file: Name of the file in the scene's folder.
     """
+
+    LARGEST: ClassVar[dict[str, int]] = {"points": 10_000_000}
 
     weight: float
     until: float = 0.7
