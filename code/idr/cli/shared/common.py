@@ -8,9 +8,12 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from idr.errors import USER_ERRORS, InputError, TrainingStoppedError
@@ -137,6 +140,32 @@ def choose_device(gpu: str, device: str | None) -> torch.device:
     return torch.device(device)
 
 
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Lets SIGTERM and SIGHUP, unless they are ignored or handled, end the body as Ctrl-C does: tidily."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    previous = {}
+    with suppress(ValueError):  # only the main thread can handle signals
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) == signal.SIG_DFL:
+                previous[number] = signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory is used up: Python's, a device's, or the CPU's, for which torch has no class of its own."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's own
+        return True
+    return "DefaultCPUAllocator: " in str(error)
+
+
 def run(function: Callable[[], int | None]) -> int:
     """Runs a command's body, which returns an exit status or None for success, and returns the exit status.
 
@@ -144,13 +173,14 @@ def run(function: Callable[[], int | None]) -> int:
     """
     _setup_logging()
     try:
-        return function() or EXIT_OK
+        with _interruptible():
+            return function() or EXIT_OK
     except USER_ERRORS as error:
         text, status = f"error: {error}", EXIT_USER_ERROR
     except TrainingStoppedError as error:
         text, status = f"stopped: {error}", EXIT_STOPPED
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and type(error).__name__ != "OutOfMemoryError":  # torch's own
+        if not _is_out_of_memory(error):
             raise
         remedy = "no memory left; lower train.num_pixels, plot.chunk_pixels and plot.chunk_points"
         text, status = f"stopped: {Finding(OUT_OF_MEMORY, remedy)}", EXIT_STOPPED
