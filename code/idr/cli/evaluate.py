@@ -68,6 +68,9 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
         require_lpips()
     trained, folder = open_run(arguments)
+    from idr.evaluation.results import earlier_results
+
+    before = earlier_results(folder, trained.folder)
     points = None if arguments.points is None else _read_points(trained, arguments.points)
 
     from idr.conf.build import scan_id_of
@@ -109,7 +112,9 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         record["intrinsics"] = {"given": given, "trained": own}
     if arguments.lpips:
         record["lpips_error"] = lpips_error
-    say(f"results: {write_results(record, folder)}")
+    say(f"results: {write_results(record, folder, before)}")
+    if before.get("run", record["run"]) != record["run"]:
+        say(f"they replace those of {before['run']}, whose pictures were removed")
     if lpips_error is None:
         return EXIT_OK
     say("LPIPS was asked for and not measured (see above); all else was: exit status 1")

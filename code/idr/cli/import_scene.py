@@ -130,8 +130,11 @@ def _import(arguments: argparse.Namespace) -> None:
 
 
 def _check(arguments: argparse.Namespace, out: Path) -> None:
-    if not re.fullmatch(r"scan\d+", out.name):
-        raise InputError(f"--out {arguments.out}: expected a folder named scan<N>, such as data/mine/scan0")
+    if not re.fullmatch(r"scan(0|[1-9][0-9]*)", out.name):
+        raise InputError(
+            f"--out {arguments.out}: expected a folder named scan<N>, without leading zeros, such as "
+            "data/mine/scan0"
+        )
     check_at_least(arguments, downscale=1, threads=1, min_registered=3, seed=0)
     if arguments.rough_cameras and arguments.rough_from:
         raise InputError("got both --rough_cameras and --rough_from; expected one of them")

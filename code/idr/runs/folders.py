@@ -146,9 +146,15 @@ def conf_of_run(run_folder: Path, fallback: str | Path | None, overrides: Sequen
     return load_conf(conf, overrides)
 
 
-def evals_folder(name: str) -> Path:
-    """Returns `evals/<name>` of the project, the folder of a run's results."""
-    return project_root() / "evals" / name
+def evals_folder(name: str, exps: Path | None = None, evals: str | None = None) -> Path:
+    """Returns the folder of a run's results.
+
+    It is in `evals`, a path relative to the project; if that is None, in `evals/` beside the folder `exps` of
+    the runs, or in the project's.
+    """
+    if evals is not None:
+        return project_root() / Path(evals).expanduser() / name
+    return (project_root() if exps is None else exps.resolve().parent) / "evals" / name
 
 
 def _last_change(checkpoints: Path) -> int:

@@ -73,7 +73,7 @@ def _is_at(file: IO[str], path: Path) -> bool:
 def _refusal(run: Path, words: list[str]) -> InputError:
     pid, host, since = words[0], words[1], " ".join(words[2:])
     return InputError(
-        f"{run} is being trained by process {pid} on {host} since {since}; expected one training in a folder: "
+        f"{run} is being trained by process {pid} on {host} since {since}; expected one training per folder: "
         f"wait until it ends, stop it (kill -TERM {pid} saves its state), or continue in a new folder with "
         "--new_run"
     )

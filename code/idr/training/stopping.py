@@ -126,7 +126,7 @@ class RunFolder:
 
     def _lost(self) -> TrainingStoppedError:
         return TrainingStoppedError(
-            f"the run's folder {self.path} was renamed or deleted; what was saved before is where that folder "
+            f"the run's folder {self.path} was renamed or deleted; what was saved before is where the folder "
             "is now: continue it there with --is_continue, or train again"
         )
 

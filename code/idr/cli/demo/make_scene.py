@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from idr.cli.shared.common import make_parser, run_command, say
 from idr.cli.shared.flags import add_switches
+from idr.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -70,6 +72,8 @@ def _make_scene(arguments: argparse.Namespace) -> None:
     noise = {"noise_degrees": arguments.noise_degrees, "noise_center": arguments.noise_center}
     settings = SceneSettings(num_holdout=arguments.holdout, **noise, **render_settings(arguments))
     folder = Path(arguments.out) if arguments.out else project_root() / "data" / "demo" / "scan1"
+    if re.fullmatch(r"scan0[0-9]+", folder.name):
+        raise InputError(f"--out {folder}: training looks for scan{int(folder.name[4:])}; expected that name")
     began = time.monotonic()
     write_scene(folder, settings, extract_exact, overwrite=arguments.force)
     height, width = settings.img_res

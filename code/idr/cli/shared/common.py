@@ -160,7 +160,7 @@ def _interruptible() -> Iterator[None]:
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory is used up: Python's, a device's, or the CPU's, for which torch has no class of its own."""
+    """Whether memory is used up: Python's, a device's, or the CPU's, for which torch has no error class."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's own
         return True
     return "DefaultCPUAllocator: " in str(error)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from idr.cli.shared.common import choose_device, say
 from idr.errors import InputError, MissingInputError
+from idr.files import check_file
 
 if TYPE_CHECKING:
     from idr.runs import Run
@@ -40,7 +41,7 @@ def open_run(arguments: argparse.Namespace) -> tuple[Run, Path]:
     Chunk sizes that the command line leaves out are set to the conf's.
 
     Returns:
-        The run, and the folder of its results ``evals/<name>/``.
+        The run, and the folder of its results, ``evals/<name>/`` by default.
 
     Raises:
         MissingInputError: No such conf, run, checkpoint or scene.
@@ -65,7 +66,7 @@ def open_run(arguments: argparse.Namespace) -> tuple[Run, Path]:
     run = Run(conf, folder, arguments.checkpoint, device, scan_id=scan_id, data_root=arguments.data_root)
     run.read_scene()
     say(f"checkpoint of epoch {run.epoch} on {device}")
-    return run, evals_folder(name)
+    return run, evals_folder(name, exps, arguments.evals_folder)
 
 
 def name_of_run(arguments: argparse.Namespace, conf: Any) -> str:
@@ -127,17 +128,10 @@ def find_named_run(path: str, checkpoint: str) -> Path:
     return locate_run(at_root if at_root.is_dir() else Path(path), checkpoint)
 
 
-def check_new(paths: Sequence[Path], force: bool) -> None:
-    """Refuses to replace files, before anything is computed.
-
-    Raises:
-        InputError: A file exists and `force` is not set, or a folder has its name.
-    """
+def check_new(paths: Iterable[Path], force: bool, flag: str = "--out") -> None:
+    """Refuses to replace files, before anything is computed; see `idr.files.check_file`."""
     for path in paths:
-        if path.is_dir():
-            raise InputError(f"{path} is a folder; expected the name of a file: choose another --out")
-        if path.exists() and not force:
-            raise InputError(f"{path} is there already: add --force to replace it, or choose another --out")
+        check_file(path, force, flag=flag)
 
 
 def check_folder(out: Path, names: Sequence[str], force: bool) -> None:
