@@ -228,7 +228,7 @@ class TrainingProcess:
         A new run's lock is held until `locks` closes.
         """
         from idr.conf.files import save_conf
-        from idr.runs.folders import RUNCONF, create_run
+        from idr.runs.folders import RUNCONF, create_run, read_metrics
         from idr.runs.lock import locked
 
         group, arguments = self.group, self.arguments
@@ -253,6 +253,7 @@ class TrainingProcess:
             if arguments.new_run:
                 trainer.move_to(group.on_first(create))
             folder = trainer.outputs.run
+            group.on_all(lambda: read_metrics(folder / "metrics.csv"))  # before anything is written
             group.on_first(lambda: _keep_changed_conf(settings.conf, folder, trainer.state.epoch))
         group.on_first(lambda: save_conf(settings.conf, folder / RUNCONF))
         return trainer

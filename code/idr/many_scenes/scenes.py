@@ -6,7 +6,6 @@ import csv
 import io
 import logging
 import signal
-import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -16,11 +15,10 @@ from pathlib import Path
 from types import FrameType
 
 from idr.checkpoints.folder import CheckpointFolder
-from idr.errors import MissingInputError
+from idr.errors import InputError, MissingInputError
 from idr.files import write_text_atomic
 from idr.many_scenes.launchers import ClusterJob, ClusterLauncher, ProcessJob, ProcessLauncher
-from idr.runs.folders import CHECKPOINTS, find_run
-from idr.training.progress import MetricsFile
+from idr.runs.folders import CHECKPOINTS, find_run, read_metrics
 from idr.training.stopping import stop_signals
 
 log = logging.getLogger(__name__)
@@ -61,8 +59,10 @@ def look_up(exps: Path, scene: Scene, status: str) -> Row:
     except MissingInputError:
         return Row(scene.scan, status)
     epochs = CheckpointFolder(run / CHECKPOINTS).epoch_of()
-    rows = MetricsFile(run / "metrics.csv", first_epoch=sys.maxsize).rows
-    last = rows[-1] if rows else {}
+    try:
+        last = read_metrics(run / "metrics.csv")[-1]
+    except (InputError, IndexError):  # training itself refuses such a file
+        last = {}
     minutes, psnr = (float(last[key]) if last.get(key) else None for key in ("minutes", "psnr"))
     return Row(scene.scan, status, epochs, minutes, psnr, str(run))
 

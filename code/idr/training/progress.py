@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from idr.checkpoints.metrics import read_metrics
 from idr.errors import InputError
 from idr.files import output_errors, write_text_atomic
 
@@ -138,15 +139,15 @@ class MetricsFile:
 
     Of an existing file, rows from `first_epoch` on, which will be trained again, are dropped, and columns of
     earlier versions get their present names.
+
+    Raises:
+        InputError: The existing file is not as training wrote it.
     """
 
     def __init__(self, path: Path, first_epoch: int) -> None:
         self.path = path
-        self.rows: list[dict[str, str]] = []
-        if path.is_file():
-            with path.open(newline="") as stream:
-                rows = [row for row in csv.DictReader(stream) if _is_before(row, first_epoch)]
-            self.rows = [{RENAMED.get(name, name): value for name, value in row.items()} for row in rows]
+        rows = [row for row in read_metrics(path) if int(row["epoch"]) < first_epoch]
+        self.rows = [{RENAMED.get(name, name): value for name, value in row.items()} for row in rows]
 
     @property
     def minutes_so_far(self) -> float:
@@ -164,12 +165,6 @@ class MetricsFile:
         writer.writeheader()
         writer.writerows(self.rows)
         write_text_atomic(self.path, text.getvalue())
-
-
-def _is_before(row: Mapping[str, Any], epoch: int) -> bool:
-    """Whether a row is complete and of an earlier epoch."""
-    number = row.get("epoch") or ""
-    return number.isdigit() and int(number) < epoch and None not in row.values()
 
 
 class TensorBoardLog:

@@ -5,7 +5,6 @@ B images, T checkpoints. Unit-sphere coordinates.
 
 from __future__ import annotations
 
-import csv
 import fnmatch
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from idr.pictures.space import camera_traces, mesh_trace, polyline, space_figure
 from idr.runs import Run
 from idr.runs.checkpoint import read_poses
-from idr.runs.folders import CHECKPOINTS, CheckpointFolder
+from idr.runs.folders import CHECKPOINTS, CheckpointFolder, read_metrics
 from idr.runs.views import image_numbers
 
 CURVES = {
@@ -31,12 +30,9 @@ CURVES = {
 START, END, GIVEN, PATH = "#d9822b", "#2266cc", "#3a9d5d", "#999999"
 
 
-def read_metrics(path: Path) -> dict[str, NDArray[np.float64]]:
+def metric_columns(path: Path) -> dict[str, NDArray[np.float64]]:
     """Returns the columns of ``metrics.csv``, NaN for an empty cell; empty without the file."""
-    if not path.is_file():
-        return {}
-    with path.open(newline="") as stream:
-        rows = list(csv.DictReader(stream))
+    rows = read_metrics(path)
     columns = list(rows[0]) if rows else []
     return {name: np.array([float(row[name] or "nan") for row in rows]) for name in columns}
 
