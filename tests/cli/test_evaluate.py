@@ -63,6 +63,41 @@ def test_everything_at_once(root, capsys):
     assert (folder / "rendering" / "eval_005.png").is_file()
 
 
+def test_results_of_an_earlier_run_of_that_name_are_replaced_whole(root, capsys):
+    first = ball.write_run(root / "exps")
+    assert evaluate(root, "--eval_rendering") == 0
+    pictures = root / "evals" / "ball_3" / "rendering"
+    (pictures / "mine.png").write_text("mine")
+    before = sorted(path.name for path in pictures.iterdir())
+    assert evaluate(root) == 0  # the same run keeps its pictures
+    assert sorted(path.name for path in pictures.iterdir()) == before and "eval_000.png" in before
+    assert evaluate(root, "--eval_rendering") == 0
+    ball.write_run(root / "exps")
+    capsys.readouterr()
+    assert evaluate(root) == 0
+    assert f"{first}, whose pictures were removed" in capsys.readouterr().out
+    assert [path.name for path in pictures.iterdir()] == ["mine.png"]
+
+
+def test_results_of_runs_of_other_folders_are_kept_apart(root, capsys):
+    ball.write_run(root / "exps")
+    ball.write_run(root / "others")
+    assert evaluate(root) == 0
+    results = root / "evals" / "ball_3" / "results.json"
+    before = results.read_bytes()
+    assert evaluate(root, "--exps_folder", "others") == 2
+    error = capsys.readouterr().err
+    assert str(root / "exps" / "ball_3") in error and "--evals_folder" in error
+    assert evaluate(root, "--exps_folder", "others", "--evals_folder", "evals_others") == 0  # the remedy
+    assert (root / "evals_others" / "ball_3" / "results.json").is_file() and results.read_bytes() == before
+    ball.write_run(root / "place" / "exps")
+    assert evaluate(root, "--exps_folder", str(root / "place" / "exps")) == 0
+    assert (root / "place" / "evals" / "ball_3" / "results.json").is_file()
+    results.write_text('{"mine": 1}')
+    assert evaluate(root) == 2 and "is no results file of eval.py" in capsys.readouterr().err
+    assert results.read_text() == '{"mine": 1}'
+
+
 def test_ssim_is_scored_for_training_and_held_out_views(root, capsys):
     ball.write_run(root / "exps")
     assert evaluate(root, "--eval_rendering") == 0

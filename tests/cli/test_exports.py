@@ -17,7 +17,7 @@ from tests.evaluation.test_reconstruction import DRIFT_SCALE, DRIFT_SHIFT, drift
 
 import idr.conf.files
 import idr.runs.folders
-from idr.cli import export_cameras, export_mesh, render_path
+from idr.cli import export_cameras, export_mesh, render_path, report
 from idr.geometry.cameras import pose_matrix, project_points
 from idr.importers.recognize import read_source
 
@@ -356,3 +356,30 @@ def test_mistake_in_a_real_process(script, warm_python):
     )  # fmt: skip
     assert done.returncode == 2 and done.stderr.startswith("error:") and "absent.conf" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+# ---- files of others
+
+
+@pytest.mark.parametrize(
+    "command, flags",
+    [
+        (report, ("--out", "mine.html", "--views", "1", "--resolution", "8")),
+        (render_path, ("--img_res", "6", "8", "--frames", "2", "--out", "way", "--video", "mine.gif")),
+    ],
+)
+def test_files_of_others_are_replaced_with_force_only(root, capsys, command, flags):
+    ball.write_run(root / "exps")
+    path = root / next(flag for flag in flags if flag.startswith("mine"))
+    path.write_text("mine")
+    before = ball.files_of(root)
+    assert call(command, root, *flags) == 2
+    assert f"{path.name} is there already: add --force to replace it" in capsys.readouterr().err
+    assert ball.files_of(root) == before
+    assert call(command, root, *flags, "--force") == 0  # the remedy
+    assert path.read_bytes() != b"mine"
+    if command is report:
+        assert call(command, root, *flags) == 0  # its own page
+    path.unlink()
+    path.symlink_to("/dev/null")
+    assert call(command, root, *flags, "--force") == 2 and "is a symbolic link" in capsys.readouterr().err

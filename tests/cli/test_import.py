@@ -53,6 +53,7 @@ def test_an_imported_scene_can_be_trained_on(source: Path, capsys) -> None:
     assert call(source, *with_masks(source)) == 0
     scene = scene_of(source)
     assert sorted(p.name for p in scene.iterdir()) == [
+        ".idr_files.json",
         "cameras.npz",
         "image",
         "import.json",

@@ -65,6 +65,7 @@ ADDED = {
     "eval": {
         "overrides": [],
         "data_root": None,
+        "evals_folder": None,
         "device": None,
         "dense": False,
         "points": None,
@@ -90,6 +91,7 @@ ADDED = {
         "video": None,
         "fps": 10.0,
         "chunk_pixels": None,
+        "force": False,
     },
     "preprocess_cameras": {"data_root": None, "dry_run": False},
     "check_scene": {"source_dir": None, "out": None, "use_linear_init": False},
@@ -133,7 +135,7 @@ ADDED["import_scene"] = {
 ANY_RUN = {
     flag: (PUBLISHED["eval"] | ADDED["eval"])[flag]
     for flag in (
-        *("conf", "overrides", "data_root", "expname", "exps_folder", "gpu", "device"),
+        *("conf", "overrides", "data_root", "expname", "exps_folder", "evals_folder", "gpu", "device"),
         *("timestamp", "checkpoint", "scan_id"),
     )
 }
@@ -182,6 +184,7 @@ ADDED["render_path"] = ANY_RUN | {
 }
 ADDED["report"] = ANY_RUN | {
     "out": None,
+    "force": False,
     "views": 6,
     "side": 320,
     "resolution": 96,
@@ -196,10 +199,11 @@ ADDED["eval_mesh"] = {
     "samples": 100_000,
     "seed": 0,
     "out": None,
+    "force": False,
 }
-ADDED["summary"] = {flag: ANY_RUN[flag] for flag in ("conf", "overrides", "data_root", "expname")} | {
-    "scans": None
-}
+ADDED["summary"] = {
+    flag: ANY_RUN[flag] for flag in ("conf", "overrides", "data_root", "expname", "evals_folder")
+} | {"scans": None}
 ADDED["doctor"] = {"data": None, "use_linear_init": False}
 ADDED["serve"] = {
     "run": "latest",

@@ -77,6 +77,15 @@ def test_dtu_protocol_equals_its_description(miniature, capsys):
     assert (folder / "ours_scores.json").read_bytes() == first
 
 
+def test_scores_replace_scores_only(miniature, capsys):
+    folder = miniature[0]
+    path, flags = folder / "ours_scores.json", [f"{folder}/ours.ply", "--reference", f"{folder}/ours.ply"]
+    path.write_text('{"scores": "mine"}')
+    assert eval_mesh.main(flags) == 2 and "add --force to replace it" in capsys.readouterr().err
+    assert path.read_text() == '{"scores": "mine"}'
+    assert eval_mesh.main([*flags, "--force"]) == 0 == eval_mesh.main(flags)
+
+
 @pytest.mark.parametrize(
     "name", ["Points/stl/stl007_total.ply", "ObsMask/ObsMask7_10.mat", "ObsMask/Plane7.mat"]
 )

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from pyhocon import ConfigFactory
 
 from idr.checkpoints.folder import CheckpointFolder
+from idr.checkpoints.metrics import read_metrics
 from idr.conf.build import build_loss, build_model, scan_id_of
 from idr.conf.files import load_conf, read_block, save_conf
 from idr.datasets.camera_files import read_cameras
 from idr.datasets.points import read_points as read_scene_points
-from idr.evaluation.report.figures import read_metrics
 from idr.evaluation.summary import read_scan, write_summary
 from idr.importers.camera_path import read_path
 from idr.importers.points import read_points

@@ -55,6 +55,18 @@ def test_the_first_backup_is_kept(camera_file):
     assert sorted(p.name for p in camera_file.parent.iterdir()) == ["cameras.npz", "cameras_backup.npz"]
 
 
+def test_a_second_original_is_kept_too(camera_file):
+    first = camera_file.read_bytes()
+    write_scale_mats(camera_file, np.zeros(3), 1.0)
+    np.savez(camera_file, **{f"world_mat_{k}": 2 * np.eye(4) for k in range(2)})
+    second = camera_file.read_bytes()
+    assert write_scale_mats(camera_file, np.zeros(3), 1.0).name == "cameras_backup_2.npz"
+    assert backup_path(camera_file).read_bytes() == first
+    assert camera_file.with_name("cameras_backup_2.npz").read_bytes() == second
+    camera_file.write_bytes(first)
+    assert write_scale_mats(camera_file, np.zeros(3), 1.0) is None  # kept already
+
+
 def test_members_that_numpy_would_not_load_are_kept(camera_file):
     """Pickled entries are copied, never run."""
     buffer = io.BytesIO()

@@ -10,12 +10,12 @@ import torch
 from idr.conf.files import project_root
 from idr.errors import MissingInputError, OutputError
 from idr.runs import folders as workspace
-from idr.runs.folders import CheckpointFolder, create_run, evals_folder, find_run, run_name
+from idr.runs.folders import CheckpointFolder, create_run, evals_folder, find_run, newest_run, run_name
 
 
 def put_published(run: Path, *names: str) -> Path:
     folder = run / "checkpoints" / "ModelParameters"
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for name in names:
         epoch = 0 if name == "latest" else int(name)
         torch.save({"epoch": epoch, "model_state_dict": {}}, folder / f"{name}.pth")
@@ -48,6 +48,28 @@ def test_new_runs_are_named_by_time_and_never_shared(tmp_path: Path, monkeypatch
     assert [run.name for run in runs] == ["2020_12_31_23_59_59", "2021_01_01_00_00_00", "2021_01_01_00_00_01"]
     assert all(run.parent == tmp_path / "exps" / "dtu_65" for run in runs)
     assert sorted(entry.name for entry in runs[0].iterdir()) == ["checkpoints", "plots"]
+
+
+@pytest.mark.parametrize("before", ["2999_12_31_23_59_59", "2999_05_06_07_08_09"])
+def test_a_clock_set_back_leaves_the_new_run_the_latest(tmp_path: Path, before: str) -> None:
+    put_published(tmp_path / "exps" / "dtu" / before, "100")
+    (tmp_path / "exps" / "dtu" / "2020").mkdir()
+    new = put_published(create_run(tmp_path / "exps", "dtu"), "1")
+    assert new.name > before and find_run(tmp_path / "exps", "dtu") == new
+    assert newest_run(tmp_path / "exps") == new == newest_run(tmp_path / "exps", "dtu")
+
+
+def test_what_a_killed_first_save_leaves_is_no_run(tmp_path: Path) -> None:
+    """It is ignored by all that look for the latest run, whatever was changed last."""
+    good = put_published(tmp_path / "exps" / "dtu" / "2020_01_01_00_00_00", "100")
+    litter = create_run(tmp_path / "exps", "dtu")
+    manifests = litter / "checkpoints" / "manifests"
+    manifests.mkdir()
+    (manifests / "unfinished.json").write_text('["0"]')
+    (litter / "checkpoints" / "ModelParameters").mkdir()
+    (litter / "checkpoints" / "ModelParameters" / ".0.pth.0123abcd.tmp").write_bytes(b"half")
+    assert find_run(tmp_path / "exps", "dtu") == good == newest_run(tmp_path / "exps")
+    assert CheckpointFolder(litter / "checkpoints").names() == []
 
 
 def test_new_run_by_the_real_clock(tmp_path: Path) -> None:

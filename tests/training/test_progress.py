@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from idr.cli.train import main
+from idr.errors import InputError
 from idr.evaluation.metrics import masked_psnr
 from idr.training import progress
 from idr.training.progress import (
@@ -113,9 +114,51 @@ def test_metrics_are_whole_after_every_row_and_keep_what_is_before(tmp_path: Pat
     )
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        "\ufeffepoch,loss\n0,1\n1,0.9\n".encode(),  # saved by spreadsheet programs
+        b"epoch;loss\n0;1\n1;0,9\n",
+        "epoch,loss\n0,1\n".encode("utf-16"),
+        b"epoch,loss\n0,1\n1,0,9\n2,0.8\n",
+        b"epoch,loss\n0,one\n",
+        b"epoch,minutes\n0,inf\n",
+        b"epoch,loss\n\n0,1\n",
+        "epoch,loss\n²,1\n".encode(),
+        b"epoch,loss,loss\n0,1,1\n",
+        b"\x00\xff\xfe",
+        b"",
+    ],
+)
+def test_a_metrics_file_of_another_program_is_refused_and_kept(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "metrics.csv"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"metrics\.csv: .* or move it away"):
+        MetricsFile(path, 5)
+    assert path.read_bytes() == content
+
+
+def test_continuing_beside_a_spreadsheets_metrics_changes_nothing(
+    scene_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def command(*flags: str) -> list[str]:
+        return [*tiny.command(scene_root, *flags, nepoch=2), "--exps_folder", str(tmp_path)]
+
+    assert main([*command(), "--nepoch", "1"]) == 0
+    run = tiny.only_run(tmp_path)
+    path = run / "metrics.csv"
+    path.write_bytes(path.read_bytes().replace(b",", b";"))
+    before = tiny.tree_digest(run)
+    assert main(command("--is_continue", "--set", "loss.alpha=40")) == 2
+    assert "spreadsheet" in capsys.readouterr().err and tiny.tree_digest(run) == before
+    path.rename(tmp_path / "mine.csv")  # the remedy
+    assert main(command("--is_continue")) == 0
+    assert [row["epoch"] for row in tiny.metrics_rows(run)] == ["1"]
+
+
 def test_a_metrics_file_with_a_torn_end_is_mended(tmp_path: Path) -> None:
     path = tmp_path / "metrics.csv"
-    path.write_text("epoch,loss\n0,1\n1,0.9\n2\nx,3\n")
+    path.write_text("epoch,loss\n0,1\n1,0.9\n2\n")
     metrics = MetricsFile(path, 5)
     metrics.add({"epoch": 2, "loss": 0.8})
     assert path.read_text() == "epoch,loss\n0,1\n1,0.9\n2,0.8\n"

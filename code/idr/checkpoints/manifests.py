@@ -19,7 +19,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from idr.files import write_text_atomic
+from idr.checkpoints.schema import Kind, check, text, whole
+from idr.files import read_json, write_text_atomic
 
 log = logging.getLogger(__name__)
 
@@ -117,18 +118,30 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     write_text_atomic(folder / f"{manifest.name}.json", json.dumps(content, indent=1) + "\n")
 
 
+_SCHEMA = {key: whole() for key in ("epoch", "step", "serial")}
+_SCHEMA["staged"] = Kind("true or false", lambda value: isinstance(value, bool))
+_SCHEMA["files"] = Kind(
+    "a dictionary of parts of a checkpoint",
+    lambda value: isinstance(value, dict) and MODEL in value and set(value) <= set(PARTS),
+)
+_RECORD = {"size": whole(), "sha256": text()}
+
+
 def read_manifest(root: Path, name: str) -> Manifest | None:
     """Returns a set's manifest; None if it is missing or, with a warning, cannot be read."""
     path = manifest_file(root, name)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        epoch, step, serial = (int(content[key]) for key in ("epoch", "step", "serial"))
+        content = read_json(path)
+        check(content, _SCHEMA, str(path), "manifest")
         records = content["files"].items()
-        files = {part: FileRecord(int(record["size"]), str(record["sha256"])) for part, record in records}
-        return Manifest(name, epoch, step, serial, files, bool(content["staged"]))
+        for part, record in records:
+            check(record, _RECORD, str(path), part)
+        files = {part: FileRecord(record["size"], record["sha256"]) for part, record in records}
+        epoch, step, serial = (int(content[key]) for key in ("epoch", "step", "serial"))
+        return Manifest(name, epoch, step, serial, files, content["staged"])
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError) as error:  # an InputError is a ValueError
         log.warning("%s cannot be read (%s); its checkpoint does not count", path, error)
         return None
 

@@ -48,6 +48,7 @@ from idr.errors import InputError, OutputError
 from idr.files import (
     make_folder,
     output_errors,
+    read_json,
     sync_folder,
     temporary_files,
     write_atomic,
@@ -141,9 +142,10 @@ def _sweep(root: Path) -> None:
 
 def _unfinished(root: Path) -> list[str]:
     try:
-        names = json.loads(manifest_file(root, UNFINISHED).read_text(encoding="utf-8"))
+        names = read_json(manifest_file(root, UNFINISHED))
     except (OSError, ValueError):
         return []
+    names = names if isinstance(names, list) else []
     return [name for name in names if isinstance(name, str) and parse_name(name)]
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from idr.cli.shared.common import make_parser, run_command, say
 from idr.cli.shared.flags import add_flags
-from idr.cli.shared.runs import check_writable
+from idr.files import check_writable
 
 if TYPE_CHECKING:
     from idr.preprocess.scene_check import SceneCheck

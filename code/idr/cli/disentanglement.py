@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from idr.cli.shared.common import add_conf_arguments, choose_device, make_parser, run_command, say
 from idr.cli.shared.confs import check_overrides, read_conf
-from idr.cli.shared.flags import add_flags, check_frame_arguments
-from idr.cli.shared.runs import check_view, check_writable, find_named_run, frame_intrinsics, set_chunks
+from idr.cli.shared.flags import add_flags, add_switches, check_frame_arguments
+from idr.cli.shared.runs import check_new, check_view, find_named_run, frame_intrinsics, set_chunks
+from idr.files import check_writable
 from idr.places import BESIDE_CODE
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--key_distances", type=float, nargs="+", help=distances)
     add("--frames", type=int, default=30, help="number of frames, evenly spaced in time")
     output = parser.add_argument_group("output")
+    add_switches(output, force="replace an existing film")
     add_flags(output, "img_res", "video", "fps", "chunk_pixels", fps=10.0)
     return parser
 
@@ -82,7 +84,7 @@ def _disentangle(arguments: argparse.Namespace) -> None:
 
     if arguments.video:
         check_video_path(arguments.video)
-        check_writable(arguments.video)
+        check_new([arguments.video], arguments.force, "--video")
     trained = []
     for part in ("geometry", "appearance"):
         checkpoint = getattr(arguments, f"{part}_checkpoint") or arguments.checkpoint

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from idr.cli.shared.common import make_parser, run_command, say
-from idr.cli.shared.runs import check_writable
+from idr.cli.shared.flags import add_switches
 from idr.errors import InputError
 
 DESCRIPTION = (
@@ -33,6 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--samples", type=int, default=100_000, help="points drawn on each surface")
     parser.add_argument("--seed", type=int, default=0, help="seed of the draws")
     parser.add_argument("--out", help="JSON file; default: <mesh>_scores.json in the mesh's folder")
+    add_switches(parser, force="replace an existing file that holds no scores")
     return parser
 
 
@@ -55,11 +56,12 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
     from idr.evaluation.chamfer import mesh_scores
     from idr.evaluation.dtu import dtu_scores, read_geometry, read_reference
-    from idr.files import write_text_atomic
+    from idr.evaluation.results import is_own_scores
+    from idr.files import check_file, write_text_atomic
 
     path = Path(arguments.mesh).expanduser()
     out = Path(arguments.out).expanduser() if arguments.out else path.with_name(f"{path.stem}_scores.json")
-    check_writable(out)
+    check_file(out, arguments.force, is_own_scores)
     mesh = read_geometry(path)
     if not isinstance(mesh, trimesh.Trimesh) or not len(mesh.faces):
         raise InputError(f"{path} holds points but no triangles; expected a mesh")

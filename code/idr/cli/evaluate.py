@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from idr.cli.shared.common import EXIT_OK, EXIT_STOPPED, make_parser, run_command, say
 from idr.cli.shared.flags import add_flags, add_run_arguments, add_switches, check_at_least
-from idr.cli.shared.runs import check_writable, open_run
+from idr.cli.shared.runs import open_run
 from idr.errors import InputError
+from idr.files import check_writable
 from idr.places import BESIDE_CODE
 
 if TYPE_CHECKING:
@@ -69,6 +70,9 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
         require_lpips()
     trained, folder = open_run(arguments)
+    from idr.evaluation.results import earlier_results
+
+    before = earlier_results(folder, trained.folder)
     check_writable(folder / "results.json")
     lpips, lpips_error = _load_lpips(trained.device) if arguments.lpips else (None, None)
     points = None if arguments.points is None else _read_points(trained, arguments.points)
@@ -110,7 +114,9 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         record["intrinsics"] = {"given": given, "trained": own}
     if arguments.lpips:
         record["lpips_error"] = lpips_error
-    say(f"results: {write_results(record, folder)}")
+    say(f"results: {write_results(record, folder, before)}")
+    if before.get("run", record["run"]) != record["run"]:
+        say(f"they replace those of {before['run']}, whose pictures were removed")
     if lpips_error is None:
         return EXIT_OK
     say("LPIPS was asked for and not measured (see above); all else was: exit status 1")

@@ -95,7 +95,8 @@ def _given(arguments: argparse.Namespace) -> tuple[CameraSet, Any, Path]:
     from idr.runs.views import open_dataset
 
     dataset = open_dataset(conf, scan_id_of(conf, arguments.scan_id), arguments.data_root)
-    return given_cameras(dataset), dataset, evals_folder(name_of_run(arguments, conf))
+    results = evals_folder(name_of_run(arguments, conf), evals=arguments.evals_folder)
+    return given_cameras(dataset), dataset, results
 
 
 def _images(dataset: Any, out: Path, copy: bool, force: bool) -> tuple[str, list[str]]:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from idr.cli.shared.commands import command_line, conf_text, scene_flags
 from idr.cli.shared.common import make_parser, run_command, say
 from idr.cli.shared.flags import add_switches, check_at_least
-from idr.cli.shared.runs import check_writable
 from idr.errors import InputError
+from idr.files import check_writable
 
 if TYPE_CHECKING:
     from idr.importers.scene_folder import ImportedScene, Roughen
@@ -136,8 +136,11 @@ def _import(arguments: argparse.Namespace) -> None:
 
 
 def _check(arguments: argparse.Namespace, out: Path) -> None:
-    if not re.fullmatch(r"scan\d+", out.name):
-        raise InputError(f"--out {arguments.out}: expected a folder named scan<N>, such as data/mine/scan0")
+    if not re.fullmatch(r"scan(0|[1-9][0-9]*)", out.name):
+        raise InputError(
+            f"--out {arguments.out}: expected a folder named scan<N>, without leading zeros, such as "
+            "data/mine/scan0"
+        )
     check_at_least(arguments, downscale=1, threads=1, min_registered=3, seed=0)
     if arguments.rough_cameras and arguments.rough_from:
         raise InputError("got both --rough_cameras and --rough_from; expected one of them")

@@ -85,7 +85,7 @@ def _dtu_scenes(data_root: str | None) -> list[Path]:
 
 def _preprocess_scene(scene_dir: Path, use_linear_init: bool, dry_run: bool) -> None:
     from idr.preprocess.bounding_sphere import fit_sphere
-    from idr.preprocess.scene_views import backup_path, camera_file_of, load_views, write_scale_mats
+    from idr.preprocess.scene_views import camera_file_of, load_views, write_scale_mats
 
     camera_file = camera_file_of(use_linear_init)
     views = load_views(scene_dir, camera_file)
@@ -99,9 +99,9 @@ def _preprocess_scene(scene_dir: Path, use_linear_init: bool, dry_run: bool) -> 
     if dry_run:
         say(f"dry run: {path} is unchanged")
         return
-    new_backup = write_scale_mats(path, fit.center, fit.radius)
-    kept = "the original is kept as" if new_backup else "the first original stays in"
-    say(f"wrote {len(views)} scale_mats to {path}; {kept} {backup_path(path).name}")
+    backup = write_scale_mats(path, fit.center, fit.radius)
+    kept = "the original stays as it was kept" if backup is None else f"the original is kept as {backup.name}"
+    say(f"wrote {len(views)} scale_mats to {path}; {kept}")
 
 
 def _say_fit(scene_dir: Path, views: SceneViews, fit: SphereFit) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,13 +20,14 @@ from idr.cli.shared.flags import (
 )
 from idr.cli.shared.runs import (
     check_folder,
+    check_new,
     check_view,
-    check_writable,
     find_named_run,
     frame_intrinsics,
     open_run,
 )
 from idr.errors import InputError
+from idr.files import read_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -119,7 +119,7 @@ def _render(arguments: argparse.Namespace) -> None:
     films = _films(arguments)
     for film in films.values():
         check_video_path(film)
-    check_writable(*films.values())
+    check_new(films.values(), arguments.force, "--video")
     if arguments.out:
         _check_out(arguments.out, arguments.force)
     trained, results = open_run(arguments)
@@ -144,10 +144,11 @@ def _render(arguments: argparse.Namespace) -> None:
 
     model = _model(arguments, trained)
     sampling = (arguments.chunk_pixels, on_frame, arguments.supersample)
+    before = _own_files(out)
     files = write_path(model, path, out, names, painter, *sampling)
     _write_record(out / RECORD, path, depths, trained)
-    for stale in set(_own_files(out)) - set(files):  # of an earlier, longer path
-        stale.unlink()
+    for stale in set(before) - set(files):  # of an earlier, longer path
+        stale.unlink(missing_ok=True)
     say(f"frames: {out} ({len(path.poses)} of {', '.join(names)})")
     for kind, film in films.items():
         write_video(frames[kind], film, arguments.fps)
@@ -155,13 +156,17 @@ def _render(arguments: argparse.Namespace) -> None:
 
 
 def _own_files(folder: Path) -> list[Path]:
-    """Returns the frames of this command in a folder."""
-    pattern = re.compile(rf"({'|'.join(OUTPUTS)})_\d{{4,}}\.png")
-    return [path for path in folder.glob("*.png") if pattern.fullmatch(path.name)]
+    """Returns the frames that this command may have written to a folder, by the path of its record."""
+    try:
+        count = len(read_json(folder / RECORD)["frames"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return []
+    return [folder / f"{kind}_{number:04d}.png" for kind in OUTPUTS for number in range(count)]
 
 
 def _check_out(out: Path, force: bool) -> None:
-    check_folder(out, [RECORD, *sorted(path.name for path in _own_files(out))[:1]], force)
+    frames = sorted(path.name for kind in OUTPUTS for path in out.glob(f"{kind}_[0-9]*.png"))
+    check_folder(out, [RECORD, *frames[:1]], force)
 
 
 def _model(arguments: argparse.Namespace, trained: Run) -> Any:

@@ -9,9 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from idr.cli.shared.common import make_parser, run_command, say
-from idr.cli.shared.flags import SUPERSAMPLES, add_flags, add_run_arguments, check_at_least, check_within
-from idr.cli.shared.runs import check_writable, open_run
+from idr.cli.shared.flags import (
+    SUPERSAMPLES,
+    add_flags,
+    add_run_arguments,
+    add_switches,
+    check_at_least,
+    check_within,
+)
+from idr.cli.shared.runs import open_run
 from idr.errors import USER_ERRORS
+from idr.files import check_file, is_own_page
 
 if TYPE_CHECKING:
     import torch
@@ -32,6 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = make_parser(DESCRIPTION, EXAMPLES, "report")
     add_run_arguments(parser)
     parser.add_argument("--out", type=Path, help="file to write; default: report.html in the run's folder")
+    add_switches(parser, force="replace an existing file that is no report")
     parser.add_argument("--views", type=int, default=6, help="number of training views, spread evenly")
     parser.add_argument("--side", type=int, default=320, help="most pixels along the longer side of an image")
     add_flags(parser, "resolution", "supersample", resolution=96)
@@ -47,13 +56,13 @@ def _report(arguments: argparse.Namespace) -> None:
     check_at_least(arguments, views=1, side=1, resolution=2)
     check_within(arguments, supersample=SUPERSAMPLES)
     if arguments.out:
-        check_writable(arguments.out)
+        check_file(arguments.out, arguments.force, is_own_page)
     trained, _ = open_run(arguments)
 
     from idr.evaluation.report.page import REPORT, ReportOptions, write_report
 
     path = arguments.out or trained.folder / REPORT
-    check_writable(path)
+    check_file(path, arguments.force, is_own_page)
     names = ("views", "side", "resolution", "chunk_pixels", "chunk_points", "supersample")
     write_report(trained, path, ReportOptions(**{name: getattr(arguments, name) for name in names}))
     say(f"report: {path} ({path.stat().st_size / 1e6:.1f} MB)")
@@ -65,6 +74,7 @@ def report_after_training(folder: Path, device: torch.device) -> None:
     from idr.runs import load_run
 
     try:
+        check_file(folder / REPORT, False, is_own_page)
         write_report(load_run(folder, device=device), folder / REPORT, ReportOptions())
     except USER_ERRORS as error:
         log.warning("no report: %s; training itself is saved", error)

@@ -24,7 +24,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Returns the parser of the command."""
     parser = make_parser(DESCRIPTION, EXAMPLES, "summary")
     add_conf_arguments(parser)
-    add_flags(parser, "expname")
+    add_flags(parser, "expname", "evals_folder")
     scans = "scans of the table; default: all evaluated ones"
     parser.add_argument("--scans", type=int, nargs="+", metavar="N", help=scans)
     return parser
@@ -42,7 +42,7 @@ def _summarize(arguments: argparse.Namespace) -> None:
 
     conf = read_conf(arguments.conf, arguments.overrides)
     name = run_name(str(conf_value(conf, "train.expname")), arguments.expname)
-    folder = evals_folder(name)
+    folder = evals_folder(name, evals=arguments.evals_folder)
     found = find_scans(folder.parent, name)
     if arguments.scans:
         missing = [scan for scan in arguments.scans if scan not in found]

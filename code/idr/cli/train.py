@@ -7,6 +7,7 @@ import functools
 import logging
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,6 +68,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _start(arguments: argparse.Namespace, began: float) -> int:
+    from idr.many_scenes.launchers import end_with_parent
+
+    end_with_parent()
     check_at_least(arguments, batch_size=1, nepoch=0, threads=1, seed=0)
     if not arguments.is_continue and (arguments.timestamp != LATEST or arguments.checkpoint != LATEST):
         raise InputError("--timestamp and --checkpoint choose what to continue from; add --is_continue")
@@ -133,16 +137,16 @@ class TrainingProcess:
         """Trains and returns the exit status."""
         import torch
 
-        with threads_restored():
+        with threads_restored(), ExitStack() as locks:
             settings = self.group.on_all(self.read)
             torch.set_flush_denormal(True)
             source = None
             if self.arguments.is_continue:
-                source = self.group.on_first(lambda: _find_checkpoint(self.arguments, settings))
+                source = self.group.on_first(lambda: _find_checkpoint(self.arguments, settings, locks))
             components = self.group.on_all(lambda: self.build(settings))
             self.check_counts(settings.train, components.dataset)
             threads = choose_threads(self.arguments.threads, components.model, self.device)
-            trainer = self.open(settings, components, source)
+            trainer = self.open(settings, components, source, locks)
             if trainer is None:
                 return EXIT_OK
             self.say_start(trainer, source, threads)
@@ -219,14 +223,26 @@ class TrainingProcess:
         fewest = pixels // max((1, *config.reductions)) ** 2
         self.group.check_pixels(min(config.num_pixels, fewest))
 
-    def open(self, settings: Settings, components: Components, source: Source | None) -> Trainer | None:
-        """Opens a new run, or the continued one, and saves the conf there; None if all epochs are done."""
+    def open(
+        self, settings: Settings, components: Components, source: Source | None, locks: ExitStack
+    ) -> Trainer | None:
+        """Opens a new run, or the continued one, and saves the conf there; None if all epochs are done.
+
+        A new run's lock is held until `locks` closes.
+        """
         from idr.conf.files import save_conf
-        from idr.runs.folders import RUNCONF, create_run
+        from idr.runs.folders import RUNCONF, create_run, read_metrics
+        from idr.runs.lock import locked
 
         group, arguments = self.group, self.arguments
+
+        def create() -> Path:
+            run = create_run(settings.exps, settings.name)
+            locks.enter_context(locked(run))
+            return run
+
         if source is None:
-            folder = group.on_first(lambda: create_run(settings.exps, settings.name))
+            folder = group.on_first(create)
             trainer = self.make_trainer(settings, components, folder)
         else:
             # The checkpoint is read before anything is written: one that does not fit leaves no trace.
@@ -238,8 +254,9 @@ class TrainingProcess:
                 say(f"nothing to do: {trainer.state.epoch} epochs are done, --nepoch is {arguments.nepoch}")
                 return None
             if arguments.new_run:
-                trainer.move_to(group.on_first(lambda: create_run(settings.exps, settings.name)))
+                trainer.move_to(group.on_first(create))
             folder = trainer.outputs.run
+            group.on_all(lambda: read_metrics(folder / "metrics.csv"))  # before anything is written
             group.on_first(lambda: _keep_changed_conf(settings.conf, folder, trainer.state.epoch))
         group.on_first(lambda: save_conf(settings.conf, folder / RUNCONF))
         return trainer
@@ -291,9 +308,15 @@ class TrainingProcess:
         return EXIT_OK
 
 
-def _find_checkpoint(arguments: argparse.Namespace, settings: Settings) -> Source | None:
-    """Finds the checkpoint to continue from; without one, says that training starts from scratch."""
+def _find_checkpoint(
+    arguments: argparse.Namespace, settings: Settings, locks: ExitStack
+) -> Source | None:
+    """Finds the checkpoint to continue from; without one, says that training starts from scratch.
+
+    If the run is continued in its own folder, its lock is held until `locks` closes.
+    """
     from idr.runs.folders import CHECKPOINTS, CheckpointFolder, find_run
+    from idr.runs.lock import locked
 
     try:
         folder = find_run(settings.exps, settings.name, arguments.timestamp, arguments.checkpoint)
@@ -302,6 +325,8 @@ def _find_checkpoint(arguments: argparse.Namespace, settings: Settings) -> Sourc
             raise
         say(f"nothing to continue from, starting from scratch ({error})")
         return None
+    if not arguments.new_run:
+        locks.enter_context(locked(folder))
     checkpoints = CheckpointFolder(folder / CHECKPOINTS)
     return Source(checkpoints, checkpoints.resolve(arguments.checkpoint))
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from idr.cli.shared.common import make_parser, run_command, say
 from idr.cli.shared.flags import add_flags, add_switches
-from idr.cli.shared.runs import check_writable
 from idr.errors import InputError
 
 _EXAMPLES = """  %(prog)s --source_dir ../data/DTU/scan65
@@ -41,15 +41,13 @@ def _triangulate(arguments: argparse.Namespace) -> None:
 
     from idr.datasets.images import list_images, load_rgb
     from idr.datasets.points import POINTS_FILE
-    from idr.files import write_atomic
+    from idr.files import check_file, mark_zip, write_atomic
     from idr.preprocess.scene_views import camera_file_of, load_views
     from idr.preprocess.triangulation import TriangulationSettings, triangulate
 
     scene = Path(arguments.source_dir).expanduser()
     out = Path(arguments.out).expanduser() if arguments.out else scene / POINTS_FILE
-    if out.exists() and not arguments.overwrite:
-        raise InputError(f"{out} exists; choose another --out, or replace it with --overwrite")
-    check_writable(out)
+    check_file(out, arguments.overwrite, force="--overwrite")
     views = load_views(scene, camera_file_of(arguments.use_linear_init))
     paths = list_images(scene / "image")
     if len(paths) != len(views):
@@ -68,12 +66,14 @@ def _triangulate(arguments: argparse.Namespace) -> None:
             "textured object and exact cameras; check them with preprocess/doctor.py, or train without "
             "loss.sparse_points"
         )
-    write_atomic(
-        out,
-        lambda file: np.savez(
+
+    def write(file: BinaryIO) -> None:
+        np.savez(
             file, points_world=found.points, reproj_rms=found.reprojection, track_len=found.track_length
-        ),
-    )
+        )
+        mark_zip(file)
+
+    write_atomic(out, write)
     say(f"wrote {out}: {len(found.points):,} points, mean error {found.reprojection.mean():.2f} pixels")
 
 

@@ -29,7 +29,8 @@ from idr.geometry.camera_set import disturb_poses
 
 GENERATOR = "idr built-in scene"
 SURFACE_FILE, SETTINGS_FILE = "exact_surface.ply", "scene.json"
-_OWN_NAMES = {"image", "mask", "cameras.npz", "cameras_linear_init.npz", SURFACE_FILE, SETTINGS_FILE}
+_ADDED_LATER = ("check/*.png",)
+"""Files that check_scene.py adds to a scene; those of other commands are marked as ours."""
 GENERATOR_VERSION = 1
 """Incremented when the same settings produce other files."""
 
@@ -113,7 +114,7 @@ def write_scene(
         OutputError: Writing failed.
     """
     folder = Path(folder).resolve()  # keeps a link
-    check_replaceable(folder, overwrite, _is_built_in_scene, _OWN_NAMES, "this command")
+    check_replaceable(folder, overwrite, _is_built_in_scene, _ADDED_LATER, "this command")
     with whole_folder(folder) as unfinished:
         intrinsics = camera_intrinsics(settings.img_res)
         exact, noisy = scene_poses(settings)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import operator
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,11 @@ import numpy as np
 import trimesh
 from torch import Tensor
 
+from idr.errors import InputError
 from idr.evaluation.camera_error import CameraErrors
-from idr.files import write_text_atomic
+from idr.files import read_json, write_text_atomic
+
+RESULTS = "results.json"
 
 
 @dataclass(frozen=True)
@@ -165,12 +169,59 @@ def focal_line(given: Tensor, trained: Tensor) -> str:
     )
 
 
+def is_own_scores(path: Path) -> bool:
+    """Whether a file holds scores of ``eval_mesh.py``."""
+    try:
+        return {"protocol", "mesh", "seed", "accuracy"} <= set(read_json(path))
+    except (OSError, ValueError, TypeError):
+        return False
+
+
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def write_results(record: dict[str, Any], folder: Path) -> Path:
-    """Writes ``results.json`` atomically and returns its path."""
-    path = folder / "results.json"
+def earlier_results(folder: Path, run: Path) -> dict[str, Any]:
+    """Returns the content of ``results.json`` in a folder of results, empty without one.
+
+    Raises:
+        InputError: It belongs to a run of another name or folder, or is not ours.
+    """
+    path = folder / RESULTS
+    remedy = "give this run's a place of their own with --evals_folder, or move them away"
+    if not os.path.lexists(path):
+        return {}
+    try:
+        record = read_json(path)
+        owner = Path(record["run"])
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{path} is no results file of eval.py ({error!r}): {remedy}") from error
+    if owner.parent.resolve() != run.parent.resolve() and owner.is_dir():
+        raise InputError(f"{folder} holds the results of another run, {owner}: {remedy}")
+    return dict(record)
+
+
+def write_results(record: dict[str, Any], folder: Path, before: dict[str, Any] | None = None) -> Path:
+    """Writes ``results.json`` atomically and returns its path.
+
+    If `before`, from `earlier_results`, is of another run, that run's pictures are removed.
+    """
+    path = folder / RESULTS
     write_text_atomic(path, json.dumps(record, indent=2, allow_nan=False) + "\n")
+    if before and before.get("run") != record.get("run"):
+        for name in _pictures(before) - _pictures(record):
+            (folder / name).unlink(missing_ok=True)
     return path
+
+
+def _pictures(record: dict[str, Any]) -> set[str]:
+    """Returns the files of the renderings that a record lists, relative to its folder."""
+    kinds = (("rendering", "eval"), ("rendering_held_out", "heldout"))
+    try:
+        return {
+            f"rendering/{stem}_{int(view['image']):03d}.png"
+            for key, stem in kinds
+            for view in record.get(key, {"views": ()})["views"]
+        }
+    except (ValueError, TypeError, KeyError, OverflowError):  # not as we wrote it
+        return set()

@@ -27,8 +27,8 @@ from idr.preprocess.scene_report import REPORT, write_scene_report
 from idr.preprocess.scene_views import Mask, SceneViews, make_views
 
 RECORD, SHEET, CAMERAS, ROUGH = "import.json", "masks.png", "cameras.npz", "cameras_linear_init.npz"
-OWN_NAMES = {"image", "mask", "check", RECORD, SHEET, REPORT, CAMERAS, ROUGH, POINTS_FILE}
-OWN_NAMES |= {"cameras_backup.npz", "cameras_linear_init_backup.npz"}
+ADDED_LATER = ("check/*.png",)
+"""Files that check_scene.py adds to a scene; those of other commands are marked as ours."""
 Roughen = Callable[[Array, Array], Array]
 """Returns rough poses (B, 4, 4) for exact poses (B, 4, 4) and the object's center (3,)."""
 MIN_AGREEMENT = 0.75
@@ -74,7 +74,7 @@ class ImportedScene:
 
 def check_target(folder: Path, overwrite: bool) -> None:
     """Checks that writing a scene to a folder destroys nothing else, see `idr.files.check_replaceable`."""
-    check_replaceable(folder, overwrite, lambda path: (path / RECORD).is_file(), OWN_NAMES, "an import")
+    check_replaceable(folder, overwrite, lambda path: (path / RECORD).is_file(), ADDED_LATER, "an import")
 
 
 def write_scene(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ from typing import Any
 import idr
 from idr.errors import InputError
 from idr.files import make_folder, output_errors
+
+ENDS_WITH_STDIN = "IDR_ENDS_WITH_STDIN"
+"""Variable of a process that has to end when its standard input closes, as it does when its parent ends."""
 
 TIMEOUT_MINUTES = 24 * 60
 """Default time limit of a cluster job; an unfinished training is queued again and continues."""
@@ -27,7 +31,8 @@ def num_cores() -> int:
 def start_process(command: Sequence[str], log: Path, variables: Mapping[str, str]) -> subprocess.Popen[bytes]:
     """Starts a command in its own session, which Ctrl-C of the terminal does not reach.
 
-    Its output is appended to the log; the variables are added to its environment.
+    Its output is appended to the log; the variables are added to its environment. The command saves its state
+    and stops when this process ends, however that ends.
 
     Raises:
         OutputError: The log cannot be written.
@@ -35,9 +40,26 @@ def start_process(command: Sequence[str], log: Path, variables: Mapping[str, str
     make_folder(log.parent)
     with output_errors(log), log.open("ab") as stream:
         return subprocess.Popen(
-            list(command), stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONPATH": _python_path(), **variables}, start_new_session=True,
+            list(command), stdin=subprocess.PIPE, stdout=stream, stderr=subprocess.STDOUT,
+            env={**os.environ, "PYTHONPATH": _python_path(), ENDS_WITH_STDIN: "1", **variables},
+            start_new_session=True,
         )  # fmt: skip
+
+
+def end_with_parent() -> None:
+    """Ends this process with SIGTERM, which saves a training, when the process of `start_process` ends.
+
+    Does nothing in a process that was started otherwise.
+    """
+    if os.environ.pop(ENDS_WITH_STDIN, None) is None:
+        return
+
+    def wait() -> None:
+        while os.read(0, 4096):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _python_path() -> str:

@@ -6,7 +6,6 @@ import csv
 import io
 import logging
 import signal
-import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -16,11 +15,11 @@ from pathlib import Path
 from types import FrameType
 
 from idr.checkpoints.folder import CheckpointFolder
-from idr.errors import MissingInputError
+from idr.errors import InputError, MissingInputError
 from idr.files import write_text_atomic
 from idr.many_scenes.launchers import ClusterJob, ClusterLauncher, ProcessJob, ProcessLauncher
-from idr.runs.folders import CHECKPOINTS, find_run
-from idr.training.progress import MetricsFile
+from idr.runs.folders import CHECKPOINTS, find_run, read_metrics
+from idr.training.stopping import stop_signals
 
 log = logging.getLogger(__name__)
 
@@ -60,8 +59,10 @@ def look_up(exps: Path, scene: Scene, status: str) -> Row:
     except MissingInputError:
         return Row(scene.scan, status)
     epochs = CheckpointFolder(run / CHECKPOINTS).epoch_of()
-    rows = MetricsFile(run / "metrics.csv", first_epoch=sys.maxsize).rows
-    last = rows[-1] if rows else {}
+    try:
+        last = read_metrics(run / "metrics.csv")[-1]
+    except (InputError, IndexError):  # training itself refuses such a file
+        last = {}
     minutes, psnr = (float(last[key]) if last.get(key) else None for key in ("minutes", "psnr"))
     return Row(scene.scan, status, epochs, minutes, psnr, str(run))
 
@@ -116,7 +117,7 @@ class SceneQueue:
         self._stops_requested = self._stops_forwarded = 0
 
     def run(self) -> bool:
-        """Trains all scenes; returns whether SIGINT or SIGTERM stopped it."""
+        """Trains all scenes; returns whether one of `stop_signals` stopped it."""
         with self._signals():
             try:
                 while self._running or (self.waiting and not self._stops_requested):
@@ -165,13 +166,13 @@ class SceneQueue:
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
-        """Counts SIGINT and SIGTERM, to pass them on."""
+        """Counts `stop_signals`, to pass them on."""
 
         def request_stop(number: int, frame: FrameType | None) -> None:
             self._stops_requested += 1
             log.warning("stopping: each scene saves its state; interrupt again to stop without saving")
 
-        previous = {number: signal.signal(number, request_stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        previous = {number: signal.signal(number, request_stop) for number in stop_signals()}
         try:
             yield
         finally:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from idr.errors import printable
+from idr.files import PAGE_MARK
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem; }
@@ -93,6 +94,6 @@ class Page:
     def as_html(self, title: str) -> str:
         """Returns the whole page; the title is a text."""
         heading = escape(title)
-        head = f'<meta charset="utf-8"><title>{heading}</title><style>{STYLE}</style>'
+        head = f'<meta charset="utf-8">{PAGE_MARK}<title>{heading}</title><style>{STYLE}</style>'
         body = f"<h1>{heading}</h1>{''.join(self.parts)}"
         return f'<!doctype html><html lang="en"><head>{head}</head><body>{body}</body></html>\n'

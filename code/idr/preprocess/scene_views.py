@@ -6,6 +6,8 @@ B views, H rows, W columns. Projections map the world to pixels (column, row); i
 from __future__ import annotations
 
 import io
+import itertools
+import os
 import re
 import zipfile
 from collections.abc import Mapping
@@ -19,7 +21,7 @@ from numpy.typing import NDArray
 from idr.datasets.camera_files import read_arrays
 from idr.datasets.images import list_images, load_mask
 from idr.errors import InputError, MissingInputError
-from idr.files import write_atomic
+from idr.files import ZIP_MARK, is_own_zip, write_atomic
 from idr.geometry.cameras import decompose_projection
 from idr.places import shipped_name
 
@@ -155,19 +157,20 @@ def radius_of(scale_mat: Array) -> float:
 
 
 def backup_path(path: Path) -> Path:
-    """The backup of a camera file's original: `cameras_backup.npz` for `cameras.npz`."""
+    """The backup of a camera file's first original: `cameras_backup.npz` for `cameras.npz`."""
     return path.with_name(f"{path.stem}_backup{path.suffix}")
 
 
-def write_scale_mats(path: Path, center: NDArray[np.floating], radius: float) -> bool:
+def write_scale_mats(path: Path, center: NDArray[np.floating], radius: float) -> Path | None:
     """Writes `sphere_matrix` to a camera file as every view's `scale_mat_<i>`.
 
-    Existing `scale_mat_inv_<i>` become its inverse; all other entries are kept byte for byte. The first call
-    also writes a backup (`backup_path`). The file is replaced atomically.
+    Existing `scale_mat_inv_<i>` become its inverse; all other entries are kept byte for byte. A file that
+    this function did not write is kept as `backup_path`, or as `..._backup_2.npz` and so on if that holds
+    another one. The file is replaced atomically.
     Differs: the published code wrote `<name>_new.npz`, to be renamed by hand.
 
     Returns:
-        Whether this call made the backup.
+        The backup that this call made, or None.
 
     Raises:
         InputError: The file is not a readable npz of matrices.
@@ -182,12 +185,23 @@ def write_scale_mats(path: Path, center: NDArray[np.floating], radius: float) ->
     members |= dict.fromkeys(sorted(replaced), _npy_bytes(scale_mat))
     members |= dict.fromkeys(_scale_mats(members, "inv_"), _npy_bytes(np.linalg.inv(scale_mat)))
 
-    backup = backup_path(path)
-    makes_backup = not backup.exists()
-    if makes_backup:
+    backup = None if is_own_zip(path) else _new_backup(path, before)
+    if backup is not None:
         write_atomic(backup, lambda file: file.write(before))
     write_atomic(path, lambda file: _write_npz(file, members, compression))
-    return makes_backup
+    return backup
+
+
+def _new_backup(path: Path, content: bytes) -> Path | None:
+    """Returns the first free name for a backup; None if there is one of this content."""
+    first = backup_path(path)
+    for number in itertools.count(1):
+        backup = first if number == 1 else first.with_stem(f"{first.stem}_{number}")
+        if not os.path.lexists(backup):
+            return backup
+        if backup.is_file() and backup.read_bytes() == content:
+            break
+    return None
 
 
 def _scale_mats(members: Mapping[str, bytes], kind: str) -> list[str]:
@@ -203,5 +217,6 @@ def _npy_bytes(array: NDArray[np.floating]) -> bytes:
 def _write_npz(file: BinaryIO, members: Mapping[str, bytes], compression: int) -> None:
     """Writes the members with a fixed date, for reproducible bytes."""
     with zipfile.ZipFile(file, "w", compression) as archive:
+        archive.comment = ZIP_MARK
         for name, content in members.items():
             archive.writestr(zipfile.ZipInfo(name), content, compress_type=compression)

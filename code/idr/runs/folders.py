@@ -16,13 +16,14 @@ from pathlib import Path
 from pyhocon import ConfigTree
 
 from idr.checkpoints.folder import LATEST, CheckpointFolder
+from idr.checkpoints.metrics import read_metrics
 from idr.conf.files import did_you_mean, load_conf, project_root
 from idr.errors import MissingInputError
 from idr.files import make_folder, output_errors, sync_folder
 
 __all__ = [
     "CHECKPOINTS", "LATEST", "PLOTS", "RUNCONF", "CheckpointFolder", "conf_of_run", "create_run",
-    "evals_folder", "find_run", "locate_run", "newest_run", "run_name",
+    "evals_folder", "find_run", "locate_run", "newest_run", "read_metrics", "run_name",
 ]  # fmt: skip
 
 CHECKPOINTS = "checkpoints"
@@ -44,12 +45,14 @@ def run_name(expname: str, suffix: str = "", scan_id: int | None = None) -> str:
 def create_run(exps_folder: Path, name: str) -> Path:
     """Creates a run folder with empty `plots/` and `checkpoints/`, named by the next free second.
 
+    It comes after the names of all earlier runs, even if the clock was set back, as `latest` goes by names.
+
     Raises:
         OutputError: The system refuses.
     """
     parent = Path(exps_folder) / name
     make_folder(parent)
-    time = datetime.now()
+    time = max([datetime.now(), *(each for each in map(_second_after, _folders(parent)) if each)])
     with output_errors(parent):
         while True:
             run = parent / time.strftime(TIME_FORMAT)
@@ -114,7 +117,9 @@ def locate_run(path: str | Path, checkpoint: str) -> Path:
 
 
 def newest_run(exps_folder: Path, name: str | None = None) -> Path:
-    """Returns the run, of one name or any, whose folder of checkpoints changed last.
+    """Returns the latest run of one name, or of the name whose latest run changed last.
+
+    The latest run of a name is that of `find_run`, or while none holds a checkpoint the last in name order.
 
     Raises:
         MissingInputError: There is no run.
@@ -123,8 +128,11 @@ def newest_run(exps_folder: Path, name: str | None = None) -> Path:
     if name is not None and not (exps / name).is_dir():
         raise MissingInputError(_no_such_name(exps, name))
     names = [name] if name is not None else (_folders(exps) if exps.is_dir() else [])
-    runs = [exps / each / run for each in names for run in _folders(exps / each)]
-    runs = [run for run in runs if (run / CHECKPOINTS).is_dir()]
+    runs = []
+    for each in names:
+        own = [run for run in _folders(exps / each) if (exps / each / run / CHECKPOINTS).is_dir()]
+        saved = [run for run in own if CheckpointFolder(exps / each / run / CHECKPOINTS).names()]
+        runs += [exps / each / run for run in (saved or own)[-1:]]
     if not runs:
         where = exps if name is None else exps / name
         raise MissingInputError(f"no run in {where}: train first, or name another place with --exps_folder")
@@ -146,9 +154,15 @@ def conf_of_run(run_folder: Path, fallback: str | Path | None, overrides: Sequen
     return load_conf(conf, overrides)
 
 
-def evals_folder(name: str) -> Path:
-    """Returns `evals/<name>` of the project, the folder of a run's results."""
-    return project_root() / "evals" / name
+def evals_folder(name: str, exps: Path | None = None, evals: str | None = None) -> Path:
+    """Returns the folder of a run's results.
+
+    It is in `evals`, a path relative to the project; if that is None, in `evals/` beside the folder `exps` of
+    the runs, or in the project's.
+    """
+    if evals is not None:
+        return project_root() / Path(evals).expanduser() / name
+    return (project_root() if exps is None else exps.resolve().parent) / "evals" / name
 
 
 def _last_change(checkpoints: Path) -> int:
@@ -160,6 +174,14 @@ def _last_change(checkpoints: Path) -> int:
         except FileNotFoundError:  # removed by a training under way
             continue
     return max(times, default=0)
+
+
+def _second_after(run: str) -> datetime | None:
+    """Returns the time in a run's name plus a second; None for a name that is no time."""
+    try:
+        return datetime.strptime(run, TIME_FORMAT) + timedelta(seconds=1)
+    except (ValueError, OverflowError):
+        return None
 
 
 def _folders(parent: Path) -> list[str]:

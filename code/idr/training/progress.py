@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from idr.checkpoints.metrics import read_metrics
 from idr.errors import InputError
 from idr.files import output_errors, write_text_atomic
 
@@ -145,15 +146,13 @@ class MetricsFile:
     earlier versions get their present names.
 
     Raises:
-        InputError: The file was changed so that rows would be lost.
+        InputError: The existing file is not as training wrote it.
     """
 
     def __init__(self, path: Path, first_epoch: int) -> None:
         self.path = path
-        self.rows: list[dict[str, str]] = []
-        if path.is_file():
-            rows = [row for row in _read_rows(path) if int(row["epoch"]) < first_epoch]
-            self.rows = [{RENAMED.get(name, name): value for name, value in row.items()} for row in rows]
+        rows = [row for row in read_metrics(path) if int(row["epoch"]) < first_epoch]
+        self.rows = [{RENAMED.get(name, name): value for name, value in row.items()} for row in rows]
 
     @property
     def minutes_so_far(self) -> float:
@@ -171,37 +170,6 @@ class MetricsFile:
         writer.writeheader()
         writer.writerows(self.rows)
         write_text_atomic(self.path, text.getvalue())
-
-
-TORN_LINES = 2
-"""Most lines at the end of ``metrics.csv`` that are left out because they are not whole."""
-
-
-def _read_rows(path: Path) -> list[dict[str, str]]:
-    remedy = "restore it, or move it away to begin another"
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream)
-            rows, columns = list(reader), reader.fieldnames or ["epoch"]
-    except (OSError, ValueError, csv.Error) as error:
-        raise InputError(f"{path} cannot be read ({error}); {remedy}") from error
-    whole = [row for row in rows if _is_whole(row)]
-    torn = len(rows) - len(whole)
-    if "epoch" not in columns or torn > TORN_LINES or whole != rows[: len(whole)]:
-        raise InputError(
-            f"{path} has lines that are not numbers of epochs, separated by commas; it may have been saved by "
-            f"another program: {remedy}"
-        )
-    return whole
-
-
-def _is_whole(row: Mapping[Any, Any]) -> bool:
-    epoch = row.get("epoch")
-    try:
-        _ = [float(value or 0) for value in row.values()]
-    except (TypeError, ValueError):
-        return False
-    return None not in row.values() and isinstance(epoch, str) and epoch.isascii() and epoch.isdigit()
 
 
 class TensorBoardLog:

@@ -1,16 +1,26 @@
-"""What ends training before its last epoch: a time limit, a target quality, or a signal."""
+"""What ends training before its last epoch: a time limit, a target quality, a signal, a lost folder."""
 
 from __future__ import annotations
 
 import logging
 import math
+import os
 import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import FrameType
 
+from idr.errors import TrainingStoppedError
+
 log = logging.getLogger(__name__)
+
+
+def stop_signals() -> list[signal.Signals]:
+    """Returns the signals that ask for an end; SIGHUP only where nobody, such as nohup, ignores it."""
+    hangup = [] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]
+    return [signal.SIGINT, signal.SIGTERM, *hangup]
 
 
 class StopRule:
@@ -56,7 +66,7 @@ class StopRule:
 
 
 class StopSignals:
-    """Turns the first Ctrl-C or termination into a request to stop; a second one stops at once.
+    """Turns the first of `stop_signals` into a request to stop; a second one stops at once.
 
     Attributes:
         received: Whether a signal came.
@@ -70,7 +80,7 @@ class StopSignals:
         self.received = False
         previous = {}
         with suppress(ValueError):  # only the main thread can handle signals
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in stop_signals():
                 previous[number] = signal.signal(number, self._receive)
         try:
             yield
@@ -83,3 +93,46 @@ class StopSignals:
             raise KeyboardInterrupt
         self.received = True
         log.warning("stopping after this step; once more to stop without saving")
+
+
+class RunFolder:
+    """Notices that a run's folder was renamed or deleted while training writes to it.
+
+    Without the check, writing would make a second folder of that name with a part of the run.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._identity = self._find()
+
+    def check(self) -> None:
+        """Raises `TrainingStoppedError` if the folder is no longer at its path."""
+        if self._identity is not None and self._find() != self._identity:
+            raise self._lost()
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Says so, rather than which file could not be written, if that is why the body fails."""
+        try:
+            yield
+        except OSError as error:
+            cause: BaseException = error
+            while cause.__cause__ is not None:
+                cause = cause.__cause__
+            if isinstance(cause, FileNotFoundError):  # its files are going, one by one
+                raise self._lost() from error
+            self.check()
+            raise
+
+    def _lost(self) -> TrainingStoppedError:
+        return TrainingStoppedError(
+            f"the run's folder {self.path} was renamed or deleted; what was saved before is where the folder "
+            "is now: continue it there with --is_continue, or train again"
+        )
+
+    def _find(self) -> tuple[int, int] | None:
+        try:
+            about = os.stat(self.path)
+        except OSError:
+            return None
+        return about.st_dev, about.st_ino

@@ -37,7 +37,7 @@ from idr.training.schedule.by_step import Schedule
 from idr.training.schedule.checks import check_schedule
 from idr.training.schedule.settings import StepSettings
 from idr.training.state import TrainingState
-from idr.training.stopping import StopRule, StopSignals
+from idr.training.stopping import RunFolder, StopRule, StopSignals
 from idr.training.terms.build import Term
 from idr.training.terms.step import StepRays, all_cameras
 
@@ -128,7 +128,7 @@ class Trainer:
             exposure=None if fixed else Exposure(len(dataset), config.exposure, self.device),
         )
         self._open_levels(self.settings)
-        self.checkpoints = CheckpointFolder(outputs.run / "checkpoints")
+        self._folder, self.checkpoints = RunFolder(outputs.run), CheckpointFolder(outputs.run / "checkpoints")
         self._seconds = 0.0  # spent in training steps, before and after interruptions
         self._signals = StopSignals()
         self._saved_at: tuple[int, int] | None = None
@@ -161,7 +161,7 @@ class Trainer:
     def move_to(self, run: Path) -> None:
         """Continues in another run's folder; the first checkpoint there is the present state."""
         self.outputs = replace(self.outputs, run=run)
-        self.checkpoints = CheckpointFolder(run / "checkpoints")
+        self._folder, self.checkpoints = RunFolder(run), CheckpointFolder(run / "checkpoints")
         self._saved_at = None
 
     def train(self) -> bool:
@@ -181,7 +181,7 @@ class Trainer:
         line = ProgressLine(self.num_epochs, self.rays.steps_per_epoch, self.stop.seconds_left)
         if self.outputs.tensorboard is not None:
             self.outputs.tensorboard.open(self.outputs.run / "tensorboard", state.epoch)
-        with self._signals.watched(), self.group.reporting_lost_processes():
+        with self._signals.watched(), self._folder.watched(), self.group.reporting_lost_processes():
             while state.epoch < self.num_epochs:
                 epoch = state.epoch
                 if state.step == 0:
@@ -316,6 +316,7 @@ class Trainer:
         position = (self.state.epoch, self.state.step)
         if position == self._saved_at or not self.group.is_first:
             return
+        self._folder.check()
         name = checkpoint_name(*position)
         self.checkpoints.save(name, *position, self.state.to_parts(), self.config.keep_checkpoints)
         self._saved_at = position
@@ -323,6 +324,7 @@ class Trainer:
     def _record(self, epoch: int, metrics: MetricsFile) -> None:
         if not self.group.is_first:
             return
+        self._folder.check()
         row: dict[str, float | int] = {"epoch": epoch, **self.state.averages.read()}
         self.stop.record_epoch(row.get("psnr", math.nan))
         row["alpha"] = float(self.loss.alpha)

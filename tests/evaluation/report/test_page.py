@@ -15,7 +15,7 @@ from idr.cli import report as command
 from idr.cli.report import main, report_after_training
 from idr.errors import InputError
 from idr.evaluation.report import page
-from idr.evaluation.report.figures import camera_paths, curves_figure, read_metrics
+from idr.evaluation.report.figures import camera_paths, curves_figure, metric_columns
 from idr.evaluation.report.views import compare_view, error_map, reduced_camera, spread
 from idr.geometry.cameras import pixel_rays
 from idr.runs import Camera, load_run
@@ -126,11 +126,11 @@ def test_error_map_colors_equal_wrong_and_disagreeing_pixels():
 
 def test_empty_cells_are_gaps_in_the_curves(tmp_path):
     (tmp_path / "metrics.csv").write_text(METRICS)
-    metrics = read_metrics(tmp_path / "metrics.csv")
+    metrics = metric_columns(tmp_path / "metrics.csv")
     np.testing.assert_array_equal(metrics["rgb_loss"], [0.5, np.nan])
     names = [trace["name"] for trace in json.loads(curves_figure(metrics).to_json())["data"]]
     assert names == ["loss", "rgb_loss", "psnr"]
-    assert read_metrics(tmp_path / "none.csv") == {} and curves_figure({}) is None
+    assert metric_columns(tmp_path / "none.csv") == {} and curves_figure({}) is None
 
 
 def test_all_terms_of_the_loss_have_curves():

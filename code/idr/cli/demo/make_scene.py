@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from idr.cli.shared.commands import command_line, scene_flags
 from idr.cli.shared.common import make_parser, run_command, say
 from idr.cli.shared.flags import add_switches
+from idr.errors import InputError
 from idr.places import BESIDE_CODE
 
 if TYPE_CHECKING:
@@ -75,6 +76,8 @@ def _make_scene(arguments: argparse.Namespace) -> None:
     noise = {"noise_degrees": arguments.noise_degrees, "noise_center": arguments.noise_center}
     settings = SceneSettings(num_holdout=arguments.holdout, **noise, **render_settings(arguments))
     folder = Path(arguments.out).expanduser() if arguments.out else project_root() / "data" / "demo" / "scan1"
+    if re.fullmatch(r"scan0[0-9]+", folder.name):
+        raise InputError(f"--out {folder}: training looks for scan{int(folder.name[4:])}; expected that name")
     began = time.monotonic()
     write_scene(folder, settings, extract_exact, overwrite=arguments.force)
     height, width = settings.img_res

@@ -11,10 +11,12 @@ import logging
 import math
 import os
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from idr.cli.shared.commands import call_of, script_called
@@ -238,13 +240,32 @@ def choose_device(gpu: str, device: str | None) -> torch.device:
     return torch.device(device)
 
 
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Lets SIGTERM and SIGHUP, unless they are ignored or handled, end the body as Ctrl-C does: tidily."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    previous = {}
+    with suppress(ValueError):  # only the main thread can handle signals
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) == signal.SIG_DFL:
+                previous[number] = signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
 def run(function: Callable[[], int | None], level: int = logging.INFO) -> int:
     """Runs a command's body, which returns an exit status or None for success, and returns the exit status.
 
     A user's mistake becomes one message and status 2. `level` is that of the log.
     """
     try:
-        with _logging(level):
+        with _logging(level), _interruptible():
             return function() or EXIT_OK
     except USER_ERRORS as error:
         text, status = f"error: {error}", EXIT_USER_ERROR

@@ -28,6 +28,10 @@ FLAGS: dict[str, dict[str, Any]] = {
         help="world = the given cameras' coordinates; unit = the unit sphere that the network is trained in",
     ),
     "device": dict(help="cpu, cuda, cuda:N or mps; default: cuda if available, else cpu"),
+    "evals_folder": dict(
+        help="folder of the results, absolute or relative to the folder of code/; default: evals beside the "
+        "folder of the runs"
+    ),
     "expname": dict(default="", help="suffix of the conf's train.expname, as given in training"),
     "exps_folder": dict(
         default="exps",
@@ -83,7 +87,8 @@ def add_switches(parser: argparse._ActionsContainer, **helps: str) -> None:
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of the conf, of the device and of the run."""
     add_conf_arguments(parser)
-    add_flags(parser, "expname", "exps_folder", "gpu", "device", "timestamp", "checkpoint", "scan_id")
+    add_flags(parser, "expname", "exps_folder", "evals_folder")
+    add_flags(parser, "gpu", "device", "timestamp", "checkpoint", "scan_id")
 
 
 def check_at_least(arguments: argparse.Namespace, **smallest: int) -> None:

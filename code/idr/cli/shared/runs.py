@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import errno
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from idr.cli.shared.common import choose_device, say
 from idr.cli.shared.confs import read_conf
 from idr.errors import InputError, MissingInputError
+from idr.files import check_file
 from idr.places import shipped_root
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ def open_run(arguments: argparse.Namespace) -> tuple[Run, Path]:
     Chunk sizes that the command line leaves out are set to the conf's.
 
     Returns:
-        The run, and the folder of its results ``evals/<name>/``.
+        The run, and the folder of its results, ``evals/<name>/`` by default.
 
     Raises:
         MissingInputError: No such conf, run, checkpoint or scene.
@@ -67,7 +66,7 @@ def open_run(arguments: argparse.Namespace) -> tuple[Run, Path]:
     run = Run(conf, folder, arguments.checkpoint, device, scan_id=scan_id, data_root=arguments.data_root)
     run.read_scene()
     say(f"checkpoint of epoch {run.epoch} on {device}")
-    return run, evals_folder(name)
+    return run, evals_folder(name, exps, arguments.evals_folder)
 
 
 def name_of_run(arguments: argparse.Namespace, conf: Any) -> str:
@@ -129,38 +128,10 @@ def find_named_run(path: str, checkpoint: str) -> Path:
     return locate_run(at_root if at_root.is_dir() else Path(path), checkpoint)
 
 
-def check_writable(*files: Path) -> None:
-    """Refuses files that cannot be written, before anything is computed; makes nothing.
-
-    Raises:
-        OutputError: A folder has the name, or the nearest existing folder admits no new file.
-    """
-    from idr.files import output_errors
-
-    for file in files:
-        with output_errors(file):
-            if file.is_dir():
-                raise IsADirectoryError(errno.EISDIR, "a folder has this name")
-            folder = file.absolute().parent
-            while not folder.exists():
-                folder = folder.parent
-            with tempfile.TemporaryFile(dir=folder):
-                pass
-
-
-def check_new(paths: Sequence[Path], force: bool) -> None:
-    """Refuses to replace files, before anything is computed.
-
-    Raises:
-        InputError: A file exists and `force` is not set, or a folder has its name.
-        OutputError: See `check_writable`.
-    """
+def check_new(paths: Iterable[Path], force: bool, flag: str = "--out") -> None:
+    """Refuses to replace files, before anything is computed; see `idr.files.check_file`."""
     for path in paths:
-        if path.is_dir():
-            raise InputError(f"{path} is a folder; expected the name of a file: choose another --out")
-        if path.exists() and not force:
-            raise InputError(f"{path} is there already: add --force to replace it, or choose another --out")
-    check_writable(*paths)
+        check_file(path, force, flag=flag)
 
 
 def check_folder(out: Path, names: Sequence[str], force: bool) -> None:

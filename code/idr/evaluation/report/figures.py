@@ -5,7 +5,6 @@ B images, T checkpoints. Unit-sphere coordinates.
 
 from __future__ import annotations
 
-import csv
 import fnmatch
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from idr.errors import InputError
 from idr.pictures.space import camera_traces, mesh_trace, polyline, space_figure
 from idr.runs import Run
 from idr.runs.checkpoint import read_poses
-from idr.runs.folders import CHECKPOINTS, CheckpointFolder
+from idr.runs.folders import CHECKPOINTS, CheckpointFolder, read_metrics
 from idr.runs.views import image_numbers
 
 CURVES = {
@@ -32,23 +30,11 @@ CURVES = {
 START, END, GIVEN, PATH = "#d9822b", "#2266cc", "#3a9d5d", "#999999"
 
 
-def read_metrics(path: Path) -> dict[str, NDArray[np.float64]]:
-    """Returns the columns of ``metrics.csv``, NaN for an empty cell; empty without the file.
-
-    Raises:
-        InputError: The file has no column of epochs, or texts in place of numbers.
-    """
-    if not path.is_file():
-        return {}
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            rows = list(csv.DictReader(stream))
-        columns = ["epoch", *(name for name in rows[0] if name != "epoch")] if rows else []
-        return {name: np.array([float(row[name] or "nan") for row in rows]) for name in columns}
-    except (OSError, ValueError, TypeError, KeyError, csv.Error) as error:
-        raise InputError(
-            f"{path} is not a table of numbers with commas ({error}); restore it, or move it away"
-        ) from error
+def metric_columns(path: Path) -> dict[str, NDArray[np.float64]]:
+    """Returns the columns of ``metrics.csv``, NaN for an empty cell; empty without the file."""
+    rows = read_metrics(path)
+    columns = list(rows[0]) if rows else []
+    return {name: np.array([float(row[name] or "nan") for row in rows]) for name in columns}
 
 
 def curves_figure(metrics: dict[str, NDArray[np.float64]]) -> Any | None:

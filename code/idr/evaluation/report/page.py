@@ -76,7 +76,7 @@ def write_report(run: Run, path: Path, options: ReportOptions) -> None:
     cameras = measure_cameras(run) if run.alignment is not None else None
     page = Page()
     page.add_html(_summary(run, compared, cameras, mesh).as_html())
-    curves = figures.curves_figure(figures.read_metrics(run.folder / "metrics.csv"))
+    curves = figures.curves_figure(figures.metric_columns(run.folder / "metrics.csv"))
     page.add_figure("Training", curves, "The run holds no metrics.csv: no curves.")
     page.add_html(_views_html(compared))
     surface = "Surface and cameras" if mesh is not None else "Cameras (there is no surface yet)"
