@@ -1,12 +1,15 @@
-"""Atomic writing: a reader finds the old content or the new one, never a part of either.
+"""Atomic writing, and the reader of JSON.
 
-A file is written under a temporary name in its own folder, flushed to the disk and renamed over the old one.
-The rename is atomic, whenever the process or the machine stops.
+While a file is written, a reader finds the old content or the new one, never a part of either: it is written
+under a temporary name in its own folder, flushed to the disk and renamed over the old one. The rename is
+atomic, whenever the process or the machine stops.
 """
 
 from __future__ import annotations
 
 import errno
+import json
+import math
 import os
 import re
 import secrets
@@ -15,7 +18,7 @@ import tempfile
 from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from idr.errors import USER_ERRORS, InputError, OutputError
 
@@ -84,6 +87,28 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
 def write_text_atomic(path: Path, text: str) -> None:
     """Writes UTF-8 text with `write_atomic`."""
     write_atomic(path, lambda file: file.write(text.encode("utf-8")))
+
+
+def read_json(path: Path) -> Any:
+    """Reads a JSON file in UTF-8, UTF-16 or UTF-32, with or without a byte order mark.
+
+    Integers beyond the range of float become infinite: whoever uses such a number refuses it as not finite.
+
+    Raises:
+        InputError: The file cannot be read, or is not valid JSON.
+    """
+    try:
+        return json.loads(path.read_bytes(), parse_int=_integer)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
+    except RecursionError as error:
+        raise InputError(f"{path} is nested too deeply to be read as JSON; export it again") from error
+    except ValueError as error:
+        raise InputError(f"{path} is not valid JSON ({error}); export it again") from error
+
+
+def _integer(digits: str) -> int | float:
+    return int(digits) if math.isfinite(float(digits)) else float(digits)
 
 
 def make_folder(path: Path) -> None:
