@@ -80,12 +80,13 @@ def read_arrays(path: Path) -> dict[str, NDArray]:
                 if key is None:
                     continue
                 array = np.asarray(archive[name])
-                if not np.array_equal(arrays.setdefault(key, array), array):
+                first = arrays.setdefault(key, array)
+                if first is not array and not np.array_equal(first, array):
                     raise InputError(f"{path} has two different matrices {key}, one as {name}; remove one")
     except InputError:
         raise
     except Exception as error:  # zipfile, zlib and numpy raise arbitrary exceptions on broken files
-        if "allow_pickle" in str(error):
+        if "Object arrays" in str(error):
             raise InputError(f"{path} has pickled object arrays, not numbers; {_UNPICKLE}") from error
         raise InputError(
             f"{path} cannot be read as an npz ({error}); it may be truncated or corrupted: download it again"
@@ -126,9 +127,14 @@ def _stack(arrays: dict[str, NDArray], prefix: str, num_images: int, path: Path)
     extra = sorted(i for i in present if i >= num_images)
     if missing or extra:
         problem = f"lacks {prefix}_{missing[0]}" if missing else f"also has {prefix}_{extra[0]}"
+        remedy = "remove the images and masks without camera"
+        if prefix == "scale_mat":
+            remedy = "run preprocess_cameras.py"
+        elif extra:
+            remedy = "import the folder with import_scene.py, which leaves out cameras without image"
         raise InputError(
             f"{path} {problem}: {len(present)} {prefix} matrices for {num_images} images; expected one "
-            "camera per image, numbered from 0 in natural name order"
+            f"camera per image, numbered from 0 in natural name order: {remedy}"
         )
     matrices = []
     for i in range(num_images):

@@ -14,23 +14,22 @@ from pathlib import Path
 
 from idr.errors import InputError
 
-MODEL_FOLDERS = (
-    *(".", "sparse/0", "sparse", "colmap/sparse/0", "colmap/sparse", "dense/sparse", "dense/0/sparse"),
-    "undistorted/sparse",
-)
+MODEL_FOLDERS = (".", "sparse", "colmap/sparse", "dense/sparse", "dense/0/sparse", "undistorted/sparse")
+"""Folders that have a model, or several in subfolders with numbers."""
 PARTS = ("cameras", "images", "points3D")
 NUM_PARAMS = (3, 4, 4, 5, 8, 8, 12, 5, 4, 5, 12, 16, 4, 5, 3, 4, 6, 2)
 """Number of parameters of COLMAP's camera models, by the model's number."""
 
 
 def find_models(source: Path) -> list[Path]:
-    """Returns the folders of all models at the first place that has some, the one with most images first."""
+    """Returns the models of the first of `MODEL_FOLDERS` that has some, the one with most images first."""
     for folder in (source / name for name in MODEL_FOLDERS):
         if ending_of(folder):
-            if folder.name != "0":
-                return [folder]
-            numbered = [path for path in folder.parent.iterdir() if path.name.isdecimal() and ending_of(path)]
-            return sorted(numbered, key=lambda path: (-count_images(path), int(path.name)))
+            return [folder]
+        inner = folder.iterdir() if folder.is_dir() else ()
+        models = [path for path in inner if path.name.isdecimal() and ending_of(path)]
+        if models:
+            return sorted(models, key=lambda path: (-count_images(path), int(path.name)))
     return []
 
 

@@ -177,7 +177,7 @@ def world_to_camera(frame: Mapping[str, Any], label: str) -> Array:
     """
     if frame.get("transform_matrix") is None:
         raise InputError(f"{label} has no `transform_matrix`; expected 4 x 4 numbers, camera to world")
-    matrix = matrix_of(frame["transform_matrix"], ((3, 4), (4, 4)), f"{label}: transform_matrix")
+    matrix = matrix_of(frame["transform_matrix"], ((4, 4), (3, 4)), f"{label}: transform_matrix")
     axes, _ = unscaled(matrix[:3, :3])
     check_rotation(axes, f"{label}: the rotation of transform_matrix")
     rotation = (axes if frame.get("from_na") else axes @ OPENGL_TO_OPENCV).T
