@@ -1,7 +1,8 @@
-"""Atomic writing: a reader finds the old content or the new one, never a part of either.
+"""Atomic writing, and the reader of JSON.
 
-A file is written under a temporary name in its own folder, flushed to the disk and renamed over the old one.
-The rename is atomic, whenever the process or the machine stops.
+While a file is written, a reader finds the old content or the new one, never a part of either: it is written
+under a temporary name in its own folder, flushed to the disk and renamed over the old one. The rename is
+atomic, whenever the process or the machine stops.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import errno
 import fnmatch
 import hashlib
 import json
+import math
 import os
 import re
 import secrets
@@ -22,7 +24,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from idr.errors import USER_ERRORS, InputError, OutputError
+from idr.errors import USER_ERRORS, InputError, MissingInputError, OutputError
 
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
 """Names of temporary files: hidden, and recognizable for the removal of those of killed processes."""
@@ -95,16 +97,28 @@ def write_text_atomic(path: Path, text: str) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Returns the content of a JSON file.
+    """Reads a JSON file in UTF-8, UTF-16 or UTF-32, with or without a byte order mark.
+
+    Integers beyond the range of float become infinite: whoever uses such a number refuses it as not finite.
 
     Raises:
-        OSError: It cannot be opened.
-        ValueError: It is no JSON, or nested too deeply.
+        MissingInputError: There is no such file.
+        InputError: The file cannot be read, or is not valid JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
+        return json.loads(path.read_bytes(), parse_int=_integer)
+    except FileNotFoundError as error:
+        raise MissingInputError(f"no file {path}; correct the path") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
+    except RecursionError as error:
+        raise InputError(f"{path} is nested too deeply to be read as JSON; export it again") from error
+    except ValueError as error:
+        raise InputError(f"{path} is not valid JSON ({error}); export it again") from error
+
+
+def _integer(digits: str) -> int | float:
+    return int(digits) if math.isfinite(float(digits)) else float(digits)
 
 
 def make_folder(path: Path) -> None:

@@ -106,7 +106,7 @@ UNREADABLE = [CAMERAS, "cannot be read as an npz", "download it again"]
         pytest.param(_corrupt, UNREADABLE, id="corrupt"),
         pytest.param(_array_file, [CAMERAS, "npz", "a single array"], id="npy"),
         pytest.param(_pickle_that_would_run, UNREADABLE, id="pickle"),
-        pytest.param(_object_array, UNREADABLE, id="pickle-inside"),
+        pytest.param(_object_array, [CAMERAS, "pickled object arrays", "float64"], id="pickle-inside"),
         pytest.param(
             _change(world_mat_2=None),
             [

@@ -125,7 +125,7 @@ def _to_float(scene: Path) -> None:
         ),
         pytest.param(
             _fill(MASK, 0),
-            [MASK, "the mask is empty", "expected the object in white", "remove this view"],
+            [MASK, "the mask is empty", "expected the object in white", "with import_scene.py"],
             id="empty-mask",
         ),
         pytest.param(
@@ -135,7 +135,7 @@ def _to_float(scene: Path) -> None:
         ),
         pytest.param(
             _fill(MASK, 255),
-            [MASK, "white everywhere", "expected black around the object", "remove this view"],
+            [MASK, "white everywhere", "expected black around the object", "with import_scene.py"],
             id="all-inside-mask",
         ),
     ],

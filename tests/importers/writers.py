@@ -214,3 +214,87 @@ def write_pmvs(folder: Path, masks: Path | None = None) -> list[Projector]:
         text = "\n".join(" ".join(repr(float(value)) for value in row) for row in matrix)
         (folder / "txt" / f"{k:08d}.txt").write_text("CONTOUR\n" + text)
     return projectors
+
+
+def pinhole_k() -> np.ndarray:
+    """K of `pinhole_projectors`."""
+    return np.array([[FX, 0.4, CX], [0, FY, CY], [0, 0, 1]])
+
+
+def world_to_camera() -> list[np.ndarray]:
+    """(4, 4) matrices [R | t] with OpenCV axes."""
+    return [np.linalg.inv(pose) for pose in camera_to_world()]
+
+
+def square(k: np.ndarray) -> list[list[float]]:
+    """K as 4 x 4 lists."""
+    return np.vstack([np.column_stack([k, np.zeros(3)]), [0, 0, 0, 1]]).tolist()
+
+
+def write_neus2(folder: Path, masks: Path | None = None) -> list[Projector]:
+    """`transform.json` with OpenCV axes and a matrix of intrinsics for each frame."""
+    projectors, _ = pinhole_projectors()
+    names = [f"images/{k}.png" for k in range(len(projectors))]
+    write_photographs(folder, names, projectors, masks)
+    own = [{"intrinsic_matrix": square(pinhole_k())} for _ in names]
+    top = {"from_na": True, "w": WIDTH, "h": HEIGHT}
+    write_json(folder, top, names, camera_to_world(), own, "transform.json")
+    return projectors
+
+
+def write_sdfstudio(
+    folder: Path, masks: Path | None = None, to_truth: np.ndarray | None = None
+) -> list[Projector]:
+    """`meta_data.json`; the world is that of `camera_to_world` mapped by the inverse of `to_truth`."""
+    projectors, _ = pinhole_projectors()
+    names = [f"{k:06d}_rgb.png" for k in range(len(projectors))]
+    write_photographs(folder, names, projectors, masks)
+    to_truth = np.eye(4) if to_truth is None else to_truth
+    frames = []
+    for name, pose in zip(names, camera_to_world(), strict=True):
+        moved = np.linalg.inv(to_truth) @ pose
+        moved[:3, :3] /= np.cbrt(np.linalg.det(moved[:3, :3]))
+        frames.append({"rgb_path": name, "camtoworld": moved.tolist(), "intrinsics": square(pinhole_k())})
+    content = {"height": HEIGHT, "width": WIDTH, "worldtogt": to_truth.tolist(), "frames": frames}
+    (folder / "meta_data.json").write_text(json.dumps(content))
+    return projectors
+
+
+def write_mvsnet(folder: Path, masks: Path | None = None, images: str = "images") -> list[Projector]:
+    """`cams/*_cam.txt` with extrinsics, intrinsics and a line of depths."""
+    projectors, _ = pinhole_projectors()
+    names = [f"{images}/{k:08d}.png" for k in range(len(projectors))]
+    write_photographs(folder, names, projectors, masks)
+    (folder / "cams").mkdir()
+    for k, matrix in enumerate(world_to_camera()):
+        blocks = [("extrinsic", matrix), ("intrinsic", pinhole_k())]
+        lines = []
+        for word, values in blocks:
+            lines += [word, *(" ".join(map(repr, row)) for row in values.tolist()), ""]
+        (folder / "cams" / f"{k:08d}_cam.txt").write_text("\n".join([*lines, "425.0 2.5", ""]))
+    return projectors
+
+
+def write_dvr(folder: Path, masks: Path | None = None, normalized: bool = False) -> list[Projector]:
+    """`world_mat_i` = [R | t] beside `camera_mat_i`, which maps to pixels or to [-1, 1]."""
+    projectors, _ = pinhole_projectors()
+    names = [f"image/{k:03d}.png" for k in range(len(projectors))]
+    write_photographs(folder, names, projectors, folder / "mask")
+    k_matrix = pinhole_k()
+    if normalized:  # the first pixel's center to -1, the last one's to 1
+        x, y = 2 / (WIDTH - 1), 2 / (HEIGHT - 1)
+        k_matrix = np.array([[x, 0, -1], [0, y, -1], [0, 0, 1]]) @ k_matrix
+    arrays = {f"camera_mat_{k}": np.array(square(k_matrix)) for k in range(len(names))}
+    arrays |= {f"world_mat_{k}": matrix for k, matrix in enumerate(world_to_camera())}
+    arrays |= {f"scale_mat_{k}": np.diag([1.5, 1.5, 1.5, 1.0]) for k in range(len(names))}
+    np.savez(folder / "cameras.npz", **arrays)
+    return projectors
+
+
+def write_padded(folder: Path, masks: Path | None = None) -> list[Projector]:
+    """An IDR folder with `world_mat_00`."""
+    projectors = write_npz(folder, masks, "cameras.npz")
+    with np.load(folder / "cameras.npz") as arrays:
+        padded = {f"{key[:-1]}{int(key[-1]):02d}": arrays[key] for key in arrays.files}
+    np.savez(folder / "cameras.npz", **padded)
+    return projectors

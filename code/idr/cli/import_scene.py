@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from idr.importers.source import Source
 
 PHOTOGRAPHS = "photographs"
-KINDS = ("transforms", "neus", "idr", "middlebury", "colmap", "projections", PHOTOGRAPHS)
+KINDS = (
+    *("neus", "idr", "transforms", "sdfstudio", "mvsnet", "colmap", "middlebury", "projections"),
+    PHOTOGRAPHS,
+)
 CAMERA_MODELS = (
     *("SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "FULL_OPENCV"),
     *("SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE", "OPENCV_FISHEYE"),
@@ -39,9 +42,9 @@ def build_parser() -> argparse.ArgumentParser:
     """Returns the parser of the command."""
     parser = make_parser(
         "Writes a data folder (image/, mask/, cameras.npz) from a scene of nerfstudio, Blender, COLMAP, "
-        "NeuS, IDR or Middlebury, from images with a text file of 3 x 4 projections, or from photographs "
-        "alone, whose cameras structure from motion estimates. Removes lens distortion, computes missing "
-        "masks on request, fits the unit sphere.",
+        "NeuS, NeuS2, IDR, DVR, sdfstudio, MVSNet or Middlebury, from images with a text file of 3 x 4 "
+        "projections, or from photographs alone, whose cameras structure from motion estimates. Removes lens "
+        "distortion, computes missing masks on request, fits the unit sphere.",
         _EXAMPLES,
         "import",
     )
@@ -163,10 +166,10 @@ def _read(path: Path, out: Path, arguments: argparse.Namespace) -> Source:
     from idr.importers.recognize import read_source, recognize
 
     images = Path(arguments.images).expanduser() if arguments.images else None
-    kind = arguments.kind or recognize(path)
+    kind = arguments.kind or recognize(path, images)
     if kind != PHOTOGRAPHS:
         _refuse_flags(arguments, kind, path)
-        return read_source(path, kind, images, arguments.pixel_center)
+        return read_source(path, arguments.kind, images, arguments.pixel_center)
     if arguments.pixel_center is not None:
         raise InputError(f"--pixel_center is for sources with cameras; {path} holds photographs alone")
     if arguments.sphere == "source":

@@ -5,6 +5,7 @@ B images. Frames: world (of the calibration) and unit sphere; x_world = scale_ma
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,35 +62,79 @@ def read_cameras(path: Path, num_images: int) -> CameraFile:
 
 
 def read_arrays(path: Path) -> dict[str, NDArray]:
-    """Reads the ``world_mat_i`` and ``scale_mat_i`` of an npz, without loading pickles."""
+    """Reads the ``world_mat_i``, ``scale_mat_i`` and ``camera_mat_i`` of an npz, without loading pickles.
+
+    Numbers may be padded with zeros in the file (``world_mat_00``); the keys returned are not.
+
+    Raises:
+        InputError: Not a readable npz, pickled arrays, or two different matrices of one number.
+    """
+    arrays: dict[str, NDArray] = {}
     try:
         archive = np.load(path, allow_pickle=False)
         if isinstance(archive, np.ndarray):
             raise ValueError("it is a single array")
         with archive:
-            return {key: np.asarray(archive[key]) for key in archive.files if _index_of(key) is not None}
+            for name in archive.files:
+                key = _matrix_key(name)
+                if key is None:
+                    continue
+                array = np.asarray(archive[name])
+                first = arrays.setdefault(key, array)
+                if first is not array and not np.array_equal(first, array):
+                    raise InputError(f"{path} has two different matrices {key}, one as {name}; remove one")
+    except InputError:
+        raise
     except Exception as error:  # zipfile, zlib and numpy raise arbitrary exceptions on broken files
+        if "Object arrays" in str(error):
+            raise InputError(f"{path} has pickled object arrays, not numbers; {_UNPICKLE}") from error
         raise InputError(
             f"{path} cannot be read as an npz ({error}); it may be truncated or corrupted: download it again"
         ) from error
+    return arrays
 
 
-def _index_of(key: str) -> int | None:
-    """Index i of ``world_mat_i`` or ``scale_mat_i``, None for other keys."""
-    prefix, _, index = key.rpartition("_")
-    return int(index) if prefix in ("world_mat", "scale_mat") and index.isdigit() else None
+_UNPICKLE = (
+    "if you trust the file, save its matrices as float64: a = np.load(path, allow_pickle=True); "
+    "np.savez(path, **{k: np.asarray(a[k].tolist(), float) for k in a.files})"
+)
+
+
+def _matrix_key(name: str) -> str | None:
+    """``world_mat_7`` for ``world_mat_07``, likewise for other matrices; None for other names."""
+    found = re.fullmatch(r"(world_mat|scale_mat|camera_mat)_([0-9]+)", name)
+    return f"{found[1]}_{int(found[2])}" if found else None
+
+
+def lacks_intrinsics(intrinsics: NDArray[np.floating]) -> bool:
+    """Whether matrices K, (B, 3, 3) or (B, 4, 4), are the identity or for normalized pixels, in [-1, 1]."""
+    return bool(np.abs(intrinsics[:, :2, 2]).max() < 2.0 and np.abs(intrinsics[:, :2, :2]).max() < 20.0)
+
+
+def check_intrinsics(path: Path, intrinsics: NDArray[np.floating]) -> None:
+    """Raises `InputError` if the projections of a file lack intrinsics, see `lacks_intrinsics`."""
+    if lacks_intrinsics(intrinsics):
+        remedy = "write world_mat_i = K [R | t] with K in pixels"
+        if any(key.startswith("camera_mat") for key in read_arrays(path)):
+            remedy = "import the folder with import_scene.py, which reads camera_mat_i (DVR, UNISURF)"
+        raise InputError(f"{path}: world_mat_i holds no intrinsics (K is about the identity); {remedy}")
 
 
 def _stack(arrays: dict[str, NDArray], prefix: str, num_images: int, path: Path) -> NDArray[np.float64]:
     """The (B, 4, 4) matrices of one kind, after checking number, shape and values."""
-    present = {_index_of(key) for key in arrays if key.startswith(prefix)}
+    present = {int(key.rpartition("_")[2]) for key in arrays if key.startswith(prefix)}
     missing = [i for i in range(num_images) if i not in present]
-    extra = sorted(i for i in present if i is not None and i >= num_images)
+    extra = sorted(i for i in present if i >= num_images)
     if missing or extra:
         problem = f"lacks {prefix}_{missing[0]}" if missing else f"also has {prefix}_{extra[0]}"
+        remedy = "remove the images and masks without camera"
+        if prefix == "scale_mat":
+            remedy = "run preprocess_cameras.py"
+        elif extra:
+            remedy = "import the folder with import_scene.py, which leaves out cameras without image"
         raise InputError(
             f"{path} {problem}: {len(present)} {prefix} matrices for {num_images} images; expected one "
-            "camera per image, numbered from 0 in natural name order"
+            f"camera per image, numbered from 0 in natural name order: {remedy}"
         )
     matrices = []
     for i in range(num_images):

@@ -7,6 +7,7 @@ images nor grids of pixel coordinates are stored.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from idr.conf.blocks import did_you_mean
 from idr.conf.files import project_root
-from idr.datasets.camera_files import CameraFile, read_cameras
+from idr.datasets.camera_files import CameraFile, check_intrinsics, read_cameras
 from idr.datasets.images import list_images, load_mask, load_rgb, natural_sorted
 from idr.errors import InputError, MissingInputError
 from idr.geometry.quaternions import rotation_to_quaternion
@@ -39,7 +40,7 @@ class SceneDatasetConfig:
     scan_id: int = 0
     cam_file: str | None = None
     data_root: str | None = None
-    holdout: tuple[int, ...] = ()
+    holdout: tuple[int, ...] | str = ()
     split: str = "train"
 
 
@@ -53,7 +54,8 @@ class SceneDataset(torch.utils.data.Dataset):
         scan_id: Number of the scene.
         cam_file: Name of an npz to read instead of ``cameras.npz``.
         data_root: Folder of all data sets; default ``data/`` of `project_root`.
-        holdout: Indices of images held out of training.
+        holdout: Images held out of training: their indices, `every N` for 0, N, 2N, ..., or a share such as
+            `10%`, evenly spaced.
         split: ``train``, or ``holdout`` for the held-out images.
 
     Attributes:
@@ -81,7 +83,7 @@ class SceneDataset(torch.utils.data.Dataset):
         scan_id: int = 0,
         cam_file: str | None = None,
         data_root: str | None = None,
-        holdout: Sequence[int] = (),
+        holdout: Sequence[int] | str = (),
         split: str = "train",
     ) -> None:
         self.train_cameras = train_cameras
@@ -105,6 +107,8 @@ class SceneDataset(torch.utils.data.Dataset):
         self.indices = _split_indices(len(image_paths), holdout, split)
         self.camera_file = self._read(cam_file or "cameras.npz")
         intrinsics, poses = self.camera_file.decompose()
+        check_intrinsics(self.camera_file.path, intrinsics)
+        _check_sphere(self.camera_file)
         self.intrinsics = torch.from_numpy(intrinsics[self.indices]).float()
         self.poses = torch.from_numpy(poses[self.indices]).float()
         _check_distance(poses, self.camera_file.path)
@@ -133,14 +137,18 @@ class SceneDataset(torch.utils.data.Dataset):
             found = "empty; expected the object in white"
             if mask.any():
                 found = "white everywhere; expected black around the object"
-            raise InputError(f"{path}: the mask is {found}: correct it, or remove this view")
+            raise InputError(
+                f"{path}: the mask is {found}: correct it, or remove it with its image and import the folder "
+                "again with import_scene.py"
+            )
         return torch.from_numpy(mask).reshape(-1)
 
     def _check_size(self, shape: tuple[int, ...], path: Path) -> None:
         if tuple(shape) != self.img_res:
             raise InputError(
                 f"{path} is {shape[0]} x {shape[1]} (height x width) but dataset.img_res = "
-                f"{list(self.img_res)}; correct img_res, or resize images, masks and cameras together"
+                f"{list(self.img_res)}; correct img_res, or import the folder with "
+                "import_scene.py --kind idr, which brings images of several sizes to one"
             )
 
     def __len__(self) -> int:
@@ -189,8 +197,12 @@ class SceneDataset(torch.utils.data.Dataset):
         return self.camera_file.scale_mats[0]
 
     def get_gt_pose(self, scaled: bool = False) -> Tensor:
-        """(B, 4, 4) camera-to-world poses of the file, in unit-sphere (`scaled`) or world coordinates."""
-        return torch.from_numpy(self.camera_file.decompose(scaled)[1][self.indices]).float()
+        """(B, 4, 4) camera-to-world poses of the file, in unit-sphere (`scaled`) or world coordinates.
+
+        The latter are float64, since worlds may have their origin far away.
+        """
+        poses = torch.from_numpy(self.camera_file.decompose(scaled)[1][self.indices])
+        return poses.float() if scaled else poses
 
     def get_pose_init(self) -> Tensor:
         """Initial poses of trained cameras, (B, 7): quaternion (w, x, y, z) and center.
@@ -223,19 +235,54 @@ def _scene_folder(data_root: Path, data_dir: str, scan_id: int) -> Path:
     )
 
 
-def _split_indices(num_images: int, holdout: Sequence[int], split: str) -> list[int]:
+def _holdout_indices(num_images: int, holdout: Sequence[int] | str) -> list[int]:
+    """The indices of held-out images, from themselves or a rule; see `SceneDataset`."""
+    if isinstance(holdout, str):
+        every = re.fullmatch(r"every\s+([0-9]{1,9})", holdout.strip())
+        share = re.fullmatch(r"([0-9]*\.?[0-9]+)\s*(%?)", holdout.strip())
+        if every and int(every[1]) > 1:
+            return list(range(0, num_images, int(every[1])))
+        fraction = float(share[1]) / (100 if share[2] else 1) if share else 0.0
+        if 0 < fraction < 1:
+            count = max(1, round(num_images * fraction))
+            return [int((k + 0.5) * num_images / count) for k in range(count)]
+        raise InputError(
+            f"dataset.holdout = {holdout}: expected a list of images such as [0, 8], `every 8`, or a share "
+            "such as `10%`"
+        )
     wrong = [i for i in holdout if not 0 <= i < num_images]
     if wrong:
         raise InputError(
-            f"dataset.holdout names image {wrong[0]}; the scene has images 0 to {num_images - 1}"
+            f"dataset.holdout names image {wrong[0]}; the scene has images 0 to {num_images - 1}: correct it "
+            "in the conf, or hold out none with --set dataset.holdout=[]"
         )
+    return list(holdout)
+
+
+def _split_indices(num_images: int, rule: Sequence[int] | str, split: str) -> list[int]:
+    holdout = set(_holdout_indices(num_images, rule))
     if split not in SPLITS:
         raise InputError(f"split {split}: expected one of {', '.join(SPLITS)}")
     indices = [i for i in range(num_images) if (i in holdout) == (split == "holdout")]
     if not indices:
         problem = "no image is held out" if split == "holdout" else "every image is held out"
-        raise InputError(f"dataset.holdout = {list(holdout)}: {problem}; the scene has {num_images} images")
+        remedy = "hold out fewer, or none with --set dataset.holdout=[]"
+        remedy = "hold out some, such as --set 'dataset.holdout=every 8'" if split == "holdout" else remedy
+        raise InputError(
+            f"dataset.holdout = {rule if isinstance(rule, str) else list(rule)}: {problem}; the scene has "
+            f"{num_images} images: {remedy}"
+        )
     return indices
+
+
+def _check_sphere(cameras: CameraFile) -> None:
+    """Checks that all views share one unit sphere, in which their poses are given."""
+    scale_mats = cameras.scale_mats
+    if not np.allclose(scale_mats, scale_mats[0], rtol=1e-4, atol=1e-4 * abs(scale_mats[0, 0, 0])):
+        raise InputError(
+            f"{cameras.path}: the scale_mats differ between views, so the poses have no common frame; run "
+            "preprocess_cameras.py, which computes one from the masks"
+        )
 
 
 def _check_distance(poses: np.ndarray, path: Path) -> None:

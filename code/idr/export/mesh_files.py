@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from trimesh.exchange.gltf import export_glb
 from trimesh.exchange.obj import export_obj
-from trimesh.exchange.ply import export_ply
 from trimesh.visual.material import PBRMaterial, SimpleMaterial
 
 from idr.errors import InputError, MissingInputError
@@ -28,7 +27,9 @@ FORMATS = (".glb", ".obj", ".ply")
 TEXTURED_FORMATS = (".glb", ".obj")
 UNLIT = "KHR_materials_unlit"
 DIGITS = 9
-"""Significant digits in OBJ files; float32 needs 9."""
+"""Digits after the decimal point in OBJ files."""
+FLOAT32_STEPS = 1e5
+"""Steps of float32 along a mesh that are enough for its detail; farther from the origin there are fewer."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,12 @@ class Surface:
     colors: Array | None = None
     uv: Array | None = None
     texture: NDArray[np.uint8] | None = None
+
+    @property
+    def is_far(self) -> bool:
+        """Whether the surface is so far from the origin, as in UTM coordinates, that float32 loses detail."""
+        steps = np.spacing(np.abs(self.vertices).max(initial=0.0).astype(np.float32))
+        return bool(np.ptp(self.vertices, axis=0).max(initial=0.0) < FLOAT32_STEPS * steps)
 
     def moved(self, matrix: Array) -> Surface:
         """Returns the surface in the frame of a (4, 4) affine map, its faces still outward."""
@@ -101,7 +108,8 @@ def write_surface(surface: Surface, path: Path, lit: bool = False, upright: Arra
         lit: GLB only: let viewers add their own lights. Without it, colors are shown as they are, since they
             contain the light of the photographs.
         upright: GLB only: (3, 3) rotation to glTF's axes, written as the node's matrix. Viewers then show the
-            mesh upright while the vertices keep the surface's coordinates.
+            mesh upright while the vertices keep the surface's coordinates. If float32 is too coarse for these
+            (`Surface.is_far`), the vertices are relative to the node's translation; PLY then has float64.
 
     Raises:
         InputError: The suffix is unknown.
@@ -115,7 +123,7 @@ def write_surface(surface: Surface, path: Path, lit: bool = False, upright: Arra
     if ending == ".glb":
         content = glb_content(surface, lit, upright)
     else:
-        content = export_ply(_mesh(surface, vertex_colors=_levels(surface.colors)), vertex_normal=True)
+        content = _ply_content(surface)
     write_atomic(path, lambda file: file.write(content))
 
 
@@ -123,6 +131,30 @@ def _mesh(surface: Surface, **visual: Any) -> trimesh.Trimesh:
     return trimesh.Trimesh(
         surface.vertices, surface.faces, vertex_normals=surface.normals, process=False, **visual
     )
+
+
+def _ply_content(surface: Surface) -> bytes:
+    """A binary PLY with normals, and with colors if there are some."""
+    colors = _levels(surface.colors)
+    vertices = np.zeros(
+        len(surface.vertices),
+        [(axis, "<f8" if surface.is_far else "<f4") for axis in "xyz"]
+        + [(axis, "<f4") for axis in ("nx", "ny", "nz")]
+        + [(channel, "u1") for channel in ("red", "green", "blue") if colors is not None],
+    )
+    columns = [surface.vertices, surface.normals] + ([] if colors is None else [colors])
+    for name, column in zip(vertices.dtype.names or (), np.hstack(columns).T, strict=True):
+        vertices[name] = column
+    faces = np.zeros(len(surface.faces), [("number", "u1"), ("corners", "<i4", 3)])
+    faces["number"], faces["corners"] = 3, surface.faces
+    types = {"<f8": "double", "<f4": "float", "|u1": "uchar"}
+    kinds = (vertices.dtype.fields or {}).items()
+    properties = [f"property {types[kind[0].str]} {name}" for name, kind in kinds]
+    lines = [
+        "ply", "format binary_little_endian 1.0", f"element vertex {len(vertices)}", *properties,
+        f"element face {len(faces)}", "property list uchar int vertex_indices", "end_header", "",
+    ]  # fmt: skip
+    return "\n".join(lines).encode() + vertices.tobytes() + faces.tobytes()
 
 
 def _levels(colors: Array | None) -> NDArray[np.uint8] | None:
@@ -135,6 +167,8 @@ def glb_content(surface: Surface, lit: bool, upright: Array | None = None) -> by
     In glTF, vertex colors are linear and textures are sRGB. trimesh writes vertex colors with 8 bits, too few
     for linear values, so they are passed as a float32 attribute that is renamed afterwards.
     """
+    center = np.round(surface.vertices.mean(axis=0)) if surface.is_far else np.zeros(3)
+    surface = replace(surface, vertices=surface.vertices - center)
     image = None if surface.texture is None else Image.fromarray(surface.texture)
     textured = image is not None and surface.uv is not None
     material = PBRMaterial(
@@ -159,9 +193,9 @@ def glb_content(surface: Surface, lit: bool, upright: Array | None = None) -> by
         if not lit:
             tree["extensionsUsed"] = sorted({*tree.get("extensionsUsed", []), UNLIT})
 
-    matrix = np.eye(4)
-    if upright is not None:
-        matrix[:3, :3] = upright
+    matrix = np.eye(4) if upright is None else np.pad(upright, (0, 1))
+    matrix[3, 3] = 1.0
+    matrix[:3, 3] = matrix[:3, :3] @ center
     scene = trimesh.Scene()
     scene.add_geometry(mesh, transform=matrix)
     return export_glb(scene, include_normals=True, tree_postprocessor=finish)

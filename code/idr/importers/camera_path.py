@@ -58,8 +58,8 @@ def read_path(path: Path) -> CameraPath:
     poses, intrinsics = [], []
     for k, frame in enumerate(frames):
         label = f"{path}: frame {k}"
-        camera = {**content, **_an_object(frame, label)}
-        poses.append(_pose(frame, label))
+        camera = transforms.merged(content, _an_object(frame, label))
+        poses.append(_pose(camera, label))
         own = transforms.size_of(camera, label)
         sizes.append(own)
         if own != sizes[0]:

@@ -8,17 +8,30 @@ from __future__ import annotations
 
 import copy
 import signal
+import tempfile
 import threading
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from idr.errors import InputError, MissingInputError
+from idr.importers.colmap_files import count_images, find_models, stage
 from idr.importers.points import MIN_POINTS
-from idr.importers.source import Array, Lens, Source, SourceView, centered_intrinsics, find_image, view_key
+from idr.importers.source import (
+    Array,
+    Lens,
+    Source,
+    SourceView,
+    centered_intrinsics,
+    find_image,
+    missing_images,
+    other_endings,
+    view_key,
+)
 
-MODEL_FOLDERS = (".", "sparse/0", "sparse", "colmap/sparse/0", "dense/sparse")
 IMAGE_FOLDERS = (
     *("images", "image", "../images", "../image", "../../images", "../../image", "../../../images"),
     "../photographs",  # next to a model of our own reconstruction
@@ -48,68 +61,88 @@ def import_pycolmap() -> Any:
     return pycolmap
 
 
-def find_model(source: Path) -> Path | None:
-    """Returns the folder with cameras and images, .bin or .txt, or None."""
-    for folder in (source / name for name in MODEL_FOLDERS):
-        for ending in (".bin", ".txt"):
-            if all((folder / f"{part}{ending}").is_file() for part in ("cameras", "images")):
-                return folder
-    return None
-
-
 def read(source: Path, images: Path | None, pixel_center: float) -> Source:
     """Reads a COLMAP model in `source` or in one of `MODEL_FOLDERS` below it; see `source.Reader`.
 
-    The scene has the images that the model registered, in natural name order.
+    The scene has the images that the model registered, in natural name order. Of several models next to each
+    other (sparse/0, sparse/1), the one with most images is read.
 
     Raises:
-        MissingInputError: pycolmap, the model or an image is missing.
+        MissingInputError: pycolmap, the model or most images are missing.
         InputError: The model cannot be read, is empty, or has a spherical camera.
     """
     pycolmap = import_pycolmap()
-    folder = find_model(source)
-    if folder is None:
+    models = find_models(source)
+    if not models:
         raise MissingInputError(f"no COLMAP model (cameras and images, .bin or .txt) in {source}")
-    try:
-        model = pycolmap.Reconstruction(str(folder))
-    except Exception as error:  # C++ exceptions of many kinds
-        reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
-        raise InputError(f"{folder} cannot be read as a COLMAP model ({reason}); export it again") from error
+    folder, others = models[0], models[1:]
+    with tempfile.TemporaryDirectory(prefix="idr_colmap_") as staged:
+        names = stage(folder, Path(staged))
+        try:
+            model = pycolmap.Reconstruction(staged)
+        except Exception as error:  # C++ exceptions of many kinds
+            reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+            reason = reason.replace(staged, str(folder))
+            raise InputError(
+                f"{folder} cannot be read as a COLMAP model ({reason}); export it again"
+            ) from error
     images = images or next((folder / name for name in IMAGE_FOLDERS if (folder / name).is_dir()), None)
     if images is None:
         raise MissingInputError(f"no folder images/ near the COLMAP model {folder}; pass it with --images")
-    return from_model(model, images, str(folder), pixel_center)
+    scene = from_model(model, images, str(folder), pixel_center, names)
+    if not others:
+        return scene
+    counts = ", ".join(f"{other.name} with {count_images(other)}" for other in others)
+    note = (
+        f"read {folder}, the model with most images ({count_images(folder)}); its neighbors, in other world "
+        f"frames: {counts}; pass one of them as SOURCE to read it"
+    )
+    return replace(scene, notes=(*scene.notes, note))
 
 
-def from_model(model: Any, images: Path, label: str, pixel_center: float = PIXEL_CENTER) -> Source:
+def from_model(
+    model: Any,
+    images: Path,
+    label: str,
+    pixel_center: float = PIXEL_CENTER,
+    names: Mapping[int, str] | None = None,
+) -> Source:
     """Makes a scene from a `pycolmap.Reconstruction`; `label` is the model's name in messages.
 
     The model's image names are relative to `images`, and its first pixel's center is at `pixel_center`.
+    `names` are the names by number, where the model's may be cut off.
 
     Raises:
-        MissingInputError: An image is missing.
+        MissingInputError: Most images are missing.
         InputError: No image is registered, or a camera is spherical.
     """
     registered = [model.images[i] for i in model.reg_image_ids()]
     if not registered:
         raise InputError(f"{label}: a COLMAP model without registered images; run COLMAP's mapper again")
-    views = [_view(image, images, label, pixel_center) for image in registered]
+    views, missing = [], []
+    for image in registered:
+        name = (names or {}).get(image.image_id, image.name)
+        path = find_image(name, images, images, label)
+        if path is None:
+            missing.append(name)
+        else:
+            views.append(_view(image, name, path, label, pixel_center))
+    notes = missing_images(missing, len(registered), label) + other_endings(views)
     views.sort(key=lambda view: view_key(view.name))
-    return Source("colmap", tuple(views), _points(model))
+    return Source("colmap", tuple(views), _points(model), notes=notes)
 
 
-def _view(image: Any, images: Path, label: str, pixel_center: float) -> SourceView:
+def _view(image: Any, name: str, path: Path, label: str, pixel_center: float) -> SourceView:
     camera = image.camera
-    name = f"{label}: camera {camera.camera_id} of {image.name}"
+    label = f"{label}: camera {camera.camera_id} of {name}"
     if camera.model_name == "EQUIRECTANGULAR":
         raise InputError(
-            f"{name} is {camera.model_name}; expected a camera with an image plane: render perspective views "
-            "of it"
+            f"{label} is {camera.model_name}; expected a camera with an image plane: render perspective "
+            "views of it"
         )
-    k = centered_intrinsics(np.asarray(camera.calibration_matrix(), dtype=np.float64), pixel_center, name)
+    k = centered_intrinsics(np.asarray(camera.calibration_matrix(), dtype=np.float64), pixel_center, label)
     pose = np.asarray(image.cam_from_world().matrix(), dtype=np.float64)
-    path, size = find_image(images / image.name, label), (int(camera.height), int(camera.width))
-    return SourceView(image.name, path, k, pose, _lens(camera), size)
+    return SourceView(name, path, k, pose, _lens(camera), (int(camera.height), int(camera.width)))
 
 
 def _lens(camera: Any) -> Lens | None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from idr.errors import InputError, MissingInputError
-from idr.importers import colmap, numpy_folders, text_cameras, transforms
+from idr.importers import colmap, colmap_files, foreign, numpy_folders, sdfstudio, text_cameras, transforms
 from idr.importers.photographs import source as photographs
 from idr.importers.source import Reader, Source
 
@@ -17,70 +17,122 @@ from idr.importers.source import Reader, Source
 class Kind:
     """A source format: the files that identify it, for messages; whether a path has it; its reader.
 
-    `pixel_center` is the coordinate of the first pixel's center.
+    `matches` takes the path and the folder of images, None without one. `pixel_center` is the coordinate of
+    the first pixel's center.
     """
 
     looks_for: str
-    matches: Callable[[Path], bool]
+    matches: Callable[[Path, Path | None], bool]
     read: Reader
     pixel_center: float
 
 
+def _is_other_json(source: Path) -> bool:
+    return source.is_file() and (source.name == sdfstudio.NAME or bool(foreign.find_cameras(source)))
+
+
 def _npz(kind: str, file: str, program: str) -> Kind:
-    read = partial(numpy_folders.read, kind, file)
-    return Kind(f"{file} ({program})", lambda p: (p / file).is_file(), read, numpy_folders.PIXEL_CENTER)
+    return Kind(
+        f"{file} with image/ or images/ ({program})",
+        lambda p, images: (p / file).is_file() and bool(images or numpy_folders.find_images(p)),
+        partial(numpy_folders.read, kind, file),
+        numpy_folders.PIXEL_CENTER,
+    )
 
 
 KINDS = {
+    "neus": _npz("neus", numpy_folders.NEUS_FILE, "NeuS"),
+    "idr": _npz("idr", numpy_folders.IDR_FILE, "IDR, DVR, UNISURF, MonoSDF"),
     "transforms": Kind(
-        "transforms.json or transforms_train.json (nerfstudio, instant-ngp, Blender)",
-        lambda source: transforms.find_file(source) is not None,
+        f"{', '.join(transforms.NAMES)} (nerfstudio, instant-ngp, Blender, NeuS2)",
+        lambda source, _: transforms.find_file(source) is not None and not _is_other_json(source),
         transforms.read,
         transforms.PIXEL_CENTER,
     ),
-    "neus": _npz("neus", numpy_folders.NEUS_FILE, "NeuS"),
-    "idr": _npz("idr", numpy_folders.IDR_FILE, "IDR"),
-    "middlebury": Kind(
-        f"*{text_cameras.PAR_ENDING} (Middlebury)",
-        lambda source: bool(text_cameras.find_par(source)),
-        text_cameras.read_middlebury,
+    "sdfstudio": Kind(
+        f"{sdfstudio.NAME} (sdfstudio)",
+        lambda source, _: sdfstudio.find_file(source) is not None,
+        sdfstudio.read,
+        sdfstudio.PIXEL_CENTER,
+    ),
+    "mvsnet": Kind(
+        "*_cam.txt, here or in cams/ (MVSNet, BlendedMVS)",
+        lambda source, _: bool(text_cameras.find_mvsnet(source)),
+        text_cameras.read_mvsnet,
         text_cameras.PIXEL_CENTER,
     ),
     "colmap": Kind(
         "cameras and images, .bin or .txt, here or in sparse/0 (COLMAP)",
-        lambda source: source.is_dir() and colmap.find_model(source) is not None,
+        lambda source, _: bool(colmap_files.find_models(source)),
         colmap.read,
         colmap.PIXEL_CENTER,
     ),
+    "middlebury": Kind(
+        f"*{text_cameras.PAR_ENDING} (Middlebury)",
+        lambda source, _: bool(text_cameras.find_par(source)),
+        text_cameras.read_middlebury,
+        text_cameras.PIXEL_CENTER,
+    ),
     "projections": Kind(
         "images, each with a text file of a 3 x 4 projection",
-        lambda source: source.is_dir() and bool(text_cameras.find_projections(source)[0]),
+        lambda source, images: source.is_dir() and bool(text_cameras.find_projections(source, images)[0]),
         text_cameras.read_projections,
         text_cameras.PIXEL_CENTER,
     ),
 }
+"""The formats. Those before `middlebury` are often made from one another, the former from the latter."""
+REFINED = tuple(KINDS)[:6]
 
 
-def recognize(source: Path) -> str:
+def kinds_of(source: Path, images: Path | None = None) -> list[str]:
+    """Returns the formats of a file or folder, in the order of `KINDS`; `images` as for `read_source`."""
+    return [name for name, kind in KINDS.items() if kind.matches(source, images)]
+
+
+def recognize(source: Path, images: Path | None = None) -> str:
     """Returns the format of a file or folder: a key of `KINDS`, or `photographs.KIND` without cameras.
+
+    Where one program left its result beside its input, as NeuS or nerfstudio beside COLMAP's model, it is the
+    result.
 
     Raises:
         MissingInputError: The path does not exist.
-        InputError: No format matches, or several do.
+        InputError: No format matches, several do, or photographs lie beside cameras that are not read.
     """
     if not source.exists():
         raise MissingInputError(f"no file or folder {source}; expected a scene to import")
-    found = [name for name, kind in KINDS.items() if kind.matches(source)]
-    if not found and (photographs.find_photographs(source) or photographs.unsupported_files(source)):
-        return photographs.KIND
-    if not found:
-        expected = "; ".join(f"{name}: {kind.looks_for}" for name, kind in KINDS.items())
-        raise InputError(
-            f"{source} has no known format; expected one of {expected}; or a folder of photographs alone"
-        )
-    if len(found) > 1:
+    found = kinds_of(source, images)
+    if len(found) > 1 and not set(found) <= set(REFINED):
         raise InputError(f"{source} may be {' or '.join(found)}; choose one, such as --kind {found[0]}")
-    return found[0]
+    if found:
+        return found[0]
+    has_photographs = bool(photographs.find_photographs(source) or photographs.unsupported_files(source))
+    others = foreign.find_cameras(source) + _inner_sources(source)
+    if others:
+        raise InputError(
+            f"{source} has no cameras that can be read as they are, but {'; '.join(others)}"
+            + (f"; or estimate new cameras of its photographs: --kind {photographs.KIND}" * has_photographs)
+        )
+    if has_photographs:
+        return photographs.KIND
+    expected = "; ".join(f"{name}: {kind.looks_for}" for name, kind in KINDS.items())
+    raise InputError(
+        f"{source} has no known format; expected one of {expected}; or a folder of photographs alone"
+    )
+
+
+def _inner_sources(source: Path) -> list[str]:
+    """Sentences on the folders in a folder, and in these, that have a known format."""
+    if not source.is_dir():
+        return []
+    inner = [path for pattern in ("*", "*/*") for path in sorted(source.glob(pattern)) if path.is_dir()]
+    found = [(path, kinds_of(path)) for path in inner[:MAX_INNER]]
+    scenes = [(path, kinds[0]) for path, kinds in found if kinds]
+    return [f"{path.name} is a scene of {kind}: pass {path} as SOURCE" for path, kind in scenes[:3]]
+
+
+MAX_INNER = 50
+"""Inner folders that are looked at: a home directory given by mistake should not be searched."""
 
 
 def read_source(
@@ -94,14 +146,22 @@ def read_source(
         images: Folder of the images, None to search where the format keeps them.
         pixel_center: Coordinate of the first pixel's center, None for the format's convention.
 
+    Returns:
+        The scene. If other formats were there too, its first note names them.
+
     Raises:
         MissingInputError: A file of the scene is missing.
         InputError: The scene does not match its format.
     """
-    kind = kind or recognize(source)
+    recognized = kind or recognize(source, images)
     if not source.exists():
         raise MissingInputError(f"no file or folder {source}; expected a scene to import")
-    if kind == photographs.KIND:
+    if recognized == photographs.KIND:
         raise InputError(f"{source} has photographs without cameras; expected a scene with cameras")
-    chosen = KINDS[kind]
-    return chosen.read(source, images, chosen.pixel_center if pixel_center is None else pixel_center)
+    chosen = KINDS[recognized]
+    scene = chosen.read(source, images, chosen.pixel_center if pixel_center is None else pixel_center)
+    others = [] if kind else [name for name in kinds_of(source, images) if name != recognized]
+    if not others:
+        return scene
+    note = f"read as {recognized}; also found {' and '.join(others)}, read instead with --kind {others[0]}"
+    return replace(scene, notes=(note, *scene.notes))

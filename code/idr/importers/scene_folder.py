@@ -19,6 +19,7 @@ from idr.importers.masks import sources as mask_sources
 from idr.importers.masks.automatic import make_masks
 from idr.importers.photographs.files import PreparedView, prepare_view
 from idr.importers.rough_cameras import describe
+from idr.importers.sizes import Sizes, common_size, describe_change, fitted, without_padding
 from idr.importers.source import Array, Progress, Source
 from idr.importers.sphere import Sphere, choose_sphere, points_on_object
 from idr.preprocess.scene_check import check_scene
@@ -97,8 +98,8 @@ def write_scene(
             "two views use the same photograph; expected each image once: remove the other entry"
         )
     with whole_folder(folder) as temporary:
-        prepared, mask_source = _write_images(source, temporary, options, progress)
-        views, warnings = _write_masks(source, prepared, temporary, options, progress)
+        prepared, sizes, mask_source = _write_images(source, temporary, options, progress)
+        views, warnings = _write_masks(source, prepared, sizes, temporary, options, progress)
         points = options.points if options.points is not None else source.points
         sphere = choose_sphere(views, points, source.scale_mat, options.sphere)
         _write_cameras(temporary / CAMERAS, np.stack([view.projection for view in prepared]), sphere)
@@ -109,7 +110,7 @@ def write_scene(
         progress("writing the scene report")
         title, check = f"{folder.parent.name}/{folder.name}", check_scene(temporary, CAMERAS)
         warnings = write_scene_report(check, temporary / REPORT, title, (*warnings, *sphere.warnings))
-        notes = (*source.notes, *_notes(prepared, options), *rough)
+        notes = (*source.notes, *_notes(prepared, sizes, options), *rough)
         pairs = zip(views.names, source.views, strict=True)
         record = {
             "generator": "idr import_scene",
@@ -128,8 +129,11 @@ def write_scene(
 
 def _write_images(
     source: Source, folder: Path, options: ImportOptions, progress: Progress
-) -> tuple[list[PreparedView], str]:
-    """Reads every view and writes its image; also returns the origin of the masks."""
+) -> tuple[list[PreparedView], Sizes, str]:
+    """Reads every view and writes its image at one size for all.
+
+    Also returns the sizes (B, 2), H and W, before they were cropped or padded, and the origin of the masks.
+    """
     choice = options.masks
     files: list[Path | None] = [None] * len(source.views)
     use_alpha = choice == mask_sources.ALPHA
@@ -149,23 +153,24 @@ def _write_images(
         mask_source = "alpha channel" if use_alpha else (choice or "the source's own")
     prepared: list[PreparedView] = []
     for k, (view, file) in enumerate(zip(source.views, files, strict=True)):
-        image = prepare_view(view, file, use_alpha, options.downscale)
-        prepared.append(image)
-        (height, width, _), first = image.rgb.shape, prepared[0].rgb.shape
-        if (height, width) != first[:2]:
-            raise InputError(
-                f"{view.image} has {width} x {height} pixels, {source.views[0].image.name} {first[1]} x "
-                f"{first[0]}; expected images of one size: import only those of one size, or resize them "
-                "before calibration"
-            )
-        write_png(folder / "image" / _name(k), image.rgb)
+        prepared.append(prepare_view(view, file, use_alpha, options.downscale))
         if (k + 1) % 25 == 0:
             progress(f"read {k + 1} of {len(source.views)} images")
-    return prepared, mask_source
+    sizes = np.array([view.rgb.shape[:2] for view in prepared])
+    size = common_size(sizes)
+    for k, original in enumerate(prepared):
+        prepared[k] = fitted(original, size)
+        write_png(folder / "image" / _name(k), prepared[k].rgb)
+    return prepared, sizes, mask_source
 
 
 def _write_masks(
-    source: Source, prepared: list[PreparedView], folder: Path, options: ImportOptions, progress: Progress
+    source: Source,
+    prepared: list[PreparedView],
+    sizes: Sizes,
+    folder: Path,
+    options: ImportOptions,
+    progress: Progress,
 ) -> tuple[SceneViews, tuple[str, ...]]:
     """Computes missing masks, checks all masks and writes them."""
     names = [_name(k) for k in range(len(prepared))]
@@ -186,10 +191,11 @@ def _write_masks(
             warnings = (f"masks that agree least with the other views (IoU): {listed}; check {SHEET}",)
     else:
         masks = [view.mask for view in prepared if view.mask is not None]
+    masks, cut = without_padding(masks, sizes, titles)
     views = make_views(tuple(titles), tuple(masks), world_mats)
     for name, mask in zip(names, masks, strict=True):
         write_png(folder / "mask" / name, mask.astype(np.uint8) * np.uint8(255))
-    return replace(views, names=tuple(names)), warnings
+    return replace(views, names=tuple(names)), warnings + cut
 
 
 def _write_cameras(path: Path, projections: Array, sphere: Sphere) -> None:
@@ -209,8 +215,8 @@ def _write_rough(path: Path, views: SceneViews, sphere: Sphere, roughen: Roughen
     return [describe(poses, views.poses, sphere.center)]
 
 
-def _notes(prepared: list[PreparedView], options: ImportOptions) -> list[str]:
-    notes = []
+def _notes(prepared: list[PreparedView], sizes: Sizes, options: ImportOptions) -> list[str]:
+    notes = list(describe_change(sizes, prepared[0].rgb.shape[:2]))
     undistorted = sum(view.undistorted for view in prepared)
     if undistorted:
         notes.append(f"lens distortion removed from {undistorted} of {len(prepared)} images and masks")

@@ -7,13 +7,17 @@ y down, z forward), pixel (0, 0) at the CENTER of the first pixel. World frame a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import os
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
+from idr.datasets.camera_files import lacks_intrinsics
 from idr.datasets.images import IMAGE_ENDINGS, natural_key, natural_sorted
 from idr.errors import InputError, MissingInputError
 from idr.geometry.cameras import decompose_projection
@@ -22,6 +26,8 @@ Array = NDArray[np.float64]
 Lens = Callable[[Array], Array]
 """Distorts (N, 2) points on the plane z = 1 in front of the camera."""
 
+LISTED_ENDINGS = (*IMAGE_ENDINGS, ".heic", ".heif", ".avif", ".dng", ".exr")
+"""Endings of images that a source may name, while the files here have another one."""
 ROTATION_TOLERANCE = 1e-3
 """Largest accepted deviation of R^T R from the identity; files with six digits stay below 1e-5."""
 
@@ -80,6 +86,20 @@ Raises `MissingInputError` for missing files, `InputError` for anything that doe
 """
 
 
+def unscaled(rotation: Array) -> tuple[Array, bool]:
+    """Returns the axes (3, 3) of a camera in the world without their common length, and whether it was not 1.
+
+    Blender's `matrix_world` of a scaled camera object has such axes; only their directions matter. Other
+    matrices are returned unchanged, for `check_rotation` to judge.
+    """
+    gram = rotation.T @ rotation
+    size = np.trace(gram) / 3
+    if not np.isfinite(size) or size < 1e-12 or abs(size - 1) <= ROTATION_TOLERANCE:
+        return rotation, False
+    is_uniform = np.abs(gram / size - np.eye(3)).max() <= ROTATION_TOLERANCE
+    return (rotation / np.sqrt(size), True) if is_uniform else (rotation, False)
+
+
 def check_rotation(rotation: Array, label: str) -> None:
     """Raises `InputError` unless a (3, 3) matrix is a rotation, orthonormal within `ROTATION_TOLERANCE`."""
     if not np.isfinite(rotation).all():
@@ -88,7 +108,7 @@ def check_rotation(rotation: Array, label: str) -> None:
     if deviation > ROTATION_TOLERANCE:
         raise InputError(
             f"{label} is not a rotation (R^T R differs from the identity by {deviation:.3g}); expected "
-            "orthonormal axes: remove any scale, and check that the matrix maps camera to world"
+            "orthonormal axes of one length: export the cameras again, without scale or shear"
         )
     if np.linalg.det(rotation) < 0:
         raise InputError(
@@ -139,6 +159,11 @@ def view_of_projection(
         intrinsics, pose = decompose_projection(projection)
     except ValueError as error:
         raise InputError(f"camera of {name}: {error}; export this camera again") from error
+    if lacks_intrinsics(intrinsics[None]):
+        raise InputError(
+            f"camera of {name}: the matrix is [R | t] without intrinsics (K is about the identity); expected "
+            "K [R | t] with K in pixels: multiply it by K"
+        )
     k = centered_intrinsics(intrinsics[:3, :3], pixel_center, f"camera of {name}")
     return SourceView(name, image, k, np.linalg.inv(pose)[:3].astype(np.float64), mask=mask)
 
@@ -154,31 +179,98 @@ def resized(intrinsics: Array, scale_x: float, scale_y: float) -> Array:
     return change @ intrinsics
 
 
-def find_image(path: Path, label: str) -> Path:
-    """Finds an image whose extension may be missing (Blender) or differ in case.
+def find_image(name: str, folder: Path, images: Path | None, label: str) -> Path | None:
+    r"""Finds the image that a source names, or returns None if there is none.
 
-    The path is the source's; `label` is the referring file or frame, for messages.
+    Names may be written on Windows (`images\a.png`) or as absolute paths of another machine, of which the
+    longest end that exists here counts. The ending may be missing (Blender), differ in case, or be another
+    one (`a.jpg` is found as the cutout `a.png`).
+
+    Args:
+        name: The source's name for the image.
+        folder: Folder to which the source's relative names refer.
+        images: Folder of the images; replaces `folder` and what the name says of folders. None without one.
+        label: The referring file or frame, for messages.
 
     Raises:
-        MissingInputError: No such file.
         InputError: Several files match.
     """
-    if path.is_file():
+    if images is None and os.path.isfile(folder / name):
+        return folder / name
+    parts = [part for part in re.split(r"[\\/]+", name) if part not in ("", ".")]
+    is_absolute = name.startswith(("/", "\\")) or bool(re.match(r"[A-Za-z]:[\\/]", name))
+    if images is None and not is_absolute:
+        return _matching(folder.joinpath(*parts), label)
+    for start, part in enumerate(parts):
+        inner = parts[start:]
+        if ".." in inner or part[-1] == ":":
+            continue
+        found = _matching((images or folder).joinpath(*inner), label)
+        if found is not None:
+            return found
+    return None
+
+
+def _matching(path: Path, label: str) -> Path | None:
+    """The file of this name, or the only one of this stem."""
+    if os.path.isfile(path):  # unlike Path.is_file, False for names that are too long
         return path
-    siblings = sorted(path.parent.iterdir()) if path.parent.is_dir() else []
-    found = [p for p in siblings if p.stem == path.name and p.suffix.lower() in IMAGE_ENDINGS]
-    found = found or [p for p in siblings if p.name.lower() == path.name.lower()]
+    if not os.path.isdir(path.parent):
+        return None
+    lower, stem = path.name.lower(), path.stem if path.suffix.lower() in LISTED_ENDINGS else path.name
+    siblings = [name for name in os.listdir(path.parent) if name.lower().startswith(stem.lower())]
+    found = [name for name in siblings if name.lower() == lower]
+    found = found or [n for n in siblings if Path(n).stem == stem and Path(n).suffix.lower() in IMAGE_ENDINGS]
     if len(found) > 1:
-        raise InputError(
-            f"{label} names {path.name}, which matches {' and '.join(p.name for p in found)}; keep one of "
-            "them"
-        )
-    if not found:
+        raise InputError(f"{label} names {path.name}, which matches {' and '.join(sorted(found))}; keep one")
+    return path.parent / found[0] if found else None
+
+
+def required_image(name: str, folder: Path, label: str) -> Path:
+    """Finds a file like `find_image`, or raises `MissingInputError`."""
+    found = find_image(name, folder, None, label)
+    if found is None:
+        raise MissingInputError(f"{label} names {folder / name}, which does not exist; restore it")
+    return found
+
+
+def missing_images(missing: Sequence[str], total: int, label: str) -> tuple[str, ...]:
+    """Returns a note on the views that are left out because their image does not exist, if any.
+
+    Raises:
+        MissingInputError: More than half of the `total` views are among them.
+    """
+    if not missing:
+        return ()
+    listed = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+    if 2 * len(missing) > total:
         raise MissingInputError(
-            f"{label} names the image {path}, which does not exist; restore it, or pass its folder with "
-            "--images"
+            f"{label}: {len(missing)} of {total} images do not exist ({listed}); restore them, or pass their "
+            "folder with --images"
         )
-    return found[0]
+    return (f"{len(missing)} of {total} views left out, since their images do not exist: {listed}",)
+
+
+def other_endings(views: Sequence[SourceView]) -> tuple[str, ...]:
+    """Returns a note on images that were found under another ending than the source's, if any."""
+    pairs = [(PureWindowsPath(view.name), view.image) for view in views]
+    changed = [
+        (name.name, found.name)
+        for name, found in pairs
+        if name.suffix.lower() in LISTED_ENDINGS and name.suffix.lower() != found.suffix.lower()
+    ]
+    if not changed:
+        return ()
+    return (f"{len(changed)} images have another ending than listed ({changed[0][1]} for {changed[0][0]})",)
+
+
+def image_size(image: Path) -> tuple[int, int]:
+    """Returns (H, W) of an image, from its header; raises `InputError` if it is none."""
+    try:
+        with Image.open(image) as opened:
+            return opened.height, opened.width
+    except Exception as error:  # decoders raise arbitrary exceptions on broken files
+        raise InputError(f"{image} cannot be read as an image ({error}); replace it") from error
 
 
 def files_ending(folder: Path, endings: tuple[str, ...]) -> list[Path]:
@@ -190,7 +282,7 @@ def files_ending(folder: Path, endings: tuple[str, ...]) -> list[Path]:
 
 
 def is_number(value: object) -> bool:
-    """Whether a value from a JSON file is a finite number."""
+    """Whether a value from a JSON file, read by `read_json`, is a finite number."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 

@@ -1,10 +1,11 @@
-"""Reads cameras from text files: Middlebury's `*_par.txt`, and one 3 x 4 projection matrix per image.
+"""Reads cameras from text files: Middlebury's `*_par.txt`, one 3 x 4 projection per image, and MVSNet's.
 
 By default the first pixel's center is at 0. Matrices map the world to pixels.
 """
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,8 @@ from idr.importers.source import (
     check_rotation,
     files_ending,
     find_image,
+    missing_images,
+    other_endings,
     view_key,
     view_of_projection,
 )
@@ -27,6 +30,7 @@ PAR_ENDING = "_par.txt"
 PIXEL_CENTER = 0.0
 IMAGE_FOLDERS = ("image", "images", "visualize", "rgb", ".")
 TEXT_FOLDERS = (".", "cameras", "cams", "calib", "projections", "txt")
+MVSNET_FOLDERS = (".", "cams", "cams_1", "Cameras", "cameras")
 
 
 def find_par(source: Path) -> list[Path]:
@@ -57,11 +61,15 @@ def read_middlebury(source: Path, images: Path | None, pixel_center: float) -> S
             f"{path} announces {lines[0][0]} images and lists {len(lines) - 1}; it may be truncated: "
             "download it again"
         )
-    views = [_par_view(path, words, images or path.parent, pixel_center) for words in lines[1:]]
-    return Source("middlebury", tuple(sorted(views, key=lambda view: view_key(view.name))))
+    found_views = [_par_view(path, words, images, pixel_center) for words in lines[1:]]
+    views = [view for view in found_views if view is not None]
+    missing = [words[0] for words, view in zip(lines[1:], found_views, strict=True) if view is None]
+    notes = missing_images(missing, len(found_views), str(path)) + other_endings(views)
+    return Source("middlebury", tuple(sorted(views, key=lambda view: view_key(view.name))), notes=notes)
 
 
-def _par_view(path: Path, words: list[str], folder: Path, pixel_center: float) -> SourceView:
+def _par_view(path: Path, words: list[str], images: Path | None, pixel_center: float) -> SourceView | None:
+    """The view of a line, None if its image does not exist."""
     label = f"{path}: {words[0]}"
     values = _numbers(words[1:], label)
     if len(values) != 21:
@@ -69,32 +77,77 @@ def _par_view(path: Path, words: list[str], folder: Path, pixel_center: float) -
     k, rotation, t = values[:9].reshape(3, 3), values[9:18].reshape(3, 3), values[18:]
     k = centered_intrinsics(k, pixel_center, label)
     check_rotation(rotation, f"{label}: R")
-    image = find_image(folder / words[0], label)
-    return SourceView(words[0], image, k, np.column_stack([rotation, t]))
+    image = find_image(words[0], path.parent, images, label)
+    return SourceView(words[0], image, k, np.column_stack([rotation, t])) if image else None
 
 
 def find_projections(source: Path, images: Path | None = None) -> tuple[list[Path], list[Path]]:
-    """Finds images, by default in `IMAGE_FOLDERS`, and their text files with projections.
+    """Finds images, by default in `IMAGE_FOLDERS`, and text files with projections in `TEXT_FOLDERS`.
 
-    They are paired by name, or by natural order if no names agree. Two empty lists if there are none.
+    Two empty lists without either.
     """
     folders = [images] if images else [source / name for name in IMAGE_FOLDERS]
     for photos in filter(None, (files_ending(folder, IMAGE_ENDINGS) for folder in folders)):
         for texts in (files_ending(source / name, (".txt",)) for name in TEXT_FOLDERS):
-            by_stem = {text.stem: text for text in texts if is_projection(text)}
-            if by_stem:
-                named = [by_stem[photo.stem] for photo in photos if photo.stem in by_stem]
-                return photos, named or natural_sorted(by_stem.values())
+            projections = [text for text in texts if _read_projection(text) is not None]
+            if projections:
+                return photos, projections
     return [], []
 
 
-def is_projection(path: Path) -> bool:
-    """Whether a text file has 12 numbers, optionally after a word such as PMVS's CONTOUR."""
+def _read_projection(path: Path) -> Array | None:
+    """The (3, 4) matrix of a text file of 12 numbers, or 16 whose last four are 0 0 0 1; None otherwise.
+
+    A word such as PMVS's CONTOUR may precede the numbers.
+    """
     try:
-        words = path.read_text(encoding="utf-8").split()
-        return len([float(word) for word in words[len(words) % 12 :]]) == 12
+        words = path.read_text(encoding="utf-8-sig").split()
+        if words and not words[0].strip("+-.")[:1].isdecimal() and words[0].lower() not in ("nan", "inf"):
+            words = words[1:]
+        values = np.array([float(word) for word in words])
     except (OSError, ValueError):  # of decoding, too
-        return False
+        return None
+    if len(values) == 16 and (values[12:] == [0, 0, 0, 1]).all():
+        values = values[:12]
+    return values.reshape(3, 4) if len(values) == 12 else None
+
+
+def pair_by_name(photos: list[Path], texts: list[Path], source: Path) -> list[Path]:
+    """Returns the text file of each image: by name, else by the first number in the names, else by order.
+
+    Raises:
+        InputError: The number of text files differs, or several images have the number of one.
+    """
+    by_stem = {_stem(text): text for text in texts}
+    found = [by_stem[photo.stem] for photo in photos if photo.stem in by_stem]
+    if not found:
+        by_number, numbers = {_number(text): text for text in texts}, [_number(photo) for photo in photos]
+        found = [by_number[number] for number in numbers if number in by_number]
+        # Numbers from 0 beside numbers from 1 count the same views differently.
+        counts_differ = 0 in by_number and 0 not in numbers
+        if None in by_number or len(by_number) < len(texts) or len(found) < len(photos) or counts_differ:
+            found = natural_sorted(texts)
+        elif len(set(found)) < len(found):
+            first = next(text for text in found if found.count(text) > 1)
+            raise InputError(
+                f"{found.count(first)} images have the number of {first.name}; expected one image per camera:"
+                " copy those of one light to a folder of their own and pass it with --images"
+            )
+    if len(photos) != len(found):
+        raise InputError(
+            f"{source}: {len(photos)} images but {len(found)} text files with a camera; expected one per "
+            "image, with the same name or in the same natural order"
+        )
+    return found
+
+
+def _stem(text: Path) -> str:
+    return text.stem.removesuffix("_cam")  # MVSNet's
+
+
+def _number(path: Path) -> int | None:
+    found = re.search(r"[0-9]+", path.stem)
+    return int(found[0]) if found else None
 
 
 def read_projections(source: Path, images: Path | None, pixel_center: float) -> Source:
@@ -108,19 +161,50 @@ def read_projections(source: Path, images: Path | None, pixel_center: float) -> 
             list_images(images)
         raise MissingInputError(
             f"no images with text files of 3 x 4 projections in {source}; expected images in "
-            f"{', '.join(IMAGE_FOLDERS)} and .txt files of 12 numbers in {', '.join(TEXT_FOLDERS)}"
-        )
-    if len(photos) != len(texts):
-        raise InputError(
-            f"{source}: {len(photos)} images but {len(texts)} text files with a 3 x 4 projection; expected "
-            "one per image, with the same name or in the same natural order"
+            f"{', '.join(IMAGE_FOLDERS)} (or --images) and .txt files of 12 numbers in "
+            f"{', '.join(TEXT_FOLDERS)}"
         )
     views = []
-    for photo, text in zip(photos, texts, strict=True):
-        words = text.read_text(encoding="utf-8").split()
-        matrix = _numbers(words[-12:], str(text)).reshape(3, 4)
+    for photo, text in zip(photos, pair_by_name(photos, texts, source), strict=True):
+        matrix = _read_projection(text)
+        assert matrix is not None, "find_projections returns only such files"
+        if not np.isfinite(matrix).all():
+            raise InputError(f"{text}: non-finite values; calibrate this view again")
         views.append(view_of_projection(photo.name, photo, matrix, pixel_center))
     return Source("projections", tuple(views))
+
+
+def find_mvsnet(source: Path) -> list[Path]:
+    """Returns the `*_cam.txt` of MVSNet and BlendedMVS in a folder or in its `MVSNET_FOLDERS`."""
+    folders = [source / name for name in MVSNET_FOLDERS]
+    found = ([text for text in files_ending(f, (".txt",)) if text.stem.endswith("_cam")] for f in folders)
+    return next(filter(None, found), [])
+
+
+def read_mvsnet(source: Path, images: Path | None, pixel_center: float) -> Source:
+    """Reads images and MVSNet's `*_cam.txt`; see `source.Reader`.
+
+    A file has the word `extrinsic` and a 4 x 4 world-to-camera matrix, then `intrinsic` and K, 3 x 3.
+    """
+    texts = find_mvsnet(source)
+    if not texts:
+        raise MissingInputError(f"no *_cam.txt in {source} or its {', '.join(MVSNET_FOLDERS[1:])}")
+    folders = [images] if images else [source / name for name in ("blended_images", *IMAGE_FOLDERS)]
+    folders += [] if images else [source.parent / name for name in ("blended_images", "images", "image")]
+    photos = next(filter(None, (files_ending(folder, IMAGE_ENDINGS) for folder in folders)), [])
+    photos = [photo for photo in photos if not photo.stem.endswith("_masked")]  # copies in BlendedMVS
+    if not photos:
+        raise MissingInputError(f"no images/ or blended_images/ in {source}; pass their folder with --images")
+    views = []
+    for photo, text in zip(photos, pair_by_name(photos, texts, source), strict=True):
+        words = text.read_text(encoding="utf-8-sig", errors="replace").split()
+        if words[:1] != ["extrinsic"] or words[17:18] != ["intrinsic"] or len(words) < 27:
+            raise InputError(f"{text}: expected `extrinsic`, 16 numbers, `intrinsic` and 9 numbers (MVSNet)")
+        pose, k = _numbers(words[1:17], str(text)).reshape(4, 4), _numbers(words[18:27], str(text))
+        check_rotation(pose[:3, :3], f"{text}: the rotation of extrinsic")
+        k = centered_intrinsics(k.reshape(3, 3), pixel_center, str(text))
+        views.append(SourceView(photo.name, photo, k, pose[:3]))
+    return Source("mvsnet", tuple(views))
 
 
 def _numbers(words: list[str], label: str) -> Array:

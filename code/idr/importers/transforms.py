@@ -1,12 +1,12 @@
-"""Reads `transforms.json` of nerfstudio, instant-ngp and Blender's NeRF scripts.
+"""Reads `transforms.json` of nerfstudio, instant-ngp, Blender's NeRF scripts, and NeuS2.
 
 Cameras look along -z with y up (OpenGL), matrices map camera to world, and the first pixel's center is at
 (0.5, 0.5). Intrinsics are given for the whole file, per frame, or both; a frame's own take precedence.
+NeuS2's `from_na` means OpenCV axes, its `intrinsic_matrix` a first pixel's center at 0, as in NeuS.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from functools import partial
@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from idr.errors import InputError, MissingInputError
+from idr.files import read_json
 from idr.importers.photographs.lenses import fisheye_distorted, opencv_distorted
 from idr.importers.points import read_points
 from idr.importers.source import (
@@ -27,11 +27,16 @@ from idr.importers.source import (
     centered_intrinsics,
     check_rotation,
     find_image,
+    image_size,
     is_number,
+    missing_images,
+    other_endings,
+    required_image,
+    unscaled,
     view_key,
 )
 
-NAMES = ("transforms.json", "transforms_train.json")
+NAMES = ("transforms.json", "transforms_train.json", "transform.json")
 POLYNOMIAL_MODELS = ("OPENCV", "SIMPLE_RADIAL", "RADIAL", "PINHOLE", "SIMPLE_PINHOLE", "PERSPECTIVE")
 FISHEYE_MODELS = ("OPENCV_FISHEYE",)
 OPENGL_TO_OPENCV = np.diag([1.0, -1.0, -1.0])
@@ -54,43 +59,68 @@ def read(source: Path, images: Path | None, pixel_center: float) -> Source:
     frames = content.get("frames")
     if not isinstance(frames, list) or not frames:
         raise InputError(f"{path} has no list `frames`; expected one entry per image (nerfstudio, Blender)")
-    views = [_view(path, content, frame, k, images, pixel_center) for k, frame in enumerate(frames)]
+    views: list[SourceView] = []
+    missing: list[str] = []
+    scaled = 0
+    for k, frame in enumerate(frames):
+        label = f"{path}: frame {k}"
+        if not isinstance(frame, dict) or not isinstance(frame.get("file_path"), str):
+            raise InputError(f"{label} has no `file_path`; expected the image's file name")
+        name = frame["file_path"]
+        label += f" ({name})"
+        image = find_image(name, path.parent, images, label)
+        if image is None:
+            missing.append(name)
+            continue
+        camera = merged(content, frame)
+        views.append(_view(path, camera, image, label, pixel_center))
+        scaled += unscaled(np.array(camera["transform_matrix"])[:3, :3])[1]
+    notes = [*missing_images(missing, len(frames), str(path)), *other_endings(views)]
+    if scaled:
+        notes.append(f"{scaled} of {len(views)} cameras are scaled (Blender's matrix_world): scale removed")
     views.sort(key=lambda view: view_key(view.name))
-    points = None
-    if isinstance(content.get("ply_file_path"), str):
-        points = read_points(path.parent / content["ply_file_path"])
-    return Source("transforms", tuple(views), points)
+    points = _points(path, content, notes)
+    return Source("transforms", tuple(views), points, notes=tuple(notes))
+
+
+def merged(content: Mapping[str, Any], frame: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the values of a file, replaced by those of a frame that are not null."""
+    return {**content, **{key: value for key, value in frame.items() if value is not None}}
 
 
 def load(path: Path) -> dict[str, Any]:
     """Reads a JSON file that contains an object; raises `InputError` for anything else."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path} is not valid JSON ({error}); export it again") from error
+    content = read_json(path)
     if not isinstance(content, dict):
         raise InputError(f"{path} contains a {type(content).__name__}; expected an object with `frames`")
     return content
 
 
-def _view(
-    path: Path, content: Mapping[str, Any], frame: Any, k: int, images: Path | None, pixel_center: float
-) -> SourceView:
-    label = f"{path}: frame {k}"
-    if not isinstance(frame, dict) or not isinstance(frame.get("file_path"), str):
-        raise InputError(f"{label} has no `file_path`; expected the image's file name")
-    name = frame["file_path"]
-    label += f" ({name})"
-    image = find_image((images / Path(name).name) if images else path.parent / name, label)
-    camera = {**content, **frame}
+def _points(path: Path, content: Mapping[str, Any], notes: list[str]) -> Array | None:
+    """The sparse points that the file names; a note instead if they cannot be read, as they are optional."""
+    named = content.get("ply_file_path")
+    if not isinstance(named, str):
+        return None
+    try:
+        return read_points(required_image(named, path.parent, str(path)))
+    except (InputError, MissingInputError) as error:
+        notes.append(f"sparse points left out, which are optional: {error}")
+        return None
+
+
+def _view(path: Path, camera: Mapping[str, Any], image: Path, label: str, pixel_center: float) -> SourceView:
     size = size_of(camera, label)
-    intrinsics = intrinsics_of(camera, size or _image_size(image), label)
-    intrinsics = centered_intrinsics(intrinsics, pixel_center, label)
-    mask = frame.get("mask_path")
+    matrix = camera.get("intrinsic_matrix")
+    if matrix is None:
+        intrinsics = intrinsics_of(camera, size or image_size(image), label)
+    else:
+        intrinsics, pixel_center = matrix_of(matrix, ((3, 3), (4, 4)), f"{label}: intrinsic_matrix"), 0.0
+    intrinsics = centered_intrinsics(intrinsics[:3, :3], pixel_center, label)
+    mask = camera.get("mask_path")
     if mask is not None:
-        mask = find_image(path.parent / str(mask), label)
-    pose, lens = world_to_camera(frame, label), _lens(camera, label)
-    return SourceView(name, image, intrinsics, pose, lens, size, mask)
+        mask = required_image(str(mask), path.parent, label)
+    pose, lens = world_to_camera(camera, label), _lens(camera, label)
+    return SourceView(camera["file_path"], image, intrinsics, pose, lens, size, mask)
 
 
 def size_of(camera: Mapping[str, Any], label: str) -> tuple[int, int] | None:
@@ -103,14 +133,6 @@ def size_of(camera: Mapping[str, Any], label: str) -> tuple[int, int] | None:
             f"{label}: w and h are {stated[1]} and {stated[0]}; expected whole pixels, both or neither"
         )
     return int(stated[0]), int(stated[1])
-
-
-def _image_size(image: Path) -> tuple[int, int]:
-    try:
-        with Image.open(image) as opened:
-            return opened.height, opened.width
-    except Exception as error:  # decoders raise arbitrary exceptions on broken files
-        raise InputError(f"{image} cannot be read as an image ({error}); replace it") from error
 
 
 def intrinsics_of(camera: Mapping[str, Any], size: tuple[int, int], label: str) -> Array:
@@ -146,31 +168,42 @@ def _focal(camera: Mapping[str, Any], focal: str, angle: str, side: int, label: 
 
 
 def world_to_camera(frame: Mapping[str, Any], label: str) -> Array:
-    """Returns (3, 4) [R | t] with OpenCV axes from ``transform_matrix``, camera to world with OpenGL axes.
+    """Returns (3, 4) [R | t] with OpenCV axes from ``transform_matrix``, camera to world.
+
+    Its axes are OpenGL's, or OpenCV's if ``from_na`` is true; a common length of the axes is ignored.
 
     Raises:
         InputError: No such matrix, or not a rotation and translation.
     """
-    try:
-        matrix = np.array(frame["transform_matrix"], dtype=np.float64)
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{label} has no `transform_matrix` of numbers; expected 4 x 4") from error
-    if matrix.shape not in ((3, 4), (4, 4)):
-        raise InputError(
-            f"{label}: transform_matrix has shape {matrix.shape}; expected 4 x 4, camera to world"
-        )
-    if not np.isfinite(matrix).all():
-        raise InputError(f"{label}: transform_matrix has non-finite values; remove this frame")
-    check_rotation(matrix[:3, :3], f"{label}: the rotation of transform_matrix")
-    rotation = (matrix[:3, :3] @ OPENGL_TO_OPENCV).T
+    if frame.get("transform_matrix") is None:
+        raise InputError(f"{label} has no `transform_matrix`; expected 4 x 4 numbers, camera to world")
+    matrix = matrix_of(frame["transform_matrix"], ((4, 4), (3, 4)), f"{label}: transform_matrix")
+    axes, _ = unscaled(matrix[:3, :3])
+    check_rotation(axes, f"{label}: the rotation of transform_matrix")
+    rotation = (axes if frame.get("from_na") else axes @ OPENGL_TO_OPENCV).T
     return np.column_stack([rotation, -rotation @ matrix[:3, 3]])
+
+
+def matrix_of(value: Any, shapes: tuple[tuple[int, int], ...], label: str) -> Array:
+    """Returns a matrix of a JSON file; raises `InputError` unless it is finite and has one of the shapes."""
+    try:
+        matrix = np.array(value, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"{label} is not a matrix of numbers ({error}); export this camera again") from error
+    if matrix.shape not in shapes:
+        expected = " or ".join(f"{rows} x {columns}" for rows, columns in shapes)
+        raise InputError(f"{label} has shape {matrix.shape}; expected {expected} numbers")
+    if not np.isfinite(matrix).all():
+        raise InputError(f"{label} has non-finite values; remove this frame")
+    return matrix
 
 
 def _lens(camera: Mapping[str, Any], label: str) -> Lens | None:
     """Distortion of the named camera model; instant-ngp writes `is_fisheye` instead."""
     unnamed = "OPENCV_FISHEYE" if camera.get("is_fisheye") else "OPENCV"
-    model = str(camera.get("camera_model", unnamed)).upper()
-    values = {key: camera.get(key, 0.0) for key in ("k1", "k2", "k3", "k4", "p1", "p2")}
+    model = str(camera.get("camera_model") or unnamed).upper()
+    keys = ("k1", "k2", "k3", "k4", "p1", "p2")
+    values = {key: 0.0 if camera.get(key) is None else camera[key] for key in keys}
     for key, value in values.items():
         if not is_number(value):
             raise InputError(f"{label}: {key} is {value!r}; expected a number")

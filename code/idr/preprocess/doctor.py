@@ -11,13 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
-from idr.datasets.camera_files import read_cameras
+from idr.datasets.camera_files import lacks_intrinsics, read_cameras
 from idr.errors import InputError
 from idr.failures import (
     CONTRADICTION,
     IMAGES_RESIZED,
     MASKS_INVERTED,
     MIRRORED_CAMERAS,
+    NO_INTRINSICS,
     OBJECT_OUTSIDE_SPHERE,
     WRONG_AXES,
     Finding,
@@ -51,10 +52,16 @@ def diagnose_scene(scene_dir: Path, camera_file: str) -> tuple[Finding, ...]:
 
     Raises:
         MissingInputError: A file is missing.
-        InputError: A file is unreadable, or counts differ.
+        InputError: A file is unreadable, counts differ, or only the sphere is wrong.
     """
     views = load_views(scene_dir, camera_file)
-    scale_mat = read_cameras(scene_dir / camera_file, len(views)).scale_mats[0]
+    try:
+        scale_mat = read_cameras(scene_dir / camera_file, len(views)).scale_mats[0]
+    except InputError:  # cameras that look away from the sphere may have wrong axes
+        finding = _compare(views, None)
+        if finding is None:
+            raise
+        return (finding,)
     return diagnose_views(views, scale_mat)
 
 
@@ -63,18 +70,9 @@ def diagnose_views(views: SceneViews, scale_mat: Array, overlap: float | None = 
 
     `overlap` is a precomputed `hull_overlap`; None to compute it.
     """
-    borders = [np.mean(np.concatenate([m[0], m[-1], m[:, 0], m[:, -1]])) for m in views.masks]
-    if np.median(borders) > 0.5:
-        text = (
-            f"in most views the image border is marked as object (median {np.median(borders):.0%} of it); "
-            "expected the object white on black: invert the masks"
-        )
-        return (Finding(MASKS_INVERTED, text),)
-    overlap = hull_overlap(views) if overlap is None else overlap
-    if overlap < GOOD_IOU:
-        finding = _best_trial(views, overlap)
-        if finding is not None:
-            return (finding,)
+    finding = _compare(views, overlap)
+    if finding is not None:
+        return (finding,)
     reach = outline_radii(views, scale_mat[:3, 3]) / radius_of(scale_mat)
     if reach.max() > MAX_REACH:
         text = (
@@ -85,6 +83,26 @@ def diagnose_views(views: SceneViews, scale_mat: Array, overlap: float | None = 
     return ()
 
 
+def _compare(views: SceneViews, overlap: float | None) -> Finding | None:
+    """Diagnoses masks and cameras alone."""
+    borders = [np.mean(np.concatenate([m[0], m[-1], m[:, 0], m[:, -1]])) for m in views.masks]
+    if np.median(borders) > 0.5:
+        text = (
+            f"in most views the image border is marked as object (median {np.median(borders):.0%} of it); "
+            "expected the object white on black: invert the masks"
+        )
+        return Finding(MASKS_INVERTED, text)
+    if lacks_intrinsics(views.intrinsics):
+        text = (
+            "world_mat_i holds no intrinsics (K is about the identity); expected K [R | t] with K in pixels: "
+            "multiply by K, or import the folder with import_scene.py if the file also has camera_mat_i "
+            "(DVR, UNISURF)"
+        )
+        return Finding(NO_INTRINSICS, text)
+    overlap = hull_overlap(views) if overlap is None else overlap
+    return _best_trial(views, overlap) if overlap < GOOD_IOU else None
+
+
 def hull_overlap(views: SceneViews) -> float:
     """Mean IoU of hull and masks; 0 without a hull."""
     try:
@@ -93,12 +111,17 @@ def hull_overlap(views: SceneViews) -> float:
         return 0.0
 
 
+def _overlap_of(views: SceneViews, projections: Array) -> float:
+    """`hull_overlap` with other projections, (B, 3, 4); 0 if these are no cameras."""
+    try:
+        return hull_overlap(make_views(views.names, views.masks, projections))
+    except InputError:
+        return 0.0
+
+
 def _best_trial(views: SceneViews, overlap: float) -> Finding | None:
     """The mistake whose correction helps most; None if the scene is tolerable as it is."""
-    candidates = [
-        (hull_overlap(make_views(views.names, views.masks, projections)), name, text)
-        for projections, name, text in _trials(views)
-    ]
+    candidates = [(_overlap_of(views, trial), name, text) for trial, name, text in _trials(views)]
     best, name, text = max(candidates, key=lambda candidate: candidate[0])
     if best > overlap + MIN_IMPROVEMENT and best > 0.5:
         return Finding(name, f"{text} (IoU of hull and masks {overlap:.2f}, corrected {best:.2f})")
@@ -136,6 +159,7 @@ def _trials(views: SceneViews) -> Iterator[tuple[Array, str, str]]:
 def _size_factors(views: SceneViews) -> list[tuple[float, float]]:
     """(x, y) factors from calibrated to current size: from the principal points, then common ones."""
     sizes = np.array([mask.shape[::-1] for mask in views.masks])
-    x, y = np.median(sizes / 2 / views.intrinsics[:, :2, 2], axis=0)
-    indicated = [(float(x), float(y))] if x > 0 and y > 0 and max(abs(x - 1), abs(y - 1)) > 0.1 else []
+    middles = np.median(views.intrinsics[:, :2, 2], axis=0)
+    x, y = np.median(sizes, axis=0) / 2 / np.maximum(middles, 1.0)  # a principal point may be anywhere
+    indicated = [(float(x), float(y))] if middles.min() > 1 and max(abs(x - 1), abs(y - 1)) > 0.1 else []
     return indicated + [(factor, factor) for factor in COMMON_FACTORS]

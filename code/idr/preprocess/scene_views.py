@@ -181,7 +181,9 @@ def write_scale_mats(path: Path, center: NDArray[np.floating], radius: float) ->
     with zipfile.ZipFile(io.BytesIO(before)) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
         compression = archive.infolist()[0].compress_type
-    replaced = {f"scale_mat_{k}.npy" for k in range(count)} | set(_scale_mats(members, ""))
+    present = _scale_mats(members, "")
+    numbers = {int(name[len("scale_mat_") : -len(".npy")]) for name in present}
+    replaced = {f"scale_mat_{k}.npy" for k in range(count) if k not in numbers} | set(present)
     members |= dict.fromkeys(sorted(replaced), _npy_bytes(scale_mat))
     members |= dict.fromkeys(_scale_mats(members, "inv_"), _npy_bytes(np.linalg.inv(scale_mat)))
 
