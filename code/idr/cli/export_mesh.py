@@ -61,11 +61,11 @@ def build_parser() -> argparse.ArgumentParser:
     colors = parser.add_argument_group("colors")
     colors.add_argument(
         "--colors", choices=("views", "normal", "none"), default="views",
-        help="views = mean over the training views that see a point (needs idr[mesh]); normal = seen along "
-        "the normal; none",
+        help="views = mean over the training views that see a point (needs idr[mesh]); "
+        "normal = seen along the normal; none",
     )  # fmt: skip
-    texels = "bake colors into a texture of SIZE x SIZE texels; default: colors at vertices (needs idr[mesh])"
-    colors.add_argument("--texture", type=int, metavar="SIZE", help=texels)
+    texels = "bake colors into a texture of SIZE x SIZE texels (needs idr[mesh])"
+    colors.add_argument("--texture", type=int, metavar="SIZE", help=f"{texels}; default: colors at vertices")
     add_flags(colors, "chunk_points")
     return parser
 
