@@ -25,7 +25,7 @@ def add_viewer_argument(parser: argparse.ArgumentParser) -> None:
         "--viewer", type=int, nargs="?", const=DEFAULT_PORT, metavar="PORT",
         help="show the run at http://localhost:PORT while it trains, in a separate process on the CPU with "
         f"one thread and low priority; default PORT: {DEFAULT_PORT}; 0 for any free one "
-        "(idr[viewer])",
+        "(pip install 'idr-surface[viewer]')",
     )  # fmt: skip
 
 
