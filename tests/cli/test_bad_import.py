@@ -363,4 +363,4 @@ def test_a_missing_pycolmap_names_the_install_command(tmp_path: Path, monkeypatc
     colmap_writer.write_colmap(tmp_path / "source")
     monkeypatch.setitem(sys.modules, "pycolmap", None)
     assert main([str(tmp_path / "source"), "--out", str(tmp_path / "scan1")]) == 2
-    assert "pip install 'pycolmap>=4.0'" in capsys.readouterr().err
+    assert "pip install 'idr-surface[colmap]'" in capsys.readouterr().err

@@ -133,7 +133,7 @@ def test_lpips_needs_its_package_and_renderings(root, capsys, monkeypatch):
     assert "add --eval_rendering" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "lpips", None)
     assert evaluate(root, "--lpips", "--eval_rendering") == 2
-    assert "pip install -e '.[lpips]'" in capsys.readouterr().err
+    assert "pip install 'idr-surface[lpips]'" in capsys.readouterr().err
     assert not (root / "evals").exists()
 
 

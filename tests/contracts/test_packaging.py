@@ -33,6 +33,7 @@ IMPORT_NAMES = {
     "imageio-ffmpeg": "imageio_ffmpeg",
     "fast-simplification": "fast_simplification",
 }
+NAMES_EXTRAS = ("code/**/*.py", "confs/**/*.conf", "docs/*.md", "*.md")
 DEPENDENCY_OF_A_DEPENDENCY = {"pyparsing", "websockets"}
 """The parser of pyhocon, whose exceptions it raises, and the server of viser."""
 SCRIPTS = {
@@ -85,6 +86,18 @@ def test_constraints_satisfy_every_requirement(python: str) -> None:
             assert wanted.extras <= set(extras), text
         else:
             assert wanted.specifier.contains(pins[canonicalize_name(wanted.name)]), text
+
+
+def test_extras_are_named_in_one_form() -> None:
+    extras = PROJECT["optional-dependencies"]
+    old = re.compile(rf"\b(?:idr|-e '?\.)\[(?:{'|'.join(set(extras) - {'dev', 'photos'})})\b")
+    named = set()
+    for path in (path for pattern in NAMES_EXTRAS for path in ROOT.glob(pattern)):
+        text = path.read_text(encoding="utf-8")
+        assert not old.search(text), f"{path}: expected pip install '{PROJECT['name']}[...]'"
+        for found in re.findall(r"idr-surface\[([a-z,]+)\]", text):
+            named |= set(found.split(","))
+    assert {"fast", "mesh", "video"} <= named <= set(extras)
 
 
 def test_everything_imported_is_declared() -> None:

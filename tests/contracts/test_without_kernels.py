@@ -46,7 +46,7 @@ def results(
     code_without_kernels: Path, warm_python: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Any]:
     """Results with kernels, without the folder, and with the folder but without numba."""
-    pytest.importorskip("numba", reason="the extra idr[fast] is not installed")
+    pytest.importorskip("numba", reason="the extra idr-surface[fast] is not installed")
     folder = tmp_path_factory.mktemp("results")
     runs: dict[str, tuple[Path, tuple[str, ...]]] = {
         "kernels": (ROOT / "code", ()),

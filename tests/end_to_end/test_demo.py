@@ -127,7 +127,7 @@ def test_published_flag_chooses_the_published_networks() -> None:
 
 def test_without_numba(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("idr.model.twins.find_kernel", lambda name: None)
-    with pytest.raises(ValueError, match=r"pip install 'idr\[fast\]' \(numba\), or .* with --published"):
+    with pytest.raises(ValueError, match=r"pip install 'idr-surface\[fast\]', or .* with --published"):
         plans()
     assert len(plans("--published")) == 2
 

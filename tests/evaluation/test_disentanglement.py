@@ -101,7 +101,7 @@ def test_gif_holds_every_frame(tmp_path):
 
 
 def test_mp4_holds_every_frame(tmp_path):
-    pytest.importorskip("imageio_ffmpeg", reason="extra idr[video] is not installed")
+    pytest.importorskip("imageio_ffmpeg", reason="extra idr-surface[video] is not installed")
     video.write_video(frames(size=(63, 65)), tmp_path / "turn.mp4", 10)
     assert len(iio.imread(tmp_path / "turn.mp4", index=None)) == 5
 
@@ -110,6 +110,6 @@ def test_invalid_video_paths_are_refused_before_rendering(monkeypatch, tmp_path)
     with pytest.raises(InputError, match="ending in .gif or .mp4"):
         video.check_video_path(tmp_path / "turn.avi")
     monkeypatch.setattr(video.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"pip install 'idr\[video\]'"):
+    with pytest.raises(InputError, match=r"pip install 'idr-surface\[video\]'"):
         video.check_video_path(tmp_path / "turn.mp4")
     video.check_video_path(tmp_path / "turn.gif")

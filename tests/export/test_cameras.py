@@ -77,7 +77,7 @@ def points_of(cameras: CameraSet) -> np.ndarray:
 @pytest.mark.parametrize("kind", ["transforms", "colmap", "idr"])
 def test_importers_put_points_on_the_same_pixels(folder, kind, unit, one_lens):
     if kind == "colmap":
-        pytest.importorskip("pycolmap", reason="extra idr[colmap] is not installed")
+        pytest.importorskip("pycolmap", reason="extra idr-surface[colmap] is not installed")
     world = camera_set(one_lens=one_lens)
     cameras = world.in_unit_sphere() if unit else world
     write_cameras(cameras, folder, ["npz" if kind == "idr" else kind], "image")

@@ -54,7 +54,7 @@ POINTS = np.asarray(BALL.vertices)
 
 @pytest.fixture(autouse=True)
 def _embree():
-    pytest.importorskip("embreex", reason="extra idr[mesh] is not installed")
+    pytest.importorskip("embreex", reason="extra idr-surface[mesh] is not installed")
 
 
 def seen_by(view, blocked=lambda origin, direction: False):
@@ -123,5 +123,5 @@ def test_color_along_the_normal():
 
 def test_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "embreex", None)
-    with pytest.raises(MissingInputError, match=r"--colors normal\) needs embreex.*\.\[mesh\]"):
+    with pytest.raises(MissingInputError, match=r"--colors normal\) needs embreex.*idr-surface\[mesh\]"):
         Sight(BALL, VIEWS)

@@ -118,7 +118,7 @@ def coloring(points, normals):
 
 @pytest.fixture(scope="module")
 def baked():
-    pytest.importorskip("xatlas", reason="extra idr[mesh] is not installed")
+    pytest.importorskip("xatlas", reason="extra idr-surface[mesh] is not installed")
     return bake(surface(), 512, coloring)
 
 

@@ -70,7 +70,7 @@ def test_holes_are_closed_by_their_size(limit, closed):
 
 
 def test_decimated_vertices_stay_on_the_surface():
-    pytest.importorskip("fast_simplification", reason="extra idr[mesh] is not installed")
+    pytest.importorskip("fast_simplification", reason="extra idr-surface[mesh] is not installed")
     mesh = trimesh.creation.icosphere(5)
     small = decimate(mesh, 1000)
     assert 900 <= len(small.faces) <= 1010
@@ -83,6 +83,6 @@ def test_decimated_vertices_stay_on_the_surface():
 def test_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "fast_simplification", None)
     with pytest.raises(
-        MissingInputError, match=r"--faces needs fast_simplification.*pip install -e '\.\[mesh\]'"
+        MissingInputError, match=r"--faces needs fast_simplification.*pip install 'idr-surface\[mesh\]'"
     ):
         decimate(trimesh.creation.icosphere(2), 10)

@@ -179,7 +179,7 @@ def test_without_submitit(
 ) -> None:
     monkeypatch.setitem(sys.modules, "submitit", None)
     assert run_scenes.main(["--scans", "1", "--cluster", "local", *tiny.command(root)]) == 2
-    assert "--cluster needs the submitit package; pip install 'idr[cluster]'" in capsys.readouterr().err
+    assert "--cluster needs submitit: pip install 'idr-surface[cluster]'" in capsys.readouterr().err
 
 
 def test_training_options_are_checked_first(root: Path) -> None:

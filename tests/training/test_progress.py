@@ -179,7 +179,7 @@ def test_without_tensorboard_the_message_names_the_extra_and_no_run_is_made(
     monkeypatch.setattr(builtins, "__import__", blocked)
     assert main(tiny.command(scene_root, "--tensorboard", exps=str(tmp_path / "exps"))) == 2
     assert (
-        "--tensorboard needs the tensorboard package; pip install 'idr[tensorboard]'"
+        "--tensorboard needs the tensorboard package; pip install 'idr-surface[tensorboard]'"
         in capsys.readouterr().err
     )
     assert not (tmp_path / "exps").exists()
@@ -195,7 +195,7 @@ def events_of(run: Path) -> Any:
 
 
 def test_tensorboard_has_the_numbers_of_the_csv_and_the_plots(scene_root: Path, tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard", reason="the extra idr[tensorboard] is not installed")
+    pytest.importorskip("tensorboard", reason="the extra idr-surface[tensorboard] is not installed")
     flags = ["--tensorboard", "--set", "train.plot_freq=2"]
     exps = str(tmp_path / "exps")
     assert main(tiny.command(scene_root, *flags, nepoch=2, exps=exps)) == 0

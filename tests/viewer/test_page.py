@@ -214,4 +214,4 @@ def test_mistakes_give_one_message(folder, capsys, flags, message):
 def test_missing_viser_is_reported(monkeypatch, capsys):
     monkeypatch.setitem(__import__("sys").modules, "viser", None)
     assert command.main([]) == 2
-    assert "pip install -e '.[viewer]'" in capsys.readouterr().err
+    assert "pip install 'idr-surface[viewer]'" in capsys.readouterr().err

@@ -44,8 +44,9 @@ def build_parser() -> argparse.ArgumentParser:
         dense="evaluate every sample of the grid, not only those near the surface: slow, the same mesh",
         eval_cameras="measure the errors of trained cameras",
         eval_rendering="render and score every view",
-        lpips="with --eval_rendering: also LPIPS (needs idr[lpips] and AlexNet's weights, downloaded once); "
-        "if they cannot be loaded, all else is measured and the exit status is 1",
+        lpips="with --eval_rendering: also LPIPS (needs pip install 'idr-surface[lpips]' "
+        "and AlexNet's weights, downloaded once); if they cannot be loaded, all else is measured and the "
+        "exit status is 1",
     )
     parser.add_argument(
         "--points", nargs="?", const="points.npz", metavar="FILE",

@@ -56,16 +56,16 @@ def build_parser() -> argparse.ArgumentParser:
     mesh.add_argument("--components", type=_components, default="largest", metavar=share, help=kept)
     holes = "keep holes open, fill them with flat lids, or fill those of at most N boundary edges"
     mesh.add_argument("--holes", type=_holes, default="keep", metavar="keep|fill|N", help=holes)
-    faces = "reduce the mesh to this many faces; default: all (needs idr[mesh])"
+    faces = "reduce the mesh to this many faces; default: all (needs pip install 'idr-surface[mesh]')"
     mesh.add_argument("--faces", type=int, help=faces)
     colors = parser.add_argument_group("colors")
     colors.add_argument(
         "--colors", choices=("views", "normal", "none"), default="views",
-        help="views = mean over the training views that see a point (needs idr[mesh]); normal = seen along "
-        "the normal; none",
+        help="views = mean over the training views that see a point (needs pip install 'idr-surface[mesh]'); "
+        "normal = seen along the normal; none",
     )  # fmt: skip
-    texels = "bake colors into a texture of SIZE x SIZE texels; default: colors at vertices (needs idr[mesh])"
-    colors.add_argument("--texture", type=int, metavar="SIZE", help=texels)
+    texels = "bake colors into a texture of SIZE x SIZE texels (needs pip install 'idr-surface[mesh]')"
+    colors.add_argument("--texture", type=int, metavar="SIZE", help=f"{texels}; default: colors at vertices")
     add_flags(colors, "chunk_points")
     return parser
 

@@ -83,7 +83,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _add_reconstruction(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
-        "photographs alone", "needs idr[colmap]; work files in reconstruction_scan<N> next to --out"
+        "photographs alone",
+        "needs pip install 'idr-surface[colmap]'; work files in reconstruction_scan<N> next to --out",
     )
     group.add_argument("--camera_model", choices=CAMERA_MODELS, help="COLMAP's model; default: SIMPLE_RADIAL")
     group.add_argument(

@@ -40,7 +40,7 @@ def _add_own_arguments(parser: argparse.ArgumentParser) -> None:
     add("--scans", type=int, nargs="+", required=True, metavar="N", help="scenes to train")
     add("--jobs", type=int, help="scenes at a time; default: one per GPU of --gpus, all on a cluster, else 1")
     add("--gpus", type=int, nargs="+", default=[], metavar="G", help="GPUs to distribute the scenes over")
-    cluster = "submit the scenes through submitit (idr[cluster]); local: to this machine, as a trial"
+    cluster = "submit the scenes (pip install 'idr-surface[cluster]'); local: to this machine, as a trial"
     add("--cluster", choices=("slurm", "local"), help=cluster)
     several = "with --cluster: a parameter of submitit's executor; may be given several times"
     add("--cluster_set", action="append", default=[], metavar="KEY=VALUE", help=several)

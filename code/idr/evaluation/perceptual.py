@@ -34,7 +34,7 @@ def require_lpips() -> Any:
     try:
         return importlib.import_module("lpips")
     except ImportError as error:
-        raise MissingInputError("--lpips needs lpips: pip install -e '.[lpips]'") from error
+        raise MissingInputError("--lpips needs lpips: pip install 'idr-surface[lpips]'") from error
 
 
 def load_lpips(device: torch.device) -> ImageDistance:

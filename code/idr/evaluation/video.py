@@ -31,7 +31,7 @@ def check_video_path(path: Path) -> None:
     if path.suffix.lower() not in FORMATS:
         raise InputError(f"--video {path}: expected a name ending in {' or '.join(FORMATS)}")
     if path.suffix.lower() == ".mp4" and importlib.util.find_spec("imageio_ffmpeg") is None:
-        raise InputError(f"--video {path}: MP4 needs pip install 'idr[video]'; or write a .gif")
+        raise InputError(f"--video {path}: MP4 needs pip install 'idr-surface[video]'; or write a .gif")
 
 
 def write_video(frames: Sequence[NDArray[np.uint8]], path: Path, frames_per_second: float) -> None:

@@ -68,7 +68,7 @@ class Surface:
 
 
 def import_mesh_package(name: str, user: str) -> Any:
-    """Imports ``xatlas``, ``embreex`` or ``fast_simplification``, optional packages of ``idr[mesh]``.
+    """Imports ``xatlas``, ``embreex`` or ``fast_simplification``, optional packages of ``idr-surface[mesh]``.
 
     Raises:
         MissingInputError: It is not installed; the message says what needs it, `user`.
@@ -77,7 +77,7 @@ def import_mesh_package(name: str, user: str) -> Any:
         return importlib.import_module(name)
     except ImportError as error:
         raise MissingInputError(
-            f"{user} needs {name}, which is not installed: pip install -e '.[mesh]'"
+            f"{user} needs {name}, which is not installed: pip install 'idr-surface[mesh]'"
         ) from error
 
 

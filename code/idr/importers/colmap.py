@@ -53,8 +53,7 @@ def import_pycolmap() -> Any:
         import pycolmap
     except ImportError as error:
         raise MissingInputError(
-            "reading COLMAP models needs pycolmap, which is not installed: pip install 'pycolmap>=4.0' (or "
-            "pip install -e '.[colmap]')"
+            "reading COLMAP models needs pycolmap, which is not installed: pip install 'idr-surface[colmap]'"
         ) from error
     if threading.current_thread() is threading.main_thread():  # only the main thread may set handlers
         signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)

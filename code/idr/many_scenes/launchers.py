@@ -168,7 +168,7 @@ class ClusterLauncher:
         try:
             import submitit
         except ImportError as error:
-            raise InputError("--cluster needs the submitit package; pip install 'idr[cluster]'") from error
+            raise InputError("--cluster needs submitit: pip install 'idr-surface[cluster]'") from error
         os.environ["PYTHONPATH"] = _python_path()  # jobs inherit the environment
         try:
             self.executor = submitit.AutoExecutor(folder=folder, cluster=cluster)

@@ -180,7 +180,7 @@ class TensorBoardLog:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise InputError(
-                "--tensorboard needs the tensorboard package; pip install 'idr[tensorboard]'"
+                "--tensorboard needs the tensorboard package; pip install 'idr-surface[tensorboard]'"
             ) from error
         self._make_writer = SummaryWriter
 

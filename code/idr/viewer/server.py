@@ -22,7 +22,7 @@ def require_viser() -> Any:
     try:
         return importlib.import_module("viser")
     except ImportError as error:
-        raise MissingInputError("the viewer needs viser: pip install -e '.[viewer]'") from error
+        raise MissingInputError("the viewer needs viser: pip install 'idr-surface[viewer]'") from error
 
 
 def free_port(host: str, port: int) -> int:

@@ -193,7 +193,7 @@ def test_without_numba(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hashgrid, "find_kernel", lambda name: None)
     assert torch.equal(grid("auto")(points(9)), grid("torch")(points(9)))
     with pytest.raises(
-        ValueError, match=r"backend = numba: numba is not installed, or .*; pip install 'idr\[fast\]'"
+        ValueError, match=r"backend = numba: numba is not installed or .*: pip install 'idr-surface\[fast\]'"
     ):
         grid("numba")
 

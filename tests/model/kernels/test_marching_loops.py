@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-pytest.importorskip("numba", reason="the extra idr[fast] is not installed")
+pytest.importorskip("numba", reason="the extra idr-surface[fast] is not installed")
 
 from idr.fields.sdf_grid import SdfGrid, build_sdf_grid
 from idr.geometry.spheres import SphereCrossing, ray_sphere_intersection

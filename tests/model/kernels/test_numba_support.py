@@ -81,7 +81,7 @@ def test_numba_that_cannot_be_imported(
 
 
 def test_a_loop_that_cannot_be_cached_is_compiled() -> None:
-    numba = pytest.importorskip("numba", reason="the extra idr[fast] is not installed")
+    numba = pytest.importorskip("numba", reason="the extra idr-surface[fast] is not installed")
     made: dict[str, Any] = {}
     exec("def double(x):\n    return 2 * x", made)  # has no file, hence no cache
     with pytest.raises(RuntimeError, match="cannot cache"):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-pytest.importorskip("numba", reason="the extra idr[fast] is not installed")
+pytest.importorskip("numba", reason="the extra idr-surface[fast] is not installed")
 
 from idr.model.kernels.softplus_loops import gradients_of_scaled, softplus_in_place, value_and_slope
 

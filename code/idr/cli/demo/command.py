@@ -125,7 +125,7 @@ def _plans(arguments: argparse.Namespace, device: torch.device) -> list[Plan]:
 
     if not arguments.published and device.type == "cpu" and find_kernel("hashgrid_numba") is None:
         raise InputError(
-            "the hash grids of fast.conf need compiled kernels on a CPU: pip install 'idr[fast]' (numba), or "
+            "the hash grids of fast.conf need compiled kernels on a CPU: pip install 'idr-surface[fast]', or "
             "train networks of the published form with --published"
         )
     lengths = (arguments.nepoch, arguments.nepoch_cameras)

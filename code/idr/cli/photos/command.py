@@ -189,7 +189,7 @@ class Chain:
         colors = "views"
         if importlib.util.find_spec("embreex") is None:
             colors = "normal"
-            say("colors are evaluated along the normals: colors from the views need pip install 'idr[mesh]'")
+            say("colors are seen along normals: colors from the views need pip install 'idr-surface[mesh]'")
         argv = [*self.run_flags, "--out", str(self.mesh), "--force", "--colors", colors]
         status = export_mesh.main([*argv, "--resolution", str(self.arguments.resolution)])
         remedy = "if there is no surface yet, train longer (--max_minutes) or check the masks"

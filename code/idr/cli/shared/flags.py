@@ -66,7 +66,9 @@ FLAGS: dict[str, dict[str, Any]] = {
     "use_linear_init": dict(
         action="store_true", help="use the noisy cameras_linear_init.npz instead of cameras.npz"
     ),
-    "video": dict(type=Path, help="also write a film, .gif or .mp4 (MP4 needs idr[video])"),
+    "video": dict(
+        type=Path, help="also write a film, .gif or .mp4 (MP4 needs pip install 'idr-surface[video]')"
+    ),
 }
 """Arguments of `add_argument` for each flag."""
 

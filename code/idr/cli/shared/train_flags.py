@@ -36,7 +36,7 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     )
     seed = "seed of all random numbers; default: 0, or the continued run's"
     parser.add_argument("--seed", type=int, help=seed)
-    add_switches(parser, tensorboard="also write TensorBoard events (idr[tensorboard])")
+    add_switches(parser, tensorboard="also write TensorBoard events (pip install 'idr-surface[tensorboard]')")
     minutes = "stop after the step in which this process has run for M minutes"
     parser.add_argument("--max_minutes", type=float, metavar="M", help=minutes)
     psnr = "stop after the epoch whose training PSNR exceeds DB decibels"

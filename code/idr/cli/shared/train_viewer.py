@@ -24,7 +24,8 @@ def add_viewer_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--viewer", type=int, nargs="?", const=DEFAULT_PORT, metavar="PORT",
         help="show the run at http://localhost:PORT while it trains, in a separate process on the CPU with "
-        f"one thread and low priority (idr[viewer]; default PORT: {DEFAULT_PORT}; 0 for any free one)",
+        f"one thread and low priority; default PORT: {DEFAULT_PORT}; 0 for any free one "
+        "(pip install 'idr-surface[viewer]')",
     )  # fmt: skip
 
 

@@ -48,8 +48,8 @@ class HashGridConfig:
             with it computes `finest_resolution` from the cameras, see `idr.conf.grids`.
         bound: Half the side of the cube that the grids cover, unit-sphere frame; at least the radius
             ``model.ray_tracer.object_bounding_sphere``.
-        backend: ``numba`` for compiled loops (CPU, float32; ``pip install 'idr[fast]'``), ``torch`` for plain
-            torch, ``auto`` for numba where possible, else torch.
+        backend: ``numba`` for compiled loops (CPU, float32; ``pip install 'idr-surface[fast]'``), ``torch``
+            for plain torch, ``auto`` for numba where possible, else torch.
     """
 
     type: str = "hashgrid"
@@ -83,7 +83,7 @@ class HashGridConfig:
             raise InputError(f"bound = {self.bound}: expected half the side of a cube, above 0")
         if self.backend == "numba" and find_kernel("hashgrid_numba") is None:
             raise InputError(
-                "backend = numba: numba is not installed, or does not work here; pip install 'idr[fast]'"
+                "backend = numba: numba is not installed or does not work: pip install 'idr-surface[fast]'"
             )
 
 
@@ -194,7 +194,7 @@ class HashGrid(Encoding):
         elif twin is not None:
             reason = "CPU, float32"
         elif fits:
-            reason = "numba is not installed; pip install 'idr[fast]' is faster"
+            reason = "numba is not installed; pip install 'idr-surface[fast]' is faster"
         else:
             reason = f"{x.device.type}, {x.dtype}"
         _log_once("torch" if twin is None else "numba", reason)
