@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 import pytest
 
 from idr.errors import InputError, MissingInputError, OutputError
-from idr.files import make_folder, output_errors, temporary_files, write_atomic, write_text_atomic
+from idr.files import make_folder, output_errors, read_json, temporary_files, write_atomic, write_text_atomic
 
 
 def test_writes_and_replaces(tmp_path: Path) -> None:
@@ -121,3 +121,22 @@ def test_leftovers_of_killed_writers_are_recognized(tmp_path: Path) -> None:
         (tmp_path / name).write_text("")
     assert [entry.name for entry in temporary_files(tmp_path)] == [".x.pth.0123abcd.tmp"]
     assert temporary_files(tmp_path / "none") == []
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
+def test_json_is_read_in_any_unicode(tmp_path, encoding):
+    path = tmp_path / "a.json"
+    path.write_bytes('{"name": "Füße", "number": 3}'.encode(encoding))
+    assert read_json(path) == {"name": "Füße", "number": 3}
+
+
+def test_integers_beyond_float_are_infinite_and_deep_nesting_is_refused(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text(f"[1{'0' * 400}, -1{'0' * 5000}, 12345678901234567890]")
+    assert read_json(path) == [float("inf"), -float("inf"), 12345678901234567890]
+    path.write_text("[" * 100_000)
+    with pytest.raises(ValueError, match="nested too deeply"):
+        read_json(path)
+    path.write_bytes(b'{"a": "\xff"}')
+    with pytest.raises(ValueError):
+        read_json(path)

@@ -90,21 +90,18 @@ def write_text_atomic(path: Path, text: str) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Reads a JSON file in UTF-8, UTF-16 or UTF-32, with or without a byte order mark.
+    """Returns the content of a JSON file in UTF-8, UTF-16 or UTF-32, with or without a byte order mark.
 
     Integers beyond the range of float become infinite: whoever uses such a number refuses it as not finite.
 
     Raises:
-        InputError: The file cannot be read, or is not valid JSON.
+        OSError: It cannot be opened.
+        ValueError: It is no JSON, or nested too deeply.
     """
     try:
         return json.loads(path.read_bytes(), parse_int=_integer)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
-    except RecursionError as error:
-        raise InputError(f"{path} is nested too deeply to be read as JSON; export it again") from error
-    except ValueError as error:
-        raise InputError(f"{path} is not valid JSON ({error}); export it again") from error
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def _integer(digits: str) -> int | float:
