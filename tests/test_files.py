@@ -16,6 +16,7 @@ from idr.files import (
     is_own_page,
     make_folder,
     output_errors,
+    read_json,
     temporary_files,
     whole_folder,
     write_atomic,
@@ -223,3 +224,22 @@ def test_a_folder_is_as_open_as_others(tmp_path: Path) -> None:
         os.umask(before)
     assert stat.S_IMODE(scene.stat().st_mode) == 0o700
     assert stat.S_IMODE(make_scene(tmp_path / "scan2").stat().st_mode) == 0o777 & ~before
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
+def test_json_is_read_in_any_unicode(tmp_path, encoding):
+    path = tmp_path / "a.json"
+    path.write_bytes('{"name": "Füße", "number": 3}'.encode(encoding))
+    assert read_json(path) == {"name": "Füße", "number": 3}
+
+
+def test_integers_beyond_float_are_infinite_and_deep_nesting_is_refused(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text(f"[1{'0' * 400}, -1{'0' * 5000}, 12345678901234567890]")
+    assert read_json(path) == [float("inf"), -float("inf"), 12345678901234567890]
+    path.write_text("[" * 100_000)
+    with pytest.raises(ValueError, match="nested too deeply"):
+        read_json(path)
+    path.write_bytes(b'{"a": "\xff"}')
+    with pytest.raises(ValueError):
+        read_json(path)

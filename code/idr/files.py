@@ -24,7 +24,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from idr.errors import USER_ERRORS, InputError, MissingInputError, OutputError
+from idr.errors import USER_ERRORS, InputError, OutputError
 
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
 """Names of temporary files: hidden, and recognizable for the removal of those of killed processes."""
@@ -97,24 +97,18 @@ def write_text_atomic(path: Path, text: str) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Reads a JSON file in UTF-8, UTF-16 or UTF-32, with or without a byte order mark.
+    """Returns the content of a JSON file in UTF-8, UTF-16 or UTF-32, with or without a byte order mark.
 
     Integers beyond the range of float become infinite: whoever uses such a number refuses it as not finite.
 
     Raises:
-        MissingInputError: There is no such file.
-        InputError: The file cannot be read, or is not valid JSON.
+        OSError: It cannot be opened.
+        ValueError: It is no JSON, or nested too deeply.
     """
     try:
         return json.loads(path.read_bytes(), parse_int=_integer)
-    except FileNotFoundError as error:
-        raise MissingInputError(f"no file {path}; correct the path") from error
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
-    except RecursionError as error:
-        raise InputError(f"{path} is nested too deeply to be read as JSON; export it again") from error
-    except ValueError as error:
-        raise InputError(f"{path} is not valid JSON ({error}); export it again") from error
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def _integer(digits: str) -> int | float:

@@ -115,3 +115,42 @@ def test_any_corruption_gives_our_error_or_the_same_cameras(tmp_path, save):
             assert str(path) in str(error)
             refused += 1
     assert refused > len(damaged) / 2
+
+
+def padded(path):
+    """Renames the matrices of a file to `world_mat_00`, `scale_mat_00`, ..."""
+    with np.load(path) as old:
+        entries = {f"{name[:-1]}{int(name[-1]):02d}": old[name] for name in old.files}
+    np.savez(path, **entries)
+    return path
+
+
+def test_zero_padded_numbers_are_read(write):
+    assert_same_cameras(padded(write()))
+
+
+def test_two_different_matrices_of_one_number_are_refused(write):
+    path = write(world_mat_01=camera_matrices(POSES)["world_mat_1"])
+    assert_same_cameras(path)  # the same matrix twice does no harm
+    with pytest.raises(InputError, match="two different matrices world_mat_1.*remove one"):
+        read_cameras(write(world_mat_01=camera_matrices(POSES)["world_mat_2"]), 3)
+
+
+def test_zero_padded_files_everywhere(tmp_path):
+    """Training, check, doctor and preprocessing; importing is in tests/importers/test_conventions.py."""
+    from tests.importers import writers
+
+    from idr.cli import check_scene, doctor, preprocess_cameras
+    from idr.datasets.scene_dataset import SceneDataset
+
+    folder = tmp_path / "data" / "mine" / "scan1"
+    writers.write_padded(folder)
+    assert check_scene.main(["--source_dir", str(folder)]) == 0
+    assert preprocess_cameras.main(["--source_dir", str(folder)]) == 0
+    assert doctor.main([str(folder)]) == 0
+    with np.load(folder / "cameras.npz") as arrays:
+        names = sorted(name for name in arrays.files if name.startswith("scale_mat_"))
+        assert names == [f"scale_mat_{k:02d}" for k in range(6)]
+        spheres = np.stack([arrays[name] for name in names])
+    dataset = SceneDataset(False, "mine", [96, 128], 1, data_root=str(tmp_path / "data"))
+    np.testing.assert_array_equal(dataset.camera_file.scale_mats, spheres)

@@ -234,3 +234,47 @@ def test_works_with_a_data_loader(scene):
     loader = torch.utils.data.DataLoader(dataset, batch_size=4, collate_fn=dataset.collate_fn)
     batches = [(indices.tolist(), tuple(truth["rgb"].shape)) for indices, _, truth in loader]
     assert batches == [([0, 1, 2, 3], (4, 192, 3)), ([4, 5], (2, 192, 3))]
+
+
+@pytest.mark.parametrize(
+    ("rule", "held_out"),
+    [("every 2", [0, 2, 4]), ("every 4", [0, 4]), ("50%", [1, 3, 5]), ("0.2", [3]), ("1 %", [3])],
+)
+def test_rules_hold_out_images(scene, rule, held_out):
+    dataset = open_scene(scene, holdout=rule, split="holdout")
+    assert dataset.indices == held_out
+    assert open_scene(scene, holdout=rule).indices == [k for k in range(6) if k not in held_out]
+
+
+@pytest.mark.parametrize("rule", ["every 0", "every 1", "0%", "100%", "8", "all", "every", "-5%"])
+def test_other_rules_are_refused(scene, rule):
+    with pytest.raises(InputError, match="expected a list of images such as"):
+        open_scene(scene, holdout=rule)
+
+
+def test_a_conf_may_have_a_rule(scene):
+    from idr.conf.blocks import read_block
+    from idr.conf.files import load_conf
+    from idr.datasets.scene_dataset import SceneDatasetConfig
+
+    for text, value in (("every 8", "every 8"), ("10%", "10%"), ("[0,8]", (0, 8))):
+        conf = load_conf("./confs/demo.conf", [f"dataset.holdout={text}"])
+        assert read_block(SceneDatasetConfig, conf["dataset"], "dataset").holdout == value
+
+
+def test_world_poses_far_from_the_origin_are_exact(scene):
+    shift = np.array([500_000.123, 4_200_000.456, 230.789])
+    to_utm, back = np.eye(4), np.eye(4)
+    to_utm[:3, 3], back[:3, 3] = shift, -shift
+    before = open_scene(scene)
+    with np.load(scene / "cameras.npz") as old:
+        moved = {
+            name: old[name] @ back if name.startswith("world_mat") else to_utm @ old[name]
+            for name in old.files
+        }
+    np.savez(scene / "cameras.npz", **moved)
+    after = open_scene(scene)
+    np.testing.assert_allclose(
+        after.get_gt_pose()[:, :3, 3], before.get_gt_pose()[:, :3, 3].numpy() + shift, rtol=0, atol=1e-4
+    )
+    np.testing.assert_allclose(after.poses, before.poses, atol=1e-5)

@@ -90,6 +90,37 @@ def test_ply_and_obj_store_srgb_colors(tmp_path, ending):
     np.testing.assert_allclose(levels, rgb_of(BALL.vertices) * 255, atol=0.51)
 
 
+@pytest.mark.parametrize("upright", [None, np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])])
+@pytest.mark.parametrize("ending", [".ply", ".obj", ".glb"])
+def test_detail_far_from_the_origin_is_kept(tmp_path, ending, upright):
+    """A ball of 1 m at UTM coordinates; float32 would round its northing to 0.5 m."""
+    to_utm = np.eye(4)
+    to_utm[:3, 3] = 500_000.123, 4_200_000.456, 230.789
+    path, far = tmp_path / f"ball{ending}", surface().moved(to_utm)
+    before = far.vertices.copy()
+    write_surface(far, path, upright=upright)
+    mesh = trimesh.load(path, process=False, force="mesh")
+    turn = np.eye(3) if upright is None or ending != ".glb" else upright
+    np.testing.assert_allclose(mesh.vertices @ turn, BALL.vertices + to_utm[:3, 3], rtol=0, atol=1e-3)
+    np.testing.assert_array_equal(far.vertices, before)
+    if ending == ".glb":  # the numbers in the file are small; the node's matrix has the rest
+        tree, array = glb_parts(path)
+        attributes = tree["meshes"][0]["primitives"][0]["attributes"]
+        normals = array(attributes["NORMAL"])
+        assert np.abs(array(attributes["POSITION"])).max() < 3
+    else:
+        normals = trimesh.load(path, process=False).vertex_normals
+    np.testing.assert_allclose(normals, BALL.vertices, atol=1e-5)
+
+
+def test_ply_is_double_only_if_needed(tmp_path):
+    for shift, kind in ((0.0, b"property float x\n"), (1e6, b"property double x\n")):
+        matrix = np.eye(4)
+        matrix[:3, 3] = shift
+        write_surface(surface().moved(matrix), tmp_path / "ball.ply")
+        assert kind in (tmp_path / "ball.ply").read_bytes()[:200]
+
+
 @pytest.mark.parametrize("ending", [".ply", ".obj", ".glb"])
 def test_surface_without_colors(tmp_path, ending):
     path = tmp_path / f"ball{ending}"

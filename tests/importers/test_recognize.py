@@ -135,6 +135,19 @@ def test_inner_scenes_are_named(tmp_path: Path) -> None:
         recognize(tmp_path)
 
 
+def test_what_lies_beside_a_colmap_model_is_said(tmp_path: Path) -> None:
+    pytest.importorskip("pycolmap", reason="COLMAP models are read by pycolmap")
+    colmap_writer.write_colmap(tmp_path)
+    (tmp_path / "dense").mkdir()
+    shutil.copytree(tmp_path / "sparse" / "0", tmp_path / "dense" / "sparse")  # COLMAP's own
+    assert read_source(tmp_path).notes == ()
+    writers.write_npz(tmp_path / "preprocessed")
+    np.savez(tmp_path / "cameras_large.npz", world_mat_0=np.eye(4))
+    unnamed, inner = read_source(tmp_path).notes
+    assert unnamed.startswith("read COLMAP's model, but cameras_large.npz holds cameras: copy it as")
+    assert inner.startswith("read COLMAP's model, but preprocessed is a scene of neus: pass ")
+
+
 def test_cameras_without_their_folder_of_images_are_named(tmp_path: Path) -> None:
     writers.write_npz(tmp_path, file="cameras.npz")
     (tmp_path / "image").rename(tmp_path / "images_2")

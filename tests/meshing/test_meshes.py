@@ -55,3 +55,14 @@ def test_unwritable_file_is_reported(tmp_path):
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(OutputError, match="file stands where a folder is needed"):
         write_mesh(trimesh.creation.box(), tmp_path / "file" / "ball.ply")
+
+
+def test_detail_far_from_the_origin_is_kept(tmp_path):
+    """A ball of 1 m at UTM coordinates, where float32 has steps of 0.5 m."""
+    ball = trimesh.creation.icosphere(2)
+    ball.apply_translation([500_000.123, 4_200_000.456, 230.789])
+    write_mesh(ball, tmp_path / "ball.ply")
+    read = trimesh.load(tmp_path / "ball.ply", process=False)
+    np.testing.assert_array_equal(read.vertices, ball.vertices)
+    np.testing.assert_array_equal(read.faces, ball.faces)
+    np.testing.assert_allclose(read.vertex_normals, ball.vertex_normals, atol=1e-6)

@@ -14,8 +14,9 @@ from idr import failures
 from idr.cli import doctor
 from idr.cli.demo import make_scene
 from idr.datasets.camera_files import read_cameras
+from idr.errors import InputError
 from idr.preprocess import visual_hull
-from idr.preprocess.doctor import diagnose_views
+from idr.preprocess.doctor import diagnose_scene, diagnose_views
 from idr.preprocess.scene_views import load_views, make_views
 from tests.preprocess.scenes import real_scene
 
@@ -100,6 +101,45 @@ def test_masks_of_another_object(diagnosis):
 
     (finding,) = diagnosis(masks=corner)
     assert finding.name == failures.CONTRADICTION
+
+
+def normalized(v):
+    """K for pixel coordinates from -1 to 1."""
+    to_unit = np.array([[2 / 75, 0, -1], [0, 2 / 59, -1], [0, 0, 1]])
+    return (to_unit @ v.intrinsics) @ np.linalg.inv(v.poses)[:, :3]
+
+
+@pytest.mark.parametrize("matrix", [lambda v: np.linalg.inv(v.poses)[:, :3], normalized])
+def test_no_intrinsics(diagnosis, matrix):
+    (finding,) = diagnosis(matrix)
+    assert finding.name == failures.NO_INTRINSICS and "multiply by K, or import the folder" in finding.text
+
+
+def test_a_principal_point_at_zero_ends_no_trial(diagnosis):
+    """The size for which such cameras are calibrated cannot be told from it."""
+
+    def shifted(v):
+        k = v.intrinsics.copy()
+        k[:, :2, 2] = 0.0
+        return k @ np.linalg.inv(v.poses)[:, :3]
+
+    (finding,) = diagnosis(shifted)
+    assert finding.name == failures.CONTRADICTION
+
+
+def test_mirrored_cameras_are_named_although_they_look_away_from_the_sphere(scene, tmp_path):
+    copy = tmp_path / "scan1"
+    shutil.copytree(scene, copy)
+    with np.load(copy / "cameras.npz") as file:
+        arrays = dict(file)
+    for key in arrays:
+        if key.startswith("world_mat") and "inv" not in key:
+            arrays[key] = arrays[key] @ np.diag([1.0, 1.0, -1.0, 1.0])
+    np.savez(copy / "cameras.npz", **arrays)
+    with pytest.raises(InputError, match="is mirrored or looks away"):
+        read_cameras(copy / "cameras.npz", 14)
+    (finding,) = diagnose_scene(copy, "cameras.npz")
+    assert finding.name == failures.MIRRORED_CAMERAS
 
 
 def test_command_names_the_failure(scene, tmp_path, capsys):

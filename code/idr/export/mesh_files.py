@@ -20,6 +20,7 @@ from trimesh.visual.material import PBRMaterial, SimpleMaterial
 
 from idr.errors import InputError, MissingInputError
 from idr.files import write_atomic, write_text_atomic
+from idr.meshing.meshes import needs_float64, ply_content
 
 Array = NDArray[np.floating]
 
@@ -28,8 +29,6 @@ TEXTURED_FORMATS = (".glb", ".obj")
 UNLIT = "KHR_materials_unlit"
 DIGITS = 9
 """Digits after the decimal point in OBJ files."""
-FLOAT32_STEPS = 1e5
-"""Steps of float32 along a mesh that are enough for its detail; farther from the origin there are fewer."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +50,6 @@ class Surface:
     colors: Array | None = None
     uv: Array | None = None
     texture: NDArray[np.uint8] | None = None
-
-    @property
-    def is_far(self) -> bool:
-        """Whether the surface is so far from the origin, as in UTM coordinates, that float32 loses detail."""
-        steps = np.spacing(np.abs(self.vertices).max(initial=0.0).astype(np.float32))
-        return bool(np.ptp(self.vertices, axis=0).max(initial=0.0) < FLOAT32_STEPS * steps)
 
     def moved(self, matrix: Array) -> Surface:
         """Returns the surface in the frame of a (4, 4) affine map, its faces still outward."""
@@ -109,7 +102,7 @@ def write_surface(surface: Surface, path: Path, lit: bool = False, upright: Arra
             contain the light of the photographs.
         upright: GLB only: (3, 3) rotation to glTF's axes, written as the node's matrix. Viewers then show the
             mesh upright while the vertices keep the surface's coordinates. If float32 is too coarse for these
-            (`Surface.is_far`), the vertices are relative to the node's translation; PLY then has float64.
+            (`needs_float64`), the vertices are relative to the node's translation; PLY then has float64.
 
     Raises:
         InputError: The suffix is unknown.
@@ -123,7 +116,7 @@ def write_surface(surface: Surface, path: Path, lit: bool = False, upright: Arra
     if ending == ".glb":
         content = glb_content(surface, lit, upright)
     else:
-        content = _ply_content(surface)
+        content = ply_content(surface.vertices, surface.faces, surface.normals, _levels(surface.colors))
     write_atomic(path, lambda file: file.write(content))
 
 
@@ -131,30 +124,6 @@ def _mesh(surface: Surface, **visual: Any) -> trimesh.Trimesh:
     return trimesh.Trimesh(
         surface.vertices, surface.faces, vertex_normals=surface.normals, process=False, **visual
     )
-
-
-def _ply_content(surface: Surface) -> bytes:
-    """A binary PLY with normals, and with colors if there are some."""
-    colors = _levels(surface.colors)
-    vertices = np.zeros(
-        len(surface.vertices),
-        [(axis, "<f8" if surface.is_far else "<f4") for axis in "xyz"]
-        + [(axis, "<f4") for axis in ("nx", "ny", "nz")]
-        + [(channel, "u1") for channel in ("red", "green", "blue") if colors is not None],
-    )
-    columns = [surface.vertices, surface.normals] + ([] if colors is None else [colors])
-    for name, column in zip(vertices.dtype.names or (), np.hstack(columns).T, strict=True):
-        vertices[name] = column
-    faces = np.zeros(len(surface.faces), [("number", "u1"), ("corners", "<i4", 3)])
-    faces["number"], faces["corners"] = 3, surface.faces
-    types = {"<f8": "double", "<f4": "float", "|u1": "uchar"}
-    kinds = (vertices.dtype.fields or {}).items()
-    properties = [f"property {types[kind[0].str]} {name}" for name, kind in kinds]
-    lines = [
-        "ply", "format binary_little_endian 1.0", f"element vertex {len(vertices)}", *properties,
-        f"element face {len(faces)}", "property list uchar int vertex_indices", "end_header", "",
-    ]  # fmt: skip
-    return "\n".join(lines).encode() + vertices.tobytes() + faces.tobytes()
 
 
 def _levels(colors: Array | None) -> NDArray[np.uint8] | None:
@@ -167,7 +136,7 @@ def glb_content(surface: Surface, lit: bool, upright: Array | None = None) -> by
     In glTF, vertex colors are linear and textures are sRGB. trimesh writes vertex colors with 8 bits, too few
     for linear values, so they are passed as a float32 attribute that is renamed afterwards.
     """
-    center = np.round(surface.vertices.mean(axis=0)) if surface.is_far else np.zeros(3)
+    center = np.round(surface.vertices.mean(axis=0)) if needs_float64(surface.vertices) else np.zeros(3)
     surface = replace(surface, vertices=surface.vertices - center)
     image = None if surface.texture is None else Image.fromarray(surface.texture)
     textured = image is not None and surface.uv is not None

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from idr.errors import InputError
 from idr.files import read_json
 from idr.importers.numpy_folders import IDR_FILE, NEUS_FILE
 
@@ -59,7 +58,12 @@ def find_cameras(source: Path) -> list[str]:
         first = next((path for path in paths if _is(probe, path)), None)
         if first is not None:
             found.append(f"{first.name} of {program}: {remedy}")
-    return found + list(_json_with_frames(source)) + list(_npz_of_cameras(source))
+    return found + find_unnamed(source)
+
+
+def find_unnamed(source: Path) -> list[str]:
+    """Returns a clause for each JSON or npz of cameras in a folder that has none of the usual names."""
+    return [*_json_with_frames(source), *_npz_of_cameras(source)]
 
 
 def _is(probe: Probe, path: Path) -> bool:
@@ -75,7 +79,7 @@ def _json_with_frames(source: Path) -> Iterator[str]:
             if path.stat().st_size < MAX_JSON_BYTES and isinstance(content := read_json(path), dict):
                 if isinstance(content.get("frames"), list):
                     yield f"{path.name} has `frames`, as transforms.json: pass {path} as SOURCE"
-        except (InputError, OSError):
+        except (OSError, ValueError):
             continue
 
 

@@ -121,13 +121,13 @@ def recognize(source: Path, images: Path | None = None) -> str:
     )
 
 
-def _inner_sources(source: Path) -> list[str]:
-    """Sentences on the folders in a folder, and in these, that have a known format."""
+def _inner_sources(source: Path, without: str = "") -> list[str]:
+    """Clauses on the folders in a folder, and in these, that have a known format other than `without`."""
     if not source.is_dir():
         return []
     inner = [path for pattern in ("*", "*/*") for path in sorted(source.glob(pattern)) if path.is_dir()]
     found = [(path, kinds_of(path)) for path in inner[:MAX_INNER]]
-    scenes = [(path, kinds[0]) for path, kinds in found if kinds]
+    scenes = [(path, kinds[0]) for path, kinds in found if kinds and kinds[0] != without]
     return [f"{path.name} is a scene of {kind}: pass {path} as SOURCE" for path, kind in scenes[:3]]
 
 
@@ -160,8 +160,14 @@ def read_source(
         raise InputError(f"{source} has photographs without cameras; expected a scene with cameras")
     chosen = KINDS[recognized]
     scene = chosen.read(source, images, chosen.pixel_center if pixel_center is None else pixel_center)
-    others = [] if kind else [name for name in kinds_of(source, images) if name != recognized]
-    if not others:
+    if kind:
         return scene
-    note = f"read as {recognized}; also found {' and '.join(others)}, read instead with --kind {others[0]}"
-    return replace(scene, notes=(note, *scene.notes))
+    notes = list(scene.notes)
+    others = [name for name in kinds_of(source, images) if name != recognized]
+    if others:
+        found = " and ".join(others)
+        notes.insert(0, f"read as {recognized}; also found {found}, read instead with --kind {others[0]}")
+    if recognized == "colmap":  # which other programs refine
+        refined = [*foreign.find_unnamed(source), *_inner_sources(source, without="colmap")]
+        notes += [f"read COLMAP's model, but {clause}" for clause in refined]
+    return replace(scene, notes=tuple(notes))

@@ -90,7 +90,10 @@ def merged(content: Mapping[str, Any], frame: Mapping[str, Any]) -> dict[str, An
 
 def load(path: Path) -> dict[str, Any]:
     """Reads a JSON file that contains an object; raises `InputError` for anything else."""
-    content = read_json(path)
+    try:
+        content = read_json(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is not valid JSON ({error}); export it again") from error
     if not isinstance(content, dict):
         raise InputError(f"{path} contains a {type(content).__name__}; expected an object with `frames`")
     return content

@@ -9,9 +9,11 @@ import trimesh
 from numpy.typing import NDArray
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
-from trimesh.exchange.ply import export_ply
 
 from idr.files import write_atomic
+
+FLOAT32_STEPS = 1e5
+"""Steps of float32 along a mesh that are enough for its detail; farther from the origin there are fewer."""
 
 
 def _components(mesh: trimesh.Trimesh) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
@@ -68,4 +70,42 @@ def transform_mesh(mesh: trimesh.Trimesh, matrix: NDArray[np.floating]) -> trime
 
 def write_mesh(mesh: trimesh.Trimesh, path: Path) -> None:
     """Writes a mesh with vertex normals as a binary PLY file atomically; `OutputError` if that fails."""
-    write_atomic(path, lambda file: file.write(export_ply(mesh, vertex_normal=True)))
+    content = ply_content(mesh.vertices, mesh.faces, mesh.vertex_normals)
+    write_atomic(path, lambda file: file.write(content))
+
+
+def needs_float64(vertices: NDArray[np.floating]) -> bool:
+    """Whether vertices (V, 3) are so far from the origin, as in UTM coordinates, that float32 is coarse."""
+    steps = np.spacing(np.abs(vertices).max(initial=0.0).astype(np.float32))
+    return bool(np.ptp(vertices, axis=0).max(initial=0.0) < FLOAT32_STEPS * steps)
+
+
+def ply_content(
+    vertices: NDArray[np.floating],
+    faces: NDArray[np.integer],
+    normals: NDArray[np.floating],
+    colors: NDArray[np.uint8] | None = None,
+) -> bytes:
+    """Returns a binary PLY of vertices (V, 3), faces (T, 3), unit normals (V, 3) and RGB colors (V, 3).
+
+    Coordinates are float32, or float64 where needed, which trimesh does not write.
+    """
+    table = np.zeros(
+        len(vertices),
+        [(axis, "<f8" if needs_float64(vertices) else "<f4") for axis in "xyz"]
+        + [(axis, "<f4") for axis in ("nx", "ny", "nz")]
+        + [(channel, "u1") for channel in ("red", "green", "blue") if colors is not None],
+    )
+    columns = [vertices, normals] + ([] if colors is None else [colors])
+    for name, column in zip(table.dtype.names or (), np.hstack(columns).T, strict=True):
+        table[name] = column
+    corners = np.zeros(len(faces), [("number", "u1"), ("corners", "<i4", 3)])
+    corners["number"], corners["corners"] = 3, faces
+    types = {"<f8": "double", "<f4": "float", "|u1": "uchar"}
+    kinds = (table.dtype.fields or {}).items()
+    properties = [f"property {types[kind[0].str]} {name}" for name, kind in kinds]
+    lines = [
+        "ply", "format binary_little_endian 1.0", f"element vertex {len(table)}", *properties,
+        f"element face {len(corners)}", "property list uchar int vertex_indices", "end_header", "",
+    ]  # fmt: skip
+    return "\n".join(lines).encode() + table.tobytes() + corners.tobytes()
