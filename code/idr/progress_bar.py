@@ -1,9 +1,10 @@
-"""Progress of long loops: a bar on a terminal, else a log line now and then; only while a command runs."""
+"""Progress of long loops in the main thread: a bar on a terminal, else a log line now and then."""
 
 from __future__ import annotations
 
 import logging
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sized
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -37,8 +38,14 @@ def bars_cleared() -> AbstractContextManager[object]:
     return tqdm.external_write_mode(file=sys.stderr)
 
 
-def track(items: Iterable[Item], title: str, total: int | None = None) -> Iterator[Item]:
-    """Yields items and shows how many are done; `total` is their number if they do not know it."""
+def with_progress(items: Iterable[Item], title: str, total: int | None = None) -> Iterator[Item]:
+    """Yields items and shows how many are done; `total` is their number if they do not know it.
+
+    Bars are for the commands, see `bars_shown`. No tracer may use this: it would wait for the terminal.
+    """
+    if threading.current_thread() is not threading.main_thread():  # of the viewer's page
+        yield from items
+        return
     if _shown:
         from tqdm import tqdm
 
