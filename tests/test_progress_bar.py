@@ -22,11 +22,10 @@ class Terminal(io.StringIO):
 
 
 def open_terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
-    """Puts standard output and error into one terminal, on which bars appear at once."""
+    """Puts standard output and error into one terminal."""
     shown = Terminal()
     monkeypatch.setattr(sys, "stderr", shown)
     monkeypatch.setattr(sys, "stdout", shown)
-    monkeypatch.setattr(progress_bar, "BAR_SECONDS", 0.0)
     return shown
 
 

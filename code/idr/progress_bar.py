@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import sys
 import threading
 import time
@@ -13,8 +14,8 @@ from typing import TypeVar
 log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
-BAR_SECONDS, LINE_SECONDS = 1.0, 15.0
-"""Seconds before a bar appears, and between log lines."""
+LINE_SECONDS = 15.0
+"""Seconds between log lines."""
 _shown = False
 
 
@@ -49,8 +50,9 @@ def with_progress(items: Iterable[Item], title: str, total: int | None = None) -
     if _shown:
         from tqdm import tqdm
 
+        size = shutil.get_terminal_size()  # 80 x 24 for a terminal without a size, which hides tqdm's bars
         yield from tqdm(
-            items, title, total, leave=False, file=sys.stderr, dynamic_ncols=True, delay=BAR_SECONDS
+            items, title, total, leave=False, file=sys.stderr, ncols=size.columns, nrows=size.lines
         )
         return
     total = len(items) if total is None and isinstance(items, Sized) else total
