@@ -69,7 +69,8 @@ INTRODUCTION = """# Configuration
 
 A conf is a [HOCON](https://github.com/lightbend/config/blob/main/HOCON.md) file with the blocks below.
 `--set block.key=value` replaces any key for one run. An unknown key is an error that names the nearest known
-one. Keys marked *published* exist in the published release, with the same meaning. All other keys are ours.
+one; in a conf file, unknown keys of `train` and `model` are only a warning, as published confs may have more.
+Keys marked *published* exist in the published release, with the same meaning. All other keys are ours.
 [training.md](training.md) explains schedules and samplers with examples, [cameras.md](cameras.md) the block
 `train.cameras`, and [fast.md](fast.md) the hash grids.
 
