@@ -4,7 +4,7 @@
 
 Writes ``docs/architecture.svg``: the units of ``code/idr`` on four floors, with an arrow from each unit to
 those that it imports. It leaves out the arrows that follow from others, and the leaves (errors, files,
-failures), which anything may import. Then renews the reading list in ``docs/architecture.md``.
+failures, progress_bar), which anything may import. Then renews the reading list in ``docs/architecture.md``.
 """
 
 from __future__ import annotations

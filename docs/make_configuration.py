@@ -69,8 +69,9 @@ INTRODUCTION = """# Configuration
 
 A conf is a [HOCON](https://github.com/lightbend/config/blob/main/HOCON.md) file with the blocks below.
 `--set block.key=value` replaces any key for one run, and `include "base.conf"` reads another file, but no
-url. An unknown key is an error that names the nearest known one. Keys marked *published* exist in the
-published release, with the same meaning. All other keys are ours.
+url. An unknown key is an error that names the nearest known one; in a conf file, unknown keys of `train` and
+`model` are only a warning, as published confs may have more. Keys marked *published* exist in the published
+release, with the same meaning. All other keys are ours.
 [training.md](training.md) explains schedules and samplers with examples, [cameras.md](cameras.md) the block
 `train.cameras`, and [fast.md](fast.md) the hash grids.
 

@@ -1,9 +1,11 @@
-"""Progress of long loops: a bar on a terminal, else a log line now and then; only while a command runs."""
+"""Progress of long loops in the main thread: a bar on a terminal, else a log line now and then."""
 
 from __future__ import annotations
 
 import logging
+import shutil
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sized
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -12,8 +14,8 @@ from typing import TypeVar
 log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
-BAR_SECONDS, LINE_SECONDS = 1.0, 15.0
-"""Seconds before a bar appears, and between log lines."""
+LINE_SECONDS = 15.0
+"""Seconds between log lines."""
 _shown = False
 
 
@@ -37,13 +39,20 @@ def bars_cleared() -> AbstractContextManager[object]:
     return tqdm.external_write_mode(file=sys.stderr)
 
 
-def track(items: Iterable[Item], title: str, total: int | None = None) -> Iterator[Item]:
-    """Yields items and shows how many are done; `total` is their number if they do not know it."""
+def with_progress(items: Iterable[Item], title: str, total: int | None = None) -> Iterator[Item]:
+    """Yields items and shows how many are done; `total` is their number if they do not know it.
+
+    Bars are for the commands, see `bars_shown`. No tracer may use this: it would wait for the terminal.
+    """
+    if threading.current_thread() is not threading.main_thread():  # of the viewer's page
+        yield from items
+        return
     if _shown:
         from tqdm import tqdm
 
+        size = shutil.get_terminal_size()  # 80 x 24 for a terminal without a size, which hides tqdm's bars
         yield from tqdm(
-            items, title, total, leave=False, file=sys.stderr, dynamic_ncols=True, delay=BAR_SECONDS
+            items, title, total, leave=False, file=sys.stderr, ncols=size.columns, nrows=size.lines
         )
         return
     total = len(items) if total is None and isinstance(items, Sized) else total

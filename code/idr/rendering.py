@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from idr.files import write_atomic
 from idr.geometry.cameras import camera_depth
+from idr.progress_bar import with_progress
 
 Forward = Callable[[dict[str, Tensor]], Mapping[str, Any]]
 """``IDRNetwork.forward`` in evaluation mode."""
@@ -157,7 +158,7 @@ def render_image(
     hit = torch.zeros(num_pixels, dtype=torch.bool)
     points, depth, sdf = torch.zeros(num_pixels, 3), torch.zeros(num_pixels), torch.zeros(num_pixels)
     with torch.no_grad():
-        for start in range(0, num_pixels, chunk_pixels):
+        for start in with_progress(range(0, num_pixels, chunk_pixels), "rendering"):
             index = torch.arange(start, min(start + chunk_pixels, num_pixels), device=device)  # (P,)
             uv = torch.stack((index % width, index // width), dim=-1).to(intrinsics.dtype)  # (P, 2)
             outputs = _trace(forward, intrinsics, pose, uv, mask[index])
@@ -214,7 +215,7 @@ def render_antialiased(
     sums = torch.zeros(len(pixels), 4)  # of the colors and of the hits
     pose = pose.to(intrinsics)
     with torch.no_grad():
-        for start in range(0, len(pixels) * per_pixel, chunk_pixels):
+        for start in with_progress(range(0, len(pixels) * per_pixel, chunk_pixels), "edges"):
             stop = min(start + chunk_pixels, len(pixels) * per_pixel)
             index = torch.arange(start, stop, device=intrinsics.device)  # (P,), the rays of a pixel in a row
             pixel, ray = index // per_pixel, index % per_pixel

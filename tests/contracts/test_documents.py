@@ -16,6 +16,7 @@ from tests.cli import bad_input
 
 import idr
 from idr.cli.demo import make_scene
+from idr.cli.shared.commands import COMMANDS as CLI_COMMANDS
 from idr.conf.blocks import read_block
 from idr.conf.files import load_conf, save_conf
 from idr.datasets.camera_files import read_cameras
@@ -60,7 +61,7 @@ def blocks(text: str, language: str = "") -> list[str]:
 
 NOT_RUN = "<!-- not run by a test -->"
 """The line before a block of commands that no test runs; invisible where the page is rendered."""
-COMMAND = re.compile(r"(?:python|make|git|pip|torchrun|ssh|cd|source|\.venv/bin/\S+) ")
+COMMAND = re.compile(r"(?:idr|python|make|git|pip|torchrun|ssh|cd|source|\.venv/bin/\S+) ")
 SCENE_COMMAND = re.compile(
     r"python preprocess/(preprocess_cameras|check_scene|doctor)\.py ((?:--source_dir )?\.\./data/mine/scan0)"
 )
@@ -87,7 +88,8 @@ def command_lines(text: str) -> list[str]:
     joined = "\n".join(blocks(text)).replace("\\\n", " ")
     joined = re.sub(r"^torchrun --nproc_per_node=\d+ ", "python ", joined, flags=re.M)
     lines = [line.split("  #")[0].strip() for line in joined.splitlines()]
-    return [line for line in lines if re.match(r"python (?!-m |\.\./benchmarks|docs/|benchmarks/)", line)]
+    ours = r"idr |python (?!-m |\.\./benchmarks|docs/|benchmarks/)"
+    return [line for line in lines if re.match(ours, line)]
 
 
 COMMANDS = [(page, line) for page, text in TEXTS.items() for line in command_lines(text)]
@@ -115,12 +117,15 @@ def test_readme_is_short() -> None:
 
 
 def test_every_script_is_shown() -> None:
-    assert {line.split()[1] for _, line in COMMANDS} == set(MODULES)
+    assert {line.split()[1] for _, line in COMMANDS if line.startswith("python")} == set(MODULES)
 
 
 @pytest.mark.parametrize(("page", "line"), COMMANDS)
 def test_command_parses(page: str, line: str) -> None:
     words = shlex.split(line)
+    if words[0] == "idr":
+        CLI_COMMANDS[words[1]].load().build_parser().parse_args(words[2:])
+        return
     module = importlib.import_module(f"idr.cli.{MODULES[words[1]]}")
     module.build_parser().parse_args(words[2:])  # an unknown flag would end the process
     assert (ROOT / "code" / words[1]).is_file()
@@ -169,6 +174,14 @@ def test_links_lead_somewhere(page: str) -> None:
 def test_every_page_is_listed_in_the_readme() -> None:
     listed = {Path(link.partition("#")[0]).name for link in links(TEXTS["README.md"])}
     assert set(TEXTS) - {"README.md"} <= listed
+
+
+def test_subcommands_named_in_the_documents_exist() -> None:
+    prose = "\n".join(TEXTS.values()) + (ROOT / "confs" / "photos.conf").read_text()
+    named = set(re.findall(r"`idr ([a-z][a-z-]*)", prose))
+    assert {"train", "eval", "photos"} <= named <= set(CLI_COMMANDS)
+    (listed,) = re.findall(r"from any folder: (.*?)\. `idr` alone", TEXTS["README.md"], re.DOTALL)
+    assert set(re.findall(r"`(?:idr )?([a-z-]+)`", listed)) == set(CLI_COMMANDS)
 
 
 def test_installed_commands_are_declared() -> None:

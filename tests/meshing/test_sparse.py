@@ -113,7 +113,7 @@ def test_bounds_are_above_the_slopes_of_the_field():
 
 
 def test_the_number_of_evaluations_is_logged(caplog):
-    with caplog.at_level(logging.INFO, logger="idr.meshing"):
+    with caplog.at_level(logging.DEBUG, logger="idr.meshing"):
         result = extract_sparse(sphere(0.7), uniform_grid(1.0, 64))
     assert f"{result.evaluations:,} evaluations" in caplog.text and "of the grid's 262,144" in caplog.text
     assert "slopes bounded by 1." in caplog.text

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,8 +17,6 @@ from idr.places import BESIDE_CODE
 if TYPE_CHECKING:
     from idr.export.path_frames import Path3D
     from idr.runs import Run
-
-log = logging.getLogger("idr.cli.disentanglement")
 
 TRAINED_MODELS = "trained_models"
 PUBLISHED_TIMESTAMP = "2020"
@@ -106,7 +103,6 @@ def _disentangle(arguments: argparse.Namespace) -> None:
     film = []
 
     def on_frame(number: int, images: dict[str, FrameImage]) -> None:
-        log.info("frame %d of %d", number + 1, len(path.poses))
         if arguments.video:
             film.append(film_frame(images["color"]))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,8 +33,6 @@ if TYPE_CHECKING:
 
     from idr.export.path_frames import FrameImage, Path3D
     from idr.runs import Run
-
-log = logging.getLogger("idr.cli.render_path")
 
 OUTPUTS = ("color", "depth", "normal", "mask")
 BUILT_IN = ("orbit", "spiral", "views")
@@ -138,7 +135,6 @@ def _render(arguments: argparse.Namespace) -> None:
     frames: dict[str, list[Any]] = {kind: [] for kind in films}
 
     def on_frame(number: int, images: dict[str, FrameImage]) -> None:
-        log.info("frame %d of %d", number + 1, len(path.poses))
         for kind, kept in frames.items():
             kept.append(film_frame(images[kind]))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import sys
 import threading
@@ -32,6 +31,8 @@ BELOW_TRAINING = 10
 
 def build_parser() -> argparse.ArgumentParser:
     """Returns the parser of the command."""
+    from idr.viewer.limits import RESOLUTIONS, SIDES
+
     parser = make_parser(DESCRIPTION, EXAMPLES, "view")
     add = parser.add_argument
     add(
@@ -45,8 +46,9 @@ def build_parser() -> argparse.ArgumentParser:
     add_flags(parser, "gpu", "device", "threads")
     add("--host", default="127.0.0.1", help="address to listen at; 0.0.0.0 admits everybody on the network")
     add("--port", type=int, default=8080, help="port; 0 for any free one")
-    add("--resolution", type=int, default=96, help="initial resolution of the surface, 32 to 512")
-    add("--side", type=int, default=320, help="initial pixels along the longer side of images, 64 to 1024")
+    surface, images = (f"{least} to {most}" for least, most, _ in (RESOLUTIONS, SIDES))
+    add("--resolution", type=int, default=96, help=f"initial resolution of the surface, {surface}")
+    add("--side", type=int, default=320, help=f"initial pixels along the longer side of images, {images}")
     add_switches(
         parser,
         beside_training="use one thread at low priority, and end when standard input closes (exp_runner.py "
@@ -73,7 +75,9 @@ def _view(arguments: argparse.Namespace) -> None:
 
 
 def _open_page(arguments: argparse.Namespace) -> PageServer:
-    check_within(arguments, resolution=(32, 512), side=(64, 1024))
+    from idr.viewer.limits import RESOLUTIONS, SIDES
+
+    check_within(arguments, resolution=RESOLUTIONS[:2], side=SIDES[:2])
     check_at_least(arguments, threads=1)
 
     from idr.viewer.server import PageServer, free_port, require_viser
@@ -89,7 +93,6 @@ def _open_page(arguments: argparse.Namespace) -> PageServer:
     from idr.viewer.checkpoints import CheckpointReader
 
     torch.set_flush_denormal(True)
-    logging.getLogger("idr.meshing").setLevel(logging.WARNING)  # it logs every mesh
     if arguments.beside_training:
         os.nice(BELOW_TRAINING)
     threads = 1 if arguments.beside_training else arguments.threads

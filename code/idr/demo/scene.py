@@ -26,6 +26,7 @@ from idr.demo.teapot import BOUNDING_RADIUS, Array, in_blocks, project_to_surfac
 from idr.errors import InputError, MissingInputError
 from idr.files import check_replaceable, whole_folder
 from idr.geometry.camera_set import disturb_poses
+from idr.progress_bar import with_progress
 
 GENERATOR = "idr built-in scene"
 SURFACE_FILE, SETTINGS_FILE = "exact_surface.ply", "scene.json"
@@ -122,7 +123,8 @@ def write_scene(
         write_cameras(unfinished / "cameras_linear_init.npz", intrinsics, noisy)
         size = settings.img_res, settings.supersampling
         with ThreadPoolExecutor(min(os.cpu_count() or 1, _MOST_WORKERS)) as pool:  # numpy releases the GIL
-            views = list(pool.map(lambda pose: render(intrinsics, pose, *size), exact))
+            rendered = pool.map(lambda pose: render(intrinsics, pose, *size), exact)
+            views = list(with_progress(rendered, "views", len(exact)))
         (unfinished / "image").mkdir()
         (unfinished / "mask").mkdir()
         for i, view in enumerate(views):

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from idr.errors import InputError, MissingInputError
+from idr.progress_bar import with_progress
 
 Array = NDArray[np.float64]
 
@@ -211,7 +212,7 @@ def thin_points(points: Array, spacing: float, generator: np.random.Generator) -
     """
     points = points[generator.permutation(len(points))]
     tree, alive = cKDTree(points), np.ones(len(points), dtype=bool)
-    for begin in range(0, len(points), _CHUNK):
+    for begin in with_progress(range(0, len(points), _CHUNK), "thinning"):
         candidates = begin + np.flatnonzero(alive[begin : begin + _CHUNK])
         near = tree.query_ball_point(points[candidates], np.nextafter(spacing, 0.0))
         for candidate, around in zip(candidates, near, strict=True):

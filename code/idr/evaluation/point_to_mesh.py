@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.spatial import cKDTree
 
 from idr.errors import InputError
+from idr.progress_bar import with_progress
 
 Array = NDArray[np.float64]
 
@@ -57,7 +58,7 @@ def closest_points(points: ArrayLike, vertices: ArrayLike, faces: ArrayLike) -> 
         chunk = slice(begin, begin + _MOST_PAIRS)
         nearest[chunk] = closest_on_triangles(query[chunk], tree.triangles[first[chunk]])
     best = np.linalg.norm(nearest - query, axis=1)
-    for begin in range(0, len(query), _CHUNK_POINTS):
+    for begin in with_progress(range(0, len(query), _CHUNK_POINTS), "distances"):
         chunk = slice(begin, begin + _CHUNK_POINTS)
         _descend(query[chunk], tree, best[chunk], nearest[chunk])
     return ClosestPoints(nearest, best)

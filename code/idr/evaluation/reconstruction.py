@@ -17,6 +17,7 @@ from idr.evaluation.perceptual import ImageDistance
 from idr.evaluation.point_to_mesh import point_to_mesh_distance
 from idr.evaluation.results import MeshResult, PointScores, RenderingScores, ViewScore
 from idr.meshing import component_areas, largest_component, transform_mesh, write_mesh
+from idr.progress_bar import with_progress
 from idr.rendering import render_image, write_image
 from idr.runs import Run
 from idr.runs.exposure import fit_exposure
@@ -109,7 +110,7 @@ def write_renderings(
     intrinsics = run.held_out_intrinsics if held_out else run.training_intrinsics
     height, width = (int(size) for size in dataset.img_res)
     scores = []
-    for index in range(len(dataset))[:max_views]:
+    for index in with_progress(range(len(dataset))[:max_views], "views"):
         view = read_view(dataset, index)
         camera = intrinsics[index].to(run.device), poses[index].to(run.device), (height, width)
         image = render_image(run.model, *camera, view.mask.flatten(), chunk_pixels)

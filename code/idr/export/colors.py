@@ -19,6 +19,7 @@ from torch import Tensor
 
 from idr.export.mesh_files import Array
 from idr.export.visibility import Sight
+from idr.progress_bar import with_progress
 
 MAX_DISTANCE = 0.02
 """Largest distance from a mesh point to the surface, unit-sphere units."""
@@ -77,7 +78,7 @@ def _coloring(shader: Shader, chunk_points: int, color_of: Callable[..., tuple[T
 
     def color(points: Array, normals: Array) -> Colors:
         chunks, num_unseen = [np.zeros((0, 3), np.float32)], 0
-        for start in range(0, len(points), chunk_points):
+        for start in with_progress(range(0, len(points), chunk_points), "colors"):
             chunk = slice(start, start + chunk_points)
             with torch.no_grad():
                 shaded = shader.at(_tensor(points[chunk], shader.device), MAX_DISTANCE)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from idr.files import write_atomic
+from idr.progress_bar import with_progress
 from idr.rendering import AntialiasedImage, Forward, render_antialiased
 
 OUTPUTS = ("color", "depth", "normal", "mask")
@@ -127,7 +128,8 @@ def write_path(
         OutputError: A file cannot be written.
     """
     written = []
-    for number, (intrinsics, pose) in enumerate(zip(path.intrinsics, path.poses, strict=True)):
+    cameras = zip(path.intrinsics, path.poses, strict=True)
+    for number, (intrinsics, pose) in enumerate(with_progress(cameras, "frames", len(path.poses))):
         view = torch.as_tensor(pose, dtype=torch.float32).to(intrinsics.device)
         image = render_antialiased(forward, intrinsics, view, path.img_res, supersample, chunk_pixels)
         images = {kind: painter.image_of(kind, image, pose) for kind in names}

@@ -95,6 +95,7 @@ def unwrap(surface: Surface, size: int) -> tuple[Indices, Indices, Array]:
         (V',) original vertex of each new vertex, (T, 3) faces of the new vertices, and (V', 2) uv.
     """
     xatlas = import_mesh_package("xatlas", "--texture")
+    log.info("unwrapping %d faces", len(surface.faces))
     atlas = xatlas.Atlas()
     atlas.add_mesh(
         np.ascontiguousarray(surface.vertices, dtype=np.float32),
@@ -105,7 +106,7 @@ def unwrap(surface: Surface, size: int) -> tuple[Indices, Indices, Array]:
     packing.resolution, packing.padding, packing.bilinear = size, PADDING, True
     atlas.generate(xatlas.ChartOptions(), packing)
     original, faces, uv = atlas[0]
-    log.info("unwrapped into %d charts", atlas.chart_count)
+    log.debug("unwrapped into %d charts", atlas.chart_count)
     return original.astype(np.int64), faces.astype(np.int64), uv.astype(np.float64)
 
 

@@ -26,6 +26,7 @@ from idr.preprocess.scene_check import check_scene
 from idr.preprocess.scene_drawing import draw_sheet, write_png
 from idr.preprocess.scene_report import REPORT, write_scene_report
 from idr.preprocess.scene_views import Mask, SceneViews, make_views
+from idr.progress_bar import with_progress
 
 RECORD, SHEET, CAMERAS, ROUGH = "import.json", "masks.png", "cameras.npz", "cameras_linear_init.npz"
 ADDED_LATER = ("check/*.png",)
@@ -180,7 +181,8 @@ def _write_masks(
     masks: list[Mask]
     if options.mask_command:
         command, size = mask_sources.check_command(options.mask_command), prepared[0].rgb.shape[:2]
-        masks = [mask_sources.run_command(command, folder / "image" / name, size) for name in names]
+        images = (folder / "image" / name for name in with_progress(names, "masks"))
+        masks = [mask_sources.run_command(command, image, size) for image in images]
     elif options.masks == mask_sources.AUTO:
         progress(f"making masks of {len(prepared)} images")
         made = make_masks([view.rgb for view in prepared], titles, world_mats, options.points, source.points)

@@ -13,6 +13,7 @@ from skimage.measure import marching_cubes
 
 from idr.meshing.grids import SampleGrid
 from idr.meshing.sparse import SurfaceSamples
+from idr.progress_bar import with_progress
 
 _ZERO_NUDGE = 1e-4
 """Smallest |value|, in grid spacings. A sample of exactly 0 puts several vertices at one position, which
@@ -62,7 +63,8 @@ def mesh_blocks(samples: SurfaceSamples, grid: SampleGrid, block: int) -> trimes
     last = np.array(grid.shape) - 1
     vertices, faces, num_vertices = [], [], 0
     blocks, counts = np.unique(samples.crossed // block, axis=0, return_counts=True)
-    for start, count in zip(blocks.astype(np.int64) * block, counts, strict=True):
+    pairs = zip(blocks.astype(np.int64) * block, counts, strict=True)
+    for start, count in with_progress(pairs, "marching cubes", len(blocks)):
         volume = samples.values.box(start, np.minimum(last - start, block) + 1)
         fill_missing(volume)
         if _count_crossed(volume) != count:

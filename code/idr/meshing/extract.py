@@ -60,7 +60,7 @@ def extract_sparse(
         except InconsistentSigns:
             search.widen_bounds()
     result = Extraction(mesh, sampler.evaluations, grid.num_samples, search.bounds.extremes)
-    log.info(
+    log.debug(
         "%s evaluations, %.2f %% of the grid's %s; slopes bounded by %.2f to %.2f, region by region",
         f"{result.evaluations:,}", 100 * result.evaluations / result.num_samples,
         f"{result.num_samples:,}", *result.slope_bounds,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 
 import numpy as np
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from idr.errors import InputError
 from idr.meshing.grids import SampleGrid
+from idr.progress_bar import with_progress
 
 log = logging.getLogger(__name__)
 
@@ -22,9 +22,6 @@ Device = torch.device | str
 
 DEFAULT_CHUNK_POINTS = 100_000
 """Points per call of the field; about 0.6 GiB with 8 layers of 512 units."""
-
-_SECONDS_BETWEEN_LINES = 15.0
-"""Interval of the progress messages."""
 
 _LARGE_GIB = 4.0
 """Size of a volume above which a warning is logged; the frame of a thin object may have very many samples."""
@@ -59,19 +56,14 @@ class GridSampler:
             InputError: The field is not finite somewhere.
         """
         values = np.empty(len(numbers), dtype=np.float32)
-        started = logged = time.monotonic()
         with torch.no_grad():
-            for start in range(0, len(numbers), self._chunk_points):
+            starts = range(0, len(numbers), self._chunk_points)
+            for start in with_progress(starts, f"sampling {title}"):
                 stop = min(start + self._chunk_points, len(numbers))
                 points = self.grid.points_at(self._on_device(numbers[start:stop]))
                 values[start:stop] = self._field(points).reshape(-1).float().cpu().numpy()
                 if not np.isfinite(values[start:stop]).all():
                     raise InputError("the SDF is not finite everywhere: take an earlier checkpoint")
-                now = time.monotonic()
-                if now - logged > _SECONDS_BETWEEN_LINES:
-                    left = (now - started) * (len(numbers) - stop) / stop
-                    log.info("sampling %s: %.0f %%, %.0f s left", title, 100 * stop / len(numbers), left)
-                    logged = now
         self.evaluations += len(numbers)
         return values
 

@@ -19,6 +19,7 @@ from idr.files import write_atomic
 from idr.preprocess.outlines import hull_silhouette, sphere_outline
 from idr.preprocess.scene_check import SceneCheck
 from idr.preprocess.scene_views import Mask, SceneViews
+from idr.progress_bar import with_progress
 
 Image: TypeAlias = NDArray[Any]  # (H, W, 3) uint8 RGB; cv2's stubs have no dtype
 Color: TypeAlias = tuple[int, int, int]
@@ -48,7 +49,7 @@ def draw_scene(check: SceneCheck, out_dir: Path) -> Path:
     cell_width = min(CELL_WIDTH, LARGEST_SHEET // columns)
     border = border_for(check)
     cells = []
-    for k, image in enumerate(check.images):
+    for k, image in enumerate(with_progress(check.images, "drawing")):
         thick = max(1, round(max(check.views.masks[k].shape) / 400))
         write_png(out_dir / f"check_{image.stem}.png", draw_view(check, k, border, thick))
         cells.append(draw_small(check, k, border, cell_width))

@@ -16,6 +16,7 @@ from scipy.cluster.hierarchy import DisjointSet
 
 from idr.geometry.cameras import project_points
 from idr.preprocess.scene_views import Array
+from idr.progress_bar import with_progress
 
 Descriptors = NDArray[np.float32]
 Observations = list[tuple[int, int]]
@@ -71,7 +72,7 @@ def triangulate(
     pairs = _neighbors(projections)
     matches = {
         (i, j): _match((keypoints[i], keypoints[j]), (descriptors[i], descriptors[j]), projections[[i, j]])
-        for i, j in pairs
+        for i, j in with_progress(pairs, "matching pairs")
     }
     log(f"{sum(map(len, matches.values())):,} matches in {len(pairs)} pairs")
     tracks = _tracks(matches, SETTINGS.min_track)
@@ -88,7 +89,8 @@ def _detect(
     """Returns keypoints (K, 2) and RootSIFT descriptors (K, 128) of each view."""
     sift = cv2.SIFT.create(nfeatures=SETTINGS.keypoints, contrastThreshold=SETTINGS.contrast)
     places, descriptors = [], []
-    for image, mask in zip(images, masks, strict=True):
+    pairs = zip(images, masks, strict=True)
+    for image, mask in with_progress(pairs, "keypoints", len(images)):
         gray = cv2.cvtColor(np.asarray(image), cv2.COLOR_RGB2GRAY)
         found, descriptor = sift.detectAndCompute(gray, 255 * mask.astype(np.uint8))
         if descriptor is None:

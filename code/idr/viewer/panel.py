@@ -11,11 +11,10 @@ import numpy as np
 from idr.evaluation.report.views import ComparedView, to_bytes
 from idr.viewer.checkpoints import Checkpoint
 from idr.viewer.guard import escape_markup
+from idr.viewer.limits import RESOLUTIONS, SIDES
 from idr.viewer.surfaces import PAINTS
 
 PHOTOS, RENDERINGS, ERRORS, NONE = "photographs", "renderings", "errors", "nothing"
-RESOLUTIONS, SIDES = (32, 512, 32), (64, 1024, 64)
-"""Smallest value, largest value and step of the sliders."""
 
 MAX_MARKS = 8
 """Most checkpoints that get marks on the slider."""

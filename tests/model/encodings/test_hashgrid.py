@@ -177,7 +177,7 @@ def test_the_backend_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
 
     hashgrid._log_once.cache_clear()
     encoding = grid("auto")
-    with caplog.at_level("INFO", logger="idr"):
+    with caplog.at_level("DEBUG", logger="idr"):
         encoding(points(3))
         encoding(points(3))
         encoding.double()(points(3, DOUBLE))

@@ -147,7 +147,7 @@ def test_without_loops_it_is_the_accelerated_tracer(
 ) -> None:
     compiled_module._log_once.cache_clear()
     inside = torch.ones(NUM_RAYS, dtype=torch.bool)
-    with caplog.at_level(logging.INFO, logger="idr"):
+    with caplog.at_level(logging.DEBUG, logger="idr"):
         plain = traced(bumpy_ball("torch"), inside)[0]
         loops = traced(bumpy_ball("numba"), inside)[0]
     messages = [record.message for record in caplog.records if "strategy" in record.message]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from idr.cli.shared.common import EXIT_STOPPED, EXIT_USER_ERROR, choose_device
 from idr.errors import USER_ERRORS, InputError, TrainingStoppedError
+from idr.progress_bar import bars_shown
 
 if TYPE_CHECKING:
     import torch
@@ -44,7 +45,8 @@ def run_in_group(gpu: str, device: str | None, body: Body) -> int:
         if group.is_first:
             return body(chosen, group)
         logging.getLogger("idr").setLevel(logging.CRITICAL)
-        with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
+        nowhere = open(os.devnull, "w", encoding="utf-8")
+        with nowhere, contextlib.redirect_stdout(nowhere), bars_shown(False):
             try:
                 return body(chosen, group)
             except LostProcessError:

@@ -26,6 +26,7 @@ from idr.files import write_text_atomic
 from idr.meshing.sampling import DEFAULT_CHUNK_POINTS
 from idr.pictures.page import CaptionedImage, Page, Table
 from idr.pictures.space import mesh_trace, space_figure
+from idr.progress_bar import with_progress
 from idr.rendering import DEFAULT_CHUNK_PIXELS
 from idr.runs import Run
 from idr.runs.folders import RUNCONF
@@ -69,7 +70,7 @@ def write_report(run: Run, path: Path, options: ReportOptions) -> None:
         OutputError: The file cannot be written.
     """
     compared = []
-    for index in spread(len(run.scene), options.views):
+    for index in with_progress(spread(len(run.scene), options.views), "views"):
         compared.append(compare_view(run, index, options.side, options.chunk_pixels, options.supersample))
         log.info("report: view %d, psnr %.2f", compared[-1].number, compared[-1].psnr)
     mesh = run.mesh(options.resolution, options.chunk_points)

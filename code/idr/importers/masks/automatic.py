@@ -30,6 +30,7 @@ from idr.importers.source import Array, resized
 from idr.preprocess.outlines import hull_silhouette
 from idr.preprocess.scene_views import Mask, SceneViews, make_views
 from idr.preprocess.visual_hull import SceneHull, cube_grid, nearest_pixels
+from idr.progress_bar import with_progress
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +108,8 @@ def make_masks(
     else:
         seeds = seeds_from_points(points, matrices, sizes)
     labels = map(_first_labels, seeds.regions, color_odds(small, seeds.regions))
-    first = [_cut(image, label) for image, label in zip(small, labels, strict=True)]
+    pairs = zip(small, labels, strict=True)
+    first = [_cut(image, label) for image, label in with_progress(pairs, "first masks", len(small))]
     work = _Work(small, names, matrices, seeds)
     cues = {"color": [np.zeros(mask.shape, np.float32) for mask in first]}
     ground = _ground_evidence(work, first, scene_points)
@@ -143,11 +145,11 @@ class _Work:
         if any(_is_empty(mask) for mask in masks) and any(e.any() for e in evidence):
             masks = [e > TUNING.object_maybe for e in evidence]  # color fails; the ground plane may not
         _refuse_empty(masks, self.names)
-        for _ in range(TUNING.rounds):
+        for number in range(1, TUNING.rounds + 1):
             views = zip(self.images, self._outlines(masks), masks, evidence, strict=True)
             masks = [
                 _cut(image, _labels(outline, mask, e)) if outline.any() else mask
-                for image, outline, mask, e in views
+                for image, outline, mask, e in with_progress(views, f"masks, {number}", len(masks))
             ]
             _refuse_empty(masks, self.names)
         masks = [_tidy(mask) for mask in masks]

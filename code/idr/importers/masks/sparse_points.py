@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from idr.geometry.cameras import decompose_projection, project_points
 from idr.importers.source import Array
+from idr.progress_bar import with_progress
 
 FEATURES, CONTRAST = 2000, 0.02
 """SIFT's maximum number of features per view, and its contrast threshold: half the default, for smooth
@@ -40,10 +41,11 @@ def sparse_points(images: list[NDArray[np.uint8]], projections: Array, center: A
         (N, 3) points, N >= 0; points seen by several pairs occur several times.
     """
     finder = cv2.SIFT_create(FEATURES, contrastThreshold=CONTRAST)  # type: ignore[attr-defined]
-    features = [finder.detectAndCompute(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), None) for image in images]
+    grays = (cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in images)
+    features = [finder.detectAndCompute(g, None) for g in with_progress(grays, "features", len(images))]
     pixels = [np.array([key.pt for key in keys], np.float64).reshape(-1, 2) for keys, _ in features]
     found = [np.zeros((0, 3))]
-    for i, j in neighbor_pairs(projections, center):
+    for i, j in with_progress(neighbor_pairs(projections, center), "matching pairs"):
         if min(len(pixels[i]), len(pixels[j])) < 2:
             continue
         matches = cv2.BFMatcher().knnMatch(features[i][1], features[j][1], k=2)

@@ -22,6 +22,7 @@ from idr.importers.photographs import source as photos
 from idr.importers.photographs.failures import refuse_few_registered, refuse_no_model, refuse_one_viewpoint
 from idr.importers.photographs.source import Photograph
 from idr.importers.source import Progress, Source
+from idr.progress_bar import with_progress
 
 MAX_EXHAUSTIVE = 80
 """Number of photographs up to which every pair is matched; 3160 pairs."""
@@ -190,9 +191,11 @@ class _Steps:
         self.pycolmap.set_random_seed(self.settings.seed)
         database = self.work / MATCHES / DATABASE
         with whole_folder(self.work / MODEL) as folder:
+            steps = with_progress(self.photographs, "registering")
             found = self.pycolmap.incremental_mapping(
-                database, self.work / PHOTOGRAPHS, folder, options=options
-            )
+                database, self.work / PHOTOGRAPHS, folder, options=options,
+                next_image_callback=lambda: next(steps, None),
+            )  # fmt: skip
             for path in folder.iterdir():
                 shutil.rmtree(path)
             if not found:

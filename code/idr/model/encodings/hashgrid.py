@@ -89,7 +89,7 @@ class HashGridConfig:
 
 @functools.cache
 def _log_once(backend: str, reason: str) -> None:
-    log.info("hash grid: computed by %s (%s)", backend, reason)
+    log.debug("hash grid: computed by %s (%s)", backend, reason)
 
 
 def grid_levels(config: HashGridConfig) -> tuple[Level, ...]:

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 @functools.cache
 def _log_once(text: str) -> None:
-    log.info("strategy = compiled: training rays are traced by %s", text)
+    log.debug("strategy = compiled: training rays are traced by %s", text)
 
 
 class CompiledTracer(AcceleratedTracer):
