@@ -6,7 +6,10 @@ H rows, W columns.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import imageio.v3 as iio
@@ -14,20 +17,68 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from idr.errors import InputError, MissingInputError
+from idr.errors import USER_ERRORS, InputError, MissingInputError
 
-IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+IMAGE_ENDINGS = (
+    *(".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"),
+    *(".heic", ".heif", ".avif"),
+)
+VIDEO_ENDINGS = (".mov", ".mp4", ".m4v", ".avi", ".mkv", ".webm", ".mts", ".m2ts", ".mpg", ".mpeg", ".3gp")
+UNREAD_ENDINGS = (
+    *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".pef", ".srw", ".raw"),
+    *(".exr", ".hdr", ".gif", ".tga", ".jp2", ".jxl", ".psd", ".svg", ".eps", ".pdf", ".insp"),
+)
+"""Formats of cameras and programs that are not read; named in messages."""
+FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM")
+"""Pillow's formats that are opened, whatever the file's name. Others may start programs, such as Ghostscript."""
+MAX_PIXELS = 2**28
+"""Pixels of the largest image that is read, 268 million; phones have up to 200 million."""
+PHOTOS_EXTRA = "pip install 'idr-surface[photos]'"
 ARRAY_MODES = ("1", "L", "LA", "RGB", "RGBA", "I", "I;16", "I;16L", "I;16B", "I;16N", "F")
 """Pillow modes that need no conversion."""
+ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
 MASK_THRESHOLD = 127.5  # of 255; the published rule
 OPAQUE = 255
+MAX_LABELS = 16
+"""Gray values up to which a mask without pure white counts as a label image."""
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
+ORIENTATION = 0x0112
+"""EXIF tag."""
+TURNS = {1: (0, False), 2: (0, True), 3: (180, False), 4: (180, True)}
+TURNS |= {5: (270, True), 6: (90, False), 7: (90, True), 8: (270, False)}
+"""Clockwise rotation in degrees, after mirroring left to right, by EXIF's orientation."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What an image file says of itself, without its pixels.
+
+    Attributes:
+        size: (H, W) of the stored pixels.
+        format: Pillow's name of the format.
+        mode: Pillow's mode; empty for a TIFF that Pillow cannot read.
+        has_alpha: Whether there is an alpha channel or a transparent color.
+        exif: EXIF data, empty without any.
+    """
+
+    size: tuple[int, int]
+    format: str
+    mode: str
+    has_alpha: bool
+    exif: Image.Exif = field(default_factory=Image.Exif)
+
+    @property
+    def orientation(self) -> int:
+        """EXIF's orientation, 1 to 8; 1 if it is missing or invalid. Pixels of HEIC files are upright."""
+        value = self.exif.get(ORIENTATION, 1)
+        return value if value in TURNS else 1
 
 
 def natural_key(path: Path) -> list[tuple[int, int, str]]:
     """Sort key that compares numbers in a name by value: 2.png before 10.png."""
     parts = re.split(r"(\d+)", path.stem.lower())
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts]
+    # Superscripts are digits but no decimals: int() refuses them.
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]
 
 
 def natural_sorted(paths: Iterable[Path]) -> list[Path]:
@@ -40,27 +91,146 @@ def list_images(folder: Path) -> list[Path]:
 
     Raises:
         MissingInputError: No such folder, or no image in it.
+        InputError: Something with an image's name is no regular file.
     """
     if not folder.is_dir():
         raise MissingInputError(
             f"no folder {folder}; expected image/ and mask/ in a scene (see DATA_CONVENTION.md)"
         )
-    found = [p for p in folder.iterdir() if p.suffix.lower() in IMAGE_ENDINGS and not p.name.startswith(".")]
+    found = images_in(folder)
     if not found:
-        raise MissingInputError(f"no images in {folder}; expected files ending in {', '.join(IMAGE_ENDINGS)}")
-    return natural_sorted(found)
+        others = f"; it has {passed_over(folder)}" if passed_over(folder) else ""
+        raise MissingInputError(
+            f"no images in {folder}; expected files ending in {', '.join(IMAGE_ENDINGS)}{others}"
+        )
+    return found
+
+
+def images_in(folder: Path) -> list[Path]:
+    """Lists the images of a folder like `list_images`, possibly none."""
+    entries = (p for p in folder.iterdir() if p.suffix.lower() in IMAGE_ENDINGS)
+    found = natural_sorted(p for p in entries if not p.name.startswith("."))
+    for path in found:
+        _check_regular(path)
+    return found
+
+
+def passed_over(folder: Path, endings: tuple[str, ...] = (*UNREAD_ENDINGS, *VIDEO_ENDINGS)) -> str:
+    """Counts the files of formats that are not read, and says how to convert them; empty without any."""
+    files = [p for p in folder.iterdir() if p.suffix.lower() in endings and not p.name.startswith(".")]
+    counts = Counter(path.suffix.lower() for path in files if path.is_file())
+    if not counts:
+        return ""
+    listed = ", ".join(f"{count} {ending}" for ending, count in sorted(counts.items()))
+    remedies = ["convert photographs to JPEG or PNG"] * any(e in UNREAD_ENDINGS for e in counts)
+    remedies += ["pass a video alone as the source"] * any(e in VIDEO_ENDINGS for e in counts)
+    return f"{listed} that are not read ({natural_sorted(files)[0].name}): {', '.join(remedies)}"
+
+
+def read_header(path: Path) -> Header:
+    """Reads the size, format and EXIF data of an image file.
+
+    Raises:
+        InputError: Not a readable still image, or too large.
+        MissingInputError: A HEIC file, and pillow-heif is not installed.
+    """
+    with _decoder_errors(path):
+        try:
+            image = _open(path)
+        except UnidentifiedImageError:
+            height, width = _check_size(path, *_tiff_shape(path)[:2])
+            return Header((height, width), "TIFF", "", False)
+        with image:
+            alpha = image.mode in ALPHA_MODES or "transparency" in image.info
+            size = (image.height, image.width)
+            return Header(size, image.format or "", image.mode, alpha, image.getexif())
+
+
+def upright(pixels: NDArray[np.generic], turned: int, mirrored: bool) -> NDArray[np.generic]:
+    """Mirrors (H, W, ...) pixels left to right if asked, then turns them clockwise by `turned` degrees."""
+    return np.ascontiguousarray(np.rot90(pixels[:, ::-1] if mirrored else pixels, -turned // 90))
+
+
+@contextmanager
+def _decoder_errors(path: Path) -> Iterator[None]:
+    """Turns whatever a decoder raises on a broken file into `InputError`."""
+    _check_regular(path)
+    try:
+        if path.stat().st_size == 0:
+            raise OSError("the file is empty")
+        yield
+    except (*USER_ERRORS, MemoryError):
+        raise
+    except Exception as error:  # decoders raise arbitrary exceptions
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise InputError(f"{path} cannot be read as an image ({reason}); replace it") from error
+
+
+def _check_regular(path: Path) -> None:
+    """Raises `InputError` for anything but a regular file: opening a pipe would wait for ever."""
+    if path.is_file():
+        return
+    found = "is a folder" if path.is_dir() else "is a pipe or a device" if path.exists() else "does not exist"
+    found = "is a broken link" if path.is_symlink() and not path.exists() else found
+    raise InputError(f"{path} {found}; expected an image file: remove or rename it")
+
+
+def _open(path: Path) -> Image.Image:
+    """Opens an image by its content, in one of `FORMATS`, or HEIC and AVIF, with at most `MAX_PIXELS`."""
+    with path.open("rb") as file:
+        head = file.read(12)
+    formats = FORMATS
+    if head[4:8] == b"ftyp":
+        formats = ("AVIF",) if head[8:12] in (b"avif", b"avis") else ("HEIF",)
+        _register(path, formats[0])
+    limit = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit is below the phones'
+    try:
+        image = Image.open(path, formats=formats)
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+    _check_size(path, image.height, image.width)
+    return image
+
+
+def _register(path: Path, name: str) -> None:
+    """Makes Pillow able to open HEIF, or checks that it can open AVIF."""
+    Image.init()
+    if name == "HEIF":
+        try:
+            import pillow_heif
+        except ImportError as error:
+            raise MissingInputError(
+                f"{path} is a HEIC file; reading it needs pillow-heif, which is not installed: {PHOTOS_EXTRA}, "
+                "or convert it to JPEG"
+            ) from error
+        pillow_heif.register_heif_opener()
+    elif name not in Image.OPEN:
+        raise InputError(f"{path} is an AVIF file, which this version of Pillow cannot read; convert to JPEG")
+
+
+def _check_size(path: Path, height: int, width: int) -> tuple[int, int]:
+    if height * width > MAX_PIXELS:
+        raise InputError(
+            f"{path} has {width} x {height} pixels, {height * width / 1e6:.0f} million; expected at most "
+            f"{MAX_PIXELS / 1e6:.0f} million: reduce it"
+        )
+    return height, width
+
+
+def _tiff_shape(path: Path) -> tuple[int, ...]:
+    """Shape of a TIFF that Pillow cannot read: 16 bits or floats in three channels."""
+    if path.suffix.lower() not in (".tif", ".tiff"):
+        raise InputError(
+            f"{path} cannot be read as an image (no data of {', '.join(FORMATS)}, HEIC or AVIF); replace it"
+        )
+    return tuple(iio.improps(path, index=0, plugin="tifffile").shape)
 
 
 def _read(path: Path) -> NDArray[np.generic]:
     """Reads (H, W) or (H, W, C) values of L, LA, RGB or RGBA in the file's own type."""
-    try:
+    with _decoder_errors(path):
         pixels = _decode(path)
-    except InputError:
-        raise
-    except Exception as error:  # decoders raise arbitrary exceptions on broken files
-        raise InputError(
-            f"{path} cannot be read as an image ({type(error).__name__}: {error}); replace it"
-        ) from error
     if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] not in (1, 2, 3, 4)):
         raise InputError(f"{path} has shape {pixels.shape}; expected one still image of 1 to 4 channels")
     return pixels
@@ -69,20 +239,19 @@ def _read(path: Path) -> NDArray[np.generic]:
 def _decode(path: Path) -> NDArray[np.generic]:
     """Decodes a file; the first of several pages or of a stereo pair."""
     try:
-        image = Image.open(path)
+        image = _open(path)
     except UnidentifiedImageError:
-        if path.suffix.lower() in (".tif", ".tiff"):  # Pillow cannot read 16 bits or floats in three channels
-            return np.array(iio.imread(path, index=0, plugin="tifffile"))
-        raise
+        _check_size(path, *_tiff_shape(path)[:2])
+        return np.array(iio.imread(path, index=0, plugin="tifffile"))
     with image:
         frames = getattr(image, "n_frames", 1)
-        if frames > 1 and image.format in ("PNG", "WEBP"):
+        if frames > 1 and image.format in ("PNG", "WEBP", "AVIF"):
             raise InputError(f"{path} is an animation of {frames} frames; expected one still image")
-        if image.mode in ARRAY_MODES:
+        transparent = "transparency" in image.info and image.mode in ("1", "L", "RGB", "P")
+        if image.mode in ARRAY_MODES and not transparent:
             return np.array(image)
         # Palettes and other color spaces.
-        has_alpha = image.mode.lower() in ("pa", "rgba", "la") or "transparency" in image.info
-        return np.array(image.convert("RGBA" if has_alpha else "RGB"))
+        return np.array(image.convert("RGBA" if transparent or image.mode in ALPHA_MODES else "RGB"))
 
 
 def _to_uint8(pixels: NDArray[np.generic], path: Path) -> NDArray[np.uint8]:
@@ -127,25 +296,66 @@ def load_alpha(path: Path) -> NDArray[np.uint8] | None:
     return np.ascontiguousarray(pixels[..., -1])
 
 
-def load_mask(path: Path) -> NDArray[np.bool_]:
-    """Loads an object mask, (H, W) bool: gray values above 127.5 of 255 are inside.
+def is_cut_out(path: Path) -> bool:
+    """Whether an image has an alpha channel with transparent pixels."""
+    alpha = load_alpha(path) if read_header(path).has_alpha else None
+    return alpha is not None and bool((alpha < MASK_THRESHOLD).any())
 
-    Files with only the values 0 and 1 are treated as booleans. Colors are reduced to their luma. An alpha
-    channel with transparent pixels is intersected with the mask of the colors, or replaces it if all colors
-    are equal.
+
+def load_mask(path: Path) -> NDArray[np.bool_]:
+    """Loads an object mask, (H, W) bool.
+
+    - An alpha channel with transparent pixels is the mask, whatever the colors (cut-out photographs).
+    - Of a palette with colors (label images), index 0 is the background, all else the object.
+    - Of exactly two gray values, the larger is the object.
+    - Otherwise gray values above 127.5 of 255 are the object. Colors are reduced to their luma.
 
     Raises:
-        InputError: Not a readable still image.
+        InputError: Not a readable still image, or several values of which none is white.
     """
+    labels = _palette_labels(path)
+    if labels is not None:
+        return labels != 0
     raw = np.atleast_3d(_read(path))
     num_colors = 1 if raw.shape[2] < 3 else 3
-    color, alpha = (_to_uint8(_stretched(part), path) for part in np.split(raw, [num_colors], axis=2))
-    gray = color[..., 0] if num_colors == 1 else np.round(color.astype(np.float64) @ LUMA)
-    inside = gray > MASK_THRESHOLD
-    if (alpha < OPAQUE).any():
-        opaque = alpha[..., 0] > MASK_THRESHOLD
-        inside = opaque if color.min() == color.max() else inside & opaque
+    color, alpha = np.split(raw, [num_colors], axis=2)
+    opacity = _to_uint8(_stretched(alpha), path)
+    if (opacity < MASK_THRESHOLD).any():
+        return opacity[..., 0] > MASK_THRESHOLD
+    gray = color[..., 0]
+    if num_colors == 3:
+        gray = np.round(_to_uint8(_stretched(color), path).astype(np.float64) @ LUMA).astype(np.uint8)
+    values = _values(gray)
+    if len(values) == 2:
+        return gray == values[1]
+    inside = _to_uint8(_stretched(gray), path) > MASK_THRESHOLD
+    labeled = num_colors == 1 and gray.dtype == np.uint8 and len(values) <= MAX_LABELS and values[-1] < OPAQUE
+    if len(values) > 2 and (labeled or not inside.any()):
+        found = ", ".join(f"{value:g}" for value in values[:MAX_LABELS])
+        found += f", ... {values[-1]:g}" if len(values) > MAX_LABELS else ""
+        raise InputError(
+            f"{path} has the values {found}; expected a mask of two values, or the object in white (255) on "
+            "black: keep only the object's label"
+        )
     return inside
+
+
+def _values(gray: NDArray[np.generic]) -> NDArray[np.generic]:
+    """Distinct values in increasing order."""
+    if gray.dtype == np.uint8:
+        return np.flatnonzero(np.bincount(gray.ravel(), minlength=OPAQUE + 1))
+    return np.unique(gray)
+
+
+def _palette_labels(path: Path) -> NDArray[np.uint8] | None:
+    """Indices (H, W) of a file with an opaque palette of colors; None for other files."""
+    if read_header(path).mode != "P":
+        return None
+    with _decoder_errors(path), _open(path) as image:
+        indices = np.array(image)
+        colors = np.array(image.convert("RGB")).reshape(-1, 3)
+        gray = bool((colors == colors[:, :1]).all())
+        return None if gray or "transparency" in image.info else indices
 
 
 def _stretched(values: NDArray[np.generic]) -> NDArray[np.generic]:
