@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from idr.datasets.images import (
-    MAX_PIXELS,
     TURNS,
     is_cut_out,
     list_images,
@@ -114,7 +113,7 @@ class TestNames:
     def test_other_formats_are_counted_with_the_way_to_convert(self, tmp_path):
         for name in ("a.exr", "b.EXR", "c.dng", "d.MOV", "._e.exr"):
             (tmp_path / name).write_bytes(b"1")
-        found = r"it has 1 \.dng, 2 \.exr, 1 \.mov that are not read \(a\.exr\): convert .* to JPEG.*video alone"
+        found = r"it has 1 \.dng, 2 \.exr, 1 \.mov .* not read \(a\.exr\): convert .* to JPEG.*video alone"
         with pytest.raises(MissingInputError, match=found):
             list_images(tmp_path)
 
@@ -266,7 +265,7 @@ def test_truncated_files_are_refused(tmp_path, rgb, load):
 
 def test_an_empty_file_is_named(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"")
-    with pytest.raises(InputError, match=r"a\.jpg cannot be read as an image \(.*the file is empty\); replace"):
+    with pytest.raises(InputError, match=r"a\.jpg cannot be read as an image \(.*is empty\); replace"):
         load_rgb(tmp_path / "a.jpg")
 
 
@@ -297,7 +296,7 @@ def test_heic_is_read_upright_whatever_its_name(tmp_path, smooth, name):
 def test_heic_without_its_library_names_the_remedy(tmp_path, monkeypatch):
     (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic" + b"\0" * 12)
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
-    with pytest.raises(MissingInputError, match=r"pip install 'idr-surface\[photos\]', or convert it to JPEG"):
+    with pytest.raises(MissingInputError, match=r"pip install 'idr-surface\[photos\]', or convert it"):
         load_rgb(tmp_path / "a.heic")
 
 
@@ -317,15 +316,15 @@ def test_only_named_formats_are_opened(tmp_path, smooth, monkeypatch):
         load_rgb(tmp_path / "a.png")
 
 
-@pytest.mark.parametrize("width", [16320, 2 * MAX_PIXELS // 12240])
-def test_phones_have_200_megapixels_and_more_is_refused(tmp_path, width):
-    Image.new("1", (width, 12240)).save(tmp_path / "a.png")
-    if width == 16320:
-        assert read_header(tmp_path / "a.png").size == (12240, width)
-        assert Image.MAX_IMAGE_PIXELS is not None  # for whoever else uses Pillow
-    else:
-        with pytest.raises(InputError, match=r"pixels, 537 million; expected at most 268 million: reduce it"):
-            load_rgb(tmp_path / "a.png")
+def test_phones_have_200_megapixels_and_more_is_refused(tmp_path):
+    width = 16320
+    Image.new("1", (width, 12240)).save(tmp_path / "a.ppm")
+    content = (tmp_path / "a.ppm").read_bytes()
+    assert read_header(tmp_path / "a.ppm").size == (12240, width)
+    assert Image.MAX_IMAGE_PIXELS is not None  # for whoever else uses Pillow
+    (tmp_path / "b.ppm").write_bytes(content.replace(b"16320", b"43862", 1))
+    with pytest.raises(InputError, match=r"pixels, 537 million; expected at most 268 million: reduce it"):
+        load_rgb(tmp_path / "b.ppm")
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

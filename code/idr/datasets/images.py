@@ -30,7 +30,7 @@ UNREAD_ENDINGS = (
 )
 """Formats of cameras and programs that are not read; named in messages."""
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM")
-"""Pillow's formats that are opened, whatever the file's name. Others may start programs, such as Ghostscript."""
+"""Pillow's formats that are opened, whatever the name. Others may start programs, such as Ghostscript."""
 MAX_PIXELS = 2**28
 """Pixels of the largest image that is read, 268 million; phones have up to 200 million."""
 PHOTOS_EXTRA = "pip install 'idr-surface[photos]'"
@@ -179,7 +179,7 @@ def _open(path: Path) -> Image.Image:
     """Opens an image by its content, in one of `FORMATS`, or HEIC and AVIF, with at most `MAX_PIXELS`."""
     with path.open("rb") as file:
         head = file.read(12)
-    formats = FORMATS
+    formats: tuple[str, ...] = FORMATS
     if head[4:8] == b"ftyp":
         formats = ("AVIF",) if head[8:12] in (b"avif", b"avis") else ("HEIF",)
         _register(path, formats[0])
@@ -201,8 +201,8 @@ def _register(path: Path, name: str) -> None:
             import pillow_heif
         except ImportError as error:
             raise MissingInputError(
-                f"{path} is a HEIC file; reading it needs pillow-heif, which is not installed: {PHOTOS_EXTRA}, "
-                "or convert it to JPEG"
+                f"{path} is a HEIC file; reading it needs pillow-heif, which is not installed: "
+                f"{PHOTOS_EXTRA}, or convert it to JPEG"
             ) from error
         pillow_heif.register_heif_opener()
     elif name not in Image.OPEN:

@@ -19,6 +19,7 @@ from idr.conf.blocks import did_you_mean
 from idr.conf.files import project_root
 from idr.datasets.camera_files import CameraFile, read_cameras
 from idr.datasets.images import list_images, load_mask, load_rgb, natural_sorted
+from idr.datasets.masks import scene_masks
 from idr.errors import InputError, MissingInputError
 from idr.geometry.quaternions import rotation_to_quaternion
 
@@ -94,7 +95,7 @@ class SceneDataset(torch.utils.data.Dataset):
         self.sampling_idx: Tensor | None = None
 
         image_paths = list_images(self.instance_dir / "image")
-        mask_paths = list_images(self.instance_dir / "mask")
+        mask_paths = scene_masks(self.instance_dir)
         if len(image_paths) != len(mask_paths):
             raise InputError(
                 f"scan {scan_id}: {len(image_paths)} images but {len(mask_paths)} masks in "
@@ -132,7 +133,10 @@ class SceneDataset(torch.utils.data.Dataset):
             found = "empty; expected the object in white"
             if mask.any():
                 found = "white everywhere; expected black around the object"
-            raise InputError(f"{path}: the mask is {found}: correct it, or remove this view")
+            raise InputError(
+                f"{path}: the mask is {found}: correct it, remove this view, or import the scene with "
+                "--masks auto"
+            )
         return torch.from_numpy(mask).reshape(-1)
 
     def _check_size(self, shape: tuple[int, ...], path: Path) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from idr.datasets.camera_files import read_arrays, read_cameras
 from idr.datasets.images import list_images
+from idr.datasets.masks import pair_masks
 from idr.errors import InputError
 from idr.importers.source import Source, view_of_projection
 from idr.preprocess.scene_views import read_world_mats
@@ -42,12 +43,13 @@ def read(kind: str, file: str, source: Path, images: Path | None, pixel_center: 
             )
     masks: list[Path | None] = [None] * len(photos)
     if (source / "mask").is_dir():
-        masks = list(list_images(source / "mask"))
-        if len(masks) != len(photos):
+        found = list_images(source / "mask")
+        if len(found) != len(photos):
             raise InputError(
-                f"{source}: {len(photos)} images but {len(masks)} masks; expected one mask per image, in the "
+                f"{source}: {len(photos)} images but {len(found)} masks; expected one mask per image, in the "
                 "same natural name order (or remove mask/ and use --masks auto)"
             )
+        masks = list(pair_masks(photos, found, source / "mask"))
     views = tuple(
         view_of_projection(photo.name, photo, matrix[:3], pixel_center, mask)
         for photo, matrix, mask in zip(photos, world_mats, masks, strict=True)

@@ -71,7 +71,7 @@ def recognize(source: Path) -> str:
     if not source.exists():
         raise MissingInputError(f"no file or folder {source}; expected a scene to import")
     found = [name for name, kind in KINDS.items() if kind.matches(source)]
-    if not found and (photographs.find_photographs(source) or photographs.unsupported_files(source)):
+    if not found and photographs.is_photographs(source):
         return photographs.KIND
     if not found:
         expected = "; ".join(f"{name}: {kind.looks_for}" for name, kind in KINDS.items())

@@ -17,7 +17,13 @@ from idr.errors import InputError
 from idr.files import check_replaceable, whole_folder, write_atomic, write_text_atomic
 from idr.importers.masks import sources as mask_sources
 from idr.importers.masks.automatic import make_masks
-from idr.importers.photographs.files import PreparedView, prepare_view
+from idr.importers.photographs.files import (
+    PreparedView,
+    cameras_are_upright,
+    orientation_notes,
+    prepare_view,
+)
+from idr.importers.photographs.source import KIND
 from idr.importers.rough_cameras import describe
 from idr.importers.source import Array, Progress, Source
 from idr.importers.sphere import Sphere, choose_sphere, points_on_object
@@ -109,7 +115,7 @@ def write_scene(
         progress("writing the scene report")
         title, check = f"{folder.parent.name}/{folder.name}", check_scene(temporary, CAMERAS)
         warnings = write_scene_report(check, temporary / REPORT, title, (*warnings, *sphere.warnings))
-        notes = (*source.notes, *_notes(prepared, options), *rough)
+        notes = (*source.notes, *orientation_notes(source), *_notes(prepared, options), *rough)
         pairs = zip(views.names, source.views, strict=True)
         record = {
             "generator": "idr import_scene",
@@ -147,9 +153,10 @@ def _write_images(
                 "FOLDER, --mask_command 'prog {image} {mask}', or --masks auto to compute them"
             )
         mask_source = "alpha channel" if use_alpha else (choice or "the source's own")
+    turn_upright = source.kind == KIND or cameras_are_upright(source.views)
     prepared: list[PreparedView] = []
     for k, (view, file) in enumerate(zip(source.views, files, strict=True)):
-        image = prepare_view(view, file, use_alpha, options.downscale)
+        image = prepare_view(view, file, use_alpha, options.downscale, turn_upright)
         prepared.append(image)
         (height, width, _), first = image.rgb.shape, prepared[0].rgb.shape
         if (height, width) != first[:2]:

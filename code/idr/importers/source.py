@@ -38,6 +38,7 @@ class SourceView:
         lens: Distortion, None for a pinhole. pixel = K lens(x / z, y / z).
         calibrated_size: (H, W) the intrinsics refer to; None for the image's own size.
         mask: The source's mask file, None without one (alpha channels are looked up later).
+        mask_turn: EXIF's orientation of a mask whose sides are swapped, None for the image's own.
     """
 
     name: str
@@ -47,6 +48,7 @@ class SourceView:
     lens: Lens | None = None
     calibrated_size: tuple[int, int] | None = None
     mask: Path | None = None
+    mask_turn: int | None = None
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,7 @@ def resized(intrinsics: Array, scale_x: float, scale_y: float) -> Array:
 
 
 def find_image(path: Path, label: str) -> Path:
-    """Finds an image whose extension may be missing (Blender) or differ in case.
+    """Finds an image whose extension may be missing (Blender) or another one (cut-outs), or differ in case.
 
     The path is the source's; `label` is the referring file or frame, for messages.
 
@@ -168,6 +170,7 @@ def find_image(path: Path, label: str) -> Path:
     siblings = sorted(path.parent.iterdir()) if path.parent.is_dir() else []
     found = [p for p in siblings if p.stem == path.name and p.suffix.lower() in IMAGE_ENDINGS]
     found = found or [p for p in siblings if p.name.lower() == path.name.lower()]
+    found = found or [p for p in files_ending(path.parent, IMAGE_ENDINGS) if p.stem == path.stem]
     if len(found) > 1:
         raise InputError(
             f"{label} names {path.name}, which matches {' and '.join(p.name for p in found)}; keep one of "
