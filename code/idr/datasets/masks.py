@@ -43,7 +43,7 @@ def list_masks(folder: Path) -> list[Path]:
 
 def masks_beside(images: Sequence[Path]) -> Path | None:
     """Finds a folder of masks, `masks`, `mask` or `silhouettes`, in or beside the folder of the images."""
-    common = Path(os.path.commonpath([path.parent for path in images]))
+    common = Path(os.path.normpath(os.path.commonpath([path.parent for path in images])))
     beside = [path.parent for path in (common, common.parent) if IMAGE_FOLDER.fullmatch(path.name)]
     for folder in (common, *beside):
         for name in (common.name.lower().replace("image", "mask"), "masks", "mask", "silhouettes"):

@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from idr.datasets.images import (
+    IMAGE_ENDINGS,
     TURNS,
     UNREAD_ENDINGS,
     VIDEO_ENDINGS,
@@ -170,6 +171,8 @@ def digests(files: list[Path]) -> dict[str, str]:
     """Returns the hash of each file by name; raises `InputError` for equal files and unreadable ones."""
     owners: dict[str, str] = {}
     for path in files:
+        if path.suffix.lower() in IMAGE_ENDINGS:
+            read_header(path)  # a broken file, such as an empty one, has no equal
         try:
             digest = hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
         except OSError as error:
