@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from tests.training import tiny
 
-from idr.cli import import_scene
+from idr.cli import import_scene, train
 from idr.cli.photos import training as photos_training
 from idr.cli.photos.command import Chain, build_parser, main
 from idr.cli.photos.training import USED_SHARE, PhotoTraining
@@ -130,12 +130,17 @@ def test_training_cut_by_the_time_limit_is_reported_and_the_chain_continues(phot
 
 def test_a_real_trial_measures_speed(photos: Photos, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(photos_training, "TRIAL_STEPS", 15)
+    users = [photos.out / name / "notes.txt" for name in ("pace", "speed_trial")]
+    for path in users:
+        path.parent.mkdir(parents=True)
+        path.write_text("mine")
     photos.run("--nepoch", "1")
     arguments = build_parser().parse_args([str(photos.source), "--conf", str(photos.conf), "--device", "cpu"])
     training = PhotoTraining(arguments, photos.out / "data" / "photos" / "scan0", photos.out, "_new")
     trial = training.choose_epochs()
     found = re.search(r"an epoch takes ([\d.]+) s", photos.capsys.readouterr().out)
-    assert found and not (photos.out / "speed_trial").exists()
+    assert found and not list(photos.out.glob(".speed_trial*"))
+    assert all(path.read_text() == "mine" for path in users)
     fills = USED_SHARE * (30 - trial["minutes"])
     assert trial["nepoch"] * float(found[1]) / 60 == pytest.approx(fills, rel=0.2)  # seconds are rounded
 
@@ -162,8 +167,9 @@ def test_a_finding_stops_the_chain_unless_it_is_allowed(photos: Photos) -> None:
     assert len(photos.runs) == 1
 
 
-def test_a_failed_training_stops_the_chain(photos: Photos) -> None:
-    printed = photos.run("--nepoch", "1", "--set", "train.learning_rate=-1", status=1)
+def test_a_failed_training_stops_the_chain(photos: Photos, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "main", lambda argv: 2)
+    printed = photos.run("--nepoch", "1", status=1)
     assert "stopped at train: training-stopped: see the message above" in printed
 
 
