@@ -169,7 +169,7 @@ class MetricsFile:
 def _is_before(row: Mapping[str, Any], epoch: int) -> bool:
     """Whether a row is complete and of an earlier epoch."""
     number = row.get("epoch") or ""
-    return number.isdecimal() and int(number) < epoch and None not in row.values()
+    return number.isdigit() and int(number) < epoch and None not in row.values()
 
 
 class TensorBoardLog:

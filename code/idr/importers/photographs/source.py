@@ -10,6 +10,7 @@ import json
 import math
 import os
 import shutil
+from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -90,31 +91,21 @@ class Photograph:
 
 
 def find_photographs(source: Path) -> list[Path]:
-    """Finds photographs in a folder, in natural name order; possibly none.
+    """Finds photographs in a folder, in natural name order, folder by folder; possibly none.
 
-    They lie in the folder itself, in its `images/` or `image/`, or in one other folder up to three levels
-    below it. Folders of masks do not count.
-
-    Raises:
-        InputError: Several folders below the source have photographs.
+    They lie in the folder itself, in its `images/` or `image/`, or else in folders up to three levels below
+    it. Folders of masks do not count.
     """
     for name in IMAGE_FOLDERS:
         if (source / name).is_dir() and (found := images_in(source / name)):
             return found
-    folders = {}
+    photographs: list[Path] = []
     for parent, names, _ in os.walk(source):
         depth = len(Path(parent).relative_to(source).parts)
         searched = (n for n in names if not n.startswith(".") and n.lower() not in MASK_FOLDERS)
         names[:] = sorted(searched) if depth < MAX_DEPTH else []
-        if found := images_in(Path(parent)):
-            folders[Path(parent).relative_to(source).as_posix()] = found
-    if len(folders) > 1:
-        listed = ", ".join(f"{name} ({len(found)})" for name, found in list(folders.items())[:8])
-        raise InputError(
-            f"{source} has photographs in several folders: {listed}; pass one of them, or move the "
-            "photographs of one object into one folder"
-        )
-    return next(iter(folders.values()), [])
+        photographs += images_in(Path(parent))
+    return photographs
 
 
 def find_video(source: Path) -> Path | None:
@@ -146,11 +137,18 @@ def checked_photographs(source: Path) -> list[Path]:
 
     Raises:
         MissingInputError: No photographs.
-        InputError: Too few, only unsupported formats, or two of one name.
+        InputError: Too few, in several folders, or two of one name.
     """
     files = find_photographs(source)
     if not files:
         return list_images(source)  # which says what there is
+    folders = Counter(path.parent.relative_to(source).as_posix() for path in files)
+    if len(folders) > 1:
+        listed = ", ".join(f"{name} ({count})" for name, count in list(folders.items())[:8])
+        raise InputError(
+            f"{source} has photographs in several folders: {listed}; pass one of them, or move the "
+            "photographs of one object into one folder"
+        )
     by_stem: dict[str, Path] = {}
     for path in files:
         other = by_stem.setdefault(path.stem, path)
