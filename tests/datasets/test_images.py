@@ -14,16 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from idr.datasets.images import (
-    TURNS,
-    is_cut_out,
-    list_images,
-    load_mask,
-    load_rgb,
-    natural_sorted,
-    read_header,
-    upright,
-)
+from idr.datasets.image_files import TURNS, read_header, upright
+from idr.datasets.images import is_cut_out, list_images, load_mask, load_rgb, natural_sorted
 from idr.errors import InputError, MissingInputError
 
 SHAPE = (12, 16)

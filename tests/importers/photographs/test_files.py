@@ -11,7 +11,8 @@ from PIL import Image
 from tests.importers import spots, writers
 
 from idr.cli.import_scene import main
-from idr.datasets.images import TURNS, load_mask, load_rgb, upright
+from idr.datasets.image_files import TURNS, upright
+from idr.datasets.images import load_mask, load_rgb
 from idr.errors import InputError
 from idr.importers.photographs import files
 from idr.importers.photographs.files import INVERSE, prepare_view

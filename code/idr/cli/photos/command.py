@@ -185,7 +185,7 @@ class Chain:
 
     def _inspect(self) -> tuple[int, bool]:
         """Returns the longest side of the first photograph, pixels, and whether the importer finds masks."""
-        from idr.datasets.images import read_header
+        from idr.datasets.image_files import read_header
         from idr.importers.masks.sources import has_masks
         from idr.importers.photographs.source import checked_photographs, find_video
         from idr.importers.photographs.video import frame_size

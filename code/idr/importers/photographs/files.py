@@ -13,7 +13,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from idr.datasets.images import OPAQUE, TURNS, load_alpha, load_mask, load_rgb, read_header, upright
+from idr.datasets.image_files import TURNS, read_header, upright
+from idr.datasets.images import OPAQUE, load_alpha, load_mask, load_rgb
 from idr.errors import InputError
 from idr.importers.photographs.lenses import pinhole_for, undistortion_maps
 from idr.importers.photographs.source import KIND

@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from idr.datasets.image_files import TURNS, read_header, upright
 from idr.datasets.images import (
     IMAGE_ENDINGS,
-    TURNS,
     UNREAD_ENDINGS,
     VIDEO_ENDINGS,
     images_in,
@@ -27,8 +27,6 @@ from idr.datasets.images import (
     load_alpha,
     load_rgb,
     passed_over,
-    read_header,
-    upright,
 )
 from idr.errors import InputError
 from idr.files import write_atomic, write_text_atomic

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from idr.datasets.images import PHOTOS_EXTRA
+from idr.datasets.image_files import PHOTOS_EXTRA
 from idr.errors import USER_ERRORS, InputError, MissingInputError
 from idr.files import write_atomic
 
