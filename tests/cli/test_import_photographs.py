@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import cv2
+import imageio.v3 as iio
 import numpy as np
 import pytest
 from PIL import Image
@@ -18,6 +20,7 @@ from idr.datasets.camera_files import read_cameras
 from idr.evaluation.camera_error import camera_errors
 from idr.geometry.alignment import align_cameras
 from idr.importers.photographs import structure_from_motion as reconstruction
+from idr.importers.recognize import recognize
 
 pytest.importorskip("pycolmap", reason="needs the extra `colmap`")
 VIEWS = 8
@@ -34,6 +37,78 @@ def imported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     turned.save(files[2], exif=exif)
     assert call(root, "--rough_cameras", "--rough_degrees", "2") == 0
     return root
+
+
+@pytest.fixture(scope="module")
+def from_a_phone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Photographs on a card: HEIC and JPEG, names with blanks and brackets or no UTF-8; masks."""
+    heif = pytest.importorskip("pillow_heif", reason="needs the extra `photos`")
+    root = tmp_path_factory.mktemp("phone")
+    folder, masks = root / "photos" / "DCIM" / "100APPLE", root / "photos" / "DCIM" / "100APPLE" / "masks"
+    masks.mkdir(parents=True)
+    for k, pose in enumerate(textured.poses(VIEWS)):
+        image = Image.fromarray(textured.photograph(pose))
+        name = os.fsdecode(b"IMG (5) \xff") if k == 5 else f"IMG ({k})"
+        on_object(np.asarray(image)).save(masks / f"{name}_mask.png")
+        if k % 2:
+            heif.from_pillow(image).save(folder / f"{name}.HEIC", quality=95)
+        elif k == 2:  # stored sideways
+            exif = Image.Exif()
+            exif[0x0112] = 6
+            image.transpose(Image.Transpose.ROTATE_90).save(folder / f"{name}.jpg", quality=98, exif=exif)
+        else:
+            image.save(folder / f"{name}.jpg", quality=98)
+    for name in ("._IMG (0).jpg", "IMG (0).MOV", "IMG (1).MOV", "raw.dng"):
+        (folder / name).write_bytes(b"\0\5\x16\7")
+    assert call(root, "--matching", "sequential") == 0
+    return root
+
+
+def on_object(rgb: np.ndarray) -> Image.Image:
+    """Mask by color: the box is orange, the ground is blue."""
+    return Image.fromarray((rgb[..., 0].astype(int) > rgb[..., 2]).astype(np.uint8) * 255)
+
+
+def test_photographs_of_a_phone(from_a_phone: Path) -> None:
+    found, truth = found_poses(from_a_phone), textured.poses(VIEWS)
+    assert camera_errors(found, truth, align_cameras(found, truth)).rotation_degrees.max() < 1.0
+    record = json.loads((scene_of(from_a_phone) / "import.json").read_text())
+    numbers = [int(view["source"][5]) for view in record["views"]]
+    assert numbers == list(range(VIEWS)) and record["masks"] == "the source's own"
+    notes = " ".join(record["notes"])
+    assert "100APPLE also has 1 .dng, 2 .mov that are not read" in notes and "1 photograph turned" in notes
+
+
+def test_masks_beside_photographs_are_turned_with_them(from_a_phone: Path) -> None:
+    for k in range(VIEWS):
+        image = np.asarray(Image.open(scene_of(from_a_phone) / "image" / f"{k:04d}.png"))
+        mask = np.asarray(Image.open(scene_of(from_a_phone) / "mask" / f"{k:04d}.png")) > 127
+        truth = np.asarray(on_object(image)) > 127
+        assert image.shape == (240, 320, 3)
+        assert (mask & truth).sum() / (mask | truth).sum() > 0.9, k  # lossy colors at the edges
+
+
+def test_a_video(tmp_path: Path) -> None:
+    """Every second frame is blurred; a folder with a single video counts as the video."""
+    pytest.importorskip("imageio_ffmpeg", reason="needs the extra `photos`")
+    poses = textured.poses(12, step_degrees=7.0)
+    frames = [textured.photograph(pose) for pose in poses]
+    frames[1::2] = [cv2.blur(frame, (9, 9)) for frame in frames[1::2]]
+    (tmp_path / "photos").mkdir()
+    video = tmp_path / "photos" / "mug.mp4"
+    iio.imwrite(video, np.stack(frames), plugin="FFMPEG", fps=8, quality=10, macro_block_size=2)
+    assert recognize(video) == recognize(video.parent) == "photographs"
+    settings, said = reconstruction.ReconstructionSettings(threads=1, frames=6), []
+    found = reconstruction.reconstruct(video.parent, tmp_path / "work", settings, said.append)
+    assert [view.name for view in found.views] == [f"frame_{k:06d}.png" for k in range(0, 12, 2)]
+    assert "photographs are the sharpest frames of mug.mp4" in found.notes
+    matrices = [np.vstack([view.world_to_camera, [0, 0, 0, 1]]) for view in found.views]
+    cameras = np.linalg.inv(np.stack(matrices))
+    errors = camera_errors(cameras, poses[::2], align_cameras(cameras, poses[::2]))
+    assert errors.rotation_degrees.max() < 2.0  # lossy video
+    again = reconstruction.reconstruct(video, tmp_path / "work", settings, said.append)
+    assert [view.image for view in again.views] == [view.image for view in found.views]
+    assert "after its model" in said[-1]
 
 
 def call(root: Path, *more: str) -> int:
@@ -181,7 +256,39 @@ def twice(folder: Path) -> list[str]:
 
 def phone_format(folder: Path) -> list[str]:
     folder.mkdir()
-    (folder / "IMG_1.HEIC").write_bytes(b"0")
+    (folder / "IMG_1.DNG").write_bytes(b"0")
+    return []
+
+
+def one_name_in_two_formats(folder: Path) -> list[str]:
+    files = textured.write(folder, textured.poses(3))
+    Image.open(files[0]).convert("RGB").save(files[0].with_suffix(".jpg"))
+    return []
+
+
+def several_folders(folder: Path) -> list[str]:
+    for name in ("mug", "shoe"):
+        textured.write(folder / "DCIM" / name, textured.poses(3))
+    return []
+
+
+def a_mask_is_missing(folder: Path) -> list[str]:
+    for path in textured.write(folder / "images", textured.poses(3))[1:]:
+        masks = folder / "masks"
+        masks.mkdir(exist_ok=True)
+        shutil.copyfile(path, masks / path.name)
+    return []
+
+
+def several_videos(folder: Path) -> list[str]:
+    folder.mkdir()
+    for name in ("a.mov", "b.MP4"):
+        (folder / name).write_bytes(b"0")
+    return []
+
+
+def empty_photograph(folder: Path) -> list[str]:
+    textured.write(folder, textured.poses(3))[0].write_bytes(b"")
     return []
 
 
@@ -235,7 +342,13 @@ WRONG = {
     "too few photographs": (some(2), r"too few photographs: 2 in .*expected at least 3"),
     "unreadable photograph": (broken, r"view2\.png cannot be read as an image .*replace it"),
     "duplicate photograph": (twice, r"are the same photograph; expected each only once"),
-    "unsupported format": (phone_format, r"unsupported formats such as IMG_1\.HEIC.*convert"),
+    "unsupported format": (phone_format, r"it has 1 \.dng that are not read \(IMG_1\.DNG\): convert"),
+    "one name in two formats": (one_name_in_two_formats, r"view1\.jpg and view1\.png have one name"),
+    "several folders": (several_folders, r"several folders: DCIM/mug \(3\), DCIM/shoe \(3\); pass one"),
+    "a mask is missing": (a_mask_is_missing, r"no mask for view1\.png \(1 of 3"),
+    "several videos": (several_videos, r"has 2 videos: a\.mov, b\.MP4; pass one of them"),
+    "empty photograph": (empty_photograph, r"view1\.png cannot be read as an image .*is empty"),
+    "frames of photographs": (flags("--frames", "9"), r"--frames is for a video, but .*has photographs"),
     "one viewpoint": (one_viewpoint, r"one viewpoint: .*walk around the object"),
     "no overlap": (no_overlap, r"too few matches: no two of 4 photographs"),
     "no texture": (no_texture, r"too few features: 4 of 4 photographs"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 import cv2
@@ -10,9 +12,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
-from idr.datasets.images import list_images, load_mask, load_rgb, natural_sorted
+from idr.datasets.image_files import TURNS, read_header, upright
+from idr.datasets.images import is_cut_out, list_images, load_mask, load_rgb, natural_sorted
 from idr.errors import InputError, MissingInputError
 
 SHAPE = (12, 16)
@@ -91,6 +94,37 @@ class TestNames:
             MissingInputError, match=r"no images in .*; expected files ending in \.png, \.jpg"
         ):
             list_images(tmp_path)
+
+
+    def test_superscripts_are_no_numbers(self):
+        names = ["10².png", "2².png", "1².png", "²1.png", "٣.png", "2.png"]
+        expected = ["2.png", "2².png", "٣.png", "10².png"]
+        found = [path.name for path in natural_sorted(map(Path, names))]
+        assert [name for name in found if name in expected] == expected and len(found) == len(names)
+
+    def test_other_formats_are_counted_with_the_way_to_convert(self, tmp_path):
+        for name in ("a.exr", "b.EXR", "c.dng", "d.MOV", "._e.exr"):
+            (tmp_path / name).write_bytes(b"1")
+        found = r"it has 1 \.dng, 2 \.exr, 1 \.mov .* not read \(a\.exr\): convert .* to JPEG.*video alone"
+        with pytest.raises(MissingInputError, match=found):
+            list_images(tmp_path)
+
+    @pytest.mark.parametrize("what", ["folder", "pipe", "broken link"])
+    def test_only_regular_files_are_opened(self, tmp_path, what, rgb):
+        path = tmp_path / "b.png"
+        iio.imwrite(tmp_path / "a.png", rgb)
+        if what == "folder":
+            path.mkdir()
+        elif what == "pipe":
+            os.mkfifo(path)
+        else:
+            path.symlink_to(tmp_path / "gone.png")
+        for read in (list_images, lambda folder: load_rgb(folder / "b.png")):
+            with pytest.raises(InputError, match=rf"b\.png is a {what}.*expected an image file: remove"):
+                read(tmp_path)
+        path.rmdir() if what == "folder" else path.unlink()
+        path.symlink_to("a.png")
+        assert len(list_images(tmp_path)) == 2
 
 
 # ---- photographs
@@ -221,6 +255,82 @@ def test_truncated_files_are_refused(tmp_path, rgb, load):
             load(path)
 
 
+def test_an_empty_file_is_named(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"")
+    with pytest.raises(InputError, match=r"a\.jpg cannot be read as an image \(.*is empty\); replace"):
+        load_rgb(tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize("ending", [".jfif", ".ppm", ".pgm", ".avif"])
+def test_further_formats(tmp_path, smooth, ending):
+    if ending == ".avif":
+        pytest.importorskip("PIL.AvifImagePlugin")
+    options = {".jfif": {"format": "JPEG", "quality": 95}, ".avif": {"quality": 95}}.get(ending, {})
+    image = Image.fromarray(smooth).convert("L" if ending == ".pgm" else "RGB")
+    image.save(tmp_path / f"a{ending}", **options)
+    expected = np.asarray(image.convert("RGB")).astype(int)
+    assert list_images(tmp_path) and np.abs(load_rgb(tmp_path / f"a{ending}") - expected).max() <= 10
+
+
+@pytest.mark.parametrize("name", ["a.heic", "a.HEIF", "a.jpg"])
+def test_heic_is_read_upright_whatever_its_name(tmp_path, smooth, name):
+    heif = pytest.importorskip("pillow_heif", reason="needs the extra `photos`")
+    large = np.kron(smooth, np.ones((8, 8, 1), np.uint8))
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "Maker"
+    heif.from_pillow(Image.fromarray(large)).save(tmp_path / name, quality=95, exif=exif.tobytes())
+    header = read_header(tmp_path / name)
+    shown = np.rot90(large, -1)
+    assert header.size == shown.shape[:2] and header.orientation == 1 and header.exif[0x010F] == "Maker"
+    assert np.abs(load_rgb(tmp_path / name).astype(int) - shown).max() <= 12
+
+
+def test_heic_without_its_library_names_the_remedy(tmp_path, monkeypatch):
+    (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic" + b"\0" * 12)
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(MissingInputError, match=r"pip install 'idr-surface\[photos\]', or convert it"):
+        load_rgb(tmp_path / "a.heic")
+
+
+def test_a_broken_heic_is_refused(tmp_path):
+    pytest.importorskip("pillow_heif", reason="needs the extra `photos`")
+    (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic" + b"\0" * 12)
+    with pytest.raises(InputError, match=r"a\.heic cannot be read as an image"):
+        load_rgb(tmp_path / "a.heic")
+
+
+def test_only_named_formats_are_opened(tmp_path, smooth, monkeypatch):
+    """An EPS would start Ghostscript, whatever its name."""
+    Image.fromarray(smooth).save(tmp_path / "a.eps")
+    (tmp_path / "a.eps").rename(tmp_path / "a.png")
+    monkeypatch.setattr("subprocess.Popen", lambda *_, **__: pytest.fail("started a program"))
+    with pytest.raises(InputError, match=r"a\.png cannot be read as an image \(no data of PNG, JPEG"):
+        load_rgb(tmp_path / "a.png")
+
+
+def test_phones_have_200_megapixels_and_more_is_refused(tmp_path):
+    width = 16320
+    Image.new("1", (width, 12240)).save(tmp_path / "a.ppm")
+    content = (tmp_path / "a.ppm").read_bytes()
+    assert read_header(tmp_path / "a.ppm").size == (12240, width)
+    assert Image.MAX_IMAGE_PIXELS is not None  # for whoever else uses Pillow
+    (tmp_path / "b.ppm").write_bytes(content.replace(b"16320", b"43862", 1))
+    with pytest.raises(InputError, match=r"pixels, 537 million; expected at most 268 million: reduce it"):
+        load_rgb(tmp_path / "b.ppm")
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_upright_agrees_with_pillow(tmp_path, rgb, orientation):
+    image = Image.fromarray(rgb)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image.save(tmp_path / "a.png", exif=exif)
+    header = read_header(tmp_path / "a.png")
+    assert header.orientation == orientation
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(tmp_path / "a.png")))
+    np.testing.assert_array_equal(upright(load_rgb(tmp_path / "a.png"), *TURNS[orientation]), expected)
+
+
 # ---- masks
 
 
@@ -264,20 +374,50 @@ def test_color_masks_are_thresholded_by_luma(tmp_path):
     np.testing.assert_array_equal(load_mask(save(tmp_path / "m.png", pixels)), [[False, True, False, True]])
 
 
-def test_alpha_is_the_mask_if_colors_are_constant(tmp_path, disc, rgb):
+def test_alpha_alone_is_the_mask_of_a_cut_out(tmp_path, disc, rgb):
     alpha = disc.astype(np.uint8) * 255
-    for level in (0, 255):
-        flat = np.full((*SHAPE, 3), level, np.uint8)
-        np.testing.assert_array_equal(load_mask(save(tmp_path / "m.png", np.dstack((flat, alpha)))), disc)
-    gray_alpha = np.dstack((np.full(SHAPE, 255, np.uint8), alpha))
+    for colors in (rgb, np.zeros_like(rgb), np.full_like(rgb, 255), 255 - np.dstack([alpha] * 3)):
+        path = save(tmp_path / "m.png", np.dstack((colors, alpha)))
+        assert is_cut_out(path)
+        np.testing.assert_array_equal(load_mask(path), disc)
+    gray_alpha = np.dstack((rgb[..., 0], alpha))
     np.testing.assert_array_equal(load_mask(save(tmp_path / "la.png", gray_alpha, "LA")), disc)
+    opaque = save(tmp_path / "opaque.png", np.dstack([alpha] * 3 + [np.full(SHAPE, 255, np.uint8)]))
+    assert not is_cut_out(opaque)
+    np.testing.assert_array_equal(load_mask(opaque), disc)
 
 
-def test_transparency_cuts_a_mask_that_colors_give(tmp_path, disc):
-    left = np.zeros(SHAPE, bool)
-    left[:, :9] = True
-    pixels = np.dstack([disc.astype(np.uint8) * 255] * 3 + [left.astype(np.uint8) * 255])
-    np.testing.assert_array_equal(load_mask(save(tmp_path / "m.png", pixels)), disc & left)
+def test_palette_index_zero_is_background(tmp_path, disc):
+    """PASCAL VOC's palette: 1 is dark red, 2 dark green, 255 the border."""
+    indices = disc.astype(np.uint8) * np.where(np.arange(SHAPE[1]) < 9, 1, 2).astype(np.uint8)
+    image = Image.fromarray(indices, "P")
+    image.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0])
+    image.save(tmp_path / "m.png")
+    np.testing.assert_array_equal(load_mask(tmp_path / "m.png"), disc)
+    flat = Image.fromarray(disc.astype(np.uint8), "P")  # black and white, in either order
+    for palette, inside in (([0, 0, 0, 255, 255, 255], disc), ([255, 255, 255, 0, 0, 0], ~disc)):
+        flat.putpalette(palette)
+        flat.save(tmp_path / "flat.png")
+        np.testing.assert_array_equal(load_mask(tmp_path / "flat.png"), inside)
+    image.save(tmp_path / "clear.png", transparency=2)
+    np.testing.assert_array_equal(load_mask(tmp_path / "clear.png"), indices != 2)
+
+
+@pytest.mark.parametrize("low, high", [(0, 2), (0, 100), (3, 7), (0, 255), (100, 200)])
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, "color"])
+def test_of_two_values_the_larger_is_the_object(tmp_path, disc, low, high, kind):
+    pixels = np.where(disc, high, low)
+    pixels = np.dstack([pixels] * 3).astype(np.uint8) if kind == "color" else pixels.astype(kind)
+    np.testing.assert_array_equal(load_mask(save(tmp_path / "m.png", pixels)), disc)
+
+
+@pytest.mark.parametrize("values", [(0, 1, 2), (0, 100, 200), (0, 50, 90)])
+def test_label_images_are_refused_with_their_values(tmp_path, disc, values):
+    pixels = np.where(disc, values[1], values[0]).astype(np.uint8)
+    pixels[0] = values[2]
+    found = ", ".join(map(str, values))
+    with pytest.raises(InputError, match=rf"m\.png has the values {found}; expected a mask of two values"):
+        load_mask(save(tmp_path / "m.png", pixels))
 
 
 @pytest.mark.parametrize("quality", [30, 60, 95])

@@ -94,6 +94,8 @@ def _add_reconstruction(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     needed = "photographs that must be registered; default: half of them"
     group.add_argument("--min_registered", type=int, help=needed)
+    frames = "frames to take from a video, the sharpest of as many intervals; default: 60"
+    group.add_argument("--frames", type=int, metavar="N", help=frames)
     threads = "threads of the reconstruction; 1: reproducible cameras; default: one per core"
     group.add_argument("--threads", type=int, help=threads)
 
@@ -145,10 +147,10 @@ def _check(arguments: argparse.Namespace, out: Path) -> None:
             f"--out {arguments.out}: expected a folder named scan<N>, without leading zeros, such as "
             "data/mine/scan0"
         )
-    check_at_least(arguments, downscale=1, threads=1, min_registered=3, seed=0)
+    check_at_least(arguments, downscale=1, threads=1, min_registered=3, frames=3, seed=0)
     if arguments.rough_cameras and arguments.rough_from:
         raise InputError("got both --rough_cameras and --rough_from; expected one of them")
-    from idr.datasets.images import list_images
+    from idr.datasets.masks import list_masks
     from idr.importers.masks.sources import ALPHA, AUTO, check_command
     from idr.importers.rough_cameras import check_roughness
 
@@ -159,7 +161,7 @@ def _check(arguments: argparse.Namespace, out: Path) -> None:
     if arguments.mask_command:
         check_command(arguments.mask_command)
     if arguments.masks not in (None, ALPHA, AUTO):
-        list_images(Path(arguments.masks).expanduser())
+        list_masks(Path(arguments.masks).expanduser())
 
 
 def _read(path: Path, out: Path, arguments: argparse.Namespace) -> Source:
@@ -181,13 +183,14 @@ def _read(path: Path, out: Path, arguments: argparse.Namespace) -> Source:
         arguments.camera_model or ReconstructionSettings.camera_model,
         arguments.matching or ReconstructionSettings.matching,
         arguments.min_registered, arguments.seed, arguments.threads or ReconstructionSettings.threads,
+        arguments.frames,
     )  # fmt: skip
     say(f"{path}: photographs alone; estimating their cameras takes a while")
     return reconstruct(images or path, out.parent / f"reconstruction_{out.name}", settings, say)
 
 
 def _refuse_flags(arguments: argparse.Namespace, kind: str, path: Path) -> None:
-    for flag in ("camera_model", "matching", "min_registered", "threads"):
+    for flag in ("camera_model", "matching", "min_registered", "threads", "frames"):
         if getattr(arguments, flag) is not None:
             raise InputError(
                 f"--{flag} is for photographs alone, but {path} has cameras ({kind}); leave it out, or "
@@ -197,11 +200,11 @@ def _refuse_flags(arguments: argparse.Namespace, kind: str, path: Path) -> None:
 
 def _mask_choice(arguments: argparse.Namespace, source: Source) -> str | None:
     """Returns --masks, by default automatic masks for photographs alone without an alpha channel."""
-    from idr.importers.masks.sources import AUTO, has_alpha_masks
+    from idr.importers.masks.sources import AUTO, has_masks
 
-    if source.kind != PHOTOGRAPHS or arguments.masks or arguments.mask_command or has_alpha_masks(source):
+    if source.kind != PHOTOGRAPHS or arguments.masks or arguments.mask_command or has_masks(source):
         return arguments.masks
-    say("no masks given, no alpha channel: computing masks")
+    say("no masks given, no folder of masks, no alpha channel: computing masks")
     return AUTO
 
 

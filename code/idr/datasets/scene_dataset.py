@@ -20,6 +20,7 @@ from idr.conf.blocks import did_you_mean
 from idr.conf.files import project_root
 from idr.datasets.camera_files import CameraFile, check_intrinsics, read_cameras
 from idr.datasets.images import list_images, load_mask, load_rgb, natural_sorted
+from idr.datasets.masks import scene_masks
 from idr.errors import InputError, MissingInputError
 from idr.geometry.quaternions import rotation_to_quaternion
 from idr.places import shipped_name
@@ -97,7 +98,7 @@ class SceneDataset(torch.utils.data.Dataset):
         self.sampling_idx: Tensor | None = None
 
         image_paths = list_images(self.instance_dir / "image")
-        mask_paths = list_images(self.instance_dir / "mask")
+        mask_paths = scene_masks(self.instance_dir)
         if len(image_paths) != len(mask_paths):
             raise InputError(
                 f"scan {scan_id}: {len(image_paths)} images but {len(mask_paths)} masks in "
@@ -138,8 +139,8 @@ class SceneDataset(torch.utils.data.Dataset):
             if mask.any():
                 found = "white everywhere; expected black around the object"
             raise InputError(
-                f"{path}: the mask is {found}: correct it, or remove it with its image and import the folder "
-                "again with import_scene.py"
+                f"{path}: the mask is {found}: correct it, remove it with its image and import the folder "
+                "again, or import it with --masks auto"
             )
         return torch.from_numpy(mask).reshape(-1)
 

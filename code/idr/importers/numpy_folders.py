@@ -13,14 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from idr.datasets.camera_files import lacks_intrinsics, read_arrays, read_cameras
+from idr.datasets.image_files import read_header
 from idr.datasets.images import IMAGE_ENDINGS, list_images
+from idr.datasets.masks import pair_masks
 from idr.errors import InputError
 from idr.geometry.cameras import decompose_projection
 from idr.importers.source import (
     Array,
     Source,
     files_ending,
-    image_size,
     missing_images,
     view_of_projection,
 )
@@ -60,6 +61,8 @@ def read(kind: str, file: str, source: Path, images: Path | None, pixel_center: 
             f"{source}: {len(photos)} images but {len(masks)} masks; expected one mask per image, in the "
             "same natural name order (or remove mask/ and use --masks auto)"
         )
+    if given := [mask for mask in masks if mask is not None]:
+        masks = list(pair_masks(photos, given, source / "mask"))
     if _are_poses(world_mats):
         arrays = read_arrays(path)
         intrinsics = np.stack([_intrinsics(arrays, k, photo) for k, photo in enumerate(photos)])
@@ -129,6 +132,6 @@ def _intrinsics(arrays: Mapping[str, NDArray], k: int, photo: Path) -> Array:
     intrinsics = np.asarray(matrix[:3, :3], dtype=np.float64)
     if not lacks_intrinsics(intrinsics[None]):
         return intrinsics
-    height, width = image_size(photo)
+    height, width = read_header(photo).size
     x, y = (width - 1) / 2, (height - 1) / 2
     return np.array([[x, 0, x], [0, y, y], [0, 0, 1]]) @ intrinsics

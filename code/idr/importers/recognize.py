@@ -106,7 +106,7 @@ def recognize(source: Path, images: Path | None = None) -> str:
         raise InputError(f"{source} may be {' or '.join(found)}; choose one, such as --kind {found[0]}")
     if found:
         return found[0]
-    has_photographs = bool(photographs.find_photographs(source) or photographs.unsupported_files(source))
+    has_photographs = photographs.is_photographs(source)
     others = foreign.find_cameras(source) + _inner_sources(source)
     if others:
         raise InputError(

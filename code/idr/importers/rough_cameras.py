@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from idr.datasets.masks import mask_stem
 from idr.errors import InputError
 from idr.geometry.alignment import align_cameras
 from idr.geometry.camera_set import disturb_poses
-from idr.importers.masks.sources import mask_stem
 from idr.importers.source import Array, Source, SourceView
 
 MIN_SHARED_VIEWS = 3

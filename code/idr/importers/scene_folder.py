@@ -17,7 +17,13 @@ from idr.errors import InputError
 from idr.files import check_replaceable, whole_folder, write_atomic, write_text_atomic
 from idr.importers.masks import sources as mask_sources
 from idr.importers.masks.automatic import make_masks
-from idr.importers.photographs.files import PreparedView, prepare_view
+from idr.importers.photographs.files import (
+    PreparedView,
+    cameras_are_upright,
+    orientation_notes,
+    prepare_view,
+)
+from idr.importers.photographs.source import KIND
 from idr.importers.rough_cameras import describe
 from idr.importers.sizes import Sizes, common_size, describe_change, fitted, without_padding
 from idr.importers.source import Array, Progress, Source
@@ -111,7 +117,7 @@ def write_scene(
         progress("writing the scene report")
         title, check = f"{folder.parent.name}/{folder.name}", check_scene(temporary, CAMERAS)
         warnings = write_scene_report(check, temporary / REPORT, title, (*warnings, *sphere.warnings))
-        notes = (*source.notes, *_notes(prepared, sizes, options), *rough)
+        notes = (*source.notes, *orientation_notes(source), *_notes(prepared, sizes, options), *rough)
         pairs = zip(views.names, source.views, strict=True)
         record = {
             "generator": "idr import_scene",
@@ -151,10 +157,12 @@ def _write_images(
                 f"the source ({source.kind}) has neither masks nor an alpha channel; expected --masks "
                 "FOLDER, --mask_command 'prog {image} {mask}', or --masks auto to compute them"
             )
-        mask_source = "alpha channel" if use_alpha else (choice or "the source's own")
+        own = "the source's own" if source.views[0].mask else f"{files[0] and files[0].parent}"
+        mask_source = "alpha channel" if use_alpha else (choice or own)
+    turn_upright = source.kind == KIND or cameras_are_upright(source.views)
     prepared: list[PreparedView] = []
     for k, (view, file) in enumerate(zip(source.views, files, strict=True)):
-        prepared.append(prepare_view(view, file, use_alpha, options.downscale))
+        prepared.append(prepare_view(view, file, use_alpha, options.downscale, turn_upright))
         if (k + 1) % 25 == 0:
             progress(f"read {k + 1} of {len(source.views)} images")
     sizes = np.array([view.rgb.shape[:2] for view in prepared])

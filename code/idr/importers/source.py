@@ -15,7 +15,6 @@ from pathlib import Path, PureWindowsPath
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from idr.datasets.camera_files import lacks_intrinsics
 from idr.datasets.images import IMAGE_ENDINGS, natural_key, natural_sorted
@@ -44,6 +43,7 @@ class SourceView:
         lens: Distortion, None for a pinhole. pixel = K lens(x / z, y / z).
         calibrated_size: (H, W) the intrinsics refer to; None for the image's own size.
         mask: The source's mask file, None without one (alpha channels are looked up later).
+        mask_turn: EXIF's orientation of a mask whose sides are swapped, None for the image's own.
     """
 
     name: str
@@ -53,6 +53,7 @@ class SourceView:
     lens: Lens | None = None
     calibrated_size: tuple[int, int] | None = None
     mask: Path | None = None
+    mask_turn: int | None = None
 
 
 @dataclass(frozen=True)
@@ -262,15 +263,6 @@ def other_endings(views: Sequence[SourceView]) -> tuple[str, ...]:
     if not changed:
         return ()
     return (f"{len(changed)} images have another ending than listed ({changed[0][1]} for {changed[0][0]})",)
-
-
-def image_size(image: Path) -> tuple[int, int]:
-    """Returns (H, W) of an image, from its header; raises `InputError` if it is none."""
-    try:
-        with Image.open(image) as opened:
-            return opened.height, opened.width
-    except Exception as error:  # decoders raise arbitrary exceptions on broken files
-        raise InputError(f"{image} cannot be read as an image ({error}); replace it") from error
 
 
 def files_ending(folder: Path, endings: tuple[str, ...]) -> list[Path]:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from idr.datasets.image_files import read_header
 from idr.errors import InputError, MissingInputError
 from idr.files import read_json
 from idr.importers.photographs.lenses import fisheye_distorted, opencv_distorted
@@ -27,7 +28,6 @@ from idr.importers.source import (
     centered_intrinsics,
     check_rotation,
     find_image,
-    image_size,
     is_number,
     missing_images,
     other_endings,
@@ -115,7 +115,7 @@ def _view(path: Path, camera: Mapping[str, Any], image: Path, label: str, pixel_
     size = size_of(camera, label)
     matrix = camera.get("intrinsic_matrix")
     if matrix is None:
-        intrinsics = intrinsics_of(camera, size or image_size(image), label)
+        intrinsics = intrinsics_of(camera, size or read_header(image).size, label)
     else:
         intrinsics, pixel_center = matrix_of(matrix, ((3, 3), (4, 4)), f"{label}: intrinsic_matrix"), 0.0
     intrinsics = centered_intrinsics(intrinsics[:3, :3], pixel_center, label)

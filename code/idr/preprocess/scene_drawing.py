@@ -81,7 +81,7 @@ def _masked_cell(image: Path, mask: Mask, width: int) -> Image:
     _draw_contours(shown, inside, OUTLINE_COLOR)
     title = np.zeros((TITLE_ROWS, width, 3), np.uint8)
     text = f"{image.name}  {mask.mean():.0%}"
-    cv2.putText(title, text, (4, 13), cv2.FONT_HERSHEY_SIMPLEX, 0.45, TEXT_COLOR, 1)
+    _put_text(title, text, (4, 13), 0.45, TEXT_COLOR, 1)
     return np.vstack([title, shown])
 
 
@@ -141,15 +141,23 @@ def _write_text(canvas: Image, text: str, line: int, color: Color) -> None:
     height = round(34 * size)
     canvas[(line - 1) * height : line * height] = BACKGROUND
     place, width = (round(12 * size), round((line - 0.25) * height)), max(1, round(1.6 * size))
-    cv2.putText(canvas, printable(text), place, cv2.FONT_HERSHEY_SIMPLEX, size, color, width, cv2.LINE_AA)
+    _put_text(canvas, printable(text), place, size, color, width, cv2.LINE_AA)
 
 
 def _legend(width: int) -> Image:
     size = width / 2400
     legend = np.full((round(60 * size), width, 3), BACKGROUND, np.uint8)
     place, thick = (round(12 * size), round(42 * size)), max(1, round(2 * size))
-    cv2.putText(legend, LEGEND, place, cv2.FONT_HERSHEY_SIMPLEX, size, TEXT_COLOR, thick, cv2.LINE_AA)
+    _put_text(legend, LEGEND, place, size, TEXT_COLOR, thick, cv2.LINE_AA)
     return legend
+
+
+def _put_text(
+    canvas: Image, text: str, place: tuple[int, int], size: float, color: Color, thick: int, line: int = 8
+) -> None:
+    """Draws text; what OpenCV's font lacks becomes `?`: it crashes on names that are no UTF-8."""
+    plain = text.encode("ascii", "replace").decode()
+    cv2.putText(canvas, plain, place, cv2.FONT_HERSHEY_SIMPLEX, size, color, thick, line)
 
 
 def _in_rows(cells: list[Image], columns: int, background: Color) -> Image:

@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from idr.datasets.camera_files import read_arrays
-from idr.datasets.images import list_images, load_mask
+from idr.datasets.images import load_mask
+from idr.datasets.masks import scene_masks
 from idr.errors import InputError, MissingInputError
 from idr.files import ZIP_MARK, is_own_zip, write_atomic
 from idr.geometry.cameras import decompose_projection
@@ -86,7 +87,8 @@ def make_views(
         if mask.all() or not mask.any():
             raise InputError(
                 f"mask {k} ({names[k]}) marks {'every' if mask.all() else 'no'} pixel as object; expected "
-                "the object white on black: replace this mask, or remove the view"
+                "the object white on black: replace this mask, remove the view, or compute all masks by an "
+                "import with --masks auto"
             )
     return SceneViews(names, masks, np.array(intrinsics), np.array(poses), np.array(projections))
 
@@ -102,7 +104,7 @@ def load_views(scene_dir: Path, camera_file: str = EXACT_CAMERAS) -> SceneViews:
         raise MissingInputError(
             f"no scene folder {scene_dir}; expected a folder with mask/ and {camera_file}"
         )
-    masks = list_images(scene_dir / "mask")
+    masks = scene_masks(scene_dir)
     matrices = read_world_mats(scene_dir / camera_file)
     if len(masks) != len(matrices):
         raise InputError(

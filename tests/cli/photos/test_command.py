@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
+from tests.cli import bad_input
 
+import idr.conf.files
+from idr.cli import import_scene
 from idr.cli.photos.command import STEPS, main
 from idr.cli.photos.journal import Journal, files_state, fingerprint
+
+CONF = Path(__file__).parents[3] / "confs" / "demo.conf"
 
 
 def missing(root: Path) -> list[str]:
@@ -72,6 +80,120 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_import(
     printed = capsys.readouterr()
     assert printed.out == "" and re.search(r"cannot write .*mesh.glb: .*a file stands where", printed.err)
     assert (tmp_path / "file").read_text() == "kept"
+
+
+BAD_CONF = {
+    "no such conf": (["--conf", "nowhere.conf"], r"nowhere\.conf"),
+    "a value out of range": (["--set", "train.learning_rate=-1"], r"train\.learning_rate = -1.0: expected a"),
+    "a duration": ([], r"pause.*duration|pause: a relativedelta .* cannot be written to a conf"),
+    "a misspelled key": (["--set", "model.implicit_network.dimms=[8]"], r"dimms"),
+}
+
+
+@pytest.mark.parametrize("what", BAD_CONF)
+def test_conf_and_set_are_checked_before_the_import(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags, message = BAD_CONF[what]
+    monkeypatch.setattr(import_scene, "main", lambda argv: pytest.fail("imported first"))
+    source = bad_input.write_scene(tmp_path / "mug")
+    conf = tmp_path / "own.conf"
+    conf.write_text(CONF.read_text() + "note { pause = 10 seconds }\n" * (what == "a duration"))
+    assert main([str(source), "--out", str(tmp_path / "out"), "--conf", str(conf), *flags]) == 2
+    assert re.search(message, capsys.readouterr().err)
+    assert not (tmp_path / "out").exists()
+
+
+
+@pytest.fixture
+def imports(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The command lines of the importer; the chain ends after it has recorded its source."""
+    made: list[list[str]] = []
+
+    def main(argv: list[str]) -> int:
+        made.append(argv)
+        scan = Path(argv[argv.index("--out") + 1])
+        scan.mkdir(parents=True, exist_ok=True)
+        (scan / "import.json").write_text(json.dumps({"source": argv[0]}))
+        return 1
+
+    monkeypatch.setattr(import_scene, "main", main)
+    return made
+
+
+def test_the_default_folder_is_never_that_of_another_source(
+    tmp_path: Path, imports: list[list[str]], monkeypatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(idr.conf.files, "project_root", lambda: tmp_path)
+    conf = ["--conf", str(CONF), "--device", "cpu"]
+    for name in ("2026.11.28", "2026.11.29", "elsewhere/2026.11.28"):
+        bad_input.write_scene(tmp_path / name)
+    for name in ("2026.11.28", "2026.11.29"):
+        assert main([str(tmp_path / name), *conf]) == 1
+        assert (tmp_path / "evals" / "photos" / name / "data").is_dir()
+    assert main([str(tmp_path / "elsewhere/2026.11.28"), *conf]) == 2
+    error = capsys.readouterr().err
+    assert "has the results of" in error and "choose another folder with --out" in error
+    assert len(imports) == 2
+    assert main([str(tmp_path / "2026.11.28"), *conf]) == 1 and len(imports) == 3
+
+
+def test_files_of_the_user_are_not_replaced(tmp_path: Path, imports: list[list[str]], capsys) -> None:
+    source, out = bad_input.write_scene(tmp_path / "mug"), tmp_path / "out"
+    out.mkdir()
+    (out / "mesh.glb").write_text("mine")
+    assert main([str(source), "--out", str(out), "--conf", str(CONF)]) == 2
+    assert "was not written by this command: choose another --out" in capsys.readouterr().err
+    assert (out / "mesh.glb").read_text() == "mine" and not imports
+
+
+def write_photographs(folder: Path, size: tuple[int, int] = (2600, 30)) -> None:
+    folder.mkdir(parents=True)
+    for k in range(3):
+        Image.new("RGB", size, (k, 0, 0)).save(folder / f"IMG_{k}.jpg")
+
+
+def flag(argv: list[str], name: str) -> str | None:
+    return argv[argv.index(name) + 1] if name in argv else None
+
+
+def test_photographs_are_found_and_measured_as_the_importer_does(
+    tmp_path: Path, imports: list[list[str]]
+) -> None:
+    """Hidden files, as a Mac leaves them, come first in the folder."""
+    write_photographs(tmp_path / "card" / "DCIM" / "100APPLE")
+    (tmp_path / "card" / "DCIM" / "100APPLE" / "._IMG_0.jpg").write_bytes(b"\0\5\x16\7")
+    assert main([str(tmp_path / "card"), "--out", str(tmp_path / "out"), "--conf", str(CONF)]) == 1
+    assert flag(imports[0], "--downscale") == "3" and flag(imports[0], "--masks") is None
+
+
+@pytest.mark.parametrize("content, found", [(b"", "is empty"), (b"no image", "no data of PNG, JPEG")])
+def test_a_broken_first_photograph_is_named(tmp_path: Path, imports: list, capsys, content, found) -> None:
+    write_photographs(tmp_path / "mug")
+    (tmp_path / "mug" / "IMG_0.jpg").write_bytes(content)
+    assert main([str(tmp_path / "mug"), "--out", str(tmp_path / "out"), "--conf", str(CONF)]) == 2
+    error = capsys.readouterr().err
+    assert "IMG_0.jpg cannot be read as an image" in error and found in error and error.count("\n") == 1
+
+
+def test_options_of_the_importer_are_passed_on(tmp_path: Path, imports: list[list[str]]) -> None:
+    source = bad_input.write_scene(tmp_path / "mug")
+    shutil.move(source / "image", tmp_path / "elsewhere")
+    options = ["--kind", "idr", "--images", str(tmp_path / "elsewhere")]
+    options += ["--points", "p.ply", "--masks", "auto"]
+    assert main([str(source), "--out", str(tmp_path / "out"), "--conf", str(CONF), *options]) == 1
+    for name, value in zip(options[::2], options[1::2], strict=True):
+        assert flag(imports[0], name) == value
+
+
+def test_masks_are_made_only_where_the_importer_finds_none(tmp_path: Path, imports: list[list[str]]) -> None:
+    source = bad_input.write_scene(tmp_path / "mug")
+    command = [str(source), "--out", str(tmp_path / "out"), "--conf", str(CONF)]
+    assert main(command) == 1 and flag(imports[-1], "--masks") is None
+    (source / "mask").rename(source / "silhouettes")
+    assert main(command) == 1 and flag(imports[-1], "--masks") is None
+    shutil.rmtree(source / "silhouettes")
+    assert main(command) == 1 and flag(imports[-1], "--masks") == "auto"
 
 
 def test_a_result_counts_only_with_equal_inputs_and_existing_outputs(tmp_path: Path) -> None:

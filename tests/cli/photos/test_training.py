@@ -130,12 +130,17 @@ def test_training_cut_by_the_time_limit_is_reported_and_the_chain_continues(phot
 
 def test_a_real_trial_measures_speed(photos: Photos, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(photos_training, "TRIAL_STEPS", 15)
+    users = [photos.out / name / "notes.txt" for name in ("pace", "speed_trial")]
+    for path in users:
+        path.parent.mkdir(parents=True)
+        path.write_text("mine")
     photos.run("--nepoch", "1")
     arguments = build_parser().parse_args([str(photos.source), "--conf", str(photos.conf), "--device", "cpu"])
     training = PhotoTraining(arguments, photos.out / "data" / "photos" / "scan0", photos.out, "_new")
     trial = training.choose_epochs()
     found = re.search(r"an epoch takes ([\d.]+) s", photos.capsys.readouterr().out)
-    assert found and not (photos.out / "speed_trial").exists()
+    assert found and not list(photos.out.glob(".speed_trial*"))
+    assert all(path.read_text() == "mine" for path in users)
     fills = USED_SHARE * (30 - trial["minutes"])
     assert trial["nepoch"] * float(found[1]) / 60 == pytest.approx(fills, rel=0.2)  # seconds are rounded
 

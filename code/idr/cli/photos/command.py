@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import json
 import math
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from idr.cli.import_scene import KINDS, PHOTOGRAPHS
 from idr.cli.photos.journal import Journal, StoppedError, files_state, fingerprint, require_success
 from idr.cli.photos.training import DATA_DIR, SCAN, SPEED_TRIAL, PhotoTraining
 from idr.cli.shared.common import (
@@ -33,11 +35,12 @@ DESCRIPTION = (
 EXAMPLES = """\
   %(prog)s ~/photos/mug
   %(prog)s ~/photos/mug --max_minutes 60 --out ~/mug
+  %(prog)s ~/videos/mug.mp4 --frames 80
   %(prog)s ~/photos/mug --out ~/mug --from mesh --resolution 400"""
 LONGEST_SIDE = 1280
 """Largest side of the reduced photographs, pixels, without --downscale."""
-KINDS_WITH_MASKS = ("transforms", "neus", "idr")
-MASK_FOLDERS = ("mask", "masks")
+PASSED_ON = ("kind", "images", "points", "frames")
+"""Options of import_scene.py that are passed on as they are."""
 STEPS = ("import", "doctor", SPEED_TRIAL, "train", "mesh", "report")
 STEP_ALIASES = {"pace": SPEED_TRIAL}
 """Former names of steps, which --from still accepts."""
@@ -47,7 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Returns the parser of the command."""
     parser = make_parser(DESCRIPTION, EXAMPLES, "photos")
     add = parser.add_argument
-    add("source", type=Path, metavar="FOLDER", help="photographs, or any source of import_scene.py")
+    add("source", type=Path, metavar="FOLDER", help="photographs, a video, or any source of import_scene.py")
     add("--out", type=Path, help="folder for all results; default: evals/photos/<name of FOLDER>")
     minutes = "training time in minutes over all calls"
     add("--max_minutes", type=float, default=30.0, metavar="M", help=minutes)
@@ -55,6 +58,10 @@ def build_parser() -> argparse.ArgumentParser:
     passes = "passes over the images, the length of all schedules; default: as many as --max_minutes allows"
     add("--nepoch", type=int, metavar="N", help=passes)
     add("--masks", help="as for import_scene.py; default: auto for sources without masks")
+    add("--kind", choices=KINDS, help="type of FOLDER, as for import_scene.py; default: recognized")
+    add("--images", help="folder of the images, as for import_scene.py")
+    add("--points", help="sparse points on the object, as for import_scene.py")
+    add("--frames", type=int, metavar="N", help="frames to take from a video; default: 60")
     add("--downscale", type=int, help=f"as for import_scene.py; default: to at most {LONGEST_SIDE} pixels")
     add("--resolution", type=int, default=256, help="grid samples along the mesh's shortest side")
     despite = "continue despite the finding NAME (docs/troubleshooting.md); may be given several times"
@@ -87,11 +94,11 @@ def _chain(arguments: argparse.Namespace) -> int:
         raise MissingInputError(f"no folder {source}; expected photographs, or a scene to import")
     if not 0 < arguments.max_minutes < math.inf:
         raise InputError(f"--max_minutes {arguments.max_minutes:g}: expected a number of minutes above 0")
-    default = project_root() / "evals" / "photos" / source.stem
+    check_at_least(arguments, nepoch=1, downscale=1, resolution=2, frames=3)
+    default = project_root() / "evals" / "photos" / (source.stem if source.is_file() else source.name)
     out = arguments.out.expanduser().resolve() if arguments.out else default
     if out == source or source in out.parents:
         raise InputError(f"--out {out} lies in {source}; expected a folder outside the photographs")
-    check_at_least(arguments, nepoch=1, downscale=1, resolution=2)
     choose_device(arguments.gpu, arguments.device)
     check_conf(read_conf(arguments.conf, arguments.overrides))
     chain = Chain(arguments, source, out)
@@ -119,9 +126,11 @@ class Chain:
         from idr.conf.files import load_conf
 
         arguments = self.arguments
+        self._check_out()
         if arguments.from_step:
             self.journal.forget_from(arguments.from_step)
-        imported = [str(self.source), files_state(self.source), arguments.masks, arguments.downscale]
+        imported: list[Any] = [str(self.source), files_state(self.source)]
+        imported += [arguments.masks, arguments.downscale, *filter(None, [self._passed_on()])]
         self._step("import", imported, [self.scan / "cameras.npz"], self._import)
         self._step("doctor", sorted(arguments.despite), [], self._doctor)
         conf = load_conf(arguments.conf, arguments.overrides).as_plain_ordered_dict()
@@ -136,6 +145,23 @@ class Chain:
         self._step("mesh", arguments.resolution, [self.mesh], self._mesh)
         self._step("report", [], [self.report], self._report)
         say(f"\nmesh: {self.mesh}\nreport: {self.report}\ncheckpoint: {trained['checkpoint']}")
+
+    def _check_out(self) -> None:
+        """Checks that the results replace neither those of another source nor files of the user."""
+        found = recorded_source(self.scan)
+        if self.arguments.out is None and found is not None and found != str(self.source):
+            raise InputError(f"{self.out} has the results of {found}; choose another folder with --out")
+        for path in (self.mesh, self.report):
+            if path.exists() and not self.journal.folder.is_dir():
+                raise InputError(
+                    f"{path} exists and was not written by this command: choose another --out, or move it "
+                    "away"
+                )
+
+    def _passed_on(self) -> list[str]:
+        """Returns the flags for import_scene.py that are passed on."""
+        given = {name: getattr(self.arguments, name) for name in PASSED_ON}
+        return [word for k, v in given.items() if v is not None for word in (f"--{k}", str(v))]
 
     def _step(
         self, step: str, inputs: Any, outputs: list[Path], work: Callable[[], dict[str, Any]]
@@ -158,13 +184,33 @@ class Chain:
         for path in self.scan.parent.glob(f".{self.scan.name}.*"):
             if path.suffix in (".tmp", ".old"):  # of killed imports
                 shutil.rmtree(path)
-        downscale = self.arguments.downscale or _downscale_for(self.source)
-        argv = [str(self.source), "--out", str(self.scan), "--downscale", str(downscale)]
-        masks = self.arguments.masks or _masks_for(self.source)
+        longest, has_masks = self._inspect()
+        downscale = self.arguments.downscale or max(1, -(-longest // LONGEST_SIDE))
+        argv = [str(self.source), "--out", str(self.scan), "--downscale", str(downscale), *self._passed_on()]
+        masks = self.arguments.masks or (None if has_masks else "auto")
         argv += ["--masks", masks] if masks else []
         argv += ["--force"] if self.scan.exists() else []
         require_success("import", import_scene.main(argv), "import-failed: see the message above")
         return {"downscale": downscale, "masks": masks}
+
+    def _inspect(self) -> tuple[int, bool]:
+        """Returns the longest side of the first photograph, pixels, and whether the importer finds masks."""
+        from idr.datasets.image_files import read_header
+        from idr.importers.masks.sources import has_masks
+        from idr.importers.photographs.source import checked_photographs, find_video
+        from idr.importers.photographs.video import frame_size
+        from idr.importers.recognize import read_source, recognize
+
+        images = Path(self.arguments.images).expanduser() if self.arguments.images else None
+        kind = self.arguments.kind or recognize(self.source)
+        if kind == PHOTOGRAPHS:  # whose masks the importer finds or makes
+            folder = images or self.source
+            video = find_video(folder)
+            size = frame_size(video) if video else read_header(checked_photographs(folder)[0]).size
+            return max(size), True
+        source = read_source(self.source, kind, images)
+        masks = bool(self.arguments.masks) or has_masks(source)
+        return max(read_header(source.views[0].image).size), masks
 
     def _doctor(self) -> dict[str, Any]:
         from idr.preprocess.doctor import diagnose_scene
@@ -204,27 +250,12 @@ class Chain:
         return {}
 
 
-def _downscale_for(source: Path) -> int:
-    """Returns the smallest factor that reduces the first photograph to `LONGEST_SIDE` pixels at most."""
-    from PIL import Image
-
-    from idr.datasets.images import IMAGE_ENDINGS
-
-    folder = source if source.is_dir() else source.parent
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in IMAGE_ENDINGS:
-            with Image.open(path) as image:
-                return -(-max(image.size) // LONGEST_SIDE)
-    return 1
-
-
-def _masks_for(source: Path) -> str | None:
-    """Returns --masks for a source: auto if neither its type nor its folder has masks."""
-    from idr.importers.recognize import recognize
-
-    if recognize(source) in KINDS_WITH_MASKS or any((source / name).is_dir() for name in MASK_FOLDERS):
+def recorded_source(scan: Path) -> str | None:
+    """Returns the source of an imported scene, from its record; None without one."""
+    try:
+        return str(json.loads((scan / "import.json").read_text(encoding="utf-8"))["source"])
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    return "auto"
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ class PhotoTraining:
 
     arguments: argparse.Namespace  # of ``idr-photos``
     scan: Path  # folder of the scene
-    out: Path  # working folder; runs go to ``exps/``, the trial to ``speed_trial/``
+    out: Path  # working folder; runs go to ``exps/``, the trial to a temporary folder
     suffix: str  # of the run's name; with the same suffix training continues the same run
     anew: bool = False  # whether to begin a new run in any case
 
@@ -88,17 +89,17 @@ class PhotoTraining:
         from idr.runs.folders import find_run
         from idr.training.progress import MetricsFile
 
-        folder = self.out / SPEED_TRIAL
-        shutil.rmtree(folder, ignore_errors=True)
+        for leftover in self.out.glob(f".{SPEED_TRIAL}.*.tmp"):  # of killed trials
+            shutil.rmtree(leftover, ignore_errors=True)
         images = len(list_images(self.scan / "image"))
         epochs = 1 + -(-TRIAL_STEPS // images)
         say(f"speed trial: {epochs} epochs")
-        argv = [*self.flags(), "--exps_folder", str(folder), "--nepoch", str(epochs)]
-        argv += ["--max_minutes", f"{self._trial_ends():.4f}"]
-        _train(SPEED_TRIAL, argv)
-        (runs,) = folder.iterdir()
-        rows = MetricsFile(find_run(folder, runs.name) / "metrics.csv", epochs).rows
-        shutil.rmtree(folder)
+        with tempfile.TemporaryDirectory(".tmp", f".{SPEED_TRIAL}.", self.out) as folder:
+            argv = [*self.flags(), "--exps_folder", folder, "--nepoch", str(epochs)]
+            argv += ["--max_minutes", f"{self._trial_ends():.4f}"]
+            _train(SPEED_TRIAL, argv)
+            (runs,) = Path(folder).iterdir()
+            rows = MetricsFile(find_run(Path(folder), runs.name) / "metrics.csv", epochs).rows
         return [float(row["minutes"]) for row in rows]
 
     def train(self, trial: dict[str, Any]) -> dict[str, Any]:

@@ -327,7 +327,7 @@ def run_command(
     argparse exits with status 2 on a wrong argument. The command of a `listing` has no result but what it
     prints, so its status tells whether that was written.
     """
-    # Threads that wait for others sleep. By default they spin, and take the cores of whatever runs beside them.
+    # Threads that wait for others sleep. By default they spin, and keep the cores from what runs beside them.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     prepare_output()
     try:

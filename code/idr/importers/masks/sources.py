@@ -10,8 +10,10 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from idr.datasets.images import MASK_THRESHOLD, list_images, load_alpha, load_mask
+from idr.datasets.images import is_cut_out, load_mask
+from idr.datasets.masks import list_masks, masks_beside, pair_masks
 from idr.errors import InputError, MissingInputError
+from idr.importers.photographs.source import KIND
 from idr.importers.source import Source
 from idr.preprocess.scene_views import Mask
 
@@ -21,52 +23,50 @@ AUTO, ALPHA = "auto", "alpha"
 def mask_files(source: Source, folder: Path | None) -> list[Path | None]:
     """Finds the mask file of each view; all are None if the source has no masks.
 
-    Those of a folder are paired with the images by name, or in natural order if no names agree; without a
-    folder they are the source's own.
+    Those of a folder are paired by `pair_masks`. Without a folder they are the source's own, or those of
+    `masks_beside` its images.
 
     Raises:
         MissingInputError: The folder or a mask is missing.
-        InputError: Counts differ, or only some views have a mask.
+        InputError: Names do not fit, or only some views have a mask.
     """
     views = source.views
     if folder is None:
-        found = [view.mask for view in views]
         without = [view.name for view in views if view.mask is None]
         if without and len(without) < len(views):
             raise InputError(
                 f"{len(without)} of {len(views)} views have no mask (first: {without[0]}); expected one per "
                 "view, or pass a folder with all of them as --masks"
             )
-        return found
-    files = list_images(folder)
-    by_stem = {mask_stem(path): path for path in files}
-    stems = [mask_stem(view.image) for view in views]
-    if any(stem in by_stem for stem in stems) and len(set(stems)) == len(stems):
-        missing = [view.image.name for view, stem in zip(views, stems, strict=True) if stem not in by_stem]
-        if missing:
-            raise MissingInputError(
-                f"{folder} has no mask for {missing[0]} ({len(missing)} of {len(views)} are missing); "
-                "expected one per image, with the same name"
-            )
-        return [by_stem[stem] for stem in stems]
-    if len(files) != len(views):
-        raise InputError(
-            f"{folder}: {len(files)} masks for {len(views)} images, and their names do not agree; expected "
-            "one per image, with the same name or in the same natural order"
-        )
-    return list(files)
-
-
-def mask_stem(path: Path) -> str:
-    """Name that pairs an image with its mask; COLMAP names the mask of a.jpg a.jpg.png."""
-    stem = Path(path.stem)
-    return (stem.stem if stem.suffix.lower() in (".png", ".jpg", ".jpeg") else stem.name).lower()
+        # Photographs of a reconstruction may be copies elsewhere, of another name.
+        looks_beside = without and source.kind != KIND
+        folder = masks_beside([view.image for view in views]) if looks_beside else None
+        if folder is None:
+            return [view.mask for view in views]
+    own_names = source.kind == KIND
+    images = [Path(view.name) if own_names else view.image for view in views]
+    return list(pair_masks(images, list_masks(folder), folder))
 
 
 def has_alpha_masks(source: Source) -> bool:
-    """Whether the first photograph has an alpha channel with transparent pixels."""
-    alpha = load_alpha(source.views[0].image)
-    return alpha is not None and bool((alpha < MASK_THRESHOLD).any())
+    """Whether all photographs have an alpha channel with transparent pixels.
+
+    Raises:
+        InputError: Only some of them have, or one cannot be read.
+    """
+    opaque = [view.image for view in source.views if not is_cut_out(view.image)]
+    if opaque and len(opaque) < len(source.views):
+        raise InputError(
+            f"{opaque[0]} has no transparent pixels ({len(opaque)} of {len(source.views)} images), unlike "
+            "the others, whose alpha channel is the mask: cut out the object in it, too, or pass --masks "
+            "FOLDER or --masks auto"
+        )
+    return not opaque
+
+
+def has_masks(source: Source) -> bool:
+    """Whether a source has masks without --masks: its own, in a folder beside the images, or as alpha."""
+    return mask_files(source, None)[0] is not None or has_alpha_masks(source)
 
 
 def check_command(command: str) -> list[str]:

@@ -10,14 +10,25 @@ import json
 import math
 import os
 import shutil
+from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from idr.datasets.images import IMAGE_ENDINGS, list_images, load_alpha, load_rgb
-from idr.errors import InputError, MissingInputError
+from idr.datasets.image_files import TURNS, read_header, upright
+from idr.datasets.images import (
+    IMAGE_ENDINGS,
+    UNREAD_ENDINGS,
+    VIDEO_ENDINGS,
+    images_in,
+    list_images,
+    load_alpha,
+    load_rgb,
+    passed_over,
+)
+from idr.errors import InputError
 from idr.files import write_atomic, write_text_atomic
 from idr.importers.source import files_ending
 
@@ -26,20 +37,20 @@ KIND = "photographs"
 MIN_PHOTOGRAPHS = 3
 """Photographs needed for a reconstruction."""
 IMAGE_FOLDERS = (".", "images", "image")
-UNSUPPORTED_ENDINGS = (".heic", ".heif", ".avif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".mov", ".mp4")
-"""Formats of phones and cameras that are not supported; named in an error message."""
+MASK_FOLDERS = ("mask", "masks", "silhouettes")
+MAX_DEPTH = 3
+"""Folders below the source that are searched, such as a camera's DCIM/100APPLE."""
 LIST = "photographs.json"
-ORIENTATION, MAKE, MODEL, EXIF_BLOCK = 0x0112, 0x010F, 0x0110, 0x8769
+MAKE, MODEL, EXIF_BLOCK = 0x010F, 0x0110, 0x8769
 FOCAL_35MM, FOCAL_MM, PLANE_RESOLUTION, PLANE_UNIT, LENS = 0xA405, 0x920A, 0xA20E, 0xA210, 0xA434
-TURNS = {1: (0, False), 2: (0, True), 3: (180, False), 4: (180, True)}
-TURNS |= {5: (270, True), 6: (90, False), 7: (90, True), 8: (270, False)}
-"""Clockwise rotation in degrees, after mirroring left to right, by EXIF's orientation."""
 MM_PER_UNIT = {2: 25.4, 3: 10.0, 4: 1.0}
 """EXIF's units of the resolution in the focal plane: inch, centimeter, millimeter."""
 DIAGONAL_35MM = math.hypot(36.0, 24.0)
 """Millimeters: the 35 mm equivalent focal length refers to the film's diagonal (CIPA DCG-001)."""
 DIRECT_MODES = ("L", "RGB")
-"""Pillow modes of files that COLMAP reads as we do."""
+DIRECT_ENDINGS = {"JPEG": (".jpg", ".jpeg"), "MPO": (".jpg", ".jpeg"), "PNG": (".png",), "BMP": (".bmp",)}
+DIRECT_ENDINGS |= {"TIFF": (".tif", ".tiff"), "WEBP": (".webp",)}
+"""Pillow modes of files that COLMAP reads as we do, and their names' endings by Pillow's formats."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +60,7 @@ class Photograph:
     Attributes:
         name: The file's name in the user's folder.
         digest: Hash of the file's bytes.
+        orientation: EXIF's.
         turned: Clockwise rotation of the pixels on disk in degrees: EXIF's, plus 90 or 270 for a portrait
             among mostly landscape photographs, or the reverse.
         mirrored: Whether EXIF asks for a mirror image.
@@ -61,6 +73,7 @@ class Photograph:
 
     name: str
     digest: str
+    orientation: int
     turned: int
     mirrored: bool
     size: tuple[int, int]
@@ -68,13 +81,53 @@ class Photograph:
     focal: float | None
     copied: bool
 
+    @property
+    def mask_turn(self) -> int:
+        """EXIF's orientation of a mask whose sides are swapped: one as a viewer shows it, else as stored."""
+        more = (self.turned - TURNS[self.orientation][0]) % 360
+        return {0: self.orientation, 90: 6, 180: 3, 270: 8}[more]
+
 
 def find_photographs(source: Path) -> list[Path]:
-    """Finds photographs in a folder, or in its `images/` or `image/`, in natural name order."""
+    """Finds photographs in a folder, in natural name order, folder by folder; possibly none.
+
+    They lie in the folder itself, in its `images/` or `image/`, or else in folders up to three levels below
+    it. Folders of masks do not count.
+    """
     for name in IMAGE_FOLDERS:
-        if files_ending(source / name, IMAGE_ENDINGS):
-            return list_images(source / name)
-    return []
+        if (source / name).is_dir() and (found := images_in(source / name)):
+            return found
+    photographs: list[Path] = []
+    for parent, names, _ in os.walk(source):
+        depth = len(Path(parent).relative_to(source).parts)
+        searched = (n for n in names if not n.startswith(".") and n.lower() not in MASK_FOLDERS)
+        names[:] = sorted(searched) if depth < MAX_DEPTH else []
+        photographs += images_in(Path(parent))
+    return photographs
+
+
+def find_video(source: Path) -> Path | None:
+    """Returns the video that a source is, or that it has in place of photographs; None without one.
+
+    Raises:
+        InputError: Several videos.
+    """
+    if source.is_file():
+        return source if source.suffix.lower() in VIDEO_ENDINGS else None
+    if not source.is_dir() or find_photographs(source):
+        return None
+    videos = files_ending(source, VIDEO_ENDINGS)
+    if len(videos) > 1:
+        names = ", ".join(path.name for path in videos[:8])
+        raise InputError(f"{source} has {len(videos)} videos: {names}; pass one of them as the source")
+    return videos[0] if videos else None
+
+
+def is_photographs(source: Path) -> bool:
+    """Whether a path has photographs or a video, also if they cannot be read."""
+    if find_video(source) is not None:
+        return True
+    return source.is_dir() and bool(find_photographs(source) or files_ending(source, UNREAD_ENDINGS))
 
 
 def checked_photographs(source: Path) -> list[Path]:
@@ -82,38 +135,40 @@ def checked_photographs(source: Path) -> list[Path]:
 
     Raises:
         MissingInputError: No photographs.
-        InputError: Too few, or only unsupported formats.
+        InputError: Too few, in several folders, or two of one name.
     """
     files = find_photographs(source)
     if not files:
-        unsupported = unsupported_files(source)
-        if unsupported:
-            raise InputError(
-                f"{source} has {len(unsupported)} files in unsupported formats such as {unsupported[0]}; "
-                f"expected {', '.join(IMAGE_ENDINGS)}: convert them to JPEG or PNG first"
-            )
-        raise MissingInputError(
-            f"no photographs in {source}; expected files ending in {', '.join(IMAGE_ENDINGS)}"
+        return list_images(source)  # which says what there is
+    folders = Counter(path.parent.relative_to(source).as_posix() for path in files)
+    if len(folders) > 1:
+        listed = ", ".join(f"{name} ({count})" for name, count in list(folders.items())[:8])
+        raise InputError(
+            f"{source} has photographs in several folders: {listed}; pass one of them, or move the "
+            "photographs of one object into one folder"
         )
+    by_stem: dict[str, Path] = {}
+    for path in files:
+        other = by_stem.setdefault(path.stem, path)
+        if other != path:
+            raise InputError(
+                f"{other} and {path.name} have one name; expected each photograph only once: remove one"
+            )
     if len(files) < MIN_PHOTOGRAPHS:
+        others = f"; {passed_over(files[0].parent)}" if passed_over(files[0].parent) else ""
         raise InputError(
             f"too few photographs: {len(files)} in {files[0].parent}; expected at least {MIN_PHOTOGRAPHS}, "
-            "better 20 to 60 all around the object"
+            f"better 20 to 60 all around the object{others}"
         )
     return files
-
-
-def unsupported_files(source: Path) -> list[str]:
-    """Names of photographs and videos in unsupported formats."""
-    if not source.is_dir():
-        return []
-    return sorted(path.name for path in source.iterdir() if path.suffix.lower() in UNSUPPORTED_ENDINGS)
 
 
 def digests(files: list[Path]) -> dict[str, str]:
     """Returns the hash of each file by name; raises `InputError` for equal files and unreadable ones."""
     owners: dict[str, str] = {}
     for path in files:
+        if path.suffix.lower() in IMAGE_ENDINGS:
+            read_header(path)  # a broken file, such as an empty one, has no equal
         try:
             digest = hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
         except OSError as error:
@@ -130,8 +185,8 @@ def digests(files: list[Path]) -> dict[str, str]:
 def prepare(files: list[Path], hashes: dict[str, str], folder: Path) -> None:
     """Writes upright photographs to a work folder for the reconstruction.
 
-    Photograph k, in natural order, becomes `<k, six digits>/<name>`, so COLMAP orders by name as we do. Files
-    that need no change are linked. The list is also written to `photographs.json`.
+    Photograph k, in natural order, gets the `work_name`, so COLMAP orders by name as we do. Files that need
+    no change are linked. The list is also written to `photographs.json`.
 
     Raises:
         InputError: A file cannot be read as a still image.
@@ -160,31 +215,27 @@ def read_list(folder: Path) -> list[Photograph]:
 
 
 def work_name(k: int, photo: Photograph) -> str:
-    """Name of photograph k in the work folder; copies are PNG."""
-    return f"{k:06d}/{Path(photo.name).stem + '.png' if photo.copied else photo.name}"
+    """Name of photograph k in the work folder; copies are PNG.
+
+    COLMAP's lists of pairs separate names by blanks, and it reads names as UTF-8: the user's may be neither.
+    """
+    return f"{k:06d}/{k:06d}{'.png' if photo.copied else Path(photo.name).suffix}"
 
 
 def _read(path: Path, digest: str) -> Photograph:
     """Reads EXIF, and all pixels, so that broken files are reported now."""
     height, width = load_rgb(path).shape[:2]
-    exif, mode = _exif(path)
-    turned, mirrored = TURNS.get(exif.get(ORIENTATION, 1), (0, False))
-    block = exif.get_ifd(EXIF_BLOCK)
+    header = read_header(path)
+    turned, mirrored = TURNS[header.orientation]
+    block = header.exif.get_ifd(EXIF_BLOCK)
     focal = _focal_pixels(block, width, height)
-    description = [exif.get(MAKE), exif.get(MODEL), *map(block.get, (LENS, FOCAL_35MM, FOCAL_MM))]
+    description = [header.exif.get(MAKE), header.exif.get(MODEL)]
+    description += map(block.get, (LENS, FOCAL_35MM, FOCAL_MM))
     size = (width, height) if turned % 180 else (height, width)
-    copied = bool(turned or mirrored or mode not in DIRECT_MODES)
+    direct = header.mode in DIRECT_MODES and path.suffix.lower() in DIRECT_ENDINGS.get(header.format, ())
     camera = " ".join(str(word).strip(" \0") for word in description if word is not None)
-    return Photograph(path.name, digest, turned, mirrored, size, camera, focal, copied)
-
-
-def _exif(path: Path) -> tuple[Image.Exif, str]:
-    """EXIF and Pillow's mode of a readable image; empty if Pillow cannot open it."""
-    try:
-        with Image.open(path) as image:
-            return image.getexif(), image.mode
-    except UnidentifiedImageError:  # TIFF with 16 bits a channel: read by another library, without EXIF
-        return Image.Exif(), ""
+    copied = bool(turned or mirrored or not direct)
+    return Photograph(path.name, digest, header.orientation, turned, mirrored, size, camera, focal, copied)
 
 
 def _focal_pixels(block: dict[int, object], width: int, height: int) -> float | None:
@@ -212,10 +263,8 @@ def _write_copy(path: Path, photo: Photograph, target: Path) -> None:
     """Writes the upright pixels losslessly, with any alpha channel."""
     alpha = load_alpha(path)
     layers = load_rgb(path) if alpha is None else np.dstack([load_rgb(path), alpha])
-    if photo.mirrored:
-        layers = layers[:, ::-1]
-    upright = Image.fromarray(np.ascontiguousarray(np.rot90(layers, -photo.turned // 90)))
-    write_atomic(target, lambda file: upright.save(file, format="PNG", compress_level=1))
+    image = Image.fromarray(upright(layers, photo.turned, photo.mirrored))
+    write_atomic(target, lambda file: image.save(file, format="PNG", compress_level=1))
 
 
 def _link(path: Path, target: Path) -> None:

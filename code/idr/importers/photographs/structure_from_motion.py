@@ -15,12 +15,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from idr.datasets.images import passed_over
+from idr.datasets.masks import list_masks, masks_beside, pair_masks
 from idr.errors import InputError
 from idr.files import whole_folder, write_text_atomic
 from idr.importers.colmap import from_model, import_pycolmap
 from idr.importers.photographs import source as photos
 from idr.importers.photographs.failures import refuse_few_registered, refuse_no_model, refuse_one_viewpoint
 from idr.importers.photographs.source import Photograph
+from idr.importers.photographs.video import NUM_FRAMES, write_frames
 from idr.importers.source import Progress, Source
 from idr.progress_bar import with_progress
 
@@ -31,7 +34,9 @@ NEIGHBORS, KEY_PHOTOGRAPHS = 10, 40
 which closes an orbit."""
 LONGEST_SIDE = 2000
 """Pixels to which larger photographs are reduced for feature extraction, which then doubles them."""
-STEPS = (PHOTOGRAPHS, FEATURES, MATCHES, MODEL) = ("photographs", "features", "matches", "model")
+STEPS = (FRAMES, PHOTOGRAPHS, FEATURES, MATCHES, MODEL) = (
+    *("frames", "photographs", "features", "matches", "model"),
+)
 SETTINGS, DATABASE = "reconstruction.json", "database.db"
 
 
@@ -45,6 +50,7 @@ class ReconstructionSettings:
         min_registered: Photographs that must be registered; None for half of them.
         seed: Seed of all random draws.
         threads: -1 for one per core; with 1, results are reproducible bit by bit.
+        frames: Frames to take from a video; None for `video.NUM_FRAMES`.
     """
 
     camera_model: str = "SIMPLE_RADIAL"
@@ -52,29 +58,42 @@ class ReconstructionSettings:
     min_registered: int | None = None
     seed: int = 0
     threads: int = -1
+    frames: int | None = None
 
 
 def reconstruct(source: Path, work: Path, settings: ReconstructionSettings, progress: Progress) -> Source:
-    """Finds the cameras of the photographs in a folder.
+    """Finds the cameras of the photographs in a folder, or of the sharpest frames of a video.
 
     The work folder is created, or resumed if it has the same photographs and settings.
 
     Returns:
-        The scene: the photographs of the largest model, upright, with their lenses, and its sparse points.
+        The scene: the photographs of the largest model, upright, with their lenses, the masks in a folder
+        beside them if there is one, and its sparse points.
 
     Raises:
         MissingInputError: No photographs, or pycolmap is not installed.
         InputError: Photographs are too few, unreadable, do not overlap, or come from one viewpoint; or too
-            few were registered.
+            few were registered; or a folder of masks beside them lacks one.
         OutputError: Writing failed.
     """
     pycolmap = import_pycolmap()
-    files = photos.checked_photographs(source)
-    digests = photos.digests(files)
+    video = photos.find_video(source)
+    if video is None and settings.frames is not None:
+        raise InputError(f"--frames is for a video, but {source} has photographs; leave it out")
+    files = [video] if video else photos.checked_photographs(source)
+    digests, masks = photos.digests(files), {} if video else _masks_beside(files)
     # What determines the result; threads and `min_registered` do not.
-    decisive = {"camera_model": settings.camera_model, "matching": settings.matching, "seed": settings.seed}
-    fingerprint = {"format": 2, "pycolmap": pycolmap.__version__, **decisive, "photographs": digests}
+    decisive: dict[str, Any] = {"camera_model": settings.camera_model, "matching": settings.matching}
+    decisive |= {"seed": settings.seed, "frames": settings.frames or NUM_FRAMES if video else None}
+    fingerprint = {"format": 3, "pycolmap": pycolmap.__version__, **decisive, "photographs": digests}
     _begin(work, fingerprint, progress)
+    notes: tuple[str, ...] = ()
+    if video:
+        notes = (f"photographs are the sharpest frames of {video.name}",)
+        files, digests = _frames(video, decisive["frames"], work / FRAMES, progress)
+    elif others := passed_over(files[0].parent):
+        notes = (f"{files[0].parent} also has {others}",)
+        progress(f"WARNING: {notes[0]}")
     if not (work / PHOTOGRAPHS).is_dir():
         with whole_folder(work / PHOTOGRAPHS) as folder:
             photos.prepare(files, digests, folder)
@@ -83,7 +102,27 @@ def reconstruct(source: Path, work: Path, settings: ReconstructionSettings, prog
     steps.find_features()
     steps.match()
     steps.register()
-    return steps.scene(files)
+    found = steps.scene(files, masks)
+    return replace(found, notes=(*found.notes, *notes))
+
+
+def _masks_beside(files: list[Path]) -> dict[str, Path]:
+    """The masks in a folder in or beside that of the photographs, by photograph; empty without one."""
+    folder = masks_beside(files)
+    masks = pair_masks(files, list_masks(folder), folder) if folder else []
+    return {path.name: mask for path, mask in zip(files, masks, strict=False)}
+
+
+def _frames(
+    video: Path, count: int, folder: Path, progress: Progress
+) -> tuple[list[Path], dict[str, str]]:
+    """Takes frames from a video unless it was done; returns them, and their names in place of hashes."""
+    if not folder.is_dir():
+        progress(f"taking the sharpest of each of {count} intervals of {video.name}")
+        with whole_folder(folder) as unfinished:
+            write_frames(video, count, unfinished)
+    files = photos.checked_photographs(folder)
+    return files, {path.name: path.name for path in files}
 
 
 def _begin(work: Path, fingerprint: dict[str, Any], progress: Progress) -> None:
@@ -203,7 +242,7 @@ class _Steps:
             largest = max(found.values(), key=lambda model: (model.num_reg_images(), model.num_points3D()))
             largest.write_binary(str(folder))
 
-    def scene(self, files: list[Path]) -> Source:
+    def scene(self, files: list[Path], masks: dict[str, Path]) -> Source:
         """Checks the model and returns it as a source, with the user's files where they were not copied."""
         model, names = self.pycolmap.Reconstruction(str(self.work / MODEL)), self.names
         registered = {model.images[i].name for i in model.reg_image_ids()}
@@ -215,11 +254,13 @@ class _Steps:
         pairs = zip(self.photographs, files, strict=True)
         own = {photo.name: path for photo, path in pairs if not photo.copied}
         found = from_model(model, self.work / PHOTOGRAPHS, str(self.work / MODEL))
-        views = tuple(
-            replace(view, name=names[view.name], image=own.get(names[view.name], view.image))
-            for view in found.views
-        )
-        return replace(found, kind=photos.KIND, views=views, notes=self._notes(model, missing))
+        turns = {photo.name: photo.mask_turn for photo in self.photographs}
+        views = []
+        for view in found.views:
+            name = names[view.name]
+            image, mask = own.get(name, view.image), masks.get(name)
+            views.append(replace(view, name=name, image=image, mask=mask, mask_turn=turns[name]))
+        return replace(found, kind=photos.KIND, views=tuple(views), notes=self._notes(model, missing))
 
     def _notes(self, model: Any, missing: list[str]) -> tuple[str, ...]:
         count = len(self.photographs)
