@@ -47,7 +47,8 @@ def count_images(folder: Path) -> int:
     try:
         if ending_of(folder) == ".txt":
             return sum(1 for _ in _image_lines(folder / "images.txt"))
-        return int(struct.unpack("<Q", (folder / "images.bin").read_bytes()[:8])[0])
+        with (folder / "images.bin").open("rb") as file:
+            return int(struct.unpack("<Q", file.read(8))[0])
     except (OSError, ValueError, struct.error):
         return 0
 

@@ -48,7 +48,7 @@ FORMATS: tuple[tuple[str, Probe, str, str], ...] = (
     ("reconstruction.json", _any, "OpenSfM", "convert it with opensfm export_colmap"),
     ("keyframes", Path.is_dir, "Polycam", "convert it with nerfstudio's ns-process-data polycam"),
     ("*.r3d", _any, "Record3D", "convert it with nerfstudio's ns-process-data record3d"),
-    ("pose/*.txt", _any, "NSVF", "write its poses as transforms.json (docs/cameras.md)"),
+    ("pose/*.txt", _any, "NSVF", "write its poses as transforms.json, see DATA_CONVENTION.md"),
     ("sparse", Path.is_dir, "COLMAP", "a model needs both cameras and images, .bin or .txt"),
     ("Calibration/cal*", Path.is_dir, "DTU",
      "pass Calibration/cal18 as SOURCE and --images Rectified/scan<N>"),
