@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 from tests.importers import colmap_writer, spots, writers
 
-from idr.cli import doctor, import_scene, preprocess_cameras
+from idr.cli import check_scene, doctor, import_scene, preprocess_cameras
 from idr.datasets.scene_dataset import SceneDataset
 from idr.errors import USER_ERRORS
 
@@ -297,6 +298,44 @@ def test_a_source_is_imported_after_the_remedy(
     remedy(tmp_path / "source")
     assert message_of(lambda: import_scene.main([*command, *after]), capsys) == ""
     assert spots.largest_miss(tmp_path / "data" / "mine" / "scan2") < 0.05
+
+
+@pytest.mark.parametrize("normalized", [False, True])
+def test_cameras_of_dvr_are_refused_everywhere_and_imported(
+    normalized: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "data" / "mine" / "scan1"
+    writers.write_dvr(folder, normalized=normalized)
+    commands = (
+        lambda: train(folder),
+        lambda: preprocess_cameras.main(["--source_dir", str(folder)]),
+        lambda: check_scene.main(["--source_dir", str(folder)]) or 1,
+        lambda: doctor.main([str(folder)]),
+    )
+    for command in commands:
+        message = message_of(command, capsys)
+        assert "holds no intrinsics" in message and "import the folder with import_scene.py" in message
+    train(imported(folder))
+    assert message_of(lambda: doctor.main([str(imported(folder, "--force"))]), capsys) == ""
+    assert spots.largest_miss(imported(folder, "--force")) < 0.05
+
+
+def test_rough_cameras_are_paired_whatever_the_separator(tmp_path: Path) -> None:
+    """Rough cameras of a JSON written on Windows, in another order than the exact ones."""
+    writers.write_nerfstudio(tmp_path / "source", tmp_path / "masks")
+    writers.write_nerfstudio(tmp_path / "rough")
+    path = tmp_path / "rough" / "transforms.json"
+    content = json.loads(path.read_text())
+    for frame in content["frames"]:
+        frame["file_path"] = frame["file_path"].replace("/", "\\")
+    content["frames"].reverse()
+    path.write_text(json.dumps(content))
+    out = tmp_path / "data" / "mine" / "scan1"
+    arguments = [str(path.parents[1] / "source"), "--out", str(out), "--masks", str(tmp_path / "masks")]
+    assert import_scene.main([*arguments, "--rough_from", str(path.parent)]) == 0
+    with np.load(out / "cameras.npz") as exact, np.load(out / "cameras_linear_init.npz") as rough:
+        for k in range(6):
+            np.testing.assert_allclose(rough[f"world_mat_{k}"], exact[f"world_mat_{k}"], atol=1e-6)
 
 
 def test_unusable_spheres_of_a_source_are_left_out(

@@ -74,6 +74,26 @@ def test_names_with_blanks_and_brackets_in_text_models(tmp_path: Path) -> None:
     assert misses(tmp_path, projectors) < 1e-6
 
 
+def test_a_byte_order_mark_and_line_ends_of_windows(tmp_path: Path) -> None:
+    projectors = colmap_writer.write_colmap(tmp_path)
+    for path in (tmp_path / "sparse" / "0").iterdir():
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    assert misses(tmp_path, projectors) < 1e-6
+
+
+def test_names_that_are_not_utf8(tmp_path: Path) -> None:
+    """Text models are read; of binary ones, pycolmap cannot give the name."""
+    projectors = colmap_writer.write_colmap(tmp_path)
+    table = tmp_path / "sparse" / "0" / "images.txt"
+    table.write_bytes(table.read_bytes().replace(b"cam0/2.png", b"cam0/\xfc 2.png"))
+    old = tmp_path / "images" / "cam0" / "2.png"
+    old.rename(old.with_name(b"\xfc 2.png".decode("utf-8", "surrogateescape")))
+    assert misses(tmp_path, projectors) < 1e-6
+    pycolmap.Reconstruction(str(table.parent)).write_binary(str(table.parent))
+    with pytest.raises(InputError, match="the name of image 3 is not UTF-8; export the model as text"):
+        read_source(tmp_path)
+
+
 def test_of_several_models_the_largest_is_read_and_said(tmp_path: Path) -> None:
     projectors = colmap_writer.write_colmap(tmp_path)
     sparse = tmp_path / "sparse"

@@ -84,6 +84,10 @@ FOREIGN = {
     "reality.csv": ("#name,x,y,alt,heading,pitch,roll\n", "ns-process-data realitycapture"),
     "keyframes/x.json": ("{}", "ns-process-data polycam"),
     "pose/0.txt": ("1 0 0 0\n", "NSVF"),
+    "sparse/0/images.txt": ("", "sparse of COLMAP: a model needs both cameras and images"),
+    "intrinsics.yaml": ("fx: 3\n", "intrinsics.yaml looks like cameras of a format that is not read"),
+    "poses/0001.txt": ("1 2 3\n", "poses/0001.txt looks like cameras"),
+    "all_poses.npy": ("", "all_poses.npy looks like cameras"),
     "cams.json": ('{"frames": []}', "cams.json has `frames`, as transforms.json: pass "),
 }
 
@@ -94,14 +98,14 @@ def test_cameras_of_other_programs_are_not_passed_over(name: str, tmp_path: Path
     assert recognize(tmp_path) == PHOTOGRAPHS
     content, message = FOREIGN[name]
     path = tmp_path / name
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(exist_ok=True, parents=True)
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(InputError) as caught:
         recognize(tmp_path)
     assert message in str(caught.value) and str(caught.value).endswith("--kind photographs")
 
 
-@pytest.mark.parametrize("name", ["notes.xml", "list.csv", "package.json", "arrays.npz", "readme.txt"])
+@pytest.mark.parametrize("name", ["notes.xml", "list.csv", "package.json", "arrays.npz", "scampi.txt"])
 def test_other_files_beside_photographs_do_no_harm(name: str, tmp_path: Path) -> None:
     photographs(tmp_path)
     if name == "arrays.npz":

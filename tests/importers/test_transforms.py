@@ -149,6 +149,13 @@ def test_views_of_deleted_images_are_left_out_with_a_note(tmp_path: Path) -> Non
         read_source(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["", ".", "images", "a\0b.png", "a" * 300 + ".png"])
+def test_names_that_are_no_files_are_missing_images(name: str, tmp_path: Path) -> None:
+    change(tmp_path, lambda content: content["frames"][1].update(file_path=name))
+    source = read_source(tmp_path)
+    assert len(source.views) == 5 and source.notes[0].startswith("1 of 6 views left out")
+
+
 def test_scaled_cameras_are_read_with_a_note(tmp_path: Path) -> None:
     def edit(content: dict[str, Any]) -> None:
         for frame in content["frames"][:2]:

@@ -84,11 +84,13 @@ def _dtu_scenes(data_root: str | None) -> list[Path]:
 
 
 def _preprocess_scene(scene_dir: Path, use_linear_init: bool, dry_run: bool) -> None:
+    from idr.datasets.camera_files import check_intrinsics
     from idr.preprocess.bounding_sphere import fit_sphere
     from idr.preprocess.scene_views import camera_file_of, load_views, write_scale_mats
 
     camera_file = camera_file_of(use_linear_init)
     views = load_views(scene_dir, camera_file)
+    check_intrinsics(scene_dir / camera_file, views.intrinsics)
     try:
         fit = fit_sphere(views)
     except InputError as error:

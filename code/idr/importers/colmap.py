@@ -120,7 +120,12 @@ def from_model(
         raise InputError(f"{label}: a COLMAP model without registered images; run COLMAP's mapper again")
     views, missing = [], []
     for image in registered:
-        name = (names or {}).get(image.image_id, image.name)
+        try:
+            name = (names or {}).get(image.image_id) or image.name
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"{label}: the name of image {image.image_id} is not UTF-8; export the model as text"
+            ) from error
         path = find_image(name, images, images, label)
         if path is None:
             missing.append(name)

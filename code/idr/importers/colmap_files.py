@@ -1,12 +1,13 @@
 """Finds COLMAP models and checks their files before pycolmap reads them.
 
-pycolmap never returns from a truncated `points3D.bin`, insists on a file of points, and cuts image names in
-text models at the first blank. So binary files are walked record by record first, and text names are read
-here.
+pycolmap never returns from a truncated `points3D.bin`, insists on a file of points, stumbles over byte order
+marks, and cuts image names in text models at the first blank. So binary files are walked record by record
+first, and text names are read here.
 """
 
 from __future__ import annotations
 
+import codecs
 import os
 import struct
 from collections.abc import Iterator
@@ -46,7 +47,8 @@ def count_images(folder: Path) -> int:
     try:
         if ending_of(folder) == ".txt":
             return sum(1 for _ in _image_lines(folder / "images.txt"))
-        return int(struct.unpack("<Q", (folder / "images.bin").read_bytes()[:8])[0])
+        with (folder / "images.bin").open("rb") as file:
+            return int(struct.unpack("<Q", file.read(8))[0])
     except (OSError, ValueError, struct.error):
         return 0
 
@@ -70,13 +72,18 @@ def stage(folder: Path, target: Path) -> dict[int, str]:
             continue
         if ending == ".bin":
             _check(path, part)
-        os.symlink(path.resolve(), link)
+        with path.open("rb") as file:
+            has_mark = ending == ".txt" and file.read(3) == codecs.BOM_UTF8
+        if has_mark:
+            link.write_bytes(path.read_bytes()[3:])
+        else:
+            os.symlink(path.resolve(), link)
     return dict(_image_lines(folder / "images.txt")) if ending == ".txt" else {}
 
 
 def _image_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Yields number and name of each image of an `images.txt`: every second line, and empty ones count."""
-    lines = iter(path.read_text(encoding="utf-8", errors="surrogateescape").splitlines())
+    lines = iter(path.read_text(encoding="utf-8-sig", errors="surrogateescape").splitlines())
     for line in lines:
         words = line.split(maxsplit=9)
         if not words or words[0].startswith("#"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +12,10 @@ from idr.files import read_json
 from idr.importers.numpy_folders import IDR_FILE, NEUS_FILE
 
 MAX_JSON_BYTES = 100_000_000
+LIKE_CAMERAS = re.compile(
+    r"camera|intrinsic|extrinsic|calib|trajector|transform|(^|_)(cams?|poses?)(_|$)", re.IGNORECASE
+)
+DATA_ENDINGS = (".txt", ".json", ".npz", ".npy", ".xml", ".yaml", ".yml", ".csv", ".mat", ".pkl", ".bin")
 Probe = Callable[[Path], bool]
 
 
@@ -43,7 +48,8 @@ FORMATS: tuple[tuple[str, Probe, str, str], ...] = (
     ("reconstruction.json", _any, "OpenSfM", "convert it with opensfm export_colmap"),
     ("keyframes", Path.is_dir, "Polycam", "convert it with nerfstudio's ns-process-data polycam"),
     ("*.r3d", _any, "Record3D", "convert it with nerfstudio's ns-process-data record3d"),
-    ("pose/*.txt", _any, "NSVF", "write its poses as transforms.json (docs/cameras.md)"),
+    ("pose/*.txt", _any, "NSVF", "write its poses as transforms.json, see DATA_CONVENTION.md"),
+    ("sparse", Path.is_dir, "COLMAP", "a model needs both cameras and images, .bin or .txt"),
     ("Calibration/cal*", Path.is_dir, "DTU",
      "pass Calibration/cal18 as SOURCE and --images Rectified/scan<N>"),
 )  # fmt: skip
@@ -58,7 +64,8 @@ def find_cameras(source: Path) -> list[str]:
         first = next((path for path in paths if _is(probe, path)), None)
         if first is not None:
             found.append(f"{first.name} of {program}: {remedy}")
-    return found + find_unnamed(source)
+    found += find_unnamed(source)
+    return found or list(_files_of_cameras(source))[:3]
 
 
 def find_unnamed(source: Path) -> list[str]:
@@ -81,6 +88,14 @@ def _json_with_frames(source: Path) -> Iterator[str]:
                     yield f"{path.name} has `frames`, as transforms.json: pass {path} as SOURCE"
         except (OSError, ValueError):
             continue
+
+
+def _files_of_cameras(source: Path) -> Iterator[str]:
+    """Files whose names, or whose folders' names, say that they have cameras."""
+    for path in sorted([*source.glob("*"), *source.glob("*/*")]):
+        names = [path.stem] if path.parent == source else [path.stem, path.parent.name]
+        if any(map(LIKE_CAMERAS.search, names)) and path.suffix.lower() in DATA_ENDINGS and path.is_file():
+            yield f"{path.relative_to(source)} looks like cameras of a format that is not read"
 
 
 def _npz_of_cameras(source: Path) -> Iterator[str]:

@@ -82,6 +82,8 @@ KINDS = {
 }
 """The formats. Those before `middlebury` are often made from one another, the former from the latter."""
 REFINED = tuple(KINDS)[:6]
+MAX_INNER = 50
+"""Inner folders that are looked at: a home directory given by mistake should not be searched."""
 
 
 def kinds_of(source: Path, images: Path | None = None) -> list[str]:
@@ -129,10 +131,6 @@ def _inner_sources(source: Path, without: str = "") -> list[str]:
     found = [(path, kinds_of(path)) for path in inner[:MAX_INNER]]
     scenes = [(path, kinds[0]) for path, kinds in found if kinds and kinds[0] != without]
     return [f"{path.name} is a scene of {kind}: pass {path} as SOURCE" for path, kind in scenes[:3]]
-
-
-MAX_INNER = 50
-"""Inner folders that are looked at: a home directory given by mistake should not be searched."""
 
 
 def read_source(

@@ -5,7 +5,7 @@ B views. Poses are (4, 4) camera-to-world, world frame and unit of the imported 
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import numpy as np
 
@@ -80,6 +80,10 @@ def _pose(view: SourceView) -> Array:
     return pose
 
 
+def _stem(name: str) -> str:
+    return mask_stem(Path(PureWindowsPath(name).name))  # of names with either separator
+
+
 def paired_views(second: Source, names: list[str], label: str) -> list[SourceView]:
     """Pairs B views by name with those of another source of the same photographs, `label` in messages.
 
@@ -93,8 +97,8 @@ def paired_views(second: Source, names: list[str], label: str) -> list[SourceVie
             f"--rough_from {label}: {len(names)} views; expected {MIN_SHARED_VIEWS} or more, to align its "
             "frame with this one"
         )
-    by_stem = {mask_stem(Path(view.name)): view for view in second.views}
-    stems = [mask_stem(Path(name)) for name in names]
+    by_stem = {_stem(view.name): view for view in second.views}
+    stems = [_stem(name) for name in names]
     if any(stem in by_stem for stem in stems) and len(by_stem) == len(second.views):
         missing = [name for name, stem in zip(names, stems, strict=True) if stem not in by_stem]
         if missing:

@@ -220,6 +220,7 @@ def _matching(path: Path, label: str) -> Path | None:
         return None
     lower, stem = path.name.lower(), path.stem if path.suffix.lower() in LISTED_ENDINGS else path.name
     siblings = [name for name in os.listdir(path.parent) if name.lower().startswith(stem.lower())]
+    siblings = [name for name in siblings if os.path.isfile(path.parent / name)]
     found = [name for name in siblings if name.lower() == lower]
     found = found or [n for n in siblings if Path(n).stem == stem and Path(n).suffix.lower() in IMAGE_ENDINGS]
     if len(found) > 1:

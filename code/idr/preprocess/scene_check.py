@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from idr.datasets.camera_files import read_cameras
+from idr.datasets.camera_files import check_intrinsics, read_cameras
 from idr.datasets.images import list_images, load_rgb
 from idr.errors import InputError
 from idr.preprocess.bounding_sphere import POOR_IOU, carve_scene, listed
@@ -93,6 +93,7 @@ def check_scene(scene_dir: Path, camera_file: str) -> SceneCheck:
             "preprocess_cameras.py"
         )
     try:
+        check_intrinsics(scene_dir / camera_file, views.intrinsics)
         hull = carve_scene(views)
         ious = hull_ious(views, hull)
     except InputError as error:

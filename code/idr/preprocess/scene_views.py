@@ -137,9 +137,9 @@ def read_world_mats(path: Path) -> Array:
         ) from error
     if not found:
         raise InputError(f"{path} has no world_mat_0, world_mat_1, ...; expected one world_mat per image")
-    missing = sorted(set(range(max(found))) - set(found))
-    if missing:
-        raise InputError(f"{path} has world_mat_{max(found)} but not world_mat_{missing[0]}; add it")
+    missing = next((k for k in range(len(found)) if k not in found), None)
+    if missing is not None:
+        raise InputError(f"{path} has world_mat_{max(found)} but not world_mat_{missing}; add it")
     for k, matrix in found.items():
         if matrix.shape not in ((3, 4), (4, 4)):
             raise InputError(f"{path}: world_mat_{k} has shape {matrix.shape}; expected (4, 4)")
