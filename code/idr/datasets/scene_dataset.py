@@ -21,6 +21,7 @@ from idr.datasets.camera_files import CameraFile, read_cameras
 from idr.datasets.images import list_images, load_mask, load_rgb, natural_sorted
 from idr.errors import InputError, MissingInputError
 from idr.geometry.quaternions import rotation_to_quaternion
+from idr.progress_bar import with_progress
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +108,8 @@ class SceneDataset(torch.utils.data.Dataset):
         self.intrinsics = torch.from_numpy(intrinsics[self.indices]).float()
         self.poses = torch.from_numpy(poses[self.indices]).float()
         _check_distance(poses, self.camera_file.path)
-        self.images = torch.stack([self._load_image(image_paths[i]) for i in self.indices])
+        reading = with_progress(self.indices, "reading images")
+        self.images = torch.stack([self._load_image(image_paths[i]) for i in reading])
         self.masks = torch.stack([self._load_mask(mask_paths[i]) for i in self.indices])
         if len(image_paths) == 1:
             log.warning("%s has a single view: the unseen side is undetermined", self.instance_dir)
