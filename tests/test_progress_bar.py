@@ -13,6 +13,7 @@ import pytest
 
 from idr import progress_bar
 from idr.cli.shared.common import make_parser, run_command, say
+from idr.errors import InputError
 from idr.progress_bar import with_progress
 
 
@@ -78,3 +79,14 @@ def test_log_lines_come_with_the_time(
     with caplog.at_level(logging.INFO, logger="idr"):
         assert list(with_progress(range(5), "views")) == [0, 1, 2, 3, 4]
     assert caplog.messages == ["views: 2 of 5, 30 s left", "views: 4 of 5, 10 s left"]
+
+
+def test_a_mistake_within_a_loop_leaves_no_bar_before_its_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    def mistaken(arguments: Any) -> None:
+        for _ in with_progress(range(3), "outer"):
+            for _ in with_progress(range(3), "inner"):
+                raise InputError("a mistake")
+
+    terminal = open_terminal(monkeypatch)
+    assert run_command(make_parser("", command="eval"), [], mistaken) == 2
+    assert re.search(r"\r *\rerror: a mistake\n$", terminal.getvalue())

@@ -84,7 +84,7 @@ def main() -> None:
     handler = logging.Handler()
     handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
     logging.getLogger("idr").addHandler(handler)
-    logging.getLogger("idr").setLevel(logging.INFO)
+    logging.getLogger("idr").setLevel(logging.DEBUG)
     results: dict[str, Any] = {name: results_of(*case) for name, case in CASES.items()}
 
     import idr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from idr.evaluation.perceptual import ImageDistance
     from idr.evaluation.results import RenderingScores
     from idr.runs import Run
+
+log = logging.getLogger("idr.cli.evaluate")
 
 DESCRIPTION = (
     "Meshes a trained run in world coordinates; on request, renders and scores every view and measures the "
@@ -136,6 +139,7 @@ def _load_lpips(device: torch.device) -> tuple[ImageDistance | None, str | None]
     """Returns LPIPS, or without its weights the reason, which is also printed."""
     from idr.evaluation.perceptual import WeightsUnavailable, load_lpips
 
+    log.info("loading LPIPS; the weights of AlexNet are downloaded the first time")
     try:
         return load_lpips(device), None
     except WeightsUnavailable as error:

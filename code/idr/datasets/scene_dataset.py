@@ -24,6 +24,7 @@ from idr.datasets.masks import scene_masks
 from idr.errors import InputError, MissingInputError
 from idr.geometry.quaternions import rotation_to_quaternion
 from idr.places import shipped_name
+from idr.progress_bar import with_progress
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +114,8 @@ class SceneDataset(torch.utils.data.Dataset):
         self.intrinsics = torch.from_numpy(intrinsics[self.indices]).float()
         self.poses = torch.from_numpy(poses[self.indices]).float()
         _check_distance(poses, self.camera_file.path)
-        self.images = torch.stack([self._load_image(image_paths[i]) for i in self.indices])
+        reading = with_progress(self.indices, "reading images")
+        self.images = torch.stack([self._load_image(image_paths[i]) for i in reading])
         self.masks = torch.stack([self._load_mask(mask_paths[i]) for i in self.indices])
         if len(image_paths) == 1:
             log.warning("%s has a single view: the unseen side is undetermined", self.instance_dir)

@@ -17,6 +17,7 @@ from idr.demo.teapot import Array, gradient, sdf
 from idr.evaluation.chamfer import ChamferResult, chamfer, distance_to_zero_set
 from idr.evaluation.metrics import mask_iou, masked_psnr
 from idr.evaluation.results import RenderingScores, ViewScore
+from idr.progress_bar import with_progress
 from idr.rendering import render_image
 from idr.runs.views import read_view
 
@@ -49,7 +50,10 @@ def ceiling_scores(datasets: Sequence[Any]) -> list[RenderingScores]:
 
     They are an upper bound for reconstructions, because the photographs average 4 x 4 samples per pixel.
     """
-    return [RenderingScores(tuple(_exact_view(split, i) for i in range(len(split)))) for split in datasets]
+    return [
+        RenderingScores(tuple(_exact_view(split, i) for i in with_progress(range(len(split)), "exact views")))
+        for split in datasets
+    ]
 
 
 def _exact_view(dataset: Any, index: int) -> ViewScore:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from idr.geometry.cameras import project_points
 from idr.preprocess.scene_views import Array, Mask, SceneViews
+from idr.progress_bar import with_progress
 
 INSIDE_SHARE = 45 / 49
 CELLS_FIRST = 24
@@ -86,7 +87,7 @@ class Carver:
         # project_points scales each projection by its third row, so depth is in this frame's unit.
         self.projections = views.projections @ self.to_world  # (B, 3, 4)
         self.centers = self.from_world(views.centers)  # (B, 3)
-        self._to_mask = [_distance_to_mask(mask) for mask in views.masks]
+        self._to_mask = [_distance_to_mask(mask) for mask in with_progress(views.masks, "masks")]
 
     def from_world(self, points: Array) -> Array:
         """Moves (N, 3) points from the world to this frame."""
@@ -136,7 +137,7 @@ class Carver:
         cells = cells[np.linalg.norm(cells, axis=1) <= region_radius + reach]
         num_views = len(self.views)
         outside, unseen = np.zeros(len(cells), np.int64), np.zeros(len(cells), np.int64)
-        for k in range(num_views):
+        for k in with_progress(range(num_views), "carving"):
             surely_outside, surely_unseen = self._sure(k, cells, reach)
             outside += surely_outside
             unseen += surely_unseen

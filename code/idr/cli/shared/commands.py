@@ -89,7 +89,7 @@ GROUPS: dict[str, tuple[Command, ...]] = {
     ),
 }  # fmt: skip
 COMMANDS = {command.name: command for group in GROUPS.values() for command in group}
-_WORD = re.compile(r"(?!(true|yes|on|false|no|off|null)$)[a-z]\w*", re.IGNORECASE)
+_WORD = re.compile(r"(?!(true|yes|on|false|no|off|null)$)[a-z]\w*", re.IGNORECASE | re.ASCII)
 """Texts that HOCON reads as texts without quotes."""
 _SCRIPTS = {Path(command.script).name for command in COMMANDS.values() if command.script}
 

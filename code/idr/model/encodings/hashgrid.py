@@ -88,8 +88,8 @@ class HashGridConfig:
 
 
 @functools.cache
-def _log_once(backend: str, reason: str) -> None:
-    log.debug("hash grid: computed by %s (%s)", backend, reason)
+def _log_once(level: int, backend: str, reason: str) -> None:
+    log.log(level, "hash grid: computed by %s (%s)", backend, reason)
 
 
 def grid_levels(config: HashGridConfig) -> tuple[Level, ...]:
@@ -197,7 +197,8 @@ class HashGrid(Encoding):
             reason = "numba is not installed; pip install 'idr-surface[fast]' is faster"
         else:
             reason = f"{x.device.type}, {x.dtype}"
-        _log_once("torch" if twin is None else "numba", reason)
+        level = logging.INFO if twin is None and fits else logging.DEBUG
+        _log_once(level, "torch" if twin is None else "numba", reason)
         return twin
 
 

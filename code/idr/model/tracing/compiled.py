@@ -19,8 +19,8 @@ log = logging.getLogger(__name__)
 
 
 @functools.cache
-def _log_once(text: str) -> None:
-    log.debug("strategy = compiled: training rays are traced by %s", text)
+def _log_once(level: int, text: str) -> None:
+    log.log(level, "strategy = compiled: training rays are traced by %s", text)
 
 
 class CompiledTracer(AcceleratedTracer):
@@ -50,7 +50,7 @@ class CompiledTracer(AcceleratedTracer):
             if request.training:
                 self._log_reason()
             return super().trace(request)
-        _log_once("compiled loops")
+        _log_once(logging.DEBUG, "compiled loops")
         depth, hit = first_hits(request, self.config)
         return TraceResult(depth, hit, num_shaded=int((hit & request.object_mask).sum()))
 
@@ -64,6 +64,7 @@ class CompiledTracer(AcceleratedTracer):
         encoding = None if self._network is None else self._network.encoding
         if encoding is None or encoding.levels == 0 or encoding.open_levels > 0:
             _log_once(
+                logging.INFO,
                 "strategy accelerated: the loops need an encoding of type hashgrid, no skip layers, numba, "
-                "a CPU and float32"
+                "a CPU and float32",
             )
