@@ -77,7 +77,7 @@ def read_arrays(path: Path) -> dict[str, NDArray]:
 def _index_of(key: str) -> int | None:
     """Index i of ``world_mat_i`` or ``scale_mat_i``, None for other keys."""
     prefix, _, index = key.rpartition("_")
-    return int(index) if prefix in ("world_mat", "scale_mat") and index.isdigit() else None
+    return int(index) if prefix in ("world_mat", "scale_mat") and index.isdecimal() else None
 
 
 def _stack(arrays: dict[str, NDArray], prefix: str, num_images: int, path: Path) -> NDArray[np.float64]:

@@ -27,7 +27,7 @@ LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 def natural_key(path: Path) -> list[tuple[int, int, str]]:
     """Sort key that compares numbers in a name by value: 2.png before 10.png."""
     parts = re.split(r"(\d+)", path.stem.lower())
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts]
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]
 
 
 def natural_sorted(paths: Iterable[Path]) -> list[Path]:

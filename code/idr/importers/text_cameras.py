@@ -48,7 +48,7 @@ def read_middlebury(source: Path, images: Path | None, pixel_center: float) -> S
         raise InputError(f"{source} has {', '.join(p.name for p in found)}; pass one of them as SOURCE")
     path = found[0]
     lines = [line.split() for line in path.read_text(errors="replace").splitlines() if line.strip()]
-    if not lines or len(lines[0]) != 1 or not lines[0][0].isdigit():
+    if not lines or len(lines[0]) != 1 or not lines[0][0].isdecimal():
         raise InputError(
             f"{path} does not begin with the number of images; expected it alone on the first line"
         )

@@ -66,7 +66,7 @@ def load(path: Path) -> dict[str, Any]:
     """Reads a JSON file that contains an object; raises `InputError` for anything else."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not valid JSON ({error}); export it again") from error
     if not isinstance(content, dict):
         raise InputError(f"{path} contains a {type(content).__name__}; expected an object with `frames`")

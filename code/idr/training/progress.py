@@ -184,7 +184,7 @@ def _read_rows(path: Path) -> list[dict[str, str]]:
     torn = len(rows) - len(whole)
     if "epoch" not in columns or torn > TORN_LINES or whole != rows[: len(whole)]:
         raise InputError(
-            f"{path} has lines that are not numbers of epochs, separated by commas; it may have been saved by "
+            f"{path} has lines that are not numbers of epochs with commas between; it may have been saved by "
             f"another program: {remedy}"
         )
     return whole
