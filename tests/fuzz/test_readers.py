@@ -73,7 +73,7 @@ def test_conf_bytes(folder, content):
     reads_or_refuses(lambda: conf_of_run(folder, None), path)
 
 
-@bounded(100)
+@bounded(60)
 @given(tree=damaged_tree(tree_of(CONF)))
 def test_conf_values(folder, tree):
     """All blocks are read, and what they describe is built."""
@@ -93,13 +93,14 @@ def test_conf_values(folder, tree):
     reads_or_refuses(read)
 
 
-keys = st.sampled_from(["train.num_pixels", "model.implicit_network.dims", "dataset.data_dir", "x", "train", ""])
+keys = st.sampled_from(["train.num_pixels", "model.implicit_network.dims", "dataset.data_dir", "x", ""])
 
 
 @bounded(80)
 @given(key=keys, value=st.one_of(st.text(max_size=20), damaged_text("[1, {a = 2}, x]")))
 def test_override(key, value):
-    reads_or_refuses(lambda: load_conf(CONF, [f"{key}={value}"]))
+    text = "train { num_pixels = 1 }\nmodel { implicit_network { dims = [1] } }\n"
+    reads_or_refuses(lambda: load_conf(text, [f"{key}={value}"]))
 
 
 # ---- cameras and points
@@ -207,7 +208,8 @@ def test_camera_path(folder, data):
     frames = {"w": 8, "h": 6, "camera_angle_x": 0.9, "frames": [frame, frame]}
     entry = {"camera_to_world": np.eye(4).reshape(-1).tolist(), "fov": 50}
     path = folder / "path.json"
-    whole = data.draw(st.sampled_from([frames, {"render_height": 6, "render_width": 8, "camera_path": [entry]}]))
+    saved = {"render_height": 6, "render_width": 8, "camera_path": [entry]}
+    whole = data.draw(st.sampled_from([frames, saved]))
     path.write_bytes(data.draw(st.one_of(damaged_tree(whole).map(dump), damaged_bytes(dump(whole)))))
     reads_or_refuses(lambda: read_path(path), path)
 
@@ -273,7 +275,7 @@ def test_manifest(run, data):
 
 TENSORS: list[Any] = [
     torch.zeros(0), torch.full((6, 7), torch.nan), torch.zeros(6, 7), torch.eye(3, dtype=torch.complex64),
-    torch.zeros(3, dtype=torch.bool), torch.zeros(6, 7).to_sparse(), torch.zeros(2, device="meta"), 10**30, -1,
+    torch.zeros(3, dtype=torch.bool), torch.zeros(6, 7).to_sparse(), torch.zeros(2, device="meta"), -1,
 ]  # fmt: skip
 
 

@@ -141,7 +141,7 @@ def read_manifest(root: Path, name: str) -> Manifest | None:
         return Manifest(name, epoch, step, serial, files, content["staged"])
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:  # an InputError is a ValueError
+    except Exception as error:  # of the file, of JSON, or of whatever stands there in place of a manifest
         log.warning("%s cannot be read (%s); its checkpoint does not count", path, error)
         return None
 

@@ -120,7 +120,7 @@ def _launcher(arguments: argparse.Namespace, jobs: int, folder: Path) -> Launche
         key, equals, value = entry.partition("=")
         if not key or not equals:
             raise InputError(f"--cluster_set {entry}: expected KEY=VALUE, such as gpus_per_node=1")
-        parameters[key] = int(value) if value.isdigit() else value
+        parameters[key] = int(value) if value.isdecimal() else value
     return ClusterLauncher(arguments.cluster, folder / "submitit", parameters)
 
 

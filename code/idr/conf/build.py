@@ -113,6 +113,13 @@ def conf_value(conf: ConfigTree, key: str) -> Any:
     return value
 
 
+def _block(conf: ConfigTree, name: str) -> Mapping[str, Any]:
+    block = conf_value(conf, name)
+    if not isinstance(block, Mapping):
+        raise InputError(f"{name} = {block}: expected a block {{ ... }}")
+    return block
+
+
 def scan_id_of(conf: ConfigTree, scan_id: int = NO_SCAN) -> int | None:
     """Returns the scene number of ``--scan_id``, else that of the conf, else None.
 
@@ -158,7 +165,7 @@ def build_dataset(
         data_root: Folder of all data sets; None for the default.
         split: ``train``, or ``holdout`` for the held-out views.
     """
-    block = dict(plain_value(conf_value(conf, "dataset")))
+    block = dict(_block(conf, "dataset"))
     extra = {"scan_id": scan_id, "data_root": data_root, "split": None if split == "train" else split}
     if scan_id is None and scan_id_of(conf) is None:
         block.pop("scan_id", None)
@@ -169,11 +176,11 @@ def build_dataset(
 
 def build_model(conf: ConfigTree) -> Any:
     """Returns the model that a conf names, with initial weights, on the CPU."""
-    return _MODEL.build(_MODEL.find_class(conf), conf=conf_value(conf, "model"))
+    return _MODEL.build(_MODEL.find_class(conf), conf=_block(conf, "model"))
 
 
 def build_loss(conf: ConfigTree) -> Any:
     """Returns the loss that a conf names."""
     cls = _LOSS.find_class(conf)
-    block = {key: value for key, value in conf_value(conf, "loss").items() if key not in LOSS_TERMS}
+    block = {key: value for key, value in _block(conf, "loss").items() if key not in LOSS_TERMS}
     return _LOSS.build(cls, **block_arguments(cls, block, "loss"))

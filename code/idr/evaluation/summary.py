@@ -80,8 +80,7 @@ def read_scan(scan: int | None, folder: Path) -> tuple[ScanScores, list[str]]:
         if scores is not None:
             values["accuracy"], values["completeness"] = scores["accuracy"], scores["completeness"]
             values["chamfer"] = scores["overall" if scores["protocol"] == "dtu" else "chamfer"]
-        if not all(value is None or isinstance(value, (int, float)) for value in values.values()):
-            raise TypeError(f"scores that are no numbers: {values}")
+        _ = [float(0 + value) for value in values.values() if value is not None]  # raises for no number
         protocol = None if scores is None else str(scores["protocol"])
         return ScanScores(scan, int(record["epoch"]), protocol, values), notes
     except USER_ERRORS:

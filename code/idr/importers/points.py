@@ -29,7 +29,7 @@ def read_points(path: Path) -> Array:
     if not path.is_file():
         raise MissingInputError(f"no point file {path}; expected one ending in {', '.join(ENDINGS)}")
     try:
-        points = _read(path)
+        points = np.asarray(_read(path), dtype=np.float64)
     except InputError:
         raise
     except Exception as error:  # readers raise arbitrary exceptions on broken files
@@ -38,7 +38,7 @@ def read_points(path: Path) -> Array:
         raise InputError(
             f"{path} has shape {points.shape}; expected {MIN_POINTS} or more points with x, y, z"
         )
-    points = points[:, :3].astype(np.float64)
+    points = points[:, :3]
     if not np.isfinite(points).all():
         raise InputError(f"{path} has points with non-finite coordinates; remove them")
     return points

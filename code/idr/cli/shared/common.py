@@ -222,7 +222,7 @@ def choose_device(gpu: str, device: str | None) -> torch.device:
             if index is not None:
                 os.environ["CUDA_VISIBLE_DEVICES"] = index
     elif gpu != "ignore":
-        if not all(part.strip().isdigit() for part in gpu.split(",")):
+        if not all(part.strip().isdecimal() for part in gpu.split(",")):
             raise InputError(f"--gpu {gpu}: expected auto, ignore or a GPU number such as 0")
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
 
