@@ -51,6 +51,6 @@ def _is_value(name: str, text: str) -> bool:
 def _misfit(path: Path, got: str) -> InputError:
     return InputError(
         f"{path}: {got}; expected numbers separated by commas below a line of names, the first one epoch, as "
-        "training writes them (a spreadsheet program may save another form): restore it, or move it away, and "
-        "the table begins anew"
+        "training writes them (a spreadsheet program may save another form): restore it, or move it away, "
+        "and the table begins anew"
     )
