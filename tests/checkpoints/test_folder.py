@@ -308,6 +308,31 @@ def test_nothing_is_written_that_could_not_be_read(value: Any, folder: Checkpoin
     assert folder.resolve() == "300"
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"epoch": -5}, {"epoch": 1.5}, {"step": True}, {"serial": 10**400}, {"staged": None}, {"files": {}},
+        {"files": {"../../ModelParameters": {"size": 1, "sha256": "0"}}}, {"files": {"ModelParameters": 3}},
+        {"files": {"ModelParameters": {"size": "1", "sha256": "0"}}},
+    ],
+)  # fmt: skip
+def test_manifest_with_other_content_does_not_count(
+    folder: CheckpointFolder, change: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    path = folder.path / "manifests" / "200.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    (folder.path / "manifests" / "latest.json").unlink()
+    assert folder.names() == ["0", "100"] and folder.resolve() == "100"
+    assert "200.json cannot be read" in caplog.text
+
+
+@pytest.mark.parametrize("text", ["null", "7", '{"100": 1}', "[null, [1], {}]", "[" * 100_000, "\x00"])
+def test_an_odd_list_of_unfinished_sets_removes_nothing(folder: CheckpointFolder, text: str) -> None:
+    (folder.path / "manifests" / "unfinished.json").write_text(text)
+    folder.save("300", 300, 0, parts(300))
+    assert folder.names() == ["0", "100", "200", "300"]
+
+
 def test_a_manifest_has_epoch_step_and_files(folder: CheckpointFolder) -> None:
     manifest = json.loads((folder.path / "manifests" / "100.json").read_text())
     file = folder.path / "ModelParameters" / "100.pth"

@@ -334,7 +334,7 @@ def test_an_invalid_source_is_refused_with_one_message_and_nothing_is_written(
 
 @pytest.mark.parametrize(
     ("out", "message"),
-    [("mine", "expected a folder named scan<N>"), ("scan1x", "expected a folder named scan<N>")],
+    [(name, "expected a folder named scan<N>") for name in ("mine", "scan1x", "scan007", "scan²")],
 )
 def test_out_must_be_a_scan(out: str, message: str, tmp_path: Path, capsys) -> None:
     writers.write_nerfstudio(tmp_path / "source")

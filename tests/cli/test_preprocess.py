@@ -266,6 +266,17 @@ class TestCheckScene:
         assert "image and mask differ in size in view 1 (4.png)" in capsys.readouterr().out
 
 
+def test_pictures_of_others_are_replaced_with_force_only(scene, tmp_path, capsys):
+    assert preprocess_cameras.main(["--source_dir", str(scene)]) == 0
+    mine = tmp_path / "out" / "check_000.png"
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    flags = ["--source_dir", str(scene), "--out", str(mine.parent)]
+    refused(capsys, check_scene.main, flags, "check_000.png is there already: add --force", scene)
+    assert mine.read_text() == "mine"
+    assert check_scene.main([*flags, "--force"]) == 0 == check_scene.main(flags)
+
+
 @pytest.mark.parametrize("script", ["preprocess_cameras.py", "check_scene.py"])
 def test_scripts_as_processes(script, tmp_path, warm_python):
     """From code/, uninstalled: help lists the flags, and a mistake gives exit status 2 and one line."""

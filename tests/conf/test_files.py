@@ -157,6 +157,17 @@ def test_conf_is_found_in_working_directory_then_checkout(
     assert find_conf(checkout / "confs" / "x.conf") == checkout / "confs" / "x.conf"
 
 
+def test_absolute_conf_is_found_from_a_deleted_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "x.conf").write_text("a = 1")
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert find_conf(tmp_path / "x.conf") == tmp_path / "x.conf"
+
+
 def test_missing_conf_lists_both_places_and_the_existing_confs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -94,7 +94,7 @@ ADDED = {
         "force": False,
     },
     "preprocess_cameras": {"data_root": None, "dry_run": False},
-    "check_scene": {"source_dir": None, "out": None, "use_linear_init": False},
+    "check_scene": {"source_dir": None, "out": None, "use_linear_init": False, "force": False},
     "triangulate_points": {"source_dir": None, "out": None, "overwrite": False, "use_linear_init": False},
     "make_demo_scene": {
         "out": None,

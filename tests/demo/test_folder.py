@@ -277,6 +277,8 @@ def test_the_command_writes_a_scene(tmp_path, capsys):
     assert "--force" in capsys.readouterr().err and digest(tmp_path) == before
     assert make_scene.main(["--out", str(tmp_path / "x"), "--views", "0"]) == 2
     assert "expected at least 1" in capsys.readouterr().err and digest(tmp_path) == before
+    assert make_scene.main(["--out", str(tmp_path / "scan007")]) == 2
+    assert "training looks for scan7" in capsys.readouterr().err and digest(tmp_path) == before
 
 
 def test_the_demo_conf_fits_the_default_scene():

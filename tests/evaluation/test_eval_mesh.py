@@ -102,6 +102,23 @@ def test_missing_or_broken_official_data(miniature, capsys, name):
     assert not (folder / "ours_scores.json").exists()
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"BB": "box"}, {"BB": BOX.astype(complex)}, {"BB": BOX[::-1]}, {"BB": {"x": 1.0}}, {"Res": np.inf},
+        {"Res": -1.0}, {"ObsMask": scipy.sparse.csc_matrix(np.eye(3))}, {"ObsMask": np.eye(3)},
+    ],
+)  # fmt: skip
+def test_official_data_of_other_types(miniature, capsys, change):
+    folder = miniature[0]
+    path = folder / "ObsMask" / "ObsMask7_10.mat"
+    content = {"ObsMask": np.ones((9, 9, 9)), "BB": BOX, "Res": RESOLUTION} | change
+    scipy.io.savemat(path, content)
+    assert eval_mesh.main([f"{folder}/ours.ply", "--dtu", str(folder), "--scan_id", "7"]) == 2
+    error = capsys.readouterr().err
+    assert str(path) in error and next(iter(change)) in error and "roboimagedata.compute.dtu.dk" in error
+
+
 def test_thinning_leaves_neither_gaps_nor_neighbors():
     points = points_on_triangles(square(0.0), 0.2)
     kept = thin_points(points, 0.2, np.random.default_rng(0))

@@ -86,3 +86,24 @@ def test_bad_input(evals, capsys):
     assert main(["--conf", "a.conf"]) == 2
     assert "holds no results" in capsys.readouterr().err
     assert not (evals / "skull_summary.json").exists()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000,
+        '{"epoch": Infinity}',
+        '{"epoch": 1, "rendering": {"psnr_mean": "high"}}',
+        '{"epoch": 1, "rendering": {"psnr_mean": 1%s}}' % ("0" * 400),
+        '{"epoch": 1, "rendering": {"psnr_mean": NaN}}',
+        '{"epoch": 1, "cameras": [1]}',
+        '{"epoch": 1, "surface": {"file": 7}}',
+        '{"epoch": 1, "surface": {"file": "s_9.ply"}}',
+    ],
+)
+def test_results_of_another_program(evals, capsys, text):
+    folder = put(evals, 1, 20.0)
+    (folder / "results.json").write_text(text)
+    (folder / "s_9_scores.json").write_text('{"protocol": "dtu", "accuracy": [], "completeness": 1}')
+    assert main(["--conf", "a.conf"]) == 2
+    assert "again" in capsys.readouterr().err and not list(evals.glob("*.json"))

@@ -156,13 +156,16 @@ def test_command_names_the_failure(scene, tmp_path, capsys):
     assert out.startswith("images-resized: ") and "docs/troubleshooting.md#images-resized" in out
 
 
-def test_out_of_memory_is_named(capsys):
+@pytest.mark.parametrize("where", ["device", "torch", "numpy"])
+def test_out_of_memory_is_named(capsys, where):
     import torch
 
     from idr.cli.shared.common import run
 
     def body():
-        raise torch.OutOfMemoryError("CUDA out of memory")
+        if where == "device":
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        (torch if where == "torch" else np).empty(10**15)
 
     assert run(body) == 1
     assert capsys.readouterr().err.startswith("stopped: out-of-memory: ")

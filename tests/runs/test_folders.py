@@ -119,3 +119,7 @@ def test_a_run_with_an_incomplete_first_save_is_not_the_latest(tmp_path: Path) -
 
 def test_evals_folder() -> None:
     assert evals_folder("dtu_65") == project_root() / "evals" / "dtu_65"
+    assert evals_folder("dtu_65", project_root() / "exps") == evals_folder("dtu_65")
+    assert evals_folder("dtu_65", Path("/data/a/exps")) == Path("/data/a/evals/dtu_65")
+    assert evals_folder("dtu_65", Path("/data/a/exps"), "scores") == project_root() / "scores" / "dtu_65"
+    assert evals_folder("dtu_65", None, "/scores") == Path("/scores/dtu_65")

@@ -335,3 +335,9 @@ def test_the_conf_before_a_change_is_kept(scene_root: Path, tmp_path: Path, star
     assert (run / "runconf_until_2.conf").read_text() == before
     assert "learning_rate = 0.0005" in (run / "runconf.conf").read_text()
     assert float(tiny.metrics_rows(run)[-1]["learning_rate"]) == 5e-4
+    for expected in (2, 3):  # a second change in an epoch does not replace the conf before the first
+        (run / "runconf.conf").write_text(f"before = {expected}")
+        again = ("--is_continue", "--checkpoint", "2")
+        assert main(tiny.command(scene_root, *again, nepoch=3, exps=str(exps))) == 0
+        assert f"before = {expected}" in (run / f"runconf_until_2_{expected}.conf").read_text()
+    assert (run / "runconf_until_2.conf").read_text() == before

@@ -130,6 +130,8 @@ _RECORD = {"size": whole(), "sha256": text()}
 def read_manifest(root: Path, name: str) -> Manifest | None:
     """Returns a set's manifest; None if it is missing or, with a warning, cannot be read."""
     path = manifest_file(root, name)
+    if not path.is_file():
+        return None
     try:
         content = read_json(path)
         check(content, _SCHEMA, str(path), "manifest")

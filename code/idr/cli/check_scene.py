@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from idr.cli.shared.common import make_parser, run_command, say
-from idr.cli.shared.flags import add_flags
-from idr.files import check_writable
+from idr.cli.shared.flags import add_flags, add_switches
+from idr.files import check_file, is_own_page
 
 if TYPE_CHECKING:
     from idr.preprocess.scene_check import SceneCheck
@@ -30,6 +30,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--source_dir", required=True, help="scene folder: image/, mask/, cameras.npz")
     parser.add_argument("--out", help="folder for the images; default: <source_dir>/check")
     add_flags(parser, "use_linear_init")
+    add_switches(parser, force="replace existing files of these names that are not this command's")
     return parser
 
 
@@ -43,14 +44,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _check(arguments: argparse.Namespace) -> None:
     from idr.preprocess.scene_check import check_scene
-    from idr.preprocess.scene_drawing import draw_scene
+    from idr.preprocess.scene_drawing import SHEET, draw_scene
     from idr.preprocess.scene_report import REPORT, write_scene_report
     from idr.preprocess.scene_views import camera_file_of
 
     scene_dir = Path(arguments.source_dir).expanduser()
     out = Path(arguments.out).expanduser() if arguments.out else scene_dir / "check"
-    if scene_dir.is_dir():  # else the next line names the mistake
-        check_writable(out / REPORT)
+    ours = is_own_page(out / REPORT)
+    for path in (out / REPORT, out / SHEET, *sorted(out.glob("check_*.png"))):
+        check_file(path, arguments.force or ours)
     check = check_scene(scene_dir, camera_file_of(arguments.use_linear_init))
     _say_findings(check)
     sheet = draw_scene(check, out)

@@ -340,7 +340,10 @@ def _keep_changed_conf(conf: ConfigTree, folder: Path, epoch: int) -> None:
         return
     before = load_conf(folder / RUNCONF)
     if before != conf:
-        kept = folder / f"runconf_until_{epoch}.conf"
+        kept, count = folder / f"runconf_until_{epoch}.conf", 1
+        while kept.exists():  # of another change in that epoch
+            count += 1
+            kept = folder / f"runconf_until_{epoch}_{count}.conf"
         save_conf(before, kept)
         log.warning("the conf differs from the run's earlier one, which is kept as %s", kept.name)
 

@@ -57,6 +57,8 @@ def find_conf(path: str | Path) -> Path:
         MissingInputError: It is in none; the message lists the places and the existing confs.
     """
     path = Path(path).expanduser()
+    if path.is_absolute() and path.is_file():  # also where the working directory was deleted
+        return path.resolve()
     roots = (Path.cwd(), project_root(), shipped_root())
     places = list(dict.fromkeys((root / path).resolve() for root in roots))
     for place in places:

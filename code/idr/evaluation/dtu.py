@@ -99,20 +99,23 @@ def read_reference(folder: Path, scan: int) -> DTUReference:
             raise MissingInputError(f"no file {path}; {SOURCE}")
     points = read_geometry(cloud).vertices
     mask = _read_mat(mask_path, ("ObsMask", "BB", "Res"))
-    plane = np.asarray(_read_mat(plane_path, ("P",))["P"], dtype=np.float64).reshape(-1)
-    box, observed = np.asarray(mask["BB"], dtype=np.float64), np.asarray(mask["ObsMask"]) != 0
-    resolution = np.asarray(mask["Res"], dtype=np.float64).reshape(-1)
+    plane = _read_mat(plane_path, ("P",))["P"].astype(np.float64).reshape(-1)
+    box, observed = mask["BB"].astype(np.float64), mask["ObsMask"] != 0
+    resolution = mask["Res"].astype(np.float64).reshape(-1)
     if box.shape != (2, 3) or observed.ndim != 3 or resolution.size != 1 or not resolution[0] > 0:
         raise InputError(
             f"{mask_path}: ObsMask {observed.shape}, BB {box.shape}, Res {resolution}: expected three "
             f"dimensions, (2, 3) and one positive number; {SOURCE}"
         )
+    if not (box[0] < box[1]).all():
+        raise InputError(f"{mask_path}: BB {box.tolist()}: expected the lower corner first; {SOURCE}")
     if plane.shape != (4,):
         raise InputError(f"{plane_path}: P has {plane.size} numbers, expected 4; {SOURCE}")
     return DTUReference(np.asarray(points, dtype=np.float64), observed, box, float(resolution[0]), plane)
 
 
 def _read_mat(path: Path, names: tuple[str, ...]) -> dict[str, NDArray[np.generic]]:
+    """Reads arrays of finite real numbers."""
     try:
         content = scipy.io.loadmat(str(path), variable_names=names)
     except Exception as error:  # scipy raises many kinds of errors for other files
@@ -120,6 +123,12 @@ def _read_mat(path: Path, names: tuple[str, ...]) -> dict[str, NDArray[np.generi
     missing = [name for name in names if name not in content]
     if missing:
         raise InputError(f"{path} holds no {', '.join(missing)}; {SOURCE}")
+    for name in names:
+        value = content[name]
+        is_real = isinstance(value, np.ndarray) and value.dtype.kind in "biuf"
+        if not is_real or not np.isfinite(value).all():
+            kind = getattr(value, "dtype", type(value).__name__)
+            raise InputError(f"{path}: {name} ({kind}) is no array of finite real numbers; {SOURCE}")
     return content
 
 

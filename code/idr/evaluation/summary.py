@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from idr.errors import USER_ERRORS, InputError, MissingInputError
-from idr.files import write_text_atomic
+from idr.files import read_json, write_text_atomic
 
 CAMERAS = ("rotation_degrees", "translation")
 IMAGE_SCORES = ("psnr", "ssim", "lpips", "iou")
@@ -69,18 +70,18 @@ def read_scan(scan: int | None, folder: Path) -> tuple[ScanScores, list[str]]:
     try:
         for split, key in (("training", "rendering"), ("held_out", "rendering_held_out")):
             images = record.get(key, {})
-            values |= {f"{score}_{split}": images.get(f"{score}_mean") for score in IMAGE_SCORES}
+            values |= {f"{score}_{split}": _number(images.get(f"{score}_mean")) for score in IMAGE_SCORES}
             if exposure := images.get("exposure"):
                 notes.append(f"scan {scan}: {split.replace('_', '-')} image scores with exposures {exposure}")
-        values |= {column: record.get("cameras", {}).get(f"{column}_mean") for column in CAMERAS}
+        values |= {column: _number(record.get("cameras", {}).get(f"{column}_mean")) for column in CAMERAS}
         if record.get("lpips_error"):
             notes.append(f"scan {scan}: LPIPS was not measured: {record['lpips_error']}")
         mesh = record.get("surface", {}).get("file")
         scores = _mesh_scores(folder / mesh, notes) if mesh else None
         if scores is not None:
-            values["accuracy"], values["completeness"] = scores["accuracy"], scores["completeness"]
-            values["chamfer"] = scores["overall" if scores["protocol"] == "dtu" else "chamfer"]
-        _ = [float(0 + value) for value in values.values() if value is not None]  # raises for no number
+            chamfer = "overall" if scores["protocol"] == "dtu" else "chamfer"
+            for column, name in zip(MESH_SCORES, ("accuracy", "completeness", chamfer), strict=True):
+                values[column] = _number(scores[name])
         protocol = None if scores is None else str(scores["protocol"])
         return ScanScores(scan, int(record["epoch"]), protocol, values), notes
     except USER_ERRORS:
@@ -100,10 +101,19 @@ def _mesh_scores(mesh: Path, notes: list[str]) -> dict[str, Any] | None:
     return _read(path)
 
 
+def _number(value: Any) -> float | None:
+    """Returns a score; None stays None. A `ValueError` for what is no finite number."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ValueError(f"a score of {str(value)[:40]}")
+    return float(value)
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        record = read_json(path)
+    except (OSError, ValueError) as error:
         raise InputError(f"{path} is not readable as JSON ({error}); run the evaluation again") from error
     if not isinstance(record, dict):
         raise InputError(f"{path} holds no results; run the evaluation again")

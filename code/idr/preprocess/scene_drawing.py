@@ -26,6 +26,7 @@ Color: TypeAlias = tuple[int, int, int]
 
 MASK_COLOR, SPHERE_COLOR, HULL_COLOR = (64, 220, 64), (255, 210, 0), (255, 40, 200)  # RGB
 BACKGROUND, TEXT_COLOR, ALARM_COLOR = (32, 32, 32), (255, 255, 255), (255, 90, 80)
+SHEET = "contact_sheet.png"
 LEGEND = "green: mask   yellow: unit sphere   magenta: visual hull"
 MAX_BORDER = 0.75
 """Largest border that is added to show a sphere beyond the image, over the image's side."""
@@ -54,7 +55,7 @@ def draw_scene(check: SceneCheck, out_dir: Path) -> Path:
         write_png(out_dir / f"check_{image.stem}.png", draw_view(check, k, border, thick))
         cells.append(draw_small(check, k, border, cell_width))
     sheet = _in_rows(cells, columns, BACKGROUND)
-    sheet_path = out_dir / "contact_sheet.png"
+    sheet_path = out_dir / SHEET
     write_png(sheet_path, np.vstack([_legend(sheet.shape[1]), sheet]))
     return sheet_path
 
