@@ -10,10 +10,6 @@ import pytest
 
 from idr.errors import InputError, MissingInputError, OutputError
 from idr.files import (
-    PAGE_MARK,
-    check_file,
-    check_replaceable,
-    is_own_page,
     make_folder,
     output_errors,
     read_json,
@@ -22,6 +18,7 @@ from idr.files import (
     write_atomic,
     write_text_atomic,
 )
+from idr.replacing import PAGE_MARK, check_file, check_replaceable, is_own_page
 
 
 def test_writes_and_replaces(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ MAX_FILES = 16
 
 # The house has four floors. A unit is a file or a folder of idr/; `model.kernels` counts apart from `model`.
 FLOORS: dict[str, tuple[str, ...]] = {
-    "base": ("errors", "failures", "files", "places", "progress_bar", "conf", "checkpoints"),
+    "base": ("errors", "failures", "files", "places", "progress_bar", "replacing", "conf", "checkpoints"),
     "method": ("geometry", "fields", "rendering", "meshing", "model", "datasets", "training"),
     "kernels": ("model.kernels",),
     "tools": (
@@ -26,7 +26,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "demo", "cli", "__init__",
     ),
 }  # fmt: skip
-LEAVES = {"errors", "failures", "files", "places", "progress_bar"}
+LEAVES = {"errors", "failures", "files", "places", "progress_bar", "replacing"}
 """Units that anything may import."""
 TABLE: dict[str, set[str]] = {
     "errors": set(),
@@ -34,6 +34,7 @@ TABLE: dict[str, set[str]] = {
     "files": set(),
     "places": set(),
     "progress_bar": set(),
+    "replacing": set(),
     "conf": set(),
     "checkpoints": set(),
     "geometry": set(),

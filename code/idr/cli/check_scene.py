@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from idr.cli.shared.common import make_parser, run_command, say
 from idr.cli.shared.flags import add_flags, add_switches
-from idr.files import check_file, is_own_page
+from idr.replacing import check_file, is_own_page
 
 if TYPE_CHECKING:
     from idr.preprocess.scene_check import SceneCheck

@@ -11,8 +11,8 @@ from idr.cli.shared.common import add_conf_arguments, choose_device, make_parser
 from idr.cli.shared.confs import check_overrides, read_conf
 from idr.cli.shared.flags import add_flags, add_switches, check_frame_arguments
 from idr.cli.shared.runs import check_new, check_view, find_named_run, frame_intrinsics, set_chunks
-from idr.files import check_writable
 from idr.places import BESIDE_CODE
+from idr.replacing import check_writable
 
 if TYPE_CHECKING:
     from idr.export.path_frames import Path3D

@@ -57,7 +57,8 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     from idr.evaluation.chamfer import mesh_scores
     from idr.evaluation.dtu import dtu_scores, read_geometry, read_reference
     from idr.evaluation.results import is_own_scores
-    from idr.files import check_file, write_text_atomic
+    from idr.files import write_text_atomic
+    from idr.replacing import check_file
 
     path = Path(arguments.mesh).expanduser()
     out = Path(arguments.out).expanduser() if arguments.out else path.with_name(f"{path.stem}_scores.json")

@@ -13,8 +13,8 @@ from idr.cli.shared.common import EXIT_OK, EXIT_STOPPED, make_parser, run_comman
 from idr.cli.shared.flags import add_flags, add_run_arguments, add_switches, check_at_least
 from idr.cli.shared.runs import open_run
 from idr.errors import InputError
-from idr.files import check_writable
 from idr.places import BESIDE_CODE
+from idr.replacing import check_writable
 
 if TYPE_CHECKING:
     import torch

@@ -13,7 +13,7 @@ from idr.cli.shared.commands import command_line, conf_text, scene_flags
 from idr.cli.shared.common import make_parser, run_command, say
 from idr.cli.shared.flags import add_switches, check_at_least
 from idr.errors import InputError
-from idr.files import check_writable
+from idr.replacing import check_writable
 
 if TYPE_CHECKING:
     from idr.importers.scene_folder import ImportedScene, Roughen

@@ -19,7 +19,7 @@ from idr.cli.shared.flags import (
 )
 from idr.cli.shared.runs import open_run
 from idr.errors import USER_ERRORS
-from idr.files import check_file, is_own_page
+from idr.replacing import check_file, is_own_page
 
 if TYPE_CHECKING:
     import torch

@@ -41,9 +41,10 @@ def _triangulate(arguments: argparse.Namespace) -> None:
 
     from idr.datasets.images import list_images, load_rgb
     from idr.datasets.points import POINTS_FILE
-    from idr.files import check_file, mark_zip, write_atomic
+    from idr.files import write_atomic
     from idr.preprocess.scene_views import camera_file_of, load_views
     from idr.preprocess.triangulation import TriangulationSettings, triangulate
+    from idr.replacing import check_file, mark_zip
 
     scene = Path(arguments.source_dir).expanduser()
     out = Path(arguments.out).expanduser() if arguments.out else scene / POINTS_FILE

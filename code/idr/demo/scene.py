@@ -24,9 +24,10 @@ from idr.demo.cameras import UNIT_TO_WORLD, camera_intrinsics, holdout_views, vi
 from idr.demo.render import RenderedView, render
 from idr.demo.teapot import BOUNDING_RADIUS, Array, in_blocks, project_to_surface, sdf
 from idr.errors import InputError, MissingInputError
-from idr.files import check_replaceable, whole_folder
+from idr.files import whole_folder
 from idr.geometry.camera_set import disturb_poses
 from idr.progress_bar import with_progress
+from idr.replacing import check_replaceable
 
 GENERATOR = "idr built-in scene"
 SURFACE_FILE, SETTINGS_FILE = "exact_surface.ply", "scene.json"

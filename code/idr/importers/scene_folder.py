@@ -14,7 +14,7 @@ import numpy as np
 
 from idr.datasets.points import POINTS_FILE
 from idr.errors import InputError
-from idr.files import check_replaceable, whole_folder, write_atomic, write_text_atomic
+from idr.files import whole_folder, write_atomic, write_text_atomic
 from idr.importers.masks import sources as mask_sources
 from idr.importers.masks.automatic import make_masks
 from idr.importers.photographs.files import (
@@ -33,6 +33,7 @@ from idr.preprocess.scene_drawing import draw_sheet, write_png
 from idr.preprocess.scene_report import REPORT, write_scene_report
 from idr.preprocess.scene_views import Mask, SceneViews, make_views
 from idr.progress_bar import with_progress
+from idr.replacing import check_replaceable
 
 RECORD, SHEET, CAMERAS, ROUGH = "import.json", "masks.png", "cameras.npz", "cameras_linear_init.npz"
 ADDED_LATER = ("check/*.png",)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from idr.errors import printable
-from idr.files import PAGE_MARK
+from idr.replacing import PAGE_MARK
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem; }

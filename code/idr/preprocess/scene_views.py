@@ -22,9 +22,10 @@ from idr.datasets.camera_files import read_arrays
 from idr.datasets.images import load_mask
 from idr.datasets.masks import scene_masks
 from idr.errors import InputError, MissingInputError
-from idr.files import ZIP_MARK, is_own_zip, write_atomic
+from idr.files import write_atomic
 from idr.geometry.cameras import decompose_projection
 from idr.places import shipped_name
+from idr.replacing import ZIP_MARK, is_own_zip
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]

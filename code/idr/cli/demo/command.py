@@ -16,8 +16,8 @@ from idr.cli.shared.commands import command_line
 from idr.cli.shared.common import choose_device, make_parser, run_command, say
 from idr.cli.shared.flags import add_flags, add_switches, check_at_least
 from idr.errors import InputError
-from idr.files import check_writable
 from idr.places import BESIDE_CODE, shipped_root
+from idr.replacing import check_writable
 
 if TYPE_CHECKING:
     import torch

@@ -25,7 +25,7 @@ from idr.cli.shared.common import (
 from idr.cli.shared.confs import check_conf, read_conf
 from idr.cli.shared.flags import add_flags, check_at_least
 from idr.errors import InputError, MissingInputError
-from idr.files import check_writable
+from idr.replacing import check_writable
 
 DESCRIPTION = (
     "Reconstructs an object from photographs, or from any other source of import_scene.py: import, check, "

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from idr.cli.shared.common import choose_device, say
 from idr.cli.shared.confs import read_conf
 from idr.errors import InputError, MissingInputError
-from idr.files import check_file
 from idr.places import shipped_root
+from idr.replacing import check_file
 
 if TYPE_CHECKING:
     from idr.runs import Run
