@@ -31,6 +31,7 @@ IMPORT_NAMES = {
     "scikit-image": "skimage",
     "pillow": "PIL",
     "imageio-ffmpeg": "imageio_ffmpeg",
+    "pillow-heif": "pillow_heif",
     "fast-simplification": "fast_simplification",
 }
 NAMES_EXTRAS = ("code/**/*.py", "confs/**/*.conf", "docs/*.md", "*.md")

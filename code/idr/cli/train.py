@@ -308,9 +308,7 @@ class TrainingProcess:
         return EXIT_OK
 
 
-def _find_checkpoint(
-    arguments: argparse.Namespace, settings: Settings, locks: ExitStack
-) -> Source | None:
+def _find_checkpoint(arguments: argparse.Namespace, settings: Settings, locks: ExitStack) -> Source | None:
     """Finds the checkpoint to continue from; without one, says that training starts from scratch.
 
     If the run is continued in its own folder, its lock is held until `locks` closes.
@@ -340,10 +338,9 @@ def _keep_changed_conf(conf: ConfigTree, folder: Path, epoch: int) -> None:
         return
     before = load_conf(folder / RUNCONF)
     if before != conf:
-        kept, count = folder / f"runconf_until_{epoch}.conf", 1
-        while kept.exists():  # of another change in that epoch
-            count += 1
-            kept = folder / f"runconf_until_{epoch}_{count}.conf"
+        ends = ("", *(f"_{number}" for number in range(2, 1000)))
+        names = (folder / f"runconf_until_{epoch}{end}.conf" for end in ends)
+        kept = next(path for path in names if not path.exists())  # others are of changes in that epoch
         save_conf(before, kept)
         log.warning("the conf differs from the run's earlier one, which is kept as %s", kept.name)
 
