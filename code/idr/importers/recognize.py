@@ -55,17 +55,17 @@ KINDS = {
         sdfstudio.read,
         sdfstudio.PIXEL_CENTER,
     ),
-    "mvsnet": Kind(
-        "*_cam.txt, here or in cams/ (MVSNet, BlendedMVS)",
-        lambda source, _: bool(text_cameras.find_mvsnet(source)),
-        text_cameras.read_mvsnet,
-        text_cameras.PIXEL_CENTER,
-    ),
     "colmap": Kind(
         "cameras and images, .bin or .txt, here or in sparse/0 (COLMAP)",
         lambda source, _: bool(colmap_files.find_models(source)),
         colmap.read,
         colmap.PIXEL_CENTER,
+    ),
+    "mvsnet": Kind(
+        "*_cam.txt, here or in cams/ (MVSNet, BlendedMVS)",
+        lambda source, _: bool(text_cameras.find_mvsnet(source)),
+        text_cameras.read_mvsnet,
+        text_cameras.PIXEL_CENTER,
     ),
     "middlebury": Kind(
         f"*{text_cameras.PAR_ENDING} (Middlebury)",
