@@ -80,8 +80,9 @@ KINDS = {
         text_cameras.PIXEL_CENTER,
     ),
 }
-"""The formats. Those before `middlebury` are often made from one another, the former from the latter."""
 REFINED = tuple(KINDS)[:6]
+"""Formats that programs leave beside one another; the first is read. Results come before what they were made
+from, and COLMAP's model before MVSNet's copy of it."""
 MAX_INNER = 50
 """Inner folders that are looked at: a home directory given by mistake should not be searched."""
 
