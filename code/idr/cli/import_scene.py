@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 PHOTOGRAPHS = "photographs"
 KINDS = (
-    *("neus", "idr", "transforms", "sdfstudio", "mvsnet", "colmap", "middlebury", "projections"),
+    *("neus", "idr", "transforms", "sdfstudio", "colmap", "mvsnet", "middlebury", "projections"),
     PHOTOGRAPHS,
 )
 CAMERA_MODELS = (

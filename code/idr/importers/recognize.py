@@ -55,17 +55,17 @@ KINDS = {
         sdfstudio.read,
         sdfstudio.PIXEL_CENTER,
     ),
-    "mvsnet": Kind(
-        "*_cam.txt, here or in cams/ (MVSNet, BlendedMVS)",
-        lambda source, _: bool(text_cameras.find_mvsnet(source)),
-        text_cameras.read_mvsnet,
-        text_cameras.PIXEL_CENTER,
-    ),
     "colmap": Kind(
         "cameras and images, .bin or .txt, here or in sparse/0 (COLMAP)",
         lambda source, _: bool(colmap_files.find_models(source)),
         colmap.read,
         colmap.PIXEL_CENTER,
+    ),
+    "mvsnet": Kind(
+        "*_cam.txt, here or in cams/ (MVSNet, BlendedMVS)",
+        lambda source, _: bool(text_cameras.find_mvsnet(source)),
+        text_cameras.read_mvsnet,
+        text_cameras.PIXEL_CENTER,
     ),
     "middlebury": Kind(
         f"*{text_cameras.PAR_ENDING} (Middlebury)",
@@ -80,8 +80,9 @@ KINDS = {
         text_cameras.PIXEL_CENTER,
     ),
 }
-"""The formats. Those before `middlebury` are often made from one another, the former from the latter."""
 REFINED = tuple(KINDS)[:6]
+"""Formats that programs leave beside one another; the first is read. Results come before what they were made
+from, and COLMAP's model before MVSNet's copy of it."""
 MAX_INNER = 50
 """Inner folders that are looked at: a home directory given by mistake should not be searched."""
 
