@@ -78,6 +78,12 @@ def test_typo_in_an_override_of_an_encoding_is_refused(project):
     project.refuses_to_train(*flags, *mistyped, texts=["encoding.multire", "did you mean multires?"])
 
 
+@pytest.mark.parametrize("block", ["train", "model"])
+def test_an_override_of_a_conf_without_the_block_is_refused(project, block):
+    project.conf.write_text(f"{block} = 5\n" + project.conf.read_text().replace(f"\n{block} {{", "\nother {"))
+    project.refuses_to_train("--set", "loss.alpha=3", texts=[f"{block}: expected a block"])
+
+
 def test_keys_of_a_model_of_the_user_may_be_set(project, monkeypatch):
     import types
 

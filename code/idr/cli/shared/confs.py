@@ -98,7 +98,7 @@ def _configs(conf: ConfigTree) -> dict[str, type]:
     classes = {
         kind: resolve_class(str(name))
         for kind in ("dataset", "loss", "model")
-        if (name := conf.get(f"train.{kind}_class", None)) is not None
+        if (name := _value(conf, "train", f"{kind}_class")) is not None
     }
     for kind in ("dataset", "loss"):
         config = getattr(classes.get(kind), "config_class", None)
@@ -114,9 +114,14 @@ def _configs(conf: ConfigTree) -> dict[str, type]:
         ("implicit_network", "encoding", ENCODINGS), ("rendering_network", "encoding", ENCODINGS),
         ("rendering_network", "encoding_view", VIEW_ENCODINGS),
     ):  # fmt: skip
-        block: Any = conf
-        for key in ("model", network, name):
-            block = block.get(key, None) if isinstance(block, Mapping) else None
-        if isinstance(block, Mapping) and block.get("type", None) in encodings:
-            configs[f"model.{network}.{name}"] = encodings[block["type"]][0]
+        kind = _value(conf, "model", network, name, "type")
+        if isinstance(kind, str) and kind in encodings:
+            configs[f"model.{network}.{name}"] = encodings[kind][0]
     return configs
+
+
+def _value(block: Any, *keys: str) -> Any:
+    """Returns a value within nested blocks, or None without it or them."""
+    for key in keys:
+        block = block.get(key, None) if isinstance(block, Mapping) else None
+    return block
