@@ -179,7 +179,7 @@ def _read_rows(path: Path) -> list[dict[str, str]]:
             reader = csv.DictReader(stream)
             rows, columns = list(reader), reader.fieldnames or ["epoch"]
     except (OSError, ValueError, csv.Error) as error:
-        raise InputError(f"{path} cannot be read ({error}); {remedy}") from error
+        raise InputError(f"{path} cannot be read ({error}): {remedy}") from error
     whole = [row for row in rows if _is_whole(row)]
     torn = len(rows) - len(whole)
     if "epoch" not in columns or torn > TORN_LINES or whole != rows[: len(whole)]:
