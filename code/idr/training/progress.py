@@ -196,7 +196,7 @@ def _is_whole(row: Mapping[Any, Any]) -> bool:
         _ = [float(value or 0) for value in row.values()]
     except (TypeError, ValueError):
         return False
-    return None not in row.values() and isinstance(epoch, str) and epoch.isascii() and epoch.isdigit()
+    return None not in row.values() and isinstance(epoch, str) and epoch.isdecimal() and len(epoch) < 16
 
 
 class TensorBoardLog:
