@@ -34,8 +34,8 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 _KEY = re.compile(r"[\w-]+")
-MAX_BYTES = 1_000_000
-"""Largest conf that is read: the parser takes a second for it, and the longest of ours has 4,000."""
+MAX_BYTES = 200_000
+"""Largest conf that is read: the parser takes ten seconds for it, and the longest of ours has 4,000."""
 
 BLOCKS = ("train", "plot", "loss", "dataset", "model")
 """The blocks of a conf; others are allowed, since a class of the user may read them, with a warning."""

@@ -35,8 +35,9 @@ EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
 
 MAX_INT = 2**63 - 1
+"""Largest whole number of a flag."""
 THREADS_PER_CORE = 8
-"""Most threads for each core: beyond a few thousand, OpenMP ends the process."""
+"""Most threads for each core; more only wait for each other, and 100,000 crash OpenMP."""
 
 LARGEST = {
     "batch_size": 1_000_000, "downscale": 10_000, "faces": 100_000_000, "frames": 1_000_000,
