@@ -11,6 +11,7 @@ import math
 import os
 import shutil
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -41,15 +42,14 @@ MASK_FOLDERS = ("mask", "masks", "silhouettes")
 MAX_DEPTH = 3
 """Folders below the source that are searched, such as a camera's DCIM/100APPLE."""
 LIST = "photographs.json"
-MAKE, MODEL, EXIF_BLOCK = 0x010F, 0x0110, 0x8769
+MAKE, MODEL = 0x010F, 0x0110
 FOCAL_35MM, FOCAL_MM, PLANE_RESOLUTION, PLANE_UNIT, LENS = 0xA405, 0x920A, 0xA20E, 0xA210, 0xA434
 MM_PER_UNIT = {2: 25.4, 3: 10.0, 4: 1.0}
 """EXIF's units of the resolution in the focal plane: inch, centimeter, millimeter."""
 DIAGONAL_35MM = math.hypot(36.0, 24.0)
 """Millimeters: the 35 mm equivalent focal length refers to the film's diagonal (CIPA DCG-001)."""
 DIRECT_MODES = ("L", "RGB")
-DIRECT_ENDINGS = {"JPEG": (".jpg", ".jpeg"), "MPO": (".jpg", ".jpeg"), "PNG": (".png",), "BMP": (".bmp",)}
-DIRECT_ENDINGS |= {"TIFF": (".tif", ".tiff"), "WEBP": (".webp",)}
+DIRECT_ENDINGS = {"JPEG": (".jpg", ".jpeg"), "MPO": (".jpg", ".jpeg"), "PNG": (".png",)}
 """Pillow modes of files that COLMAP reads as we do, and their names' endings by Pillow's formats."""
 
 
@@ -227,10 +227,8 @@ def _read(path: Path, digest: str) -> Photograph:
     height, width = load_rgb(path).shape[:2]
     header = read_header(path)
     turned, mirrored = TURNS[header.orientation]
-    block = header.exif.get_ifd(EXIF_BLOCK)
-    focal = _focal_pixels(block, width, height)
-    description = [header.exif.get(MAKE), header.exif.get(MODEL)]
-    description += map(block.get, (LENS, FOCAL_35MM, FOCAL_MM))
+    focal = _focal_pixels(header.exif, width, height)
+    description = map(header.exif.get, (MAKE, MODEL, LENS, FOCAL_35MM, FOCAL_MM))
     size = (width, height) if turned % 180 else (height, width)
     direct = header.mode in DIRECT_MODES and path.suffix.lower() in DIRECT_ENDINGS.get(header.format, ())
     camera = " ".join(str(word).strip(" \0") for word in description if word is not None)
@@ -238,7 +236,7 @@ def _read(path: Path, digest: str) -> Photograph:
     return Photograph(path.name, digest, header.orientation, turned, mirrored, size, camera, focal, copied)
 
 
-def _focal_pixels(block: dict[int, object], width: int, height: int) -> float | None:
+def _focal_pixels(block: Mapping[int, object], width: int, height: int) -> float | None:
     """Focal length in pixels, from the 35 mm equivalent, or from millimeters and the sensor's resolution."""
     equivalent = _positive(block.get(FOCAL_35MM))
     if equivalent is not None:
