@@ -76,7 +76,7 @@ def test_photographs_of_a_phone(from_a_phone: Path) -> None:
     numbers = [int(view["source"][5]) for view in record["views"]]
     assert numbers == list(range(VIEWS)) and record["masks"] == "the source's own"
     notes = " ".join(record["notes"])
-    assert "100APPLE also has 1 .dng, 2 .mov that are not read" in notes and "1 photograph turned" in notes
+    assert "photos also has 1 .dng, 2 .mov that are not read" in notes and "1 photograph turned" in notes
 
 
 def test_masks_beside_photographs_are_turned_with_them(from_a_phone: Path) -> None:
@@ -255,8 +255,8 @@ def twice(folder: Path) -> list[str]:
 
 
 def phone_format(folder: Path) -> list[str]:
-    folder.mkdir()
-    (folder / "IMG_1.DNG").write_bytes(b"0")
+    (folder / "DCIM" / "100CANON").mkdir(parents=True)
+    (folder / "DCIM" / "100CANON" / "IMG_1.DNG").write_bytes(b"0")
     return []
 
 
@@ -277,6 +277,12 @@ def a_mask_is_missing(folder: Path) -> list[str]:
         masks = folder / "masks"
         masks.mkdir(exist_ok=True)
         shutil.copyfile(path, masks / path.name)
+    return []
+
+
+def a_preview_beside(folder: Path) -> list[str]:
+    files = textured.write(folder / "images", textured.poses(3))
+    shutil.copyfile(files[0], folder / "preview.png")
     return []
 
 
@@ -346,6 +352,7 @@ WRONG = {
     "one name in two formats": (one_name_in_two_formats, r"view1\.jpg and view1\.png have one name"),
     "several folders": (several_folders, r"several folders: DCIM/mug \(3\), DCIM/shoe \(3\); pass one"),
     "a mask is missing": (a_mask_is_missing, r"no mask for view1\.png \(1 of 3"),
+    "a preview beside": (a_preview_beside, r"too few photographs: 1 in .*there are 3 photographs in images"),
     "several videos": (several_videos, r"has 2 videos: a\.mov, b\.MP4; pass one of them"),
     "empty photograph": (empty_photograph, r"view1\.png cannot be read as an image .*is empty"),
     "frames of photographs": (flags("--frames", "9"), r"--frames is for a video, but .*has photographs"),

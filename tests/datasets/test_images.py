@@ -331,6 +331,22 @@ def test_upright_agrees_with_pillow(tmp_path, rgb, orientation):
     np.testing.assert_array_equal(upright(load_rgb(tmp_path / "a.png"), *TURNS[orientation]), expected)
 
 
+def test_broken_exif_does_no_harm(tmp_path, rgb):
+    """Every byte of EXIF in turn: pixels do not depend on it."""
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "Maker"
+    exif.get_ifd(0x8769)[0xA405] = 28
+    Image.fromarray(rgb).save(tmp_path / "a.png", exif=exif)
+    block, path = exif.tobytes()[6:], tmp_path / "b.png"
+    assert read_header(tmp_path / "a.png").exif[0xA405] == 28
+    for place in range(len(block)):
+        broken = bytearray(block)
+        broken[place] ^= 0xFF
+        Image.fromarray(rgb).save(path, exif=bytes(broken))
+        assert read_header(path).orientation in TURNS
+        np.testing.assert_array_equal(load_rgb(path), rgb)
+
+
 # ---- masks
 
 

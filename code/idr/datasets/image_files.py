@@ -5,10 +5,12 @@ H rows, W columns.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import imageio.v3 as iio
 import numpy as np
@@ -23,8 +25,8 @@ MAX_PIXELS = 2**28
 """Pixels of the largest image that is read, 268 million; phones have up to 200 million."""
 PHOTOS_EXTRA = "pip install 'idr-surface[photos]'"
 ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
-ORIENTATION = 0x0112
-"""EXIF tag."""
+ORIENTATION, EXIF_BLOCK = 0x0112, 0x8769
+"""EXIF tags."""
 TURNS = {1: (0, False), 2: (0, True), 3: (180, False), 4: (180, True)}
 TURNS |= {5: (270, True), 6: (90, False), 7: (90, True), 8: (270, False)}
 """Clockwise rotation in degrees, after mirroring left to right, by EXIF's orientation."""
@@ -39,20 +41,20 @@ class Header:
         format: Pillow's name of the format.
         mode: Pillow's mode; empty for a TIFF that Pillow cannot read.
         has_alpha: Whether there is an alpha channel or a transparent color.
-        exif: EXIF data, empty without any.
+        exif: EXIF's tags, those of its inner block too; empty without any.
     """
 
     size: tuple[int, int]
     format: str
     mode: str
     has_alpha: bool
-    exif: Image.Exif = field(default_factory=Image.Exif)
+    exif: Mapping[int, Any] = field(default_factory=dict)
 
     @property
     def orientation(self) -> int:
         """EXIF's orientation, 1 to 8; 1 if it is missing or invalid. Pixels of HEIC files are upright."""
         value = self.exif.get(ORIENTATION, 1)
-        return value if value in TURNS else 1
+        return value if isinstance(value, int) and value in TURNS else 1
 
 
 def read_header(path: Path) -> Header:
@@ -71,7 +73,18 @@ def read_header(path: Path) -> Header:
         with image:
             alpha = image.mode in ALPHA_MODES or "transparency" in image.info
             size = (image.height, image.width)
-            return Header(size, image.format or "", image.mode, alpha, image.getexif())
+            return Header(size, image.format or "", image.mode, alpha, _exif(image))
+
+
+def _exif(image: Image.Image) -> dict[int, Any]:
+    """EXIF's tags; what cannot be read is left out, since pixels do not depend on it."""
+    tags: dict[int, Any] = {}
+    with suppress(Exception), warnings.catch_warnings():  # of any kind, on broken data
+        warnings.simplefilter("ignore")
+        exif = image.getexif()
+        tags |= dict(exif)
+        tags |= exif.get_ifd(EXIF_BLOCK)
+    return tags
 
 
 def upright(pixels: NDArray[np.generic], turned: int, mirrored: bool) -> NDArray[np.generic]:

@@ -72,7 +72,8 @@ def list_images(folder: Path) -> list[Path]:
         )
     found = images_in(folder)
     if not found:
-        others = f"; it has {passed_over(folder)}" if passed_over(folder) else ""
+        left_out = passed_over(folder.iterdir())
+        others = f"; it has {left_out}" if left_out else ""
         raise MissingInputError(
             f"no images in {folder}; expected files ending in {', '.join(IMAGE_ENDINGS)}{others}"
         )
@@ -88,12 +89,13 @@ def images_in(folder: Path) -> list[Path]:
     return found
 
 
-def passed_over(folder: Path, endings: tuple[str, ...] = (*UNREAD_ENDINGS, *VIDEO_ENDINGS)) -> str:
+def passed_over(paths: Iterable[Path]) -> str:
     """Counts the files of formats that are not read, and says how to convert them; empty without any."""
-    files = [p for p in folder.iterdir() if p.suffix.lower() in endings and not p.name.startswith(".")]
-    counts = Counter(path.suffix.lower() for path in files if path.is_file())
-    if not counts:
+    endings = (*UNREAD_ENDINGS, *VIDEO_ENDINGS)
+    files = [p for p in paths if p.suffix.lower() in endings and not p.name.startswith(".") and p.is_file()]
+    if not files:
         return ""
+    counts = Counter(path.suffix.lower() for path in files)
     listed = ", ".join(f"{count} {ending}" for ending, count in sorted(counts.items()))
     remedies = ["convert photographs to JPEG or PNG"] * any(e in UNREAD_ENDINGS for e in counts)
     remedies += ["pass a video alone as the source"] * any(e in VIDEO_ENDINGS for e in counts)

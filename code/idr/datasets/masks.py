@@ -33,32 +33,28 @@ def list_masks(folder: Path) -> list[Path]:
         MissingInputError: No such folder, or no image in it.
         InputError: Something with an image's name is no regular file.
     """
+    return _masks_in(folder) or list_images(folder)
+
+
+def _masks_in(folder: Path) -> list[Path]:
     found = []
     for parent, folders, _ in os.walk(folder):
         depth = len(Path(parent).relative_to(folder).parts)
         folders[:] = sorted(name for name in folders if not name.startswith(".")) if depth < MAX_DEPTH else []
         found += images_in(Path(parent))
-    return found or list_images(folder)
+    return found
 
 
 def masks_beside(images: Sequence[Path]) -> Path | None:
     """Finds a folder of masks, `masks`, `mask` or `silhouettes`, in or beside the folder of the images."""
     common = Path(os.path.normpath(os.path.commonpath([path.parent for path in images])))
     beside = [path.parent for path in (common, common.parent) if IMAGE_FOLDER.fullmatch(path.name)]
+    own = [common.name.replace("image", "mask")] if common.name.startswith("image") else []
     for folder in (common, *beside):
-        for name in (common.name.lower().replace("image", "mask"), "masks", "mask", "silhouettes"):
-            found = folder / name
-            if found != common and found.is_dir() and list_masks_or_none(found):
-                return found
+        for name in (*own, "masks", "mask", "silhouettes"):
+            if (folder / name).is_dir() and _masks_in(folder / name):
+                return folder / name
     return None
-
-
-def list_masks_or_none(folder: Path) -> list[Path]:
-    """Lists the masks of a folder like `list_masks`, possibly none."""
-    try:
-        return list_masks(folder)
-    except MissingInputError:
-        return []
 
 
 def scene_masks(scene: Path) -> list[Path]:

@@ -158,7 +158,7 @@ def _write_images(
                 f"the source ({source.kind}) has neither masks nor an alpha channel; expected --masks "
                 "FOLDER, --mask_command 'prog {image} {mask}', or --masks auto to compute them"
             )
-        own = "the source's own" if source.views[0].mask else f"{files[0] and files[0].parent}"
+        own = "the source's own" if files[0] is None or source.views[0].mask else str(files[0].parent)
         mask_source = "alpha channel" if use_alpha else (choice or own)
     turn_upright = source.kind == KIND or cameras_are_upright(source.views)
     prepared: list[PreparedView] = []

@@ -37,7 +37,7 @@ def find_par(source: Path) -> list[Path]:
     """Returns the `*_par.txt` of a folder, or the file itself."""
     if source.is_file():
         return [source] if source.name.endswith(PAR_ENDING) else []
-    return sorted(source.glob(f"*{PAR_ENDING}"))
+    return sorted(source.glob(f"[!.]*{PAR_ENDING}"))
 
 
 def read_middlebury(source: Path, images: Path | None, pixel_center: float) -> Source:

@@ -11,7 +11,9 @@ import math
 import os
 import shutil
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -23,14 +25,13 @@ from idr.datasets.images import (
     UNREAD_ENDINGS,
     VIDEO_ENDINGS,
     images_in,
-    list_images,
     load_alpha,
     load_rgb,
+    natural_sorted,
     passed_over,
 )
-from idr.errors import InputError
+from idr.errors import InputError, MissingInputError
 from idr.files import write_atomic, write_text_atomic
-from idr.importers.source import files_ending
 
 KIND = "photographs"
 """The importer's name of this source."""
@@ -41,15 +42,14 @@ MASK_FOLDERS = ("mask", "masks", "silhouettes")
 MAX_DEPTH = 3
 """Folders below the source that are searched, such as a camera's DCIM/100APPLE."""
 LIST = "photographs.json"
-MAKE, MODEL, EXIF_BLOCK = 0x010F, 0x0110, 0x8769
+MAKE, MODEL = 0x010F, 0x0110
 FOCAL_35MM, FOCAL_MM, PLANE_RESOLUTION, PLANE_UNIT, LENS = 0xA405, 0x920A, 0xA20E, 0xA210, 0xA434
 MM_PER_UNIT = {2: 25.4, 3: 10.0, 4: 1.0}
 """EXIF's units of the resolution in the focal plane: inch, centimeter, millimeter."""
 DIAGONAL_35MM = math.hypot(36.0, 24.0)
 """Millimeters: the 35 mm equivalent focal length refers to the film's diagonal (CIPA DCG-001)."""
 DIRECT_MODES = ("L", "RGB")
-DIRECT_ENDINGS = {"JPEG": (".jpg", ".jpeg"), "MPO": (".jpg", ".jpeg"), "PNG": (".png",), "BMP": (".bmp",)}
-DIRECT_ENDINGS |= {"TIFF": (".tif", ".tiff"), "WEBP": (".webp",)}
+DIRECT_ENDINGS = {"JPEG": (".jpg", ".jpeg"), "MPO": (".jpg", ".jpeg"), "PNG": (".png",)}
 """Pillow modes of files that COLMAP reads as we do, and their names' endings by Pillow's formats."""
 
 
@@ -93,17 +93,24 @@ def find_photographs(source: Path) -> list[Path]:
 
     They lie in the folder itself, in its `images/` or `image/`, or else in folders up to three levels below
     it. Folders of masks do not count.
+
+    Raises:
+        InputError: Something with an image's name is no regular file.
     """
+    folders = _files_below(source, IMAGE_ENDINGS)
     for name in IMAGE_FOLDERS:
-        if (source / name).is_dir() and (found := images_in(source / name)):
-            return found
-    photographs: list[Path] = []
-    for parent, names, _ in os.walk(source):
-        depth = len(Path(parent).relative_to(source).parts)
-        searched = (n for n in names if not n.startswith(".") and n.lower() not in MASK_FOLDERS)
-        names[:] = sorted(searched) if depth < MAX_DEPTH else []
-        photographs += images_in(Path(parent))
-    return photographs
+        if name in folders:
+            return images_in(source / name)
+    return [path for name in folders for path in images_in(source / name)]
+
+
+def left_out(source: Path, used: Path) -> str:
+    """Counts what a reconstruction from the folder `used` leaves out; empty if nothing is."""
+    folders = _files_below(source, IMAGE_ENDINGS).items()
+    others = [f"{len(files)} photographs in {name}" for name, files in folders if source / name != used]
+    parts = [f"{', '.join(others)}, not used"] if others else []
+    parts.append(passed_over(chain(*_files_below(source, (*UNREAD_ENDINGS, *VIDEO_ENDINGS)).values())))
+    return "; ".join(filter(None, parts))
 
 
 def find_video(source: Path) -> Path | None:
@@ -114,20 +121,31 @@ def find_video(source: Path) -> Path | None:
     """
     if source.is_file():
         return source if source.suffix.lower() in VIDEO_ENDINGS else None
-    if not source.is_dir() or find_photographs(source):
+    if find_photographs(source):
         return None
-    videos = files_ending(source, VIDEO_ENDINGS)
+    videos = list(chain(*_files_below(source, VIDEO_ENDINGS).values()))
     if len(videos) > 1:
-        names = ", ".join(path.name for path in videos[:8])
+        names = ", ".join(path.relative_to(source).as_posix() for path in videos[:8])
         raise InputError(f"{source} has {len(videos)} videos: {names}; pass one of them as the source")
     return videos[0] if videos else None
 
 
 def is_photographs(source: Path) -> bool:
     """Whether a path has photographs or a video, also if they cannot be read."""
-    if find_video(source) is not None:
-        return True
-    return source.is_dir() and bool(find_photographs(source) or files_ending(source, UNREAD_ENDINGS))
+    return bool(find_video(source) or _files_below(source, (*IMAGE_ENDINGS, *UNREAD_ENDINGS)))
+
+
+def _files_below(source: Path, endings: tuple[str, ...]) -> dict[str, list[Path]]:
+    """Files by their folder relative to the source, up to three levels below it, but those of masks."""
+    found = {}
+    for parent, folders, names in os.walk(source):
+        relative = Path(parent).relative_to(source)
+        searched = (n for n in folders if not n.startswith(".") and n.lower() not in MASK_FOLDERS)
+        folders[:] = sorted(searched) if len(relative.parts) < MAX_DEPTH else []
+        ours = [n for n in names if Path(n).suffix.lower() in endings and not n.startswith(".")]
+        if ours:
+            found[relative.as_posix()] = natural_sorted(Path(parent) / name for name in ours)
+    return found
 
 
 def checked_photographs(source: Path) -> list[Path]:
@@ -139,7 +157,11 @@ def checked_photographs(source: Path) -> list[Path]:
     """
     files = find_photographs(source)
     if not files:
-        return list_images(source)  # which says what there is
+        others = left_out(source, source)
+        raise MissingInputError(
+            f"no photographs in {source}; expected files ending in {', '.join(IMAGE_ENDINGS)}"
+            + (f"; it has {others}" if others else "")
+        )
     folders = Counter(path.parent.relative_to(source).as_posix() for path in files)
     if len(folders) > 1:
         listed = ", ".join(f"{name} ({count})" for name, count in list(folders.items())[:8])
@@ -155,10 +177,10 @@ def checked_photographs(source: Path) -> list[Path]:
                 f"{other} and {path.name} have one name; expected each photograph only once: remove one"
             )
     if len(files) < MIN_PHOTOGRAPHS:
-        others = f"; {passed_over(files[0].parent)}" if passed_over(files[0].parent) else ""
+        others = left_out(source, files[0].parent)
         raise InputError(
             f"too few photographs: {len(files)} in {files[0].parent}; expected at least {MIN_PHOTOGRAPHS}, "
-            f"better 20 to 60 all around the object{others}"
+            "better 20 to 60 all around the object" + (f"; there are {others}" if others else "")
         )
     return files
 
@@ -227,10 +249,8 @@ def _read(path: Path, digest: str) -> Photograph:
     height, width = load_rgb(path).shape[:2]
     header = read_header(path)
     turned, mirrored = TURNS[header.orientation]
-    block = header.exif.get_ifd(EXIF_BLOCK)
-    focal = _focal_pixels(block, width, height)
-    description = [header.exif.get(MAKE), header.exif.get(MODEL)]
-    description += map(block.get, (LENS, FOCAL_35MM, FOCAL_MM))
+    focal = _focal_pixels(header.exif, width, height)
+    description = map(header.exif.get, (MAKE, MODEL, LENS, FOCAL_35MM, FOCAL_MM))
     size = (width, height) if turned % 180 else (height, width)
     direct = header.mode in DIRECT_MODES and path.suffix.lower() in DIRECT_ENDINGS.get(header.format, ())
     camera = " ".join(str(word).strip(" \0") for word in description if word is not None)
@@ -238,7 +258,7 @@ def _read(path: Path, digest: str) -> Photograph:
     return Photograph(path.name, digest, header.orientation, turned, mirrored, size, camera, focal, copied)
 
 
-def _focal_pixels(block: dict[int, object], width: int, height: int) -> float | None:
+def _focal_pixels(block: Mapping[int, object], width: int, height: int) -> float | None:
     """Focal length in pixels, from the 35 mm equivalent, or from millimeters and the sensor's resolution."""
     equivalent = _positive(block.get(FOCAL_35MM))
     if equivalent is not None:

@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from idr.datasets.images import passed_over
 from idr.datasets.masks import list_masks, masks_beside, pair_masks
 from idr.errors import InputError
 from idr.files import whole_folder, write_text_atomic
@@ -91,8 +90,8 @@ def reconstruct(source: Path, work: Path, settings: ReconstructionSettings, prog
     if video:
         notes = (f"photographs are the sharpest frames of {video.name}",)
         files, digests = _frames(video, decisive["frames"], work / FRAMES, progress)
-    elif others := passed_over(files[0].parent):
-        notes = (f"{files[0].parent} also has {others}",)
+    elif others := photos.left_out(source, files[0].parent):
+        notes = (f"{source} also has {others}",)
         progress(f"WARNING: {notes[0]}")
     if not (work / PHOTOGRAPHS).is_dir():
         with whole_folder(work / PHOTOGRAPHS) as folder:
