@@ -164,27 +164,6 @@ def test_a_metrics_file_with_a_torn_end_is_mended(tmp_path: Path) -> None:
     assert path.read_text() == "epoch,loss\n0,1\n1,0.9\n2,0.8\n"
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"epoch;loss\n0;1\n1;0,9\n", b"loss\n1\n", b"epoch,loss\n0,1\nx,y\n2,3\n", b"\xff\xfee\x00p\x00",
-        b"epoch,loss\n" + b"x,y\n" * 3, "epoch,loss\n²,1\n0,1\n".encode(),
-    ],
-)  # fmt: skip
-def test_a_metrics_file_of_another_program_is_not_replaced(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "metrics.csv"
-    path.write_bytes(content)
-    with pytest.raises(InputError, match="metrics.csv .*: restore it, or move it away to begin another"):
-        MetricsFile(path, 5)
-    assert path.read_bytes() == content
-
-
-def test_a_metrics_file_with_a_byte_order_mark_keeps_its_rows(tmp_path: Path) -> None:
-    path = tmp_path / "metrics.csv"
-    path.write_bytes(b"\xef\xbb\xbfepoch,loss\r\n0,1\r\n1,0.9\r\n")
-    assert MetricsFile(path, 1).rows == [{"epoch": "0", "loss": "1"}]
-
-
 def test_without_tensorboard_the_message_names_the_extra_and_no_run_is_made(
     scene_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
