@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from idr.cli.shared.commands import COMMANDS, GROUPS, call_of
-from idr.cli.shared.common import HelpFormatter, add_version, run, say
+from idr.cli.shared.common import HelpFormatter, Parser, add_version, run, say
 from idr.errors import InputError
 
 DESCRIPTION = "Reconstructs surface, appearance and cameras from masked photographs of one object."
@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
         "\n".join([f"{title}:", *(f"  {c.name:{width}}  {c.help}" for c in commands)])
         for title, commands in GROUPS.items()
     )
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=program, usage="%(prog)s COMMAND [options]", description=DESCRIPTION, allow_abbrev=False,
         epilog="\n\n".join([*lists, f"`{program} COMMAND -h` lists the options of a command."]),
         formatter_class=HelpFormatter,

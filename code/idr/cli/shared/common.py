@@ -62,7 +62,7 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
         return super()._get_help_string(action)
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     """Refuses numbers that nothing can hold, and shows arguments without their control characters."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -123,7 +123,7 @@ def make_parser(description: str, examples: str = "", command: str | None = None
     """
     if not script_called() and command:
         examples = examples.replace(" ../", " ")
-    parser = _Parser(
+    parser = Parser(
         prog=shlex.join(call_of(command)) if command else None, description=description,
         epilog=f"examples:\n{examples}" if examples else None,
         formatter_class=HelpFormatter, allow_abbrev=False,
