@@ -1,4 +1,4 @@
-r"""Accuracy of a result of idr-photos, compared with the ground truth of make_photo_scene.py.
+r"""Accuracy of a result of idr photos, compared with the ground truth of make_photo_scene.py.
 
     cd code
     python preprocess/make_photo_scene.py --out /tmp/teapot
@@ -156,7 +156,7 @@ def aligned(mesh: trimesh.Trimesh, alignment: Alignment) -> trimesh.Trimesh:
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Scores a result of idr-photos."""
+    """Scores a result of idr photos."""
     scene, file = arguments.work / SCENE, arguments.mesh or arguments.work / MESH
     views = read_views(scene, arguments.truth)
     if not file.is_file():

@@ -1,4 +1,4 @@
-"""The chain of ``idr-photos``, ended at each of its steps by kill -9 and by Ctrl-C, and continued.
+"""The chain of ``idr photos``, ended at each of its steps by kill -9 and by Ctrl-C, and continued.
 
 Run as a script this file is the process that forks the chains, as in `test_kill_and_resume`.
 """

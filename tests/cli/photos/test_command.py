@@ -1,4 +1,4 @@
-"""``idr-photos``: refused input, and steps that are repeated."""
+"""``idr photos``: refused input, and steps that are repeated."""
 
 from __future__ import annotations
 

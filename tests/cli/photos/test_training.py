@@ -1,4 +1,4 @@
-"""``idr-photos``: number of epochs, continued runs, reasons to stop; mesh and report are left out."""
+"""``idr photos``: number of epochs, continued runs, reasons to stop; mesh and report are left out."""
 
 from __future__ import annotations
 

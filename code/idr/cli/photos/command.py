@@ -1,4 +1,4 @@
-"""``idr-photos``: from a folder of photographs to a colored mesh and a report, in six steps."""
+"""``idr photos``: from a folder of photographs to a colored mesh and a report, in six steps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The training of ``idr-photos``: the speed trial, and one run that continues over several calls."""
+"""The training of ``idr photos``: the speed trial, and one run that continues over several calls."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ USED_SHARE = 0.9
 class PhotoTraining:
     """Trains one imported scene within ``--max_minutes``, over as many calls as needed."""
 
-    arguments: argparse.Namespace  # of ``idr-photos``
+    arguments: argparse.Namespace  # of ``idr photos``
     scan: Path  # folder of the scene
     out: Path  # working folder; runs go to ``exps/``, the trial to a temporary folder
     suffix: str  # of the run's name; with the same suffix training continues the same run
