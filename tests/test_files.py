@@ -14,6 +14,7 @@ from idr.files import (
     check_file,
     check_replaceable,
     is_own_page,
+    is_own_zip,
     make_folder,
     output_errors,
     temporary_files,
@@ -160,6 +161,7 @@ def test_what_is_no_file_is_not_replaced_even_with_force(tmp_path: Path, kind: s
         target.write_text("mine")
     with pytest.raises(InputError, match="choose another --out"):
         check_file(path, True, lambda path: True)
+    assert not is_own_page(path) and not is_own_zip(path)
     if kind in ("fifo", "device"):
         with pytest.raises(OutputError, match="no regular file"):
             write_text_atomic(path, "")
