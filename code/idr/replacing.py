@@ -83,7 +83,9 @@ ZIP_MARK = b"idr"
 
 
 def is_own_page(path: Path) -> bool:
-    """Whether a file is an HTML page of ours."""
+    """Whether a path is an HTML page of ours."""
+    if not path.is_file():  # a pipe would wait for its writer
+        return False
     try:
         with path.open("rb") as file:
             return PAGE_MARK.encode() in file.read(1000)
@@ -98,7 +100,9 @@ def mark_zip(file: BinaryIO) -> None:
 
 
 def is_own_zip(path: Path) -> bool:
-    """Whether a file is an archive that `mark_zip` marked."""
+    """Whether a path is an archive that `mark_zip` marked."""
+    if not path.is_file():
+        return False
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.comment == ZIP_MARK

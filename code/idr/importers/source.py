@@ -25,7 +25,7 @@ Array = NDArray[np.float64]
 Lens = Callable[[Array], Array]
 """Distorts (N, 2) points on the plane z = 1 in front of the camera."""
 
-LISTED_ENDINGS = (*IMAGE_ENDINGS, ".heic", ".heif", ".avif", ".dng", ".exr")
+LISTED_ENDINGS = (*IMAGE_ENDINGS, ".dng", ".exr")
 """Endings of images that a source may name, while the files here have another one."""
 ROTATION_TOLERANCE = 1e-3
 """Largest accepted deviation of R^T R from the identity; files with six digits stay below 1e-5."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import socket
 from collections.abc import Iterator
@@ -15,12 +16,15 @@ from idr.errors import InputError
 
 LOCK = ".lock"
 
+log = logging.getLogger(__name__)
+
 
 @contextmanager
 def locked(run: Path) -> Iterator[None]:
     """Holds the lock of a run's folder, which the system releases when the process ends, however that ends.
 
-    Where the folder is read-only, or its file system has no locks, there is none. Readers need no lock.
+    There is none where the folder is read-only or, with a warning, where its file system has none. Readers
+    do not need it.
 
     Raises:
         InputError: Another process holds it.
@@ -50,8 +54,9 @@ def _acquire(path: Path) -> IO[str] | None:
                 file.seek(0)
                 words = file.read(200).split() or ["?"] * 3  # its holder is about to write them
                 raise _refusal(path.parent, words) from None
-        except OSError:  # not supported by some network file systems
+        except OSError as error:  # not supported by some network file systems
             file.close()
+            log.warning("%s: no lock (%s); let no other training use that folder", path.parent, error)
             return None
         if _is_at(file, path):
             file.truncate(0)

@@ -103,16 +103,17 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._identity = self._find()
-
-    def check(self) -> None:
-        """Raises `TrainingStoppedError` if the folder is no longer at its path."""
-        if self._identity is not None and self._find() != self._identity:
-            raise self._lost()
+        self._descriptor: int | None = None  # open, so that no other folder gets the number of its inode
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Says so, rather than which file could not be written, if that is why the body fails."""
+        """Watches in the context; an error because of the folder says so, not which file was concerned.
+
+        Raises:
+            TrainingStoppedError: The body fails because the folder, or a part of it, is gone.
+        """
+        with suppress(OSError):
+            self._descriptor = os.open(self.path, os.O_RDONLY)
         try:
             yield
         except OSError as error:
@@ -123,16 +124,24 @@ class RunFolder:
                 raise self._lost() from error
             self.check()
             raise
+        finally:
+            if self._descriptor is not None:
+                os.close(self._descriptor)
+            self._descriptor = None
+
+    def check(self) -> None:
+        """Raises `TrainingStoppedError` if a watched folder is no longer at its path."""
+        if self._descriptor is None:
+            return
+        try:
+            if os.path.samestat(os.fstat(self._descriptor), os.stat(self.path)):
+                return
+        except OSError as error:
+            raise self._lost() from error
+        raise self._lost()
 
     def _lost(self) -> TrainingStoppedError:
         return TrainingStoppedError(
             f"the run's folder {self.path} was renamed or deleted; what was saved before is where the folder "
             "is now: continue it there with --is_continue, or train again"
         )
-
-    def _find(self) -> tuple[int, int] | None:
-        try:
-            about = os.stat(self.path)
-        except OSError:
-            return None
-        return about.st_dev, about.st_ino

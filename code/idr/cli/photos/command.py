@@ -202,7 +202,7 @@ class Chain:
         from idr.importers.recognize import read_source, recognize
 
         images = Path(self.arguments.images).expanduser() if self.arguments.images else None
-        kind = self.arguments.kind or recognize(self.source)
+        kind = self.arguments.kind or recognize(self.source, images)
         if kind == PHOTOGRAPHS:  # whose masks the importer finds or makes
             folder = images or self.source
             video = find_video(folder)
