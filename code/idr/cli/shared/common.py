@@ -71,9 +71,11 @@ class Parser(argparse.ArgumentParser):
         self.register("type", float, _finite_number)
 
     def error(self, message: str) -> NoReturn:
+        """Prints usage and message; exit status 2."""
         super().error(printable(message))
 
     def print_help(self, file: Any = None) -> None:
+        """Prints the help to standard output like a result, or to a file."""
         if file is None:
             say(self.format_help().rstrip())
         else:
