@@ -137,12 +137,12 @@ UNREADABLE = [CAMERAS, "cannot be read as an npz", "download it again"]
         ),
         pytest.param(
             _change(world_mat_1=np.eye(3)),
-            [CAMERAS, "world_mat_1 has shape (3, 3)", "expected a 4x4 matrix"],
+            [CAMERAS, "world_mat_1 has shape (3, 3)", "expected 4 x 4"],
             id="shape",
         ),
         pytest.param(
             _change(world_mat_1=np.full((4, 4), "one")),
-            [CAMERAS, "world_mat_1", "expected a 4x4 matrix of numbers"],
+            [CAMERAS, "world_mat_1", "expected 4 x 4 real numbers"],
             id="text-in-matrix",
         ),
         pytest.param(
@@ -155,7 +155,7 @@ UNREADABLE = [CAMERAS, "cannot be read as an npz", "download it again"]
             [
                 CAMERAS,
                 "scale_mat_1 is not a similarity",
-                "expected uniform scale",
+                "expected uniform positive scale",
                 "preprocess_cameras.py",
             ],
             id="scale_mat-no-similarity",

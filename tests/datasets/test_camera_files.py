@@ -73,13 +73,15 @@ def test_other_entries_are_ignored(write):
         ({}, 4, r"lacks world_mat_3: 3 world_mat matrices for 4 images"),
         ({"scale_mat_1": None}, 3, r"lacks scale_mat_1: 2 scale_mat matrices for 3 images"),
         ({"world_mat_0": np.full((4, 4), np.inf)}, 3, r"world_mat_0 has non-finite values"),
-        ({"world_mat_0": np.eye(4)[:2]}, 3, r"world_mat_0 has shape \(2, 4\); expected a 4x4 matrix"),
+        ({"world_mat_0": np.eye(4)[:2]}, 3, r"world_mat_0 has shape \(2, 4\) and type float64; expected 4"),
         (
             {"world_mat_0": np.eye(4) > 0},
             3,
-            r"world_mat_0 has shape \(4, 4\); expected a 4x4 matrix of numbers",
+            r"world_mat_0 has shape \(4, 4\) and type .*; expected 4 x 4 real numbers",
         ),
         ({"scale_mat_0": np.diag([1.0, 1.0, 1.01, 1.0])}, 3, r"scale_mat_0 is not a similarity"),
+        ({"scale_mat_0": np.diag([-1.0, -1.0, -1.0, 1.0])}, 3, r"expected uniform positive scale"),
+        ({"world_mat_0": np.eye(4) * (1 + 1j)}, 3, r"type complex128; expected 4 x 4 real numbers"),
         ({"world_mat_2": np.ones((4, 4))}, 3, r"world_mat_2: .*singular"),
     ],
 )

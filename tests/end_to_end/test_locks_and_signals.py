@@ -115,7 +115,8 @@ def test_children_of_a_killed_parent_save_and_end(root: Path, warm_python: Path)
 @pytest.mark.parametrize("ignored", [False, True])
 def test_hangup_saves_unless_it_is_ignored(root: Path, warm_python: Path, ignored: bool) -> None:
     """A lost terminal; nohup ignores its signal."""
-    code = "import signal, sys; signal.signal(signal.SIGHUP, signal.SIG_IGN); " if ignored else "import sys; "
+    action = "SIG_IGN" if ignored else "SIG_DFL"  # whatever the tests themselves inherited
+    code = f"import signal, sys; signal.signal(signal.SIGHUP, signal.{action}); "
     code += "from idr.cli.train import main; sys.exit(main(sys.argv[1:]))"
     with started(warm_python, code, *endless(root), flag="-c") as training:
         run = training_run(root)

@@ -67,8 +67,9 @@ def _view(arguments: argparse.Namespace) -> None:
     if arguments.beside_training:
         threading.Thread(target=_end_with_input, args=(server,), daemon=True).start()
     host = "localhost" if arguments.host in ("127.0.0.1", "0.0.0.0", "::") else arguments.host
-    say(f"viewer: http://{host}:{server.port}" + ("" if arguments.beside_training else " (Ctrl-C ends it)"))
     try:
+        hint = "" if arguments.beside_training else " (Ctrl-C ends it)"
+        say(f"viewer: http://{host}:{server.port}{hint}")
         server.serve()
     finally:
         server.close()
@@ -99,10 +100,9 @@ def _open_page(arguments: argparse.Namespace) -> PageServer:
     if threads is not None:
         torch.set_num_threads(threads)
     reader = CheckpointReader(folder, conf_of_run(folder, arguments.conf), arguments.data_root, device)
-    server = PageServer(reader, arguments.host, port, arguments.resolution, arguments.side)
     if not arguments.beside_training:
         say(f"run: {folder}")
-    return server
+    return PageServer(reader, arguments.host, port, arguments.resolution, arguments.side)
 
 
 def find_watched_run(name: str, exps_folder: str) -> Path:

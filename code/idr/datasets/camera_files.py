@@ -141,9 +141,10 @@ def _stack(arrays: dict[str, NDArray], prefix: str, num_images: int, path: Path)
         matrix = arrays[f"{prefix}_{i}"]
         if matrix.shape == (3, 4):
             matrix = np.vstack((matrix, [0, 0, 0, 1]))
-        if matrix.shape != (4, 4) or not np.issubdtype(matrix.dtype, np.number):
+        if matrix.shape != (4, 4) or matrix.dtype.kind not in "fiu":
             raise InputError(
-                f"{path}: {prefix}_{i} has shape {matrix.shape}; expected a 4x4 matrix of numbers"
+                f"{path}: {prefix}_{i} has shape {matrix.shape} and type {matrix.dtype}; expected 4 x 4 "
+                "real numbers"
             )
         matrix = matrix.astype(np.float64)
         if not np.isfinite(matrix).all():
@@ -157,10 +158,11 @@ def _check_cameras(cameras: CameraFile) -> None:
     for i, scale_mat in enumerate(cameras.scale_mats):
         gram = scale_mat[:3, :3].T @ scale_mat[:3, :3]
         size = np.trace(gram) / 3
-        if not size > 0 or np.abs(gram - size * np.eye(3)).max() > 1e-3 * size:
+        is_similar = size > 0 and np.abs(gram - size * np.eye(3)).max() <= 1e-3 * size
+        if not is_similar or np.linalg.det(scale_mat[:3, :3]) < 0:
             raise InputError(
-                f"{cameras.path}: scale_mat_{i} is not a similarity; expected uniform scale, rotation and "
-                "translation: run preprocess_cameras.py"
+                f"{cameras.path}: scale_mat_{i} is not a similarity; expected uniform positive scale, "
+                "rotation and translation: run preprocess_cameras.py"
             )
     for i, projection in enumerate(cameras.world_mats @ cameras.scale_mats):
         try:

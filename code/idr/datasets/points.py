@@ -36,6 +36,13 @@ def held_out_points(num_points: int) -> NDArray[np.bool_]:
     return np.random.default_rng(0).permutation(num_points) < -(-num_points // HELD_OUT_EVERY)
 
 
+def real_numbers(values: NDArray) -> NDArray[np.float64]:
+    """Returns an array as float64; a `ValueError` for complex numbers, texts and the like."""
+    if values.dtype.kind not in "fiu":
+        raise ValueError(f"values of type {values.dtype}")
+    return values.astype(np.float64)
+
+
 def read_points(path: Path) -> ScenePoints:
     """Reads ``points_world`` (N, 3) of an npz file.
 
@@ -50,7 +57,7 @@ def read_points(path: Path) -> ScenePoints:
         )
     try:
         with np.load(path, allow_pickle=False) as archive:
-            points = np.asarray(archive["points_world"], dtype=np.float64)
+            points = real_numbers(archive["points_world"])
     except Exception as error:  # zipfile, zlib and numpy raise arbitrary exceptions on broken files
         raise InputError(f"{path}: expected an npz file with points_world (N, 3): {error}") from error
     if points.ndim != 2 or points.shape[1] != 3 or not len(points) or not np.isfinite(points).all():

@@ -142,7 +142,7 @@ class SceneDataset(torch.utils.data.Dataset):
                 found = "white everywhere; expected black around the object"
             raise InputError(
                 f"{path}: the mask is {found}: correct it, remove it with its image and import the folder "
-                "again, or import it with --masks auto"
+                "again with import_scene.py, or import it with --masks auto"
             )
         return torch.from_numpy(mask).reshape(-1)
 

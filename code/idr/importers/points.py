@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import trimesh
 
+from idr.datasets.points import real_numbers
 from idr.errors import InputError, MissingInputError
 from idr.importers.source import Array
 
@@ -29,7 +30,7 @@ def read_points(path: Path) -> Array:
     if not path.is_file():
         raise MissingInputError(f"no point file {path}; expected one ending in {', '.join(ENDINGS)}")
     try:
-        points = np.asarray(_read(path), dtype=np.float64)
+        points = real_numbers(_read(path))
     except InputError:
         raise
     except Exception as error:  # readers raise arbitrary exceptions on broken files

@@ -115,13 +115,13 @@ class _Version(argparse.Action):
 
 
 def make_parser(description: str, examples: str = "", command: str | None = None) -> argparse.ArgumentParser:
-    """Builds a parser with ``--version`` and ``-h``, which ends with the examples; refuses abbreviations.
+    """Builds a parser with ``--version``, ``--quiet``, ``--verbose``, and ``-h`` with examples.
 
     Args:
         description: What the command does.
         examples: Lines that begin with ``%(prog)s``, with paths as seen from ``code/``.
-        command: The subcommand of ``idr``, shown in the form in which it was called; it also gets
-            ``--quiet`` and ``--verbose``. None for any other program.
+        command: The subcommand of ``idr``, shown in the form in which it was called. None for any other
+            program.
     """
     if not script_called() and command:
         examples = examples.replace(" ../", " ")
@@ -131,10 +131,9 @@ def make_parser(description: str, examples: str = "", command: str | None = None
         formatter_class=HelpFormatter, allow_abbrev=False,
     )  # fmt: skip
     add_version(parser)
-    if command:
-        levels = parser.add_mutually_exclusive_group()
-        levels.add_argument("--quiet", action="store_true", help="log warnings and errors only")
-        levels.add_argument("--verbose", action="store_true", help="also log internals")
+    levels = parser.add_mutually_exclusive_group()
+    levels.add_argument("--quiet", action="store_true", help="log warnings and errors only")
+    levels.add_argument("--verbose", action="store_true", help="also log internals")
     return parser
 
 
