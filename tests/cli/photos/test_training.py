@@ -15,6 +15,7 @@ from idr.cli import import_scene
 from idr.cli.photos import training as photos_training
 from idr.cli.photos.command import Chain, build_parser, main
 from idr.cli.photos.training import USED_SHARE, PhotoTraining
+from idr.conf.files import load_conf
 
 EPOCH = 1.0  # minutes per epoch of the trial, far more than the training needs
 TRIAL = [20.0 + EPOCH * k for k in range(5)]
@@ -181,3 +182,13 @@ def test_an_interruption_is_no_failure(
 ) -> None:
     monkeypatch.setattr(import_scene, "main", lambda argv: status)
     assert f"stopped at import: {reason}" in photos.run("--nepoch", "1", status=ends)
+
+
+def test_few_photographs_train_with_fewer_images_a_step(photos: Photos) -> None:
+    photos.conf.write_text(photos.conf.read_text() + "train.images_per_step = 8\ntrain.num_pixels = 48\n")
+    photos.run("--nepoch", "1")
+    (run,) = photos.runs
+    conf = load_conf(run / "runconf.conf")
+    num_views = len(list((photos.source / "image").iterdir()))
+    most = max(count for count in range(1, num_views + 1) if 48 % count == 0)
+    assert num_views < 8 and conf["train.images_per_step"] == most

@@ -42,14 +42,26 @@ class PhotoTraining:
         """Returns the flags that choose conf, scene, runs and device for every command."""
         from idr.datasets.images import list_images, load_rgb
 
-        height, width = load_rgb(list_images(self.scan / "image")[0]).shape[:2]
+        images = list_images(self.scan / "image")
+        height, width = load_rgb(images[0]).shape[:2]
         keys = [f"dataset.data_dir={DATA_DIR}", f"dataset.img_res=[{height},{width}]"]
+        keys += self._fewer_images_per_step(len(images))
         argv = ["--conf", self.arguments.conf, "--scan_id", str(SCAN), "--data_root", str(self.out / "data")]
         argv += ["--exps_folder", str(self.exps), "--gpu", self.arguments.gpu]
         argv += ["--device", self.arguments.device] if self.arguments.device else []
         for key in (*keys, *self.arguments.overrides):
             argv += ["--set", key]
         return argv
+
+    def _fewer_images_per_step(self, num_images: int) -> list[str]:
+        """Returns the override for a scene of fewer images than the conf's steps take; none for others."""
+        from idr.conf.files import load_conf
+
+        train = load_conf(self.arguments.conf, self.arguments.overrides)["train"]
+        if train.get("images_per_step", 1) <= num_images:
+            return []
+        divisors = (count for count in range(num_images, 0, -1) if train["num_pixels"] % count == 0)
+        return [f"train.images_per_step={next(divisors)}"]
 
     @property
     def name(self) -> str:
