@@ -187,3 +187,13 @@ def test_numbers_that_nothing_holds(text, capsys):
     with pytest.raises(SystemExit, match="2"):
         run_command(parser, [f"--n={text}"], lambda arguments: argparse.Namespace())
     assert f"argument --n: {text}: expected " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("given, used", [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_that_wait_sleep_unless_the_user_says_otherwise(monkeypatch, given, used):
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    if given:
+        monkeypatch.setenv("OMP_WAIT_POLICY", given)
+    found = []
+    status = run_command(make_parser("A command."), [], lambda _: found.append(os.environ["OMP_WAIT_POLICY"]))
+    assert status == 0 and found == [used]
