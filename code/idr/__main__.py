@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from idr.cli.shared.commands import COMMANDS, GROUPS, call_of
-from idr.cli.shared.common import HelpFormatter, Parser, add_version, run, say
+from idr.cli.shared.common import HelpFormatter, Parser, add_version, run, run_command, say
 from idr.errors import InputError
 
 DESCRIPTION = "Reconstructs surface, appearance and cameras from masked photographs of one object."
@@ -27,8 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(COMMANDS[words[0]].load().main(words[1:]))
     if words and not words[0].startswith("-"):
         return run(lambda: _refuse(words[0]))
-    arguments = _parser().parse_args(words)
-    return run(lambda: _answer(arguments))
+    return run_command(_parser(), words, _answer, listing=True)
 
 
 def former_main(argv: Sequence[str] | None = None) -> int:
@@ -52,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=HelpFormatter,
     )  # fmt: skip
     _add_options(parser)
+    parser.set_defaults(quiet=False, verbose=False)
     return parser
 
 

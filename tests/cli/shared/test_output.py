@@ -140,7 +140,7 @@ def test_names_that_the_system_refuses(tmp_path, capsys, monkeypatch):
     error = refused(capsys, lambda: (tmp_path / "loop").open() and 0)
     assert "loop: too many levels of symbolic links; its links lead to each other" in error
     error = refused(capsys, lambda: Path("~nosuchuser/x").expanduser() and 0)
-    assert "for the user after ~; write the folder out" in error
+    assert "no home folder of the user after ~; write the path out" in error
     folder = tmp_path / "gone"
     folder.mkdir()
     monkeypatch.chdir(folder)

@@ -275,7 +275,7 @@ def run(function: Callable[[], int | None], level: int = logging.INFO) -> int:
         text, status = f"stopped: {error}", EXIT_STOPPED
     except (MemoryError, RuntimeError) as error:
         if _is_unknown_user(error):
-            text, status = f"error: {error} for the user after ~; write the folder out", EXIT_USER_ERROR
+            text, status = "error: no home folder of the user after ~; write the path out", EXIT_USER_ERROR
         elif _is_out_of_memory(error):
             remedy = "no memory left; lower train.num_pixels, plot.chunk_pixels and plot.chunk_points"
             text, status = f"stopped: {Finding(OUT_OF_MEMORY, remedy)}", EXIT_STOPPED
