@@ -21,11 +21,10 @@ GENERATED = {"PKG-INFO", "setup.cfg", "code/idr_surface.egg-info"}
 """What setuptools adds to an sdist."""
 NO_CHECKOUT = """
 import importlib, shlex, sys
-from pathlib import Path
 
 site = sys.argv[1]
 sys.modules["numba"] = None  # compiling its loops anew would take longer than the commands
-sys.path[:] = [site, *(place for place in sys.path if not Path(place, "idr").is_dir())]
+sys.path.insert(0, site)  # before an installed idr, editable or not
 for line in sys.argv[2:]:
     module, *arguments = shlex.split(line)
     status = importlib.import_module(f"idr.cli.{module}").main(arguments)
