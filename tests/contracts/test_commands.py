@@ -95,6 +95,7 @@ ADDED = {
     },
     "preprocess_cameras": {"data_root": None, "dry_run": False},
     "check_scene": {"source_dir": None, "out": None, "use_linear_init": False, "force": False},
+    "board": {"paper": "a4", "side": 25.0, "out": Path("board.pdf"), "force": False},
     "triangulate_points": {"source_dir": None, "out": None, "overwrite": False, "use_linear_init": False},
     "make_demo_scene": {
         "out": None,
@@ -121,6 +122,7 @@ ADDED["import_scene"] = {
     "sphere": "auto",
     "downscale": 1,
     "pixel_center": None,
+    "scale_by": [],
     "force": False,
     "camera_model": None,
     "matching": None,
@@ -239,6 +241,7 @@ ADDED["photos"] = {
     "images": None,
     "points": None,
     "frames": None,
+    "scale_by": [],
     "masks": None,
     "downscale": None,
     "resolution": 256,

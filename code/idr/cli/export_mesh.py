@@ -39,7 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = make_parser(DESCRIPTION, EXAMPLES, "export-mesh")
     add_run_arguments(parser)
     output = parser.add_argument_group("output")
-    out = "files to write, .glb, .obj or .ply; default: evals/<expname><suffix>[_<scan>]/mesh_<epoch>.glb"
+    out = "files to write, .glb, .obj, .ply or .stl; default: evals/<expname><suffix>[_<scan>]/mesh_<epoch>.glb"
     output.add_argument("--out", type=Path, nargs="+", metavar="FILE", help=out)
     add_switches(output, force="replace existing files")
     add_flags(output, "coordinates")
@@ -115,6 +115,8 @@ def _export(arguments: argparse.Namespace) -> None:
     if textured and arguments.colors == "none":
         raise InputError("--texture with --colors none: expected colors to bake; choose views or normal")
 
+    import numpy as np
+
     from idr.export.mesh_files import check_formats, write_surface
 
     if arguments.out:
@@ -130,10 +132,35 @@ def _export(arguments: argparse.Namespace) -> None:
         surface = surface.moved(trained.world_from_unit)
     glb = any(path.suffix.lower() == ".glb" for path in out)
     upright = _upright(arguments, trained) if glb else None
+    in_meters = arguments.coordinates == "world" and _say_size(surface, trained)
     for path in out:
-        write_surface(surface, path, arguments.lit, upright)
+        in_mm = in_meters and path.suffix.lower() == ".stl"  # STL has no unit; slicers take it for millimeters
+        scaled = surface.moved(np.diag([1000.0, 1000.0, 1000.0, 1.0])) if in_mm else surface
+        write_surface(scaled, path, arguments.lit, upright)
         size = sum(file.stat().st_size for file in _all_files([path], textured)) / 1e6
         say(f"mesh: {path} ({len(surface.faces)} faces, {arguments.coordinates} coordinates, {size:.1f} MB)")
+
+
+def _say_size(surface: Surface, trained: Run) -> bool:
+    """Prints the sides of the tightest box around a surface, if the scene's unit is the meter; whether it is.
+
+    The error is that of the scale alone.
+    """
+    import numpy as np
+    from trimesh.bounds import oriented_bounds
+
+    from idr.importers.source import read_true_size
+
+    folder = getattr(trained.scene, "instance_dir", None)
+    size = None if folder is None else read_true_size(Path(folder))
+    if size is None:
+        return False
+    sides = sorted(np.asarray(oriented_bounds(surface.vertices)[1]).tolist(), reverse=True)
+    unit, factor = ("m", 1.0) if sides[0] >= 1 else ("cm", 100.0)
+    error = "" if size.relative_error is None else f" +- {size.relative_error:.2%}"
+    text = " x ".join(f"{factor * side:.4g}" for side in sides)
+    say(f"size: {text} {unit}{error}, by {size.origin}; the unit is m, in STL mm")
+    return True
 
 
 def _check_packages(arguments: argparse.Namespace) -> None:
