@@ -1,4 +1,4 @@
-"""Photographs of the printed board, rendered without the importer: rays through OpenCV's lens, met with a plane.
+"""Photographs of the printed board, rendered without the importer: rays through OpenCV's lens onto a plane.
 
 The board lies in the plane z = 0 of a frame in meters; the world of the cameras is another frame with an
 arbitrary unit.
@@ -64,7 +64,7 @@ def photograph(pose: np.ndarray, lens: np.ndarray | None = None, has_board: bool
     directions = np.column_stack([rays, np.ones(len(rays))]) @ pose[:3, :3].T
     hits = pose[:3, 3] - directions * (pose[2, 3] / directions[:, 2])[:, None]
     places = (hits[:, :2] / SIDE * TEXELS - 0.5).astype(np.float32).reshape(len(rows), len(columns), 2)
-    image = cv2.remap(drawing, places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=200)
+    image = cv2.remap(drawing, places, None, cv2.INTER_LINEAR, None, cv2.BORDER_CONSTANT, 200)
     return np.repeat(cv2.resize(image, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)[..., None], 3, axis=2)
 
 
@@ -94,6 +94,5 @@ def distortion(lens: np.ndarray | None):
 def pixel_of(point: np.ndarray, pose: np.ndarray, lens: np.ndarray | None = None) -> list[float]:
     """Pixel of a point in meters, by OpenCV."""
     inverse = np.linalg.inv(pose)
-    coefficients = np.zeros(4) if lens is None else lens
-    seen = cv2.projectPoints(point[None], cv2.Rodrigues(inverse[:3, :3])[0], inverse[:3, 3], K, coefficients)[0]
-    return seen.ravel().tolist()
+    turn, coefficients = cv2.Rodrigues(inverse[:3, :3])[0], np.zeros(4) if lens is None else lens
+    return cv2.projectPoints(point[None], turn, inverse[:3, 3], K, coefficients)[0].ravel().tolist()

@@ -39,7 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = make_parser(DESCRIPTION, EXAMPLES, "export-mesh")
     add_run_arguments(parser)
     output = parser.add_argument_group("output")
-    out = "files to write, .glb, .obj, .ply or .stl; default: evals/<expname><suffix>[_<scan>]/mesh_<epoch>.glb"
+    out = "files to write, .glb, .obj, .ply, .stl; default: evals/<expname><suffix>[_<scan>]/mesh_<epoch>.glb"
     output.add_argument("--out", type=Path, nargs="+", metavar="FILE", help=out)
     add_switches(output, force="replace existing files")
     add_flags(output, "coordinates")
@@ -134,7 +134,7 @@ def _export(arguments: argparse.Namespace) -> None:
     upright = _upright(arguments, trained) if glb else None
     in_meters = arguments.coordinates == "world" and _say_size(surface, trained)
     for path in out:
-        in_mm = in_meters and path.suffix.lower() == ".stl"  # STL has no unit; slicers take it for millimeters
+        in_mm = in_meters and path.suffix.lower() == ".stl"  # without a unit: slicers assume millimeters
         scaled = surface.moved(np.diag([1000.0, 1000.0, 1000.0, 1.0])) if in_mm else surface
         write_surface(scaled, path, arguments.lit, upright)
         size = sum(file.stat().st_size for file in _all_files([path], textured)) / 1e6

@@ -82,7 +82,8 @@ def check_formats(paths: list[Path], textured: bool) -> None:
             raise InputError(f"--out {path}: expected a name ending in {', '.join(FORMATS)}")
         if textured and path.suffix.lower() not in TEXTURED_FORMATS:
             raise InputError(
-                f"--out {path}: {path.suffix[1:].upper()} holds no texture; leave --texture out, or name a .glb or .obj"
+                f"--out {path}: {path.suffix[1:].upper()} holds no texture; leave --texture out, or name a "
+                ".glb or .obj"
             )
 
 

@@ -23,7 +23,7 @@ def build_parser() -> argparse.ArgumentParser:
         "board",
     )
     parser.add_argument("--paper", choices=PAPERS, default="a4", help="size of the page")
-    parser.add_argument("--side", type=float, default=25.0, metavar="MM", help="side of a square, millimeters")
+    parser.add_argument("--side", type=float, default=25.0, metavar="MM", help="side of a square, mm")
     parser.add_argument("--out", type=Path, default=Path("board.pdf"), metavar="FILE", help="file to write")
     add_switches(parser, force="replace an existing file")
     return parser
@@ -44,8 +44,8 @@ def _write(arguments: argparse.Namespace) -> None:
     page, dpi = draw_page(arguments.paper, arguments.side)
     write_atomic(out, lambda file: page.save(file, format="PDF", resolution=dpi, title="idr board"))
     say(
-        f"wrote {out}: squares of {arguments.side:g} mm; print it at 100 %, measure a square, and import with "
-        f"--scale_by board:MM (the side measured)"
+        f"wrote {out}: squares of {arguments.side:g} mm; print it at 100 %, measure a square, and import the "
+        "photographs with --scale_by board:MM (the side measured)"
     )
 
 

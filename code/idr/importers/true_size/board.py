@@ -73,8 +73,8 @@ def draw_page(paper: str, side: float) -> tuple[Image.Image, float]:
     """
     check_side(side, f"--side {side:g}")
     width, height = PAPERS[paper]
-    free = (length - 2 * SETTINGS.margin for length in (width, height))
-    largest = min(length / count for length, count in zip(free, (SETTINGS.columns, SETTINGS.rows), strict=True))
+    lengths = ((width, SETTINGS.columns), (height, SETTINGS.rows))
+    largest = min((length - 2 * SETTINGS.margin) / count for length, count in lengths)
     if side > largest:
         raise InputError(
             f"--side {side:g}: a board of {SETTINGS.columns} x {SETTINGS.rows} such squares does not fit "
@@ -88,11 +88,11 @@ def draw_page(paper: str, side: float) -> tuple[Image.Image, float]:
     page.paste(Image.fromarray(make_board().generateImage(drawn)), corner)
     draw = ImageDraw.Draw(page)
     text = (
-        f"idr board: squares of {side:g} mm. Print at 100 % (actual size), measure a square, photograph it flat "
-        f"beside the object, then add --scale_by board:{side:g} (or the side measured)"
+        f"idr board: squares of {side:g} mm. Print at 100 % (actual size), measure a square, lay it flat "
+        f"beside the object, then import with --scale_by board:{side:g} (or the side measured)"
     )
     size = 3.2 * per_mm
-    size *= min(1.0, drawn[0] / draw.textlength(text, ImageFont.load_default(size)))
+    size *= min(1.0, 0.95 * drawn[0] / draw.textlength(text, ImageFont.load_default(size)))
     place = (page.width / 2, corner[1] + drawn[1] + SETTINGS.margin / 2 * per_mm)
     draw.text(place, text, 0, ImageFont.load_default(size), anchor="mm")
     return page.convert("1", dither=Image.Dither.NONE), per_mm * MM_PER_INCH
@@ -136,8 +136,8 @@ def find_board(shots: list[Shot], side: float, progress: Progress) -> BoardFit:
             "print it with idr board, lay it flat beside the object, sharp and large in several photographs; "
             "or give another length with --scale_by cameras:... or points:..."
         )
-    numbers = list(corners_found)
-    return _fit(places[numbers], np.stack([corners_found[n].point for n in numbers]), len(found))
+    points = np.stack([corner.point for corner in corners_found.values()])
+    return _fit(places[list(corners_found)], points, len(found))
 
 
 def _triangulate_corners(

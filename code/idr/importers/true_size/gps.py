@@ -27,6 +27,7 @@ MIN_SPREAD = 20.0
 MIN_PHOTOGRAPHS = 4
 MAX_ERROR = 0.3
 """Largest relative standard error of the scale."""
+OTHERWISE = "give a length with --scale_by board or cameras:..."
 
 
 def unit_in_meters(centers: Array, files: list[Path]) -> tuple[float, float, int]:
@@ -49,15 +50,14 @@ def unit_in_meters(centers: Array, files: list[Path]) -> tuple[float, float, int
     if len(have) < MIN_PHOTOGRAPHS:
         raise InputError(
             f"--scale_by gps: {len(have)} of {len(files)} photographs have a GPS position; expected at least "
-            f"{MIN_PHOTOGRAPHS}: use the original files, or give a length with --scale_by board or cameras:..."
+            f"{MIN_PHOTOGRAPHS}: use the original files, or {OTHERWISE}"
         )
     there = np.stack([positions[k] for k in have])  # type: ignore[misc]
     spread = float(np.linalg.norm(there[:, None] - there, axis=-1).max())
-    remedy = "give a length with --scale_by board or cameras:... instead"
     if spread < MIN_SPREAD:
         raise InputError(
             f"--scale_by gps: the positions span {spread:.1f} m; expected at least {MIN_SPREAD:g} m, as GPS "
-            f"errs by 5 to 10 m: {remedy}"
+            f"errs by 5 to 10 m: {OTHERWISE}"
         )
     fit = fit_similarity(centers[have], there - there.mean(axis=0))
     moved = fit.scale * centers[have] @ fit.rotation.T + fit.translation
@@ -66,8 +66,8 @@ def unit_in_meters(centers: Array, files: list[Path]) -> tuple[float, float, int
     error = float(np.sqrt(variance) / size) if size > 0 else math.inf
     if not error <= MAX_ERROR:
         raise InputError(
-            f"--scale_by gps: the positions do not fit the cameras (error of the scale {error:.0%}); expected "
-            f"at most {MAX_ERROR:.0%}: {remedy}"
+            f"--scale_by gps: the positions fit the cameras with an error of the scale of {error:.0%}; "
+            f"expected at most {MAX_ERROR:.0%}: {OTHERWISE}"
         )
     return fit.scale, error, len(have)
 

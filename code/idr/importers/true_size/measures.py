@@ -21,11 +21,11 @@ from idr.importers.true_size import board, gps
 from idr.importers.true_size.observations import Shot, shots_of, triangulate
 
 FORMS = "board, board:MM, cameras:IMAGE1,IMAGE2=METERS, points:FILE.json or gps"
-POINTS_FORM = (
-    '{"meters": 0.25, "points": [{"a.jpg": [812, 430], "b.jpg": [790, 455]}, {"a.jpg": [...], "b.jpg": [...]}]}'
-)
+POINTS_FORM = '{"meters": 0.25, "points": [{"a.jpg": [812, 430], "b.jpg": [790, 455]}, {"a.jpg": ...}]}'
 CLICK = 1.0
 """Standard deviation in pixels of a point that somebody marked, at least."""
+MAX_MISS = 0.02
+"""Largest distance of a marked pixel from the projected point, over the image's height."""
 MAX_ERROR = 0.05
 """Largest relative standard error of a measure other than GPS, and of the difference between two."""
 
@@ -204,12 +204,12 @@ def _from_points(measure: Measure, shots: list[Shot]) -> TrueSize:
         place = None if bad else triangulate(pixels, np.stack([shot.projection for shot in seen]))
         if place is None:
             raise InputError(
-                f"--scale_by {measure.text}: the lines of sight to point {number} do not meet in front of the "
-                "cameras; check that its pixels, [column, row], show one point, in other directions"
+                f"--scale_by {measure.text}: the lines of sight to point {number} do not meet before the "
+                "cameras; expected pixels, [column, row], of one point in images from different directions"
             )
         found.append(place)
         residuals.append(float(np.abs(place.residuals).max() / max(shot.size[0] for shot in seen)))
-    if max(residuals) > 0.02:
+    if max(residuals) > MAX_MISS:
         raise InputError(
             f"--scale_by {measure.text}: point {1 + int(np.argmax(residuals))} misses its pixels by "
             f"{max(residuals):.0%} of the image; expected the same point in each image, as [column, row]"
@@ -220,8 +220,9 @@ def _from_points(measure: Measure, shots: list[Shot]) -> TrueSize:
     sigma = max(CLICK, float(np.sqrt((every**2).sum() / max(len(every) - 6, 1))))
     direction = apart / max(distance, 1e-300)
     error = sigma * math.sqrt(direction @ (found[0].covariance + found[1].covariance) @ direction)
-    relative = error / distance if distance else math.inf
-    return TrueSize(measure.length / max(distance, 1e-300), relative, f"two points {measure.length:g} m apart")
+    relative = error / max(distance, 1e-300)
+    origin = f"two points {measure.length:g} m apart"
+    return TrueSize(measure.length / max(distance, 1e-300), relative, origin)
 
 
 def _find(name: str, shots: list[Shot], measure: Measure) -> int:
