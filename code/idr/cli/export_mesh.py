@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from idr.export.colors import Coloring
     from idr.export.mesh_files import Surface
+    from idr.importers.source import TrueSize
     from idr.runs import Run
     from idr.runs.shading import SurfaceShader
 
@@ -126,41 +127,42 @@ def _export(arguments: argparse.Namespace) -> None:
     trained, results = open_run(arguments)
     out = arguments.out or [results / f"mesh_{trained.epoch}.glb"]
     check_new(_all_files(out, textured), arguments.force)
+    true_size = _true_size(trained) if arguments.coordinates == "world" else None
     mesh = _mesh(arguments, trained)
     surface = _colored(arguments, trained, mesh)
     if arguments.coordinates == "world":
         surface = surface.moved(trained.world_from_unit)
     glb = any(path.suffix.lower() == ".glb" for path in out)
     upright = _upright(arguments, trained) if glb else None
-    in_meters = arguments.coordinates == "world" and _say_size(surface, trained)
+    if true_size is not None:
+        _say_size(surface, true_size)
     for path in out:
-        in_mm = in_meters and path.suffix.lower() == ".stl"  # without a unit: slicers assume millimeters
+        # STL has no unit; slicers assume millimeters.
+        in_mm = true_size is not None and path.suffix.lower() == ".stl"
         scaled = surface.moved(np.diag([1000.0, 1000.0, 1000.0, 1.0])) if in_mm else surface
         write_surface(scaled, path, arguments.lit, upright)
         size = sum(file.stat().st_size for file in _all_files([path], textured)) / 1e6
         say(f"mesh: {path} ({len(surface.faces)} faces, {arguments.coordinates} coordinates, {size:.1f} MB)")
 
 
-def _say_size(surface: Surface, trained: Run) -> bool:
-    """Prints the sides of the tightest box around a surface, if the scene's unit is the meter; whether it is.
+def _true_size(trained: Run) -> TrueSize | None:
+    """Returns how the scene's unit was made a meter; None for another unit."""
+    from idr.importers.source import read_true_size
 
-    The error is that of the scale alone.
-    """
+    folder = getattr(trained.scene, "instance_dir", None)  # a class of the user's may have none
+    return None if folder is None else read_true_size(Path(folder))
+
+
+def _say_size(surface: Surface, size: TrueSize) -> None:
+    """Prints the sides of the tightest box around a surface in meters; the error is that of the scale."""
     import numpy as np
     from trimesh.bounds import oriented_bounds
 
-    from idr.importers.source import read_true_size
-
-    folder = getattr(trained.scene, "instance_dir", None)
-    size = None if folder is None else read_true_size(Path(folder))
-    if size is None:
-        return False
     sides = sorted(np.asarray(oriented_bounds(surface.vertices)[1]).tolist(), reverse=True)
     unit, factor = ("m", 1.0) if sides[0] >= 1 else ("cm", 100.0)
     error = "" if size.relative_error is None else f" +- {size.relative_error:.2%}"
     text = " x ".join(f"{factor * side:.4g}" for side in sides)
     say(f"size: {text} {unit}{error}, by {size.origin}; the unit is m, in STL mm")
-    return True
 
 
 def _check_packages(arguments: argparse.Namespace) -> None:

@@ -128,7 +128,7 @@ def write_scene(
             "masks": mask_source,
             "downscale": options.downscale,
             "sphere": {"center": sphere.center.tolist(), "radius": sphere.radius, "from": sphere.origin},
-            **record_of(source.true_size),
+            **_unit_record(source.true_size),
             "notes": notes,
             "views": [{"image": name, "source": view.name} for name, view in pairs],
         }
@@ -137,7 +137,7 @@ def write_scene(
     return ImportedScene(folder, len(prepared), (height, width), mask_source, sphere, warnings, notes)
 
 
-def record_of(size: TrueSize | None) -> dict[str, Any]:
+def _unit_record(size: TrueSize | None) -> dict[str, Any]:
     """Returns the entries of the record that say that the world's unit is the meter; none without `size`."""
     return {} if size is None else {"unit": "m", "true_size": asdict(size)}
 

@@ -111,7 +111,9 @@ def read_true_size(scene: Path) -> TrueSize | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as failure:
-        raise InputError(f"{path} cannot be read ({failure!r}); import the scene again") from failure
+        raise InputError(
+            f"{path} cannot be read ({failure!r}); import the scene again, or move this file away"
+        ) from failure
     return TrueSize(1.0, float(error) if is_number(error) else None, str(origin))
 
 

@@ -99,7 +99,7 @@ def _chain(arguments: argparse.Namespace) -> int:
         raise InputError(f"--max_minutes {arguments.max_minutes:g}: expected a number of minutes above 0")
     check_at_least(arguments, nepoch=1, downscale=1, resolution=2, frames=3)
     for text in arguments.scale_by:
-        parse_measure(text)
+        parse_measure(text)  # refuses mistakes before the first step
     default = project_root() / "evals" / "photos" / (source.stem if source.is_file() else source.name)
     out = arguments.out.expanduser().resolve() if arguments.out else default
     if out == source or source in out.parents:
@@ -135,7 +135,8 @@ class Chain:
         if arguments.from_step:
             self.journal.forget_from(arguments.from_step)
         imported: list[Any] = [str(self.source), files_state(self.source)]
-        imported += [arguments.masks, arguments.downscale, *filter(None, [self._passed_on()])]
+        passed_on = filter(None, [self._passed_on(), self._measures()])
+        imported += [arguments.masks, arguments.downscale, *passed_on]
         self._step("import", imported, [self.scan / "cameras.npz"], self._import)
         self._step("doctor", sorted(arguments.despite), [], self._doctor)
         conf = load_conf(arguments.conf, arguments.overrides).as_plain_ordered_dict()
@@ -168,6 +169,12 @@ class Chain:
         given = {name: getattr(self.arguments, name) for name in PASSED_ON}
         words = [word for k, v in given.items() if v is not None for word in (f"--{k}", str(v))]
         return words + [word for text in self.arguments.scale_by for word in ("--scale_by", text)]
+
+    def _measures(self) -> list[str]:
+        """Returns what the known lengths say, with the content of files of points."""
+        from idr.importers.true_size.measures import parse_measure
+
+        return [str(parse_measure(text)) for text in self.arguments.scale_by]
 
     def _step(
         self, step: str, inputs: Any, outputs: list[Path], work: Callable[[], dict[str, Any]]

@@ -229,8 +229,8 @@ def _find(name: str, shots: list[Shot], measure: Measure) -> int:
     """Returns the number of the view that the user names: by its name, its last part, or without ending."""
     names = [shot.view.name for shot in shots]
     last = [PureWindowsPath(each).name for each in names]
-    for given, known in ((name, names), (name, last), (name, [Path(each).stem for each in last])):
-        found = [k for k, each in enumerate(known) if each == given]
+    for known in (names, last, [Path(each).stem for each in last]):
+        found = [k for k, each in enumerate(known) if each == name]
         if len(found) == 1:
             return found[0]
     listed = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
