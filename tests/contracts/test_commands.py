@@ -147,6 +147,7 @@ ADDED["export_mesh"] = ANY_RUN | {
     "force": False,
     "coordinates": "world",
     "up": "auto",
+    "on_ground": False,
     "lit": False,
     "resolution": 256,
     "is_uniform_grid": False,

@@ -40,6 +40,10 @@ def test_the_board_gives_the_unit_within_half_a_percent(scene, count, request):
     assert size.meters_per_unit == pytest.approx(boards.UNIT, rel=0.002)
     assert abs(size.meters_per_unit / boards.UNIT - 1) < 5 * size.relative_error < 0.01
     assert f" corners in {count} photographs" in size.origin
+    *up, height = size.ground  # the board's plane, now in meters
+    np.testing.assert_allclose(up, boards.WORLD_TURN @ [0, 0, -1], atol=1e-3)
+    corner = boards.world_from(np.array([0.1, 0.1, 0.0])) * size.meters_per_unit
+    assert np.dot(up, corner) == pytest.approx(height, abs=1e-3)
     half = scaled(source, "board:12.5").true_size  # a board printed at half the size
     assert half.meters_per_unit == pytest.approx(size.meters_per_unit / 2)
 

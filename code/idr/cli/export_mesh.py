@@ -50,6 +50,8 @@ def build_parser() -> argparse.ArgumentParser:
         help="up direction of a GLB (glTF's +Y): auto = mean of the cameras' up axes; none = leave the axes; "
         "or a direction in --coordinates, written --up=0,-1,0",
     )  # fmt: skip
+    ground = "stand the mesh on the plane z = 0 of the printed board (--scale_by board), centered"
+    add_switches(output, on_ground=ground)
     mesh = parser.add_argument_group("mesh")
     add_flags(mesh, "resolution", "is_uniform_grid", resolution=256)
     kept = "components to keep: the largest, all, or those of at least SHARE of the largest one's area"
@@ -116,6 +118,9 @@ def _export(arguments: argparse.Namespace) -> None:
     if textured and arguments.colors == "none":
         raise InputError("--texture with --colors none: expected colors to bake; choose views or normal")
 
+    if arguments.on_ground and (arguments.up != "auto" or arguments.coordinates == "unit"):
+        raise InputError("--on_ground with --up or --coordinates unit: expected only one of them")
+
     import numpy as np
 
     from idr.export.mesh_files import check_formats, write_surface
@@ -128,12 +133,20 @@ def _export(arguments: argparse.Namespace) -> None:
     out = arguments.out or [results / f"mesh_{trained.epoch}.glb"]
     check_new(_all_files(out, textured), arguments.force)
     true_size = _true_size(trained) if arguments.coordinates == "world" else None
+    ground = None if true_size is None else true_size.ground
+    if arguments.on_ground and ground is None:
+        raise InputError(
+            "--on_ground: the scene has no known ground; import it with a printed board on the ground "
+            "(--scale_by board), or leave --on_ground out"
+        )
     mesh = _mesh(arguments, trained)
     surface = _colored(arguments, trained, mesh)
     if arguments.coordinates == "world":
         surface = surface.moved(trained.world_from_unit)
     glb = any(path.suffix.lower() == ".glb" for path in out)
-    upright = _upright(arguments, trained) if glb else None
+    upright = _upright(arguments, trained) if glb and not arguments.on_ground else None
+    if arguments.on_ground and ground is not None:
+        surface, upright = _standing(surface, ground, trained)
     if true_size is not None:
         _say_size(surface, true_size)
     for path in out:
@@ -151,6 +164,27 @@ def _true_size(trained: Run) -> TrueSize | None:
 
     folder = getattr(trained.scene, "instance_dir", None)  # a class of the user's may have none
     return None if folder is None else read_true_size(Path(folder))
+
+
+def _standing(
+    surface: Surface, ground: tuple[float, ...], trained: Run
+) -> tuple[Surface, NDArray[np.float64]]:
+    """Moves a surface into the frame of the ground: z up from it, the box's center above the origin.
+
+    Also returns the rotation from this frame to glTF's axes.
+    """
+    import numpy as np
+
+    from idr.geometry.paths import upright_rotation
+
+    to_gltf = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])
+    front = (trained.world_from_unit @ np.asarray(trained.training_poses[0].double()))[:3, 3]
+    matrix = np.eye(4)
+    matrix[:3, :3] = to_gltf.T @ upright_rotation(np.array(ground[:3]), front - surface.vertices.mean(axis=0))
+    turned = surface.moved(matrix).vertices
+    middle = (turned.min(axis=0) + turned.max(axis=0)) / 2
+    matrix[:3, 3] = -middle[0], -middle[1], -ground[3]
+    return surface.moved(matrix), to_gltf
 
 
 def _say_size(surface: Surface, size: TrueSize) -> None:

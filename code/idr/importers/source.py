@@ -67,11 +67,14 @@ class TrueSize:
         meters_per_unit: Factor from the source's unit to meters.
         relative_error: Its relative standard error, without that of the user's measurement; None if unknown.
         origin: What it was computed from.
+        ground: Plane of the printed board in meters: its unit normal, which points up, and the product of the
+            normal with the plane's points. None without a board.
     """
 
     meters_per_unit: float
     relative_error: float | None
     origin: str
+    ground: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -107,14 +110,18 @@ def read_true_size(scene: Path) -> TrueSize | None:
         record = read_json(path)
         if not isinstance(record, dict) or record.get("unit") != "m":
             return None
-        error, origin = record["true_size"]["relative_error"], record["true_size"]["origin"]
+        size = record["true_size"]
+        error, origin, ground = size["relative_error"], size["origin"], size.get("ground")
+        plane = None if ground is None else tuple(float(value) for value in ground)
+        if plane is not None and not (len(plane) == 4 and all(map(is_number, plane)) and any(plane[:3])):
+            raise ValueError("ground is no plane")
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as failure:
         raise InputError(
             f"{path} cannot be read ({failure!r}); import the scene again, or move this file away"
         ) from failure
-    return TrueSize(1.0, float(error) if is_number(error) else None, str(origin))
+    return TrueSize(1.0, float(error) if is_number(error) else None, str(origin), plane)
 
 
 Progress = Callable[[str], None]

@@ -100,12 +100,23 @@ def draw_page(paper: str, side: float) -> tuple[Image.Image, float]:
 
 @dataclass(frozen=True)
 class BoardFit:
-    """Length of a meter in the source's unit, its relative standard error, and numbers of corners, views."""
+    """The board in the source's frame.
+
+    Attributes:
+        unit_per_meter: Length of a meter in the source's unit.
+        relative_error: Its relative standard error.
+        num_corners: Triangulated corners.
+        num_views: Photographs that show it.
+        up: (3,) unit normal towards the cameras.
+        height: `up` times the points of the board, in the source's unit.
+    """
 
     unit_per_meter: float
     relative_error: float
     num_corners: int
     num_views: int
+    up: Array
+    height: float
 
 
 def find_board(shots: list[Shot], side: float, progress: Progress) -> BoardFit:
@@ -170,4 +181,6 @@ def _fit(places: Array, points: Array, num_views: int) -> BoardFit:
         )
     variance = (residuals**2).sum() / (residuals.size - 7)  # a similarity has 7 parameters
     spread = np.linalg.norm(fit.scale * (places - places.mean(axis=0)))
-    return BoardFit(fit.scale, float(np.sqrt(variance) / spread), len(places), num_views)
+    up = -fit.rotation[:, 2]  # OpenCV's z axis points into the board
+    error = float(np.sqrt(variance) / spread)
+    return BoardFit(fit.scale, error, len(places), num_views, up, float(up @ fit.translation))

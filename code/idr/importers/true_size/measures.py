@@ -159,7 +159,8 @@ def _evaluate(
         fit = board.find_board(shots, measure.length, progress)
         where = f"{fit.num_corners} corners in {fit.num_views} photographs"
         origin = f"the board with squares of {measure.length:g} mm ({where})"
-        return _checked(TrueSize(1 / fit.unit_per_meter, fit.relative_error, origin), measure)
+        ground = (*map(float, fit.up), fit.height / fit.unit_per_meter)
+        return _checked(TrueSize(1 / fit.unit_per_meter, fit.relative_error, origin, ground), measure)
     if measure.form == "gps":
         own = {path.name: path for path in find_photographs(folder)} if source.kind == KIND else {}
         unit, error, count = gps.unit_in_meters(centers, [own.get(v.name, v.image) for v in source.views])
