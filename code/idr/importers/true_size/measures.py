@@ -6,6 +6,7 @@ World frame and unit of the source; pixels are (column, row).
 from __future__ import annotations
 
 import math
+import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path, PureWindowsPath
@@ -22,6 +23,9 @@ from idr.importers.true_size.observations import Shot, shots_of, triangulate
 
 FORMS = "board, board:MM, cameras:IMAGE1,IMAGE2=METERS, points:FILE.json or gps"
 POINTS_FORM = '{"meters": 0.25, "points": [{"a.jpg": [812, 430], "b.jpg": [790, 455]}, {"a.jpg": ...}]}'
+SHORTEST, LONGEST = 1e-4, 1e5
+"""Lengths that are accepted; beyond, products of coordinates lose digits."""
+LENGTH = f"expected a positive number from {SHORTEST:g} to {LONGEST:g}, such as 0.25"
 CLICK = 1.0
 """Standard deviation in pixels of a point that somebody marked, at least."""
 MAX_MISS = 0.02
@@ -78,13 +82,13 @@ def _number(text: str, flag: str) -> float:
         number = float(text)
     except ValueError:
         number = math.nan
-    if not 0 < number < math.inf:
-        raise InputError(f"{flag}: got the length {text!r}; expected a positive number, such as 0.25")
+    if not SHORTEST <= number <= LONGEST:
+        raise InputError(f"{flag}: got the length {text!r}; {LENGTH}")
     return number
 
 
 def _read_points(path: Path, text: str) -> Measure:
-    if not path.is_file():
+    if not os.path.isfile(path):  # unlike Path.is_file, False for names that are too long
         raise MissingInputError(f"--scale_by {text}: no file {path}; expected a JSON file: {POINTS_FORM}")
     try:
         content: Any = read_json(path)
@@ -92,8 +96,8 @@ def _read_points(path: Path, text: str) -> Measure:
         pixels = [{str(n): np.array(uv, dtype=np.float64) for n, uv in point.items()} for point in points]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is not as expected ({error!r}); expected {POINTS_FORM}") from error
-    if not is_number(meters) or meters <= 0:
-        raise InputError(f"{path}: meters is {meters!r}; expected a positive number, such as 0.25")
+    if not is_number(meters) or not SHORTEST <= meters <= LONGEST:
+        raise InputError(f"{path}: meters is {meters!r}; {LENGTH}")
     if len(pixels) != 2 or any(len(point) < 2 for point in pixels):
         seen = " and ".join(str(len(point)) for point in pixels)
         raise InputError(
