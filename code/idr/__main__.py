@@ -69,7 +69,7 @@ def _answer(arguments: argparse.Namespace) -> None:
 def _refuse(name: str) -> None:
     from idr.conf.blocks import did_you_mean
 
-    former = {c.former: c.name for c in COMMANDS.values()}
+    former = {c.former: c.name for c in COMMANDS.values() if c.former}
     hint = f" (did you mean {former[name]}?)" if name in former else did_you_mean(name, COMMANDS)
     raise InputError(f"no command `{name}`{hint}; {_parser().prog} -h lists all")
 

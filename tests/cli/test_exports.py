@@ -126,7 +126,7 @@ def test_mesh_of_trained_cameras_is_aligned(root):
 @pytest.mark.parametrize(
     "flags, message",
     [
-        (("--out", "ball.stl"), "ending in .glb, .obj, .ply"),
+        (("--out", "ball.off"), "ending in .glb, .obj, .ply"),
         (("--out", "ball.ply", "--texture", "64"), "PLY holds no texture"),
         (("--out", "data"), "expected a name ending"),
         (("--texture", "8"), "--texture 8: expected 16 to"),
@@ -383,3 +383,39 @@ def test_files_of_others_are_replaced_with_force_only(root, capsys, command, fla
     path.unlink()
     path.symlink_to("/dev/null")
     assert call(command, root, *flags, "--force") == 2 and "is a symbolic link" in capsys.readouterr().err
+
+
+def test_a_scene_in_meters_gives_its_size_and_an_stl_in_millimeters(root, capsys):
+    ball.write_run(root / "exps")
+    (record,) = (root / "data").rglob("cameras.npz")
+    size = {"meters_per_unit": 0.2, "relative_error": 0.004, "origin": "the board"}
+    flags = ("--colors", "none", "--out", "ball.stl", "ball.ply", "--force")
+    assert mesh(root, *flags) == 0
+    assert "size:" not in capsys.readouterr().out
+    bare = trimesh.load(root / "ball.stl")
+    np.testing.assert_allclose(bare.extents, trimesh.load(root / "ball.ply").extents, rtol=1e-5)
+    (record.parent / "import.json").write_text(json.dumps({"unit": "m", "true_size": size}))
+    assert mesh(root, *flags) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("size:")]
+    diameter = 2 * ball.RADIUS * ball.SCALE
+    unit, factor = ("m", 1) if diameter >= 1 else ("cm", 100)
+    words = lines[0].split(f" {unit} ")[0].removeprefix("size: ").split(" x ")
+    sides = [float(word) / factor for word in words]
+    np.testing.assert_allclose(sides, diameter, rtol=0.03)  # of a coarse grid
+    assert f"{unit} +- 0.40%, by the board; the unit is m, in STL mm" in lines[0]
+    np.testing.assert_allclose(trimesh.load(root / "ball.stl").extents, 1000 * bare.extents, rtol=1e-5)
+    np.testing.assert_allclose(trimesh.load(root / "ball.ply").extents, bare.extents, rtol=1e-5)
+    assert mesh(root, *flags, "--on_ground") == 2
+    assert "import it with a printed board on the ground" in capsys.readouterr().err
+    up = np.array([0.6, 0.0, -0.8])
+    size["ground"] = [*up, float(up @ ball.OFFSET) - diameter]  # a diameter below the center
+    (record.parent / "import.json").write_text(json.dumps({"unit": "m", "true_size": size}))
+    glb = ("--out", "ball.glb", "ball.ply", "--colors", "none", "--force", "--on_ground")
+    assert mesh(root, *glb) == 0
+    middle = trimesh.load(root / "ball.ply").bounds.mean(axis=0)
+    np.testing.assert_allclose(middle, [0, 0, diameter], atol=0.02 * diameter)
+    in_viewer = trimesh.load(root / "ball.glb").to_geometry().bounds.mean(axis=0)
+    np.testing.assert_allclose(in_viewer, [0, diameter, 0], atol=0.02 * diameter)  # y is up in a GLB
+    (record.parent / "import.json").write_text('{"unit": "m"}')
+    assert mesh(root, *flags) == 2
+    assert "import.json cannot be read" in capsys.readouterr().err

@@ -213,7 +213,7 @@ def test_texels_lie_in_their_faces_and_slivers_get_one():
 
 
 @pytest.mark.parametrize(
-    "name, message", [("ball.stl", "ending in .glb, .obj, .ply"), ("ball.ply", "PLY holds no texture")]
+    "name, message", [("ball.off", "ending in .glb, .obj, .ply"), ("ball.ply", "PLY holds no texture")]
 )
 def test_unsupported_file_names_are_refused(tmp_path, name, message):
     textured = Surface(

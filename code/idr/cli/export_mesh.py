@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from idr.export.colors import Coloring
     from idr.export.mesh_files import Surface
+    from idr.importers.source import TrueSize
     from idr.runs import Run
     from idr.runs.shading import SurfaceShader
 
@@ -39,7 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = make_parser(DESCRIPTION, EXAMPLES, "export-mesh")
     add_run_arguments(parser)
     output = parser.add_argument_group("output")
-    out = "files to write, .glb, .obj or .ply; default: evals/<expname><suffix>[_<scan>]/mesh_<epoch>.glb"
+    out = "files to write, .glb, .obj, .ply, .stl; default: evals/<expname><suffix>[_<scan>]/mesh_<epoch>.glb"
     output.add_argument("--out", type=Path, nargs="+", metavar="FILE", help=out)
     add_switches(output, force="replace existing files")
     add_flags(output, "coordinates")
@@ -49,6 +50,8 @@ def build_parser() -> argparse.ArgumentParser:
         help="up direction of a GLB (glTF's +Y): auto = mean of the cameras' up axes; none = leave the axes; "
         "or a direction in --coordinates, written --up=0,-1,0",
     )  # fmt: skip
+    ground = "stand the mesh on the plane z = 0 of the printed board (--scale_by board), centered"
+    add_switches(output, on_ground=ground)
     mesh = parser.add_argument_group("mesh")
     add_flags(mesh, "resolution", "is_uniform_grid", resolution=256)
     kept = "components to keep: the largest, all, or those of at least SHARE of the largest one's area"
@@ -115,6 +118,11 @@ def _export(arguments: argparse.Namespace) -> None:
     if textured and arguments.colors == "none":
         raise InputError("--texture with --colors none: expected colors to bake; choose views or normal")
 
+    if arguments.on_ground and (arguments.up != "auto" or arguments.coordinates == "unit"):
+        raise InputError("--on_ground with --up or --coordinates unit: expected only one of them")
+
+    import numpy as np
+
     from idr.export.mesh_files import check_formats, write_surface
 
     if arguments.out:
@@ -124,16 +132,71 @@ def _export(arguments: argparse.Namespace) -> None:
     trained, results = open_run(arguments)
     out = arguments.out or [results / f"mesh_{trained.epoch}.glb"]
     check_new(_all_files(out, textured), arguments.force)
+    true_size = _true_size(trained) if arguments.coordinates == "world" else None
+    ground = None if true_size is None else true_size.ground
+    if arguments.on_ground and ground is None:
+        raise InputError(
+            "--on_ground: the scene has no known ground; import it with a printed board on the ground "
+            "(--scale_by board), or leave --on_ground out"
+        )
     mesh = _mesh(arguments, trained)
     surface = _colored(arguments, trained, mesh)
     if arguments.coordinates == "world":
         surface = surface.moved(trained.world_from_unit)
     glb = any(path.suffix.lower() == ".glb" for path in out)
-    upright = _upright(arguments, trained) if glb else None
+    upright = _upright(arguments, trained) if glb and not arguments.on_ground else None
+    if arguments.on_ground and ground is not None:
+        surface, upright = _standing(surface, ground, trained)
+    if true_size is not None:
+        _say_size(surface, true_size)
     for path in out:
-        write_surface(surface, path, arguments.lit, upright)
+        # STL has no unit; slicers assume millimeters.
+        in_mm = true_size is not None and path.suffix.lower() == ".stl"
+        scaled = surface.moved(np.diag([1000.0, 1000.0, 1000.0, 1.0])) if in_mm else surface
+        write_surface(scaled, path, arguments.lit, upright)
         size = sum(file.stat().st_size for file in _all_files([path], textured)) / 1e6
         say(f"mesh: {path} ({len(surface.faces)} faces, {arguments.coordinates} coordinates, {size:.1f} MB)")
+
+
+def _true_size(trained: Run) -> TrueSize | None:
+    """Returns how the scene's unit was made a meter; None for another unit."""
+    from idr.importers.source import read_true_size
+
+    folder = getattr(trained.scene, "instance_dir", None)  # a class of the user's may have none
+    return None if folder is None else read_true_size(Path(folder))
+
+
+def _standing(
+    surface: Surface, ground: tuple[float, ...], trained: Run
+) -> tuple[Surface, NDArray[np.float64]]:
+    """Moves a surface into the frame of the ground: z up from it, the box's center above the origin.
+
+    Also returns the rotation from this frame to glTF's axes.
+    """
+    import numpy as np
+
+    from idr.geometry.paths import upright_rotation
+
+    to_gltf = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])
+    front = (trained.world_from_unit @ np.asarray(trained.training_poses[0].double()))[:3, 3]
+    matrix = np.eye(4)
+    matrix[:3, :3] = to_gltf.T @ upright_rotation(np.array(ground[:3]), front - surface.vertices.mean(axis=0))
+    turned = surface.moved(matrix).vertices
+    middle = (turned.min(axis=0) + turned.max(axis=0)) / 2
+    matrix[:3, 3] = -middle[0], -middle[1], -ground[3]
+    return surface.moved(matrix), to_gltf
+
+
+def _say_size(surface: Surface, size: TrueSize) -> None:
+    """Prints the sides of the tightest box around a surface in meters; the error is that of the scale."""
+    import numpy as np
+    from trimesh.bounds import oriented_bounds
+
+    sides = sorted(np.asarray(oriented_bounds(surface.vertices)[1]).tolist(), reverse=True)
+    unit, factor = ("m", 1.0) if sides[0] >= 1 else ("cm", 100.0)
+    error = "" if size.relative_error is None else f" +- {size.relative_error:.2%}"
+    text = " x ".join(f"{factor * side:.4g}" for side in sides)
+    say(f"size: {text} {unit}{error}, by {size.origin}; the unit is m, in STL mm")
 
 
 def _check_packages(arguments: argparse.Namespace) -> None:

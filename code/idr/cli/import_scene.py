@@ -35,6 +35,7 @@ _EXAMPLES = """  %(prog)s ~/photos/mug --out ../data/mine/scan0
   %(prog)s ~/captures/mug --out ../data/mine/scan4 --masks auto
   %(prog)s ~/nerf_synthetic/lego --out ../data/lego/scan1 --downscale 2
   %(prog)s ~/colmap/shoe --out ../data/mine/scan2 --masks ~/colmap/shoe/masks
+  %(prog)s ~/photos/mug --out ../data/mine/scan0 --scale_by board:24.8
   %(prog)s ~/mug --out ../data/mine/scan3 --mask_command 'segment {image} {mask}'"""
 
 
@@ -73,6 +74,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--downscale", type=int, default=1, help="integer factor by which images are reduced")
     center = "coordinate of the first pixel's center in SOURCE; default: the convention of its type"
     parser.add_argument("--pixel_center", "--pixel_centre", type=float, choices=(0.0, 0.5), help=center)
+    parser.add_argument(
+        "--scale_by", action="append", default=[], metavar="MEASURE",
+        help="make the unit a meter by a known length: board or board:MM (a printed idr board, side of a "
+        "square in millimeters), cameras:IMAGE1,IMAGE2=METERS, points:FILE.json (two marked points), gps; "
+        "further ones must agree with the first",
+    )  # fmt: skip
     add_switches(parser, force="replace a scene that was imported to --out before")
     _add_reconstruction(parser)
     _add_rough(parser)
@@ -122,10 +129,12 @@ def _import(arguments: argparse.Namespace) -> None:
     from idr.importers.points import read_points
     from idr.importers.recognize import recognize
     from idr.importers.scene_folder import ImportOptions, check_target, write_scene
+    from idr.importers.true_size.measures import parse_measure, to_meters
 
     began = time.monotonic()
     check_target(out, arguments.force)
     check_writable(out / "cameras.npz")
+    measures = [parse_measure(text) for text in arguments.scale_by]
     points = read_points(Path(arguments.points).expanduser()) if arguments.points else None
     if arguments.rough_from:
         recognize(Path(arguments.rough_from).expanduser())
@@ -133,6 +142,11 @@ def _import(arguments: argparse.Namespace) -> None:
     source = _read(path, out, arguments)
     sparse = f", {len(source.points)} sparse points" if source.points is not None else ""
     say(f"{path}: {source.kind}, {len(source.views)} views{sparse}")
+    if measures:
+        originals = Path(arguments.images).expanduser() if arguments.images else path
+        source = to_meters(source, measures, originals, say)
+        if points is not None and source.true_size is not None:
+            points = points * source.true_size.meters_per_unit
     options = ImportOptions(
         _mask_choice(arguments, source), arguments.mask_command, arguments.sphere, arguments.downscale,
         points, arguments.force, _roughen(arguments, source, out),

@@ -1,4 +1,4 @@
-"""Colored meshes as PLY, OBJ and GLB files.
+"""Colored meshes as PLY, OBJ and GLB files, bare ones as STL.
 
 V vertices, T faces. Colors are sRGB in [0, 1].
 """
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from trimesh.exchange.gltf import export_glb
 from trimesh.exchange.obj import export_obj
+from trimesh.exchange.stl import export_stl
 from trimesh.visual.material import PBRMaterial, SimpleMaterial
 
 from idr.errors import InputError, MissingInputError
@@ -24,7 +25,7 @@ from idr.meshing.meshes import needs_float64, ply_content
 
 Array = NDArray[np.floating]
 
-FORMATS = (".glb", ".obj", ".ply")
+FORMATS = (".glb", ".obj", ".ply", ".stl")
 TEXTURED_FORMATS = (".glb", ".obj")
 UNLIT = "KHR_materials_unlit"
 DIGITS = 9
@@ -81,7 +82,8 @@ def check_formats(paths: list[Path], textured: bool) -> None:
             raise InputError(f"--out {path}: expected a name ending in {', '.join(FORMATS)}")
         if textured and path.suffix.lower() not in TEXTURED_FORMATS:
             raise InputError(
-                f"--out {path}: PLY holds no texture; leave --texture out, or name a .glb or .obj"
+                f"--out {path}: {path.suffix[1:].upper()} holds no texture; leave --texture out, or name a "
+                ".glb or .obj"
             )
 
 
@@ -115,6 +117,8 @@ def write_surface(surface: Surface, path: Path, lit: bool = False, upright: Arra
         return
     if ending == ".glb":
         content = glb_content(surface, lit, upright)
+    elif ending == ".stl":
+        content = export_stl(_mesh(surface))
     else:
         content = ply_content(surface.vertices, surface.faces, surface.normals, _levels(surface.colors))
     write_atomic(path, lambda file: file.write(content))

@@ -83,6 +83,20 @@ def align_cameras(source_poses: NDArray[np.floating], target_poses: NDArray[np.f
     return Alignment(scale, rotation, translation)
 
 
+def fit_similarity(source: Array, target: Array) -> Alignment:
+    """Returns the similarity that maps points (N, 3) onto points (N, 3) with the least squared distances.
+
+    The closed form of Umeyama (1991), with a positive scale and no reflection. The source points must not
+    coincide; if they lie on a line, one of the best rotations is returned.
+    """
+    centered, centered_target = source - source.mean(axis=0), target - target.mean(axis=0)
+    left, values, right = np.linalg.svd(centered_target.T @ centered)
+    signs = np.array([1.0, 1.0, np.sign(np.linalg.det(left @ right))])
+    rotation = left * signs @ right
+    scale = float(values @ signs / (centered**2).sum())
+    return Alignment(scale, rotation, target.mean(axis=0) - scale * rotation @ source.mean(axis=0))
+
+
 def checked_pair(
     source_poses: NDArray[np.floating], target_poses: NDArray[np.floating]
 ) -> tuple[Array, Array]:

@@ -23,6 +23,7 @@ from idr.importers.source import (
     Source,
     files_ending,
     missing_images,
+    read_true_size,
     view_of_projection,
 )
 from idr.preprocess.scene_views import read_world_mats
@@ -72,7 +73,8 @@ def read(kind: str, file: str, source: Path, images: Path | None, pixel_center: 
         view_of_projection(photo.name, photo, matrix, pixel_center, mask)
         for photo, matrix, mask in zip(photos, world_mats, masks, strict=True)
     )
-    return Source(kind, views, scale_mat=scale_mat, notes=tuple(notes))
+    size = read_true_size(source)  # of a scene that the importer wrote
+    return Source(kind, views, scale_mat=scale_mat, notes=tuple(notes), true_size=size)
 
 
 def _read_matrices(path: Path, num_images: int) -> tuple[Array, Array | None, list[str]]:

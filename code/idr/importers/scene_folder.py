@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +27,7 @@ from idr.importers.photographs.files import (
 from idr.importers.photographs.source import KIND
 from idr.importers.rough_cameras import describe
 from idr.importers.sizes import Sizes, common_size, describe_change, fitted, without_padding
-from idr.importers.source import Array, Progress, Source
+from idr.importers.source import RECORD, Array, Progress, Source, TrueSize
 from idr.importers.sphere import Sphere, choose_sphere, points_on_object
 from idr.preprocess.scene_check import check_scene
 from idr.preprocess.scene_drawing import draw_sheet, write_png
@@ -35,7 +36,7 @@ from idr.preprocess.scene_views import Mask, SceneViews, make_views
 from idr.progress_bar import with_progress
 from idr.replacing import check_replaceable
 
-RECORD, SHEET, CAMERAS, ROUGH = "import.json", "masks.png", "cameras.npz", "cameras_linear_init.npz"
+SHEET, CAMERAS, ROUGH = "masks.png", "cameras.npz", "cameras_linear_init.npz"
 ADDED_LATER = ("check/*.png",)
 """Files that check_scene.py adds to a scene; those of other commands are marked as ours."""
 Roughen = Callable[[Array, Array], Array]
@@ -127,12 +128,18 @@ def write_scene(
             "masks": mask_source,
             "downscale": options.downscale,
             "sphere": {"center": sphere.center.tolist(), "radius": sphere.radius, "from": sphere.origin},
+            **_unit_record(source.true_size),
             "notes": notes,
             "views": [{"image": name, "source": view.name} for name, view in pairs],
         }
         write_text_atomic(temporary / RECORD, json.dumps(record, indent=1) + "\n")
     height, width = prepared[0].rgb.shape[:2]
     return ImportedScene(folder, len(prepared), (height, width), mask_source, sphere, warnings, notes)
+
+
+def _unit_record(size: TrueSize | None) -> dict[str, Any]:
+    """Returns the entries of the record that say that the world's unit is the meter; none without `size`."""
+    return {} if size is None else {"unit": "m", "true_size": asdict(size)}
 
 
 def _write_images(

@@ -19,12 +19,15 @@ from numpy.typing import NDArray
 from idr.datasets.camera_files import lacks_intrinsics
 from idr.datasets.images import IMAGE_ENDINGS, natural_key, natural_sorted
 from idr.errors import InputError, MissingInputError
+from idr.files import read_json
 from idr.geometry.cameras import decompose_projection
 
 Array = NDArray[np.float64]
 Lens = Callable[[Array], Array]
 """Distorts (N, 2) points on the plane z = 1 in front of the camera."""
 
+RECORD = "import.json"
+"""What an import says of the scene that it wrote, in the scene's folder."""
 LISTED_ENDINGS = (*IMAGE_ENDINGS, ".dng", ".exr")
 """Endings of images that a source may name, while the files here have another one."""
 ROTATION_TOLERANCE = 1e-3
@@ -57,6 +60,24 @@ class SourceView:
 
 
 @dataclass(frozen=True)
+class TrueSize:
+    """Length of a source's unit.
+
+    Attributes:
+        meters_per_unit: Factor from the source's unit to meters.
+        relative_error: Its relative standard error, without that of the user's measurement; None if unknown.
+        origin: What it was computed from.
+        ground: Plane of the printed board in meters: its unit normal, which points up, and the product of the
+            normal with the plane's points. None without a board.
+    """
+
+    meters_per_unit: float
+    relative_error: float | None
+    origin: str
+    ground: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True)
 class Source:
     """A scene written by another program.
 
@@ -67,6 +88,7 @@ class Source:
             object, so automatic masks are not seeded with them.
         scale_mat: (4, 4) the source's transform from unit sphere to world, None without one.
         notes: Remarks for the user on how the scene was read, one sentence each.
+        true_size: Set if the world's unit is the meter: how that was found. None for an arbitrary unit.
     """
 
     kind: str
@@ -74,6 +96,32 @@ class Source:
     points: Array | None = None
     scale_mat: Array | None = None
     notes: tuple[str, ...] = ()
+    true_size: TrueSize | None = None
+
+
+def read_true_size(scene: Path) -> TrueSize | None:
+    """Reads from the record of an imported scene that its unit is the meter; None if it does not say so.
+
+    Raises:
+        InputError: The record is damaged.
+    """
+    path = scene / RECORD
+    try:
+        record = read_json(path)
+        if not isinstance(record, dict) or record.get("unit") != "m":
+            return None
+        size = record["true_size"]
+        error, origin, ground = size["relative_error"], size["origin"], size.get("ground")
+        plane = None if ground is None else tuple(float(value) for value in ground)
+        if plane is not None and not (len(plane) == 4 and all(map(is_number, plane)) and any(plane[:3])):
+            raise ValueError("ground is no plane")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as failure:
+        raise InputError(
+            f"{path} cannot be read ({failure!r}); import the scene again, or move this file away"
+        ) from failure
+    return TrueSize(1.0, float(error) if is_number(error) else None, str(origin), plane)
 
 
 Progress = Callable[[str], None]

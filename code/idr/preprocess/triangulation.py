@@ -170,7 +170,7 @@ def _triangulate_track(
     views = np.array([view for view, _ in track])
     places = np.array([keypoints[view][number] for view, number in track])
     while len(views) >= SETTINGS.min_track:
-        point = _intersect(places, projections[views])
+        point = intersect(places, projections[views])
         seen = [project_points(point[None], projections[view]) for view in views]
         errors = np.linalg.norm(np.array([pixel[0] for pixel, _ in seen]) - places, axis=1)
         if errors.max() <= SETTINGS.reprojection_pixels:
@@ -182,7 +182,7 @@ def _triangulate_track(
     return None
 
 
-def _intersect(places: Array, projections: Array) -> Array:
+def intersect(places: Array, projections: Array) -> Array:
     """Returns the point (3,) of pixels (T, 2) by the direct linear transform."""
     rows = np.concatenate(
         [place[:, None] * p[2] - p[:2] for place, p in zip(places, projections, strict=True)]

@@ -180,7 +180,7 @@ def test_options_of_the_importer_are_passed_on(tmp_path: Path, imports: list[lis
     source = bad_input.write_scene(tmp_path / "mug")
     shutil.move(source / "image", tmp_path / "elsewhere")
     options = ["--kind", "idr", "--images", str(tmp_path / "elsewhere")]
-    options += ["--points", "p.ply", "--masks", "auto"]
+    options += ["--points", "p.ply", "--masks", "auto", "--scale_by", "board:24.8"]
     assert main([str(source), "--out", str(tmp_path / "out"), "--conf", str(CONF), *options]) == 1
     for name, value in zip(options[::2], options[1::2], strict=True):
         assert flag(imports[0], name) == value

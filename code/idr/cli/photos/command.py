@@ -62,6 +62,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--images", help="folder of the images, as for import_scene.py")
     add("--points", help="sparse points on the object, as for import_scene.py")
     add("--frames", type=int, metavar="N", help="frames to take from a video; default: 60")
+    measure = "make the unit a meter, as for import_scene.py: board:MM, cameras:IMAGE1,IMAGE2=METERS, ..."
+    add("--scale_by", action="append", default=[], metavar="MEASURE", help=measure)
     add("--downscale", type=int, help=f"as for import_scene.py; default: to at most {LONGEST_SIDE} pixels")
     add("--resolution", type=int, default=256, help="grid samples along the mesh's shortest side")
     despite = "continue despite the finding NAME (docs/troubleshooting.md); may be given several times"
@@ -85,6 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _chain(arguments: argparse.Namespace) -> int:
     from idr.conf.files import project_root
     from idr.failures import NAMES
+    from idr.importers.true_size.measures import parse_measure
 
     for name in arguments.despite:
         if name not in NAMES:
@@ -95,6 +98,8 @@ def _chain(arguments: argparse.Namespace) -> int:
     if not 0 < arguments.max_minutes < math.inf:
         raise InputError(f"--max_minutes {arguments.max_minutes:g}: expected a number of minutes above 0")
     check_at_least(arguments, nepoch=1, downscale=1, resolution=2, frames=3)
+    for text in arguments.scale_by:
+        parse_measure(text)  # refuses mistakes before the first step
     default = project_root() / "evals" / "photos" / (source.stem if source.is_file() else source.name)
     out = arguments.out.expanduser().resolve() if arguments.out else default
     if out == source or source in out.parents:
@@ -130,7 +135,8 @@ class Chain:
         if arguments.from_step:
             self.journal.forget_from(arguments.from_step)
         imported: list[Any] = [str(self.source), files_state(self.source)]
-        imported += [arguments.masks, arguments.downscale, *filter(None, [self._passed_on()])]
+        passed_on = filter(None, [self._passed_on(), self._measures()])
+        imported += [arguments.masks, arguments.downscale, *passed_on]
         self._step("import", imported, [self.scan / "cameras.npz"], self._import)
         self._step("doctor", sorted(arguments.despite), [], self._doctor)
         conf = load_conf(arguments.conf, arguments.overrides).as_plain_ordered_dict()
@@ -161,7 +167,14 @@ class Chain:
     def _passed_on(self) -> list[str]:
         """Returns the flags for import_scene.py that are passed on."""
         given = {name: getattr(self.arguments, name) for name in PASSED_ON}
-        return [word for k, v in given.items() if v is not None for word in (f"--{k}", str(v))]
+        words = [word for k, v in given.items() if v is not None for word in (f"--{k}", str(v))]
+        return words + [word for text in self.arguments.scale_by for word in ("--scale_by", text)]
+
+    def _measures(self) -> list[str]:
+        """Returns what the known lengths say, with the content of files of points."""
+        from idr.importers.true_size.measures import parse_measure
+
+        return [str(parse_measure(text)) for text in self.arguments.scale_by]
 
     def _step(
         self, step: str, inputs: Any, outputs: list[Path], work: Callable[[], dict[str, Any]]

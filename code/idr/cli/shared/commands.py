@@ -19,7 +19,7 @@ class Command:
     Attributes:
         name: The subcommand.
         module: Its module below ``idr.cli``, which has ``build_parser`` and ``main``.
-        former: Name of the entry point that it had of its own, without ``idr-``.
+        former: Name of the entry point that it had of its own, without ``idr-``; empty without one.
         script: The published way to call it, below ``code/``; empty without one.
         help: One line.
     """
@@ -72,6 +72,8 @@ GROUPS: dict[str, tuple[Command, ...]] = {
     "scenes": (
         Command("import", "import_scene", "import", "preprocess/import_scene.py",
                 "import photographs, or a scene of COLMAP, nerfstudio, Blender and others"),
+        Command("board", "photos.board", "", "preprocess/board.py",
+                "write the board that gives photographs their true size, to print"),
         Command("doctor", "doctor", "doctor", "preprocess/doctor.py",
                 "name what is wrong with a scene"),
         Command("check", "check_scene", "check-scene", "preprocess/check_scene.py",

@@ -113,7 +113,7 @@ def prepare_view(
     if use_alpha and alpha is None:
         raise InputError(f"{view.image} has no alpha channel to use as mask; expected RGBA in all images")
     parts = [rgb, alpha if alpha is None else upright(alpha, *turn), None]
-    intrinsics, factor = _fitted(view, size)
+    intrinsics, factor = fitted_intrinsics(view, size)
     if mask_file is not None:
         swapped = view.mask_turn or (stored if turn_upright else INVERSE.get(stored, stored))
         parts[2] = _read_mask(mask_file, view.image.name, size, swapped, turn_upright)
@@ -172,8 +172,8 @@ def _reduced_in_bands(parts: Sequence[np.ndarray | None], downscale: int) -> np.
     return np.concatenate(bands)
 
 
-def _fitted(view: SourceView, size: tuple[int, int]) -> tuple[Array, float]:
-    """Intrinsics for the image's size, and that size over the calibrated one."""
+def fitted_intrinsics(view: SourceView, size: tuple[int, int]) -> tuple[Array, float]:
+    """Returns K (3, 3) for an image of `size` (H, W), and that size over the calibrated one."""
     if view.calibrated_size is None or view.calibrated_size == size:
         return view.intrinsics, 1.0
     height, width = view.calibrated_size
