@@ -7,6 +7,7 @@ that restores it is the diagnosis.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,10 +30,17 @@ from idr.preprocess.scene_views import Array, SceneViews, load_views, make_views
 
 GOOD_IOU = 0.93
 """IoU of hull and masks from which nothing is tried; wrong cameras around round objects reach about 0.85."""
+CUT_GOOD_IOU = 0.98
+"""The same if most masks touch the image's border: the middle of a round object reaches 0.95 with any axes."""
 TOLERABLE_IOU = 0.6
 """IoU from which a scene passes, to allow rough cameras; the noisy ones of DTU scan 65 reach 0.79."""
-MIN_IMPROVEMENT = 0.08
-"""Increase in IoU by which a correction counts as the diagnosis."""
+EXPLAINED_IOU = 0.9
+"""IoU that a correction must reach in a scene that passes: it must explain nearly all masks. Sound masks reach
+0.9 also where the image cuts the object off; a wrong flip that merely suits them better stays below."""
+MAX_REMAINING = 0.5
+"""Largest share of the disagreement, 1 - IoU, that a correction may leave; wrong ones leave more."""
+MIN_IMPROVEMENT = 0.05
+"""Increase in IoU by which a correction counts as the diagnosis; symmetric objects differ by less."""
 MAX_REACH = 1.02
 """Radii up to which a mask may extend beyond the sphere, about the width of its border pixels."""
 COMMON_FACTORS = (0.25, 0.5, 2.0, 4.0)
@@ -86,7 +94,7 @@ def diagnose_views(views: SceneViews, scale_mat: Array, overlap: float | None = 
 def _compare(views: SceneViews, overlap: float | None) -> Finding | None:
     """Diagnoses masks and cameras alone."""
     borders = [np.mean(np.concatenate([m[0], m[-1], m[:, 0], m[:, -1]])) for m in views.masks]
-    if np.median(borders) > 0.5:
+    if np.median(borders) > 0.5 and _are_inverted(views, float(np.median(borders))):
         text = (
             f"in most views the image border is marked as object (median {np.median(borders):.0%} of it); "
             "expected the object white on black: invert the masks"
@@ -100,7 +108,16 @@ def _compare(views: SceneViews, overlap: float | None) -> Finding | None:
         )
         return Finding(NO_INTRINSICS, text)
     overlap = hull_overlap(views) if overlap is None else overlap
-    return _best_trial(views, overlap) if overlap < GOOD_IOU else None
+    # Cameras that see only the middle of an object contradict its masks little, whatever their axes.
+    sound = overlap >= (CUT_GOOD_IOU if np.mean(np.array(borders) > 0) > 0.5 else GOOD_IOU)
+    return None if sound else _best_trial(views, overlap)
+
+
+def _are_inverted(views: SceneViews, border: float) -> bool:
+    """Whether inverted masks fit the cameras better; if none fit, whether the object covers the `border`."""
+    given = hull_overlap(views)
+    inverted = hull_overlap(replace(views, masks=tuple(~mask for mask in views.masks)))
+    return inverted > given or (given < TOLERABLE_IOU and border > 0.9)
 
 
 def hull_overlap(views: SceneViews) -> float:
@@ -121,9 +138,12 @@ def _overlap_of(views: SceneViews, projections: Array) -> float:
 
 def _best_trial(views: SceneViews, overlap: float) -> Finding | None:
     """The mistake whose correction helps most; None if the scene is tolerable as it is."""
-    candidates = [(_overlap_of(views, trial), name, text) for trial, name, text in _trials(views)]
+    trials = (t for t in _trials(views) if overlap < GOOD_IOU or t[1] != IMAGES_RESIZED)  # a size is seen
+    candidates = [(_overlap_of(views, trial), name, text) for trial, name, text in trials]
     best, name, text = max(candidates, key=lambda candidate: candidate[0])
-    if best > overlap + MIN_IMPROVEMENT and best > 0.5:
+    explains = best >= (EXPLAINED_IOU if overlap >= TOLERABLE_IOU else TOLERABLE_IOU)
+    improves = best > overlap + MIN_IMPROVEMENT and 1 - best <= MAX_REMAINING * (1 - overlap)
+    if explains and improves:
         return Finding(name, f"{text} (IoU of hull and masks {overlap:.2f}, corrected {best:.2f})")
     if overlap >= TOLERABLE_IOU:
         return None

@@ -13,7 +13,7 @@ whatever their number, in a box that depends on the world's origin.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
@@ -45,6 +45,8 @@ class SceneHull:
         center: (3,) the region's center; for a scene the point nearest to the rays through masks' centroids.
         outline: The carver's unit; for a scene the radius of the smallest ball around `center` whose outlines
             contain all masks.
+        rarely_seen: (M, 3) further cells that every view agrees with as above, but that too few views see to
+            belong to the hull. Where the image cuts the object off, nothing is known about them.
     """
 
     points: Array
@@ -53,6 +55,7 @@ class SceneHull:
     is_open: bool
     center: Array
     outline: float
+    rarely_seen: Array = field(default_factory=lambda: np.empty((0, 3)))
 
 
 def cube_grid(axis: NDArray[np.floating]) -> Array:
@@ -115,12 +118,13 @@ class Carver:
         seen, inside = self.count_views(cells)
         agreed = (seen >= fewest) & (inside >= needed_views(seen))
         most = int(seen[agreed].max()) if agreed.any() else 0
-        points = cells[agreed & (seen >= needed_views(most))]
+        often = seen >= needed_views(most)
+        points = cells[agreed & often]
         reach = np.linalg.norm(points, axis=1).max(initial=0.0)
         is_open = bool(reach > region_radius - 2.0 * spacing)
         center = self.to_world[:3, 3]
-        in_world = points @ self.to_world[:3, :3].T + center
-        return SceneHull(in_world, spacing * self.unit, most, is_open, center, self.unit)
+        in_world, rare = (p @ self.to_world[:3, :3].T + center for p in (points, cells[agreed & ~often]))
+        return SceneHull(in_world, spacing * self.unit, most, is_open, center, self.unit, rare)
 
     def count_views(self, points: Array) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Numbers of views that see each of (N, 3) points, and that see it inside the mask."""
