@@ -92,6 +92,14 @@ def test_warnings_are_listed(tmp_path: Path) -> None:
     assert any("5 views: fewer than 8" in warning for warning in warnings)
     text = (tmp_path / "a.html").read_text()
     assert "mask touches the image&#x27;s border" in text and "cameras of views with warnings" in text
+    assert text.index("<h2>Findings</h2>") < text.index("<h2>The scene</h2>")
+    items = re.findall(r"<li>(.*?)</li>", text)
+    assert [re.match(r"<b>(.+?)</b> \((.+?)\)", item).groups() for item in items[:-1]] == [
+        (finding.name, "must be mended" if finding.is_severe else "limits the result")
+        for finding in check.findings
+    ]
+    assert all("<b>What to do:</b>" in item for item in items[:-1]) and items[-1] == "masks were guessed"
+    assert sum("masks-touch-border" in item for item in items) == 1
 
 
 def test_page_of_a_scene_without_hull(tmp_path: Path) -> None:
