@@ -143,6 +143,41 @@ class TestObjectCutByTheImage:
         assert finding.is_severe
 
 
+def one_sided_views():
+    """Views of three ellipsoids from one side, so near that every image cuts them off."""
+    generator = np.random.default_rng(0)
+    centers = np.array([-3.2, 0.0, 1.0]) + generator.uniform(-1, 1, (20, 3)) * (0.2, 1.4, 1.2)
+    targets = generator.uniform(-0.3, 0.3, (20, 3))
+    pairs = zip(centers, targets, strict=True)
+    matrices = np.stack([scenes.INTRINSICS @ scenes.look_at(*pair) for pair in pairs])
+    middles = np.array([[0, 0, 0], [0, 0.6, 0.7], [0, -0.9, -0.4]])
+    radii = np.array([[0.5, 0.9, 0.5], [0.3, 0.3, 0.6], [0.4, 0.7, 0.2]])
+
+    def mask(matrix):
+        moved = [matrix @ translation(middle) for middle in middles]
+        return np.logical_or.reduce(list(map(scenes.ellipsoid_mask, moved, radii)))
+
+    return make_views(scenes.names_of(20), tuple(map(mask, matrices)), matrices)
+
+
+def translation(offset):
+    matrix = np.eye(4)
+    matrix[:3, 3] = offset
+    return matrix
+
+
+def test_an_object_cut_off_and_seen_from_one_side():
+    views, scale = one_sided_views(), np.diag([2.2, 2.2, 2.2, 1.0])
+    findings = diagnose_views(views, scale)
+    assert findings[0].text.startswith("20 of 20 masks") and not any(f.is_severe for f in findings)
+    for signs in ((1, -1, -1), (-1, 1, -1), (-1, -1, 1)):
+        (finding,) = diagnose_views(make_views(views.names, views.masks, flipped(*signs)(views)), scale)
+        assert finding.name == failures.WRONG_AXES
+    mirrored = views.projections @ np.diag([-1.0, 1.0, 1.0, 1.0])
+    (finding,) = diagnose_views(make_views(views.names, views.masks, mirrored), scale)
+    assert finding.name == failures.MIRRORED_CAMERAS
+
+
 def test_hulls_of_cut_masks_do_not_count_what_the_images_miss(larger):
     """Half of the views see only the left of the teapot: its right contradicts none of them."""
     views, _ = larger
@@ -282,3 +317,13 @@ class TestRealScenes:
         # Nine hulls, at half the resolution: 9 s instead of 90 s, and an IoU of 0.789 instead of 0.791.
         monkeypatch.setattr(visual_hull, "CELLS_BUDGET", 75_000)
         assert doctor.main([str(real_scene("DTU/scan65")), "--use_linear_init"]) == 0
+
+    @pytest.mark.parametrize("name", ["DTU/scan65", "temple/scan1"])
+    def test_cut_scenes_pass_and_their_wrong_axes_are_found(self, monkeypatch, name):
+        monkeypatch.setattr(visual_hull, "CELLS_BUDGET", 75_000)
+        views = load_views(real_scene(name))
+        part = cut(views, 0.6, 1.2) if name.startswith("DTU") else cut(views, *CUTS["below"])
+        sphere = read_cameras(real_scene(name) / "cameras.npz", len(views)).scale_mats
+        assert not any(finding.is_severe for finding in diagnose_views(part, sphere))
+        wrong = make_views(part.names, part.masks, flipped(1, -1, -1)(part))
+        assert diagnose_views(wrong, sphere)[0].name == failures.WRONG_AXES

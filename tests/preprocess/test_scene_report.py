@@ -86,7 +86,9 @@ def test_figure_is_in_unit_sphere_coordinates(ball: SceneCheck) -> None:
 def test_warnings_are_listed(tmp_path: Path) -> None:
     # Cameras so close that the image border cuts off the ball, and a sphere that is too small.
     check = write(tmp_path / "scan1", scenes.ring_centers(5, distance=2.6), radius=0.8)
-    warnings = write_scene_report(check, tmp_path / "a.html", "x", ["masks were guessed"])
+    more = ["masks were guessed", f"{check.findings[0].text}, says the sphere"]
+    warnings = write_scene_report(check, tmp_path / "a.html", "x", more)
+    assert warnings == (*map(str, check.findings), "masks were guessed")
     assert any(warning.startswith("object-outside-sphere: ") for warning in warnings)
     assert "masks were guessed" in warnings
     assert any("5 views: fewer than 8" in warning for warning in warnings)

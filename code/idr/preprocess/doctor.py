@@ -165,7 +165,7 @@ def _mask_findings(views: SceneViews, fit: HullFit) -> Iterator[Finding]:
         text = f"hull and mask disagree (IoU below {POOR_IOU}) in view {listed(poor, views.names)}"
         yield Finding(VIEWS_DISAGREE, text, "correct these masks, or leave the views out")
     if fit.hull is not None and fit.hull.is_open:
-        text = "all views are from about one side: the object's hull is open in depth and was cut off"
+        text = "all views are from about one side, which leaves the object's depth open"
         yield Finding(ONE_SIDED_VIEWS, text, "add views from other sides, or expect an arbitrary back side")
 
 
@@ -226,11 +226,11 @@ def _best_trial(views: SceneViews, fit: HullFit) -> Finding | None:
         return replace(finding, text=finding.text + ious)
     if overlap >= TOLERABLE_IOU:
         return None
-    why = (
-        f"the IoU of hull and masks is only {overlap:.2f}, and no flip of axes or change of size improves it"
-    )
-    remedy = "check that mask i belongs to world_mat_i, and inspect the images that check_scene.py draws"
-    return Finding(CONTRADICTION, fit.problem or why, "" if fit.problem else remedy)
+    remedy = "inspect the images that check_scene.py draws"
+    if fit.problem:  # has the first half of the remedy
+        return Finding(CONTRADICTION, fit.problem, remedy)
+    text = f"the IoU of hull and masks is only {overlap:.2f}; no flip of axes or change of size improves it"
+    return Finding(CONTRADICTION, text, f"check that mask i belongs to world_mat_i, and {remedy}")
 
 
 def _trials(views: SceneViews) -> Iterator[tuple[Array, Finding]]:
@@ -238,8 +238,8 @@ def _trials(views: SceneViews) -> Iterator[tuple[Array, Finding]]:
     world_to_camera = np.linalg.inv(views.poses)[:, :3]
     for which, signs in FLIPS.items():
         text = (
-            f"the cameras fit the masks only with flipped camera axes {which}; expected OpenCV axes: x right, "
-            "y down, z forward"
+            f"the cameras fit the masks only with flipped camera axes {which}; expected OpenCV axes: x "
+            "right, y down, z forward"
         )
         remedy = "import the original source with import_scene.py, or negate these rows of R and t"
         flipped = views.intrinsics @ (np.diag(signs).astype(float) @ world_to_camera)

@@ -42,20 +42,23 @@ def write_scene_report(
     """Writes the page: findings, summary, 3D figure of cameras and hull, and every view.
 
     Returns:
-        All warnings about the scene, one sentence each: its findings, then `more_warnings`.
+        All warnings about the scene, one sentence each: its findings, then those of `more_warnings` that
+        repeat none.
 
     Raises:
         OutputError: Writing failed.
     """
+    said = tuple(finding.text for finding in check.findings)
+    others = [text for text in dict.fromkeys(more_warnings) if not text.startswith(said)]
     page = Page()
-    page.add_html(_findings_html(check.findings, more_warnings))
+    page.add_html(_findings_html(check.findings, others))
     page.add_html(f"<h2>The scene</h2>{_summary(check).as_html()}")
     hull = "Cameras, unit sphere and visual hull" if check.hull else "Cameras and unit sphere (no hull)"
     page.add_figure(hull, scene_figure(check))
     page.add_html(_views_html(check))
     page.add_html(f"<h2>Numbers of the views</h2>{_views_table(check).as_html()}")
     write_text_atomic(path, page.as_html(title))
-    return (*map(str, check.findings), *more_warnings)
+    return (*map(str, check.findings), *others)
 
 
 def _findings_html(findings: Sequence[Finding], more_warnings: Sequence[str]) -> str:
