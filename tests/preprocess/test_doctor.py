@@ -143,6 +143,18 @@ class TestObjectCutByTheImage:
         assert finding.is_severe
 
 
+def test_close_ups_of_different_parts_are_no_contradiction(larger):
+    """Each photograph shows another part of the teapot; few points are in half of the photographs."""
+    views, scale = larger
+    generator = np.random.default_rng(0)
+    corners = [np.argwhere(mask)[generator.integers(mask.sum())] for mask in views.masks]
+    starts = np.clip(np.array(corners) - (18, 25), 0, (90 - 36, 114 - 50))
+    masks = tuple(m[r : r + 36, c : c + 50] for m, (r, c) in zip(views.masks, starts, strict=True))
+    shifts = np.array([[[1.0, 0, -c], [0, 1, -r], [0, 0, 1]] for r, c in starts])
+    parts = make_views(views.names, masks, shifts @ views.projections)
+    assert not any(finding.is_severe for finding in diagnose_views(parts, scale))
+
+
 def one_sided_views():
     """Views of three ellipsoids from one side, so near that every image cuts them off."""
     generator = np.random.default_rng(0)

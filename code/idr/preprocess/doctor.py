@@ -87,9 +87,20 @@ class HullFit:
 
 
 def fit_hull(views: SceneViews) -> HullFit:
-    """Carves the hull and compares it with the masks."""
+    """Carves the hull and compares it with the masks.
+
+    Photographs of parts of an object share few of its points. If most cut it off and the fit is poor, also
+    what fewer views see counts as unknown.
+    """
+    fit = _fit(views, None)
+    if fit.overlap >= GOOD_IOU or not is_cut(views):
+        return fit
+    return max(fit, _fit(views, max(2, -(-len(views) // 3))), key=lambda fit: fit.overlap)
+
+
+def _fit(views: SceneViews, rarest: int | None) -> HullFit:
     try:
-        hull = carve_scene(views)
+        hull = carve_scene(views, rarest)
     except InputError as error:
         return HullFit(None, np.full(len(views), np.nan), str(error))
     return HullFit(hull, hull_ious(views, hull))
@@ -174,6 +185,11 @@ def touches_border(mask: Mask) -> bool:
     return bool(mask[[0, -1]].any() or mask[:, [0, -1]].any())
 
 
+def is_cut(views: SceneViews) -> bool:
+    """Whether most masks touch the image's border."""
+    return bool(np.mean([touches_border(mask) for mask in views.masks]) > 0.5)
+
+
 def _compare(views: SceneViews, fit: HullFit) -> Finding | None:
     """Diagnoses masks and cameras alone."""
     borders = [np.mean(np.concatenate([m[0], m[-1], m[:, 0], m[:, -1]])) for m in views.masks]
@@ -192,8 +208,8 @@ def _compare(views: SceneViews, fit: HullFit) -> Finding | None:
         )
         return Finding(NO_INTRINSICS, text, remedy)
     # Cameras that see only the middle of an object contradict its masks little, whatever their axes.
-    cut = np.mean([touches_border(mask) for mask in views.masks]) > 0.5
-    return None if fit.overlap >= (CUT_GOOD_IOU if cut else GOOD_IOU) else _best_trial(views, fit)
+    good = CUT_GOOD_IOU if is_cut(views) else GOOD_IOU
+    return None if fit.overlap >= good else _best_trial(views, fit)
 
 
 def _are_inverted(views: SceneViews, overlap: float, border: float) -> bool:
@@ -219,7 +235,8 @@ def _best_trial(views: SceneViews, fit: HullFit) -> Finding | None:
     candidates = [(_fit_with(views, trial), finding) for trial, finding in trials]
     trial, finding = max(candidates, key=lambda candidate: candidate[0].overlap)
     best = trial.overlap
-    explains = best >= (EXPLAINED_IOU if overlap >= TOLERABLE_IOU else TOLERABLE_IOU)
+    passes = overlap >= TOLERABLE_IOU or finding.name == IMAGES_RESIZED  # a size is exact
+    explains = best >= (EXPLAINED_IOU if passes else TOLERABLE_IOU)
     better = np.mean(np.nan_to_num(trial.ious) > np.nan_to_num(fit.ious)) >= BETTER_VIEWS
     if explains and better and 1 - best <= MAX_REMAINING * (1 - overlap):
         ious = f" (IoU of hull and masks {overlap:.2f}, corrected {best:.2f})"

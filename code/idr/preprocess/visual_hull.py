@@ -97,29 +97,32 @@ class Carver:
         world_to_local = np.linalg.inv(self.to_world)
         return points @ world_to_local[:3, :3].T + world_to_local[:3, 3]
 
-    def carve(self, region_radius: float) -> SceneHull:
+    def carve(self, region_radius: float, rarest: int | None = None) -> SceneHull:
         """Carves the hull from the ball around the center whose radius is `region_radius` units.
 
         Cells that cannot contain a point of the hull are dropped and the others halved, so thin parts
-        survive.
+        survive. Cells that fewer than `rarest` views see are not `rarely_seen` either; None for as many as
+        the hull's points require.
         """
         fewest = fewest_views(len(self.views))
+        rarest = fewest if rarest is None else rarest
         spacing = 2.0 * region_radius / CELLS_FIRST
         cells = cube_grid((np.arange(CELLS_FIRST) + 0.5) * spacing - region_radius)
-        cells = self._possible(cells, spacing, region_radius, fewest)
+        cells = self._possible(cells, spacing, region_radius, rarest)
         for _ in range(MAX_HALVINGS):
             if len(cells) == 0 or 8 * len(cells) > CELLS_BUDGET:
                 break
             spacing /= 2.0
             cells = (cells[:, None] + cube_grid(np.array([-0.5, 0.5])) * spacing).reshape(-1, 3)
-            cells = self._possible(cells, spacing, region_radius, fewest)
+            cells = self._possible(cells, spacing, region_radius, rarest)
 
         cells = cells[np.linalg.norm(cells, axis=1) <= region_radius]
         seen, inside = self.count_views(cells)
-        agreed = (seen >= fewest) & (inside >= needed_views(seen))
-        most = int(seen[agreed].max()) if agreed.any() else 0
-        often = seen >= needed_views(most)
+        agreed = (seen >= rarest) & (inside >= needed_views(seen))
+        most = int(seen[agreed].max(initial=0))
+        often = (seen >= needed_views(most)) & (seen >= fewest)
         points = cells[agreed & often]
+        most = most if len(points) else 0
         reach = np.linalg.norm(points, axis=1).max(initial=0.0)
         is_open = bool(reach > region_radius - 2.0 * spacing)
         center = self.to_world[:3, 3]
