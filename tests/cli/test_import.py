@@ -64,8 +64,9 @@ def test_an_imported_scene_can_be_trained_on(source: Path, capsys) -> None:
     dataset = SceneDataset(False, "mine", [96, 128], 7, data_root=str(scene.parents[1]))
     assert len(dataset) == 6
     check = check_scene(scene, "cameras.npz")
-    (warning,) = check.warnings
-    assert warning.startswith("6 views: fewer than 8") and not any(view.warnings for view in check.checks)
+    (warning,) = check.findings
+    assert warning.text.startswith("6 views: fewer than 8")
+    assert not any(view.warnings for view in check.checks)
     assert min(view.hull_iou for view in check.checks) > 0.9
     record = json.loads((scene / "import.json").read_text())
     assert record["kind"] == "transforms" and record["views"][5] == {
@@ -75,7 +76,7 @@ def test_an_imported_scene_can_be_trained_on(source: Path, capsys) -> None:
     output = capsys.readouterr().out
     assert f"WARNING: {warning}" in output and f"report: open {scene / 'scene_report.html'}" in output
     page = (scene / "scene_report.html").read_text()
-    assert page.count("<figure>") == 6 and "<h1>mine/scan7</h1>" in page and warning in page
+    assert page.count("<figure>") == 6 and "<h1>mine/scan7</h1>" in page and warning.remedy in page
     assert "conf: dataset { data_dir = mine, img_res = [96, 128] }" in output
     assert "--scan_id 7 --set dataset.data_dir=mine --set 'dataset.img_res=[96, 128]'" in output
 

@@ -223,7 +223,7 @@ class TestCheckScene:
     @pytest.mark.parametrize(
         ("center", "radius", "message"),
         [
-            ((0.0, 0.0, 0.0), 0.5, "masks extend beyond the sphere"),
+            ((0.0, 0.0, 0.0), 0.5, "masks extend beyond the unit sphere"),
             ((0.7, 0.0, 0.0), 1.0, "mask outside the sphere"),
             ((0.0, 0.0, 0.0), 8.0, "the sphere is far too large"),
             ((0.0, 0.0, 0.0), 8.0, "camera inside the sphere"),
@@ -256,7 +256,8 @@ class TestCheckScene:
             mask[10 + 9 * k : 14 + 9 * k, 20 + 11 * k : 24 + 11 * k] = 255
             cv2.imwrite(str(scene / "mask" / f"{k + 3}.png"), mask)
         assert check_scene.main(["--source_dir", str(scene), "--out", str(tmp_path / "out")]) == 0
-        assert "WARNING: masks and cameras contradict each other" in capsys.readouterr().out
+        warning = "WARNING: masks-and-cameras-contradict: masks and cameras contradict each other"
+        assert warning in capsys.readouterr().out
         assert (tmp_path / "out" / "contact_sheet.png").is_file()
 
     def test_images_of_another_size(self, scene, tmp_path, capsys):

@@ -86,12 +86,22 @@ def test_figure_is_in_unit_sphere_coordinates(ball: SceneCheck) -> None:
 def test_warnings_are_listed(tmp_path: Path) -> None:
     # Cameras so close that the image border cuts off the ball, and a sphere that is too small.
     check = write(tmp_path / "scan1", scenes.ring_centers(5, distance=2.6), radius=0.8)
-    warnings = write_scene_report(check, tmp_path / "a.html", "x", ["masks were guessed"])
+    more = ["masks were guessed", f"{check.findings[0].text}, says the sphere"]
+    warnings = write_scene_report(check, tmp_path / "a.html", "x", more)
+    assert warnings == (*map(str, check.findings), "masks were guessed")
     assert any(warning.startswith("object-outside-sphere: ") for warning in warnings)
     assert "masks were guessed" in warnings
     assert any("5 views: fewer than 8" in warning for warning in warnings)
     text = (tmp_path / "a.html").read_text()
     assert "mask touches the image&#x27;s border" in text and "cameras of views with warnings" in text
+    assert text.index("<h2>Findings</h2>") < text.index("<h2>The scene</h2>")
+    items = re.findall(r"<li>(.*?)</li>", text)
+    assert [re.match(r"<b>(.+?)</b> \((.+?)\)", item).groups() for item in items[:-1]] == [
+        (finding.name, "must be mended" if finding.is_severe else "limits the result")
+        for finding in check.findings
+    ]
+    assert all("<b>What to do:</b>" in item for item in items[:-1]) and items[-1] == "masks were guessed"
+    assert sum("masks-touch-border" in item for item in items) == 1
 
 
 def test_page_of_a_scene_without_hull(tmp_path: Path) -> None:

@@ -72,10 +72,10 @@ def _say_findings(check: SceneCheck) -> None:
             f"{view.distance:18.2f}  " + "; ".join(view.warnings)
         )
     flagged = sum(bool(view.warnings) for view in check.checks)
-    for warning in check.warnings:
-        say(f"WARNING: {warning}")
+    for finding in check.findings:
+        say(f"WARNING: {finding}")
     say(
-        f"{len(check.checks)} views, {flagged} with warnings, {len(check.warnings)} warnings about the "
+        f"{len(check.checks)} views, {flagged} with warnings, {len(check.findings)} warnings about the "
         "whole scene"
     )
 

@@ -83,10 +83,10 @@ def fit_sphere(views: SceneViews) -> SphereFit:
     return replace(fit, warnings=_warnings(views, fit))
 
 
-def carve_scene(views: SceneViews) -> SceneHull:
+def carve_scene(views: SceneViews, rarest: int | None = None) -> SceneHull:
     """Carves the visual hull around the point nearest to the rays through the masks' centroids.
 
-    It raises `InputError` as `fit_sphere` does.
+    `rarest` is that of `Carver.carve`. It raises `InputError` as `fit_sphere` does.
     """
     if len(views) < 2:
         raise InputError(
@@ -95,7 +95,7 @@ def carve_scene(views: SceneViews) -> SceneHull:
         )
     center = _nearest_to_mask_centroids(views)
     carver = Carver(views, center, float(outline_radii(views, center).max()))
-    hull = carver.carve(REGION_PER_OUTLINES)
+    hull = carver.carve(REGION_PER_OUTLINES, rarest)
     if len(hull.points) == 0:
         raise _contradiction(
             f"no point is seen by at least {fewest_views(len(views))} of the {len(views)} views and inside "

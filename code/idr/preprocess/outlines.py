@@ -5,6 +5,8 @@ B views, H rows, W columns, N points or pixels. World frame and unit.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -49,10 +51,16 @@ def hull_silhouette(views: SceneViews, k: int, hull: SceneHull) -> Mask:
 
 
 def hull_ious(views: SceneViews, hull: SceneHull) -> Array:
-    """(B,) intersection over union of the hull's silhouette and the mask in each view."""
-    outlines = (hull_silhouette(views, k, hull) for k in range(len(views)))
-    pairs = zip(outlines, views.masks, strict=True)
-    return np.array([(outline & mask).sum() / (outline | mask).sum() for outline, mask in pairs])
+    """(B,) intersection over union of the hull's silhouette and the mask in each view.
+
+    Pixels of the mask that show only cells that few views see do not count: the other images end there.
+    """
+    ious = np.empty(len(views))
+    for k, mask in enumerate(views.masks):
+        outline = hull_silhouette(views, k, hull)
+        unknown = ~outline & mask & hull_silhouette(views, k, replace(hull, points=hull.rarely_seen))
+        ious[k] = (outline & mask).sum() / max(1, ((outline | mask) & ~unknown).sum())
+    return ious
 
 
 def sphere_outline(views: SceneViews, k: int, center: NDArray[np.floating], radius: float) -> Array | None:

@@ -10,18 +10,26 @@ from pathlib import Path
 
 import numpy as np
 
-from idr.datasets.camera_files import check_intrinsics, read_cameras
+from idr.datasets.camera_files import lacks_intrinsics, read_cameras
 from idr.datasets.images import list_images, load_rgb
 from idr.errors import InputError
-from idr.preprocess.bounding_sphere import POOR_IOU, carve_scene, listed
-from idr.preprocess.outlines import hull_ious, outline_radii
+from idr.failures import (
+    CONTRADICTION,
+    IMAGES_RESIZED,
+    MASKS_INVERTED,
+    MIRRORED_CAMERAS,
+    NO_INTRINSICS,
+    WRONG_AXES,
+    Finding,
+)
+from idr.preprocess.bounding_sphere import POOR_IOU
+from idr.preprocess.doctor import MAX_REACH, HullFit, diagnose_views, fit_hull, touches_border
+from idr.preprocess.outlines import outline_radii
 from idr.preprocess.scene_views import Array, Mask, SceneViews, load_views, radius_of
 from idr.preprocess.visual_hull import SceneHull
 
-SMALL_IN_SPHERE = 0.25
-"""Share of the sphere's radius below which the object wastes the network's resolution."""
-MIN_VIEWS = 8
-"""Views below which the reconstruction is often no better than the visual hull."""
+CONVENTIONS = (MASKS_INVERTED, NO_INTRINSICS, WRONG_AXES, MIRRORED_CAMERAS, IMAGES_RESIZED, CONTRADICTION)
+"""Findings about masks and cameras alone, whatever the sphere."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +63,7 @@ class SceneCheck:
         radius: Sphere's radius in world units.
         hull: The visual hull; None if masks and cameras contradict each other.
         checks: One per view.
-        warnings: Warnings about the scene as a whole.
+        findings: What is wrong with the scene, severe findings first.
     """
 
     views: SceneViews
@@ -64,14 +72,14 @@ class SceneCheck:
     radius: float
     hull: SceneHull | None
     checks: tuple[ViewCheck, ...]
-    warnings: tuple[str, ...]
+    findings: tuple[Finding, ...]
 
 
 def check_scene(scene_dir: Path, camera_file: str) -> SceneCheck:
     """Compares masks, cameras, photographs and bounding sphere of a data folder.
 
     The folder has `image/`, `mask/` and an npz of `world_mat_<i>` and `scale_mat_<i>`. Contradictions are
-    among the warnings.
+    among the findings.
 
     Raises:
         MissingInputError: A file is missing.
@@ -86,68 +94,44 @@ def check_scene(scene_dir: Path, camera_file: str) -> SceneCheck:
         )
     scale_mats = read_cameras(scene_dir / camera_file, len(views)).scale_mats
     center, radius = scale_mats[0, :3, 3], radius_of(scale_mats[0])
-    warnings = []
-    if not np.allclose(scale_mats, scale_mats[0], rtol=1e-6, atol=1e-6 * radius):
-        warnings.append(
-            "the scale_mats differ between views, so the poses have no common frame; run "
-            "preprocess_cameras.py"
-        )
-    try:
-        check_intrinsics(scene_dir / camera_file, views.intrinsics)
-        hull = carve_scene(views)
-        ious = hull_ious(views, hull)
-    except InputError as error:
-        hull, ious = None, np.full(len(views), np.nan)
-        warnings.append(str(error))
+    no_k = lacks_intrinsics(views.intrinsics)
+    fit = HullFit(None, np.full(len(views), np.nan)) if no_k else fit_hull(views)
+    sizes = [load_rgb(path).shape[:2] for path in images]
+    findings = diagnose_views(views, scale_mats, fit, sizes)
     outline_radius = outline_radii(views, center) / radius
     distances = np.linalg.norm(views.centers - center, axis=1) / radius
-    numbers = (distances.tolist(), outline_radius.tolist(), ious.tolist())
+    numbers = (distances.tolist(), outline_radius.tolist(), fit.ious.tolist())
     checks = tuple(
         ViewCheck(name, d, r, iou, _view_warnings(d, r, iou, mask))
         for name, d, r, iou, mask in zip(views.names, *numbers, views.masks, strict=True)
     )
-    warnings += _scene_warnings(hull, center, radius, outline_radius)
-    wrong_size = [k for k, path in enumerate(images) if load_rgb(path).shape[:2] != views.masks[k].shape]
-    if wrong_size:
-        names = tuple(path.name for path in images)
-        warnings.append(f"image and mask differ in size in view {listed(np.array(wrong_size), names)}")
-    return SceneCheck(views, images, center, radius, hull, checks, tuple(warnings))
+    return SceneCheck(views, images, center, radius, fit.hull, checks, findings)
+
+
+def diagnose_scene(scene_dir: Path, camera_file: str) -> tuple[Finding, ...]:
+    """Lists what is wrong with a data folder, see `check_scene`; a sound scene has no findings.
+
+    Raises:
+        MissingInputError: A file is missing.
+        InputError: A file is unreadable, counts differ, or only the sphere is wrong.
+    """
+    views = load_views(scene_dir, camera_file)
+    try:
+        read_cameras(scene_dir / camera_file, len(views))
+    except InputError:  # cameras that look away from the sphere may have wrong axes
+        findings = diagnose_views(views, np.eye(4))
+        wrong = tuple(finding for finding in findings if finding.name in CONVENTIONS)
+        if not wrong:
+            raise
+        return wrong
+    return check_scene(scene_dir, camera_file).findings
 
 
 def _view_warnings(distance: float, outline_radius: float, iou: float, mask: Mask) -> tuple[str, ...]:
     problems = {
-        "mask outside the sphere": outline_radius > 1.0,
+        "mask outside the sphere": outline_radius > MAX_REACH,
         "hull and mask disagree": iou < POOR_IOU,
         "camera inside the sphere": distance <= 1.0,
-        "mask touches the image's border": mask[[0, -1]].any() or mask[:, [0, -1]].any(),
+        "mask touches the image's border": touches_border(mask),
     }
     return tuple(problem for problem, found in problems.items() if found)
-
-
-def _scene_warnings(hull: SceneHull | None, center: Array, radius: float, outline_radius: Array) -> list[str]:
-    warnings = []
-    count, largest = len(outline_radius), float(outline_radius.max())
-    if count < MIN_VIEWS:
-        warnings.append(
-            f"{count} views: fewer than {MIN_VIEWS} leave much of the shape undetermined; photograph the "
-            "object from more sides"
-        )
-    if largest > 1.0:
-        warnings.append(
-            f"{int((outline_radius > 1.0).sum())} masks extend beyond the sphere, up to {largest:.2f} times "
-            "its radius; run preprocess_cameras.py, or look for stray white pixels"
-        )
-    if largest < SMALL_IN_SPHERE:
-        warnings.append(
-            f"the sphere is far too large: the masks fill {largest:.2f} of its radius; run "
-            "preprocess_cameras.py"
-        )
-    if hull is not None and hull.is_open:
-        warnings.append(
-            "all views are from about one side: the object's hull is open in depth and was cut off"
-        )
-    elif hull is not None:
-        beyond = float((np.linalg.norm(hull.points - center, axis=1) > radius).mean())
-        if beyond > 0.0:
-            warnings.append(f"{beyond:.1%} of the visual hull lies outside the sphere")
-    return warnings

@@ -15,14 +15,14 @@ import cv2
 import numpy as np
 import trimesh
 
+from idr.failures import Finding
 from idr.files import write_text_atomic
 from idr.meshing.blocks import triangulate
 from idr.pictures.page import CaptionedImage, Page, Table
 from idr.pictures.space import camera_traces, mesh_trace, polyline, space_figure
-from idr.preprocess.doctor import diagnose_views
 from idr.preprocess.scene_check import SceneCheck
 from idr.preprocess.scene_drawing import LEGEND, border_for, draw_small
-from idr.preprocess.scene_views import Array, sphere_matrix
+from idr.preprocess.scene_views import Array
 from idr.preprocess.visual_hull import SceneHull
 
 REPORT = "scene_report.html"
@@ -39,38 +39,39 @@ CAMERA_COLOR, WARNING_COLOR, SPHERE_COLOR = "#2266cc", "#d03b3b", "#c9a400"
 def write_scene_report(
     check: SceneCheck, path: Path, title: str, more_warnings: Sequence[str] = ()
 ) -> tuple[str, ...]:
-    """Writes the page: warnings, summary, 3D figure of cameras and hull, and every view.
+    """Writes the page: findings, summary, 3D figure of cameras and hull, and every view.
 
     Returns:
-        All warnings about the scene, one sentence each: the doctor's findings, `more_warnings`, the check's
-        warnings. Those about single views are only on the page.
+        All warnings about the scene, one sentence each: its findings, then those of `more_warnings` that
+        repeat none.
 
     Raises:
         OutputError: Writing failed.
     """
-    overlap = float(np.mean([view.hull_iou for view in check.checks])) if check.hull else 0.0
-    findings = diagnose_views(check.views, sphere_matrix(check.center, check.radius), overlap)
-    warnings = tuple(dict.fromkeys((*map(str, findings), *more_warnings, *check.warnings)))
+    said = tuple(finding.text for finding in check.findings)
+    others = [text for text in dict.fromkeys(more_warnings) if not text.startswith(said)]
     page = Page()
-    page.add_html(_warnings_html(check, warnings))
+    page.add_html(_findings_html(check.findings, others))
     page.add_html(f"<h2>The scene</h2>{_summary(check).as_html()}")
     hull = "Cameras, unit sphere and visual hull" if check.hull else "Cameras and unit sphere (no hull)"
     page.add_figure(hull, scene_figure(check))
     page.add_html(_views_html(check))
     page.add_html(f"<h2>Numbers of the views</h2>{_views_table(check).as_html()}")
     write_text_atomic(path, page.as_html(title))
-    return warnings
+    return (*map(str, check.findings), *others)
 
 
-def _warnings_html(check: SceneCheck, scene_warnings: Sequence[str]) -> str:
-    """The list of warnings, those about the whole scene first."""
-    warnings = list(scene_warnings)
-    for k, view in enumerate(check.checks):
-        if view.warnings:
-            warnings.append(f"view {k}, {check.images[k].name}: {', '.join(view.warnings)}")
-    if not warnings:
-        return "<h2>Warnings</h2><p>None: masks, cameras and unit sphere are consistent.</p>"
-    return f"<h2>Warnings</h2><ul>{''.join(f'<li>{html.escape(text)}</li>' for text in warnings)}</ul>"
+def _findings_html(findings: Sequence[Finding], more_warnings: Sequence[str]) -> str:
+    """The list of findings, each with what to do, severe ones first, and of other warnings."""
+    items = []
+    for finding in findings:
+        remedy = f" <b>What to do:</b> {html.escape(finding.remedy)}." if finding.remedy else ""
+        weight = "must be mended" if finding.is_severe else "limits the result"
+        items.append(f"<b>{finding.name}</b> ({weight}): {html.escape(finding.text)}.{remedy}")
+    items += [html.escape(text) for text in more_warnings]
+    if not items:
+        return "<h2>Findings</h2><p>None: masks, cameras and unit sphere are consistent.</p>"
+    return f"<h2>Findings</h2><ul>{''.join(f'<li>{item}</li>' for item in items)}</ul>"
 
 
 def _summary(check: SceneCheck) -> Table:

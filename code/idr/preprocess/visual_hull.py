@@ -13,7 +13,7 @@ whatever their number, in a box that depends on the world's origin.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
@@ -45,6 +45,8 @@ class SceneHull:
         center: (3,) the region's center; for a scene the point nearest to the rays through masks' centroids.
         outline: The carver's unit; for a scene the radius of the smallest ball around `center` whose outlines
             contain all masks.
+        rarely_seen: (M, 3) further cells that every view agrees with as above, but that too few views see to
+            belong to the hull. Where the image cuts the object off, nothing is known about them.
     """
 
     points: Array
@@ -53,6 +55,7 @@ class SceneHull:
     is_open: bool
     center: Array
     outline: float
+    rarely_seen: Array = field(default_factory=lambda: np.empty((0, 3)))
 
 
 def cube_grid(axis: NDArray[np.floating]) -> Array:
@@ -94,33 +97,37 @@ class Carver:
         world_to_local = np.linalg.inv(self.to_world)
         return points @ world_to_local[:3, :3].T + world_to_local[:3, 3]
 
-    def carve(self, region_radius: float) -> SceneHull:
+    def carve(self, region_radius: float, rarest: int | None = None) -> SceneHull:
         """Carves the hull from the ball around the center whose radius is `region_radius` units.
 
         Cells that cannot contain a point of the hull are dropped and the others halved, so thin parts
-        survive.
+        survive. Cells that fewer than `rarest` views see are not `rarely_seen` either; None for as many as
+        the hull's points require.
         """
         fewest = fewest_views(len(self.views))
+        rarest = fewest if rarest is None else rarest
         spacing = 2.0 * region_radius / CELLS_FIRST
         cells = cube_grid((np.arange(CELLS_FIRST) + 0.5) * spacing - region_radius)
-        cells = self._possible(cells, spacing, region_radius, fewest)
+        cells = self._possible(cells, spacing, region_radius, rarest)
         for _ in range(MAX_HALVINGS):
             if len(cells) == 0 or 8 * len(cells) > CELLS_BUDGET:
                 break
             spacing /= 2.0
             cells = (cells[:, None] + cube_grid(np.array([-0.5, 0.5])) * spacing).reshape(-1, 3)
-            cells = self._possible(cells, spacing, region_radius, fewest)
+            cells = self._possible(cells, spacing, region_radius, rarest)
 
         cells = cells[np.linalg.norm(cells, axis=1) <= region_radius]
         seen, inside = self.count_views(cells)
-        agreed = (seen >= fewest) & (inside >= needed_views(seen))
-        most = int(seen[agreed].max()) if agreed.any() else 0
-        points = cells[agreed & (seen >= needed_views(most))]
+        agreed = (seen >= rarest) & (inside >= needed_views(seen))
+        most = int(seen[agreed].max(initial=0))
+        often = (seen >= needed_views(most)) & (seen >= fewest)
+        points = cells[agreed & often]
+        most = most if len(points) else 0
         reach = np.linalg.norm(points, axis=1).max(initial=0.0)
         is_open = bool(reach > region_radius - 2.0 * spacing)
         center = self.to_world[:3, 3]
-        in_world = points @ self.to_world[:3, :3].T + center
-        return SceneHull(in_world, spacing * self.unit, most, is_open, center, self.unit)
+        in_world, rare = (p @ self.to_world[:3, :3].T + center for p in (points, cells[agreed & ~often]))
+        return SceneHull(in_world, spacing * self.unit, most, is_open, center, self.unit, rare)
 
     def count_views(self, points: Array) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Numbers of views that see each of (N, 3) points, and that see it inside the mask."""

@@ -164,8 +164,11 @@ def test_a_finding_stops_the_chain_unless_it_is_allowed(photos: Photos) -> None:
     printed = photos.run("--nepoch", "1", status=1)
     assert re.search(r"stopped at doctor: object-outside-sphere: .*--despite object-outside-sphere", printed)
     assert not photos.runs
-    photos.run("--nepoch", "1", "--despite", "object-outside-sphere")
+    printed = photos.run("--nepoch", "1", "--despite", "object-outside-sphere")
     assert len(photos.runs) == 1
+    # A mild finding is said; it asks for no --despite.
+    assert "note: few-views: 5 views" in printed
+    assert photos.step("doctor")["findings"] == ["object-outside-sphere", "few-views"]
 
 
 def test_a_failed_training_stops_the_chain(photos: Photos) -> None:

@@ -226,20 +226,18 @@ class Chain:
         return max(read_header(source.views[0].image).size), masks
 
     def _doctor(self) -> dict[str, Any]:
-        from idr.preprocess.doctor import diagnose_scene
+        from idr.cli.doctor import say_findings
+        from idr.preprocess.scene_check import diagnose_scene
         from idr.preprocess.scene_views import EXACT_CAMERAS
 
         findings = diagnose_scene(self.scan, EXACT_CAMERAS)
-        for finding in findings:
-            say(str(finding))
-        stopping = [finding.name for finding in findings if finding.name not in self.arguments.despite]
+        severe = say_findings(findings)
+        stopping = [name for name in dict.fromkeys(severe) if name not in self.arguments.despite]
         if stopping:
             despite = " ".join(f"--despite {name}" for name in stopping)
             masks = self.scan / "masks.png"
             reason = f"{', '.join(stopping)}: fix it as described above (see {masks}), or add {despite}"
             raise StoppedError("doctor", reason)
-        if not findings:
-            say("masks, cameras and unit sphere fit together")
         return {"findings": [finding.name for finding in findings]}
 
     def _mesh(self) -> dict[str, Any]:
