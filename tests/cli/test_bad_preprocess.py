@@ -180,7 +180,7 @@ class TestCheck:
         write_scene(project.scene, positions=positions_around()[:1])
         outcome = project.run(check_scene, "--source_dir", project.scene)
         assert outcome.status == 0, outcome.err
-        assert "WARNING: 1 view" in outcome.out
+        assert ": 1 view: a single mask determines neither" in outcome.out
         assert (project.scene / "check" / "contact_sheet.png").is_file()
 
 
