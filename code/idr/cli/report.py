@@ -41,6 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_run_arguments(parser)
     parser.add_argument("--out", type=Path, help="file to write; default: report.html in the run's folder")
     add_switches(parser, force="replace an existing file that is no report")
+    parser.add_argument("--title", help="title of the page; default: the scene's name")
     parser.add_argument("--views", type=int, default=6, help="number of training views, spread evenly")
     parser.add_argument("--side", type=int, default=320, help="most pixels along the longer side of an image")
     add_flags(parser, "resolution", "supersample", resolution=96)
