@@ -152,8 +152,9 @@ def _peek(arguments: argparse.Namespace) -> int:
     overview = folder / "overview.html"
     write_demo_overview(overview, table, scores, scene)
     say(f"\n{table.as_text()}\n\nto look at:\n  {overview}")
-    for path in sorted(folder.glob("*.glb")) + sorted((folder / "rendering").glob("*.png")):
-        say(f"  {path}")
+    for pattern in ("*.glb", "*.ply", "rendering/*.png"):
+        for path in sorted(folder.glob(pattern)):
+            say(f"  {path}")
     return 0
 
 

@@ -68,7 +68,7 @@ def _mean(views: Sequence[ComparedView]) -> SplitScores:
 def number_cards(before: PageScores | None, after: PageScores) -> list[dict[str, str]]:
     """Returns the numbers on top of the page, from the first checkpoint to the one shown."""
     old = before or PageScores(SplitScores(0, math.nan, math.nan, 1), None, None, None)
-    note = f"mean of {after.training.count} views of the training"
+    note = f"mean of {_views(after.training.count)} of the training"
     psnr = _change(old.training.psnr, after.training.psnr, ".1f")
     cards = [{"label": "PSNR, training views", "value": psnr, "unit": "dB", "note": note}]
     if after.held_out is None:
@@ -76,7 +76,7 @@ def number_cards(before: PageScores | None, after: PageScores) -> list[dict[str,
     else:
         first = old.held_out.psnr if old.held_out else math.nan
         held_out = {"value": _change(first, after.held_out.psnr, ".1f"), "unit": "dB"}
-        held_out["note"] = f"mean of {after.held_out.count} views that the training never saw"
+        held_out["note"] = f"mean of {_views(after.held_out.count)} that the training never saw"
     iou = _change(old.training.iou, after.training.iou, ".3f")
     cards.append({"label": "PSNR, held-out views", **held_out})
     cards.append({"label": "Mask IoU", "value": iou, "unit": "", "note": "overlap of silhouette and mask; 1: equal"})
@@ -90,6 +90,10 @@ def number_cards(before: PageScores | None, after: PageScores) -> list[dict[str,
         note = f"watertight: {note}" if note else ""
         cards.append({"label": "Surface", "value": faces, "unit": "faces" if note else "", "note": note})
     return cards
+
+
+def _views(count: int) -> str:
+    return f"{count} view" + "s" * (count != 1)
 
 
 def _change(before: float, after: float, form: str) -> str:
@@ -131,7 +135,7 @@ def score_table(run: Run, before: PageScores | None, after: PageScores) -> Table
         last = splits[-1]
         if last is None:
             continue
-        which = f"{last.count} {name.replace('_', '-')} views"
+        which = _views(last.count).replace(" ", f" {name.replace('_', '-')} ")
         which += f", one pixel in {last.step} each way" if last.step > 1 else ""
         rows.append([f"PSNR, {which} (dB)", *(f"{split.psnr:.2f}" for split in splits)])
         rows.append([f"mask IoU, {which}", *(f"{split.iou:.4f}" for split in splits)])

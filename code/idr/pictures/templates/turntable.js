@@ -110,6 +110,7 @@
     for (const line of lines) {
       if (!line.on) continue;
       gl.bindVertexArray(line.array);
+      gl.vertexAttrib3f(1, 0, 0, 1); // lines have no normals; that of 0 would be NaN, which is black
       gl.vertexAttrib3f(2, ...[1, 3, 5].map((k) => parseInt(line.color.slice(k, k + 2), 16) / 255));
       gl.drawArrays(gl.LINES, 0, line.count);
     }
