@@ -42,7 +42,8 @@ def test_a_body_keeps_its_shape_and_colors(subdivisions, kind):
 
 
 def test_a_scene_without_surface_shows_its_lines():
-    scene = scene_of(turntable([], [Lines("a", "#112233", np.ones((1, 2, 3))), Lines("b", "#112233", np.zeros((0, 2, 3)))]))
+    lines = [Lines("a", "#112233", np.ones((1, 2, 3))), Lines("b", "#112233", np.zeros((0, 2, 3)))]
+    scene = scene_of(turntable([], lines))
     assert scene["bodies"] == [] and [line["name"] for line in scene["lines"]] == ["a"]
 
 
@@ -64,16 +65,19 @@ def test_a_diagram_puts_values_where_its_labels_say():
     places = [tuple(map(float, pair)) for pair in re.findall(r"[ML]([\d.]+) ([\d.]+)", drawn.lines[0].path)]
     rows = {text: place for place, text in drawn.rows}
     columns = {text: place for place, text in drawn.columns}
-    expected = [(columns[epoch], rows[value]) for epoch, value in (("0", "10"), ("1", "20"), ("3", "30"), ("4", "40"))]
+    known = ("0", "10"), ("1", "20"), ("3", "30"), ("4", "40")
+    expected = [(columns[epoch], rows[value]) for epoch, value in known]
     np.testing.assert_allclose(places, expected, atol=0.06)
     assert re.sub(r"[\d. ]", "", drawn.lines[0].path) == "MLML"  # a gap at the NaN
     assert (drawn.lines[0].first, drawn.lines[0].last) == ("10", "40")
 
 
 def test_a_logarithmic_diagram_and_one_value():
-    drawn = diagram("loss", np.arange(3.0), {"a": np.array([1.0, 0.1, 0.0]), "b": np.full(3, np.nan)}, logarithmic=True)
+    curves = {"a": np.array([1.0, 0.1, 0.0]), "b": np.full(3, np.nan)}
+    drawn = diagram("loss", np.arange(3.0), curves, logarithmic=True)
     rows = {text: place for place, text in drawn.rows}
     assert [line.name for line in drawn.lines] == ["a"] and rows["1"] < rows["0.1"]
     assert diagram("x", np.zeros(1), {"a": np.ones(1)}).lines[0].path.startswith("M")
     assert diagram("x", np.zeros(1), {"a": np.full(1, np.nan)}) is None
-    assert ticks(0, 113, 5) == [0, 50, 100] and ticks(-0.1, 0.1, 5) == pytest.approx([-0.1, -0.05, 0, 0.05, 0.1])
+    assert ticks(0, 113, 5) == [0, 50, 100]
+    assert ticks(-0.1, 0.1, 5) == pytest.approx([-0.1, -0.05, 0, 0.05, 0.1])

@@ -68,7 +68,7 @@ def _report(arguments: argparse.Namespace) -> None:
     check_file(path, arguments.force, is_own_page)
     names = ("views", "side", "resolution", "chunk_pixels", "chunk_points", "supersample", "title")
     given = {name: getattr(arguments, name) for name in names}
-    write_report(trained, path, ReportOptions(**given, command=shlex.join(sys.argv)))
+    write_report(trained, path, ReportOptions(**given, command=_own_command()))
     say(f"report: {path} ({path.stat().st_size / 1e6:.1f} MB)")
 
 
@@ -77,7 +77,7 @@ def report_after_training(folder: Path, device: torch.device) -> None:
     from idr.evaluation.report.page import REPORT, ReportOptions, write_report
     from idr.runs import load_run
 
-    options = ReportOptions(command=shlex.join(sys.argv))
+    options = ReportOptions(command=_own_command())
     try:
         check_file(folder / REPORT, False, is_own_page)
         write_report(load_run(folder, device=device), folder / REPORT, options)
@@ -85,6 +85,12 @@ def report_after_training(folder: Path, device: torch.device) -> None:
         log.warning("no report: %s; training itself is saved", error)
     else:
         say(f"report: {folder / REPORT}")
+
+
+def _own_command() -> str:
+    """Returns the command line of this process, without the folder of its program."""
+    name = Path(sys.argv[0]).name
+    return shlex.join(["idr" if name == "__main__.py" else name, *sys.argv[1:]])
 
 
 if __name__ == "__main__":

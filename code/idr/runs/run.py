@@ -318,6 +318,17 @@ class Run:
             raise InputError(f"view {index}: the run has training views 0 to {count - 1}")
         return Camera(self.training_intrinsics[index], self.training_poses[index], self.img_res)
 
+    def held_out_camera(self, index: int) -> Camera:
+        """Returns the camera of the held-out view at a position, with its given pose.
+
+        Raises:
+            InputError: There is no such view.
+        """
+        count = 0 if self.held_out is None else len(self.held_out)
+        if not 0 <= index < count:
+            raise InputError(f"view {index}: the run has {count} held-out views, from 0 on")
+        return Camera(self.held_out_intrinsics[index], self.held_out_poses[index], self.img_res)
+
 
 def load_run(
     path: str | Path,

@@ -97,8 +97,7 @@ def write_report(run: Run, path: Path, options: ReportOptions) -> None:
     before = None
     if start is not None:
         fewest = replace(options, supersample=1)
-        views = (compare_views(start, fewest, held_out) for held_out in (False, True))
-        before = scores_of(start, *views, None)
+        before = scores_of(start, compare_views(start, fewest, False), compare_views(start, fewest, True), None)
     scores = scores_of(run, training, held_out, mesh)
     own = run.folder / RUNCONF
     conf = own.read_text(encoding="utf-8") if own.is_file() else HOCONConverter.to_hocon(run.conf)
@@ -137,9 +136,8 @@ def compare_views(run: Run, options: ReportOptions, held_out: bool) -> list[Comp
     if dataset is None:
         return []
     compared = []
-    for index in with_progress(
-        spread(len(dataset), options.held_out_views if held_out else options.views), "views"
-    ):
+    number = options.held_out_views if held_out else options.views
+    for index in with_progress(spread(len(dataset), number), "views"):
         view = compare_view(
             run, index, options.side, options.chunk_pixels, options.supersample, held_out=held_out
         )
@@ -194,8 +192,8 @@ def _shown(view: ComparedView) -> dict[str, Any]:
 
 
 def _address(image: Tensor, extension: str) -> str:
-    quality = {"quality": JPEG_QUALITY} if extension == ".jpg" else {}
-    return image_address(iio.imwrite("<bytes>", to_bytes(image), extension=extension, **quality))
+    options: dict[str, Any] = {"quality": JPEG_QUALITY} if extension == ".jpg" else {}
+    return image_address(iio.imwrite("<bytes>", to_bytes(image), extension=extension, **options))
 
 
 def _css(color: Sequence[float]) -> str:

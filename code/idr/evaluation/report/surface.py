@@ -35,7 +35,7 @@ def color_surface(run: Run, mesh: trimesh.Trimesh, chunk_points: int = DEFAULT_C
     """
     shader = SurfaceShader(run.model, run.device)
     vertices = np.asarray(mesh.vertices, dtype=np.float64)
-    normals = run.normal(vertices).astype(np.float64)
+    normals = np.asarray(run.normal(vertices), dtype=np.float64)
     coloring = along_normals(shader, chunk_points)
     if importlib.util.find_spec("embreex") is not None:
         views = view_points(run.training_intrinsics.numpy(), run.training_poses.numpy(), run.img_res)
@@ -105,7 +105,7 @@ def show_surfaces(
     return turntable(bodies, turned)
 
 
-def _frustums(run: Run, poses: NDArray[np.float64]) -> NDArray[np.float64]:
+def _frustums(run: Run, poses: NDArray[np.float64]) -> NDArray[np.floating]:
     height, width = run.img_res
     return frustums(poses, width / height)
 

@@ -68,14 +68,9 @@ def compare_view(
     Raises:
         InputError: There is no such view.
     """
-    dataset = run.held_out if held_out else run.scene
-    if held_out:
-        pose = run.held_out_poses[index]
-        full = Camera(run.held_out_intrinsics[index], pose, tuple(map(int, dataset.img_res)))
-    else:
-        full = run.training_camera(index)
+    full = run.held_out_camera(index) if held_out else run.training_camera(index)
     reduced, step = reduced_camera(full, side)
-    view = read_view(dataset, index)
+    view = read_view(run.held_out if held_out else run.scene, index)
     camera = reduced.tensors(run.device)
     shown = render_antialiased(run.model, *camera, reduced.img_res, supersample, chunk_pixels)
     image = shown.centers

@@ -76,7 +76,7 @@
     return { ...line, array, count: content.length / 12, on: false };
   });
 
-  const start = { yaw: scene.yaw, pitch: 0.25, away: 3 };
+  const start = { yaw: scene.yaw, pitch: 0.25, away: 3.3 };
   const view = { ...start, body: 0, shape: !bodies.some((body) => body.colored) };
   const outside = lines.length ? Math.max(...lines.map((line) => line.reach)) : 1;
   if (!bodies.length) { lines.forEach((line) => { line.on = true; }); view.away = start.away = 3.3 * outside; }
