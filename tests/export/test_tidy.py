@@ -84,7 +84,7 @@ def test_decimated_vertices_stay_on_the_surface():
 def test_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "fast_simplification", None)
     with pytest.raises(
-        MissingInputError, match=r"reducing the faces needs fast_simplification.*pip install 'idr-surface\[mesh\]'"
+        MissingInputError, match=r"reducing the faces needs fast_simplification.*'idr-surface\[mesh\]'"
     ):
         decimate(trimesh.creation.icosphere(2), 10)
 
@@ -99,7 +99,8 @@ def test_as_many_faces_as_fit_into_a_file(max_bytes):
 
 
 def test_wholeness_counts_components_and_causes():
-    assert wholeness(spheres(1.0)) == "yes, 1 component" and wholeness(spheres(1.0, 0.5)) == "yes, 2 components"
+    assert wholeness(spheres(1.0)) == "yes, 1 component"
+    assert wholeness(spheres(1.0, 0.5)) == "yes, 2 components"
     assert wholeness(punctured(0, 100)) == "no, 11 open edges, 1 component; --holes fill closes the holes"
     boxes = trimesh.util.concatenate([trimesh.creation.box() for _ in range(2)])
     boxes.merge_vertices()  # two boxes in one place: four faces at each edge

@@ -167,7 +167,8 @@ def test_the_upright_does_not_lean_towards_the_side_with_more_cameras():
     assert mean[2] / np.linalg.norm(mean) < np.cos(np.radians(20))
     np.testing.assert_allclose(surroundings(poses).up, [0, 0, 1], atol=1e-9)
     rolled = poses.copy()
-    rolled[:, :3, :3] = poses[:, :3, :3] @ Rotation.from_rotvec(rng.normal(0, 0.05, (30, 1)) * [0, 0, 1]).as_matrix()
+    rolls = Rotation.from_rotvec(rng.normal(0, 0.05, (30, 1)) * [0, 0, 1])
+    rolled[:, :3, :3] = poses[:, :3, :3] @ rolls.as_matrix()
     assert surroundings(rolled).up[2] > np.cos(np.radians(4))
 
 

@@ -33,7 +33,7 @@ def test_a_body_keeps_its_shape_and_colors(subdivisions, kind):
     (body,) = scene["bodies"]
     assert body["wide"] == (kind == "<u4")
     points = decoded(body["points"], "<i2").reshape(-1, 3) / 32767
-    np.testing.assert_allclose(points, ball.vertices, atol=2e-3)  # the box of an icosphere is about its center
+    np.testing.assert_allclose(points, ball.vertices, atol=2e-3)  # its box is about the center
     np.testing.assert_array_equal(decoded(body["faces"], kind).reshape(-1, 3), ball.faces)
     np.testing.assert_allclose(decoded(body["colors"], "u1").reshape(-1, 3) / 255, colors, atol=0.002)
     np.testing.assert_allclose(decoded(body["normals"], "i1").reshape(-1, 3) / 127, ball.vertices, atol=0.03)

@@ -26,7 +26,7 @@ NO_COMMON_UP = 0.2
 """Length of the mean of the cameras' up directions below which they have none in common."""
 
 LEVEL, TURNED = 0.5, 0.2
-"""Cameras count as held level if their right axes leave a plane by at most `LEVEL` of their spread in it (root
+"""Cameras count as level if their right axes leave a plane by at most `LEVEL` of their spread in it (root
 mean squares), and as turned enough to tell that plane if the smaller spread in it is at least `TURNED`."""
 
 STEEPEST = np.radians(85.0)

@@ -47,7 +47,9 @@ BOTTOM, TOP = 40, 10
 """Margins of a diagram, pixels."""
 
 
-def diagram(title: str, epochs: Array, curves: Mapping[str, Array], logarithmic: bool = False) -> Diagram | None:
+def diagram(
+    title: str, epochs: Array, curves: Mapping[str, Array], logarithmic: bool = False
+) -> Diagram | None:
     """Returns the diagram of curves, (N,) each, with gaps where they are NaN; None without any value.
 
     On a logarithmic axis values of 0 and less are gaps.

@@ -261,7 +261,8 @@ def test_flags_of_the_mesh_are_passed_on_and_the_default_is_small(
     if not flags:
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
         chain._mesh()
-        assert "--max_mb" not in calls[-1] and "keeps all faces: a smaller file needs" in capsys.readouterr().out
+        assert "--max_mb" not in calls[-1]
+        assert "keeps all faces: a smaller file needs" in capsys.readouterr().out
 
 
 def test_a_page_is_named_after_the_folder_of_the_user(tmp_path: Path) -> None:

@@ -52,7 +52,8 @@ def test_page_is_complete_and_needs_no_network(root, capsys):
     assert f"report: {folder / 'report.html'} (" in capsys.readouterr().out
     assert len(text.encode()) < 1e6 and "plotly" not in re.sub(r"<pre>.*?</pre>", "", text, flags=re.S)
     # Two training views and one held-out view: photograph, rendering, error.
-    assert text.count('<img src="data:image/jpeg;base64,') == 6 and text.count('<img src="data:image/png') == 3
+    assert text.count('<img src="data:image/jpeg;base64,') == 6
+    assert text.count('<img src="data:image/png;base64,') == 3
     # 20 log10(1 / 0.2): the photograph is 0.2 brighter
     assert "rendering, 13.98 dB" in text and "PSNR, 2 training views (dB)</td><td>13.98" in text
     assert "<b>14.0 <small>dB</small></b>" in text and "PSNR, 1 held-out view (dB)</td><td>13.98" in text

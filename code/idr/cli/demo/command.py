@@ -226,7 +226,7 @@ def _measure(plan: Plan, root: Path, scene: Path, device: torch.device, resoluti
 def _score(
     opened: Run, folder: Path, scene: Path, resolution: int, views: int | None = None, minutes: float = 0.0
 ) -> Scores:
-    """Meshes, renders and measures a run, and writes a colored GLB; `views` limits the renderings of each split."""
+    """Meshes, renders and measures a run; writes a colored GLB. `views` limits the renderings of a split."""
     import numpy as np
 
     from idr.demo.cameras import UNIT_TO_WORLD

@@ -41,7 +41,7 @@ EXAMPLES = """\
 LONGEST_SIDE = 1280
 """Largest side of the reduced photographs, pixels, without --downscale."""
 MESH_MB, TEXTURED_FACES = 5, 20_000
-"""Largest mesh with colors at its vertices, which a mail or phone takes, and faces of a mesh with a texture."""
+"""Largest mesh with colors at its vertices, for mail and phones, and faces of a mesh with a texture."""
 PASSED_ON = ("kind", "images", "points", "frames")
 """Options of import_scene.py that are passed on as they are."""
 PLAIN_NAMES = ("photos", "images", "image", "input")
@@ -69,8 +69,9 @@ def build_parser() -> argparse.ArgumentParser:
     add("--frames", type=int, metavar="N", help="frames to take from a video; default: 60")
     add("--downscale", type=int, help=f"as for import_scene.py; default: to at most {LONGEST_SIDE} pixels")
     add("--resolution", type=int, default=256, help="grid samples along the mesh's shortest side")
-    faces = f"faces of the mesh; default: as many as fit into {MESH_MB} MB, or {TEXTURED_FACES} with --texture"
-    add("--faces", type=int, metavar="N", help=f"{faces} (needs pip install 'idr-surface[mesh]')")
+    fewer = f"default: as many as fit into {MESH_MB} MB, or {TEXTURED_FACES} with --texture"
+    needs = "needs pip install 'idr-surface[mesh]'"
+    add("--faces", type=int, metavar="N", help=f"faces of the mesh; {fewer} ({needs})")
     add("--texture", type=int, metavar="SIZE", help="as for export_mesh.py; default: colors at vertices")
     despite = "continue despite the finding NAME (docs/troubleshooting.md); may be given several times"
     add("--despite", action="append", default=[], metavar="NAME", help=despite)

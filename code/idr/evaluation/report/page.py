@@ -97,7 +97,8 @@ def write_report(run: Run, path: Path, options: ReportOptions) -> None:
     before = None
     if start is not None:
         fewest = replace(options, supersample=1)
-        before = scores_of(start, compare_views(start, fewest, False), compare_views(start, fewest, True), None)
+        old_training, old_held_out = (compare_views(start, fewest, held_out) for held_out in (False, True))
+        before = scores_of(start, old_training, old_held_out, None)
     scores = scores_of(run, training, held_out, mesh)
     own = run.folder / RUNCONF
     conf = own.read_text(encoding="utf-8") if own.is_file() else HOCONConverter.to_hocon(run.conf)

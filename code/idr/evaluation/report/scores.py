@@ -16,7 +16,7 @@ from idr.runs import Run
 from idr.runs.views import given_intrinsics
 
 MEMORIZED_DB = 3.0
-"""Difference between training and held-out views, dB, from which the page says that colors do not generalize."""
+"""Difference between training and held-out views, dB, from which the page warns of it."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,8 @@ def number_cards(before: PageScores | None, after: PageScores) -> list[dict[str,
         held_out["note"] = f"mean of {_views(after.held_out.count)} that the training never saw"
     iou = _change(old.training.iou, after.training.iou, ".3f")
     cards.append({"label": "PSNR, held-out views", **held_out})
-    cards.append({"label": "Mask IoU", "value": iou, "unit": "", "note": "overlap of silhouette and mask; 1: equal"})
+    note = "overlap of silhouette and mask; 1: equal"
+    cards.append({"label": "Mask IoU", "value": iou, "unit": "", "note": note})
     if after.cameras is not None:
         turned = _change(old.cameras[0] if old.cameras else math.nan, after.cameras[0], ".2f")
         moved = _change(old.cameras[1] if old.cameras else math.nan, after.cameras[1], ".3g")
@@ -111,8 +112,8 @@ def plain_words(scores: PageScores) -> list[str]:
     ]
     if scores.held_out is None:
         words.append(
-            "All photographs were used for training, so no number here says how good new views are. The "
-            "views of the training look better than others."
+            "All photographs were used for training, so no number here says how good new views are: those "
+            "of the training look better than others."
         )
         return words
     gap = scores.training.psnr - scores.held_out.psnr

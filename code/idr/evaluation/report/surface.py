@@ -1,4 +1,4 @@
-"""The colored surface of a run, and the turnable scene of a page: surface, cameras, ways of trained cameras."""
+"""The colored surface of a run, and the turnable scene of a page: surface, cameras and their ways."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def upright_world(run: Run) -> NDArray[np.float64]:
 
 
 def color_world_mesh(run: Run, mesh: trimesh.Trimesh) -> Surface:
-    """Returns a mesh in world coordinates, reduced for a page, with normals and colors; see `color_surface`."""
+    """Returns a mesh in world coordinates, reduced for a page, as `color_surface` colors it."""
     unit = transform_mesh(mesh, np.linalg.inv(run.world_from_unit))
     return color_surface(run, reduced(unit)).moved(run.world_from_unit)
 
