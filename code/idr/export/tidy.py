@@ -141,5 +141,5 @@ def wholeness(mesh: trimesh.Trimesh) -> str:
     _, faces_at = np.unique(mesh.edges_sorted, axis=0, return_counts=True)
     causes = {"open edges": (faces_at == 1).sum(), "edges of more than two faces": (faces_at > 2).sum()}
     found = [f"{number} {name}" for name, number in causes.items() if number]
-    remedy = "; --holes fill closes the holes" if causes["open edges"] else ""
+    remedy = "; export_mesh.py --holes fill closes the holes" if causes["open edges"] else ""
     return f"no, {', '.join(found) or 'faces of opposite sense'}, {components}{remedy}"

@@ -107,13 +107,13 @@ def plain_words(scores: PageScores) -> list[str]:
     """Returns sentences that say what the numbers mean."""
     words = [
         "PSNR compares the colors of photograph and rendering inside the mask. 6 dB more is half the error; "
-        "above about 30 dB, differences are hard to see. Numbers with an arrow lead from the first checkpoint "
-        "to the one shown here."
+        "above about 30 dB, differences are hard to see. Numbers with an arrow lead from the first "
+        "checkpoint to the one shown here."
     ]
     if scores.held_out is None:
         words.append(
-            "All photographs were used for training, so no number here says how good new views are: those "
-            "of the training look better than others."
+            "All photographs were used for training, so no number here says how good new views are: the "
+            "views of the training look better than others."
         )
         return words
     gap = scores.training.psnr - scores.held_out.psnr

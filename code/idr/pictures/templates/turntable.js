@@ -32,7 +32,7 @@
     void main() {
       vec3 p = turn * (point + shift);
       n = turn * normal; c = color;
-      float depth = away - p.z, near = 0.02, far = 60.0;
+      float depth = away - p.z, near = 0.1, far = 1000.0;
       gl_Position = vec4(focal * p.xy, (depth * (far + near) - 2.0 * far * near) / (far - near), depth);
     }`));
   gl.attachShader(program, compile(gl.FRAGMENT_SHADER, `#version 300 es
