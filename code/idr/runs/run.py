@@ -254,10 +254,8 @@ class Run:
 
     def at(self, checkpoint: str) -> Run:
         """Returns the same run, with the scene that is open, at another of its checkpoints; see `Run`."""
-        return Run(
-            self.conf, self.folder, checkpoint, self.device, scan_id=self.scan_id, data_root=self._data_root,
-            scene=self.scene,
-        )  # fmt: skip
+        same: dict[str, Any] = {"scan_id": self.scan_id, "data_root": self._data_root, "scene": self.scene}
+        return Run(self.conf, self.folder, checkpoint, self.device, **same)
 
     def read_scene(self) -> None:
         """Reads training views, held-out views and alignment now, which reports their errors now."""
@@ -319,11 +317,7 @@ class Run:
         return Camera(self.training_intrinsics[index], self.training_poses[index], self.img_res)
 
     def held_out_camera(self, index: int) -> Camera:
-        """Returns the camera of the held-out view at a position, with its given pose.
-
-        Raises:
-            InputError: There is no such view.
-        """
+        """Returns the camera of the held-out view at a position; raises `InputError` without that view."""
         count = 0 if self.held_out is None else len(self.held_out)
         if not 0 <= index < count:
             raise InputError(f"view {index}: the run has {count} held-out views, from 0 on")
