@@ -19,6 +19,7 @@ import idr.conf.files
 import idr.runs.folders
 from idr.cli import export_cameras, export_mesh, render_path, report
 from idr.geometry.cameras import pose_matrix, project_points
+from idr.geometry.paths import surroundings
 from idr.importers.recognize import read_source
 
 CODE = Path(idr.conf.files.__file__).parents[2]
@@ -61,8 +62,7 @@ def test_mesh_in_world_coordinates_with_colors(root, capsys):
     matrix = np.reshape(node["matrix"], (4, 4)).T
     np.testing.assert_allclose(glb.vertices, turned.vertices @ matrix[:3, :3].T, rtol=1e-5, atol=1e-3)
     cameras = training_cameras(root)
-    up = matrix[:3, :3] @ -cameras[:, :3, 1].mean(axis=0)
-    assert up[1] == pytest.approx(np.linalg.norm(up), rel=1e-5)  # shown along +Y
+    np.testing.assert_allclose(matrix[:3, :3] @ surroundings(cameras).up, [0, 1, 0], atol=1e-5)
     first = matrix[:3, :3] @ (cameras[0, :3, 3] - ball.OFFSET)
     assert first[2] > 0 and abs(first[0]) < 1e-4 * first[2]
     assert "up: (" in out
@@ -115,6 +115,15 @@ def test_mesh_in_unit_coordinates_goes_to_evals(root, capsys):
     assert mesh(root, *flags, "--force") == 0
 
 
+def test_mesh_fits_into_a_number_of_megabytes(root, capsys):
+    ball.write_run(root / "exps")
+    assert mesh(root, "--colors", "normal", "--max_mb", "0.03", "--out", "ball.glb") == 0
+    printed = capsys.readouterr().out
+    assert "reduced to" in printed and "watertight: yes, 1 component" in printed
+    assert 20_000 < (root / "ball.glb").stat().st_size <= 30_000
+    assert trimesh.load(root / "ball.glb", force="mesh").is_watertight
+
+
 def test_mesh_of_trained_cameras_is_aligned(root):
     ball.write_run(root / "exps", poses=drifted_poses((4,)), **DRIFTED_BALL)
     assert mesh(root, "--out", "ball.ply") == 0
@@ -132,6 +141,8 @@ def test_mesh_of_trained_cameras_is_aligned(root):
         (("--texture", "8"), "--texture 8: expected 16 to"),
         (("--texture", "64", "--colors", "none"), "expected colors to bake"),
         (("--faces", "3"), "--faces 3: expected 4 or more"),
+        (("--max_mb", "0"), "--max_mb 0: expected 0.01"),
+        (("--max_mb", "1", "--texture", "64"), "choose --faces for a texture"),
         (("--resolution", "1"), "--resolution 1"),
         (("--chunk_points", "0"), "--chunk_points 0"),
         (("--checkpoint", "100"), "100"),

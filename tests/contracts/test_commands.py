@@ -151,6 +151,7 @@ ADDED["export_mesh"] = ANY_RUN | {
     "lit": False,
     "resolution": 256,
     "is_uniform_grid": False,
+    "max_mb": None,
     "components": "largest",
     "holes": "keep",
     "faces": None,
@@ -191,7 +192,8 @@ ADDED["report"] = ANY_RUN | {
     "force": False,
     "views": 6,
     "side": 320,
-    "resolution": 96,
+    "resolution": 128,
+    "title": None,
     "supersample": 2,
 }
 ADDED["eval_mesh"] = {
@@ -238,6 +240,8 @@ ADDED["photos"] = {
     "conf": "./confs/photos.conf",
     "overrides": [],
     "nepoch": None,
+    "faces": None,
+    "texture": None,
     "kind": None,
     "images": None,
     "points": None,

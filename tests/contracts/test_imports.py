@@ -47,7 +47,7 @@ TABLE: dict[str, set[str]] = {
     "model.kernels": {"fields", "geometry", "model"},
     "runs": {"checkpoints", "conf", "geometry", "meshing", "model", "rendering"},
     "pictures": {"geometry", "meshing", "rendering"},
-    "evaluation": {"datasets", "geometry", "meshing", "pictures", "rendering", "runs"},
+    "evaluation": {"datasets", "export", "geometry", "meshing", "pictures", "rendering", "runs"},
     "preprocess": {"datasets", "geometry", "meshing", "pictures"},
     "importers": {"datasets", "geometry", "preprocess"},
     "export": {"geometry", "meshing", "rendering"},

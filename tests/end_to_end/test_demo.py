@@ -75,7 +75,10 @@ def test_demo(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
         page.count('<img src="data:image/png;base64,') == 3 * 4
     )  # 3 training views and 1 held-out view; photograph and two runs
     for name in ("fast_1", "fast_demo_trained_cameras_1"):
-        assert list((root / "evals" / name).glob("surface_world_coordinates_2.ply"))
+        (plain,) = (root / "evals" / name).glob("surface_world_coordinates_2.ply")
+        colored = trimesh.load(root / "evals" / name / "mesh_2.glb", process=False, force="mesh")
+        np.testing.assert_allclose(colored.extents.sum(), trimesh.load(plain).extents.sum(), rtol=0.25)
+        assert f"{root / 'evals' / name / 'mesh_2.glb'}" in printed
 
     assert demo.main(argv) == 0  # finished steps are skipped
     assert "nothing to do: 2 epochs are done" in capsys.readouterr().out

@@ -9,7 +9,8 @@ import pytest
 import trimesh
 
 from idr.errors import MissingInputError
-from idr.export.tidy import boundary_loops, close_holes, decimate, tidy
+from idr.export.mesh_files import Surface, glb_content
+from idr.export.tidy import boundary_loops, close_holes, decimate, faces_of_glb, tidy, wholeness
 
 
 def spheres(*radii):
@@ -83,6 +84,25 @@ def test_decimated_vertices_stay_on_the_surface():
 def test_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "fast_simplification", None)
     with pytest.raises(
-        MissingInputError, match=r"--faces needs fast_simplification.*pip install 'idr-surface\[mesh\]'"
+        MissingInputError, match=r"reducing the faces needs fast_simplification.*'idr-surface\[mesh\]'"
     ):
         decimate(trimesh.creation.icosphere(2), 10)
+
+
+@pytest.mark.parametrize("max_bytes", [12_000, 100_000, 500_000])
+def test_as_many_faces_as_fit_into_a_file(max_bytes):
+    pytest.importorskip("fast_simplification")
+    reduced = tidy(trimesh.creation.icosphere(5), num_faces=faces_of_glb(max_bytes)).mesh
+    colors = np.full_like(reduced.vertices, 0.5)
+    surface = Surface(reduced.vertices, reduced.faces, reduced.vertex_normals, colors)
+    assert 0.75 * max_bytes < len(glb_content(surface, lit=False)) <= max_bytes
+
+
+def test_wholeness_counts_components_and_causes():
+    assert wholeness(spheres(1.0)) == "yes, 1 component"
+    assert wholeness(spheres(1.0, 0.5)) == "yes, 2 components"
+    remedy = "export_mesh.py --holes fill closes the holes"
+    assert wholeness(punctured(0, 100)) == f"no, 11 open edges, 1 component; {remedy}"
+    boxes = trimesh.util.concatenate([trimesh.creation.box() for _ in range(2)])
+    boxes.merge_vertices()  # two boxes in one place: four faces at each edge
+    assert wholeness(boxes).startswith("no, 18 edges of more than two faces")

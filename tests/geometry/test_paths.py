@@ -154,6 +154,32 @@ def test_the_upright_of_a_scene():
     np.testing.assert_allclose(around.elevations, 0.3)
 
 
+def test_the_upright_does_not_lean_towards_the_side_with_more_cameras():
+    rng = np.random.default_rng(5)
+    around = rng.uniform(0, 2 * np.pi, 30)
+    around[:24] = 0.3 * around[:24]  # 24 of 30 from one side
+    elevations = rng.uniform(0.2, 1.2, 30)
+    centers = 3 * np.column_stack(
+        (np.cos(around) * np.cos(elevations), np.sin(around) * np.cos(elevations), np.sin(elevations))
+    )
+    poses = look_at_origin(centers, np.array([0, 0, 1.0]))
+    mean = -poses[:, :3, 1].mean(axis=0)
+    assert mean[2] / np.linalg.norm(mean) < np.cos(np.radians(20))
+    np.testing.assert_allclose(surroundings(poses).up, [0, 0, 1], atol=1e-9)
+    rolled = poses.copy()
+    rolls = Rotation.from_rotvec(rng.normal(0, 0.05, (30, 1)) * [0, 0, 1])
+    rolled[:, :3, :3] = poses[:, :3, :3] @ rolls.as_matrix()
+    assert surroundings(rolled).up[2] > np.cos(np.radians(4))
+
+
+def test_the_upright_of_cameras_in_one_direction_is_the_mean_of_their_up_axes():
+    poses = np.tile(np.eye(4), (5, 1, 1))
+    poses[:, :3, :3] = Rotation.from_rotvec(np.random.default_rng(2).normal(0, 0.05, (5, 3))).as_matrix()
+    poses[:, 2, 3] = -3
+    mean = -poses[:, :3, 1].mean(axis=0)
+    np.testing.assert_allclose(surroundings(poses).up, mean / np.linalg.norm(mean))
+
+
 def test_cameras_without_a_common_up_have_no_upright():
     poses = np.tile(np.eye(4), (4, 1, 1))
     poses[:, :3, :3] = Rotation.from_rotvec(

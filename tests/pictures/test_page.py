@@ -46,7 +46,7 @@ def test_hostile_names():
         text.encode("utf-8")
         reader = Reader(text)
         assert "script" not in reader.tags and reader.tags.count("img") == len(NAMES)
-        assert reader.attributes == {"charset", "lang", "src", "alt", "name", "content"}
+        assert reader.attributes == {"charset", "lang", "src", "alt", "name", "content", "class"}
         assert reader.texts.count(shown) >= 6  # title, heading, cells, caption, figure
         assert reader.alternatives == list(SHOWN)
 

@@ -33,6 +33,8 @@ EXAMPLES = """\
   %(prog)s --scan_id 65 --faces 50000 --texture 2048 --out skull.glb skull.obj
   %(prog)s --scan_id 65 --coordinates unit --colors normal --out skull.ply"""
 LARGEST_TEXTURE = 16384
+MIN_MB = 0.01
+"""Smallest limit of a GLB's size: some 200 faces."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -61,6 +63,9 @@ def build_parser() -> argparse.ArgumentParser:
     mesh.add_argument("--holes", type=_holes, default="keep", metavar="keep|fill|N", help=holes)
     faces = "reduce the mesh to this many faces; default: all (needs pip install 'idr-surface[mesh]')"
     mesh.add_argument("--faces", type=int, help=faces)
+    size = "reduce the mesh until a GLB with colors at its vertices has at most M megabytes"
+    needs = "needs pip install 'idr-surface[mesh]' if the mesh is larger"
+    mesh.add_argument("--max_mb", type=float, metavar="M", help=f"{size}; default: no limit ({needs})")
     colors = parser.add_argument_group("colors")
     colors.add_argument(
         "--colors", choices=("views", "normal", "none"), default="views",
@@ -112,9 +117,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _export(arguments: argparse.Namespace) -> None:
     check_at_least(arguments, resolution=2, faces=4, chunk_points=1)
+    if arguments.max_mb is not None and arguments.max_mb < MIN_MB:
+        raise InputError(f"--max_mb {arguments.max_mb:g}: expected {MIN_MB} megabytes or more")
     textured = arguments.texture is not None
-    if textured and not 16 <= arguments.texture <= LARGEST_TEXTURE:
-        raise InputError(f"--texture {arguments.texture}: expected 16 to {LARGEST_TEXTURE} texels")
+    check_texture(arguments.texture)
+    if textured and arguments.max_mb is not None:
+        raise InputError("--max_mb with --texture: expected colors at vertices; choose --faces for a texture")
     if textured and arguments.colors == "none":
         raise InputError("--texture with --colors none: expected colors to bake; choose views or normal")
 
@@ -199,17 +207,29 @@ def _say_size(surface: Surface, size: TrueSize) -> None:
     say(f"size: {text} {unit}{error}, by {size.origin}; the unit is m, in STL mm")
 
 
+def check_texture(size: int | None) -> None:
+    """Raises `InputError` unless ``--texture`` is left out or has a size that programs read."""
+    if size is not None and not 16 <= size <= LARGEST_TEXTURE:
+        raise InputError(f"--texture {size}: expected 16 to {LARGEST_TEXTURE} texels")
+
+
+def check_mesh_packages(faces: int | None, texture: int | None) -> None:
+    """Raises `MissingInputError` if a package that ``--faces`` or ``--texture`` needs is not installed."""
+    from idr.export.mesh_files import import_mesh_package
+
+    if texture is not None:
+        import_mesh_package("xatlas", "--texture")
+    if faces is not None:
+        import_mesh_package("fast_simplification", "--faces")
+
+
 def _check_packages(arguments: argparse.Namespace) -> None:
     """Imports the optional packages that will be needed; raises `MissingInputError` without one."""
-    from idr.export.mesh_files import import_mesh_package
     from idr.export.visibility import require_rays
 
     if arguments.colors == "views":
         require_rays()
-    if arguments.texture is not None:
-        import_mesh_package("xatlas", "--texture")
-    if arguments.faces is not None:
-        import_mesh_package("fast_simplification", "--faces")
+    check_mesh_packages(arguments.faces, arguments.texture)
 
 
 def _upright(arguments: argparse.Namespace, trained: Run) -> NDArray[np.float64] | None:
@@ -245,7 +265,7 @@ def _all_files(out: list[Path], textured: bool) -> list[Path]:
 
 def _mesh(arguments: argparse.Namespace, trained: Run) -> trimesh.Trimesh:
     """Meshes the run and tidies the mesh; prints what was done."""
-    from idr.export.tidy import tidy
+    from idr.export.tidy import faces_of_glb, tidy, wholeness
 
     whole = trained.surface(arguments.resolution, arguments.chunk_points, arguments.is_uniform_grid)
     if whole is None:
@@ -253,12 +273,15 @@ def _mesh(arguments: argparse.Namespace, trained: Run) -> trimesh.Trimesh:
             f"{trained.name} has no surface in the bounding sphere yet: train longer, or choose "
             "another --checkpoint"
         )
-    tidied = tidy(whole, arguments.components, arguments.holes, arguments.faces)
+    max_bytes = math.inf if arguments.max_mb is None else arguments.max_mb * 1e6
+    num_faces = min(arguments.faces or math.inf, faces_of_glb(max_bytes))
+    tidied = tidy(whole, arguments.components, arguments.holes, num_faces)
     say(f"components: kept {tidied.components[1]} of {tidied.components[0]}")
     if tidied.holes[0]:
         say(f"holes: closed {tidied.holes[1]} of {tidied.holes[0]}")
-    if arguments.faces is not None:
+    if tidied.faces[1] < tidied.faces[0] or arguments.faces is not None:
         say(f"faces: {tidied.faces[0]} reduced to {tidied.faces[1]}")
+    say(f"watertight: {wholeness(tidied.mesh)}")
     return tidied.mesh
 
 

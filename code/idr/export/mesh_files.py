@@ -147,7 +147,7 @@ def glb_content(surface: Surface, lit: bool, upright: Array | None = None) -> by
     material = PBRMaterial(
         baseColorFactor=[255, 255, 255, 255], baseColorTexture=image, metallicFactor=0.0, roughnessFactor=1.0
     )
-    uv = surface.uv if textured else np.zeros((len(surface.vertices), 2))
+    uv = surface.uv if textured else None
     mesh = _mesh(surface, visual=trimesh.visual.TextureVisuals(uv=uv, material=material))
     if surface.colors is not None and not textured:
         mesh.vertex_attributes["_color"] = srgb_to_linear(surface.colors).astype(np.float32)
@@ -157,8 +157,6 @@ def glb_content(surface: Surface, lit: bool, upright: Array | None = None) -> by
             attributes = part["attributes"]
             if "_color" in attributes:
                 attributes["COLOR_0"] = attributes.pop("_color")
-            if not textured:
-                attributes.pop("TEXCOORD_0")
         for entry in tree["materials"]:
             entry["doubleSided"] = True  # decimation may flip slivers, which would look like holes
             if not lit:

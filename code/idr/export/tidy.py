@@ -5,6 +5,7 @@ V vertices, T faces, K vertices around a hole.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,12 @@ from numpy.typing import NDArray
 
 from idr.errors import InputError
 from idr.export.mesh_files import import_mesh_package
-from idr.meshing import keep_components
+from idr.meshing import component_areas, keep_components
+
+GLB_BYTES_PER_VERTEX, GLB_BYTES_PER_FACE, GLB_HEADER = 36, 12, 2000
+"""Sizes in a GLB: float32 position, normal and color, three uint32 indices, and at most its JSON."""
+VERTICES_PER_FACE = 0.52
+"""Of a surface without boundary: a half (Euler), and some more for handles and open rims."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +33,7 @@ class Tidied:
 
 
 def tidy(
-    mesh: trimesh.Trimesh, min_component: float = 1.0, max_hole_edges: float = 0, num_faces: int | None = None
+    mesh: trimesh.Trimesh, min_component: float = 1.0, max_hole_edges: float = 0, num_faces: float = math.inf
 ) -> Tidied:
     """Keeps components, closes holes and decimates a mesh with at least one face, in this order.
 
@@ -35,7 +41,7 @@ def tidy(
         mesh: The mesh.
         min_component: See `keep_components`.
         max_hole_edges: Largest number of edges of a hole that is closed; 0 closes none.
-        num_faces: Target number of faces; None keeps all.
+        num_faces: Target number of faces; infinity keeps all.
 
     Raises:
         MissingInputError: Decimation needs ``fast_simplification``, which is not installed.
@@ -44,8 +50,8 @@ def tidy(
     kept, components = keep_components(mesh, min_component)
     closed, holes = close_holes(kept, max_hole_edges)
     before = len(closed.faces)
-    if num_faces is not None and num_faces < before:
-        closed = decimate(closed, num_faces)
+    if num_faces < before:
+        closed = decimate(closed, int(num_faces))
     return Tidied(closed, components, holes, (before, len(closed.faces)))
 
 
@@ -106,7 +112,7 @@ def decimate(mesh: trimesh.Trimesh, num_faces: int) -> trimesh.Trimesh:
         MissingInputError: ``fast_simplification`` is not installed.
         InputError: No face is left.
     """
-    package = import_mesh_package("fast_simplification", "--faces")
+    package = import_mesh_package("fast_simplification", "reducing the faces")
     vertices, faces = package.simplify(
         np.ascontiguousarray(mesh.vertices, dtype=np.float64),
         np.ascontiguousarray(mesh.faces, dtype=np.int32),
@@ -116,3 +122,24 @@ def decimate(mesh: trimesh.Trimesh, num_faces: int) -> trimesh.Trimesh:
         raise InputError(f"--faces {num_faces}: nothing is left of {len(mesh.faces)} faces; ask for more")
     used, renumbered = np.unique(faces, return_inverse=True)
     return trimesh.Trimesh(vertices=vertices[used], faces=renumbered.reshape(-1, 3), process=False)
+
+
+def faces_of_glb(max_bytes: float) -> float:
+    """Returns the number of faces of a GLB with colors at its vertices that has at most `max_bytes`."""
+    return (max_bytes - GLB_HEADER) // (GLB_BYTES_PER_FACE + VERTICES_PER_FACE * GLB_BYTES_PER_VERTEX)
+
+
+def wholeness(mesh: trimesh.Trimesh) -> str:
+    """Says whether a mesh encloses a volume, and of how many components it is.
+
+    Watertight: each edge borders two faces of opposite sense.
+    """
+    count = len(component_areas(mesh))
+    components = f"{count} component" + "s" * (count != 1)
+    if mesh.is_watertight and mesh.is_winding_consistent:
+        return f"yes, {components}"
+    _, faces_at = np.unique(mesh.edges_sorted, axis=0, return_counts=True)
+    causes = {"open edges": (faces_at == 1).sum(), "edges of more than two faces": (faces_at > 2).sum()}
+    found = [f"{number} {name}" for name, number in causes.items() if number]
+    remedy = "; export_mesh.py --holes fill closes the holes" if causes["open edges"] else ""
+    return f"no, {', '.join(found) or 'faces of opposite sense'}, {components}{remedy}"

@@ -25,6 +25,10 @@ _SAME_ROTATION = 1e-6
 NO_COMMON_UP = 0.2
 """Length of the mean of the cameras' up directions below which they have none in common."""
 
+LEVEL, TURNED = 0.5, 0.2
+"""Cameras count as level if their right axes leave a plane by at most `LEVEL` of their spread in it (root
+mean squares), and as turned enough to tell that plane if the smaller spread in it is at least `TURNED`."""
+
 STEEPEST = np.radians(85.0)
 """Largest elevation of a spiral: straight above the object an upright camera is undefined."""
 
@@ -92,7 +96,11 @@ class Surroundings:
 
 
 def surroundings(poses: NDArray[np.floating]) -> Surroundings:
-    """Estimates the upright direction of a scene as the mean of its cameras' up axes, poses (B, 4, 4).
+    """Estimates the upright direction of a scene from its cameras, poses (B, 4, 4).
+
+    It is normal to their right axes, which are level however steeply a camera looks down. The mean of their
+    up axes, which leans to the side of more cameras, says which of the two normals; it is the upright itself
+    if the right axes are not level or all alike, see `LEVEL`.
 
     Raises:
         InputError: The cameras' up axes have no common direction.
@@ -104,7 +112,9 @@ def surroundings(poses: NDArray[np.floating]) -> Surroundings:
             "the cameras' up axes have no common direction, so the scene has no upright: choose --path views "
             "or a JSON path"
         )
-    up = mean / np.linalg.norm(mean)
+    _, spreads, axes = np.linalg.svd(poses[:, :3, 0] / np.sqrt(len(poses)))
+    level = len(poses) > 2 and spreads[1] >= TURNED and spreads[2] <= LEVEL * spreads[1]
+    up = axes[2] * np.sign(axes[2] @ mean) if level and axes[2] @ mean != 0 else mean / np.linalg.norm(mean)
     distances = np.linalg.norm(poses[:, :3, 3], axis=1)
     return Surroundings(up, float(distances.mean()), np.arcsin(poses[:, :3, 3] @ up / distances))
 

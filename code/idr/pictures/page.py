@@ -1,32 +1,51 @@
-"""HTML pages that open without network: style, tables, images and figures."""
+"""HTML pages that open without network: one template, tables, images and figures."""
 
 from __future__ import annotations
 
 import base64
-import html
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from markupsafe import escape as escape_markup
 
 from idr.errors import printable
 from idr.replacing import PAGE_MARK
 
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem; }
-table { border-collapse: collapse; margin: 1rem 0; }
-th, td { padding: .3rem .9rem; border-bottom: 1px solid #ddd; }
-td { text-align: right; font-variant-numeric: tabular-nums; }
-td:first-child, th:first-child { text-align: left; }
-figure { display: inline-block; margin: .4rem; text-align: center; }
-figcaption { color: #666; font-size: .85rem; }
-figure img { width: 20rem; image-rendering: pixelated; border: 1px solid #eee; }
-"""
+TEMPLATES = Path(__file__).parent / "templates"
 
 
 def escape(text: str) -> str:
     """Returns HTML that shows a text as it is, whatever a name in it holds."""
-    return html.escape(printable(text, lines=True))
+    return str(escape_markup(printable(text, lines=True)))
+
+
+@cache
+def _environment() -> Environment:
+    """Templates in which every text that is no `Markup` is escaped as by `escape`."""
+
+    def finalize(value: Any) -> Any:
+        plain = isinstance(value, str) and not isinstance(value, Markup)
+        return printable(value, lines=True) if plain else value
+
+    return Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, finalize=finalize,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+
+
+def render(template: str, **values: Any) -> str:
+    """Returns a page from one of the templates; texts among the values are escaped."""
+    return _environment().get_template(template).render(mark=Markup(PAGE_MARK), **values) + "\n"
+
+
+def render_part(macro: str, *values: Any) -> Markup:
+    """Returns a part of a page by a macro of ``parts.html``; texts among the values are escaped."""
+    return Markup(getattr(_environment().get_template("parts.html").module, macro)(*values))
 
 
 @dataclass(frozen=True)
@@ -45,11 +64,16 @@ class Table:
         row = "  ".join([f"{{:<{left}}}", *(f"{{:>{width}}}" for width in right)])  # such as {:<9}  {:>4}
         return "\n".join(row.format(*line) for line in lines)
 
-    def as_html(self) -> str:
+    def as_html(self) -> Markup:
         """Returns the table as HTML."""
-        cells = lambda tag, line: "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in line)  # noqa: E731
-        rows = "".join(f"<tr>{cells('td', row)}</tr>" for row in self.rows)
-        return f"<table><tr>{cells('th', self.header)}</tr>{rows}</table>"
+        return render_part("table", self.header, self.rows)
+
+
+def image_address(image: Path | bytes) -> str:
+    """Returns the ``data:`` address of a PNG or JPEG file or of the content of one."""
+    content = image if isinstance(image, bytes) else image.read_bytes()
+    kind = "jpeg" if content.startswith(b"\xff\xd8") else "png"
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
 @dataclass(frozen=True)
@@ -59,18 +83,13 @@ class CaptionedImage:
     image: Path | bytes
     caption: str
 
-    def as_html(self) -> str:
+    def as_html(self) -> Markup:
         """Returns the image as HTML."""
-        content = self.image if isinstance(self.image, bytes) else self.image.read_bytes()
-        kind = "jpeg" if content.startswith(b"\xff\xd8") else "png"
-        data = base64.b64encode(content).decode("ascii")
-        caption = escape(self.caption)
-        image = f'<img src="data:image/{kind};base64,{data}" alt="{caption}">'
-        return f"<figure>{image}<figcaption>{caption}</figcaption></figure>"
+        return render_part("image", image_address(self.image), self.caption)
 
 
 class Page:
-    """Collects the body of a page. The first figure embeds plotly's script."""
+    """Collects the body of a page. The first plotly figure embeds plotly's script."""
 
     def __init__(self) -> None:
         self.parts: list[str] = []
@@ -78,7 +97,7 @@ class Page:
 
     def add_html(self, text: str) -> None:
         """Appends HTML."""
-        self.parts.append(text)
+        self.parts.append(Markup(text))
 
     def add_figure(self, title: str, figure: Any | None, otherwise: str = "") -> None:
         """Appends a plotly figure, or the text `otherwise` in place of None, under a heading."""
@@ -93,7 +112,4 @@ class Page:
 
     def as_html(self, title: str) -> str:
         """Returns the whole page; the title is a text."""
-        heading = escape(title)
-        head = f'<meta charset="utf-8">{PAGE_MARK}<title>{heading}</title><style>{STYLE}</style>'
-        body = f"<h1>{heading}</h1>{''.join(self.parts)}"
-        return f'<!doctype html><html lang="en"><head>{head}</head><body>{body}</body></html>\n'
+        return render("base.html", title=title, parts=self.parts)

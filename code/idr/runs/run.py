@@ -47,6 +47,8 @@ class Run:
 
     Attributes:
         conf: The conf that the run was trained with.
+        scan_id: Scan number of the scene; None for the conf's.
+        checkpoint: Name of the checkpoint.
         epoch: Epoch of the checkpoint.
         model: The network in evaluation mode, its parameters frozen.
         name: The checkpoint and its run, for messages.
@@ -86,12 +88,13 @@ class Run:
         self.folder = folder
         self.device = torch.get_default_device() if device is None else device
         self.bounding_radius = float(conf.get("model.ray_tracer.object_bounding_sphere", 1.0))
-        self._scan_id = scan_id
+        self.scan_id = scan_id
         self._data_root = data_root
         self._open_scene = scene
 
         checkpoints = CheckpointFolder(folder / CHECKPOINTS)
         checkpoint = checkpoints.resolve(checkpoint)
+        self.checkpoint = checkpoint
         self.name = f"checkpoint {checkpoint} of {folder}"
         model = build_model(self.conf)
 
@@ -216,7 +219,7 @@ class Run:
         """
         scene = self._open_scene
         if scene is None:
-            scene = open_dataset(self.conf, self._scan_id, self._data_root)
+            scene = open_dataset(self.conf, self.scan_id, self._data_root)
         if self.trained_poses is None:  # trained cameras bring their own frame
             check_frame(self._scale_mat, frame_of(scene), self.name)
         trained = {"{} trained cameras": self.trained_poses, "exposures of {} images": self.exposures}
@@ -233,7 +236,7 @@ class Run:
         """The views kept out of training, a data set; None if the conf holds out none."""
         if not self.conf.get("dataset.holdout", None):
             return None
-        return open_dataset(self.conf, self._scan_id, self._data_root, split="holdout")
+        return open_dataset(self.conf, self.scan_id, self._data_root, split="holdout")
 
     @cached_property
     def alignment(self) -> Alignment | None:
@@ -248,6 +251,11 @@ class Run:
         if alignment.scale == 0:
             raise InputError("the given cameras coincide: trained cameras cannot be aligned with them")
         return alignment
+
+    def at(self, checkpoint: str) -> Run:
+        """Returns the same run, with the scene that is open, at another of its checkpoints; see `Run`."""
+        same: dict[str, Any] = {"scan_id": self.scan_id, "data_root": self._data_root, "scene": self.scene}
+        return Run(self.conf, self.folder, checkpoint, self.device, **same)
 
     def read_scene(self) -> None:
         """Reads training views, held-out views and alignment now, which reports their errors now."""
@@ -307,6 +315,13 @@ class Run:
         if not 0 <= index < count:
             raise InputError(f"view {index}: the run has training views 0 to {count - 1}")
         return Camera(self.training_intrinsics[index], self.training_poses[index], self.img_res)
+
+    def held_out_camera(self, index: int) -> Camera:
+        """Returns the camera of the held-out view at a position; raises `InputError` without that view."""
+        count = 0 if self.held_out is None else len(self.held_out)
+        if not 0 <= index < count:
+            raise InputError(f"view {index}: the run has {count} held-out views, from 0 on")
+        return Camera(self.held_out_intrinsics[index], self.held_out_poses[index], self.img_res)
 
 
 def load_run(

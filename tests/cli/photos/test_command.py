@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import shutil
@@ -13,8 +14,8 @@ from PIL import Image
 from tests.cli import bad_input
 
 import idr.conf.files
-from idr.cli import import_scene
-from idr.cli.photos.command import STEPS, main
+from idr.cli import export_mesh, import_scene
+from idr.cli.photos.command import STEPS, Chain, build_parser, main, title_of
 from idr.cli.photos.journal import Journal, files_state, fingerprint
 
 CONF = Path(__file__).parents[3] / "confs" / "demo.conf"
@@ -53,6 +54,8 @@ WRONG = {
     "no such value": (with_flags("--set", "model.rendering_network.mode=x"), r"rendering_network.mode.* x"),
     "no device": (with_flags("--device", "cuda:77"), r"--device cuda:77: this machine has"),
     "no mesh": (with_flags("--resolution", "1"), r"--resolution 1: expected 2 or more"),
+    "no faces": (with_flags("--faces", "3"), r"--faces 3: expected 4 or more"),
+    "no texture": (with_flags("--texture", "8"), r"--texture 8: expected 16 to 16384 texels"),
     "no such finding": (with_flags("--despite", "x"), r"--despite x: expected one of .*wrong-axes"),
 }
 
@@ -233,3 +236,37 @@ def test_a_changed_photograph_changes_the_state(tmp_path: Path) -> None:
     assert files_state(tmp_path) == before
     (tmp_path / "a.jpg").write_bytes(b"12")
     assert files_state(tmp_path) != before
+
+
+@pytest.mark.parametrize(
+    "flags, expected",
+    [
+        ([], ["--max_mb", "5"]),
+        (["--faces", "900"], ["--faces", "900"]),
+        (["--texture", "64"], ["--texture", "64", "--faces", "20000"]),
+        (["--texture", "64", "--faces", "9"], ["--texture", "64", "--faces", "9"]),
+    ],
+)
+def test_flags_of_the_mesh_are_passed_on_and_the_default_is_small(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys, flags: list[str], expected: list[str]
+) -> None:
+    arguments = build_parser().parse_args([str(tmp_path), *flags])
+    calls: list[list[str]] = []
+    monkeypatch.setattr(export_mesh, "main", lambda argv: bool(calls.append(argv)))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    chain = Chain(arguments, tmp_path, tmp_path / "out")
+    chain.run_flags = []
+    chain._mesh()
+    assert calls[-1][calls[-1].index("--resolution") + 2 :] == expected
+    if not flags:
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+        chain._mesh()
+        assert "--max_mb" not in calls[-1]
+        assert "keeps all faces: a smaller file needs" in capsys.readouterr().out
+
+
+def test_a_page_is_named_after_the_folder_of_the_user(tmp_path: Path) -> None:
+    (tmp_path / "mug").mkdir()
+    (tmp_path / "mug.mp4").touch()
+    assert title_of(tmp_path / "mug") == title_of(tmp_path / "mug.mp4") == "mug"
+    assert title_of(Path("/data/tea pot/photos")) == "tea pot" and title_of(Path("/photos")) == "photos"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 
@@ -15,9 +16,10 @@ from idr.cli import report as command
 from idr.cli.report import main, report_after_training
 from idr.errors import InputError
 from idr.evaluation.report import page
-from idr.evaluation.report.figures import camera_paths, curves_figure, metric_columns
+from idr.evaluation.report.figures import camera_paths, metric_columns, training_curves
 from idr.evaluation.report.views import compare_view, error_map, reduced_camera, spread
 from idr.geometry.cameras import pixel_rays
+from idr.replacing import is_own_page
 from idr.runs import Camera, load_run
 from idr.runs.folders import CheckpointFolder
 
@@ -48,23 +50,47 @@ def test_page_is_complete_and_needs_no_network(root, capsys):
     assert report(root, "--views", "2") == 0
     text = (folder / "report.html").read_text()
     assert f"report: {folder / 'report.html'} (" in capsys.readouterr().out
-    assert len(text.encode()) < 15e6
-    # Two views: photograph, rendering, error.
-    assert text.count('<figure><img src="data:image/png;base64,') == 6
+    assert len(text.encode()) < 1e6 and "plotly" not in re.sub(r"<pre>.*?</pre>", "", text, flags=re.S)
+    # Two training views and one held-out view: photograph, rendering, error.
+    assert text.count('<img src="data:image/jpeg;base64,') == 6
+    assert text.count('<img src="data:image/png;base64,') == 3
     # 20 log10(1 / 0.2): the photograph is 0.2 brighter
     assert "rendering, 13.98 dB" in text and "PSNR, 2 training views (dB)</td><td>13.98" in text
-    for heading in ("Training", "Surface and cameras", "Conf", "Versions"):
+    assert "<b>14.0 <small>dB</small></b>" in text and "PSNR, 1 held-out view (dB)</td><td>13.98" in text
+    assert "watertight: yes, 1 component" in text and "<title>balls scan 3</title>" in text
+    for heading in ("Training", "Photographs and renderings", "How it was made"):
         assert f"<h2>{heading}</h2>" in text
     assert "dataset_class" in text and torch.__version__ in text
-    assert text.count("plotly.js v") == 1
+    assert is_own_page(folder / "report.html")
     assert not re.search(r"<(script|link|img)[^>]*(src|href)=[\"']?(https?:)?//", text)
+
+
+def test_numbers_lead_from_the_first_checkpoint_to_the_shown_one(root):
+    folder = make_run(root)  # 0.2 darker than the photographs
+    checkpoints = CheckpointFolder(folder / "checkpoints")
+    parts = checkpoints.load_all()
+    parts["ModelParameters"]["epoch"] = 9
+    parts["ModelParameters"]["model_state_dict"]["rendering_network.rgb"] += 0.2  # 0.1 in [0, 1]
+    checkpoints.save("9", 9, 0, parts)
+    page.write_report(load_run(folder, "9"), root / "p.html", page.ReportOptions(views=1, resolution=16))
+    text = (root / "p.html").read_text()
+    assert "<b>14.0 → 20.0 <small>dB</small></b>" in text
+    assert "<td>PSNR, 1 training view (dB)</td><td>13.98</td><td>20.00</td>" in text
+
+
+def test_the_title_is_that_of_the_user_and_names_stay_texts(root):
+    make_run(root)
+    title = "<img src=x onerror=alert(1)>"
+    assert report(root, "--views", "1", "--title", title, "--out", "p.html") == 0
+    text = (root / "p.html").read_text()
+    assert "<img src=x" not in text and "<h1>&lt;img src=x onerror=alert(1)&gt;</h1>" in text
 
 
 def test_missing_surface_and_metrics_are_reported(root):
     folder = make_run(root, radius=-1.0)
     assert report(root, "--views", "1", "--out", "elsewhere.html") == 0
     text = (root / "elsewhere.html").read_text()
-    assert "there is no surface yet" in text and "no metrics.csv" in text
+    assert "There is no surface yet" in text and "no metrics.csv" in text
     assert not (folder / "report.html").exists()
 
 
@@ -83,7 +109,13 @@ def test_report_shows_the_paths_of_trained_cameras(root):
     np.testing.assert_allclose(paths[1, :, :3, 3] - paths[0, :, :3, 3], [[0.5, 0, 0]] * 5, atol=1e-6)
     page.write_report(load_run(folder), root / "p.html", page.ReportOptions(views=1, resolution=16))
     text = (root / "p.html").read_text()
-    assert "<h2>Where the cameras went</h2>" in text and "given, aligned" in text
+    scene = json.loads(re.search(r'<script type="application/json">(.*?)</script>', text, re.S)[1])
+    lines = {line["name"]: np.frombuffer(base64.b64decode(line["points"]), "<f4") for line in scene["lines"]}
+    assert len(lines["cameras"]) == len(lines["given cameras, aligned"]) == 5 * 8 * 2 * 3
+    way = lines["where the cameras went"].reshape(5, 2, 3)
+    moved = np.linalg.norm(way[:, 1] - way[:, 0], axis=1)
+    np.testing.assert_allclose(moved, moved[0], rtol=1e-4)
+    assert moved[0] > 0 and "mean angle to the given cameras" in text
 
 
 def test_reduced_camera_sees_through_every_nth_pixel():
@@ -128,15 +160,17 @@ def test_empty_cells_are_gaps_in_the_curves(tmp_path):
     (tmp_path / "metrics.csv").write_text(METRICS)
     metrics = metric_columns(tmp_path / "metrics.csv")
     np.testing.assert_array_equal(metrics["rgb_loss"], [0.5, np.nan])
-    names = [trace["name"] for trace in json.loads(curves_figure(metrics).to_json())["data"]]
-    assert names == ["loss", "rgb_loss", "psnr"]
-    assert metric_columns(tmp_path / "none.csv") == {} and curves_figure({}) is None
+    loss, psnr = training_curves(metrics)
+    assert [line.name for line in loss.lines] == ["weighted sum", "rgb loss"]
+    assert [(line.first, line.last) for line in psnr.lines] == [("10", "20")]
+    assert "L" in loss.lines[0].path and "L" not in loss.lines[1].path
+    assert metric_columns(tmp_path / "none.csv") == {} and training_curves({}) == []
 
 
 def test_all_terms_of_the_loss_have_curves():
     metrics = {name: np.ones(2) for name in ("epoch", "loss", "mask_loss", "patch_loss", "alpha")}
-    traces = json.loads(curves_figure(metrics).to_json())["data"]
-    assert [trace["name"] for trace in traces] == ["loss", "mask_loss", "patch_loss"]
+    (loss,) = training_curves(metrics)
+    assert [line.name for line in loss.lines] == ["weighted sum", "mask loss", "patch loss"]
 
 
 def test_spread_includes_both_ends():
@@ -147,8 +181,8 @@ def test_spread_includes_both_ends():
 def test_a_page_that_is_too_large_is_refused_and_the_old_one_stays(root, monkeypatch):
     folder = make_run(root)
     (folder / "report.html").write_text("old")
-    monkeypatch.setattr(page, "MAX_BYTES", 1_000_000)
-    with pytest.raises(InputError, match=r"would weigh \d\.\d MB, expected at most 1: lower --resolution"):
+    monkeypatch.setattr(page, "MAX_BYTES", 20_000)
+    with pytest.raises(InputError, match=r"would weigh .* MB, expected at most .*: lower --resolution"):
         page.write_report(load_run(folder), folder / "report.html", page.ReportOptions(1, 32, 16))
     assert (folder / "report.html").read_text() == "old"
 

@@ -109,7 +109,7 @@ def _demo(arguments: argparse.Namespace) -> int:
 
     say(f"\n{table.as_text()}\n\nto look at:")
     for title, score in scores.items():
-        mesh = next(score.folder.glob("surface_world_coordinates_*.ply"), None)
+        mesh = max(score.folder.glob("mesh_*.glb"), key=lambda path: path.stat().st_mtime, default=None)
         say(f"  {title}: {mesh or 'no surface'}\n  {title}: renderings in {score.folder / 'rendering'}")
     say(f"  overview page: {overview}")
     return 0
@@ -152,8 +152,9 @@ def _peek(arguments: argparse.Namespace) -> int:
     overview = folder / "overview.html"
     write_demo_overview(overview, table, scores, scene)
     say(f"\n{table.as_text()}\n\nto look at:\n  {overview}")
-    for path in sorted(folder.glob("*.ply")) + sorted((folder / "rendering").glob("*.png")):
-        say(f"  {path}")
+    for pattern in ("*.glb", "*.ply", "rendering/*.png"):
+        for path in sorted(folder.glob(pattern)):
+            say(f"  {path}")
     return 0
 
 
@@ -225,22 +226,27 @@ def _measure(plan: Plan, root: Path, scene: Path, device: torch.device, resoluti
 def _score(
     opened: Run, folder: Path, scene: Path, resolution: int, views: int | None = None, minutes: float = 0.0
 ) -> Scores:
-    """Meshes, renders and measures a run; `views` limits the renderings of each split."""
+    """Meshes, renders and measures a run; writes a colored GLB. `views` limits the renderings of a split."""
     import numpy as np
 
     from idr.demo.cameras import UNIT_TO_WORLD
     from idr.demo.exact_scores import chamfer_to_exact
     from idr.evaluation.reconstruction import measure_cameras, write_renderings, write_surface
+    from idr.evaluation.report.surface import color_world_mesh, upright_world
+    from idr.export.mesh_files import write_surface as write_surface_file
     from idr.pictures.plots import PlotConfig
 
     limits = PlotConfig()
     surface = write_surface(opened, folder, resolution, False, limits.chunk_points)
-    mesh = chamfer = None
+    colored = chamfer = None
+    rotation = upright_world(opened)
     if surface is None:
         log.warning("no surface: the network has no zero set yet")
     else:
         mesh = surface.mesh
         chamfer = chamfer_to_exact(mesh.vertices, mesh.faces, np.linalg.inv(UNIT_TO_WORLD), scene)
+        colored = color_world_mesh(opened, mesh)
+        write_surface_file(colored, folder / f"mesh_{opened.epoch}.glb", upright=rotation)
     shown, held_out = (
         write_renderings(opened, folder / "rendering", limits.chunk_pixels, held_out, views)
         for held_out in (False, True)
@@ -250,7 +256,7 @@ def _score(
         after = measure_cameras(opened)
         errors = float(after.rotation_degrees.mean()), float(after.translation.mean())
         cameras = _start_errors(scene.parents[2]), errors
-    return Scores((shown, held_out), chamfer, cameras, minutes, mesh, folder)
+    return Scores((shown, held_out), chamfer, cameras, minutes, colored, rotation, folder)
 
 
 def _start_errors(root: Path) -> tuple[float, float]:

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import trimesh
+    import numpy as np
+    from numpy.typing import NDArray
 
     from idr.evaluation.chamfer import ChamferResult
     from idr.evaluation.results import RenderingScores
+    from idr.export.mesh_files import Surface
     from idr.pictures.page import Table
 
 SHOWN_VIEWS = 3
@@ -28,7 +30,8 @@ class Scores:
     chamfer: ChamferResult | None  # distances to the exact surface
     cameras: tuple[tuple[float, float], tuple[float, float]] | None  # None without trained ones
     minutes: float  # of training
-    mesh: trimesh.Trimesh | None  # in world coordinates, None without a surface
+    surface: Surface | None  # in world coordinates, None without one
+    upright: NDArray[np.float64]  # (3, 3) rotation from world coordinates to glTF's axes
     folder: Path  # of mesh and renderings
 
 
@@ -73,5 +76,5 @@ def write_demo_overview(path: Path, table: Table, scores: dict[str, Scores], sce
             stem = "heldout" if number in held_out else "eval"
             row.append(CaptionedImage(score.folder / "rendering" / f"{stem}_{number:03d}.png", title))
         rows.append(row)
-    surfaces = {title: score.mesh for title, score in scores.items() if score.mesh is not None}
-    write_overview(path, "IDR on the built-in scene", table, rows, surfaces)
+    surfaces = {title: score.surface for title, score in scores.items() if score.surface is not None}
+    write_overview(path, "IDR on the built-in scene", table, rows, surfaces, first.upright)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from idr.cli.export_mesh import check_mesh_packages, check_texture
 from idr.cli.import_scene import KINDS, PHOTOGRAPHS
 from idr.cli.photos.journal import Journal, StoppedError, files_state, fingerprint, require_success
 from idr.cli.photos.training import DATA_DIR, SCAN, SPEED_TRIAL, PhotoTraining
@@ -39,8 +40,12 @@ EXAMPLES = """\
   %(prog)s ~/photos/mug --out ~/mug --from mesh --resolution 400"""
 LONGEST_SIDE = 1280
 """Largest side of the reduced photographs, pixels, without --downscale."""
+MESH_MB, TEXTURED_FACES = 5, 20_000
+"""Largest mesh with colors at its vertices, for mail and phones, and faces of a mesh with a texture."""
 PASSED_ON = ("kind", "images", "points", "frames")
 """Options of import_scene.py that are passed on as they are."""
+PLAIN_NAMES = ("photos", "images", "image", "input")
+"""Names of folders that do not say what is on the photographs."""
 STEPS = ("import", "doctor", SPEED_TRIAL, "train", "mesh", "report")
 STEP_ALIASES = {"pace": SPEED_TRIAL}
 """Former names of steps, which --from still accepts."""
@@ -66,6 +71,10 @@ def build_parser() -> argparse.ArgumentParser:
     add("--scale_by", action="append", default=[], metavar="MEASURE", help=measure)
     add("--downscale", type=int, help=f"as for import_scene.py; default: to at most {LONGEST_SIDE} pixels")
     add("--resolution", type=int, default=256, help="grid samples along the mesh's shortest side")
+    fewer = f"default: as many as fit into {MESH_MB} MB, or {TEXTURED_FACES} with --texture"
+    needs = "needs pip install 'idr-surface[mesh]'"
+    add("--faces", type=int, metavar="N", help=f"faces of the mesh; {fewer} ({needs})")
+    add("--texture", type=int, metavar="SIZE", help="as for export_mesh.py; default: colors at vertices")
     despite = "continue despite the finding NAME (docs/troubleshooting.md); may be given several times"
     add("--despite", action="append", default=[], metavar="NAME", help=despite)
     add(
@@ -97,7 +106,9 @@ def _chain(arguments: argparse.Namespace) -> int:
         raise MissingInputError(f"no folder {source}; expected photographs, or a scene to import")
     if not 0 < arguments.max_minutes < math.inf:
         raise InputError(f"--max_minutes {arguments.max_minutes:g}: expected a number of minutes above 0")
-    check_at_least(arguments, nepoch=1, downscale=1, resolution=2, frames=3)
+    check_at_least(arguments, nepoch=1, downscale=1, resolution=2, frames=3, faces=4)
+    check_texture(arguments.texture)
+    check_mesh_packages(arguments.faces, arguments.texture)
     for text in arguments.scale_by:
         parse_measure(text)  # refuses mistakes before the first step
     default = project_root() / "evals" / "photos" / (source.stem if source.is_file() else source.name)
@@ -148,7 +159,8 @@ class Chain:
         trial = self._step(SPEED_TRIAL, inputs, [], training.choose_epochs)
         trained = self._step("train", suffix, [], lambda: training.train(trial))
         self.run_flags = [*training.flags(), "--timestamp", trained["timestamp"], "--expname", suffix]
-        self._step("mesh", arguments.resolution, [self.mesh], self._mesh)
+        shape = [arguments.resolution, arguments.faces, arguments.texture]
+        self._step("mesh", shape, [self.mesh], self._mesh)
         self._step("report", [], [self.report], self._report)
         say(f"\nmesh: {self.mesh}\nreport: {self.report}\ncheckpoint: {trained['checkpoint']}")
 
@@ -248,17 +260,35 @@ class Chain:
             colors = "normal"
             say("colors are seen along normals: colors from the views need pip install 'idr-surface[mesh]'")
         argv = [*self.run_flags, "--out", str(self.mesh), "--force", "--colors", colors]
-        status = export_mesh.main([*argv, "--resolution", str(self.arguments.resolution)])
+        argv += ["--resolution", str(self.arguments.resolution), *self._size_flags()]
+        status = export_mesh.main(argv)
         remedy = "if there is no surface yet, train longer (--max_minutes) or check the masks"
         require_success("mesh", status, f"mesh-failed: see the message above; {remedy}")
         return {}
 
+    def _size_flags(self) -> list[str]:
+        """Returns the flags of export_mesh.py for the number of faces and the texture."""
+        faces, texture = self.arguments.faces, self.arguments.texture
+        argv = [] if texture is None else ["--texture", str(texture)]
+        if faces is None and importlib.util.find_spec("fast_simplification") is None:
+            say("the mesh keeps all faces: a smaller file needs pip install 'idr-surface[mesh]'")
+            return argv
+        if faces is None and texture is None:
+            return ["--max_mb", str(MESH_MB)]
+        return [*argv, "--faces", str(faces or TEXTURED_FACES)]
+
     def _report(self) -> dict[str, Any]:
         from idr.cli import report
 
-        status = report.main([*self.run_flags, "--out", str(self.report)])
+        status = report.main([*self.run_flags, "--out", str(self.report), "--title", title_of(self.source)])
         require_success("report", status, "report-failed: see the message above")
         return {}
+
+
+def title_of(source: Path) -> str:
+    """Returns the name of the user's folder or film; of the folder around one that is just `photos`."""
+    name = source.stem if source.is_file() else source.name
+    return source.parent.name if name.lower() in PLAIN_NAMES and source.parent.name else name
 
 
 def recorded_source(scan: Path) -> str | None:

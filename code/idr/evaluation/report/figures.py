@@ -1,4 +1,4 @@
-"""Figures of a run's report: training curves, the surface with cameras, paths of trained cameras.
+"""Data of a run's report: training curves, paths of trained cameras.
 
 B images, T checkpoints. Unit-sphere coordinates.
 """
@@ -7,25 +7,25 @@ from __future__ import annotations
 
 import fnmatch
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from idr.pictures.space import camera_traces, mesh_trace, polyline, space_figure
+from idr.pictures.curves import Diagram, diagram
 from idr.runs import Run
 from idr.runs.checkpoint import read_poses
 from idr.runs.folders import CHECKPOINTS, CheckpointFolder, read_metrics
-from idr.runs.views import image_numbers
 
 CURVES = {
-    "losses": ("loss", "*_loss"),
-    "PSNR (dB), rays of the epoch": ("psnr",),
-    "cameras: mean rotation error (degrees)": ("camera_rotation_degrees",),
-    "cameras: mean center error (world units)": ("camera_center",),
-    "cameras: trained focal length over the given": ("focal_factor",),
+    "Loss (weighted sum and its terms; logarithmic)": ("loss", "*_loss"),
+    "PSNR of the rays of the epoch (dB)": ("psnr",),
+    "Cameras: mean rotation error (degrees)": ("camera_rotation_degrees",),
+    "Cameras: mean center error (world units)": ("camera_center",),
+    "Cameras: trained focal length over the given (ratio)": ("focal_factor",),
 }
 """Columns of ``metrics.csv``, as patterns, by title of the diagram."""
+NAMES = {"loss": "weighted sum", "psnr": "PSNR"}
+"""Names of columns, besides those that their own words tell."""
 
 START, END, GIVEN, PATH = "#d9822b", "#2266cc", "#3a9d5d", "#999999"
 
@@ -37,38 +37,15 @@ def metric_columns(path: Path) -> dict[str, NDArray[np.float64]]:
     return {name: np.array([float(row[name] or "nan") for row in rows]) for name in columns}
 
 
-def curves_figure(metrics: dict[str, NDArray[np.float64]]) -> Any | None:
-    """Returns the training curves, one diagram per entry of `CURVES`; None without any."""
-    import plotly.graph_objects as go
-    from plotly.subplots import make_subplots
-
-    shown = {
-        title: [column for pattern in patterns for column in fnmatch.filter(metrics, pattern)]
-        for title, patterns in CURVES.items()
-    }
-    shown = {title: columns for title, columns in shown.items() if columns}
-    if not shown:
-        return None
-    figure = make_subplots(rows=(len(shown) + 1) // 2, cols=2, subplot_titles=list(shown))
-    for number, (title, names) in enumerate(shown.items()):
-        place = {"row": number // 2 + 1, "col": number % 2 + 1}
-        for name in names:
-            line = go.Scatter(x=metrics["epoch"], y=metrics[name], name=name, mode="lines")
-            figure.add_trace(line, **place)
-        figure.update_xaxes(title_text="epoch", **place)
-        if title == "losses":
-            figure.update_yaxes(type="log", **place)
-    figure.update_layout(height=340 * ((len(shown) + 1) // 2), margin={"l": 40, "r": 10, "b": 40, "t": 40})
-    return figure
-
-
-def surface_with_cameras(run: Run, mesh: Any | None) -> Any:
-    """Returns a figure of the surface and the training cameras."""
-    traces = [] if mesh is None else [mesh_trace(mesh)]
-    poses = run.training_poses.double().numpy()
-    numbers = [f"view {number}" for number in image_numbers(run.scene)]
-    traces += camera_traces(poses, numbers, "cameras", END)
-    return space_figure(traces, poses)
+def training_curves(metrics: dict[str, NDArray[np.float64]]) -> list[Diagram]:
+    """Returns the training curves, a diagram per entry of `CURVES` of which there are values."""
+    found = []
+    for title, patterns in CURVES.items():
+        columns = [column for pattern in patterns for column in fnmatch.filter(metrics, pattern)]
+        named = {NAMES.get(column, column.replace("_", " ")): metrics[column] for column in columns}
+        if named:
+            found.append(diagram(title, metrics["epoch"], named, logarithmic=title.startswith("Loss")))
+    return [each for each in found if each is not None]
 
 
 def camera_paths(run: Run) -> NDArray[np.float64] | None:
@@ -83,17 +60,3 @@ def camera_paths(run: Run) -> NDArray[np.float64] | None:
         return None
     tables = [read_poses(folder.load("CamParameters", name), f"checkpoint {name}") for name in names]
     return np.stack([poses.double().numpy() for poses in tables])
-
-
-def paths_figure(run: Run, paths: NDArray[np.float64]) -> Any:
-    """Returns a figure of the `camera_paths` of a run, with the aligned given cameras."""
-    import plotly.graph_objects as go
-
-    numbers = [f"view {number}" for number in image_numbers(run.scene)]
-    traces = camera_traces(paths[0], numbers, "first checkpoint", START)
-    traces += camera_traces(paths[-1], numbers, "last checkpoint", END)
-    traces += camera_traces(run.given_poses.double().numpy(), numbers, "given, aligned", GIVEN)
-    centers = paths[:, :, :3, 3].transpose(1, 0, 2)  # (B, T, 3)
-    x, y, z = polyline(centers)
-    traces.append(go.Scatter3d(x=x, y=y, z=z, mode="lines", line={"color": PATH, "width": 3}, name="way"))
-    return space_figure(traces, paths[-1])

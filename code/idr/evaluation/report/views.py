@@ -17,6 +17,7 @@ from torch import Tensor
 from idr.evaluation.metrics import mask_iou, masked_psnr
 from idr.rendering import DEFAULT_CHUNK_PIXELS, render_antialiased
 from idr.runs import Camera, Run
+from idr.runs.exposure import fit_exposure
 from idr.runs.views import read_view
 
 ERROR_SCALE = 0.5
@@ -50,26 +51,33 @@ class ComparedView:
 
 
 def compare_view(
-    run: Run, index: int, side: int, chunk_pixels: int = DEFAULT_CHUNK_PIXELS, supersample: int = 1
+    run: Run,
+    index: int,
+    side: int,
+    chunk_pixels: int = DEFAULT_CHUNK_PIXELS,
+    supersample: int = 1,
+    held_out: bool = False,
 ) -> ComparedView:
-    """Renders and compares every n-th pixel of training view `index`, at most `side` along the longer side.
+    """Renders and compares every n-th pixel of view `index`, at most `side` along the longer side.
 
-    Nothing is interpolated: diag(1/n, 1/n, 1) K maps the centers of pixels 0, n, 2n, ... to 0, 1, 2, ...
-    `supersample` rays along each side of a pixel smooth the edges of ``rendered``. The rendering has the
-    view's exposure if the run learned it.
+    The view is a training view, or one that was held out. Nothing is interpolated: diag(1/n, 1/n, 1) K maps
+    the centers of pixels 0, n, 2n, ... to 0, 1, 2, ... `supersample` rays along each side of a pixel smooth
+    the edges of ``rendered``. If the run learned exposures, the rendering has the training view's, or one
+    fitted to the held-out photograph.
 
     Raises:
         InputError: There is no such view.
     """
-    reduced, step = reduced_camera(run.training_camera(index), side)
-    view = read_view(run.scene, index)
+    full = run.held_out_camera(index) if held_out else run.training_camera(index)
+    reduced, step = reduced_camera(full, side)
+    view = read_view(run.held_out if held_out else run.scene, index)
     camera = reduced.tensors(run.device)
     shown = render_antialiased(run.model, *camera, reduced.img_res, supersample, chunk_pixels)
     image = shown.centers
     photo, mask = view.photo[::step, ::step], view.mask[::step, ::step]
     rgb, smooth = image.rgb01, shown.rgb01
     if run.exposures is not None:
-        exposure = run.exposures[index]
+        exposure = fit_exposure(image, photo, mask) if held_out else run.exposures[index]
         rgb, smooth = exposure.apply(rgb, image.hit), exposure.apply(smooth, shown.coverage)
     error = error_map(rgb, photo, image.hit, mask)
     psnr, iou = masked_psnr(rgb, photo, mask), mask_iou(image.hit, mask)
@@ -92,13 +100,23 @@ def error_map(rendered: Tensor, photo: Tensor, hit: Tensor, mask: Tensor) -> Ten
     silhouette, (H, W) bool, and the mask disagree, white elsewhere.
     """
     error = (rendered - photo).abs().mean(dim=-1) / ERROR_SCALE
-    levels = (error.clamp(0.0, 1.0) * 255.0).round().to(torch.uint8).numpy()
-    heat = cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO)[..., ::-1]
+    heat = _heat((error.clamp(0.0, 1.0) * 255.0).round().to(torch.uint8).numpy())
     painted = torch.ones_like(rendered)
     both = hit & mask
     painted[both] = torch.from_numpy(np.ascontiguousarray(heat)).to(rendered)[both] / 255.0
     painted[hit ^ mask] = torch.tensor(DISAGREEMENT).to(rendered)
     return painted
+
+
+def _heat(levels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(H, W) levels as (H, W, 3) RGB colors of the map."""
+    return cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO)[..., ::-1]  # type: ignore[return-value]
+
+
+def error_scale(count: int = 9) -> list[str]:
+    """Returns `count` CSS colors of the error map, for equal steps from 0 to `ERROR_SCALE`."""
+    colors = _heat(np.linspace(0, 255, count).round().astype(np.uint8)[None])[0]
+    return ["#" + bytes(color.tolist()).hex() for color in colors]
 
 
 def to_bytes(rgb01: Tensor) -> NDArray[np.uint8]:
