@@ -221,7 +221,7 @@ def test_process_ends_at_every_step(tmp_path: Path, name: str) -> None:
     situation.prepare(before)
     shutil.copytree(before, whole)
     steps = steps_of(lambda: situation.save(whole))
-    assert {"open", "write", "fsync", "replace"} <= set(steps) and len(steps) > 30
+    assert {"open", "write", "fsync", "replace"} <= set(steps) and len(steps) >= 25
     check(whole, situation)
     assert same(found(whole), situation.new)
 

@@ -16,6 +16,7 @@ The steps of a save, each flushed to the disk before the next begins:
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -181,7 +182,8 @@ def _unstage(root: Path, manifest: Manifest) -> None:
 
 def _refresh_latest(root: Path, name: str) -> None:
     manifest = read_manifest(root, name)
-    assert manifest is not None
+    if manifest is None:
+        raise FileNotFoundError(errno.ENOENT, "removed since it was written", str(manifest_file(root, name)))
     manifest_file(root, LATEST).unlink(missing_ok=True)
     sync_folder(root / MANIFESTS)
     for part in manifest.files:
