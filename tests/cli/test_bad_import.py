@@ -247,7 +247,7 @@ WRONG: dict[str, tuple[Spoil, str]] = {
     ),
     "inverted masks": (
         masks(lambda f: [cv2.imwrite(str(p), 255 - cv2.imread(str(p), 0)) for p in sorted(f.iterdir())]),
-        r"contradict each other|inside the unit sphere|lies inside the object",
+        r"border is marked as object .*: invert the masks",
     ),
     "mask command without placeholder": (no_masks("--mask_command", "prog {image}"), r"lacks \{mask\}"),
     "mask command not found": (

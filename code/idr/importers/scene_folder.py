@@ -15,6 +15,7 @@ import numpy as np
 
 from idr.datasets.points import POINTS_FILE
 from idr.errors import InputError
+from idr.failures import MASKS_INVERTED
 from idr.files import whole_folder, write_atomic, write_text_atomic
 from idr.importers.masks import sources as mask_sources
 from idr.importers.masks.automatic import make_masks
@@ -118,6 +119,9 @@ def write_scene(
         draw_sheet(views, temporary / "image", temporary / SHEET)
         progress("writing the scene report")
         title, check = f"{folder.parent.name}/{folder.name}", check_scene(temporary, CAMERAS)
+        for finding in check.findings:
+            if finding.name == MASKS_INVERTED:  # no scene can be trained so
+                raise InputError(f"{finding.text}: {finding.remedy}")
         warnings = write_scene_report(check, temporary / REPORT, title, (*warnings, *sphere.warnings))
         notes = (*source.notes, *orientation_notes(source), *_notes(prepared, sizes, options), *rough)
         pairs = zip(views.names, source.views, strict=True)
