@@ -130,9 +130,10 @@ class Checkout:
             "evaluation/eval.py", *self._arguments(name, data), *cameras, "--eval_rendering",
             "--resolution", RESOLUTION, log=f"{name}_eval",
         )  # fmt: skip
-        # eval.py writes beside code/; the run's suffix makes the folder ours.
-        (written,) = (self.root / "evals").glob(f"*{SUFFIX}*")
-        shutil.move(written, self.out / name / "evals" / "result")
+        # Beside the runs, by earlier versions beside code/; the run's suffix makes the folder ours.
+        evals = self.out / name / "evals"
+        (written,) = (*(self.root / "evals").glob(f"*{SUFFIX}*"), *evals.glob(f"*{SUFFIX}*"))
+        shutil.move(written, evals / "result")
 
     def _arguments(self, name: str, data: Path) -> list[object]:
         case = CASES[name]
