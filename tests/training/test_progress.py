@@ -13,15 +13,8 @@ import torch
 
 from idr.cli.train import main
 from idr.errors import InputError
-from idr.evaluation.metrics import masked_psnr
 from idr.training import progress
-from idr.training.progress import (
-    Averages,
-    MetricsFile,
-    ProgressLine,
-    minutes_and_seconds,
-    squared_error,
-)
+from idr.training.progress import Averages, MetricsFile, ProgressLine, minutes_and_seconds
 from tests.training import tiny
 
 
@@ -42,7 +35,7 @@ class Clock:
 
 
 def losses(value: float) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-    return {name: torch.tensor(value) for name in progress.LOSS_NAMES}, torch.tensor([0.03, 3.0, 3.0])
+    return {name: torch.tensor(value) for name in progress.LOSS_NAMES}, torch.tensor([0.03, 3.0])
 
 
 def test_progress_lines_come_with_the_time_whatever_an_epochs_length(
@@ -65,38 +58,15 @@ def test_progress_lines_come_with_the_time_whatever_an_epochs_length(
     assert (
         "loss 0.8000 (rgb 0.8000, eikonal 0.8000, mask 0.80000)" in first
     )  # four steps at 0, four at 1, two at 2
-    assert first.endswith("psnr 20.00 dB  512 rays/s  0:30 left")  # 10 log10(3 / 0.03)
+    assert first.endswith("psnr of hits 20.00 dB  512 rays/s  0:30 left")  # 10 log10(3 / 0.03)
     assert caplog.records[-1].getMessage().endswith("512 rays/s  0:00 left")
 
 
-def test_averages_of_nothing_are_empty_and_without_a_hit_have_no_psnr() -> None:
+def test_averages_of_nothing_are_empty_and_of_no_shaded_ray_have_no_psnr() -> None:
     averages = Averages()
     assert averages.read() == {}
-    averages.add({"loss": torch.tensor(1.0)}, torch.tensor([2.0, 3.0, 0.0]))
+    averages.add({"loss": torch.tensor(1.0)}, torch.zeros(2))
     assert str(averages.read()) == "{'loss': 1.0, 'psnr': nan}"
-
-
-def test_psnr_is_that_of_the_evaluation() -> None:
-    """Rays of one image, some of which miss the surface inside the mask."""
-    generator = torch.Generator().manual_seed(0)
-    photo, colors = torch.rand(2, 60, 3, generator=generator)
-    mask, hit = torch.rand(2, 60, generator=generator) < 0.6
-    assert (mask & ~hit).any() and (hit & ~mask).any()
-    rendered = torch.where((hit & mask)[:, None], colors, torch.ones(60, 3))  # misses are white
-    averages = Averages()
-    for rays in torch.arange(60).split(20):  # one step each
-        outputs = {
-            "rgb_values": 2 * rendered[rays] - 1, "object_mask": mask[rays], "network_object_mask": hit[rays]
-        }  # fmt: skip
-        averages.add({}, squared_error(outputs, 2 * photo[rays][None] - 1))
-    assert averages.read()["psnr"] == pytest.approx(masked_psnr(rendered, photo, mask), abs=1e-4)
-
-
-def test_averages_of_an_earlier_version_go_on() -> None:
-    before = Averages.from_plain({"losses": {}, "error": torch.tensor([0.03, 3.0]), "steps": 1})
-    assert before.read() == {"psnr": pytest.approx(20.0)}
-    before.add({}, torch.tensor([0.03, 3.0, 0.0]))
-    assert before.read() == {"psnr": pytest.approx(20.0)}
 
 
 def test_metrics_are_whole_after_every_row_and_keep_what_is_before(tmp_path: Path) -> None:

@@ -22,14 +22,11 @@ def _is_losses(value: Any) -> bool:
     )
 
 
-_ERRORS = tensor(3, least=0), tensor(2, least=0)  # now, and in earlier versions
+_ERROR = tensor(2, least=0)
 _AVERAGES = {
     "steps": whole(),
     "losses": Kind("a dictionary of finite numbers as tensors", _is_losses),
-    "error": Kind(
-        f"None or {_ERRORS[0].expected}",
-        lambda value: value is None or any(kind.fits(value) for kind in _ERRORS),
-    ),
+    "error": Kind(f"None or {_ERROR.expected}", lambda value: value is None or _ERROR.fits(value)),
 }
 _TRAINER_STATE = {
     "step": whole(),

@@ -48,7 +48,7 @@ class Row:
     status: str
     epochs: int = 0  # of the last checkpoint
     minutes: float | None = None  # of training, over all calls
-    psnr: float | None = None  # of the last epoch, over rays of the training views inside the masks, dB
+    psnr: float | None = None  # of the last epoch, over the shaded rays of the training views, dB
     run: str = ""  # its folder
 
 

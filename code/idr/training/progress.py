@@ -36,17 +36,15 @@ def minutes_and_seconds(seconds: float) -> str:
 
 
 def squared_error(outputs: Mapping[str, Any], rgb: Tensor) -> Tensor:
-    """Returns the squared color error summed over rays inside the mask, its number of terms, and of hits.
+    """Returns the sum of the squared color error over rays that hit inside the mask, and its number of terms.
 
-    A ray that misses the surface counts with the white that it is rendered in, as in `masked_psnr` of the
-    evaluation. The result, (3,), is for colors in [0, 1]; `rgb`, the photographs' colors, are in [-1, 1],
-    (B, P, 3). The host reads nothing.
+    The result, (2,), is for colors in [0, 1]; `rgb`, the photographs' colors, are in [-1, 1], (B, P, 3). The
+    host reads nothing.
     """
-    inside = outputs["object_mask"]  # (R,)
+    shaded = (outputs["network_object_mask"] & outputs["object_mask"]).unsqueeze(1)
     error = (outputs["rgb_values"].detach() - rgb.reshape(-1, 3)) / 2
-    error = torch.where(inside.unsqueeze(1), error, torch.zeros_like(error))
-    hits = 3.0 * (outputs["network_object_mask"] & inside).sum()
-    return torch.stack((error.square().sum(), 3.0 * inside.sum(), hits))
+    error = torch.where(shaded, error, torch.zeros_like(error))
+    return torch.stack((error.square().sum(), 3.0 * shaded.sum()))
 
 
 @dataclass
@@ -55,7 +53,7 @@ class Averages:
 
     Attributes:
         losses: Sum of each loss.
-        error: (3,) sum of `squared_error`, or None before the first step.
+        error: (2,) sum of `squared_error`, or None before the first step.
         steps: Number of steps.
     """
 
@@ -77,18 +75,15 @@ class Averages:
     @classmethod
     def from_plain(cls, content: Mapping[str, Any]) -> Averages:
         """Returns the averages of which `to_plain` returned the content."""
-        error = content["error"]
-        if error is not None and len(error) == 2:  # of an earlier version, which summed over hits alone
-            error = torch.cat((error, error[1:]))
-        return cls(dict(content["losses"]), error, int(content["steps"]))
+        return cls(dict(content["losses"]), content["error"], int(content["steps"]))
 
     def read(self) -> dict[str, float]:
-        """Returns the mean losses and the PSNR inside the mask, NaN if no ray hit; waits for the device."""
+        """Returns the mean losses and the PSNR of shaded rays; the host waits for the device."""
         if not self.steps or self.error is None:
             return {}
         values = {name: float(total) / self.steps for name, total in self.losses.items()}
-        total, count, hits = self.error.tolist()
-        values["psnr"] = -10 * math.log10(total / count) if total > 0 and hits > 0 else math.nan
+        total, count = self.error.tolist()
+        values["psnr"] = -10 * math.log10(total / count) if total > 0 and count > 0 else math.nan
         return values
 
 
@@ -122,7 +117,8 @@ class ProgressLine:
         left = max(min((total - done) * elapsed / self.averages.steps, self.seconds_left()), 0.0)
         means = self.averages.read()
         log.info(
-            "epoch %d/%d  loss %.4f (rgb %.4f, eikonal %.4f, mask %.5f)  psnr %.2f dB  %s rays/s  %s left",
+            "epoch %d/%d  loss %.4f (rgb %.4f, eikonal %.4f, mask %.5f)  psnr of hits %.2f dB  %s rays/s  "
+            "%s left",
             done // self.steps_per_epoch, self.num_epochs,
             *(means.get(name, math.nan) for name in LOSS_NAMES), means["psnr"],
             f"{self._rays / elapsed:,.0f}", minutes_and_seconds(left),

@@ -18,7 +18,7 @@ from idr.runs.folders import CHECKPOINTS, CheckpointFolder, read_metrics
 
 CURVES = {
     "Loss (weighted sum and its terms; logarithmic)": ("loss", "*_loss"),
-    "PSNR of the rays of the epoch (dB)": ("psnr",),
+    "PSNR of rays that hit (dB)": ("psnr",),
     "Cameras: mean rotation error (degrees)": ("camera_rotation_degrees",),
     "Cameras: mean center error (world units)": ("camera_center",),
     "Cameras: trained focal length over the given (ratio)": ("focal_factor",),
