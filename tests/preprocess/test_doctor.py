@@ -270,15 +270,21 @@ def test_a_principal_point_at_zero_ends_no_trial(diagnosis):
     assert finding.name == failures.CONTRADICTION
 
 
-def test_mirrored_cameras_are_named_although_they_look_away_from_the_sphere(scene, tmp_path):
-    copy = tmp_path / "scan1"
+def with_world_mats(scene, folder, change):
+    """Copies a scene and changes its world_mats."""
+    copy = folder / "scan1"
     shutil.copytree(scene, copy)
     with np.load(copy / "cameras.npz") as file:
         arrays = dict(file)
     for key in arrays:
         if key.startswith("world_mat") and "inv" not in key:
-            arrays[key] = arrays[key] @ np.diag([1.0, 1.0, -1.0, 1.0])
+            arrays[key] = change(arrays[key])
     np.savez(copy / "cameras.npz", **arrays)
+    return copy
+
+
+def test_mirrored_cameras_are_named_although_they_look_away_from_the_sphere(scene, tmp_path):
+    copy = with_world_mats(scene, tmp_path, lambda matrix: matrix @ np.diag([1.0, 1.0, -1.0, 1.0]))
     with pytest.raises(InputError, match="is mirrored or looks away"):
         read_cameras(copy / "cameras.npz", 14)
     (finding,) = diagnose_scene(copy, "cameras.npz")
@@ -286,14 +292,7 @@ def test_mirrored_cameras_are_named_although_they_look_away_from_the_sphere(scen
 
 
 def test_command_names_the_failure(scene, tmp_path, capsys):
-    copy = tmp_path / "scan1"
-    shutil.copytree(scene, copy)
-    with np.load(copy / "cameras.npz") as file:
-        arrays = dict(file)
-    for key in arrays:
-        if key.startswith("world_mat") and "inv" not in key:
-            arrays[key] = np.diag([2.0, 2.0, 1.0, 1.0]) @ arrays[key]
-    np.savez(copy / "cameras.npz", **arrays)
+    copy = with_world_mats(scene, tmp_path, lambda matrix: np.diag([2.0, 2.0, 1.0, 1.0]) @ matrix)
     assert doctor.main([str(copy)]) == 1
     out = capsys.readouterr().out
     assert out.startswith("images-resized: ") and "docs/troubleshooting.md#images-resized" in out

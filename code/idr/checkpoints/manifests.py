@@ -143,7 +143,7 @@ def read_manifest(root: Path, name: str) -> Manifest | None:
         return Manifest(name, epoch, step, serial, files, content["staged"])
     except FileNotFoundError:
         return None
-    except Exception as error:  # of the file, of JSON, or of whatever stands there in place of a manifest
+    except (OSError, ValueError) as error:  # of the file, of JSON, or of the schema
         log.warning("%s cannot be read (%s); its checkpoint does not count", path, error)
         return None
 

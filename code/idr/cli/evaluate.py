@@ -74,10 +74,10 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
         require_lpips()
     trained, folder = open_run(arguments)
-    from idr.evaluation.results import earlier_results
+    from idr.evaluation.results import RESULTS, earlier_results
 
     before = earlier_results(folder, trained.folder)
-    check_writable(folder / "results.json")
+    check_writable(folder / RESULTS)
     lpips, lpips_error = _load_lpips(trained.device) if arguments.lpips else (None, None)
     points = None if arguments.points is None else _read_points(trained, arguments.points)
 

@@ -18,11 +18,9 @@ if TYPE_CHECKING:
     import trimesh
     from numpy.typing import NDArray
 
-    from idr.export.colors import Coloring
     from idr.export.mesh_files import Surface
     from idr.importers.source import TrueSize
     from idr.runs import Run
-    from idr.runs.shading import SurfaceShader
 
 DESCRIPTION = (
     "Writes the surface of a trained run as a mesh for other programs, with colors of its appearance network "
@@ -49,7 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_switches(output, lit="let viewers of the GLB add their own light to that of the photographs")
     output.add_argument(
         "--up", type=_up, default="auto", metavar="auto|none|X,Y,Z",
-        help="up direction of a GLB (glTF's +Y): auto = mean of the cameras' up axes; none = leave the axes; "
+        help="up direction of a GLB (glTF's +Y): auto = the cameras' upright; none = leave the axes; "
         "or a direction in --coordinates, written --up=0,-1,0",
     )  # fmt: skip
     ground = "stand the mesh on the plane z = 0 of the printed board (--scale_by board), centered"
@@ -236,15 +234,13 @@ def _upright(arguments: argparse.Namespace, trained: Run) -> NDArray[np.float64]
     """Returns the rotation that makes a GLB upright, by ``--up`` or the cameras; prints the direction."""
     import numpy as np
 
+    from idr.geometry.alignment import rotation_of
     from idr.geometry.paths import surroundings, upright_rotation
 
     if arguments.up == "none":
         return None
     poses = trained.training_poses.double().numpy()
-    turn = np.eye(3)
-    if arguments.coordinates == "world":
-        turn = trained.world_from_unit[:3, :3]
-        turn = turn / np.cbrt(np.linalg.det(turn))
+    turn = rotation_of(trained.world_from_unit) if arguments.coordinates == "world" else np.eye(3)
     front = turn @ poses[0, :3, 3]
     if arguments.up != "auto":
         return upright_rotation(np.array(arguments.up), front)
@@ -290,6 +286,7 @@ def _colored(arguments: argparse.Namespace, trained: Run, mesh: trimesh.Trimesh)
     import numpy as np
     import torch
 
+    from idr.evaluation.report.surface import coloring_of
     from idr.export.mesh_files import Surface
     from idr.export.texture import bake
     from idr.runs.shading import SurfaceShader
@@ -301,7 +298,7 @@ def _colored(arguments: argparse.Namespace, trained: Run, mesh: trimesh.Trimesh)
     surface = Surface(vertices, np.asarray(mesh.faces), normals)
     if arguments.colors == "none":
         return surface
-    coloring = _coloring(arguments, trained, shader, mesh)
+    coloring = coloring_of(trained, shader, mesh, arguments.colors == "views", arguments.chunk_points)
     size = arguments.texture
     if size is not None:
         baked = bake(surface, size, coloring)
@@ -314,19 +311,6 @@ def _colored(arguments: argparse.Namespace, trained: Run, mesh: trimesh.Trimesh)
     if num_unseen:
         say(f"colors: {num_unseen} of {samples} are seen by no training view; colored along the normal")
     return surface
-
-
-def _coloring(
-    arguments: argparse.Namespace, trained: Run, shader: SurfaceShader, mesh: trimesh.Trimesh
-) -> Coloring:
-    from idr.export.colors import along_normals, over_views
-    from idr.export.visibility import Sight, view_points
-
-    if arguments.colors == "normal":
-        return along_normals(shader, arguments.chunk_points)
-    intrinsics, poses = trained.training_intrinsics.numpy(), trained.training_poses.numpy()
-    views = view_points(intrinsics, poses, trained.img_res)
-    return over_views(shader, Sight(mesh, views), arguments.chunk_points)
 
 
 if __name__ == "__main__":

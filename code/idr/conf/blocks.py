@@ -6,8 +6,8 @@ A dataclass declares the keys that it had in earlier versions as class variables
     RENAMED_VALUES: ClassVar[dict[str, dict[str, str]]] = {"new_key": {"old value": "new value"}}
     REMOVED_KEYS: ClassVar[dict[str, str]] = {"key": "why it is gone and what to do"}
 
-Old keys and values keep working with a warning; removed keys are refused. It declares sizes and counts beyond
-which memory or time end, too, so that they are refused before anything is computed::
+Old keys and values keep working with a warning; removed keys are refused. It also declares the
+largest sizes and counts: larger ones are refused before they use up memory or time::
 
     LARGEST: ClassVar[dict[str, int]] = {"key": 8192}
 """

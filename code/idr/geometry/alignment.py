@@ -83,6 +83,11 @@ def align_cameras(source_poses: NDArray[np.floating], target_poses: NDArray[np.f
     return Alignment(scale, rotation, translation)
 
 
+def rotation_of(similarity: Array) -> Array:
+    """Returns the rotation, (3, 3), of a similarity, (4, 4), without its scale."""
+    return similarity[:3, :3] / np.cbrt(np.linalg.det(similarity[:3, :3]))
+
+
 def fit_similarity(source: Array, target: Array) -> Alignment:
     """Returns the similarity that maps points (N, 3) onto points (N, 3) with the least squared distances.
 

@@ -21,11 +21,10 @@ from idr.importers.masks import sources as mask_sources
 from idr.importers.masks.automatic import make_masks
 from idr.importers.photographs.files import (
     PreparedView,
-    cameras_are_upright,
+    is_turned_upright,
     orientation_notes,
     prepare_view,
 )
-from idr.importers.photographs.source import KIND
 from idr.importers.rough_cameras import describe
 from idr.importers.sizes import Sizes, common_size, describe_change, fitted, without_padding
 from idr.importers.source import RECORD, Array, Progress, Source, TrueSize
@@ -171,7 +170,7 @@ def _write_images(
             )
         own = "the source's own" if files[0] is None or source.views[0].mask else str(files[0].parent)
         mask_source = "alpha channel" if use_alpha else (choice or own)
-    turn_upright = source.kind == KIND or cameras_are_upright(source.views)
+    turn_upright = is_turned_upright(source)
     prepared: list[PreparedView] = []
     for k, (view, file) in enumerate(zip(source.views, files, strict=True)):
         prepared.append(prepare_view(view, file, use_alpha, options.downscale, turn_upright))

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from idr.errors import InputError, MissingInputError
+from idr.errors import MissingInputError
 from idr.importers.source import (
     Array,
     Source,
@@ -26,7 +26,7 @@ from idr.importers.source import (
     unscaled,
     view_key,
 )
-from idr.importers.transforms import load, matrix_of, merged, size_of
+from idr.importers.transforms import frames_of, load, matrix_of, merged, size_of
 
 NAME = "meta_data.json"
 PIXEL_CENTER = 0.0
@@ -45,20 +45,14 @@ def read(source: Path, images: Path | None, pixel_center: float) -> Source:
     if path is None:
         raise MissingInputError(f"no {NAME} in {source}")
     content = load(path)
-    frames = content.get("frames")
-    if not isinstance(frames, list) or not frames:
-        raise InputError(f"{path} has no list `frames`; expected one entry per image (sdfstudio)")
+    frames = frames_of(path, content, "rgb_path", "sdfstudio")
     to_truth = np.eye(4)
     if content.get("worldtogt") is not None:
         to_truth = matrix_of(content["worldtogt"], ((4, 4),), f"{path}: worldtogt")
     size = size_of({"h": content.get("height"), "w": content.get("width")}, str(path))
     views: list[SourceView] = []
     missing: list[str] = []
-    for k, frame in enumerate(frames):
-        label = f"{path}: frame {k}"
-        if not isinstance(frame, dict) or not isinstance(frame.get("rgb_path"), str):
-            raise InputError(f"{label} has no `rgb_path`; expected the image's file name")
-        name = frame["rgb_path"]
+    for label, frame, name in frames:
         image = find_image(name, path.parent, images, label)
         if image is None:
             missing.append(name)
@@ -68,7 +62,7 @@ def read(source: Path, images: Path | None, pixel_center: float) -> Source:
         k_matrix = centered_intrinsics(k_matrix[:3, :3], pixel_center, label)
         mask = _mask(camera, path.parent, label)
         views.append(SourceView(name, image, k_matrix, _pose(camera, to_truth, label), None, size, mask))
-    notes = missing_images(missing, len(frames), str(path)) + other_endings(views)
+    notes = missing_images(missing, len(content["frames"]), str(path)) + other_endings(views)
     if not np.array_equal(to_truth, np.eye(4)):
         notes += ("cameras moved by worldtogt to the frame of the ground truth",)
     return Source("sdfstudio", tuple(sorted(views, key=lambda view: view_key(view.name))), notes=notes)

@@ -8,7 +8,7 @@ NeuS2's `from_na` means OpenCV axes, its `intrinsic_matrix` a first pixel's cent
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -56,17 +56,10 @@ def read(source: Path, images: Path | None, pixel_center: float) -> Source:
     if path is None:
         raise MissingInputError(f"no {' or '.join(NAMES)} in {source}")
     content = load(path)
-    frames = content.get("frames")
-    if not isinstance(frames, list) or not frames:
-        raise InputError(f"{path} has no list `frames`; expected one entry per image (nerfstudio, Blender)")
     views: list[SourceView] = []
     missing: list[str] = []
     scaled = 0
-    for k, frame in enumerate(frames):
-        label = f"{path}: frame {k}"
-        if not isinstance(frame, dict) or not isinstance(frame.get("file_path"), str):
-            raise InputError(f"{label} has no `file_path`; expected the image's file name")
-        name = frame["file_path"]
+    for label, frame, name in frames_of(path, content, "file_path", "nerfstudio, Blender"):
         label += f" ({name})"
         image = find_image(name, path.parent, images, label)
         if image is None:
@@ -75,7 +68,7 @@ def read(source: Path, images: Path | None, pixel_center: float) -> Source:
         camera = merged(content, frame)
         views.append(_view(path, camera, image, label, pixel_center))
         scaled += unscaled(np.array(camera["transform_matrix"])[:3, :3])[1]
-    notes = [*missing_images(missing, len(frames), str(path)), *other_endings(views)]
+    notes = [*missing_images(missing, len(content["frames"]), str(path)), *other_endings(views)]
     if scaled:
         notes.append(f"{scaled} of {len(views)} cameras are scaled (Blender's matrix_world): scale removed")
     views.sort(key=lambda view: view_key(view.name))
@@ -86,6 +79,24 @@ def read(source: Path, images: Path | None, pixel_center: float) -> Source:
 def merged(content: Mapping[str, Any], frame: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the values of a file, replaced by those of a frame that are not null."""
     return {**content, **{key: value for key, value in frame.items() if value is not None}}
+
+
+def frames_of(
+    path: Path, content: Mapping[str, Any], key: str, programs: str
+) -> Iterator[tuple[str, dict[str, Any], str]]:
+    """Yields each of a file's `frames`: its label for messages, the frame, the image's name in `key`.
+
+    Raises:
+        InputError: There are none, or one has no name; `programs`, which write such files, are for messages.
+    """
+    frames = content.get("frames")
+    if not isinstance(frames, list) or not frames:
+        raise InputError(f"{path} has no list `frames`; expected one entry per image ({programs})")
+    for k, frame in enumerate(frames):
+        label = f"{path}: frame {k}"
+        if not isinstance(frame, dict) or not isinstance(frame.get(key), str):
+            raise InputError(f"{label} has no `{key}`; expected the image's file name")
+        yield label, frame, frame[key]
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -85,7 +85,10 @@ def check_scene(scene_dir: Path, camera_file: str) -> SceneCheck:
         MissingInputError: A file is missing.
         InputError: Unreadable data, differing counts, or a camera without the sphere in front of it.
     """
-    views = load_views(scene_dir, camera_file)
+    return _check(load_views(scene_dir, camera_file), scene_dir, camera_file)
+
+
+def _check(views: SceneViews, scene_dir: Path, camera_file: str) -> SceneCheck:
     images = tuple(list_images(scene_dir / "image"))
     if len(images) != len(views):
         raise InputError(
@@ -124,7 +127,7 @@ def diagnose_scene(scene_dir: Path, camera_file: str) -> tuple[Finding, ...]:
         if not wrong:
             raise
         return wrong
-    return check_scene(scene_dir, camera_file).findings
+    return _check(views, scene_dir, camera_file).findings
 
 
 def _view_warnings(distance: float, outline_radius: float, iou: float, mask: Mask) -> tuple[str, ...]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import math
 import shutil
 from collections.abc import Callable, Sequence
@@ -293,8 +292,11 @@ def title_of(source: Path) -> str:
 
 def recorded_source(scan: Path) -> str | None:
     """Returns the source of an imported scene, from its record; None without one."""
+    from idr.files import read_json
+    from idr.importers.source import RECORD
+
     try:
-        return str(json.loads((scan / "import.json").read_text(encoding="utf-8"))["source"])
+        return str(read_json(scan / RECORD)["source"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

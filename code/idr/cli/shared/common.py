@@ -45,7 +45,7 @@ LARGEST = {
     "resolution": 4096, "samples": 100_000_000, "side": 16_384, "supersampling": 64, "texture": 16_384,
     "threads": THREADS_PER_CORE * (os.cpu_count() or 1), "views": 100_000,
 }  # fmt: skip
-"""Sizes and counts of flags beyond which memory or time end; they are refused before anything is computed."""
+"""Largest sizes and counts of flags: larger ones are refused before they use up memory or time."""
 
 log = logging.getLogger("idr")
 
@@ -326,8 +326,8 @@ def run_command(
 ) -> int:
     """Parses `argv`, None for the process's arguments, and runs the body on them; see `run`.
 
-    argparse exits with status 2 on a wrong argument. The command of a `listing` has no result but what it
-    prints, so its status tells whether that was written.
+    argparse exits with status 2 on a wrong argument. What a `listing` command prints is its only result: its
+    exit status says whether that was written.
     """
     # Threads that wait for others sleep. By default they spin, and keep the cores from what runs beside them.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

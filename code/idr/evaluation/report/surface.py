@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from idr.errors import InputError
 from idr.evaluation.report.figures import END, GIVEN, PATH, START, camera_paths
-from idr.export.colors import along_normals, over_views
+from idr.export.colors import Coloring, along_normals, over_views
 from idr.export.mesh_files import Surface
 from idr.export.tidy import decimate
 from idr.export.visibility import Sight, view_points
+from idr.geometry.alignment import rotation_of
 from idr.geometry.paths import surroundings, upright_rotation
 from idr.meshing import transform_mesh
 from idr.meshing.sampling import DEFAULT_CHUNK_POINTS
@@ -27,6 +28,16 @@ PAGE_FACES = 60_000
 """Faces on a page, about 1 MB: a finer mesh looks the same on a screen."""
 
 
+def coloring_of(
+    run: Run, shader: SurfaceShader, mesh: trimesh.Trimesh, from_views: bool, chunk_points: int
+) -> Coloring:
+    """Returns what colors points of a mesh: the training views that see them, or views along normals."""
+    if not from_views:
+        return along_normals(shader, chunk_points)
+    views = view_points(run.training_intrinsics.numpy(), run.training_poses.numpy(), run.img_res)
+    return over_views(shader, Sight(mesh, views), chunk_points)
+
+
 def color_surface(run: Run, mesh: trimesh.Trimesh, chunk_points: int = DEFAULT_CHUNK_POINTS) -> Surface:
     """Returns a mesh in unit-sphere coordinates with the run's normals and colors.
 
@@ -36,10 +47,8 @@ def color_surface(run: Run, mesh: trimesh.Trimesh, chunk_points: int = DEFAULT_C
     shader = SurfaceShader(run.model, run.device)
     vertices = np.asarray(mesh.vertices, dtype=np.float64)
     normals = np.asarray(run.normal(vertices), dtype=np.float64)
-    coloring = along_normals(shader, chunk_points)
-    if importlib.util.find_spec("embreex") is not None:
-        views = view_points(run.training_intrinsics.numpy(), run.training_poses.numpy(), run.img_res)
-        coloring = over_views(shader, Sight(mesh, views), chunk_points)
+    has_rays = importlib.util.find_spec("embreex") is not None
+    coloring = coloring_of(run, shader, mesh, has_rays, chunk_points)
     return Surface(vertices, np.asarray(mesh.faces), normals, coloring(vertices, normals).rgb)
 
 
@@ -53,7 +62,7 @@ def reduced(mesh: trimesh.Trimesh, num_faces: int = PAGE_FACES) -> trimesh.Trime
 def upright(run: Run) -> NDArray[np.float64]:
     """Returns the rotation, (3, 3), from unit-sphere coordinates to glTF's axes, the first camera in front.
 
-    Up is the mean of the cameras' up axes, or that of the first camera if they have none in common.
+    Up is that of `surroundings`, or the first camera's if the cameras have none in common.
     """
     poses = run.training_poses.double().numpy()
     try:
@@ -65,8 +74,7 @@ def upright(run: Run) -> NDArray[np.float64]:
 
 def upright_world(run: Run) -> NDArray[np.float64]:
     """Returns the rotation, (3, 3), from world coordinates to glTF's axes; see `upright`."""
-    turn = run.world_from_unit[:3, :3]
-    return upright(run) @ (turn / np.cbrt(np.linalg.det(turn))).T
+    return upright(run) @ rotation_of(run.world_from_unit).T
 
 
 def color_world_mesh(run: Run, mesh: trimesh.Trimesh) -> Surface:

@@ -72,6 +72,11 @@ def cameras_are_upright(views: Sequence[SourceView]) -> bool:
     return False
 
 
+def is_turned_upright(source: Source) -> bool:
+    """Whether EXIF's orientation is applied to photographs: bare ones, or see `cameras_are_upright`."""
+    return source.kind == KIND or cameras_are_upright(source.views)
+
+
 def orientation_notes(source: Source) -> list[str]:
     """Says what was done with EXIF's orientation of photographs that have cameras, if any has one."""
     turned = [view.name for view in source.views if read_header(view.image).orientation != 1]

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from idr.datasets.image_files import TURNS, read_header, upright
 from idr.datasets.images import load_rgb
-from idr.importers.photographs.files import cameras_are_upright, fitted_intrinsics
-from idr.importers.photographs.source import KIND
+from idr.importers.photographs.files import fitted_intrinsics, is_turned_upright
 from idr.importers.source import Array, Lens, Source, SourceView
 from idr.preprocess.triangulation import intersect
 
@@ -63,7 +62,7 @@ class Shot:
 
 def shots_of(source: Source) -> list[Shot]:
     """Returns the photographs of a source in the order of its views, none of them read yet."""
-    is_upright = source.kind == KIND or cameras_are_upright(source.views)
+    is_upright = is_turned_upright(source)
     shots = []
     for view in source.views:
         header = read_header(view.image)
