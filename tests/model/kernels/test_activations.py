@@ -10,8 +10,10 @@ from tests.model.networks import central_differences, implicit_network, roughen
 from torch import nn
 from torch.nn import functional
 
+from idr.model.kernels import activations
 from idr.model.kernels.activations import SoftplusTwin, activation_twin
 from idr.model.kernels.fields import field_for
+from idr.model.kernels.numba_support import has_numba
 
 BETA = 100.0
 
@@ -25,6 +27,7 @@ def test_softplus_equals_torch_up_to_rounding(
     way: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: way)
+    monkeypatch.setattr(activations, "has_numba", lambda: False)
     ends = torch.tensor([0.0, 1e-30, -1e-30, 1e-4, -1e-4, 0.2, -0.2, 1.0, -1.0, 80.0, -80.0, 1e30, -1e30])
     x = torch.cat((ends, torch.linspace(-1.1, 1.1, 9001))).to(dtype)
 
@@ -41,6 +44,22 @@ def test_softplus_equals_torch_up_to_rounding(
     assert ((found - expected).abs() <= omitted + 1.5 * eps / BETA + eps * expected.abs()).all()
     assert found.dtype == dtype and torch.isfinite(found).all()
     assert twin(torch.tensor([torch.nan], dtype=dtype)).isnan().all()  # a broken network stays visible
+
+
+@pytest.mark.skipif(not has_numba(), reason="the extra idr-surface[fast] is not installed")
+def test_compiled_softplus_serves_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SoftplusTwin, "_by_parts", lambda *_: pytest.fail("not compiled"))
+    x, twin = torch.linspace(-1.1, 1.1, 9002).view(-1, 2), SoftplusTwin(BETA)
+    expected, slope = functional.softplus(x, beta=BETA), torch.sigmoid(BETA * x)
+    out = torch.empty_like(x)
+    twin.write(out, x.clone())
+    assert torch.equal(twin(x.clone()), out)
+    assert (out - expected).abs().max() < 1.3e-7  # float32's rounding at 1.1
+    out.zero_()
+    assert (twin.write_with_slope(out, x.clone()) - slope).abs().max() < 1e-6
+    assert (out - expected).abs().max() < 1.3e-7
+    ends = twin(torch.tensor([torch.nan, torch.inf, 1e30, -1e30, -torch.inf]))
+    assert ends[0].isnan() and ends[1] == torch.inf and ends[2] == 1e30 and (ends[3:] < 1e-9).all()
 
 
 def test_softplus_with_slope() -> None:

@@ -1,4 +1,4 @@
-"""The explicit derivatives of a network on a hash grid, against autograd on plain torch in float64."""
+"""The explicit derivatives of a softplus network, against autograd on plain torch in float64."""
 
 from __future__ import annotations
 
@@ -29,6 +29,26 @@ def network(
     return made
 
 
+def published(dims: Sequence[int], skip_in: Sequence[int], multires: int) -> ImplicitNetwork:
+    """A network of the published kind with parameters of order one."""
+    config = ImplicitNetworkConfig(3, 1, tuple(dims), bias=0.6, skip_in=tuple(skip_in), multires=multires)
+    made = ImplicitNetwork(5, config)
+    fill_parameters(made)
+    return made
+
+
+def some_points() -> Tensor:
+    """Points, some outside the cube of a grid, which gives them the features of its nearest point."""
+    return 1.2 * (2 * torch.rand(NUM_POINTS, 3, generator=torch.Generator().manual_seed(1)) - 1)
+
+
+def assert_equal_results(ours: ImplicitNetwork, oracle: ImplicitNetwork, x: Tensor) -> None:
+    names = ["output", "gradient", "distance", "slope", "x", *(n for n, _ in ours.named_parameters())]
+    for name, one, two in zip(names, all_results(ours, x), all_results(oracle, x), strict=True):
+        # The second derivative of softplus, up to 100, multiplies float32's rounding of 6e-8.
+        assert (one - two).abs().max() <= 1e-4 * two.abs().max(), name
+
+
 def all_results(net: ImplicitNetwork, x: Tensor) -> list[Tensor]:
     """Values and gradients, and the derivatives of a loss of all of them by points and parameters."""
     x = x.to(net.layer(0).bias.dtype).requires_grad_(True)
@@ -51,15 +71,43 @@ def test_equals_plain_torch(
     oracle = network("torch", dims, weight_norm, features).double()
     oracle.load_state_dict(ours.state_dict())
     ours.encoding.open_levels = oracle.encoding.open_levels = open_levels
-    # Also points outside the cube, which get the features of its nearest point.
-    x = 1.2 * (2 * torch.rand(NUM_POINTS, 3, generator=torch.Generator().manual_seed(1)) - 1)
-    names = ["output", "gradient", "distance", "slope", "x", *(n for n, _ in ours.named_parameters())]
-    for name, one, two in zip(names, all_results(ours, x), all_results(oracle, x), strict=True):
-        # The second derivative of softplus, up to 100, multiplies float32's rounding of 6e-8.
-        assert (one - two).abs().max() <= 1e-4 * two.abs().max(), name
+    assert_equal_results(ours, oracle, some_points())
 
 
-def test_serves_the_analytic_gradient_on_compiled_grids_only(monkeypatch: pytest.MonkeyPatch) -> None:
+PUBLISHED = [((12,), (), 0), ((30, 28), (2,), 2), ((24, 40, 24), (1, 2), 1), ((32,) * 5, (3, 5), 3)]
+
+
+@pytest.mark.parametrize(("dims", "skip_in", "multires"), PUBLISHED)
+def test_published_kinds_equal_plain_torch(
+    dims: tuple[int, ...], skip_in: tuple[int, ...], multires: int
+) -> None:
+    oracle = published(dims, skip_in, multires).double()  # which has no twin
+    assert_equal_results(published(dims, skip_in, multires), oracle, some_points())
+
+
+@pytest.mark.parametrize(("dims", "skip_in", "multires"), PUBLISHED)
+def test_explicit_derivatives_pass_gradcheck(
+    dims: tuple[int, ...], skip_in: tuple[int, ...], multires: int
+) -> None:
+    net = published(dims, skip_in, multires).double()
+    net.activation.beta = 3.0  # differences resolve its curvature
+    x = some_points()[:4].double().requires_grad_(True)
+    names = [name for name, _ in net.named_parameters()]
+
+    def evaluate(x: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
+        for name, value in zip(names, values, strict=True):
+            layer, _, leaf = name.partition(".")
+            module = net.get_submodule(layer)
+            if leaf in module._parameters:
+                del module._parameters[leaf]
+            setattr(module, leaf, value)
+        return fused_field.output_and_gradient(net, x, 3)
+
+    values = [value.detach().clone().requires_grad_(True) for value in net.parameters()]
+    torch.autograd.gradcheck(evaluate, (x, *values))
+
+
+def test_serves_the_analytic_gradient_where_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     original = fused_field.output_and_gradient
     monkeypatch.setattr(fused_field, "output_and_gradient", lambda *a: calls.append(a) or original(*a))
@@ -74,6 +122,13 @@ def test_serves_the_analytic_gradient_on_compiled_grids_only(monkeypatch: pytest
     net.value_and_gradient(x)
     network("auto").double().value_and_gradient(x.double())
     assert len(calls) == 1
+    net = published((24, 24), (1,), 2)
+    net.value_and_gradient(x)
+    assert len(calls) == 2
+    with torch.no_grad():
+        net.value_and_gradient(x)
+    net.double().value_and_gradient(x.double())
+    assert len(calls) == 2
 
 
 def test_closed_levels_get_no_gradient() -> None:

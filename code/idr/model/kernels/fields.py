@@ -9,49 +9,58 @@ import functools
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from idr.model.encodings.hashgrid import HashGrid
+from idr.model.encodings.sinusoids import Sinusoids
 from idr.model.implicit_network import ImplicitNetwork
 from idr.model.kernels.activations import SoftplusTwin, activation_twin
 from idr.model.kernels.inference import FixedNetwork
+from idr.model.kernels.numba_support import has_numba
 from idr.model.twins import FieldTwin
 
 
 def field_for(network: ImplicitNetwork, x: Tensor) -> FieldTwin | None:
     """Chooses the twins of a network.
 
-    ====================================  ==========================================================
-    softplus, hash grid in compiled       `fused_field` for the gradient, `tracing_loops` for tracing
-    loops, no skip layers
-    CPU without gradients, evaluation     `FixedNetwork` for the rest
-    CPU without gradients, training       the network's own layers with a twin of the activation for f
-    ====================================  ==========================================================
+    =====================================  =============================================================
+    softplus, hash grid in compiled loops  `fused_field` for the gradient
+    the same, no skip layers               `tracing_loops` for tracing
+    softplus, sinusoids; CPU, float32,     `fused_field` for the gradient
+    gradients, numba
+    CPU without gradients, evaluation      `FixedNetwork` for the rest
+    CPU without gradients, training        the network's own layers with a twin of the activation for f
+    =====================================  =============================================================
 
     Only device and dtype of the points x (N, 3) matter. None if no function has a twin.
     """
     activation = activation_twin(network.activation)
     sdf: Callable[[Tensor], Tensor] | None = None
     gradient = first_hits = None
-    if activation is not None and _without_gradients_on_cpu(x):
+    on_cpu = activation is not None and _on_cpu(x)
+    if activation is not None and on_cpu and not torch.is_grad_enabled():
         if network.training:  # the same values on all CPUs
             sdf = functools.partial(_sdf_by_layers, network, activation)
         else:
             fixed = FixedNetwork(network, activation)
             sdf, gradient = fixed.sdf, fixed.output_and_gradient
-    grid, is_plain = network.encoding, isinstance(network.activation, nn.Softplus) and not network.skip_in
-    if is_plain and isinstance(grid, HashGrid) and grid.num_open > 0 and grid.twin(x) is not None:
+    grid = network.encoding
+    has_grid = isinstance(grid, HashGrid) and grid.num_open > 0 and grid.twin(x) is not None
+    has_sinusoids = isinstance(grid, Sinusoids) and on_cpu and x.dtype == torch.float32 and has_numba()
+    if activation is not None and (has_grid or (has_sinusoids and torch.is_grad_enabled())):
         from idr.model.kernels import fused_field, tracing_loops  # these import numba
 
         gradient = functools.partial(fused_field.output_and_gradient, network)
-        first_hits = functools.partial(tracing_loops.trace, network)
+        if has_grid and not network.skip_in:
+            first_hits = functools.partial(tracing_loops.trace, network)
     if sdf is None and gradient is None:
         return None
     return FieldTwin(sdf, gradient, first_hits)
 
 
-def _without_gradients_on_cpu(x: Tensor) -> bool:
-    if torch.is_grad_enabled() or x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
+def _on_cpu(x: Tensor) -> bool:
+    """Whether the points are on a CPU in a dtype of the twins, without autocast."""
+    if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
         return False
     return not torch.is_autocast_enabled("cpu")
 

@@ -1,53 +1,71 @@
-"""f, features and f's gradient for a network on a hash grid, with explicit derivatives.
+"""f, features and f's gradient of a softplus network, with explicit derivatives.
 
 Autograd computes the same by double backward: it records the forward pass, differentiates it w.r.t. the
-point, records that pass, too, and backpropagates through both. Here each activation, each of its derivatives
-and each vertex of the grid is computed once. `ImplicitNetwork` in plain torch is the reference.
+point, records that pass, too, and backpropagates through both. Here each activation and each of its
+derivatives is computed once, in one pass over memory. `ImplicitNetwork` in plain torch is the reference.
 
-N points, W grid features per point, F features. With the encoded point e, layer i is h_i = W_i a_(i-1) + b_i,
-a_0 = e, a_i = softplus(h_i), s_i = softplus'(h_i); the last layer is linear. Its first row w gives f, and
+N points, E width of the encoding's open part, F features. With the encoded point e, layer i computes h_i =
+W_i c_i + b_i from c_1 = e and c_i = a_(i-1), or (a_(i-1), e) / sqrt(2) in a skip layer; a_i = softplus(h_i),
+s_i = softplus'(h_i); the last layer m is linear. Its first row gives f, and backward from this row r_m,
 
-    v_n = w s_n,    u_i = v_(i+1) W_(i+1),    v_i = u_i s_i,    df/de = v_1 W_1,    df/dx = de/dx^T df/de.
+    v_i = u_i s_i,    r_i = v_i W_i,    where u_i is the part of r_(i+1) that belongs to a_i;
+
+the parts that belong to e add up to df/de, and df/dx = (de/dx)^T df/de.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+import math
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from idr.model.encodings.hashgrid import HashGrid
-from idr.model.encodings.hashgrid_torch import Level
 from idr.model.implicit_network import ImplicitNetwork
-from idr.model.kernels import hashgrid_loops as grid_loops
-from idr.model.kernels.softplus_loops import gradients_of_scaled, value_and_slope
+from idr.model.kernels.point_codes import PointCode, code_of
+from idr.model.kernels.softplus_loops import gradients_of_scaled, softplus_and_slope
 
 
-@dataclass(frozen=True)
-class GridShape:
-    """Constants of a network on a hash grid.
+class _Shape(NamedTuple):
+    """Constants of a network: its encoding, the skip layers, E without closed levels, softplus's sharpness."""
 
-    Attributes:
-        levels: The open levels.
-        last_weight: Weight of the last of them.
-        bound: Half the side of the cube.
-        beta: Sharpness of the softplus.
-    """
-
-    levels: tuple[Level, ...]
-    last_weight: float
-    bound: float
+    code: PointCode
+    skip_in: frozenset[int]
+    width: int
     beta: float
 
-    def weighted(self, columns: Tensor, num_features: int) -> Tensor:
-        """Multiplies the last level's columns of (N, W, ...) by its weight, in place."""
-        if self.last_weight < 1:
-            columns[:, -num_features:] *= self.last_weight
-        return columns
+    def split(self, weights: tuple[Tensor, ...]) -> list[tuple[Tensor | None, Tensor | None]]:
+        """Splits each weight into its columns for a_(i-1) and for e; those of skips include 1 / sqrt(2)."""
+        width_in = weights[0].shape[1]
+        parts: list[tuple[Tensor | None, Tensor | None]] = [(None, weights[0][:, : self.width])]
+        for index, weight in enumerate(weights[1:], start=1):
+            if index in self.skip_in:
+                hidden, encoded = (weight / math.sqrt(2)).split((weight.shape[1] - width_in, width_in), dim=1)
+                parts.append((hidden, encoded[:, : self.width]))
+            else:
+                parts.append((weight, None))
+        return parts
+
+    def joined(self, index: int, parts: tuple[Tensor | None, Tensor | None], like: Tensor) -> Tensor:
+        """Returns the gradient of a weight from those of its parts; closed levels get zeros."""
+        found = torch.cat([part for part in parts if part is not None], dim=1)
+        if index in self.skip_in:
+            found /= math.sqrt(2)
+        return functional.pad(found, (0, like.shape[1] - found.shape[1]))
+
+
+def _product(
+    left: tuple[Tensor | None, Tensor | None], right: tuple[Tensor | None, Tensor | None]
+) -> Tensor:
+    """Returns the sum of left @ right^T over the parts that a layer has."""
+    (one, two), (first, second) = left, right
+    if first is None or one is None:
+        assert two is not None and second is not None
+        return two @ second.T
+    product = one @ first.T
+    return product if second is None or two is None else product.addmm_(two, second.T)
 
 
 class _Field(torch.autograd.Function):
@@ -55,73 +73,80 @@ class _Field(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, table: Tensor, shape: GridShape, *layers: Tensor
+        ctx: Any, x: Tensor, table: Tensor | None, shape: _Shape, *layers: Tensor
     ) -> tuple[Tensor, Tensor]:
-        weights, biases = list(layers[::2]), layers[1::2]
-        value, slopes = grid_loops.value_and_slopes(x, table, shape.levels, shape.bound)
-        encoded = torch.cat((x, shape.weighted(value, table.shape[1])), dim=1)  # (N, 3 + W)
-        shape.weighted(slopes, table.shape[1])
-        ctx.width = weights[0].shape[1]
-        weights[0] = weights[0][:, : encoded.shape[1]]  # closed levels are zeros
-        activations, derivatives = [encoded], list[Tensor]()
-        for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
-            hidden = torch.addmm(bias, activations[-1], weight.T)
-            activation, derivative = value_and_slope(hidden, shape.beta)
-            activations.append(activation)
-            derivatives.append(derivative)
-        output = torch.addmm(biases[-1], activations[-1], weights[-1].T)
-        # Backward to the point: v[i] is v_(i + 1), u[i] is u_(i + 1) in the notation above.
-        u = [weights[-1][:1]]
-        v = [derivatives[-1] * u[0]]
-        for weight, derivative in zip(weights[-2:0:-1], derivatives[-2::-1], strict=True):
-            u.append(v[-1] @ weight)
-            v.append(u[-1] * derivative)
-        by_encoded = v[-1] @ weights[0]  # (N, 3 + W)
-        gradient = by_encoded[:, :3] + grid_loops.pull(slopes, by_encoded[:, 3:])
+        weights, biases = layers[::2], layers[1::2]
+        parts = shape.split(weights)
+        encoded, slopes = shape.code.encode(x, table)
+        activations, derivatives = list[Tensor](), list[Tensor]()
+        for part, bias in zip(parts[:-1], biases[:-1], strict=True):
+            hidden = _product((activations[-1] if activations else None, encoded), part)
+            derivatives.append(softplus_and_slope(hidden, bias, shape.beta))
+            activations.append(hidden)
+        output = _product((activations[-1], encoded), parts[-1]).add_(biases[-1])
+        by_encoded = x.new_zeros(x.shape[0], shape.width)
+        by_hidden, skipped = (None if part is None else part[:1] for part in parts[-1])
+        if skipped is not None:
+            by_encoded += skipped
+        vs = list[Tensor]()
+        for (of_hidden, of_encoded), derivative in zip(parts[-2::-1], derivatives[::-1], strict=True):
+            assert by_hidden is not None
+            out = by_hidden if by_hidden.shape[0] == x.shape[0] and vs else None
+            vs.insert(0, torch.mul(by_hidden, derivative, out=out))
+            if of_encoded is not None:
+                by_encoded.addmm_(vs[0], of_encoded)
+            if of_hidden is not None:
+                by_hidden = vs[0] @ of_hidden
         ctx.shape, ctx.num_layers = shape, len(weights)
         ctx.save_for_backward(
-            x, table, slopes, by_encoded, *weights, *activations, *derivatives, *u[::-1], *v[::-1]
+            x, table, slopes, encoded, by_encoded, *weights, *activations, *derivatives, *vs
         )
-        return output, gradient
+        return output, shape.code.pull(slopes, by_encoded)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, by_output: Tensor, by_gradient: Tensor) -> Any:
         shape, m = ctx.shape, ctx.num_layers
-        x, table, slopes, by_encoded, *rest = ctx.saved_tensors
-        weights, activations = rest[:m], rest[m : 2 * m]
-        derivatives, us, vs = (rest[m + k * (m - 1) :][m : 2 * m - 1] for k in range(3))
-        by_weights: list[Tensor] = []
-        # Forward through the gradient's pass: `up` is the derivative of the loss w.r.t. v_i W_i.
-        up = torch.cat((by_gradient, grid_loops.push(slopes, by_gradient)), dim=1)  # (N, 3 + W)
-        by_hidden_values = []  # derivatives of the loss w.r.t. h_i through s_i
-        for weight, derivative, u, v in zip(weights[:-1], derivatives, us, vs, strict=True):
-            by_weights.append(v.T @ up)
-            by_hidden, up = gradients_of_scaled(up @ weight.T, u, derivative, shape.beta)
-            by_hidden_values.append(by_hidden)
-        by_weights.append(by_output.T @ activations[-1])
-        by_weights[-1][0] += up.sum(dim=0)
-        # Backward through the values' pass.
-        by_biases, down = [by_output.sum(dim=0)], by_output
-        for i in range(m - 2, -1, -1):
-            down = torch.addcmul(by_hidden_values[i], down @ weights[i + 1], derivatives[i])
-            by_weights[i].addmm_(down.T, activations[i])
-            by_biases.insert(0, down.sum(dim=0))
-        by_point = down @ weights[0]  # (N, 3 + W)
-        num_features = table.shape[1]
-        by_value, by_slope = (
-            shape.weighted(t[:, 3:].contiguous(), num_features) for t in (by_point, by_encoded)
-        )
-        by_x = None
-        if ctx.needs_input_grad[0]:
-            by_x = by_point[:, :3] + grid_loops.pull(slopes, by_point[:, 3:])
-            by_x = by_x + grid_loops.bend(x, table, by_slope, by_gradient, shape.levels, shape.bound)
-        by_table = None
-        if ctx.needs_input_grad[1]:
-            by_table = grid_loops.table_gradient(
-                x, by_value, by_slope, by_gradient, table, shape.levels, shape.bound
+        x, table, slopes, encoded, by_encoded, *rest = ctx.saved_tensors
+        weights, hiddens = rest[:m], [rest[first::1] for first in (m, 2 * m - 1, 3 * m - 2)]
+        activations, derivatives, vs = (tensors[: m - 1] for tensors in hiddens)
+        parts = shape.split(tuple(weights))
+        code = shape.code
+        # Forward through the gradient's pass; `push` is the derivative of the loss w.r.t. df/de, `up` w.r.t. u_i.
+        push, up = code.push(slopes, by_gradient), None
+        by_parts, through_slopes = list[tuple[Tensor | None, Tensor | None]](), list[Tensor]()
+        for part, derivative, v in zip(parts[:-1], derivatives, vs, strict=True):
+            by_parts.append(
+                (None if part[0] is None else v.T @ up, None if part[1] is None else v.T @ push)
             )
-        by_weights[0] = functional.pad(by_weights[0], (0, ctx.width - by_weights[0].shape[1]))
+            up = _product((up, push), part)
+            through_slopes.append(gradients_of_scaled(up, v, derivative, shape.beta))
+        # Backward through the values' pass; `down` is the derivative of the loss w.r.t. h_i.
+        down, by_biases, by_code = by_output, list[Tensor](), torch.zeros_like(encoded)
+        by_parts.append((by_output.T @ activations[-1], None))
+        by_parts[-1][0][0] += up.sum(dim=0)
+        if parts[-1][1] is not None:
+            by_parts[-1] = (by_parts[-1][0], by_output.T @ encoded)
+            by_parts[-1][1][0] += push.sum(dim=0)
+        needs_code = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
+        for index in range(m - 1, -1, -1):
+            of_hidden, of_encoded = parts[index]
+            if index < m - 1:
+                for by_part, inputs in zip(by_parts[index], (activations[index - 1], encoded), strict=True):
+                    if by_part is not None:
+                        by_part.addmm_(down.T, inputs)
+            by_biases.insert(0, down.sum(dim=0))
+            if of_encoded is not None and needs_code:
+                by_code.addmm_(down, of_encoded)
+            if of_hidden is not None:
+                product = down @ of_hidden
+                down = torch.addcmul(through_slopes[index - 1], product, derivatives[index - 1], out=product)
+        by_x = by_table = None
+        if ctx.needs_input_grad[0]:
+            by_x = code.pull(slopes, by_code) + code.bend(x, table, encoded, by_encoded, by_gradient)
+        if ctx.needs_input_grad[1]:
+            by_table = code.by_table(x, table, by_code, by_encoded, by_gradient)
+        by_weights = [shape.joined(i, part, weights[i]) for i, part in enumerate(by_parts)]
         by_layers = (t for pair in zip(by_weights, by_biases, strict=True) for t in pair)
         return by_x, by_table, None, *by_layers
 
@@ -132,15 +157,13 @@ def output_and_gradient(
     """Evaluates `FieldTwin.output_and_gradient`; both results are differentiable once.
 
     Args:
-        network: A softplus network without skip layers, on a hash grid with an open level.
-        x: (N, 3) points, float32, on the CPU.
+        network: A softplus network on an encoding of `point_codes.code_of`.
+        x: (N, 3) points on the CPU, float32; float64 without a hash grid.
         num_outputs: Number of outputs; None for all.
     """
-    grid = network.encoding
-    assert isinstance(grid, HashGrid)
-    levels, beta = grid.grids[: grid.num_open], network.activation.beta
-    shape = GridShape(levels, grid.last_weight, grid.config.bound, beta)
+    code, table = code_of(network.encoding)
+    shape = _Shape(code, network.skip_in, code.width, network.activation.beta)
     layers = network.weights_and_biases()
     weight, bias = layers.pop()
     layers.append((weight[:num_outputs], bias[:num_outputs]))
-    return _Field.apply(x, grid.table, shape, *(tensor for layer in layers for tensor in layer))
+    return _Field.apply(x, table, shape, *(tensor for layer in layers for tensor in layer))

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.polynomial import Chebyshev, Polynomial
 from torch import Tensor
+from torch.nn import functional
 
 from idr.model.kernels.numba_support import ONE, ZERO, compiled, in_threads
 
@@ -57,6 +58,7 @@ def log_of_one_plus(w: Any) -> Any:
     return w * (_L0 + w * (_L1 + w * (_L2 + w * (_L3 + w * (_L4 + w * (_L5 + w * _L6))))))
 
 
+# A result that replaces its argument has its own loop: where two arrays may overlap, compilers do not vectorize.
 @_compiled
 def softplus_in_place(values: Any, beta: Any) -> None:
     """Replaces values (N,) by their softplus."""
@@ -67,46 +69,103 @@ def softplus_in_place(values: Any, beta: Any) -> None:
 
 
 @_compiled
-def _value_and_slope(values: Any, beta: Any, out: Any, slopes: Any) -> None:
+def _value(values: Any, beta: Any, out: Any) -> None:
+    scale = ONE / beta
+    for n in range(values.shape[0]):
+        z = values[n] * beta
+        out[n] = (max(z, ZERO) + log_of_one_plus(exp_of_negative(z))) * scale
+
+
+@_compiled
+def _value_and_slope_in_place(values: Any, beta: Any, out: Any) -> None:
     scale = ONE / beta
     for n in range(values.shape[0]):
         z = values[n] * beta
         w = exp_of_negative(z)
         out[n] = (max(z, ZERO) + log_of_one_plus(w)) * scale
-        slopes[n] = (ONE if z > ZERO else w) / (ONE + w)
+        values[n] = (ONE if z > ZERO else w) / (ONE + w)
 
 
 @_compiled
-def _gradients_of_scaled(by_v: Any, u: Any, slopes: Any, beta: Any, by_hidden: Any, by_u: Any) -> None:
+def _value_in_place_and_slope(values: Any, bias: Any, beta: Any, slopes: Any) -> None:
+    scale = ONE / beta
+    for n in range(values.shape[0]):
+        for k in range(values.shape[1]):
+            z = (values[n, k] + bias[k]) * beta
+            w = exp_of_negative(z)
+            values[n, k] = (max(z, ZERO) + log_of_one_plus(w)) * scale
+            slopes[n, k] = (ONE if z > ZERO else w) / (ONE + w)
+
+
+@_compiled
+def _gradients_of_scaled(by_v: Any, v: Any, slopes: Any, beta: Any, by_hidden: Any) -> None:
     for n in range(by_v.shape[0]):
-        through = by_v[n] * slopes[n]
-        by_u[n] = through
-        by_hidden[n] = through * u[n] * (ONE - slopes[n]) * beta
+        for k in range(by_v.shape[1]):
+            by_hidden[n, k] = by_v[n, k] * v[n, k] * (ONE - slopes[n, k]) * beta
+            by_v[n, k] *= slopes[n, k]
 
 
-def value_and_slope(hidden: Tensor, beta: float) -> tuple[Tensor, Tensor]:
-    """Returns softplus of values of any shape, float32 on the CPU, and its slope there."""
-    value, slope = torch.empty_like(hidden), torch.empty_like(hidden)
+def softplus_(x: Tensor, beta: float) -> Tensor:
+    """Replaces values of any shape, contiguous and float32, by their softplus."""
     sharpness = np.float32(beta)
-    in_threads(lambda z, *out: _value_and_slope(z, sharpness, *out), _jobs(hidden, value, slope))
-    return value, slope
+    in_threads(lambda values: softplus_in_place(values, sharpness), _flat_jobs(x))
+    return x
 
 
-def gradients_of_scaled(by_v: Tensor, u: Tensor, slope: Tensor, beta: float) -> tuple[Tensor, Tensor]:
-    """Backpropagates through v = u s, where s is the slope of softplus at hidden values; any shape.
+def write_softplus(x: Tensor, beta: float, out: Tensor) -> None:
+    """Writes softplus of such values to other memory."""
+    sharpness = np.float32(beta)
+    in_threads(lambda values, to: _value(values, sharpness, to), _flat_jobs(x, out))
 
-    Returns the gradients w.r.t. the hidden values and w.r.t. u, not summed if u is one row for all.
+
+def write_softplus_keep_slope(x: Tensor, beta: float, out: Tensor) -> None:
+    """Writes softplus of such values to other memory, and replaces them by its derivative."""
+    sharpness = np.float32(beta)
+    in_threads(lambda values, to: _value_and_slope_in_place(values, sharpness, to), _flat_jobs(x, out))
+
+
+def softplus_and_slope(hidden: Tensor, bias: Tensor, beta: float) -> Tensor:
+    """Replaces values (N, H) by softplus(values + bias) for a bias (H,); returns its derivative there.
+
+    Compiled for float32, torch's operators for float64.
     """
-    by_hidden, by_u = torch.empty_like(slope), torch.empty_like(slope)
+    if hidden.dtype == torch.float64:
+        slope = torch.sigmoid(beta * hidden.add_(bias))
+        hidden.copy_(functional.softplus(hidden, beta))
+        return slope
+    slope, offsets, sharpness = torch.empty_like(hidden), bias.detach().numpy(), np.float32(beta)
+    jobs = _jobs(hidden, slope)
+    in_threads(lambda values, out: _value_in_place_and_slope(values, offsets, sharpness, out), jobs)
+    return slope
+
+
+def gradients_of_scaled(by_v: Tensor, v: Tensor, slope: Tensor, beta: float) -> Tensor:
+    """Backpropagates through v = u s, where s is the slope of softplus at hidden values (N, H).
+
+    Replaces the gradient w.r.t. v by that w.r.t. u; returns the gradient w.r.t. the hidden values.
+    """
+    by_hidden = torch.empty_like(slope)
+    if slope.dtype == torch.float64:
+        torch.mul(by_v * v, beta * (1 - slope), out=by_hidden)
+        by_v *= slope
+        return by_hidden
     sharpness = np.float32(beta)
     in_threads(
-        lambda v, w, s, *out: _gradients_of_scaled(v, w, s, sharpness, *out),
-        _jobs(by_v, u.expand_as(slope), slope, by_hidden, by_u),
+        lambda b, w, s, out: _gradients_of_scaled(b, w, s, sharpness, out),
+        _jobs(by_v, v, slope, by_hidden),
     )
-    return by_hidden, by_u
+    return by_hidden
 
 
 def _jobs(*tensors: Tensor) -> list[tuple[Any, ...]]:
-    """Splits tensors of equal size into jobs of ``JOB_SIZE`` values."""
-    flat = [tensor.detach().contiguous().view(-1).numpy() for tensor in tensors]
+    """Splits contiguous (N, H) tensors into jobs of whole rows, about ``JOB_SIZE`` values each."""
+    arrays = [tensor.detach().numpy() for tensor in tensors]
+    rows = max(1, JOB_SIZE // max(1, arrays[0].shape[1]))
+    starts = range(0, arrays[0].shape[0], rows)
+    return [tuple(array[first : first + rows] for array in arrays) for first in starts]
+
+
+def _flat_jobs(*tensors: Tensor) -> list[tuple[Any, ...]]:
+    """Splits contiguous tensors of one shape into jobs of ``JOB_SIZE`` values."""
+    flat = [tensor.detach().view(-1).numpy() for tensor in tensors]
     return [tuple(t[first : first + JOB_SIZE] for t in flat) for first in range(0, len(flat[0]), JOB_SIZE)]
