@@ -126,9 +126,11 @@ def test_serves_the_analytic_gradient_where_it_can(monkeypatch: pytest.MonkeyPat
     net.value_and_gradient(x)
     assert len(calls) == 2
     with torch.no_grad():
-        net.value_and_gradient(x)
+        net.eval().value_and_gradient(x)  # `FixedNetwork` serves it
+        assert len(calls) == 2
+        net.train().value_and_gradient(x)
     net.double().value_and_gradient(x.double())
-    assert len(calls) == 2
+    assert len(calls) == 3
 
 
 def test_closed_levels_get_no_gradient() -> None:

@@ -26,8 +26,8 @@ def field_for(network: ImplicitNetwork, x: Tensor) -> FieldTwin | None:
     =====================================  =============================================================
     softplus, hash grid in compiled loops  `fused_field` for the gradient
     the same, no skip layers               `tracing_loops` for tracing
-    softplus, sinusoids; CPU, float32,     `fused_field` for the gradient
-    gradients, numba
+    softplus, sinusoids, CPU, float32,     `fused_field` for the gradient, but in evaluation without
+    numba                                  gradients
     CPU without gradients, evaluation      `FixedNetwork` for the rest
     CPU without gradients, training        the network's own layers with a twin of the activation for f
     =====================================  =============================================================
@@ -47,7 +47,7 @@ def field_for(network: ImplicitNetwork, x: Tensor) -> FieldTwin | None:
     grid = network.encoding
     has_grid = isinstance(grid, HashGrid) and grid.num_open > 0 and grid.twin(x) is not None
     has_sinusoids = isinstance(grid, Sinusoids) and on_cpu and x.dtype == torch.float32 and has_numba()
-    if activation is not None and (has_grid or (has_sinusoids and torch.is_grad_enabled())):
+    if activation is not None and (has_grid or (has_sinusoids and gradient is None)):
         from idr.model.kernels import fused_field, tracing_loops  # these import numba
 
         gradient = functools.partial(fused_field.output_and_gradient, network)
