@@ -29,7 +29,7 @@ from idr.model.kernels.softplus_loops import gradients_of_scaled, softplus_and_s
 
 
 class _Shape(NamedTuple):
-    """Constants of a network: its encoding, the skip layers, E without closed levels, softplus's sharpness."""
+    """Constants of a network; ``width`` is E, ``beta`` the sharpness of its softplus."""
 
     code: PointCode
     skip_in: frozenset[int]
@@ -112,7 +112,7 @@ class _Field(torch.autograd.Function):
         activations, derivatives, vs = (tensors[: m - 1] for tensors in hiddens)
         parts = shape.split(tuple(weights))
         code = shape.code
-        # Forward through the gradient's pass; `push` is the derivative of the loss w.r.t. df/de, `up` w.r.t. u_i.
+        # Forward through the gradient's pass: the loss's derivatives w.r.t. df/de (`push`) and u_i (`up`).
         push, up = code.push(slopes, by_gradient), None
         by_parts, through_slopes = list[tuple[Tensor | None, Tensor | None]](), list[Tensor]()
         for part, derivative, v in zip(parts[:-1], derivatives, vs, strict=True):
@@ -123,11 +123,11 @@ class _Field(torch.autograd.Function):
             through_slopes.append(gradients_of_scaled(up, v, derivative, shape.beta))
         # Backward through the values' pass; `down` is the derivative of the loss w.r.t. h_i.
         down, by_biases, by_code = by_output, list[Tensor](), torch.zeros_like(encoded)
-        by_parts.append((by_output.T @ activations[-1], None))
-        by_parts[-1][0][0] += up.sum(dim=0)
-        if parts[-1][1] is not None:
-            by_parts[-1] = (by_parts[-1][0], by_output.T @ encoded)
-            by_parts[-1][1][0] += push.sum(dim=0)
+        last = [by_output.T @ activations[-1], None if parts[-1][1] is None else by_output.T @ encoded]
+        for by_part, by_row in zip(last, (up, push), strict=True):
+            if by_part is not None:
+                by_part[0] += by_row.sum(dim=0)
+        by_parts.append((last[0], last[1]))
         needs_code = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
         for index in range(m - 1, -1, -1):
             of_hidden, of_encoded = parts[index]

@@ -20,17 +20,15 @@ from idr.model.kernels import hashgrid_loops as loops
 
 
 class PointCode(Protocol):
-    """An encoding as explicit functions.
-
-    Attributes:
-        width: E.
-    """
+    """An encoding as explicit functions."""
 
     @property
-    def width(self) -> int: ...
+    def width(self) -> int:
+        """Returns E."""
+        ...
 
     def encode(self, x: Tensor, table: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Returns e(x) (N, E) and the slopes there, for points (N, 3) and the learned table if there is one."""
+        """Returns e(x) (N, E) and the slopes there, for points (N, 3) and the learned table, if any."""
 
     def pull(self, slopes: Tensor, by_encoded: Tensor) -> Tensor:
         """Returns J^T by_encoded (N, 3)."""
@@ -55,6 +53,7 @@ class SinusoidCode:
 
     @property
     def width(self) -> int:
+        """Returns E."""
         return 3 * (1 + 2 * self.octaves)
 
     def _frequencies(self, like: Tensor) -> Tensor:
@@ -63,24 +62,29 @@ class SinusoidCode:
         return (2.0**octaves).repeat_interleave(2).view(1, -1, 1)
 
     def encode(self, x: Tensor, table: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Encodes points, see `PointCode.encode`."""
         encoded = positional_encoding(x, self.octaves)
-        blocks = encoded[:, 3:].reshape(len(x), self.octaves, 2, 3)  # the sine, then the cosine of each octave
+        blocks = encoded[:, 3:].reshape(len(x), self.octaves, 2, 3)  # sine and cosine of each octave
         slopes = torch.stack((blocks[:, :, 1], -blocks[:, :, 0]), dim=2).view(len(x), 2 * self.octaves, 3)
         return encoded, slopes * self._frequencies(x)
 
     def pull(self, slopes: Tensor, by_encoded: Tensor) -> Tensor:
+        """Applies J^T, see `PointCode.pull`."""
         return by_encoded[:, :3] + (by_encoded[:, 3:].reshape(slopes.shape) * slopes).sum(dim=1)
 
     def push(self, slopes: Tensor, v: Tensor) -> Tensor:
+        """Applies J, see `PointCode.push`."""
         return torch.cat((v, (slopes * v.unsqueeze(1)).flatten(1)), dim=1)
 
     def bend(self, x: Tensor, table: Tensor | None, encoded: Tensor, by_encoded: Tensor, v: Tensor) -> Tensor:
-        curvature = -(encoded * by_encoded)[:, 3:].reshape(len(x), 2 * self.octaves, 3) * self._frequencies(x) ** 2
-        return curvature.sum(dim=1) * v
+        """Differentiates J v, see `PointCode.bend`."""
+        products = (encoded * by_encoded)[:, 3:].reshape(len(x), 2 * self.octaves, 3)
+        return -(products * self._frequencies(x) ** 2).sum(dim=1) * v
 
     def by_table(
         self, x: Tensor, table: Tensor, by_code: Tensor, by_encoded: Tensor, v: Tensor
     ) -> Tensor:
+        """Differentiates by the table, see `PointCode.by_table`."""
         raise AssertionError("sinusoids have no table")
 
 
@@ -102,6 +106,7 @@ class GridCode:
 
     @property
     def width(self) -> int:
+        """Returns E."""
         return 3 + len(self.levels) * self.features
 
     def _weighted(self, columns: Tensor) -> Tensor:
@@ -115,23 +120,28 @@ class GridCode:
         return self._weighted(by_encoded[:, 3:].clone())
 
     def encode(self, x: Tensor, table: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Encodes points, see `PointCode.encode`."""
         assert table is not None
         value, slopes = loops.value_and_slopes(x, table, self.levels, self.bound)
         return torch.cat((x, self._weighted(value)), dim=1), self._weighted(slopes)
 
     def pull(self, slopes: Tensor, by_encoded: Tensor) -> Tensor:
+        """Applies J^T, see `PointCode.pull`."""
         return by_encoded[:, :3] + loops.pull(slopes, by_encoded[:, 3:])
 
     def push(self, slopes: Tensor, v: Tensor) -> Tensor:
+        """Applies J, see `PointCode.push`."""
         return torch.cat((v, loops.push(slopes, v)), dim=1)
 
     def bend(self, x: Tensor, table: Tensor | None, encoded: Tensor, by_encoded: Tensor, v: Tensor) -> Tensor:
+        """Differentiates J v, see `PointCode.bend`."""
         assert table is not None
         return loops.bend(x, table, self._learned(by_encoded), v, self.levels, self.bound)
 
     def by_table(
         self, x: Tensor, table: Tensor, by_code: Tensor, by_encoded: Tensor, v: Tensor
     ) -> Tensor:
+        """Differentiates by the table, see `PointCode.by_table`."""
         learned = (self._learned(by_code), self._learned(by_encoded))
         return loops.table_gradient(x, *learned, v, table, self.levels, self.bound)
 

@@ -58,7 +58,7 @@ def log_of_one_plus(w: Any) -> Any:
     return w * (_L0 + w * (_L1 + w * (_L2 + w * (_L3 + w * (_L4 + w * (_L5 + w * _L6))))))
 
 
-# A result that replaces its argument has its own loop: where two arrays may overlap, compilers do not vectorize.
+# A result that replaces its argument needs its own loop: compilers do not vectorize where arrays overlap.
 @_compiled
 def softplus_in_place(values: Any, beta: Any) -> None:
     """Replaces values (N,) by their softplus."""
