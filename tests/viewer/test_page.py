@@ -235,10 +235,10 @@ def test_held_out_views_are_listed_and_compared(page):
     assert session._panel.view.value == "0 (held out)"  # the first of the data set
     until(lambda: "View 0 (held out)" in session._panel.scores.content)
     assert "IoU 1.0000" in session._panel.scores.content  # of its own camera
-    by_name = dict(zip(session._names, session._space._cameras, strict=True))
+    by_name = dict(zip(session._views.names, session._space._cameras, strict=True))
     np.testing.assert_allclose(by_name["4 (held out)"].position, ball.unit_poses()[4, :3, 3], atol=1e-5)
     assert tuple(by_name["4 (held out)"].color) == BLUE and tuple(by_name["5"].color) == GRAY
-    session._clicked(session._names.index("4 (held out)"))
+    session._clicked(session._views.names.index("4 (held out)"))
     until(lambda: "View 4 (held out)" in session._panel.scores.content)
     assert "IoU 1.0000" in session._panel.scores.content
 

@@ -13,11 +13,9 @@ from idr.viewer.checkpoints import Checkpoint
 from idr.viewer.guard import escape_markup
 from idr.viewer.limits import RESOLUTIONS, SIDES
 from idr.viewer.surfaces import PAINTS
+from idr.viewer.views import HELD_OUT
 
 PHOTOS, RENDERINGS, ERRORS, NONE = "photographs", "renderings", "errors", "nothing"
-
-HELD_OUT = " (held out)"
-"""End of the names of views that were held out."""
 
 MAX_MARKS = 8
 """Most checkpoints that get marks on the slider."""

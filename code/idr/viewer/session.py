@@ -6,47 +6,37 @@ import functools
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
 from typing import Any
 
-import imageio.v3 as iio
 import numpy as np
-from numpy.typing import NDArray
 
-from idr.evaluation.report.views import ComparedView, compare_view, to_bytes
+from idr.evaluation.report.views import to_bytes
 from idr.export.mesh_files import Surface
 from idr.runs import Run
-from idr.runs.views import given_intrinsics, image_numbers, read_view
 from idr.viewer import panel as pages
 from idr.viewer import surfaces
 from idr.viewer.checkpoints import Checkpoint, CheckpointReader, nearest
 from idr.viewer.space import (
-    BLUE,
-    GRAY,
     SpaceView,
     browser_camera,
     field_of_view,
     fitting_field_of_view,
+    picture_of,
     position_and_target,
     to_array,
 )
+from idr.viewer.views import THUMBNAIL, PageViews
 from idr.viewer.worker import Worker
 
 log = logging.getLogger(__name__)
 
 SURFACE, COMPARE, CAMERAS, BROWSER, SAVE = "surface", "compared view", "all views", "your view", "save"
 URGENCY = {CAMERAS: 0, SAVE: 1, SURFACE: 2, COMPARE: 3, BROWSER: 4}  # a mesh is saved once it is finest
-THUMBNAIL = 96
-"""Pixels along the longer side of an image on a camera."""
-
 MAX_OPEN = 3
 """Networks kept in memory for going back to a checkpoint."""
 
 KEPT_BYTES = 200_000_000
 """Memory of the surfaces kept for replays."""
-
-PICTURE_SECONDS = 20.0
-"""Time for a browser to send its picture."""
 
 FAR = 100.0
 """Depth of pixels without a surface, unit-sphere units."""
@@ -69,25 +59,17 @@ class Session:
         self._surface_words = ""  # until the first one is drawn
         self._busy: tuple[str, ...] = ()
         self._last_seen: dict[int, tuple[float, ...]] = {}  # by browser
-        self._num_training = len(reader.dataset)
-        parts = [reader.dataset, *([] if reader.held_out is None else [reader.held_out])]
-        numbers = [number for part in parts for number in image_numbers(part)]
-        self._names = [  # of the training views, then of the held-out ones, as everywhere here
-            f"{number}{pages.HELD_OUT if self._is_held_out(k) else ''}" for k, number in enumerate(numbers)
-        ]
-        in_order = sorted(range(len(numbers)), key=numbers.__getitem__)
-        colors = [BLUE if self._is_held_out(k) else GRAY for k in range(len(numbers))]
-        self._space = SpaceView(server, self._names, colors, self._thumbnails(parts), self._clicked)
+        views = self._views = PageViews(reader)
+        self._space = SpaceView(server, views.names, views.colors, views.thumbnails(), self._clicked)
         title = f"{reader.folder.parent.name}/{reader.folder.name}"
-        self._panel = pages.Panel(server.gui, title, [self._names[k] for k in in_order], resolution, side)
+        names = [views.names[k] for k in views.in_order]
+        self._panel = pages.Panel(server.gui, title, names, resolution, side)
+        first, img_res = views.in_order[0], reader.dataset.img_res
+        self._start = field_of_view(views.intrinsics[first], img_res)
+        self._space.set_up(views.poses, first, self._start[0])
         # The given cameras stand there before the first checkpoint.
-        poses = np.concatenate([np.asarray(part.get_gt_pose(scaled=True), np.float64) for part in parts])
-        intrinsics = np.concatenate([to_array(given_intrinsics(part)) for part in parts])
-        first, img_res = in_order[0], reader.dataset.img_res
-        self._start = field_of_view(intrinsics[first], img_res)
-        self._space.set_up(poses, first, self._start[0])
-        self._space.place_cameras(poses, intrinsics, img_res)
-        self._space.step_into(first, poses[first, :3, 3])
+        self._space.place_cameras(views.poses, views.intrinsics, img_res)
+        self._space.step_into(first, views.poses[first, :3, 3])
         self._worker = Worker(self._failed, self._worker_changed)
         self._open = functools.lru_cache(MAX_OPEN)(lambda c: reader.open(c, self._worker.between))
         self._connect()
@@ -184,8 +166,8 @@ class Session:
         def work() -> None:
             run = self._open(checkpoint)
             for size in surfaces.coarse_to_fine(surfaces.COARSE_SIDE, side, 4):
-                view = self._compare(run, index, size)
-                self._panel.show_view(view, self._names[index], checkpoint.epoch)
+                view = self._views.compare(run, index, size)
+                self._panel.show_view(view, self._views.names[index], checkpoint.epoch)
                 self._worker.between()
 
         self._worker.submit(COMPARE, work, URGENCY[COMPARE])
@@ -197,8 +179,7 @@ class Session:
             return
 
         def work() -> None:
-            run, k = self._open(checkpoint), self._position(index)
-            camera = run.held_out_camera(k) if self._is_held_out(index) else run.training_camera(k)
+            camera = self._views.camera(self._open(checkpoint), index)
             pose = np.asarray(camera.pose, dtype=np.float64)
             seen = field_of_view(np.asarray(camera.intrinsics), camera.img_res)
             center, target = position_and_target(pose)
@@ -217,18 +198,18 @@ class Session:
         self._panel.table.visible = False
         if which not in (pages.RENDERINGS, pages.ERRORS) or checkpoint is None:
             self._worker.drop(CAMERAS)
-            for index in range(len(self._names)):
+            for index in range(len(self._views.names)):
                 self._space.set_image(index, None)
             return
 
         def work() -> None:
             run, scores = self._open(checkpoint), []
-            for index, name in enumerate(self._names):
-                view = self._compare(run, index, THUMBNAIL)
+            for index, name in enumerate(self._views.names):
+                view = self._views.compare(run, index, THUMBNAIL)
                 self._worker.between()
                 self._space.set_image(index, to_bytes(view.error if which == pages.ERRORS else view.rendered))
                 scores.append((name, view.psnr, view.iou))
-                self._panel.show_table(scores, len(self._names))
+                self._panel.show_table(scores, len(self._views.names))
 
         self._worker.submit(CAMERAS, work, URGENCY[CAMERAS])
 
@@ -261,15 +242,11 @@ class Session:
         """Sends what a browser shows, before white, to its downloads: PNG. Called on a thread of viser's."""
         if client is None:
             return
-        camera, size = client.camera, {"transport_format": "png", "timeout": PICTURE_SECONDS}
         try:
-            picture = client.get_render(camera.image_height, camera.image_width, **size)
+            content = picture_of(client)
         except TimeoutError:
             self._panel.show_trouble("the browser sent no picture: bring its window to the front and retry")
             return
-        opacity = picture[..., 3:] / 255
-        white = np.uint8(np.round(picture[..., :3] * opacity + 255 * (1 - opacity)))
-        content = iio.imwrite("<bytes>", white, extension=".png")
         client.send_file_download(f"{self._file_name(self._shown)}.png", content, save_immediately=True)
 
     def _file_name(self, checkpoint: Checkpoint | None) -> str:
@@ -337,40 +314,19 @@ class Session:
         self._render_view(client)
 
     def _clicked(self, index: int) -> None:
-        self._panel.view.value = self._names[index]
+        self._panel.view.value = self._views.names[index]
         self.change_view()
 
     def _chosen_view(self) -> int:
-        return self._names.index(self._panel.view.value)
-
-    def _is_held_out(self, index: int) -> bool:
-        return index >= self._num_training
-
-    def _position(self, index: int) -> int:
-        """The position of a view among the training views or among the held-out ones."""
-        return index - self._num_training if self._is_held_out(index) else index
-
-    def _compare(self, run: Run, index: int, side: int) -> ComparedView:
-        k, held_out = self._position(index), self._is_held_out(index)
-        return compare_view(run, k, side, surfaces.CHUNK_PIXELS, held_out=held_out)
-
-    @staticmethod
-    def _thumbnails(datasets: Sequence[Any]) -> list[NDArray[np.uint8]]:
-        photos = (read_view(dataset, k).photo for dataset in datasets for k in range(len(dataset)))
-        steps = ((photo, max(1, -(-max(photo.shape[:2]) // THUMBNAIL))) for photo in photos)
-        return [to_bytes(photo[::step, ::step]) for photo, step in steps]
+        return self._views.names.index(self._panel.view.value)
 
     def _place(self, run: Run) -> None:
         """Shows the cameras of a checkpoint and their distances to the given ones."""
-        poses, intrinsics = to_array(run.training_poses), to_array(run.training_intrinsics)
-        held_out = run.held_out is not None
-        all_poses = np.concatenate((poses, to_array(run.held_out_poses))) if held_out else poses
-        if held_out:
-            intrinsics = np.concatenate((intrinsics, to_array(run.held_out_intrinsics)))
-        self._space.place_cameras(all_poses, intrinsics, run.img_res)
+        poses, intrinsics = self._views.cameras(run)
+        self._space.place_cameras(poses, intrinsics, run.img_res)
         if run.alignment is not None:
             given = to_array(run.given_poses)
-            self._space.show_lines(np.stack((poses[:, :3, 3], given[:, :3, 3]), axis=1))
+            self._space.show_lines(np.stack((poses[: len(given), :3, 3], given[:, :3, 3]), axis=1))
 
     def _failed(self, slot: str, text: str) -> None:
         log.warning("viewer, %s: %s", slot, text)

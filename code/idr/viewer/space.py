@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import imageio.v3 as iio
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
@@ -24,6 +25,9 @@ FRUSTUM = 0.12
 
 GRAY, BLUE, CHOSEN = (120, 120, 120), (45, 105, 190), (214, 90, 20)
 """Colors of the cameras of training views and held-out views, and of the compared view."""
+PICTURE_SECONDS = 20.0
+"""Time for a browser to send its picture."""
+
 STEEP = 0.85
 """Cosine of the angle between an optical axis and the up direction from which a camera looks up or down."""
 
@@ -200,3 +204,18 @@ def field_of_view(intrinsics: NDArray[np.floating], img_res: tuple[int, int]) ->
 def fitting_field_of_view(fov: float, aspect: float, window: float) -> float:
     """Returns the vertical field of view of a window, width over height, that shows all of an image."""
     return 2 * math.atan(math.tan(0.5 * fov) * max(1.0, aspect / window))
+
+
+def picture_of(client: Any) -> bytes:
+    """Returns what a browser shows, before white: the content of a PNG file.
+
+    Raises:
+        TimeoutError: The browser sends nothing, as one in the background does.
+    """
+    camera = client.camera
+    picture = client.get_render(
+        camera.image_height, camera.image_width, transport_format="png", timeout=PICTURE_SECONDS
+    )
+    opacity = picture[..., 3:] / 255
+    white = np.round(picture[..., :3] * opacity + 255 * (1 - opacity)).astype(np.uint8)
+    return iio.imwrite("<bytes>", white, extension=".png")
