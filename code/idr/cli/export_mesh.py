@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     import trimesh
     from numpy.typing import NDArray
 
+    from idr.datasets.record import TrueSize
     from idr.export.mesh_files import Surface
-    from idr.importers.source import TrueSize
     from idr.runs import Run
 
 DESCRIPTION = (
@@ -129,6 +129,7 @@ def _export(arguments: argparse.Namespace) -> None:
 
     import numpy as np
 
+    from idr.evaluation.reconstruction import true_size_of
     from idr.export.mesh_files import check_formats, write_surface
 
     if arguments.out:
@@ -138,7 +139,7 @@ def _export(arguments: argparse.Namespace) -> None:
     trained, results = open_run(arguments)
     out = arguments.out or [results / f"mesh_{trained.epoch}.glb"]
     check_new(_all_files(out, textured), arguments.force)
-    true_size = _true_size(trained) if arguments.coordinates == "world" else None
+    true_size = true_size_of(trained) if arguments.coordinates == "world" else None
     ground = None if true_size is None else true_size.ground
     if arguments.on_ground and ground is None:
         raise InputError(
@@ -164,14 +165,6 @@ def _export(arguments: argparse.Namespace) -> None:
         say(f"mesh: {path} ({len(surface.faces)} faces, {arguments.coordinates} coordinates, {size:.1f} MB)")
 
 
-def _true_size(trained: Run) -> TrueSize | None:
-    """Returns how the scene's unit was made a meter; None for another unit."""
-    from idr.importers.source import read_true_size
-
-    folder = getattr(trained.scene, "instance_dir", None)  # a class of the user's may have none
-    return None if folder is None else read_true_size(Path(folder))
-
-
 def _standing(
     surface: Surface, ground: tuple[float, ...], trained: Run
 ) -> tuple[Surface, NDArray[np.float64]]:
@@ -195,14 +188,7 @@ def _standing(
 
 def _say_size(surface: Surface, size: TrueSize) -> None:
     """Prints the sides of the tightest box around a surface in meters; the error is that of the scale."""
-    import numpy as np
-    from trimesh.bounds import oriented_bounds
-
-    sides = sorted(np.asarray(oriented_bounds(surface.vertices)[1]).tolist(), reverse=True)
-    unit, factor = ("m", 1.0) if sides[0] >= 1 else ("cm", 100.0)
-    error = "" if size.relative_error is None else f" +- {size.relative_error:.2%}"
-    text = " x ".join(f"{factor * side:.4g}" for side in sides)
-    say(f"size: {text} {unit}{error}, by {size.origin}; the unit is m, in STL mm")
+    say(f"size: {size.of_box(surface.vertices)}; the unit is m, in STL mm")
 
 
 def check_texture(size: int | None) -> None:
