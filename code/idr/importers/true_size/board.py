@@ -156,8 +156,8 @@ def find_board(shots: list[Shot], side: float, progress: Progress) -> BoardFit:
     if not miss <= SETTINGS.max_miss:
         raise InputError(
             f"--scale_by board: its corners miss their places in the photographs by {miss:.1%} of the "
-            f"height, at most {SETTINGS.max_miss:.0%} expected: keep the board still beside the object in all "
-            "photographs, and print only one"
+            f"height; expected at most {SETTINGS.max_miss:.0%}: keep the board still beside the object in "
+            "all photographs, and print only one"
         )
     points = np.stack([corner.point for corner in corners_found.values()])
     return _fit(places[list(corners_found)], points, len(found))
