@@ -1,4 +1,4 @@
-"""Colored meshes as PLY, OBJ and GLB files, bare ones as STL.
+"""Colored meshes as PLY, OBJ, GLB and USDZ files, bare ones as STL.
 
 V vertices, T faces. Colors are sRGB in [0, 1].
 """
@@ -25,8 +25,10 @@ from idr.meshing.meshes import needs_float64, ply_content
 
 Array = NDArray[np.floating]
 
-FORMATS = (".glb", ".obj", ".ply", ".stl")
-TEXTURED_FORMATS = (".glb", ".obj")
+FORMATS = (".glb", ".obj", ".ply", ".stl", ".usdz")
+TEXTURED_FORMATS = (".glb", ".obj", ".usdz")
+UPRIGHT_FORMATS = (".glb", ".usdz")
+"""Formats that define which axis is up."""
 UNLIT = "KHR_materials_unlit"
 DIGITS = 9
 """Digits after the decimal point in OBJ files."""
@@ -83,7 +85,7 @@ def check_formats(paths: list[Path], textured: bool) -> None:
         if textured and path.suffix.lower() not in TEXTURED_FORMATS:
             raise InputError(
                 f"--out {path}: {path.suffix[1:].upper()} holds no texture; leave --texture out, or name a "
-                ".glb or .obj"
+                ".glb, .obj or .usdz"
             )
 
 
@@ -100,11 +102,12 @@ def write_surface(surface: Surface, path: Path, lit: bool = False, upright: Arra
     Args:
         surface: The surface.
         path: The file; see `companions`.
-        lit: GLB only: let viewers add their own lights. Without it, colors are shown as they are, since they
-            contain the light of the photographs.
-        upright: GLB only: (3, 3) rotation to glTF's axes, written as the node's matrix. Viewers then show the
-            mesh upright while the vertices keep the surface's coordinates. If float32 is too coarse for these
-            (`needs_float64`), the vertices are relative to the node's translation; PLY then has float64.
+        lit: GLB and USDZ: let viewers add their own lights. Without it, colors are shown as they are, since
+            they contain the light of the photographs.
+        upright: (3, 3) rotation to glTF's axes. Of a GLB, it is the node's matrix: viewers show the mesh
+            upright while the vertices keep the surface's coordinates. If float32 is too coarse for these
+            (`needs_float64`), the vertices are relative to the node's translation; PLY then has float64. Of a
+            USDZ, see `usdz_content`.
 
     Raises:
         InputError: The suffix is unknown.
@@ -117,6 +120,10 @@ def write_surface(surface: Surface, path: Path, lit: bool = False, upright: Arra
         return
     if ending == ".glb":
         content = glb_content(surface, lit, upright)
+    elif ending == ".usdz":
+        from idr.export.usdz import usdz_content
+
+        content = usdz_content(surface, lit, upright)
     elif ending == ".stl":
         content = export_stl(_mesh(surface))
     else:
