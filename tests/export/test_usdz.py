@@ -11,9 +11,12 @@ import pytest
 import trimesh
 from PIL import Image
 
+from idr.cli.export_mesh import _factor
+from idr.datasets.record import TrueSize
 from idr.errors import MissingInputError
 from idr.export import usdz
-from idr.export.mesh_files import Surface, check_formats, srgb_to_linear, write_surface
+from idr.export.mesh_files import check_formats, write_surface
+from idr.export.surface import Surface, srgb_to_linear
 
 UPRIGHT = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])  # z becomes y
 
@@ -69,3 +72,11 @@ def test_usdz_is_read_as_written(textured: bool, lit: bool, tmp_path: Path) -> N
     else:
         colors = np.array(values.GetPrimvar("displayColor").Get())
         np.testing.assert_allclose(colors, srgb_to_linear(surface.colors), atol=1e-6)
+
+
+def test_a_scene_without_true_size_is_shown_at_the_size_of_a_table_top(capsys: pytest.CaptureFixture) -> None:
+    surface, size = make_surface(), TrueSize(1.0, None, "the printed board")
+    assert 4.0 * _factor(".usdz", surface, None) == pytest.approx(0.25)
+    assert "no true size" in capsys.readouterr().out
+    assert [_factor(ending, surface, size) for ending in (".usdz", ".glb", ".stl")] == [1, 1, 1000]
+    assert _factor(".stl", surface, None) == 1 and capsys.readouterr().out == ""

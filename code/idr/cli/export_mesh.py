@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from idr.datasets.record import TrueSize
-    from idr.export.mesh_files import Surface
+    from idr.export.surface import Surface
     from idr.runs import Run
 
 DESCRIPTION = (
@@ -176,8 +176,8 @@ def _factor(ending: str, surface: Surface, true_size: TrueSize | None) -> float:
     if ending != ".usdz" or true_size is not None:
         return 1.0
     say(
-        f"usdz: the scene has no true size, so the object is made about {SHOWN_METERS:g} m large; an import with "
-        "--scale_by gives its own"
+        f"usdz: the scene has no true size, so the object is made about {SHOWN_METERS:g} m large; an import "
+        "with --scale_by gives its own"
     )
     return SHOWN_METERS / float((surface.vertices.max(axis=0) - surface.vertices.min(axis=0)).max())
 
@@ -294,7 +294,7 @@ def _colored(arguments: argparse.Namespace, trained: Run, mesh: trimesh.Trimesh)
     import torch
 
     from idr.evaluation.report.surface import coloring_of
-    from idr.export.mesh_files import Surface
+    from idr.export.surface import Surface
     from idr.export.texture import bake
     from idr.runs.shading import SurfaceShader
 

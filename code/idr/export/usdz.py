@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from idr.errors import MissingInputError
-from idr.export.mesh_files import Array, Surface, srgb_to_linear
+from idr.export.surface import Array, Surface, srgb_to_linear
 
 COLOR, TEXTURE_UV = "displayColor", "st"
 
@@ -118,7 +118,8 @@ def _add_material(stage: Any, mesh: Any, lit: bool, textured: bool) -> None:
     if textured:
         image = shader(
             "texture", "UsdUVTexture", file=(kinds.Asset, "texture.png"),
-            sourceColorSpace=(kinds.Token, "sRGB"), wrapS=(kinds.Token, "clamp"), wrapT=(kinds.Token, "clamp"),
+            sourceColorSpace=(kinds.Token, "sRGB"),
+            wrapS=(kinds.Token, "clamp"), wrapT=(kinds.Token, "clamp"),
         )  # fmt: skip
         image.CreateInput("st", kinds.Float2).ConnectToSource(output)
         output = image.CreateOutput("rgb", kinds.Float3)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from idr.evaluation.report.views import to_bytes
-from idr.export.mesh_files import Surface
+from idr.export.surface import Surface
 from idr.runs import Run
 from idr.viewer import panel as pages
 from idr.viewer import surfaces

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from idr.evaluation.report.surface import upright_world
-from idr.export.mesh_files import Surface, glb_content
+from idr.export.mesh_files import glb_content
+from idr.export.surface import Surface
 from idr.runs import Run
 
 CHUNK_PIXELS = 2048

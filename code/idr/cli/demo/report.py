@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from idr.evaluation.chamfer import ChamferResult
     from idr.evaluation.results import RenderingScores
-    from idr.export.mesh_files import Surface
+    from idr.export.surface import Surface
     from idr.pictures.page import Table
 
 SHOWN_VIEWS = 3

@@ -36,7 +36,7 @@ from idr.evaluation.report.views import (
     spread,
     to_bytes,
 )
-from idr.export.mesh_files import Surface
+from idr.export.surface import Surface
 from idr.files import write_text_atomic
 from idr.meshing import transform_mesh
 from idr.meshing.sampling import DEFAULT_CHUNK_POINTS

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from idr.evaluation.report.figures import END, GIVEN, PATH, START, camera_paths
 from idr.export.colors import Coloring, along_normals, over_views
-from idr.export.mesh_files import Surface
+from idr.export.surface import Surface
 from idr.export.tidy import decimate
 from idr.export.visibility import Sight, view_points
 from idr.geometry.alignment import rotation_of
