@@ -79,7 +79,7 @@ def test_true_size_is_that_of_the_hull(ball: SceneCheck, tmp_path: Path) -> None
     size = TrueSize(0.01, 0.002, "the printed board")
     write_scene_report(ball, tmp_path / "a.html", "x", true_size=size)
     text = (tmp_path / "a.html").read_text()
-    pattern = r"hull measures ([\d.]+) x ([\d.]+) x ([\d.]+) m \+- 0\.20%, by the printed board"
+    pattern = r"hull measures ([\d.]+) × ([\d.]+) × ([\d.]+) m ± 0\.20%, by the printed board"
     found = re.search(pattern, text)
     assert [float(side) for side in found.groups()] == pytest.approx([2.0] * 3, rel=0.06)  # of radius 1
     cube = np.array([[x, y, z] for x in (0, 0.004) for y in (0, 0.003) for z in (0, 0.002)])

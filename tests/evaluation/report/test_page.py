@@ -93,7 +93,7 @@ def test_a_scene_in_meters_has_the_size_of_its_object(root):
     (root / "data" / "balls" / "scan3" / "import.json").write_text(record)
     assert report(root) == 0
     text = (folder / "report.html").read_text()
-    found = re.search(r"<p>Size: ([\d.]+) x ([\d.]+) x ([\d.]+) m \+- 1\.00%, by the printed board\.", text)
+    found = re.search(r"<p>Size: ([\d.]+) × ([\d.]+) × ([\d.]+) m ± 1\.00%, by the printed board\.", text)
     side = 2 * ball.RADIUS * ball.SCALE
     assert [float(text) for text in found.groups()] == pytest.approx([side] * 3, rel=0.03)
 

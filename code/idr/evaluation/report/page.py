@@ -93,7 +93,7 @@ def write_report(run: Run, path: Path, options: ReportOptions) -> None:
         InputError: The scene does not belong to the run, or the page would exceed `MAX_BYTES`.
         OutputError: The file cannot be written.
     """
-    log.info("writing the report: rendering %d views or fewer", 2 * (options.views + options.held_out_views))
+    log.info("writing the report")
     training, held_out = compare_views(run, options, False), compare_views(run, options, True)
     mesh = run.mesh(options.resolution, options.chunk_points)
     metrics = metric_columns(run.folder / "metrics.csv")
