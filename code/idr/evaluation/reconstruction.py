@@ -125,7 +125,7 @@ def write_renderings(
         psnr, iou, ssim = masked_psnr(*compared), mask_iou(image.hit, view.mask), masked_ssim(*compared)
         perceptual = math.nan if lpips is None else lpips(*compared)
         scores.append(ViewScore(view.number, psnr, iou, ssim, perceptual))
-        log.info("%s: view %d of %d, psnr %.2f", name, index + 1, len(dataset), psnr)
+        log.info("%s: psnr %.2f dB", name, psnr)
     how = None if run.exposures is None else "fitted" if held_out else "learned"
     return RenderingScores(tuple(scores), how)
 
