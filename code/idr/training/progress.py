@@ -23,8 +23,8 @@ from idr.files import output_errors, write_text_atomic
 log = logging.getLogger(__name__)
 
 LINE_SECONDS = 10.0  # between progress lines
-PACE_SECONDS = 60.0
-WARM_UP_STEPS = 5
+PACE_SECONDS = 60.0  # of training that the estimate of the time left remembers
+WARM_UP_STEPS = 5  # of a process, which compile
 RENAMED = {"camera_centre": "camera_center", "open_colour_levels": "open_color_levels"}
 """Columns of ``metrics.csv`` in earlier versions, and their present names."""
 LOSS_NAMES = ("loss", "rgb_loss", "eikonal_loss", "mask_loss")

@@ -34,7 +34,8 @@ class Panel:
     """
 
     def __init__(self, gui: Any, title: str, views: Sequence[str], resolution: int, side: int) -> None:
-        gui.add_markdown(f"**{escape_markup(title)}**")
+        name, _, folder = map(escape_markup, title.partition("/"))
+        gui.add_markdown(f"**{name}**  \n{folder}")  # in two lines, for phones
         self.status = gui.add_markdown("reading the run")
         self.trouble = gui.add_markdown("", visible=False)
         controls = gui.add_panel()  # on a phone, a section of the bottom sheet that begins closed
