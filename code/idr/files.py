@@ -204,3 +204,8 @@ def _swap_in(new: Path, folder: Path) -> None:
         os.rename(old, folder)
         raise
     shutil.rmtree(old)
+
+
+def is_number(value: object) -> bool:
+    """Whether a value from a JSON file, read by `read_json`, is a finite number."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -10,6 +10,11 @@ from pathlib import Path
 
 BESIDE_CODE = "beside code/ (installed without a checkout: in the working directory)"
 """`project_root` in the words of a help text."""
+PLAIN_NAMES = (
+    "photos", "images", "image", "input", "sparse", "0", "colmap", "dense", "undistorted", "transforms",
+    "cameras",
+)  # fmt: skip
+"""Names of files and folders that do not say what is on the photographs."""
 _PACKAGE = Path(__file__).resolve().parent
 
 
@@ -32,3 +37,9 @@ def shipped_root() -> Path:
 def shipped_name(path: str) -> str:
     """Returns how a message names a shipped file: as in the checkout, or else by its whole path."""
     return path if checkout() else str(shipped_root() / path)
+
+
+def title_of(source: Path) -> str:
+    """Returns the name of the user's folder or film; of the folder around one that is just `photos`."""
+    names = [source.stem if source.is_file() else source.name, *(folder.name for folder in source.parents)]
+    return next((name for name in names if name and name.lower() not in PLAIN_NAMES), names[0])

@@ -200,8 +200,8 @@ def test_continuing_without_a_run_starts_from_scratch_and_says_so(project, empty
         (project.root / "exps" / "tiny_3" / "2020" / "checkpoints").mkdir(parents=True)
     outcome = project.run(train, *TRAIN, "--is_continue")
     assert outcome.status == 0, outcome.err
-    reason = "holds a checkpoint" if empty_run else "there is no folder"
-    assert "nothing to continue from, starting from scratch" in outcome.out and reason in outcome.out
+    assert "nothing to continue from, starting from scratch: no run in " in outcome.out
+    assert "tiny_3 holds a checkpoint" in outcome.out and "train first" not in outcome.out
     assert "done: 1 epochs" in outcome.out
 
 

@@ -76,7 +76,7 @@ def test_an_imported_scene_can_be_trained_on(source: Path, capsys) -> None:
     output = capsys.readouterr().out
     assert f"WARNING: {warning}" in output and f"report: open {scene / 'scene_report.html'}" in output
     page = (scene / "scene_report.html").read_text()
-    assert page.count("<figure>") == 6 and "<h1>mine/scan7</h1>" in page and warning.remedy in page
+    assert page.count("<figure>") == 6 and "<h1>source</h1>" in page and warning.remedy in page
     assert "conf: dataset { data_dir = mine, img_res = [96, 128] }" in output
     assert "--scan_id 7 --set dataset.data_dir=mine --set 'dataset.img_res=[96, 128]'" in output
 

@@ -88,14 +88,18 @@ def test_mistakes_end_both_commands_and_write_nothing(source: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize(("paper", "millimeters"), [("a4", (210.0, 297.0)), ("letter", (215.9, 279.4))])
-def test_the_printed_board_has_its_true_size(paper: str, millimeters: tuple, tmp_path: Path, capsys):
+@pytest.mark.parametrize("tags", board.TAGS)
+def test_the_printed_board_has_its_true_size(
+    tags: str, paper: str, millimeters: tuple, tmp_path: Path, capsys
+) -> None:
+    flags = [] if tags == "aruco" else ["--tags", tags]
     out = tmp_path / "board.pdf"
-    assert board.main(["--paper", paper, "--side", "20", "--out", str(out)]) == 0
+    assert board.main(["--paper", paper, "--side", "20", "--out", str(out), *flags]) == 0
     content = out.read_bytes()
     box = content[content.index(b"MediaBox [") + 10 :].split(b"]")[0].split()
     found = np.array(box[2:], dtype=float) / 72 * 25.4
     np.testing.assert_allclose(found, millimeters, atol=0.1)
-    page, dpi = draw_page(paper, 20.0)
+    page, dpi = draw_page(paper, 20.0, tags)
     assert page.size == pytest.approx(found / 25.4 * dpi, abs=1)
     gray = np.asarray(page.convert("L"))
     black = np.flatnonzero((gray == 0).any(axis=0))
@@ -109,10 +113,11 @@ def test_the_printed_board_has_its_true_size(paper: str, millimeters: tuple, tmp
     assert "does not fit a4 paper; expected at most 27" in capsys.readouterr().err
 
 
-def test_a_photograph_of_the_page_shows_the_board(tmp_path: Path) -> None:
-    page, dpi = draw_page("a4", 25.0)
+@pytest.mark.parametrize("tags", board.TAGS)
+def test_a_photograph_of_the_page_shows_the_board(tags: str) -> None:
+    page, dpi = draw_page("a4", 25.0, tags)
     shrunk = np.asarray(page.convert("L").resize((page.width // 4, page.height // 4), Image.Resampling.BOX))
-    corners, numbers, _, _ = cv2.aruco.CharucoDetector(make_board()).detectBoard(shrunk)
+    corners, numbers, _, _ = cv2.aruco.CharucoDetector(make_board(tags)).detectBoard(shrunk)
     assert len(numbers) == 48
     apart = np.linalg.norm(corners.reshape(-1, 2)[1] - corners.reshape(-1, 2)[0])
     assert apart * 4 / dpi * 25.4 == pytest.approx(25.0, rel=0.005)

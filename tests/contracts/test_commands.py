@@ -95,7 +95,7 @@ ADDED = {
     },
     "preprocess_cameras": {"data_root": None, "dry_run": False},
     "check_scene": {"source_dir": None, "out": None, "use_linear_init": False, "force": False},
-    "board": {"paper": "a4", "side": 25.0, "out": Path("board.pdf"), "force": False},
+    "board": {"paper": "a4", "side": 25.0, "tags": "aruco", "out": Path("board.pdf"), "force": False},
     "triangulate_points": {"source_dir": None, "out": None, "overwrite": False, "use_linear_init": False},
     "make_demo_scene": {
         "out": None,

@@ -90,6 +90,7 @@ def test_peek(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     # Few pixels: the network in trained_models/ was trained on this scene at 160 x 128 from other cameras.
     assert float(figures(printed, "PSNR, training views (dB)")[0]) > 15
     assert float(figures(printed, "Chamfer (unit sphere)")[0]) < 0.02
+    assert "camera centers" not in printed and "training (minutes)" not in printed  # nothing was trained
     assert (root / "evals" / "peek" / "overview.html").is_file()
 
 

@@ -11,7 +11,8 @@ import trimesh
 
 from idr.errors import InputError, OutputError
 from idr.export.colors import Colors
-from idr.export.mesh_files import Surface, companions, srgb_to_linear, write_surface
+from idr.export.mesh_files import companions, write_surface
+from idr.export.surface import Surface, srgb_to_linear
 from idr.export.texture import bake, texels_of
 
 BALL = trimesh.creation.icosphere(3)

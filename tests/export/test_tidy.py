@@ -9,7 +9,8 @@ import pytest
 import trimesh
 
 from idr.errors import MissingInputError
-from idr.export.mesh_files import Surface, glb_content
+from idr.export.mesh_files import glb_content
+from idr.export.surface import Surface
 from idr.export.tidy import boundary_loops, close_holes, decimate, faces_of_glb, tidy, wholeness
 
 

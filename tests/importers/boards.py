@@ -19,8 +19,8 @@ UNIT = 0.137
 HEIGHT, WIDTH, FOCAL = 480, 640, 700.0
 K = np.array([[FOCAL, 0, 330.0], [0, FOCAL, 232.0], [0, 0, 1]])
 SIDE = 0.025
-TEXELS = 40
-"""Of a square, in the drawing that is sampled."""
+TEXELS = {"aruco": 56, "april": 64}
+"""Of a square, in the drawing that is sampled, by the kind of markers: whole ones for each of their cells."""
 WORLD_TURN, WORLD_SHIFT = cv2.Rodrigues(np.array([0.4, -1.1, 0.3]))[0], np.array([3.0, -2.0, 5.0])
 SIZE = np.array([SETTINGS.columns, SETTINGS.rows]) * SIDE
 
@@ -51,9 +51,12 @@ def world_to_camera(pose: np.ndarray) -> np.ndarray:
     return np.column_stack([turn.T, -turn.T @ world_from(pose[:3, 3])])
 
 
-def photograph(pose: np.ndarray, lens: np.ndarray | None = None, has_board: bool = True) -> np.ndarray:
+def photograph(
+    pose: np.ndarray, lens: np.ndarray | None = None, has_board: bool = True, tags: str = "aruco"
+) -> np.ndarray:
     """(H, W, 3) uint8 of the board on gray, 3 x 3 samples per pixel."""
-    drawing = make_board().generateImage(tuple(int(n) for n in np.round(SIZE / SIDE * TEXELS)))
+    texels = TEXELS[tags]
+    drawing = make_board(tags).generateImage(tuple(int(n) for n in np.round(SIZE / SIDE * texels)))
     if not has_board:
         drawing = np.full_like(drawing, 128)
     offsets = (np.arange(3) - 1) / 3
@@ -63,18 +66,20 @@ def photograph(pose: np.ndarray, lens: np.ndarray | None = None, has_board: bool
     rays = cv2.undistortPoints(pixels, K, np.zeros(4) if lens is None else lens)[:, 0]
     directions = np.column_stack([rays, np.ones(len(rays))]) @ pose[:3, :3].T
     hits = pose[:3, 3] - directions * (pose[2, 3] / directions[:, 2])[:, None]
-    places = (hits[:, :2] / SIDE * TEXELS - 0.5).astype(np.float32).reshape(len(rows), len(columns), 2)
+    places = (hits[:, :2] / SIDE * texels - 0.5).astype(np.float32).reshape(len(rows), len(columns), 2)
     image = cv2.remap(drawing, places, None, cv2.INTER_LINEAR, None, cv2.BORDER_CONSTANT, 200)
     return np.repeat(cv2.resize(image, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)[..., None], 3, axis=2)
 
 
-def source(folder: Path, count: int = 6, lens: np.ndarray | None = None, with_board: int = 99) -> Source:
+def source(
+    folder: Path, count: int = 6, lens: np.ndarray | None = None, with_board: int = 99, tags: str = "aruco"
+) -> Source:
     """Writes photographs, the first `with_board` of them with the board; the scene that they make."""
     folder.mkdir(parents=True)
     views = []
     for k, pose in enumerate(poses(count)):
         path = folder / f"{k}.png"
-        cv2.imwrite(str(path), photograph(pose, lens, k < with_board))
+        cv2.imwrite(str(path), photograph(pose, lens, k < with_board, tags))
         views.append(SourceView(path.name, path, K, world_to_camera(pose), distortion(lens)))
     return Source("made", tuple(views))
 

@@ -33,7 +33,12 @@ def distorted(tmp_path_factory):
     return boards.source(tmp_path_factory.mktemp("distorted") / "images", 4, LENS)
 
 
-@pytest.mark.parametrize(("scene", "count"), [("plain", 6), ("distorted", 4)])
+@pytest.fixture(scope="module")
+def april(tmp_path_factory):
+    return boards.source(tmp_path_factory.mktemp("april") / "images", 4, LENS, tags="april")
+
+
+@pytest.mark.parametrize(("scene", "count"), [("plain", 6), ("distorted", 4), ("april", 4)])
 def test_the_board_gives_the_unit_within_half_a_percent(scene, count, request):
     source = request.getfixturevalue(scene)
     size = scaled(source, "board").true_size
@@ -103,7 +108,7 @@ def test_a_board_that_moved_is_refused(plain):
         moved = views[k].world_to_camera.copy()
         moved[:, 3] += moved[:, :3] @ boards.WORLD_TURN @ [0.05 / boards.UNIT, 0, 0.02 * k / boards.UNIT]
         views[k] = type(views[k])(views[k].name, views[k].image, boards.K, moved)
-    with pytest.raises(InputError, match="keep the board flat and still"):
+    with pytest.raises(InputError, match="keep the board still beside the object"):
         scaled(type(plain)("made", tuple(views)), "board")
 
 

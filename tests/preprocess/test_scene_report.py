@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import html
+import json
 import re
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
+from idr.datasets.record import TrueSize
 from idr.preprocess import scene_report
 from idr.preprocess.scene_check import SceneCheck, check_scene
 from idr.preprocess.scene_report import hull_mesh, scene_figure, write_scene_report
@@ -66,22 +69,36 @@ def test_page_of_a_sound_scene(ball: SceneCheck, tmp_path: Path) -> None:
     assert text.count('<img src="data:image/jpeg;base64,') == 12
     assert re.search(r"view 11, 011\.png, IoU (0\.99\d|1\.000)", text)
     assert "unit sphere: radius in world units (scale)</td><td>2</td>" in text
-    assert text.count("plotly.js v") == 1
+    assert "plotly" not in text and "meter" not in text and len(text) < 1_500_000
     assert not re.search(r"<(script|link|img)[^>]*(src|href)=[\"']?(https?:)?//", text)
     write_scene_report(ball, tmp_path / "b.html", "mine/<scan1>")
     assert (tmp_path / "b.html").read_bytes() == (tmp_path / "a.html").read_bytes()
 
 
-def test_figure_is_in_unit_sphere_coordinates(ball: SceneCheck) -> None:
-    traces = scene_figure(ball).data
-    assert [trace.name for trace in traces if trace.name] == ["cameras", "unit sphere"]
-    hull = next(trace for trace in traces if trace.type == "mesh3d")
-    radii = np.linalg.norm(np.stack([hull.x, hull.y, hull.z]), axis=0)
-    assert radii.mean() == pytest.approx(0.5, abs=0.05)  # a ball of radius 1 in a sphere of radius 2
-    cameras = next(trace for trace in traces if trace.name == "cameras")
-    np.testing.assert_allclose(
-        np.linalg.norm(np.stack([cameras.x, cameras.y, cameras.z]), axis=0), 2.5, rtol=1e-5
+def test_true_size_is_that_of_the_hull(ball: SceneCheck, tmp_path: Path) -> None:
+    size = TrueSize(0.01, 0.002, "the printed board")
+    write_scene_report(ball, tmp_path / "a.html", "x", true_size=size)
+    text = (tmp_path / "a.html").read_text()
+    pattern = r"hull measures ([\d.]+) × ([\d.]+) × ([\d.]+) m ± 0\.20%, by the printed board"
+    found = re.search(pattern, text)
+    assert [float(side) for side in found.groups()] == pytest.approx([2.0] * 3, rel=0.06)  # of radius 1
+    cube = np.array([[x, y, z] for x in (0, 0.004) for y in (0, 0.003) for z in (0, 0.002)])
+    assert TrueSize(1.0, None, "gps").of_box(cube) == "4 x 3 x 2 mm, by gps"
+
+
+def test_figure_is_upright_in_unit_sphere_coordinates(ball: SceneCheck) -> None:
+    hull = hull_mesh(ball.hull, ball.views.poses[0, :3, :3])
+    scene = json.loads(re.search(r"json\">(.*?)</script>", scene_figure(ball, hull), re.S)[1])
+    assert [line["name"] for line in scene["lines"] if line["on"]] == ["cameras", "unit sphere"]
+    # Bodies have radius 1: a hull of radius 1 in a sphere of radius 2, seen from a distance of 5.
+    cameras, sphere = (
+        np.frombuffer(base64.b64decode(line["points"]), "<f4").reshape(-1, 2, 3) for line in scene["lines"]
     )
+    radius = np.linalg.norm(sphere, axis=-1).mean()
+    assert radius == pytest.approx(2.0, rel=0.1)  # the hull is larger than the ball
+    centers = cameras.reshape(12, 8, 2, 3)[:, 0, 0]
+    np.testing.assert_allclose(np.linalg.norm(centers, axis=1), 2.5 * radius, rtol=0.01)
+    assert centers[0, 2] == pytest.approx(np.linalg.norm(centers[0, [0, 2]]), rel=1e-3)  # in front
 
 
 def test_warnings_are_listed(tmp_path: Path) -> None:
@@ -96,9 +113,11 @@ def test_warnings_are_listed(tmp_path: Path) -> None:
     text = (tmp_path / "a.html").read_text()
     assert "mask touches the image's border" in html.unescape(text)
     assert "cameras of views with warnings" in text
-    assert text.index("<h2>Findings</h2>") < text.index("<h2>The scene</h2>")
-    items = re.findall(r"<li>(.*?)</li>", text)
-    assert [re.match(r"<b>(.+?)</b> \((.+?)\)", item).groups() for item in items[:-1]] == [
+    order = [text.index(f"<h2>{title}") for title in ("Findings", "Photographs", "Cameras", "The scene")]
+    assert order == sorted(order)
+    items = re.findall(r"<li class=.*?>(.*?)</li>", text)
+    pattern = r'<b>(.+?)</b> <span class="quiet">(.+?)</span>'
+    assert [re.match(pattern, item).groups() for item in items[:-1]] == [
         (finding.name, "must be mended" if finding.is_severe else "limits the result")
         for finding in check.findings
     ]
@@ -118,14 +137,17 @@ def test_page_of_a_scene_without_hull(tmp_path: Path) -> None:
     assert check.hull is None
     warnings = write_scene_report(check, tmp_path / "a.html", "x")
     assert any(warning.startswith("masks-and-cameras-contradict") for warning in warnings)
-    assert "Cameras and unit sphere (no hull)" in (tmp_path / "a.html").read_text()
+    assert "Cameras, unit sphere and no hull" in (tmp_path / "a.html").read_text()
 
 
-def test_images_shrink_to_the_size_limit(ball: SceneCheck, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(scene_report, "IMAGES_BYTES", 12 * 0.25 * 100 * 100)
+def test_images_fit_the_size_limit_whatever_they_show(ball: SceneCheck, tmp_path: Path, monkeypatch) -> None:
+    rng = np.random.default_rng(0)
+
+    def noise(check: SceneCheck, k: int, border: object, width: int, titled: bool) -> np.ndarray:
+        return rng.integers(0, 256, (3 * width // 4, width, 3), np.uint8)
+
+    monkeypatch.setattr(scene_report, "draw_small", noise)
+    monkeypatch.setattr(scene_report, "IMAGES_BYTES", 120_000)
     write_scene_report(ball, tmp_path / "a.html", "x")
-    import base64
-
-    data = re.search(r"image/jpeg;base64,([^\"]+)", (tmp_path / "a.html").read_text()).group(1)
-    height, width = cv2.imdecode(np.frombuffer(base64.b64decode(data), np.uint8), cv2.IMREAD_COLOR).shape[:2]
-    assert 9_000 < height * width < 10_500
+    images = re.findall(r'src="(data:image/jpeg;base64,[^"]+)"', (tmp_path / "a.html").read_text())
+    assert len(images) == 12 and 40_000 < sum(map(len, images)) <= 120_000

@@ -62,6 +62,34 @@ def test_progress_lines_come_with_the_time_whatever_an_epochs_length(
     assert caplog.records[-1].getMessage().endswith("512 rays/s  0:00 left")
 
 
+def test_compilation_of_the_first_steps_is_in_no_estimate(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="idr")
+    clock = Clock(monkeypatch)
+    line = ProgressLine(num_epochs=1, steps_per_epoch=100)
+    for step in range(40):
+        clock.now += 30.0 if step == 0 else 0.5
+        line.step(0, step + 1, *losses(1.0), rays=512)
+    first, later = (record.getMessage() for record in caplog.records)
+    assert first.endswith("first steps, time left not yet known")
+    assert later.endswith("1,024 rays/s  0:40 left")  # 79 steps of half a second
+
+
+def test_time_left_follows_steps_that_become_slower(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="idr")
+    clock = Clock(monkeypatch)
+    line = ProgressLine(num_epochs=1, steps_per_epoch=1000)
+    for step in range(500):
+        clock.now += 0.1 if step < 100 else 1.0  # as where an image pyramid ends
+        line.step(0, step + 1, *losses(1.0), rays=512)
+    left = caplog.records[-1].getMessage().split("  ")[-1]
+    minutes, seconds = left.removesuffix(" left").split(":")
+    assert 60 * int(minutes) + int(seconds) == pytest.approx(500, rel=0.05)
+
+
 def test_averages_of_nothing_are_empty_and_of_no_shaded_ray_have_no_psnr() -> None:
     averages = Averages()
     assert averages.read() == {}

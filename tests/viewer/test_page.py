@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import math
 import shutil
 import socket
 import threading
 import time
 import urllib.request
+from types import SimpleNamespace
 
+import imageio.v3 as iio
 import numpy as np
 import pytest
 import torch
+import trimesh
 from tests.evaluation import ball
 
 from idr.cli import view as command
@@ -22,8 +26,8 @@ from idr.geometry.cameras import pixel_rays
 from idr.runs.folders import CheckpointFolder, newest_run
 from idr.viewer.checkpoints import Checkpoint, CheckpointReader, nearest
 from idr.viewer.server import PageServer, free_port
-from idr.viewer.space import browser_camera, field_of_view
-from idr.viewer.surfaces import PAINTS, PLAIN, coarse_to_fine, surface_of
+from idr.viewer.space import BLUE, GRAY, browser_camera, field_of_view, fitting_field_of_view
+from idr.viewer.surfaces import COLOR, PAINTS, PLAIN, coarse_to_fine, glb_of, surface_of
 
 WAIT = 20.0
 
@@ -122,14 +126,19 @@ def test_browser_camera_turns_as_its_quaternion_says():
 @pytest.mark.parametrize("paint", PAINTS)
 def test_surface_is_the_ball(reader, paint):
     run = reader.open(reader.checkpoints()[0], lambda: None)
-    glb, num_faces = surface_of(run, 24, paint, lambda: None)
-    assert glb[:4] == b"glTF" and num_faces > 500
+    surface = surface_of(run, 24, paint, lambda: None)
+    assert glb_of(surface, paint)[:4] == b"glTF" and len(surface.faces) > 500
+    np.testing.assert_allclose(np.linalg.norm(surface.vertices, axis=1), ball.RADIUS, atol=0.01)
+
+
+def test_page_begins_with_the_networks_colors():
+    assert PAINTS[0] == COLOR
 
 
 def test_no_surface_is_empty(folder, reader):
     save_again(folder, 8, -1.0)
     run = reader.open(reader.checkpoints()[-1], lambda: None)
-    assert surface_of(run, 24, PLAIN, lambda: None) == (b"", 0)
+    assert surface_of(run, 24, PLAIN, lambda: None) is None
 
 
 def test_page_follows_training_and_stays_responsive(folder, reader):
@@ -168,6 +177,86 @@ def test_page_waits_for_the_first_checkpoint(folder, reader):
         until(lambda: page._session._panel.status.content.startswith("epoch 7: "))
     finally:
         page.close()
+
+
+class Browser:
+    """A stand-in for viser's client: keeps what it downloads."""
+
+    def __init__(self, size=(40, 30)):
+        self.files, self.camera = {}, SimpleNamespace(image_width=size[0], image_height=size[1])
+
+    def send_file_download(self, name, content, save_immediately):
+        assert save_immediately
+        self.files[name] = content
+
+    def get_render(self, height, width, transport_format, timeout):
+        assert transport_format == "png" and timeout < 60
+        picture = np.zeros((height, width, 4), np.uint8)  # transparent but for a half-transparent red
+        picture[0, 0] = (255, 0, 0, 128)
+        return picture
+
+
+@pytest.fixture
+def page(folder):
+    conf = folder / "runconf.conf"
+    conf.write_text(conf.read_text() + "\ndataset.holdout = [0, 4]\n")
+    reader = CheckpointReader(folder, load_conf(conf), None, torch.device("cpu"))
+    page = PageServer(reader, "127.0.0.1", port=0, resolution=32, side=64)
+    page._session.poll()
+    yield page
+    page.close()
+
+
+def test_mesh_is_saved_in_world_units_once_it_is_drawn(page):
+    browser = Browser()
+    page._session.save_mesh(browser)
+    until(lambda: browser.files)
+    ((name, content),) = browser.files.items()
+    assert name == "ball_3_7.glb"
+    scene = trimesh.load(io.BytesIO(content), file_type="glb")
+    (mesh,) = scene.geometry.values()
+    assert np.ptp(mesh.vertices, axis=0) == pytest.approx([2 * ball.RADIUS * ball.SCALE] * 3, rel=0.03)
+    np.testing.assert_allclose(mesh.bounds.mean(axis=0), ball.OFFSET, atol=0.02 * ball.SCALE)
+    assert b'"COLOR_0"' in content
+
+
+def test_picture_is_saved_before_white(page):
+    browser = Browser()
+    page._session.save_picture(browser)
+    ((name, content),) = browser.files.items()
+    image = iio.imread(content, extension=".png")
+    assert name == "ball_3_7.png" and image.shape == (30, 40, 3)
+    assert image[0, 0].tolist() == [255, 127, 127] and (image[1:] == 255).all()
+
+
+def test_held_out_views_are_listed_and_compared(page):
+    session = page._session
+    assert session._panel.view.options == ("0 (held out)", "1", "2", "3", "4 (held out)", "5")
+    assert session._panel.view.value == "0 (held out)"  # the first of the data set
+    until(lambda: "View 0 (held out)" in session._panel.scores.content)
+    assert "IoU 1.0000" in session._panel.scores.content  # of its own camera
+    by_name = dict(zip(session._views.names, session._space._cameras, strict=True))
+    np.testing.assert_allclose(by_name["4 (held out)"].position, ball.unit_poses()[4, :3, 3], atol=1e-5)
+    assert tuple(by_name["4 (held out)"].color) == BLUE and tuple(by_name["5"].color) == GRAY
+    session._clicked(session._views.names.index("4 (held out)"))
+    until(lambda: "View 4 (held out)" in session._panel.scores.content)
+    assert "IoU 1.0000" in session._panel.scores.content
+
+
+def test_page_begins_at_the_first_camera(page):
+    camera, first = page._server.initial_camera, ball.unit_poses()[0]
+    np.testing.assert_allclose(camera.position, first[:3, 3], atol=1e-5)
+    looks = (camera.look_at - camera.position) / np.linalg.norm(camera.look_at - camera.position)
+    np.testing.assert_allclose(looks, first[:3, 2], atol=1e-5)
+    height = 2 * math.tan(camera.fov / 2) * ball.INTRINSICS[1, 1]
+    assert height == pytest.approx(ball.HEIGHT)
+
+
+def test_a_narrow_window_shows_all_of_the_image():
+    fov, aspect = field_of_view(ball.INTRINSICS, (ball.HEIGHT, ball.WIDTH))
+    assert fitting_field_of_view(fov, aspect, 3.0) == pytest.approx(fov)
+    narrow = fitting_field_of_view(fov, aspect, 0.5)
+    assert 0.5 * math.tan(narrow / 2) == pytest.approx(aspect * math.tan(fov / 2))
 
 
 def test_port_in_use_gives_one_message():

@@ -43,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> None:
+    from idr.datasets.record import read_true_size, recorded_source
+    from idr.places import title_of
     from idr.preprocess.scene_check import check_scene
     from idr.preprocess.scene_drawing import SHEET, draw_scene
     from idr.preprocess.scene_report import REPORT, write_scene_report
@@ -56,8 +58,9 @@ def _check(arguments: argparse.Namespace) -> None:
     check = check_scene(scene_dir, camera_file_of(arguments.use_linear_init))
     _say_findings(check)
     sheet = draw_scene(check, out)
-    scene = scene_dir.resolve()
-    write_scene_report(check, out / REPORT, f"{scene.parent.name}/{scene.name}")
+    scene, source = scene_dir.resolve(), recorded_source(scene_dir)
+    title = f"{scene.parent.name}/{scene.name}" if source is None else title_of(Path(source))
+    write_scene_report(check, out / REPORT, title, true_size=read_true_size(scene_dir))
     say(f"pictures: {sheet} and, in the same folder, one check_<image>.png per view")
     say(f"report: open {out / REPORT}")
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     import trimesh
     from numpy.typing import NDArray
 
-    from idr.export.mesh_files import Surface
-    from idr.importers.source import TrueSize
+    from idr.datasets.record import TrueSize
+    from idr.export.surface import Surface
     from idr.runs import Run
 
 DESCRIPTION = (
@@ -31,6 +31,8 @@ EXAMPLES = """\
   %(prog)s --scan_id 65 --faces 50000 --texture 2048 --out skull.glb skull.obj
   %(prog)s --scan_id 65 --coordinates unit --colors normal --out skull.ply"""
 LARGEST_TEXTURE = 16384
+SHOWN_METERS = 0.25
+"""Longest side of a USDZ of unknown size: AR viewers show it beside real things."""
 MIN_MB = 0.01
 """Smallest limit of a GLB's size: some 200 faces."""
 
@@ -40,14 +42,15 @@ def build_parser() -> argparse.ArgumentParser:
     parser = make_parser(DESCRIPTION, EXAMPLES, "export-mesh")
     add_run_arguments(parser)
     output = parser.add_argument_group("output")
-    out = "files to write, .glb, .obj, .ply, .stl; default: evals/<expname><suffix>[_<scan>]/mesh_<epoch>.glb"
+    formats = "files to write, .glb, .obj, .ply, .stl, .usdz (needs pip install 'idr-surface[usd]')"
+    out = f"{formats}; default: evals/<expname><suffix>[_<scan>]/mesh_<epoch>.glb"
     output.add_argument("--out", type=Path, nargs="+", metavar="FILE", help=out)
     add_switches(output, force="replace existing files")
     add_flags(output, "coordinates")
-    add_switches(output, lit="let viewers of the GLB add their own light to that of the photographs")
+    add_switches(output, lit="let viewers of a GLB or USDZ add their own light to that of the photographs")
     output.add_argument(
         "--up", type=_up, default="auto", metavar="auto|none|X,Y,Z",
-        help="up direction of a GLB (glTF's +Y): auto = the cameras' upright; none = leave the axes; "
+        help="up direction of a GLB or USDZ (+Y): auto = the cameras' upright; none = leave the axes; "
         "or a direction in --coordinates, written --up=0,-1,0",
     )  # fmt: skip
     ground = "stand the mesh on the plane z = 0 of the printed board (--scale_by board), centered"
@@ -129,7 +132,8 @@ def _export(arguments: argparse.Namespace) -> None:
 
     import numpy as np
 
-    from idr.export.mesh_files import check_formats, write_surface
+    from idr.evaluation.reconstruction import true_size_of
+    from idr.export.mesh_files import UPRIGHT_FORMATS, check_formats, write_surface
 
     if arguments.out:
         check_formats(arguments.out, textured)
@@ -138,7 +142,7 @@ def _export(arguments: argparse.Namespace) -> None:
     trained, results = open_run(arguments)
     out = arguments.out or [results / f"mesh_{trained.epoch}.glb"]
     check_new(_all_files(out, textured), arguments.force)
-    true_size = _true_size(trained) if arguments.coordinates == "world" else None
+    true_size = true_size_of(trained) if arguments.coordinates == "world" else None
     ground = None if true_size is None else true_size.ground
     if arguments.on_ground and ground is None:
         raise InputError(
@@ -149,27 +153,33 @@ def _export(arguments: argparse.Namespace) -> None:
     surface = _colored(arguments, trained, mesh)
     if arguments.coordinates == "world":
         surface = surface.moved(trained.world_from_unit)
-    glb = any(path.suffix.lower() == ".glb" for path in out)
-    upright = _upright(arguments, trained) if glb and not arguments.on_ground else None
+    has_up = any(path.suffix.lower() in UPRIGHT_FORMATS for path in out)
+    upright = _upright(arguments, trained) if has_up and not arguments.on_ground else None
     if arguments.on_ground and ground is not None:
         surface, upright = _standing(surface, ground, trained)
     if true_size is not None:
         _say_size(surface, true_size)
     for path in out:
-        # STL has no unit; slicers assume millimeters.
-        in_mm = true_size is not None and path.suffix.lower() == ".stl"
-        scaled = surface.moved(np.diag([1000.0, 1000.0, 1000.0, 1.0])) if in_mm else surface
+        factor = _factor(path.suffix.lower(), surface, true_size)
+        scaled = surface if factor == 1 else surface.moved(np.diag([factor, factor, factor, 1.0]))
         write_surface(scaled, path, arguments.lit, upright)
         size = sum(file.stat().st_size for file in _all_files([path], textured)) / 1e6
-        say(f"mesh: {path} ({len(surface.faces)} faces, {arguments.coordinates} coordinates, {size:.1f} MB)")
+        where = f"{arguments.coordinates} coordinates"
+        where = "in meters, on the origin" if path.suffix.lower() == ".usdz" else where
+        say(f"mesh: {path} ({len(surface.faces)} faces, {where}, {size:.1f} MB)")
 
 
-def _true_size(trained: Run) -> TrueSize | None:
-    """Returns how the scene's unit was made a meter; None for another unit."""
-    from idr.importers.source import read_true_size
-
-    folder = getattr(trained.scene, "instance_dir", None)  # a class of the user's may have none
-    return None if folder is None else read_true_size(Path(folder))
+def _factor(ending: str, surface: Surface, true_size: TrueSize | None) -> float:
+    """Returns the factor from the surface's unit to that of a file."""
+    if ending == ".stl" and true_size is not None:
+        return 1000.0  # STL has no unit; slicers assume millimeters
+    if ending != ".usdz" or true_size is not None:
+        return 1.0
+    say(
+        f"usdz: the scene has no true size, so the object is made about {SHOWN_METERS:g} m large; an import "
+        "with --scale_by gives its own"
+    )
+    return SHOWN_METERS / float((surface.vertices.max(axis=0) - surface.vertices.min(axis=0)).max())
 
 
 def _standing(
@@ -195,14 +205,7 @@ def _standing(
 
 def _say_size(surface: Surface, size: TrueSize) -> None:
     """Prints the sides of the tightest box around a surface in meters; the error is that of the scale."""
-    import numpy as np
-    from trimesh.bounds import oriented_bounds
-
-    sides = sorted(np.asarray(oriented_bounds(surface.vertices)[1]).tolist(), reverse=True)
-    unit, factor = ("m", 1.0) if sides[0] >= 1 else ("cm", 100.0)
-    error = "" if size.relative_error is None else f" +- {size.relative_error:.2%}"
-    text = " x ".join(f"{factor * side:.4g}" for side in sides)
-    say(f"size: {text} {unit}{error}, by {size.origin}; the unit is m, in STL mm")
+    say(f"size: {size.of_box(surface.vertices)}; the unit is m, in STL mm")
 
 
 def check_texture(size: int | None) -> None:
@@ -227,6 +230,10 @@ def _check_packages(arguments: argparse.Namespace) -> None:
 
     if arguments.colors == "views":
         require_rays()
+    if any(path.suffix.lower() == ".usdz" for path in arguments.out or ()):
+        from idr.export.usdz import import_usd
+
+        import_usd("Usd")
     check_mesh_packages(arguments.faces, arguments.texture)
 
 
@@ -287,7 +294,7 @@ def _colored(arguments: argparse.Namespace, trained: Run, mesh: trimesh.Trimesh)
     import torch
 
     from idr.evaluation.report.surface import coloring_of
-    from idr.export.mesh_files import Surface
+    from idr.export.surface import Surface
     from idr.export.texture import bake
     from idr.runs.shading import SurfaceShader
 

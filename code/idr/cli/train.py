@@ -318,10 +318,11 @@ def _find_checkpoint(arguments: argparse.Namespace, settings: Settings, locks: E
 
     try:
         folder = find_run(settings.exps, settings.name, arguments.timestamp, arguments.checkpoint)
-    except MissingInputError as error:
+    except MissingInputError:
         if arguments.timestamp != LATEST or arguments.checkpoint != LATEST:
             raise
-        say(f"nothing to continue from, starting from scratch ({error})")
+        place = settings.exps / settings.name
+        say(f"nothing to continue from, starting from scratch: no run in {place} holds a checkpoint")
         return None
     if not arguments.new_run:
         locks.enter_context(locked(folder))

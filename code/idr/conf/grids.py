@@ -42,7 +42,7 @@ def fit_grids(conf: ConfigTree, pixel: float) -> None:
         resolution = max(round(2**octaves), int(block.get("base_resolution", 1)))
         block.put(RESOLUTION, resolution)
         pixels = width * cells / resolution
-        log.info("%s: %s = %d, cells of %.2g pixels", where, RESOLUTION, resolution, pixels)
+        log.debug("%s: %s = %d, cells of %.2g pixels", where, RESOLUTION, resolution, pixels)
 
 
 def with_grids_of_run(conf: ConfigTree, runconf: Path) -> ConfigTree:

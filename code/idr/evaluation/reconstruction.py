@@ -10,6 +10,7 @@ import numpy as np
 import trimesh
 
 from idr.datasets.points import ScenePoints
+from idr.datasets.record import TrueSize, read_true_size
 from idr.errors import InputError
 from idr.evaluation.camera_error import CameraErrors, camera_errors
 from idr.evaluation.metrics import mask_iou, masked_psnr, masked_ssim
@@ -124,6 +125,16 @@ def write_renderings(
         psnr, iou, ssim = masked_psnr(*compared), mask_iou(image.hit, view.mask), masked_ssim(*compared)
         perceptual = math.nan if lpips is None else lpips(*compared)
         scores.append(ViewScore(view.number, psnr, iou, ssim, perceptual))
-        log.info("%s: view %d of %d, psnr %.2f", name, index + 1, len(dataset), psnr)
+        log.info("%s: psnr %.2f dB", name, psnr)
     how = None if run.exposures is None else "fitted" if held_out else "learned"
     return RenderingScores(tuple(scores), how)
+
+
+def true_size_of(run: Run) -> TrueSize | None:
+    """Returns how the unit of a run's scene was made a meter; None for another unit.
+
+    Raises:
+        InputError: The record of the scene is damaged.
+    """
+    folder = getattr(run.scene, "instance_dir", None)  # a class of the user's may have none
+    return None if folder is None else read_true_size(Path(folder))

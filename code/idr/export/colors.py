@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from idr.export.mesh_files import Array
+from idr.export.surface import Array
 from idr.export.visibility import Sight
 from idr.progress_bar import with_progress
 

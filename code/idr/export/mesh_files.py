@@ -1,4 +1,4 @@
-"""Colored meshes as PLY, OBJ and GLB files, bare ones as STL.
+"""Colored meshes as PLY, OBJ, GLB and USDZ files, bare ones as STL.
 
 V vertices, T faces. Colors are sRGB in [0, 1].
 """
@@ -6,7 +6,7 @@ V vertices, T faces. Colors are sRGB in [0, 1].
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,45 +20,17 @@ from trimesh.exchange.stl import export_stl
 from trimesh.visual.material import PBRMaterial, SimpleMaterial
 
 from idr.errors import InputError, MissingInputError
+from idr.export.surface import Array, Surface, srgb_to_linear
 from idr.files import write_atomic, write_text_atomic
 from idr.meshing.meshes import needs_float64, ply_content
 
-Array = NDArray[np.floating]
-
-FORMATS = (".glb", ".obj", ".ply", ".stl")
-TEXTURED_FORMATS = (".glb", ".obj")
+FORMATS = (".glb", ".obj", ".ply", ".stl", ".usdz")
+TEXTURED_FORMATS = (".glb", ".obj", ".usdz")
+UPRIGHT_FORMATS = (".glb", ".usdz")
+"""Formats that define which axis is up."""
 UNLIT = "KHR_materials_unlit"
 DIGITS = 9
 """Digits after the decimal point in OBJ files."""
-
-
-@dataclass(frozen=True)
-class Surface:
-    """A mesh with normals, and colors or a texture.
-
-    Attributes:
-        vertices: (V, 3).
-        faces: (T, 3), counter-clockwise seen from outside.
-        normals: (V, 3) unit normals.
-        colors: (V, 3) sRGB in [0, 1], or None.
-        uv: (V, 2) texture coordinates, (0, 0) the lower left corner; None without a texture.
-        texture: (H, W, 3) uint8 sRGB, or None.
-    """
-
-    vertices: Array
-    faces: NDArray[np.integer]
-    normals: Array
-    colors: Array | None = None
-    uv: Array | None = None
-    texture: NDArray[np.uint8] | None = None
-
-    def moved(self, matrix: Array) -> Surface:
-        """Returns the surface in the frame of a (4, 4) affine map, its faces still outward."""
-        linear, shift = np.asarray(matrix, dtype=np.float64)[:3, :3], np.asarray(matrix)[:3, 3]
-        normals = self.normals @ np.linalg.inv(linear)  # by the inverse transpose, as gradients are
-        normals /= np.linalg.norm(normals, axis=1, keepdims=True).clip(1e-30)
-        faces = self.faces[:, ::-1] if np.linalg.det(linear) < 0 else self.faces
-        return replace(self, vertices=self.vertices @ linear.T + shift, faces=faces, normals=normals)
 
 
 def import_mesh_package(name: str, user: str) -> Any:
@@ -83,7 +55,7 @@ def check_formats(paths: list[Path], textured: bool) -> None:
         if textured and path.suffix.lower() not in TEXTURED_FORMATS:
             raise InputError(
                 f"--out {path}: {path.suffix[1:].upper()} holds no texture; leave --texture out, or name a "
-                ".glb or .obj"
+                ".glb, .obj or .usdz"
             )
 
 
@@ -100,11 +72,12 @@ def write_surface(surface: Surface, path: Path, lit: bool = False, upright: Arra
     Args:
         surface: The surface.
         path: The file; see `companions`.
-        lit: GLB only: let viewers add their own lights. Without it, colors are shown as they are, since they
-            contain the light of the photographs.
-        upright: GLB only: (3, 3) rotation to glTF's axes, written as the node's matrix. Viewers then show the
-            mesh upright while the vertices keep the surface's coordinates. If float32 is too coarse for these
-            (`needs_float64`), the vertices are relative to the node's translation; PLY then has float64.
+        lit: GLB and USDZ: let viewers add their own lights. Without it, colors are shown as they are, since
+            they contain the light of the photographs.
+        upright: (3, 3) rotation to glTF's axes. Of a GLB, it is the node's matrix: viewers show the mesh
+            upright while the vertices keep the surface's coordinates. If float32 is too coarse for these
+            (`needs_float64`), the vertices are relative to the node's translation; PLY then has float64. Of a
+            USDZ, see `usdz_content`.
 
     Raises:
         InputError: The suffix is unknown.
@@ -117,6 +90,10 @@ def write_surface(surface: Surface, path: Path, lit: bool = False, upright: Arra
         return
     if ending == ".glb":
         content = glb_content(surface, lit, upright)
+    elif ending == ".usdz":
+        from idr.export.usdz import usdz_content
+
+        content = usdz_content(surface, lit, upright)
     elif ending == ".stl":
         content = export_stl(_mesh(surface))
     else:
@@ -170,12 +147,6 @@ def glb_content(surface: Surface, lit: bool, upright: Array | None = None) -> by
     scene = trimesh.Scene()
     scene.add_geometry(mesh, transform=matrix)
     return export_glb(scene, include_normals=True, tree_postprocessor=finish)
-
-
-def srgb_to_linear(colors: Array) -> NDArray[np.float64]:
-    """Inverts the transfer function of sRGB (IEC 61966-2-1), for values in [0, 1]."""
-    values = np.clip(np.asarray(colors, dtype=np.float64), 0.0, 1.0)
-    return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
 
 
 def _write_obj(surface: Surface, path: Path) -> None:

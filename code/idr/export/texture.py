@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 
 from idr.export.colors import Coloring
-from idr.export.mesh_files import Array, Surface, import_mesh_package
+from idr.export.mesh_files import import_mesh_package
+from idr.export.surface import Array, Surface
 
 log = logging.getLogger(__name__)
 

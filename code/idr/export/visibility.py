@@ -11,7 +11,8 @@ import numpy as np
 import trimesh
 from numpy.typing import NDArray
 
-from idr.export.mesh_files import Array, import_mesh_package
+from idr.export.mesh_files import import_mesh_package
+from idr.export.surface import Array
 from idr.geometry.cameras import project_points
 
 LIFT = 2e-3

@@ -119,6 +119,18 @@ def surroundings(poses: NDArray[np.floating]) -> Surroundings:
     return Surroundings(up, float(distances.mean()), np.arcsin(poses[:, :3, 3] @ up / distances))
 
 
+def upright_of_cameras(poses: NDArray[np.floating]) -> Array:
+    """Returns the rotation, (3, 3), to glTF's axes, the first of the cameras, (B, 4, 4), in front.
+
+    Up is that of `surroundings`, or the first camera's if the cameras have none in common.
+    """
+    try:
+        up = surroundings(poses).up
+    except InputError:
+        up = -np.asarray(poses[0, :3, 1], dtype=np.float64)
+    return upright_rotation(up, poses[0, :3, 3])
+
+
 def upright_rotation(up: NDArray[np.floating], front: NDArray[np.floating]) -> Array:
     """Returns the rotation, (3, 3), to glTF's axes: up, (3,) of any length, becomes +Y, the front +Z.
 

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from idr.errors import InputError, MissingInputError
+from idr.files import is_number
 from idr.importers import transforms
-from idr.importers.source import Array, centered_intrinsics, is_number
+from idr.importers.source import Array, centered_intrinsics
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from idr.datasets.camera_files import lacks_intrinsics, read_arrays, read_camera
 from idr.datasets.image_files import read_header
 from idr.datasets.images import IMAGE_ENDINGS, list_images
 from idr.datasets.masks import pair_masks
+from idr.datasets.record import read_true_size
 from idr.errors import InputError
 from idr.geometry.cameras import decompose_projection
 from idr.importers.source import (
@@ -23,7 +24,6 @@ from idr.importers.source import (
     Source,
     files_ending,
     missing_images,
-    read_true_size,
     view_of_projection,
 )
 from idr.preprocess.scene_views import read_world_mats

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from idr.datasets.points import POINTS_FILE
+from idr.datasets.record import RECORD, TrueSize
 from idr.errors import InputError
 from idr.failures import MASKS_INVERTED
 from idr.files import whole_folder, write_atomic, write_text_atomic
@@ -27,8 +28,9 @@ from idr.importers.photographs.files import (
 )
 from idr.importers.rough_cameras import describe
 from idr.importers.sizes import Sizes, common_size, describe_change, fitted, without_padding
-from idr.importers.source import RECORD, Array, Progress, Source, TrueSize
+from idr.importers.source import Array, Progress, Source
 from idr.importers.sphere import Sphere, choose_sphere, points_on_object
+from idr.places import title_of
 from idr.preprocess.scene_check import check_scene
 from idr.preprocess.scene_drawing import draw_sheet, write_png
 from idr.preprocess.scene_report import REPORT, write_scene_report
@@ -117,11 +119,13 @@ def write_scene(
             write_atomic(temporary / POINTS_FILE, lambda file: np.savez(file, points_world=on_object))
         draw_sheet(views, temporary / "image", temporary / SHEET)
         progress("writing the scene report")
-        title, check = f"{folder.parent.name}/{folder.name}", check_scene(temporary, CAMERAS)
+        check = check_scene(temporary, CAMERAS)
         for finding in check.findings:
             if finding.name == MASKS_INVERTED:  # no scene can be trained so
                 raise InputError(f"{finding.text}: {finding.remedy}")
-        warnings = write_scene_report(check, temporary / REPORT, title, (*warnings, *sphere.warnings))
+        more = (*warnings, *sphere.warnings)
+        title = title_of(Path(origin))
+        warnings = write_scene_report(check, temporary / REPORT, title, more, source.true_size)
         notes = (*source.notes, *orientation_notes(source), *_notes(prepared, sizes, options), *rough)
         pairs = zip(views.names, source.views, strict=True)
         record = {

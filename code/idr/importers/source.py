@@ -6,7 +6,6 @@ y down, z forward), pixel (0, 0) at the CENTER of the first pixel. World frame a
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -18,16 +17,14 @@ from numpy.typing import NDArray
 
 from idr.datasets.camera_files import lacks_intrinsics
 from idr.datasets.images import IMAGE_ENDINGS, natural_key, natural_sorted
+from idr.datasets.record import TrueSize
 from idr.errors import InputError, MissingInputError
-from idr.files import read_json
 from idr.geometry.cameras import decompose_projection
 
 Array = NDArray[np.float64]
 Lens = Callable[[Array], Array]
 """Distorts (N, 2) points on the plane z = 1 in front of the camera."""
 
-RECORD = "import.json"
-"""What an import says of the scene that it wrote, in the scene's folder."""
 LISTED_ENDINGS = (*IMAGE_ENDINGS, ".dng", ".exr")
 """Endings of images that a source may name, while the files here have another one."""
 ROTATION_TOLERANCE = 1e-3
@@ -60,24 +57,6 @@ class SourceView:
 
 
 @dataclass(frozen=True)
-class TrueSize:
-    """Length of a source's unit.
-
-    Attributes:
-        meters_per_unit: Factor from the source's unit to meters.
-        relative_error: Its relative standard error, without that of the user's measurement; None if unknown.
-        origin: What it was computed from.
-        ground: Plane of the printed board in meters: its unit normal, which points up, and the product of the
-            normal with the plane's points. None without a board.
-    """
-
-    meters_per_unit: float
-    relative_error: float | None
-    origin: str
-    ground: tuple[float, ...] | None = None
-
-
-@dataclass(frozen=True)
 class Source:
     """A scene written by another program.
 
@@ -97,31 +76,6 @@ class Source:
     scale_mat: Array | None = None
     notes: tuple[str, ...] = ()
     true_size: TrueSize | None = None
-
-
-def read_true_size(scene: Path) -> TrueSize | None:
-    """Reads from the record of an imported scene that its unit is the meter; None if it does not say so.
-
-    Raises:
-        InputError: The record is damaged.
-    """
-    path = scene / RECORD
-    try:
-        record = read_json(path)
-        if not isinstance(record, dict) or record.get("unit") != "m":
-            return None
-        size = record["true_size"]
-        error, origin, ground = size["relative_error"], size["origin"], size.get("ground")
-        plane = None if ground is None else tuple(float(value) for value in ground)
-        if plane is not None and not (len(plane) == 4 and all(map(is_number, plane)) and any(plane[:3])):
-            raise ValueError("ground is no plane")
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError) as failure:
-        raise InputError(
-            f"{path} cannot be read ({failure!r}); import the scene again, or move this file away"
-        ) from failure
-    return TrueSize(1.0, float(error) if is_number(error) else None, str(origin), plane)
 
 
 Progress = Callable[[str], None]
@@ -320,11 +274,6 @@ def files_ending(folder: Path, endings: tuple[str, ...]) -> list[Path]:
         return []
     found = (p for p in folder.iterdir() if p.suffix.lower() in endings and not p.name.startswith("."))
     return natural_sorted(p for p in found if p.is_file())
-
-
-def is_number(value: object) -> bool:
-    """Whether a value from a JSON file, read by `read_json`, is a finite number."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def view_key(name: str) -> list[list[tuple[int, int, str]]]:

@@ -17,7 +17,7 @@ import numpy as np
 
 from idr.datasets.image_files import read_header
 from idr.errors import InputError, MissingInputError
-from idr.files import read_json
+from idr.files import is_number, read_json
 from idr.importers.photographs.lenses import fisheye_distorted, opencv_distorted
 from idr.importers.points import read_points
 from idr.importers.source import (
@@ -28,7 +28,6 @@ from idr.importers.source import (
     centered_intrinsics,
     check_rotation,
     find_image,
-    is_number,
     missing_images,
     other_endings,
     required_image,

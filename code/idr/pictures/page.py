@@ -1,4 +1,4 @@
-"""HTML pages that open without network: one template, tables, images and figures."""
+"""HTML pages that open without network: templates, tables and images."""
 
 from __future__ import annotations
 
@@ -89,26 +89,14 @@ class CaptionedImage:
 
 
 class Page:
-    """Collects the body of a page. The first plotly figure embeds plotly's script."""
+    """Collects the body of a page."""
 
     def __init__(self) -> None:
         self.parts: list[str] = []
-        self._figures = 0
 
     def add_html(self, text: str) -> None:
         """Appends HTML."""
         self.parts.append(Markup(text))
-
-    def add_figure(self, title: str, figure: Any | None, otherwise: str = "") -> None:
-        """Appends a plotly figure, or the text `otherwise` in place of None, under a heading."""
-        self.add_html(f"<h2>{escape(title)}</h2>")
-        if figure is None:
-            self.add_html(f"<p>{escape(otherwise)}</p>")
-            return
-        # plotly's default id is random; a fixed one makes pages reproducible.
-        name = f"figure-{self._figures}"
-        self.add_html(figure.to_html(full_html=False, include_plotlyjs=self._figures == 0, div_id=name))
-        self._figures += 1
 
     def as_html(self, title: str) -> str:
         """Returns the whole page; the title is a text."""

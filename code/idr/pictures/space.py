@@ -1,4 +1,4 @@
-"""Surfaces and cameras as 3D plotly figures.
+"""Surfaces and cameras as plotly traces, for the surface plots of training.
 
 B cameras, T points of a line.
 """
@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 
 AXIS_LENGTH = 0.25
 """Length of the line along a camera's optical axis, unit-sphere units."""
-EYE_ASIDE, EYE_ABOVE = 1.6, 0.9
-"""Initial eye position in plotly's unit, about half the figure's extent."""
 
 
 def mesh_trace(mesh: trimesh.Trimesh, name: str = "") -> Any:
@@ -30,37 +28,6 @@ def mesh_trace(mesh: trimesh.Trimesh, name: str = "") -> Any:
         x=x, y=y, z=z, i=i, j=j, k=k, color="#c9b79c", lighting=lighting,
         hoverinfo="name" if name else "skip", name=name or None, showlegend=bool(name),
     )  # fmt: skip
-
-
-def space_figure(traces: Sequence[Any], poses: NDArray[np.float64] | None = None) -> Any:
-    """Returns a 3D plotly figure with hidden axes of equal scale.
-
-    The legend is at the left because plotly's tool bar covers the upper right corner. The up direction is
-    that of poses around the origin, (B, 4, 4), or else the third axis.
-    """
-    import plotly.graph_objects as go
-
-    axis = {"visible": False}
-    scene: dict[str, Any] = {"aspectmode": "data", "xaxis": axis, "yaxis": axis, "zaxis": axis}
-    if poses is not None:
-        scene["camera"] = _seen_upright(poses)
-    margin = {"l": 0, "r": 0, "b": 0, "t": 0}
-    legend = {"x": 0.01, "xanchor": "left", "y": 0.99, "yanchor": "top", "bgcolor": "rgba(255,255,255,0.7)"}
-    legend["itemsizing"] = "constant"
-    return go.Figure(list(traces), {"scene": scene, "height": 520, "margin": margin, "legend": legend})
-
-
-def _seen_upright(poses: NDArray[np.float64]) -> dict[str, dict[str, float]]:
-    """Returns plotly's camera: up is the mean up of the cameras, the eye is above the first camera."""
-    mean = -poses[:, :3, 1].mean(axis=0)
-    length = np.linalg.norm(mean)
-    up = mean / length if length > 1e-6 else -poses[0, :3, 1]  # the ups cancel: use the first one
-    aside = poses[0, :3, 3] - up * (up @ poses[0, :3, 3])
-    distance = np.linalg.norm(aside)
-    # The first camera is right above: its own x axis is a direction aside.
-    aside = aside / distance if distance > 1e-6 else poses[0, :3, 0]
-    eye = EYE_ASIDE * aside + EYE_ABOVE * up
-    return {name: dict(zip("xyz", map(float, v), strict=True)) for name, v in (("up", up), ("eye", eye))}
 
 
 def camera_traces(poses: NDArray[np.float64], texts: Sequence[str], name: str, color: str) -> list[Any]:

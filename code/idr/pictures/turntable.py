@@ -35,11 +35,12 @@ class Body:
 
 @dataclass(frozen=True)
 class Lines:
-    """Line segments, (S, 2, 3), in a color such as #2266cc, with a name to switch them on."""
+    """Line segments, (S, 2, 3), in a color such as #2266cc, with a name to switch them on and off."""
 
     name: str
     color: str
     segments: Array
+    on: bool = False
 
 
 def turntable(bodies: Sequence[Body], lines: Sequence[Lines] = (), yaw: float = 0.4) -> Markup:
@@ -70,8 +71,8 @@ def _body(body: Body, points: Array) -> dict[str, Any]:
 
 
 def _lines(line: Lines, segments: Array) -> dict[str, Any]:
-    reach = float(np.linalg.norm(segments, axis=-1).max())
-    return {"name": line.name, "color": line.color, "points": _base64(segments, "<f4"), "reach": reach}
+    shown = {"name": line.name, "color": line.color, "on": line.on, "points": _base64(segments, "<f4")}
+    return {**shown, "reach": float(np.linalg.norm(segments, axis=-1).max())}
 
 
 def _base64(values: NDArray[Any], kind: str) -> str:

@@ -98,8 +98,11 @@ def border_for(check: SceneCheck) -> tuple[int, int]:
     return int(border[1]), int(border[0])
 
 
-def draw_view(check: SceneCheck, k: int, border: tuple[int, int], thick: int) -> Image:
-    """Draws photograph k, outlines `thick` pixels wide, and a border: (H + 2 rows, W + 2 columns, 3)."""
+def draw_view(check: SceneCheck, k: int, border: tuple[int, int], thick: int, titled: bool = True) -> Image:
+    """Draws photograph k, outlines `thick` pixels wide, and a border: (H + 2 rows, W + 2 columns, 3).
+
+    A title has name, IoU and warnings.
+    """
     mask = check.views.masks[k]
     photo = load_rgb(check.images[k])
     if photo.shape[:2] != mask.shape:
@@ -110,10 +113,11 @@ def draw_view(check: SceneCheck, k: int, border: tuple[int, int], thick: int) ->
         silhouette = hull_silhouette(check.views, k, check.hull)
         _draw_contours(canvas, silhouette, HULL_COLOR, thick, (columns, rows))
     _draw_contours(canvas, mask, MASK_COLOR, thick, (columns, rows))
-    view = check.checks[k]
-    _write_text(canvas, f"{k}: {check.images[k].name}  IoU {view.hull_iou:.2f}", 1, TEXT_COLOR)
-    for line, warning in enumerate(view.warnings, start=2):
-        _write_text(canvas, warning, line, ALARM_COLOR)
+    if titled:
+        view = check.checks[k]
+        _write_text(canvas, f"{k}: {check.images[k].name}  IoU {view.hull_iou:.2f}", 1, TEXT_COLOR)
+        for line, warning in enumerate(view.warnings, start=2):
+            _write_text(canvas, warning, line, ALARM_COLOR)
     sphere = sphere_outline(check.views, k, check.center, check.radius)
     if sphere is not None:
         curve = np.clip(np.round(sphere + [columns, rows]), -30_000, 30_000).astype(np.int32)
@@ -121,10 +125,12 @@ def draw_view(check: SceneCheck, k: int, border: tuple[int, int], thick: int) ->
     return canvas
 
 
-def draw_small(check: SceneCheck, k: int, border: tuple[int, int], width: int) -> Image:
+def draw_small(
+    check: SceneCheck, k: int, border: tuple[int, int], width: int, titled: bool = True
+) -> Image:
     """Draws a view like `draw_view`, reduced to (H', width, 3), with outlines then one pixel wide."""
     whole = check.views.masks[k].shape[1] + 2 * border[1]
-    image = draw_view(check, k, border, max(1, round(1.2 * whole / width)))
+    image = draw_view(check, k, border, max(1, round(1.2 * whole / width)), titled)
     height = max(1, round(width * image.shape[0] / image.shape[1]))
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
 

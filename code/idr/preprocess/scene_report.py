@@ -1,11 +1,10 @@
 """Writes ``scene_report.html``: the check of a scene on one self-contained page.
 
-The 3D figure is in unit-sphere coordinates.
+B views. The turnable figure is in unit-sphere coordinates, rotated to glTF's axes.
 """
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,64 +13,80 @@ from typing import Any
 import cv2
 import numpy as np
 import trimesh
+from markupsafe import Markup
 
-from idr.failures import Finding
+from idr.datasets.record import TrueSize
 from idr.files import write_text_atomic
+from idr.geometry.paths import upright_of_cameras
 from idr.meshing.blocks import triangulate
-from idr.pictures.page import CaptionedImage, Page, Table
-from idr.pictures.space import camera_traces, mesh_trace, polyline, space_figure
+from idr.pictures.page import Table, image_address, render
+from idr.pictures.turntable import Body, Lines, frustums, turntable
 from idr.preprocess.scene_check import SceneCheck
-from idr.preprocess.scene_drawing import LEGEND, border_for, draw_small
+from idr.preprocess.scene_drawing import HULL_COLOR, MASK_COLOR, SPHERE_COLOR, border_for, draw_small
 from idr.preprocess.scene_views import Array
 from idr.preprocess.visual_hull import SceneHull
 
 REPORT = "scene_report.html"
-MAX_WIDTH, IMAGES_BYTES = 480, 6_000_000
-"""Width of a view in pixels, and approximate size of all images: the page should fit into a mail."""
+MAX_WIDTH, IMAGES_BYTES = 480, 4_000_000
+"""Width of a view in pixels, and largest size of all images, base64-encoded: the page is for mail and phones,
+at most 6 MB with the hull."""
 BYTES_PER_PIXEL = 0.25
-"""Of a textured JPEG with `JPEG_QUALITY`, base64-encoded."""
+"""Of a textured JPEG with `JPEG_QUALITY`, base64-encoded; the first guess."""
 JPEG_QUALITY = 85
 SMOOTHINGS = 8
 """Iterations of Taubin smoothing, which removes the steps of the grid and keeps the volume."""
-CAMERA_COLOR, WARNING_COLOR, SPHERE_COLOR = "#2266cc", "#d03b3b", "#c9a400"
+CAMERAS, WARNED, SPHERE = "#3f7fd6", "#d03b3b", "#c9a400"
+"""Colors of the figure's lines: cameras, those of views with warnings, the unit sphere."""
 
 
 def write_scene_report(
-    check: SceneCheck, path: Path, title: str, more_warnings: Sequence[str] = ()
+    check: SceneCheck,
+    path: Path,
+    title: str,
+    more_warnings: Sequence[str] = (),
+    true_size: TrueSize | None = None,
 ) -> tuple[str, ...]:
-    """Writes the page: findings, summary, 3D figure of cameras and hull, and every view.
+    """Writes the page: findings, every view, turnable cameras and hull, numbers.
+
+    Args:
+        check: The check of the scene.
+        path: The page.
+        title: Its title.
+        more_warnings: Further warnings; those that repeat a finding are left out.
+        true_size: How the world's unit was made a meter; None for another unit.
 
     Returns:
-        All warnings about the scene, one sentence each: its findings, then those of `more_warnings` that
-        repeat none.
+        All warnings about the scene, one sentence each: its findings, then the others.
 
     Raises:
         OutputError: Writing failed.
     """
     said = tuple(finding.text for finding in check.findings)
     others = [text for text in dict.fromkeys(more_warnings) if not text.startswith(said)]
-    page = Page()
-    page.add_html(_findings_html(check.findings, others))
-    page.add_html(f"<h2>The scene</h2>{_summary(check).as_html()}")
-    hull = "Cameras, unit sphere and visual hull" if check.hull else "Cameras and unit sphere (no hull)"
-    page.add_figure(hull, scene_figure(check))
-    page.add_html(_views_html(check))
-    page.add_html(f"<h2>Numbers of the views</h2>{_views_table(check).as_html()}")
-    write_text_atomic(path, page.as_html(title))
+    colors = (("mask", MASK_COLOR), ("unit sphere", SPHERE_COLOR), ("visual hull", HULL_COLOR))
+    hull = None if check.hull is None else hull_mesh(check.hull, check.views.poses[0, :3, :3])
+    page = render(
+        "scene.html",
+        title=title,
+        subtitle=f"{len(check.checks)} photographs with masks and cameras, before the training.",
+        size="" if true_size is None else _size_words(true_size, hull),
+        findings=check.findings,
+        warnings=others,
+        legend=[(name, "#" + bytes(color).hex()) for name, color in colors],
+        views=_views(check),
+        space_title="Cameras, unit sphere and " + ("visual hull" if hull else "no hull"),
+        space=scene_figure(check, hull),
+        facts=_summary(check).as_html(),
+        numbers=_views_table(check).as_html(),
+    )
+    write_text_atomic(path, page)
     return (*map(str, check.findings), *others)
 
 
-def _findings_html(findings: Sequence[Finding], more_warnings: Sequence[str]) -> str:
-    """The list of findings, each with what to do, severe ones first, and of other warnings."""
-    items = []
-    for finding in findings:
-        remedy = f" <b>What to do:</b> {html.escape(finding.remedy)}." if finding.remedy else ""
-        weight = "must be mended" if finding.is_severe else "limits the result"
-        items.append(f"<b>{finding.name}</b> ({weight}): {html.escape(finding.text)}.{remedy}")
-    items += [html.escape(text) for text in more_warnings]
-    if not items:
-        return "<h2>Findings</h2><p>None: masks, cameras and unit sphere are consistent.</p>"
-    return f"<h2>Findings</h2><ul>{''.join(f'<li>{item}</li>' for item in items)}</ul>"
+def _size_words(size: TrueSize, hull: trimesh.Trimesh | None) -> str:
+    if hull is None:
+        return f"The unit of the scene is the meter, by {size.origin}."
+    return f"The unit of the scene is the meter. The visual hull measures {size.of_box(hull.vertices)}."
 
 
 def _summary(check: SceneCheck) -> Table:
@@ -94,34 +109,32 @@ def _summary(check: SceneCheck) -> Table:
         ious = [view.hull_iou for view in check.checks]
         rows.append(["IoU of hull and mask, mean", f"{np.mean(ious):.3f}"])
         rows.append(["IoU of hull and mask, worst view", f"{min(ious):.3f} (view {int(np.argmin(ious))})"])
-    return Table(["", "this scene"], rows)
+    return Table(["", ""], rows)
 
 
-def scene_figure(check: SceneCheck) -> Any:
-    """Returns a plotly figure of cameras, unit sphere and visual hull in unit-sphere coordinates.
+def scene_figure(check: SceneCheck, hull: trimesh.Trimesh | None) -> Markup:
+    """Returns HTML with the turnable cameras, unit sphere and hull, a mesh in the world.
 
     Cameras of views with warnings have another color.
     """
-    import plotly.graph_objects as go
-
     poses = check.views.poses.copy()
     poses[:, :3, 3] = (poses[:, :3, 3] - check.center) / check.radius
-    traces = []
-    if check.hull is not None:
-        mesh = hull_mesh(check.hull, check.views.poses[0, :3, :3])
-        mesh.vertices = (mesh.vertices - check.center) / check.radius
-        traces.append(mesh_trace(mesh))
-    for warned, name, color in (
-        (False, "cameras", CAMERA_COLOR), (True, "cameras of views with warnings", WARNING_COLOR),
-    ):  # fmt: skip
-        chosen = [k for k, view in enumerate(check.checks) if bool(view.warnings) == warned]
-        if chosen:
-            texts = [f"view {k}, {check.images[k].name}" for k in chosen]
-            traces += camera_traces(poses[chosen], texts, name, color)
-    x, y, z = polyline(_circles())
-    line = {"color": SPHERE_COLOR, "width": 2}
-    traces.append(go.Scatter3d(x=x, y=y, z=z, mode="lines", line=line, name="unit sphere", hoverinfo="name"))
-    return space_figure(traces, poses)
+    turn = upright_of_cameras(poses)
+    bodies = []
+    if hull is not None:
+        vertices = (hull.vertices - check.center) / check.radius
+        normals = np.asarray(hull.vertex_normals)
+        bodies = [Body("visual hull", vertices @ turn.T, np.asarray(hull.faces), normals @ turn.T)]
+    height, width = check.views.masks[0].shape
+    edges = frustums(poses, width / height).reshape(len(poses), -1, 2, 3)
+    warned = np.array([bool(view.warnings) for view in check.checks])
+    circles = _circles()
+    lines = [
+        Lines("cameras", CAMERAS, edges[~warned].reshape(-1, 2, 3) @ turn.T, True),
+        Lines("cameras of views with warnings", WARNED, edges[warned].reshape(-1, 2, 3) @ turn.T, True),
+        Lines("unit sphere", SPHERE, np.stack((circles[:, :-1], circles[:, 1:]), 2).reshape(-1, 2, 3), True),
+    ]
+    return turntable(bodies, lines)
 
 
 def _circles(num_points: int = 73) -> Array:
@@ -147,21 +160,32 @@ def hull_mesh(hull: SceneHull, axes: Array) -> trimesh.Trimesh:
     return trimesh.smoothing.filter_taubin(mesh, iterations=SMOOTHINGS)
 
 
-def _views_html(check: SceneCheck) -> str:
+def _views(check: SceneCheck) -> list[dict[str, Any]]:
     """Every view with its outlines, as JPEGs whose size depends on their number."""
     border = border_for(check)
     height, width = check.views.masks[0].shape
     shape = (height + 2 * border[0]) / (width + 2 * border[1])
     affordable = math.sqrt(IMAGES_BYTES / (len(check.checks) * BYTES_PER_PIXEL * shape))
     width = max(16, min(MAX_WIDTH, int(affordable)))
-    figures = []
-    for k, view in enumerate(check.checks):
-        image = cv2.cvtColor(draw_small(check, k, border, width), cv2.COLOR_RGB2BGR)
-        jpeg = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
-        iou = "" if math.isnan(view.hull_iou) else f", IoU {view.hull_iou:.3f}"
-        caption = f"view {k}, {check.images[k].name}{iou}" + "".join(f"; {text}" for text in view.warnings)
-        figures.append(CaptionedImage(jpeg, caption).as_html())
-    return f"<h2>Views</h2><p>{html.escape(LEGEND)}</p><div>{''.join(figures)}</div>"
+    while True:
+        images = [_jpeg(check, k, border, width) for k in range(len(check.checks))]
+        size = sum(map(len, images))
+        if size <= IMAGES_BYTES or width == 16:
+            break
+        width = max(16, int(0.95 * width * math.sqrt(IMAGES_BYTES / size)))
+    return [
+        {
+            "number": k, "name": check.images[k].name, "image": images[k], "warnings": view.warnings,
+            "iou": "" if math.isnan(view.hull_iou) else f", IoU {view.hull_iou:.3f}",
+        }
+        for k, view in enumerate(check.checks)
+    ]  # fmt: skip
+
+
+def _jpeg(check: SceneCheck, k: int, border: tuple[int, int], width: int) -> str:
+    image = cv2.cvtColor(draw_small(check, k, border, width, titled=False), cv2.COLOR_RGB2BGR)
+    encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
+    return image_address(encoded.tobytes())
 
 
 def _views_table(check: SceneCheck) -> Table:

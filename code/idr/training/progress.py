@@ -23,6 +23,8 @@ from idr.files import output_errors, write_text_atomic
 log = logging.getLogger(__name__)
 
 LINE_SECONDS = 10.0  # between progress lines
+PACE_SECONDS = 60.0  # of training that the estimate of the time left remembers
+WARM_UP_STEPS = 5  # of a process, which compile
 RENAMED = {"camera_centre": "camera_center", "open_colour_levels": "open_color_levels"}
 """Columns of ``metrics.csv`` in earlier versions, and their present names."""
 LOSS_NAMES = ("loss", "rgb_loss", "eikonal_loss", "mask_loss")
@@ -87,6 +89,35 @@ class Averages:
         return values
 
 
+@dataclass
+class Pace:
+    """Mean time and rays of a step over about the last `PACE_SECONDS`, without the first `WARM_UP_STEPS`.
+
+    The first steps of a process compile and fill caches.
+    """
+
+    warm_up: int = WARM_UP_STEPS
+    seconds: float = 0.0
+    steps: float = 0.0
+    rays: float = 0.0
+
+    def add(self, seconds: float, rays: int) -> None:
+        """Adds a step."""
+        if self.warm_up:
+            self.warm_up -= 1
+            return
+        kept = math.exp(-seconds / PACE_SECONDS)
+        self.seconds = kept * self.seconds + max(seconds, 1e-9)
+        self.steps, self.rays = kept * self.steps + 1, kept * self.rays + rays
+
+    def words(self, num_steps: int, limit: float) -> str:
+        """Returns rays a second, and the time left for so many steps, at most `limit` seconds."""
+        if not self.steps:
+            return "first steps, time left not yet known"
+        left = max(min(num_steps * self.seconds / self.steps, limit), 0.0)
+        return f"{self.rays / self.seconds:,.0f} rays/s  {minutes_and_seconds(left)} left"
+
+
 class ProgressLine:
     """Logs the progress of training, at most every `LINE_SECONDS`.
 
@@ -98,8 +129,8 @@ class ProgressLine:
     ) -> None:
         self.num_epochs, self.steps_per_epoch, self.seconds_left = num_epochs, steps_per_epoch, seconds_left
         self.averages = Averages()
-        self._last = time.monotonic()
-        self._rays = 0
+        self._last = self._before = time.monotonic()  # the last line, the last step
+        self._pace = Pace()
 
     def step(self, epoch: int, step: int, losses: Mapping[str, Tensor], error: Tensor, rays: int) -> None:
         """Adds the losses, `squared_error` and number of rays of a step, and logs a line if one is due.
@@ -107,23 +138,21 @@ class ProgressLine:
         `epoch` and `step` are the epochs done, and the steps done in the present epoch.
         """
         self.averages.add(losses, error)
-        self._rays += rays
         now = time.monotonic()
+        self._pace.add(now - self._before, rays)
+        self._before = now
         done = epoch * self.steps_per_epoch + step
         total = self.num_epochs * self.steps_per_epoch
         if now - self._last < LINE_SECONDS and done < total:
             return
-        elapsed = max(now - self._last, 1e-9)
-        left = max(min((total - done) * elapsed / self.averages.steps, self.seconds_left()), 0.0)
         means = self.averages.read()
         log.info(
-            "epoch %d/%d  loss %.4f (rgb %.4f, eikonal %.4f, mask %.5f)  psnr of hits %.2f dB  %s rays/s  "
-            "%s left",
+            "epoch %d/%d  loss %.4f (rgb %.4f, eikonal %.4f, mask %.5f)  psnr of hits %.2f dB  %s",
             done // self.steps_per_epoch, self.num_epochs,
             *(means.get(name, math.nan) for name in LOSS_NAMES), means["psnr"],
-            f"{self._rays / elapsed:,.0f}", minutes_and_seconds(left),
+            self._pace.words(total - done, self.seconds_left()),
         )  # fmt: skip
-        self.averages, self._rays, self._last = Averages(), 0, now
+        self.averages, self._last = Averages(), now
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -132,7 +161,8 @@ class ProgressLine:
         try:
             yield
         finally:
-            self._last += time.monotonic() - started
+            paused = time.monotonic() - started
+            self._last, self._before = self._last + paused, self._before + paused
 
 
 class MetricsFile:

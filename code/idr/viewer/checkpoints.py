@@ -43,6 +43,7 @@ class CheckpointReader:
     Attributes:
         folder: The run's folder.
         dataset: The training views.
+        held_out: The held-out views, None without them.
 
     Raises:
         MissingInputError: The scene is missing.
@@ -51,7 +52,11 @@ class CheckpointReader:
 
     def __init__(self, folder: Path, conf: ConfigTree, data_root: str | None, device: torch.device) -> None:
         self.folder = folder
-        self.dataset: Any = open_dataset(conf, scan_id_of(conf), data_root)
+        scan_id = scan_id_of(conf)
+        self.dataset: Any = open_dataset(conf, scan_id, data_root)
+        self.held_out: Any | None = None
+        if conf.get("dataset.holdout", None):
+            self.held_out = open_dataset(conf, scan_id, data_root, split="holdout")
         self._conf = conf
         self._device = device
         self._checkpoints = CheckpointFolder(folder / CHECKPOINTS)
@@ -85,6 +90,7 @@ class CheckpointReader:
                 "or replaced it; choose it again, or another one"
             ) from error
         run.model = Interruptible(run.model, between)
+        run.held_out = self.held_out  # else each checkpoint would read the images again
         _ = run.scene, run.alignment  # refuses a scene that does not fit
         return run
 

@@ -13,6 +13,7 @@ from idr.viewer.checkpoints import Checkpoint
 from idr.viewer.guard import escape_markup
 from idr.viewer.limits import RESOLUTIONS, SIDES
 from idr.viewer.surfaces import PAINTS
+from idr.viewer.views import HELD_OUT
 
 PHOTOS, RENDERINGS, ERRORS, NONE = "photographs", "renderings", "errors", "nothing"
 
@@ -28,13 +29,33 @@ LEGEND = (
 class Panel:
     """Builds the panel on viser's ``gui`` and keeps the handles.
 
-    Resolution and pixels along the longer side of images are initial values.
+    `views` are the names of the views. Resolution and pixels along the longer side of images are initial
+    values.
     """
 
-    def __init__(self, gui: Any, title: str, num_views: int, resolution: int, side: int) -> None:
-        gui.add_markdown(f"**{escape_markup(title)}**")
+    def __init__(self, gui: Any, title: str, views: Sequence[str], resolution: int, side: int) -> None:
+        name, _, folder = map(escape_markup, title.partition("/"))
+        gui.add_markdown(f"**{name}**  \n{folder}")  # in two lines, for phones
         self.status = gui.add_markdown("reading the run")
         self.trouble = gui.add_markdown("", visible=False)
+        controls = gui.add_panel()  # on a phone, a section of the bottom sheet that begins closed
+        with controls.add_tab("Controls"):
+            self._add_surface(gui, resolution)
+            self._add_training(gui)
+            self._add_views(gui, views, side)
+        gui.main_panel.float(x=12, y=-12)  # at the lower left: notices of viser come at the top
+        controls.dock_right()
+
+    def _add_surface(self, gui: Any, resolution: int) -> None:
+        with gui.add_folder("Surface"):
+            self.resolution = gui.add_slider(
+                "Resolution", *RESOLUTIONS, resolution, hint="Grid samples along the shortest side"
+            )
+            self.paint = gui.add_dropdown("Painted by", PAINTS)
+            self.save_mesh = gui.add_button("Save mesh (GLB)", hint="As shown, upright and in world units")
+            self.save_picture = gui.add_button("Save picture (PNG)", hint="What you see beside this panel")
+
+    def _add_training(self, gui: Any) -> None:
         with gui.add_folder("Training"):
             self.follow = gui.add_checkbox(
                 "Follow newest", True, hint="Show each new checkpoint when it is saved"
@@ -43,13 +64,10 @@ class Panel:
                 "Epoch", 0, 1, 1, 0, hint="The nearest checkpoint is shown", disabled=True
             )
             self.replay = gui.add_button("Replay from the first checkpoint")
-        with gui.add_folder("Surface"):
-            self.resolution = gui.add_slider(
-                "Resolution", *RESOLUTIONS, resolution, hint="Grid samples along the shortest side"
-            )
-            self.paint = gui.add_dropdown("Painted by", PAINTS)
+
+    def _add_views(self, gui: Any, views: Sequence[str], side: int) -> None:
         with gui.add_folder("Compare a view"):
-            self.view = gui.add_slider("View", 0, max(1, num_views - 1), 1, 0, hint="Or click its camera")
+            self.view = gui.add_dropdown("View", tuple(views), hint="Or click its camera")
             self.side = gui.add_slider("Pixels", *SIDES, side, hint="Along the longer side")
             self.go = gui.add_button("Move to this camera")
             self.scores = gui.add_markdown("")
@@ -62,6 +80,8 @@ class Panel:
             self.shown = gui.add_dropdown(
                 "Show", (PHOTOS, RENDERINGS, ERRORS, NONE), hint="Images on the cameras in space"
             )
+            if any(name.endswith(HELD_OUT) for name in views):
+                gui.add_markdown("Blue cameras are held out: training does not see their photographs.")
             self.table = gui.add_markdown("", visible=False)
         with gui.add_folder("Your view"):
             self.novel = gui.add_checkbox(
@@ -81,7 +101,7 @@ class Panel:
         if shown is not None:
             self.epoch.value = shown.epoch
 
-    def show_view(self, view: ComparedView, index: int, epoch: int) -> None:
+    def show_view(self, view: ComparedView, name: str, epoch: int) -> None:
         """Shows photograph, rendering and error of a view."""
         for handle, image in zip(self._images, (view.photo, view.rendered, view.error), strict=True):
             handle.image = to_bytes(image)
@@ -89,16 +109,15 @@ class Panel:
         pixels = f", one pixel in {view.step} each way" if view.step > 1 else ""
         psnr = f"PSNR {view.psnr:.2f} dB" if math.isfinite(view.psnr) else "no PSNR"
         self.scores.content = (
-            f"**View {index} (image {view.number})**, epoch {epoch}{pixels}: {psnr}, "
-            f"mask IoU {view.iou:.4f}\n\n{LEGEND}"
+            f"**View {name}**, epoch {epoch}{pixels}: {psnr}, mask IoU {view.iou:.4f}\n\n{LEGEND}"
         )
 
-    def show_table(self, scores: Sequence[tuple[int, float, float]], total: int) -> None:
-        """Shows image number, PSNR and mask IoU of the views scored so far, the worst first."""
+    def show_table(self, scores: Sequence[tuple[str, float, float]], total: int) -> None:
+        """Shows name, PSNR and mask IoU of the views scored so far, the worst first."""
         rows = sorted(scores, key=lambda row: (math.isfinite(row[1]), row[1]))
         lines = [f"{len(scores)} of {total} views scored, the worst first", ""]
         lines += ["| view | PSNR, dB | mask IoU |", "|---|---|---|"]
-        lines += [f"| {number} | {psnr:.2f} | {iou:.4f} |" for number, psnr, iou in rows]
+        lines += [f"| {name} | {psnr:.2f} | {iou:.4f} |" for name, psnr, iou in rows]
         self.table.content = "\n".join(lines)
         self.table.visible = True
 

@@ -75,7 +75,6 @@ class PageServer:
             raise InputError(f"port {port} of {host} was just taken; start again")
         # Sharing would open a tunnel through a third party's server.
         self._server.gui.configure_theme(control_width="large", show_logo=False, show_share_button=False)
-        self._server.gui.main_panel.dock_right()
         self._session = Session(reader, self._server, resolution, side)
 
     def serve(self) -> None:

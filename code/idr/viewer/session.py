@@ -9,24 +9,29 @@ from collections import OrderedDict
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from idr.evaluation.report.views import compare_view, to_bytes
+from idr.evaluation.report.views import to_bytes
+from idr.export.surface import Surface
 from idr.runs import Run
-from idr.runs.views import given_intrinsics, image_numbers, read_view
 from idr.viewer import panel as pages
 from idr.viewer import surfaces
 from idr.viewer.checkpoints import Checkpoint, CheckpointReader, nearest
-from idr.viewer.space import SpaceView, browser_camera, field_of_view, to_array
+from idr.viewer.space import (
+    SpaceView,
+    browser_camera,
+    field_of_view,
+    fitting_field_of_view,
+    picture_of,
+    position_and_target,
+    to_array,
+)
+from idr.viewer.views import THUMBNAIL, PageViews
 from idr.viewer.worker import Worker
 
 log = logging.getLogger(__name__)
 
-SURFACE, COMPARE, CAMERAS, BROWSER = "surface", "compared view", "all views", "your view"
-URGENCY = {CAMERAS: 0, SURFACE: 1, COMPARE: 2, BROWSER: 3}
-THUMBNAIL = 96
-"""Pixels along the longer side of an image on a camera."""
-
+SURFACE, COMPARE, CAMERAS, BROWSER, SAVE = "surface", "compared view", "all views", "your view", "save"
+URGENCY = {CAMERAS: 0, SAVE: 1, SURFACE: 2, COMPARE: 3, BROWSER: 4}  # a mesh is saved once it is finest
 MAX_OPEN = 3
 """Networks kept in memory for going back to a checkpoint."""
 
@@ -49,19 +54,22 @@ class Session:
         self._server = server
         self._checkpoints: list[Checkpoint] = []
         self._shown: Checkpoint | None = None
-        self._surfaces: OrderedDict[tuple[Checkpoint, int, str], tuple[bytes, int]] = OrderedDict()
+        self._surfaces: OrderedDict[tuple[Checkpoint, int, str], Surface | None] = OrderedDict()
+        self._drawn: tuple[Checkpoint, int, str] | None = None
         self._surface_words = ""  # until the first one is drawn
         self._busy: tuple[str, ...] = ()
         self._last_seen: dict[int, tuple[float, ...]] = {}  # by browser
-        self._numbers = image_numbers(reader.dataset)
-        photos = [self._thumbnail(k) for k in range(len(self._numbers))]
-        self._space = SpaceView(server, self._numbers, photos, self._clicked)
+        views = self._views = PageViews(reader)
+        self._space = SpaceView(server, views.names, views.colors, views.thumbnails(), self._clicked)
         title = f"{reader.folder.parent.name}/{reader.folder.name}"
-        self._panel = pages.Panel(server.gui, title, len(self._numbers), resolution, side)
+        names = [views.names[k] for k in views.in_order]
+        self._panel = pages.Panel(server.gui, title, names, resolution, side)
+        first, img_res = views.in_order[0], reader.dataset.img_res
+        self._start = field_of_view(views.intrinsics[first], img_res)
+        self._space.set_up(views.poses, first, self._start[0])
         # The given cameras stand there before the first checkpoint.
-        poses = np.asarray(reader.dataset.get_gt_pose(scaled=True), dtype=np.float64)
-        self._space.set_up(poses)
-        self._space.place_cameras(poses, to_array(given_intrinsics(reader.dataset)), reader.dataset.img_res)
+        self._space.place_cameras(views.poses, views.intrinsics, img_res)
+        self._space.step_into(first, views.poses[first, :3, 3])
         self._worker = Worker(self._failed, self._worker_changed)
         self._open = functools.lru_cache(MAX_OPEN)(lambda c: reader.open(c, self._worker.between))
         self._connect()
@@ -70,8 +78,8 @@ class Session:
         panel = self._panel
         pages.on_user(panel.epoch, lambda: self.choose_epoch(int(panel.epoch.value)))
         pages.on_user(panel.follow, lambda: self.follow(bool(panel.follow.value)))
-        pages.on_user(panel.view, lambda: self.change_view(int(panel.view.value)))
-        pages.on_user(panel.side, lambda: self.change_view(int(panel.view.value)))
+        pages.on_user(panel.view, self.change_view)
+        pages.on_user(panel.side, self.change_view)
         pages.on_user(panel.resolution, self.change_surface)
         pages.on_user(panel.paint, self.change_surface)
         pages.on_user(panel.shown, self.change_cameras)
@@ -79,6 +87,8 @@ class Session:
         pages.on_user(panel.novel_side, self.change_novel)
         panel.replay.on_click(lambda _: self.replay())
         panel.go.on_click(lambda event: self.go_to_view(event.client))
+        panel.save_mesh.on_click(lambda event: self.save_mesh(event.client))
+        panel.save_picture.on_click(lambda event: self.save_picture(event.client))
         self._server.on_client_connect(self._connected)
 
     def close(self) -> None:
@@ -146,10 +156,9 @@ class Session:
 
         self._worker.submit(SURFACE, work, URGENCY[SURFACE])
 
-    def change_view(self, index: int) -> None:
-        """Compares a training view, coarse to fine."""
-        checkpoint, side = self._shown, int(self._panel.side.value)
-        index = min(index, len(self._numbers) - 1)
+    def change_view(self) -> None:
+        """Compares the chosen view, coarse to fine."""
+        checkpoint, side, index = self._shown, int(self._panel.side.value), self._chosen_view()
         self._space.mark(index)
         if checkpoint is None:
             return
@@ -157,29 +166,28 @@ class Session:
         def work() -> None:
             run = self._open(checkpoint)
             for size in surfaces.coarse_to_fine(surfaces.COARSE_SIDE, side, 4):
-                view = compare_view(run, index, size, surfaces.CHUNK_PIXELS)
-                self._panel.show_view(view, index, checkpoint.epoch)
+                view = self._views.compare(run, index, size)
+                self._panel.show_view(view, self._views.names[index], checkpoint.epoch)
                 self._worker.between()
 
         self._worker.submit(COMPARE, work, URGENCY[COMPARE])
 
     def go_to_view(self, client: Any) -> None:
         """Moves a browser to the compared view's camera."""
-        checkpoint, index = self._shown, int(self._panel.view.value)
+        checkpoint, index = self._shown, self._chosen_view()
         if checkpoint is None or client is None:
             return
 
         def work() -> None:
-            camera = self._open(checkpoint).training_camera(index)
+            camera = self._views.camera(self._open(checkpoint), index)
             pose = np.asarray(camera.pose, dtype=np.float64)
-            fov, _ = field_of_view(np.asarray(camera.intrinsics), camera.img_res)
-            center, forward = pose[:3, 3], pose[:3, 2]
+            seen = field_of_view(np.asarray(camera.intrinsics), camera.img_res)
+            center, target = position_and_target(pose)
             self._space.step_into(index, center)
             with client.atomic():
-                client.camera.position = center
-                client.camera.look_at = center + forward * max(float(-center @ forward), 0.1)
+                client.camera.position, client.camera.look_at = center, target
                 client.camera.up_direction = -pose[:3, 1]
-                client.camera.fov = fov
+                client.camera.fov = fitting_field_of_view(*seen, client.camera.aspect)
 
         self._worker.submit(f"go {client.client_id}", work, URGENCY[BROWSER])
 
@@ -190,18 +198,18 @@ class Session:
         self._panel.table.visible = False
         if which not in (pages.RENDERINGS, pages.ERRORS) or checkpoint is None:
             self._worker.drop(CAMERAS)
-            for index in range(len(self._numbers)):
+            for index in range(len(self._views.names)):
                 self._space.set_image(index, None)
             return
 
         def work() -> None:
             run, scores = self._open(checkpoint), []
-            for index, number in enumerate(self._numbers):
-                view = compare_view(run, index, THUMBNAIL, surfaces.CHUNK_PIXELS)
+            for index, name in enumerate(self._views.names):
+                view = self._views.compare(run, index, THUMBNAIL)
                 self._worker.between()
                 self._space.set_image(index, to_bytes(view.error if which == pages.ERRORS else view.rendered))
-                scores.append((number, view.psnr, view.iou))
-                self._panel.show_table(scores, len(self._numbers))
+                scores.append((name, view.psnr, view.iou))
+                self._panel.show_table(scores, len(self._views.names))
 
         self._worker.submit(CAMERAS, work, URGENCY[CAMERAS])
 
@@ -216,12 +224,41 @@ class Session:
                 self._worker.drop(f"{BROWSER} {client.client_id}")
                 client.scene.set_background_image(None)
 
+    def save_mesh(self, client: Any) -> None:
+        """Sends the surface, once it is drawn, to a browser's downloads: GLB, in world units and upright."""
+
+        def work() -> None:
+            surface = None if self._drawn is None else self._surfaces[self._drawn]
+            if client is None or self._drawn is None or surface is None:
+                self._panel.show_trouble("there is no surface yet to save: wait for a later checkpoint")
+                return
+            checkpoint, _, paint = self._drawn
+            content = surfaces.glb_of(surface, paint, self._open(checkpoint))
+            client.send_file_download(f"{self._file_name(checkpoint)}.glb", content, save_immediately=True)
+
+        self._worker.submit(SAVE, work, URGENCY[SAVE])
+
+    def save_picture(self, client: Any) -> None:
+        """Sends what a browser shows, before white, to its downloads: PNG. Called on a thread of viser's."""
+        if client is None:
+            return
+        try:
+            content = picture_of(client)
+        except TimeoutError:
+            self._panel.show_trouble("the browser sent no picture: bring its window to the front and retry")
+            return
+        client.send_file_download(f"{self._file_name(self._shown)}.png", content, save_immediately=True)
+
+    def _file_name(self, checkpoint: Checkpoint | None) -> str:
+        name = self._reader.folder.parent.name
+        return name if checkpoint is None else f"{name}_{checkpoint.name}"
+
     def _show(self, checkpoint: Checkpoint, move_slider: bool = True) -> None:
         self._shown = checkpoint
         self._panel.show_trouble("")
         self._panel.show_checkpoints(self._checkpoints, checkpoint if move_slider else None)
         self.change_surface()
-        self.change_view(int(self._panel.view.value))
+        self.change_view()
         if self._panel.shown.value in (pages.RENDERINGS, pages.ERRORS):
             self.change_cameras()
         if self._panel.novel.value:
@@ -235,11 +272,11 @@ class Session:
         self._place(run)
         if key not in kept:
             kept[key] = surfaces.surface_of(run, resolution, paint, self._worker.between)
-            while len(kept) > 1 and sum(len(glb) for glb, _ in kept.values()) > KEPT_BYTES:
+            while len(kept) > 1 and sum(map(surfaces.num_bytes, kept.values())) > KEPT_BYTES:
                 kept.popitem(last=False)
-        glb, num_faces = kept[key]
-        self._space.show_surface(glb)
-        what = f"{num_faces:,} faces at {resolution}" if glb else "no surface yet"
+        surface, self._drawn = kept[key], key
+        self._space.show_surface(b"" if surface is None else surfaces.glb_of(surface, paint))
+        what = "no surface yet" if surface is None else f"{len(surface.faces):,} faces at {resolution}"
         self._surface_words = f"epoch {checkpoint.epoch}: {what}"
         self._say()
 
@@ -262,6 +299,7 @@ class Session:
         self._worker.submit(f"{BROWSER} {client.client_id}", work, URGENCY[BROWSER])
 
     def _connected(self, client: Any) -> None:
+        client.camera.fov = fitting_field_of_view(*self._start, client.camera.aspect)
         client.camera.on_update(lambda _: self._moved(client))
         self._render_view(client)
 
@@ -276,21 +314,19 @@ class Session:
         self._render_view(client)
 
     def _clicked(self, index: int) -> None:
-        self._panel.view.value = index
-        self.change_view(index)
+        self._panel.view.value = self._views.names[index]
+        self.change_view()
 
-    def _thumbnail(self, index: int) -> NDArray[np.uint8]:
-        photo = read_view(self._reader.dataset, index).photo
-        step = max(1, -(-max(photo.shape[:2]) // THUMBNAIL))
-        return to_bytes(photo[::step, ::step])
+    def _chosen_view(self) -> int:
+        return self._views.names.index(self._panel.view.value)
 
     def _place(self, run: Run) -> None:
         """Shows the cameras of a checkpoint and their distances to the given ones."""
-        poses = to_array(run.training_poses)
-        self._space.place_cameras(poses, to_array(run.training_intrinsics), run.img_res)
+        poses, intrinsics = self._views.cameras(run)
+        self._space.place_cameras(poses, intrinsics, run.img_res)
         if run.alignment is not None:
             given = to_array(run.given_poses)
-            self._space.show_lines(np.stack((poses[:, :3, 3], given[:, :3, 3]), axis=1))
+            self._space.show_lines(np.stack((poses[: len(given), :3, 3], given[:, :3, 3]), axis=1))
 
     def _failed(self, slot: str, text: str) -> None:
         log.warning("viewer, %s: %s", slot, text)

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import imageio.v3 as iio
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
@@ -22,12 +23,16 @@ from idr.runs import Camera
 FRUSTUM = 0.12
 """Size of a camera's frustum, viser's ``scale``."""
 
-GRAY, CHOSEN = (120, 120, 120), (214, 90, 20)
+GRAY, BLUE, CHOSEN = (120, 120, 120), (45, 105, 190), (214, 90, 20)
+"""Colors of the cameras of training views and held-out views, and of the compared view."""
+PICTURE_SECONDS = 20.0
+"""Time for a browser to send its picture."""
+
+STEEP = 0.85
+"""Cosine of the angle between an optical axis and the up direction from which a camera looks up or down."""
+
 LEFT = 0.3
 """Distance from a camera beyond which a browser has left it, unit-sphere units."""
-
-NEARER = 0.75
-"""Initial distance of a browser from the origin, as a fraction of the first camera's."""
 
 
 class SpaceView:
@@ -35,20 +40,22 @@ class SpaceView:
 
     Args:
         server: viser's server.
-        numbers: Numbers of the images, for names.
+        names: Names of the views.
+        colors: Colors of their cameras.
         photos: Small photographs, (H, W, 3) uint8 each.
-        on_click: Called with the position among the training views of a camera that is clicked.
+        on_click: Called with the position among the views of a camera that is clicked.
     """
 
     def __init__(
         self,
         server: Any,
-        numbers: Sequence[int],
+        names: Sequence[str],
+        colors: Sequence[tuple[int, int, int]],
         photos: Sequence[NDArray[np.uint8]],
         on_click: Callable[[int], None],
     ) -> None:
         self._server = server
-        self._numbers = numbers
+        self._names, self._colors = names, colors
         self._on_click = on_click
         self._photos = photos
         self._cameras: list[Any] = []
@@ -58,17 +65,19 @@ class SpaceView:
         self._entered: tuple[int, NDArray[np.float64]] | None = None
         self._arrived = False
 
-    def set_up(self, poses: NDArray[np.floating]) -> None:
-        """Sets the up direction, and puts new browsers near the first camera."""
+    def set_up(self, poses: NDArray[np.floating], first: int, fov: float) -> None:
+        """Sets the up direction, and puts new browsers at a camera; `fov` is vertical, radians."""
+        own, forward = -np.asarray(poses[first, :3, 1], np.float64), poses[first, :3, 2]
         try:
             up = surroundings(poses).up
         except InputError:  # no common up: use the first camera's
-            up = -np.asarray(poses[0, :3, 1], dtype=np.float64)
+            up = own
         self._server.scene.set_up_direction(up)
         camera = self._server.initial_camera
-        camera.up = up
-        camera.position = NEARER * np.asarray(poses[0, :3, 3], dtype=np.float64)
-        camera.look_at = np.zeros(3)
+        camera.up = own if abs(forward @ up) > STEEP else up  # else the picture would lie on its side
+        camera.fov = fov
+        camera.position, camera.look_at = position_and_target(poses[first])
+        self._chosen = first
 
     def show_surface(self, glb: bytes) -> None:
         """Shows the content of a GLB file in place of the last surface; no surface if it is empty."""
@@ -105,8 +114,8 @@ class SpaceView:
 
     def _add_camera(self, index: int, fov: float, aspect: float) -> Any:
         camera = self._server.scene.add_camera_frustum(
-            f"/cameras/view {self._numbers[index]}", fov, aspect,
-            scale=FRUSTUM, thickness=0.008, color=CHOSEN if index == self._chosen else GRAY,
+            f"/cameras/view {self._names[index]}", fov, aspect,
+            scale=FRUSTUM, thickness=0.008, color=CHOSEN if index == self._chosen else self._colors[index],
             image=self._photos[index], cast_shadow=False, receive_shadow=False,
         )  # fmt: skip
         camera.on_click(lambda _: self._on_click(index))
@@ -114,7 +123,7 @@ class SpaceView:
 
     def mark(self, index: int) -> None:
         """Highlights the camera of the compared view."""
-        self._cameras[self._chosen].color = GRAY
+        self._cameras[self._chosen].color = self._colors[self._chosen]
         self._cameras[index].color = CHOSEN
         self._chosen = index
 
@@ -153,6 +162,12 @@ class SpaceView:
         )
 
 
+def position_and_target(pose: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Returns the center of a camera, (4, 4), and the point of its axis nearest to the origin, (3,) each."""
+    center, forward = (np.asarray(pose[:3, column], dtype=np.float64) for column in (3, 2))
+    return center, center + forward * max(float(-center @ forward), 0.1)
+
+
 def to_array(values: Tensor) -> NDArray[np.float64]:
     """A tensor as float64 on the CPU."""
     return values.detach().double().cpu().numpy()
@@ -184,3 +199,23 @@ def field_of_view(intrinsics: NDArray[np.floating], img_res: tuple[int, int]) ->
     height, width = img_res
     fov = 2 * math.atan(0.5 * height / float(intrinsics[1, 1]))
     return fov, (width / float(intrinsics[0, 0])) / (height / float(intrinsics[1, 1]))
+
+
+def fitting_field_of_view(fov: float, aspect: float, window: float) -> float:
+    """Returns the vertical field of view of a window, width over height, that shows all of an image."""
+    return 2 * math.atan(math.tan(0.5 * fov) * max(1.0, aspect / window))
+
+
+def picture_of(client: Any) -> bytes:
+    """Returns what a browser shows, before white: the content of a PNG file.
+
+    Raises:
+        TimeoutError: The browser sends nothing, as one in the background does.
+    """
+    camera = client.camera
+    picture = client.get_render(
+        camera.image_height, camera.image_width, transport_format="png", timeout=PICTURE_SECONDS
+    )
+    opacity = picture[..., 3:] / 255
+    white = np.round(picture[..., :3] * opacity + 255 * (1 - opacity)).astype(np.uint8)
+    return iio.imwrite("<bytes>", white, extension=".png")

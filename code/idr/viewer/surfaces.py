@@ -10,7 +10,9 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from idr.export.mesh_files import Surface, glb_content
+from idr.evaluation.report.surface import upright_world
+from idr.export.mesh_files import glb_content
+from idr.export.surface import Surface
 from idr.runs import Run
 
 CHUNK_PIXELS = 2048
@@ -28,8 +30,8 @@ COARSE_SIDE = 64
 CLAY = (0.79, 0.72, 0.61)
 """Color of a surface shown without the network's colors."""
 
-PLAIN, COLOR, NORMALS = "shape", "network's color", "normals"
-PAINTS = (PLAIN, COLOR, NORMALS)
+COLOR, PLAIN, NORMALS = "network's color", "shape", "normals"
+PAINTS = (COLOR, PLAIN, NORMALS)
 
 
 def coarse_to_fine(coarsest: int, finest: int, factor: int = 2) -> list[int]:
@@ -44,14 +46,14 @@ def coarse_to_fine(coarsest: int, finest: int, factor: int = 2) -> list[int]:
     return [*steps, finest]
 
 
-def surface_of(run: Run, resolution: int, paint: str, between: Callable[[], None]) -> tuple[bytes, int]:
-    """Returns the content of a GLB file of a run's surface in one of `PAINTS`, empty without one, and T.
+def surface_of(run: Run, resolution: int, paint: str, between: Callable[[], None]) -> Surface | None:
+    """Returns a run's surface in one of `PAINTS`, None if it has none.
 
     `resolution` is that of `Run.mesh`; `between` is called between two chunks of work.
     """
     mesh = run.mesh(resolution, CHUNK_POINTS)
     if mesh is None or len(mesh.faces) == 0:
-        return b"", 0
+        return None
     between()
     vertices = np.asarray(mesh.vertices, dtype=np.float32)
     normals = _in_chunks(run.normal, between, vertices)
@@ -60,8 +62,22 @@ def surface_of(run: Run, resolution: int, paint: str, between: Callable[[], None
         colors = _in_chunks(run.color, between, vertices, normals)
     elif paint == NORMALS:
         colors = (normals + 1.0) / 2.0
-    surface = Surface(vertices, np.asarray(mesh.faces), normals, colors)
-    return glb_content(surface, lit=paint == PLAIN), len(mesh.faces)
+    return Surface(vertices, np.asarray(mesh.faces, dtype=np.int32), normals, colors)
+
+
+def num_bytes(surface: Surface | None) -> int:
+    """Returns the memory that a surface of `surface_of` takes."""
+    if surface is None:
+        return 0
+    arrays = (surface.vertices, surface.faces, surface.normals, surface.colors)
+    return sum(array.nbytes for array in arrays if array is not None)
+
+
+def glb_of(surface: Surface, paint: str, run: Run | None = None) -> bytes:
+    """Returns the content of a GLB file of a surface: to show, or, with a run, in world units and upright."""
+    if run is None:
+        return glb_content(surface, lit=paint == PLAIN)
+    return glb_content(surface.moved(run.world_from_unit), paint == PLAIN, upright_world(run))
 
 
 def _in_chunks(

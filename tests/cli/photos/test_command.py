@@ -270,3 +270,4 @@ def test_a_page_is_named_after_the_folder_of_the_user(tmp_path: Path) -> None:
     (tmp_path / "mug.mp4").touch()
     assert title_of(tmp_path / "mug") == title_of(tmp_path / "mug.mp4") == "mug"
     assert title_of(Path("/data/tea pot/photos")) == "tea pot" and title_of(Path("/photos")) == "photos"
+    assert title_of(Path("/data/tea pot/sparse/0")) == "tea pot"

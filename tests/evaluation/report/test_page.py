@@ -86,6 +86,18 @@ def test_the_title_is_that_of_the_user_and_names_stay_texts(root):
     assert "<img src=x" not in text and "<h1>&lt;img src=x onerror=alert(1)&gt;</h1>" in text
 
 
+def test_a_scene_in_meters_has_the_size_of_its_object(root):
+    folder = make_run(root)
+    size = {"relative_error": 0.01, "origin": "the printed board"}
+    record = json.dumps({"unit": "m", "true_size": size})
+    (root / "data" / "balls" / "scan3" / "import.json").write_text(record)
+    assert report(root) == 0
+    text = (folder / "report.html").read_text()
+    found = re.search(r"<p>Size: ([\d.]+) × ([\d.]+) × ([\d.]+) m ± 1\.00%, by the printed board\.", text)
+    side = 2 * ball.RADIUS * ball.SCALE
+    assert [float(text) for text in found.groups()] == pytest.approx([side] * 3, rel=0.03)
+
+
 def test_missing_surface_and_metrics_are_reported(root):
     folder = make_run(root, radius=-1.0)
     assert report(root, "--views", "1", "--out", "elsewhere.html") == 0

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from idr.evaluation.chamfer import ChamferResult
     from idr.evaluation.results import RenderingScores
-    from idr.export.mesh_files import Surface
+    from idr.export.surface import Surface
     from idr.pictures.page import Table
 
 SHOWN_VIEWS = 3
@@ -36,7 +36,7 @@ class Scores:
 
 
 def score_table(scores: dict[str, Scores], ceiling: Sequence[RenderingScores] | None) -> Table:
-    """Returns a table with a column per run and one for the exact surface and colors."""
+    """Returns a table of what was measured: a column per run, and one for the exact surface and colors."""
     from idr.pictures.page import Table
 
     none = "-"
@@ -57,7 +57,10 @@ def score_table(scores: dict[str, Scores], ceiling: Sequence[RenderingScores] | 
         rows.append([label, *changes, none])
     minutes = [f"{run.minutes:.1f}" if run.minutes else none for run in runs]
     rows.append(["training (minutes)", *minutes, none])
-    return Table(["", *scores, "exact surface, color"], rows)
+    measured = [row for row in rows if any(cell != none for cell in row[1:-1])]
+    if not ceiling:
+        return Table(["", *scores], [row[:-1] for row in measured])
+    return Table(["", *scores, "exact surface, color"], measured)
 
 
 def write_demo_overview(path: Path, table: Table, scores: dict[str, Scores], scene: Path) -> None:

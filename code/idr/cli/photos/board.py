@@ -9,9 +9,9 @@ from pathlib import Path
 from idr.cli.shared.common import make_parser, run_command, say
 from idr.cli.shared.flags import add_switches
 
-PAPERS = ("a4", "letter")
+PAPERS, TAGS = ("a4", "letter"), ("aruco", "april")
 _EXAMPLES = """  %(prog)s
-  %(prog)s --paper letter --side 20 --out board.pdf"""
+  %(prog)s --paper letter --side 20 --tags april --out board.pdf"""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -24,6 +24,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--paper", choices=PAPERS, default="a4", help="size of the page")
     parser.add_argument("--side", type=float, default=25.0, metavar="MM", help="side of a square, mm")
+    parser.add_argument(
+        "--tags", choices=TAGS, default="aruco", help="markers of the board: ArUco or AprilTag (36h11)"
+    )
     parser.add_argument("--out", type=Path, default=Path("board.pdf"), metavar="FILE", help="file to write")
     add_switches(parser, force="replace an existing file")
     return parser
@@ -41,7 +44,7 @@ def _write(arguments: argparse.Namespace) -> None:
 
     out = arguments.out.expanduser()
     check_file(out, arguments.force)
-    page, dpi = draw_page(arguments.paper, arguments.side)
+    page, dpi = draw_page(arguments.paper, arguments.side, arguments.tags)
     write_atomic(out, lambda file: page.save(file, format="PDF", resolution=dpi, title="idr board"))
     say(
         f"wrote {out}: squares of {arguments.side:g} mm; print it at 100 %, measure a square, and import the "

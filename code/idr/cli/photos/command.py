@@ -25,6 +25,7 @@ from idr.cli.shared.common import (
 from idr.cli.shared.confs import check_conf, read_conf
 from idr.cli.shared.flags import add_flags, check_at_least
 from idr.errors import InputError, MissingInputError
+from idr.places import title_of
 from idr.replacing import check_writable
 
 DESCRIPTION = (
@@ -43,8 +44,6 @@ MESH_MB, TEXTURED_FACES = 5, 20_000
 """Largest mesh with colors at its vertices, for mail and phones, and faces of a mesh with a texture."""
 PASSED_ON = ("kind", "images", "points", "frames")
 """Options of import_scene.py that are passed on as they are."""
-PLAIN_NAMES = ("photos", "images", "image", "input")
-"""Names of folders that do not say what is on the photographs."""
 STEPS = ("import", "doctor", SPEED_TRIAL, "train", "mesh", "report")
 STEP_ALIASES = {"pace": SPEED_TRIAL}
 """Former names of steps, which --from still accepts."""
@@ -165,6 +164,8 @@ class Chain:
 
     def _check_out(self) -> None:
         """Checks that the results replace neither those of another source nor files of the user."""
+        from idr.datasets.record import recorded_source
+
         found = recorded_source(self.scan)
         if self.arguments.out is None and found is not None and found != str(self.source):
             raise InputError(f"{self.out} has the results of {found}; choose another folder with --out")
@@ -282,23 +283,6 @@ class Chain:
         status = report.main([*self.run_flags, "--out", str(self.report), "--title", title_of(self.source)])
         require_success("report", status, "report-failed: see the message above")
         return {}
-
-
-def title_of(source: Path) -> str:
-    """Returns the name of the user's folder or film; of the folder around one that is just `photos`."""
-    name = source.stem if source.is_file() else source.name
-    return source.parent.name if name.lower() in PLAIN_NAMES and source.parent.name else name
-
-
-def recorded_source(scan: Path) -> str | None:
-    """Returns the source of an imported scene, from its record; None without one."""
-    from idr.files import read_json
-    from idr.importers.source import RECORD
-
-    try:
-        return str(read_json(scan / RECORD)["source"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
 
 
 if __name__ == "__main__":

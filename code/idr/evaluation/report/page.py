@@ -16,12 +16,14 @@ from typing import Any
 import imageio.v3 as iio
 import numpy as np
 import torch
+import trimesh
 from markupsafe import Markup
 from numpy.typing import NDArray
 from pyhocon import HOCONConverter
 from torch import Tensor
 
 from idr.errors import InputError
+from idr.evaluation.reconstruction import true_size_of
 from idr.evaluation.report.figures import metric_columns, training_curves
 from idr.evaluation.report.scores import number_cards, plain_words, score_table, scores_of
 from idr.evaluation.report.surface import show_surface, show_surfaces
@@ -34,8 +36,9 @@ from idr.evaluation.report.views import (
     spread,
     to_bytes,
 )
-from idr.export.mesh_files import Surface
+from idr.export.surface import Surface
 from idr.files import write_text_atomic
+from idr.meshing import transform_mesh
 from idr.meshing.sampling import DEFAULT_CHUNK_POINTS
 from idr.pictures.page import CaptionedImage, Page, Table, image_address, render
 from idr.progress_bar import with_progress
@@ -90,6 +93,7 @@ def write_report(run: Run, path: Path, options: ReportOptions) -> None:
         InputError: The scene does not belong to the run, or the page would exceed `MAX_BYTES`.
         OutputError: The file cannot be written.
     """
+    log.info("writing the report")
     training, held_out = compare_views(run, options, False), compare_views(run, options, True)
     mesh = run.mesh(options.resolution, options.chunk_points)
     metrics = metric_columns(run.folder / "metrics.csv")
@@ -107,6 +111,7 @@ def write_report(run: Run, path: Path, options: ReportOptions) -> None:
         title=options.title or scene_name(run),
         subtitle=f"{'Surface and colors' if run.trained_poses is None else 'Surface, colors and cameras'}, "
         f"reconstructed from {len(run.scene)} photographs; epoch {run.epoch}.",
+        size=_size(run, mesh),
         object=show_surface(run, mesh),
         has_surface=mesh is not None,
         numbers=number_cards(before, scores),
@@ -131,6 +136,14 @@ def write_report(run: Run, path: Path, options: ReportOptions) -> None:
     write_text_atomic(path, text)
 
 
+def _size(run: Run, mesh: trimesh.Trimesh | None) -> str:
+    """The sides of the tightest box around a mesh in unit-sphere coordinates; empty without a true size."""
+    true_size = true_size_of(run)
+    if true_size is None or mesh is None:
+        return ""
+    return true_size.of_box(transform_mesh(mesh, run.world_from_unit).vertices)
+
+
 def compare_views(run: Run, options: ReportOptions, held_out: bool) -> list[ComparedView]:
     """Renders and scores views of the page, training or held-out ones; none without the latter."""
     dataset = run.held_out if held_out else run.scene
@@ -142,7 +155,7 @@ def compare_views(run: Run, options: ReportOptions, held_out: bool) -> list[Comp
         view = compare_view(
             run, index, options.side, options.chunk_pixels, options.supersample, held_out=held_out
         )
-        log.info("report: view %d, psnr %.2f", view.number, view.psnr)
+        log.debug("report: view %d, psnr %.2f", view.number, view.psnr)
         compared.append(view)
     return compared
 

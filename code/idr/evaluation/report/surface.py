@@ -10,14 +10,13 @@ import trimesh
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from idr.errors import InputError
 from idr.evaluation.report.figures import END, GIVEN, PATH, START, camera_paths
 from idr.export.colors import Coloring, along_normals, over_views
-from idr.export.mesh_files import Surface
+from idr.export.surface import Surface
 from idr.export.tidy import decimate
 from idr.export.visibility import Sight, view_points
 from idr.geometry.alignment import rotation_of
-from idr.geometry.paths import surroundings, upright_rotation
+from idr.geometry.paths import upright_of_cameras
 from idr.meshing import transform_mesh
 from idr.meshing.sampling import DEFAULT_CHUNK_POINTS
 from idr.pictures.turntable import Body, Lines, frustums, turntable
@@ -60,16 +59,8 @@ def reduced(mesh: trimesh.Trimesh, num_faces: int = PAGE_FACES) -> trimesh.Trime
 
 
 def upright(run: Run) -> NDArray[np.float64]:
-    """Returns the rotation, (3, 3), from unit-sphere coordinates to glTF's axes, the first camera in front.
-
-    Up is that of `surroundings`, or the first camera's if the cameras have none in common.
-    """
-    poses = run.training_poses.double().numpy()
-    try:
-        up = surroundings(poses).up
-    except InputError:
-        up = -poses[0, :3, 1]
-    return upright_rotation(up, poses[0, :3, 3])
+    """Returns the rotation, (3, 3), from unit-sphere coordinates to glTF's axes; see `upright_of_cameras`."""
+    return upright_of_cameras(run.training_poses.double().numpy())
 
 
 def upright_world(run: Run) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""The printed board: a ChArUco chessboard, drawn at true size, and found in photographs.
+"""The printed board: a chessboard with markers (ChArUco), drawn at true size, and found in photographs.
 
 N corners. The board's frame is in meters, its corners lie in the plane z = 0.
 """
@@ -21,6 +21,13 @@ from idr.progress_bar import with_progress
 
 PAPERS = {"a4": (210.0, 297.0), "letter": (215.9, 279.4)}
 """Width and height in millimeters."""
+TAGS = {
+    "aruco": (cv2.aruco.DICT_5X5_50, 7),
+    "april": (cv2.aruco.DICT_APRILTAG_36h11, 8),
+}
+"""Dictionaries of markers, and cells along a side of theirs with its border."""
+CELL_PIXELS = 30
+"""Pixels of a marker's cell on the page; markers and squares then have whole pixels."""
 MM_PER_INCH = 25.4
 
 
@@ -32,19 +39,19 @@ class BoardSettings:
     rows: int = 9
     side: float = 25.0  # of a square, millimeters; the largest multiple of 5 that fits both papers
     sides: tuple[float, float] = (5.0, 500.0)  # accepted sides, millimeters: others are of another unit
-    pixels: int = 280  # of a square on the page: markers of 5 + 2 bits then have whole pixels
     marker: float = 0.75  # side of a marker over that of a square
     margin: float = 9.0  # millimeters that printers leave blank, with room for the text
     min_corners: int = 6  # in a photograph, and triangulated
+    max_miss: float = 0.02  # rms distance of the corners from the triangulated ones over the image's height
     max_bend: float = 0.02  # rms distance of the corners from their places over the board's diagonal
 
 
 SETTINGS = BoardSettings()
 
 
-def make_board() -> Any:
-    """Returns OpenCV's board with squares of side 1."""
-    dictionary = cv2.aruco.getPredefinedDictionary(cv2.aruco.DICT_5X5_50)
+def make_board(tags: str = "aruco") -> Any:
+    """Returns OpenCV's board with squares of side 1 and the markers of one of `TAGS`."""
+    dictionary = cv2.aruco.getPredefinedDictionary(TAGS[tags][0])
     return cv2.aruco.CharucoBoard((SETTINGS.columns, SETTINGS.rows), 1.0, SETTINGS.marker, dictionary)
 
 
@@ -58,12 +65,13 @@ def check_side(side: float, flag: str) -> None:
         )
 
 
-def draw_page(paper: str, side: float) -> tuple[Image.Image, float]:
+def draw_page(paper: str, side: float, tags: str = "aruco") -> tuple[Image.Image, float]:
     """Draws the board on a page.
 
     Args:
         paper: A key of `PAPERS`.
         side: Side of a square in millimeters.
+        tags: A key of `TAGS`.
 
     Returns:
         The page, black and white, and its resolution in dots per inch, at which squares have their size.
@@ -81,11 +89,12 @@ def draw_page(paper: str, side: float) -> tuple[Image.Image, float]:
             f"{paper} paper; expected at most {int(largest)} (print it larger with your printer's zoom and "
             "measure the squares)"
         )
-    per_mm = SETTINGS.pixels / side
+    pixels = round(TAGS[tags][1] * CELL_PIXELS / SETTINGS.marker)  # of a square
+    per_mm = pixels / side
     page = Image.new("L", (round(width * per_mm), round(height * per_mm)), 255)
-    drawn = (SETTINGS.columns * SETTINGS.pixels, SETTINGS.rows * SETTINGS.pixels)
+    drawn = (SETTINGS.columns * pixels, SETTINGS.rows * pixels)
     corner = ((page.width - drawn[0]) // 2, (page.height - drawn[1]) // 2)
-    page.paste(Image.fromarray(make_board().generateImage(drawn)), corner)
+    page.paste(Image.fromarray(make_board(tags).generateImage(drawn)), corner)
     draw = ImageDraw.Draw(page)
     text = (
         f"idr board: squares of {side:g} mm. Print at 100 % (actual size), measure a square, lay it flat "
@@ -130,12 +139,7 @@ def find_board(shots: list[Shot], side: float, progress: Progress) -> BoardFit:
     Raises:
         InputError: Fewer than two photographs show it, or its corners do not form the board.
     """
-    detector, found = cv2.aruco.CharucoDetector(make_board()), {}
-    for k, shot in enumerate(with_progress(shots, "board")):
-        corners, numbers, _, _ = detector.detectBoard(cv2.cvtColor(shot.rgb, cv2.COLOR_RGB2GRAY))
-        if numbers is not None and len(numbers) >= SETTINGS.min_corners:
-            pixels = shot.pinhole_pixels(np.asarray(corners, dtype=np.float64).reshape(-1, 2))
-            found[k] = dict(zip(np.ravel(numbers).tolist(), pixels, strict=True))
+    found = _corners_seen(shots)
     progress(f"the board is in {len(found)} of {len(shots)} photographs")
     places = np.asarray(make_board().getChessboardCorners(), dtype=np.float64) * side / 1000
     corners_found = _triangulate_corners(shots, found)
@@ -147,8 +151,35 @@ def find_board(shots: list[Shot], side: float, progress: Progress) -> BoardFit:
             "print it with idr board, lay it flat beside the object, sharp and large in several photographs; "
             "or give another length with --scale_by cameras:... or points:..."
         )
+    misses = np.concatenate([corner.residuals for corner in corners_found.values()])
+    miss = float(np.sqrt((misses**2).sum(axis=1).mean())) / shots[next(iter(found))].size[0]
+    if not miss <= SETTINGS.max_miss:
+        raise InputError(
+            f"--scale_by board: its corners miss their places in the photographs by {miss:.1%} of the "
+            f"height; expected at most {SETTINGS.max_miss:.0%}: keep the board still beside the object in "
+            "all photographs, and print only one"
+        )
     points = np.stack([corner.point for corner in corners_found.values()])
     return _fit(places[list(corners_found)], points, len(found))
+
+
+def _corners_seen(shots: list[Shot]) -> dict[int, dict[int, NDArray[np.float64]]]:
+    """Returns the pixels of the corners, by number, in each photograph that shows the board.
+
+    Its markers are those of the first photograph that shows one of `TAGS`.
+    """
+    detectors = {tags: cv2.aruco.CharucoDetector(make_board(tags)) for tags in TAGS}
+    found: dict[int, dict[int, NDArray[np.float64]]] = {}
+    for k, shot in enumerate(with_progress(shots, "board")):
+        gray = cv2.cvtColor(shot.rgb, cv2.COLOR_RGB2GRAY)
+        for tags, detector in detectors.items():
+            corners, numbers, _, _ = detector.detectBoard(gray)
+            if numbers is not None and len(numbers) >= SETTINGS.min_corners:
+                pixels = shot.pinhole_pixels(np.asarray(corners, dtype=np.float64).reshape(-1, 2))
+                found[k] = dict(zip(np.ravel(numbers).tolist(), pixels, strict=True))
+                detectors = {tags: detector}
+                break
+    return found
 
 
 def _triangulate_corners(

@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from idr.datasets.record import TrueSize
 from idr.errors import InputError, MissingInputError
-from idr.files import read_json
+from idr.files import is_number, read_json
 from idr.importers.photographs.source import KIND, find_photographs
-from idr.importers.source import Array, Progress, Source, TrueSize, is_number
+from idr.importers.source import Array, Progress, Source
 from idr.importers.true_size import board, gps
 from idr.importers.true_size.observations import Shot, shots_of, triangulate
 

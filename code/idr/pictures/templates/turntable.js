@@ -73,13 +73,15 @@
     buffer(gl.ARRAY_BUFFER, content);
     gl.vertexAttribPointer(0, 3, gl.FLOAT, false, 0, 0);
     gl.enableVertexAttribArray(0);
-    return { ...line, array, count: content.length / 12, on: false };
+    return { ...line, array, count: content.length / 12 };
   });
 
   const start = { yaw: scene.yaw, pitch: 0.25, away: 3.3 };
   const view = { ...start, body: 0, shape: !bodies.some((body) => body.colored) };
   const outside = lines.length ? Math.max(...lines.map((line) => line.reach)) : 1;
-  if (!bodies.length) { lines.forEach((line) => { line.on = true; }); view.away = start.away = 3.3 * outside; }
+  if (!bodies.length) lines.forEach((line) => { line.on = true; });
+  const distance = () => 3.3 * Math.max(1, ...lines.filter((line) => line.on).map((line) => line.reach));
+  view.away = start.away = distance();
   let spinning = !matchMedia("(prefers-reduced-motion: reduce)").matches, asked = false, before = 0;
 
   const draw = (now) => {
@@ -181,7 +183,7 @@
   for (const line of lines) {
     choice("checkbox", "", line.name, line.on, (on) => {
       line.on = on;
-      if (bodies.length) view.away = lines.some((each) => each.on) ? 3.3 * outside : start.away;
+      view.away = start.away = distance();
     }, line.color);
   }
   const help = document.createElement("span");
