@@ -59,6 +59,8 @@ def build_parser() -> argparse.ArgumentParser:
         "from photographs and cameras); default: the source's masks, else its alpha channel, else auto for "
         "photographs alone",
     )
+    missing = "if only some views have a mask, there or in the source: compute the others from them"
+    add_switches(parser, make_missing_masks=missing)
     program = "program that writes the mask of an image: 'prog {image} {mask}', called once per image"
     parser.add_argument("--mask_command", metavar="COMMAND", help=program)
     parser.add_argument(
@@ -148,8 +150,8 @@ def _import(arguments: argparse.Namespace) -> None:
         if points is not None and source.true_size is not None:
             points = points * source.true_size.meters_per_unit
     options = ImportOptions(
-        _mask_choice(arguments, source), arguments.mask_command, arguments.sphere, arguments.downscale,
-        points, arguments.force, _roughen(arguments, source, out),
+        _mask_choice(arguments, source), arguments.make_missing_masks, arguments.mask_command,
+        arguments.sphere, arguments.downscale, points, arguments.force, _roughen(arguments, source, out),
     )  # fmt: skip
     done = write_scene(source, out, options, str(path.resolve()), say)
     _say_done(done, time.monotonic() - began)
@@ -164,14 +166,23 @@ def _check(arguments: argparse.Namespace, out: Path) -> None:
     check_at_least(arguments, downscale=1, threads=1, min_registered=3, frames=3, seed=0)
     if arguments.rough_cameras and arguments.rough_from:
         raise InputError("got both --rough_cameras and --rough_from; expected one of them")
-    from idr.datasets.masks import list_masks
-    from idr.importers.masks.sources import ALPHA, AUTO, check_command
     from idr.importers.rough_cameras import check_roughness
 
     if arguments.rough_cameras:
         check_roughness(arguments.rough_degrees, arguments.rough_fraction)
+    check_masks(arguments)
+
+
+def check_masks(arguments: argparse.Namespace) -> None:
+    """Refuses flags of masks that contradict each other, or name what is not there."""
+    from idr.datasets.masks import MAKE_MISSING, list_masks
+    from idr.importers.masks.sources import ALPHA, AUTO, check_command
+
     if arguments.mask_command and arguments.masks:
         raise InputError("got both --masks and --mask_command; expected only one of them")
+    if arguments.make_missing_masks and (arguments.mask_command or arguments.masks == AUTO):
+        other = "--mask_command" if arguments.mask_command else f"--masks {AUTO}"
+        raise InputError(f"got both {MAKE_MISSING} and {other}, which makes all masks; leave one out")
     if arguments.mask_command:
         check_command(arguments.mask_command)
     if arguments.masks not in (None, ALPHA, AUTO):
@@ -216,7 +227,8 @@ def _mask_choice(arguments: argparse.Namespace, source: Source) -> str | None:
     """Returns --masks, by default automatic masks for photographs alone without an alpha channel."""
     from idr.importers.masks.sources import AUTO, has_masks
 
-    if source.kind != PHOTOGRAPHS or arguments.masks or arguments.mask_command or has_masks(source):
+    chosen = arguments.masks or arguments.mask_command or arguments.make_missing_masks
+    if source.kind != PHOTOGRAPHS or chosen or has_masks(source):
         return arguments.masks
     say("no masks given, no folder of masks, no alpha channel: computing masks")
     return AUTO

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from idr.cli.export_mesh import check_mesh_packages, check_texture
-from idr.cli.import_scene import KINDS, PHOTOGRAPHS
+from idr.cli.import_scene import KINDS, PHOTOGRAPHS, check_masks
 from idr.cli.photos.journal import Journal, StoppedError, files_state, fingerprint, require_success
 from idr.cli.photos.training import DATA_DIR, SCAN, SPEED_TRIAL, PhotoTraining
 from idr.cli.shared.common import (
@@ -23,7 +23,7 @@ from idr.cli.shared.common import (
     say,
 )
 from idr.cli.shared.confs import check_conf, read_conf
-from idr.cli.shared.flags import add_flags, check_at_least
+from idr.cli.shared.flags import add_flags, add_switches, check_at_least
 from idr.errors import InputError, MissingInputError
 from idr.replacing import check_writable
 
@@ -41,7 +41,7 @@ LONGEST_SIDE = 1280
 """Largest side of the reduced photographs, pixels, without --downscale."""
 MESH_MB, TEXTURED_FACES = 5, 20_000
 """Largest mesh with colors at its vertices, for mail and phones, and faces of a mesh with a texture."""
-PASSED_ON = ("kind", "images", "points", "frames")
+PASSED_ON = ("kind", "images", "points", "frames", "mask_command")
 """Options of import_scene.py that are passed on as they are."""
 PLAIN_NAMES = ("photos", "images", "image", "input")
 """Names of folders that do not say what is on the photographs."""
@@ -62,6 +62,9 @@ def build_parser() -> argparse.ArgumentParser:
     passes = "passes over the images, the length of all schedules; default: as many as --max_minutes allows"
     add("--nepoch", type=int, metavar="N", help=passes)
     add("--masks", help="as for import_scene.py; default: auto for sources without masks")
+    add("--mask_command", metavar="COMMAND", help="program that makes each mask, as for import_scene.py")
+    missing = "compute the masks of views without one from those of the others, as for import_scene.py"
+    add_switches(parser, make_missing_masks=missing)
     add("--kind", choices=KINDS, help="type of FOLDER, as for import_scene.py; default: recognized")
     add("--images", help="folder of the images, as for import_scene.py")
     add("--points", help="sparse points on the object, as for import_scene.py")
@@ -108,6 +111,7 @@ def _chain(arguments: argparse.Namespace) -> int:
     check_at_least(arguments, nepoch=1, downscale=1, resolution=2, frames=3, faces=4)
     check_texture(arguments.texture)
     check_mesh_packages(arguments.faces, arguments.texture)
+    check_masks(arguments)
     for text in arguments.scale_by:
         parse_measure(text)  # refuses mistakes before the first step
     default = project_root() / "evals" / "photos" / (source.stem if source.is_file() else source.name)
@@ -147,6 +151,8 @@ class Chain:
         imported: list[Any] = [str(self.source), files_state(self.source)]
         passed_on = filter(None, [self._passed_on(), self._measures()])
         imported += [arguments.masks, arguments.downscale, *passed_on]
+        if arguments.masks and Path(arguments.masks).expanduser().is_dir():
+            imported.append(files_state(Path(arguments.masks).expanduser()))
         self._step("import", imported, [self.scan / "cameras.npz"], self._import)
         self._step("doctor", sorted(arguments.despite), [], self._doctor)
         conf = load_conf(arguments.conf, arguments.overrides).as_plain_ordered_dict()
@@ -179,6 +185,7 @@ class Chain:
         """Returns the flags for import_scene.py that are passed on."""
         given = {name: getattr(self.arguments, name) for name in PASSED_ON}
         words = [word for k, v in given.items() if v is not None for word in (f"--{k}", str(v))]
+        words += ["--make_missing_masks"] * self.arguments.make_missing_masks
         return words + [word for text in self.arguments.scale_by for word in ("--scale_by", text)]
 
     def _measures(self) -> list[str]:
@@ -233,7 +240,8 @@ class Chain:
             size = frame_size(video) if video else read_header(checked_photographs(folder)[0]).size
             return max(size), True
         source = read_source(self.source, kind, images)
-        masks = bool(self.arguments.masks) or has_masks(source)
+        given = self.arguments
+        masks = bool(given.masks or given.mask_command or given.make_missing_masks) or has_masks(source)
         return max(read_header(source.views[0].image).size), masks
 
     def _doctor(self) -> dict[str, Any]:
