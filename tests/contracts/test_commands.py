@@ -96,6 +96,10 @@ ADDED = {
     "preprocess_cameras": {"data_root": None, "dry_run": False},
     "check_scene": {"source_dir": None, "out": None, "use_linear_init": False, "force": False},
     "board": {"paper": "a4", "side": 25.0, "out": Path("board.pdf"), "force": False},
+    "masks": {
+        "scene": None, "object": [], "background": [], "erase": [], "within": [], "keep": None, "brush": None,
+        "host": "127.0.0.1", "port": 8090,
+    },
     "triangulate_points": {"source_dir": None, "out": None, "overwrite": False, "use_linear_init": False},
     "make_demo_scene": {
         "out": None,
@@ -117,6 +121,7 @@ ADDED["import_scene"] = {
     "kind": None,
     "images": None,
     "masks": None,
+    "make_missing_masks": False,
     "mask_command": None,
     "points": None,
     "sphere": "auto",
@@ -248,6 +253,8 @@ ADDED["photos"] = {
     "frames": None,
     "scale_by": [],
     "masks": None,
+    "mask_command": None,
+    "make_missing_masks": False,
     "downscale": None,
     "resolution": 256,
     "despite": [],

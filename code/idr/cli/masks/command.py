@@ -85,10 +85,9 @@ def _mend(arguments: argparse.Namespace) -> None:
     numbered = [(editor.view_of(view), stroke) for view, stroke in parsed]
     keeps = None if arguments.keep is None else _kept_views(editor, arguments.keep)
     for k, stroke in numbered:
-        editor.label(k, stroke.drawn(editor.hints[k]))
-        editor.keep(k, False)
-    for k in range(len(editor)) if keeps is not None else ():
-        editor.keep(k, k in keeps)
+        editor.hints[k], editor.keeps[k] = stroke.drawn(editor.hints[k]), False
+    if keeps is not None:
+        editor.keeps = [k in keeps for k in range(len(editor))]
     _update(editor, sorted({k for k, _ in numbered}))
 
 
@@ -128,6 +127,9 @@ def _update(editor: MaskEditor, labelled: list[int]) -> None:
     kept = sum(editor.keeps)
     say(f"computing {len(editor) - kept} masks from labels in {len(labelled)} views; {kept} are kept")
     editor.update()
+    for k in labelled:  # only those that can be used
+        editor.label(k, editor.hints[k])
+    editor.write_keeps()
     worst = sorted({*labelled, int(editor.agreement.argmin())})
     for k in worst:
         say(f"{editor.names[k]}: IoU with the other views' hull {before[k]:.3f} -> {editor.agreement[k]:.3f}")

@@ -154,7 +154,8 @@ class Chain:
         if arguments.masks and Path(arguments.masks).expanduser().is_dir():
             imported.append(files_state(Path(arguments.masks).expanduser()))
         self._step("import", imported, [self.scan / "cameras.npz"], self._import)
-        self._step("doctor", sorted(arguments.despite), [], self._doctor)
+        checked = [*sorted(arguments.despite), *mask_edits(self.scan)]
+        self._step("doctor", checked, [], self._doctor)
         conf = load_conf(arguments.conf, arguments.overrides).as_plain_ordered_dict()
         # With more minutes the same run continues; another conf, scene or number of epochs begins a new run.
         suffix = "_" + fingerprint(conf, arguments.nepoch, self.results)[:8]
@@ -296,6 +297,14 @@ def title_of(source: Path) -> str:
     """Returns the name of the user's folder or film; of the folder around one that is just `photos`."""
     name = source.stem if source.is_file() else source.name
     return source.parent.name if name.lower() in PLAIN_NAMES and source.parent.name else name
+
+
+def mask_edits(scan: Path) -> list[str]:
+    """Returns a digest of the masks that `idr masks` changed in an imported scene; empty if it changed none."""
+    from idr.importers.masks.editing import EDITS, read_record
+
+    record = read_record(scan) or {}
+    return [str(record[EDITS])] if EDITS in record else []
 
 
 def recorded_source(scan: Path) -> str | None:

@@ -166,8 +166,12 @@ class MaskEditor:
             write_png(path, np.array([LEVELS[i] for i in range(3)], np.uint8)[hint])
 
     def keep(self, k: int, keeps: bool) -> None:
-        """Sets whether the mask of view k is right as it is."""
+        """Sets whether the mask of view k is right as it is, also in its file."""
         self.keeps[k] = keeps
+        self.write_keeps()
+
+    def write_keeps(self) -> None:
+        """Writes which masks are right as they are."""
         kept = [name for name, kept in zip(self.names, self.keeps, strict=True) if kept]
         write_text_atomic(self.folder / HINTS / KEPT, json.dumps(kept) + "\n")
 
@@ -177,6 +181,10 @@ class MaskEditor:
         Raises:
             InputError: No object was found with these labels.
         """
+        for name, hint in zip(self.names, self.hints, strict=True):
+            for label, other in ((OBJECT, "background"), (BACKGROUND, "object")):
+                if (hint == label).all():
+                    raise InputError(f"{name}: its labels leave no {other}; erase some of them")
         hints = [
             hint_of_mask(obeying(mask, hint)) if keeps else hint
             for mask, hint, keeps in zip(self.masks, self.hints, self.keeps, strict=True)
@@ -258,7 +266,8 @@ class MaskEditor:
             small.append(shrunk)
             matrices.append(resized(projection, size[0] / width, size[1] / height))
         views = make_views(tuple(self.names), tuple(small), np.stack(matrices))
-        outlines = other_views_outlines(views, Seeds(self._center, self._radius, ()))
+        reach = float(outline_radii(views, self._center).max())
+        outlines = other_views_outlines(views, Seeds(self._center, reach, ()))
         return np.array([(m & o).sum() / max(1, (m | o).sum()) for m, o in zip(small, outlines, strict=True)])
 
     def _hint_path(self, k: int) -> Path:
