@@ -245,6 +245,7 @@ ADDED["photos"] = {
     "conf": "./confs/photos.conf",
     "overrides": [],
     "nepoch": None,
+    "hold_out": None,
     "faces": None,
     "texture": None,
     "kind": None,

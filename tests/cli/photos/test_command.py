@@ -57,7 +57,7 @@ WRONG = {
     "no faces": (with_flags("--faces", "3"), r"--faces 3: expected 4 or more"),
     "no texture": (with_flags("--texture", "8"), r"--texture 8: expected 16 to 16384 texels"),
     "two makers of masks": (
-        with_flags("--masks", "auto", "--mask_command", "cp {image} {mask}"), r"got both --masks and --mask_comm"
+        with_flags("--masks", "auto", "--mask_command", "cp {image} {mask}"), r"got both --masks and"
     ),
     "no maker of masks": (
         with_flags("--mask_command", "no-such-program {image} {mask}"), r"no-such-program cannot be started"

@@ -7,7 +7,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 from PIL import Image
-from tests.importers import spots
 from tests.importers.masks.test_automatic import SIZE, projections, truth
 
 from idr.cli.import_scene import main

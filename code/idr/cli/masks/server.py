@@ -101,8 +101,9 @@ class MaskServer:
         editor = self.editor
         with self.lock:
             views = [
-                {"name": name, "width": mask.shape[1], "height": mask.shape[0], "agreement": round(float(a), 4),
-                 "keep": keeps, "labels": bool(hint.any()), "strokes": len(strokes)}
+                {"name": name, "width": mask.shape[1], "height": mask.shape[0],
+                 "agreement": round(float(a), 4), "keep": keeps, "labels": bool(hint.any()),
+                 "strokes": len(strokes)}
                 for name, mask, a, keeps, hint, strokes in zip(
                     editor.names, editor.masks, editor.agreement, editor.keeps, editor.hints, self.strokes,
                     strict=True,
@@ -196,13 +197,13 @@ class _Handler(BaseHTTPRequestHandler):
                 what, k = self._route()
                 content, kind = work(what, k)
         except LookupError:
-            status, content = http.HTTPStatus.NOT_FOUND, b"not found: open the address that the command printed"
+            status, content = http.HTTPStatus.NOT_FOUND, b"open the address that the command printed"
         except USER_ERRORS as error:
             status, content = http.HTTPStatus.BAD_REQUEST, str(error).encode()
         self._send(status, content, kind)
 
     def _route(self) -> tuple[str, int]:
-        """Returns what is asked for and the number of a view, 0 without one; `LookupError` for other paths."""
+        """Returns what is asked for and the number of a view, 0 without one; else a `LookupError`."""
         path = self.path.split("?")[0].split("/")
         token, what, number = [*path[1:], "", "", ""][:3]
         if not secrets.compare_digest(token.encode(), self.page.token.encode()) or len(path) < 3:
@@ -218,7 +219,8 @@ class _Handler(BaseHTTPRequestHandler):
         from idr.viewer.guard import HEADERS
 
         self.send_response(status)
-        policy = {"Content-Security-Policy": POLICY.format(nonce=self.page.token), "Cache-Control": "no-store"}
+        nonce = self.page.token
+        policy = {"Content-Security-Policy": POLICY.format(nonce=nonce), "Cache-Control": "no-store"}
         about = {"Content-Type": kind, "Content-Length": str(len(content))}
         for name, value in (HEADERS | policy | about).items():
             self.send_header(name, value)

@@ -64,7 +64,7 @@ class Stroke:
     """Labels that a user draws on one photograph.
 
     Attributes:
-        label: A key of `LABELS`; or `within` for a box that contains the object, so all outside is background.
+        label: A key of `LABELS`; or `within` for a box with the object inside: all outside is background.
         shape: A `line` through the points, or the `box` between two of them.
         points: N pixels.
         width: Of the line, pixels; None for `BRUSH`.
@@ -154,8 +154,8 @@ class MaskEditor:
             if name in names:
                 return names.index(name)
         raise InputError(
-            f"no view {name} in {self.folder}; expected a number from 0 to {len(self) - 1}, or the name of an "
-            f"image such as {self.names[0]}"
+            f"no view {name} in {self.folder}; expected a number from 0 to {len(self) - 1}, or the name of "
+            f"an image such as {self.names[0]}"
         )
 
     def label(self, k: int, hint: Hint) -> None:
@@ -190,7 +190,7 @@ class MaskEditor:
             for mask, hint, keeps in zip(self.masks, self.hints, self.keeps, strict=True)
         ]
         made = make_masks(self.photographs, self.names, self.projections, self._points, None, hints)
-        self.masks, self.agreement = list(made.masks), self._agreements(list(made.masks))
+        self.masks, self.agreement = list(made.masks), self._agreements(made.masks)
 
     def save(self) -> list[str]:
         """Writes the masks that changed, and what depends on them; returns what was done, a line each.
@@ -232,7 +232,7 @@ class MaskEditor:
     def _renew_sphere(self, views: SceneViews) -> list[str]:
         """Fits the unit sphere to the masks, if it was computed from them."""
         reach = float(outline_radii(views, self._center).max()) / self._radius
-        beyond = f"masks extend to {reach:.2f} radii of the unit sphere, and parts outside are not reconstructed"
+        beyond = f"masks reach {reach:.2f} radii of the unit sphere, and parts outside are not reconstructed"
         if self._record is None or "hull" not in str(self._record.get("sphere", {}).get("from")):
             remedy = "preprocess_cameras.py fits a new one to the masks"
             return [f"WARNING: {beyond}: {remedy}"] if reach > 1 else []
