@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -190,6 +191,48 @@ def test_the_remedy_for_white_masks_works(tmp_path: Path, capsys: pytest.Capture
     assert "marks every pixel as object" in error and "import with --masks auto" in error
     assert call(tmp_path, "--masks", "auto") == 0
     assert smallest_iou(tmp_path, truth(tmp_path)) > 0.9
+
+
+# ---- by a network
+
+
+NETWORK = """
+import numpy as np
+
+def new_session(model):
+    if FAILS:
+        raise OSError("no route to the weights")
+    return model
+
+def remove(rgb, session, only_mask):
+    assert session == "isnet-general-use" and only_mask and rgb.dtype == np.uint8
+    return np.where(rgb[..., 0] > 125, 180, 90).astype(np.uint8)
+"""
+
+
+@pytest.mark.parametrize("kind", ["works", "no weights", "no runtime", "missing"])
+def test_masks_by_rembg(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its network cannot be loaded here: a module stands for it that sees the color of the object."""
+    expected = red_ball(tmp_path / "source", ())
+    (tmp_path / "source" / "mask").rmdir()
+    monkeypatch.delitem(sys.modules, "rembg", raising=False)
+    monkeypatch.syspath_prepend(tmp_path / "packages")
+    if kind != "missing":
+        (tmp_path / "packages").mkdir()
+        text = "raise SystemExit(1)" if kind == "no runtime" else f"FAILS = {kind == 'no weights'}\n{NETWORK}"
+        (tmp_path / "packages" / "rembg.py").write_text(text)
+    status = call(tmp_path, "--masks", "rembg")
+    if kind == "works":
+        assert status == 0 and smallest_iou(tmp_path, expected) == 1
+        record = json.loads((tmp_path / "data" / "mine" / "scan0" / "import.json").read_text())
+        assert record["masks"] == "made (rembg)" and "made_masks" not in record
+        return
+    error = capsys.readouterr().err
+    remedy = "use --masks auto" if kind == "no weights" else "pip install 'idr-surface[segment]'"
+    assert status == 2 and remedy in error and error.count("\n") == 1
+    assert not (tmp_path / "data" / "mine" / "scan0").exists()
 
 
 # ---- only some of them

@@ -55,8 +55,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--images", help="folder of the images, if SOURCE does not name it")
     parser.add_argument(
         "--masks",
-        help="folder of masks for the original photographs, alpha (their alpha channel), or auto (segmented "
-        "from photographs and cameras); default: the source's masks, else its alpha channel, else auto for "
+        help="folder of masks for the original photographs, alpha (their alpha channel), auto (segmented "
+        "from photographs and cameras), or rembg (its network, needs pip install 'idr-surface[segment]'); "
+        "default: the source's masks, else its alpha channel, else auto for "
         "photographs alone",
     )
     missing = "if only some views have a mask, there or in the source: compute the others from them"
@@ -176,16 +177,19 @@ def _check(arguments: argparse.Namespace, out: Path) -> None:
 def check_masks(arguments: argparse.Namespace) -> None:
     """Refuses flags of masks that contradict each other, or name what is not there."""
     from idr.datasets.masks import MAKE_MISSING, list_masks
+    from idr.importers.masks.network import REMBG, require_rembg
     from idr.importers.masks.sources import ALPHA, AUTO, check_command
 
     if arguments.mask_command and arguments.masks:
         raise InputError("got both --masks and --mask_command; expected only one of them")
-    if arguments.make_missing_masks and (arguments.mask_command or arguments.masks == AUTO):
-        other = "--mask_command" if arguments.mask_command else f"--masks {AUTO}"
+    if arguments.make_missing_masks and (arguments.mask_command or arguments.masks in (AUTO, REMBG)):
+        other = "--mask_command" if arguments.mask_command else f"--masks {arguments.masks}"
         raise InputError(f"got both {MAKE_MISSING} and {other}, which makes all masks; leave one out")
     if arguments.mask_command:
         check_command(arguments.mask_command)
-    if arguments.masks not in (None, ALPHA, AUTO):
+    if arguments.masks == REMBG:
+        require_rembg()
+    elif arguments.masks not in (None, ALPHA, AUTO):
         list_masks(Path(arguments.masks).expanduser())
 
 

@@ -20,6 +20,7 @@ from idr.files import whole_folder, write_atomic, write_text_atomic
 from idr.importers.masks import sources as mask_sources
 from idr.importers.masks.automatic import make_masks
 from idr.importers.masks.hints import hint_of_mask
+from idr.importers.masks.network import REMBG, open_network
 from idr.importers.masks.sources import FoundMasks
 from idr.importers.photographs.files import (
     PreparedView,
@@ -52,7 +53,7 @@ class ImportOptions:
     """Options of an import.
 
     Attributes:
-        masks: Folder of masks, `auto`, `alpha`, or None for the source's own.
+        masks: Folder of masks, `auto`, `rembg`, `alpha`, or None for the source's own.
         make_missing: Whether masks that are missing there are computed, from the others.
         mask_command: Command line of a program that makes masks, None without one.
         sphere: `auto`, `hull`, `points` or `source`.
@@ -150,7 +151,8 @@ def _made_record(
 ) -> dict[str, list[str]]:
     """Returns the record's entry of the views with automatic masks; none without such views."""
     made = [name for name, view in zip(names, prepared, strict=True) if view.mask is None]
-    return {"made_masks": made} if made and not options.mask_command else {}
+    by_program = options.mask_command or options.masks == REMBG
+    return {"made_masks": made} if made and not by_program else {}
 
 
 def _unit_record(size: TrueSize | None) -> dict[str, Any]:
@@ -169,8 +171,8 @@ def _write_images(
     if options.mask_command:
         origin = f"made by {mask_sources.check_command(options.mask_command)[0]}"
         found = FoundMasks(nowhere, [False] * len(nowhere), origin)
-    elif options.masks == mask_sources.AUTO:
-        found = FoundMasks(nowhere, [False] * len(nowhere), "made (auto)")
+    elif options.masks in (mask_sources.AUTO, REMBG):
+        found = FoundMasks(nowhere, [False] * len(nowhere), f"made ({options.masks})")
     else:
         found = mask_sources.find_masks(source, options.masks, options.make_missing)
     turn_upright = is_turned_upright(source)
@@ -209,6 +211,10 @@ def _write_masks(
         command, size = mask_sources.check_command(options.mask_command), prepared[0].rgb.shape[:2]
         paths = (folder / "image" / name for name in with_progress(names, "masks"))
         masks = [mask_sources.run_command(command, path, size) for path in paths]
+    elif options.masks == REMBG:
+        progress(f"segmenting {len(prepared)} images with rembg")
+        segment = open_network()
+        masks = [segment(view.rgb) for view in with_progress(prepared, "masks")]
     elif options.masks == mask_sources.AUTO or any(view.mask is None for view in prepared):
         hints = [None if view.mask is None else hint_of_mask(view.mask) for view in prepared]
         num_made = sum(hint is None for hint in hints)
