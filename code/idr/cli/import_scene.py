@@ -266,6 +266,7 @@ def _say_done(done: ImportedScene, seconds: float) -> None:
         say(f"WARNING: {warning}")
     say(f"wrote {done.folder}: {done.num_views} views of {width} x {height} pixels, in {seconds:.0f} s")
     say(f"masks ({done.mask_source}): look at {done.folder / 'masks.png'}")
+    say(f"to mend them: {command_line('masks', done.folder)}")
     say(f"report: open {done.folder / 'scene_report.html'}")
     data_dir = conf_text(done.folder.parent.name)
     say(f"conf: dataset {{ data_dir = {data_dir}, img_res = [{height}, {width}] }}")

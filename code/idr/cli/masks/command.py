@@ -143,7 +143,7 @@ def _serve(editor: MaskEditor, host: str, port: int) -> None:
     from idr.cli.masks.server import MaskServer
 
     server = MaskServer(editor, host, port)
-    name = "localhost" if host in ("127.0.0.1", "0.0.0.0", "::") else host
+    name = "localhost" if host in ("127.0.0.1", "0.0.0.0", "::") else f"[{host}]" if ":" in host else host
     try:
         say(f"masks: http://{name}:{server.port}/{server.token}/ (Ctrl-C ends it)")
         server.serve()

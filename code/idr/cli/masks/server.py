@@ -11,6 +11,7 @@ import json
 import math
 import queue
 import secrets
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -57,8 +58,9 @@ class MaskServer:
         self.version, self.working, self.message, self.began = 0, "", "", 0.0
         self._jobs: queue.Queue[Callable[[], list[str]] | None] = queue.Queue()
         handler = type("Handler", (_Handler,), {"page": self})
-        self._server = ThreadingHTTPServer((host, port), handler)
-        self._server.daemon_threads = True
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        server = type("Server", (ThreadingHTTPServer,), {"address_family": family, "daemon_threads": True})
+        self._server: ThreadingHTTPServer = server((host, port), handler)
         self.port = int(self._server.server_address[1])
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()

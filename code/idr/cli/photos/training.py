@@ -23,7 +23,7 @@ TRIAL_SHARE, TRIAL_MINUTES = 1 / 3, 2.0
 """Share of the time for training after which the trial stops, and minimum in minutes for compiling."""
 USED_SHARE = 0.9
 """Share of the minutes for training that the epochs use; the rest is for checkpoints and changes of speed."""
-FINISH_SHARE, FINISH_MINUTES = 0.1, 2.0
+FINISH_SHARE, FINISH_MINUTES = 0.1, 3.0
 """Share of ``--max_minutes`` that is left for mesh and report, and minimum in minutes; at most a quarter."""
 TRAINING_SHARE = 1 / 3
 """Least share of ``--max_minutes`` for training, whatever the import took."""
@@ -92,6 +92,9 @@ class PhotoTraining:
             StoppedError: The trial failed, or its time limit is too short for two epochs.
         """
         say(self.spent)
+        if self.held_out:
+            numbers = ", ".join(map(str, self.held_out))
+            say(f"held out of training for the report's scores: images {numbers}; none with --hold_out 0")
         if self.arguments.nepoch is not None:
             return {"nepoch": self.arguments.nepoch, "minutes": 0.0}
         began = time.monotonic()

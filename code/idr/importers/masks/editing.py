@@ -23,7 +23,7 @@ from idr.errors import InputError
 from idr.files import read_json, write_atomic, write_text_atomic
 from idr.importers.masks.automatic import make_masks, other_views_outlines
 from idr.importers.masks.hints import BACKGROUND, OBJECT, UNKNOWN, Hint, hint_of_mask, obeying
-from idr.importers.masks.seeds import Seeds
+from idr.importers.masks.seeds import Seeds, seeds_from_points
 from idr.importers.source import RECORD, Array, resized
 from idr.preprocess.bounding_sphere import fit_sphere
 from idr.preprocess.outlines import outline_radii
@@ -128,7 +128,7 @@ class MaskEditor:
         scale_mat = read_cameras(folder / EXACT_CAMERAS, len(views)).scale_mats[0]
         self._center, self._radius = scale_mat[:3, 3], radius_of(scale_mat)
         points = folder / POINTS_FILE
-        self._points = read_points(points).points if points.is_file() else None
+        self._points = self._seed_points(read_points(points).points) if points.is_file() else None
         self._record = read_record(folder)
         self.masks, self._saved = list(views.masks), list(views.masks)
         self.hints = [self._read_hint(k) for k in range(len(views))]
@@ -254,6 +254,14 @@ class MaskEditor:
             f"unit sphere: moved by {shift:.2f} of its radius, radius {fit.radius:.6g} (was {was:.6g}); runs "
             "of this scene have the old one: train anew"
         ]
+
+    def _seed_points(self, points: Array) -> Array | None:
+        """Returns sparse points that all views see, from which masks are made; else None, for the cameras."""
+        try:
+            seeds_from_points(points, self.projections, [image.shape[:2] for image in self.photographs])
+        except InputError:
+            return None
+        return points
 
     def _agreements(self, masks: Sequence[Mask] | None = None) -> Array:
         masks = self.masks if masks is None else masks
