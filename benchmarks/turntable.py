@@ -1,4 +1,4 @@
-r"""Accuracy of cameras estimated from made photographs of an object that turns before a camera that stands still.
+r"""Accuracy of cameras estimated from photographs of an object that turns before a camera that stands still.
 
     python benchmarks/turntable.py --out turntable/
 
@@ -44,7 +44,8 @@ PLAIN = np.array([0.62, 0.6, 0.57])
 """Color of the plain turntable."""
 DISTANCE, ELEVATION, NOISE = 3.1, 24.0, 0.006
 WAYS: dict[str, dict[str, Any]] = {
-    "off": {"turntable": "off", "second_try": False},
+    "once": {"turntable": "off", "second_try": False},
+    "off": {"turntable": "off"},
     "auto": {},
 }
 
@@ -130,7 +131,8 @@ def measure(arguments: argparse.Namespace) -> None:
         truth = write_photographs(photographs, table == "prints", arguments.views, tuple(arguments.img_res))
         for way in arguments.ways:
             settings = ReconstructionSettings(threads=1, min_registered=3, **WAYS[way])
-            row = results[f"{table}, {way}"] = score(photographs, arguments.out / table / way, truth, settings)
+            row = score(photographs, arguments.out / table / way, truth, settings)
+            results[f"{table}, {way}"] = row
             say(f"{table}, {way}: {row}")
     content = {"turntable": results, **machine()}
     write_text_atomic(arguments.out / "turntable.json", json.dumps(content, indent=2) + "\n")

@@ -190,7 +190,8 @@ def test_an_interrupted_registration_leaves_no_model(imported: Path, tmp_path: P
 
     monkeypatch.setattr(pycolmap, "incremental_mapping", stop)
     assert call(root, "--force") == 130
-    assert sorted(p.name for p in work.iterdir()) == ["matches", "photographs", "reconstruction.json"]
+    names = sorted(path.name for path in work.iterdir())
+    assert names == ["backdrop", "matches", "photographs", "reconstruction.json"]
 
 
 def test_rough_cameras_from_the_reconstruction_itself(imported: Path, tmp_path: Path) -> None:

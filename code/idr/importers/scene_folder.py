@@ -19,6 +19,7 @@ from idr.failures import MASKS_INVERTED
 from idr.files import whole_folder, write_atomic, write_text_atomic
 from idr.importers.masks import sources as mask_sources
 from idr.importers.masks.automatic import make_masks
+from idr.importers.masks.hints import hint_of_backdrop
 from idr.importers.photographs.files import (
     PreparedView,
     is_turned_upright,
@@ -204,7 +205,9 @@ def _write_masks(
         masks = [mask_sources.run_command(command, image, size) for image in images]
     elif options.masks == mask_sources.AUTO:
         progress(f"making masks of {len(prepared)} images")
-        made = make_masks([view.rgb for view in prepared], titles, world_mats, options.points, source.points)
+        images = [view.rgb for view in prepared]
+        hints = [hint_of_backdrop(view.backdrop) for view in prepared]
+        made = make_masks(images, titles, world_mats, options.points, source.points, hints)
         masks = list(made.masks)
         poor = np.flatnonzero(made.agreement < MIN_AGREEMENT)
         if len(poor):

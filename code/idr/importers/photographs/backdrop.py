@@ -1,8 +1,8 @@
 """The backdrop of photographs whose camera stood still while the object turned, as on a turntable.
 
-Photographs of one viewpoint form a group, since a set often has several rings. In a group the backdrop is what
-most photographs show unchanged, up to exposure. B photographs of a group, H rows, W columns; h, w of their
-reduced copies.
+Photographs of one viewpoint form a group, since a set often has several rings. In a group the backdrop is
+what most photographs show unchanged, up to exposure. B photographs of a group, H rows, W columns; h, w of
+their reduced copies.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from idr.preprocess.scene_views import Mask
+
 Bytes = NDArray[np.uint8]
-Mask = NDArray[np.bool_]
-UNKNOWN, BACKGROUND = 0, 2
-"""Labels of pixels, as hints for automatic masks."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +47,8 @@ class Backdrop:
     """The backdrop of some photographs.
 
     Attributes:
-        changed: B arrays (h, w): where a photograph differs from its group's backdrop, with a margin; all True
-            in photographs without a group.
+        changed: B arrays (h, w): where a photograph differs from its group's backdrop, with a margin; all
+            True in photographs without a group.
         is_still: Whether textured backdrop stands still in nearly all photographs, while something moves.
     """
 
@@ -60,8 +59,8 @@ class Backdrop:
         """Where photograph k of `size` (H, W) may have features, (H, W)."""
         return _resized(self.changed[k], size)
 
-    def labels(self, k: int, size: tuple[int, int]) -> Bytes:
-        """`BACKGROUND` where the backdrop is certain in photograph k of `size` (H, W), else `UNKNOWN`.
+    def certain(self, k: int, size: tuple[int, int]) -> Mask:
+        """Where photograph k of `size` (H, W) certainly shows the backdrop, (H, W).
 
         Parts of the object that do not change, such as a plain foot on the axis, look like backdrop. So the
         convex hull of what changes stays unknown, with a wide margin.
@@ -76,7 +75,7 @@ class Backdrop:
             cv2.fillConvexPoly(hull, cv2.convexHull(points), 1)
         reach = TUNING.hull_margin * np.sqrt(hull.sum())
         far = cv2.distanceTransform(1 - hull, cv2.DIST_L2, 5) > reach
-        return np.where(_resized(far & ~moving, size), BACKGROUND, UNKNOWN).astype(np.uint8)
+        return _resized(far & ~moving, size)
 
 
 def find_backdrop(photographs: Iterable[Bytes], pairs: Sequence[tuple[int, int]]) -> Backdrop:
