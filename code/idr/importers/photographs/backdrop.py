@@ -24,11 +24,11 @@ class _Tuning:
     """Constants of the detection. Colors are logarithms, so that exposure is a summand."""
 
     side: int = 240  # pixels of the longest side of the reduced copies
-    floor: float = 8.0  # gray levels added before the logarithm: noise in dark parts
+    floor: float = 16.0  # gray levels added before the logarithm: noise in dark parts
     tolerance: float = 0.1  # deviation of an unchanged pixel: noise and JPEG have 0.02
     texture: float = 0.05  # standard deviation in a window of `window` pixels, above which it has texture
     window: int = 7
-    alike: float = 0.8  # correlation of two windows that show the same
+    alike: float = 0.9  # of the pixels of two windows must agree: less at the edge of a frame
     linked: float = 0.1  # of the textured windows of two photographs must be alike
     smallest: int = 4  # photographs of a group: fewer do not tell what stands still
     valid: float = 0.5  # of a group's photographs must show a pixel of the backdrop
@@ -36,7 +36,7 @@ class _Tuning:
     covered: float = 0.8  # of the photographs must be in such a group
     margin: int = 2  # pixels around changed ones that may have features
     hull_margin: float = 0.15  # of the changed region's size: beyond it the backdrop is certain
-    speck: float = 5e-4  # of the image: smaller changed regions do not count for the hull
+    speck: float = 2e-3  # of the image: smaller changed regions do not count for the hull
 
 
 TUNING = _Tuning()
@@ -123,17 +123,16 @@ def _unchanged(colors: NDArray[np.float32]) -> tuple[Mask, NDArray[np.float32]]:
 def _groups(logs: list[NDArray[np.float32]], pairs: Sequence[tuple[int, int]]) -> list[list[int]]:
     """Photographs connected by pairs that show the same at a share of their textured windows."""
     grays = [image.mean(axis=-1) for image in logs]
-    means = [_window_mean(gray) for gray in grays]
-    deviations = [_window_deviation(gray) for gray in grays]
+    textured = [_window_deviation(gray) > TUNING.texture for gray in grays]
     owner = list(range(len(logs)))
     for i, j in pairs:
         if owner[i] == owner[j] or grays[i].shape != grays[j].shape:
             continue
-        textured = (deviations[i] > TUNING.texture) & (deviations[j] > TUNING.texture)
-        product = _window_mean(grays[i] * grays[j]) - means[i] * means[j]
-        alike = product > TUNING.alike * deviations[i] * deviations[j]
-        either = (deviations[i] > TUNING.texture) | (deviations[j] > TUNING.texture)
-        if (alike & textured).sum() > TUNING.linked * max(1, either.sum()):
+        change = grays[i] - grays[j]
+        same = np.abs(change - np.median(change)) < TUNING.tolerance
+        alike = _window_mean(same.astype(np.float32)) > TUNING.alike
+        num_textured = max(1, (textured[i] | textured[j]).sum())
+        if (alike & textured[i] & textured[j]).sum() > TUNING.linked * num_textured:
             owner = [owner[i] if k == owner[j] else k for k in owner]
     return [[k for k, number in enumerate(owner) if number == one] for one in sorted(set(owner))]
 
