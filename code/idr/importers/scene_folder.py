@@ -205,9 +205,9 @@ def _write_masks(
         masks = [mask_sources.run_command(command, image, size) for image in images]
     elif options.masks == mask_sources.AUTO:
         progress(f"making masks of {len(prepared)} images")
-        images = [view.rgb for view in prepared]
+        photographs = [view.rgb for view in prepared]
         hints = [hint_of_backdrop(view.backdrop) for view in prepared]
-        made = make_masks(images, titles, world_mats, options.points, source.points, hints)
+        made = make_masks(photographs, titles, world_mats, options.points, source.points, hints)
         masks = list(made.masks)
         poor = np.flatnonzero(made.agreement < MIN_AGREEMENT)
         if len(poor):
