@@ -42,7 +42,8 @@ def bars_cleared() -> AbstractContextManager[object]:
 def with_progress(items: Iterable[Item], title: str, total: int | None = None) -> Iterator[Item]:
     """Yields items and shows how many are done, in the end how long all took.
 
-    `total` is their number if they do not know it. Bars are for the commands, see `bars_shown`. No tracer may use this: it would wait for the terminal.
+    `total` is their number if they do not know it. Bars are for the commands, see `bars_shown`. No tracer may
+    use this: it would wait for the terminal.
     """
     if threading.current_thread() is not threading.main_thread():  # of the viewer's page
         yield from items

@@ -221,7 +221,8 @@ def test_masks_by_rembg(
     monkeypatch.syspath_prepend(tmp_path / "packages")
     if kind != "missing":
         (tmp_path / "packages").mkdir()
-        text = "raise SystemExit(1)" if kind == "no runtime" else f"FAILS = {kind == 'no weights'}\n{NETWORK}"
+        works = f"FAILS = {kind == 'no weights'}\n{NETWORK}"
+        text = "raise SystemExit(1)" if kind == "no runtime" else works
         (tmp_path / "packages" / "rembg.py").write_text(text)
     status = call(tmp_path, "--masks", "rembg")
     if kind == "works":
@@ -288,7 +289,7 @@ def test_missing_masks_are_made_from_the_others(
 NO_MASKS = {
     "auto": (["--masks", "auto", "--make_missing_masks"], "got both --make_missing_masks and --masks auto"),
     "none": (["--make_missing_masks"], "neither masks nor an alpha channel"),
-    "other names": (["--masks", "others", "--make_missing_masks"], "no name of its 1 masks agrees"),
+    "other names": (["--masks", "others", "--make_missing_masks"], "1 masks for 6 images, and their names do not agree"),
 }
 
 

@@ -115,6 +115,17 @@ ADDED = {
     },
 }
 
+ATTEMPTS = {
+    "turntable": False,
+    "no_turntable": False,
+    "mask_features": False,
+    "guided_matching": False,
+    "relaxed": False,
+    "max_image_size": None,
+    "mapper": None,
+    "second_try": None,
+}
+"""Flags of structure from motion."""
 ADDED["import_scene"] = {
     "source": None,
     "out": None,
@@ -134,6 +145,7 @@ ADDED["import_scene"] = {
     "frames": None,
     "min_registered": None,
     "threads": None,
+    **ATTEMPTS,
     "rough_cameras": False,
     "rough_degrees": 1.5,
     "rough_fraction": 0.03,
@@ -252,6 +264,7 @@ ADDED["photos"] = {
     "images": None,
     "points": None,
     "frames": None,
+    **ATTEMPTS,
     "scale_by": [],
     "masks": None,
     "mask_command": None,

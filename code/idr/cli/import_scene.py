@@ -29,6 +29,11 @@ CAMERA_MODELS = (
     *("SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE", "OPENCV_FISHEYE"),
 )
 """Models of COLMAP that a reconstruction may use."""
+ATTEMPT_FLAGS = (
+    *("turntable", "no_turntable", "mask_features", "guided_matching", "relaxed"),
+    *("max_image_size", "mapper", "second_try"),
+)
+"""Flags for photographs alone that say how to reconstruct."""
 FAST_STEPS = 2880
 """Steps of ``photos.conf`` on a CPU: 90 epochs of 32 photographs in docs/results.md."""
 _EXAMPLES = """  %(prog)s ~/photos/mug --out ../data/mine/scan0
@@ -106,8 +111,26 @@ def _add_reconstruction(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--min_registered", type=int, help=needed)
     frames = "frames to take from a video, the sharpest of as many intervals; default: 60"
     group.add_argument("--frames", type=int, metavar="N", help=frames)
+    add_attempt_flags(group)
     threads = "threads of the reconstruction; 1: reproducible cameras; default: one per core"
     group.add_argument("--threads", type=int, help=threads)
+
+
+def add_attempt_flags(parser: argparse._ActionsContainer) -> None:
+    """Adds the flags `ATTEMPT_FLAGS`, which `idr photos` passes on."""
+    add_switches(
+        parser, turntable="the camera stood still while the object turned: features on the backdrop do not "
+        "count; default: if the photographs show it", no_turntable="features count everywhere",
+        mask_features="find features only inside masks, of --masks FOLDER or beside the photographs",
+        guided_matching="search matches again along epipolar lines",
+        relaxed="accept photographs with few matches, and pairs with small angles",
+    )  # fmt: skip
+    side = "longest side at which features are found, pixels; default: 2000, in a second try 3200"
+    parser.add_argument("--max_image_size", type=int, metavar="N", help=side)
+    mapper = "one camera after the other, or all at once; default: auto, which is incremental"
+    parser.add_argument("--mapper", choices=("auto", "incremental", "global"), help=mapper)
+    again = "whether to try harder if fewer than 90 %% of the photographs are registered; default: on"
+    parser.add_argument("--second_try", choices=("on", "off"), help=again)
 
 
 def _add_rough(parser: argparse.ArgumentParser) -> None:
@@ -164,7 +187,9 @@ def _check(arguments: argparse.Namespace, out: Path) -> None:
             f"--out {arguments.out}: expected a folder named scan<N>, without leading zeros, such as "
             "data/mine/scan0"
         )
-    check_at_least(arguments, downscale=1, threads=1, min_registered=3, frames=3, seed=0)
+    check_at_least(arguments, downscale=1, threads=1, min_registered=3, frames=3, seed=0, max_image_size=64)
+    if arguments.turntable and arguments.no_turntable:
+        raise InputError("got both --turntable and --no_turntable; expected one of them")
     if arguments.rough_cameras and arguments.rough_from:
         raise InputError("got both --rough_cameras and --rough_from; expected one of them")
     from idr.importers.rough_cameras import check_roughness
@@ -213,14 +238,28 @@ def _read(path: Path, out: Path, arguments: argparse.Namespace) -> Source:
         arguments.matching or ReconstructionSettings.matching,
         arguments.min_registered, arguments.seed, arguments.threads or ReconstructionSettings.threads,
         arguments.frames,
+        turntable="on" if arguments.turntable else "off" if arguments.no_turntable else "auto",
+        mask_features=arguments.mask_features, some_masks=arguments.make_missing_masks,
+        masks=_mask_folder(arguments),
+        max_image_size=arguments.max_image_size, guided_matching=arguments.guided_matching,
+        relaxed=arguments.relaxed, mapper=arguments.mapper or ReconstructionSettings.mapper,
+        second_try=arguments.second_try != "off",
     )  # fmt: skip
     say(f"{path}: photographs alone; estimating their cameras takes a while")
     return reconstruct(images or path, out.parent / f"reconstruction_{out.name}", settings, say)
 
 
+def _mask_folder(arguments: argparse.Namespace) -> Path | None:
+    """Returns the folder of --masks, None for another choice."""
+    from idr.importers.masks.network import REMBG
+    from idr.importers.masks.sources import ALPHA, AUTO
+
+    return None if arguments.masks in (None, ALPHA, AUTO, REMBG) else Path(arguments.masks).expanduser()
+
+
 def _refuse_flags(arguments: argparse.Namespace, kind: str, path: Path) -> None:
-    for flag in ("camera_model", "matching", "min_registered", "threads", "frames"):
-        if getattr(arguments, flag) is not None:
+    for flag in ("camera_model", "matching", "min_registered", "threads", "frames", *ATTEMPT_FLAGS):
+        if getattr(arguments, flag) not in (None, False):
             raise InputError(
                 f"--{flag} is for photographs alone, but {path} has cameras ({kind}); leave it out, or "
                 f"ignore these cameras with --kind {PHOTOGRAPHS}"

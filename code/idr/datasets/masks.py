@@ -108,21 +108,22 @@ def pair_masks(images: Sequence[Path], masks: Sequence[Path], folder: Path) -> l
 
 
 def pair_some_masks(images: Sequence[Path], masks: Sequence[Path], folder: Path) -> list[Path | None]:
-    """Finds the mask of each image, None without one, by names or numbers as `pair_masks` does.
+    """Finds the mask of each image as `pair_masks` does; None for those without one.
 
     Raises:
         InputError: Two masks fit one image, two images one mask, or no name agrees.
     """
-    for key in (mask_stem, _numbers_by_value, _last_number):
-        found = _matches(images, masks, folder, key)
-        named = [(image, fitting) for image, fitting in zip(images, found, strict=True) if fitting]
-        if named:
-            _one_each(*zip(*named, strict=True))
-            return [fitting[0] if fitting else None for fitting in found]
-    raise InputError(
-        f"{folder}: no name of its {len(masks)} masks agrees with an image (such as {masks[0].name} and "
-        f"{images[0].name}); expected masks with the names of their images"
-    )
+    try:
+        return list(pair_masks(images, masks, folder))
+    except (MissingInputError, InputError):
+        for key in (mask_stem, _numbers_by_value, _last_number):
+            found = _matches(images, masks, folder, key)
+            named = [(image, fitting) for image, fitting in zip(images, found, strict=True) if fitting]
+            # Numbers may be counted from another start: then some masks have no image.
+            if named and (key is mask_stem or len({fitting for _, fitting in named}) == len(masks)):
+                _one_each(*zip(*named, strict=True))
+                return [fitting[0] if fitting else None for fitting in found]
+        raise
 
 
 def _matches(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from idr.datasets.camera_files import lacks_intrinsics, read_arrays, read_cameras
 from idr.datasets.image_files import read_header
 from idr.datasets.images import IMAGE_ENDINGS, list_images
-from idr.datasets.masks import pair_masks, pair_some_masks
+from idr.datasets.masks import pair_some_masks
 from idr.errors import InputError
 from idr.geometry.cameras import decompose_projection
 from idr.importers.source import (
@@ -63,8 +63,7 @@ def read(kind: str, file: str, source: Path, images: Path | None, pixel_center: 
             "same natural name order (or remove mask/ and use --masks auto)"
         )
     if given := [mask for mask in masks if mask is not None]:
-        pair = pair_masks if len(given) == len(photos) else pair_some_masks
-        masks = list(pair(photos, given, source / "mask"))
+        masks = pair_some_masks(photos, given, source / "mask")
     if _are_poses(world_mats):
         arrays = read_arrays(path)
         intrinsics = np.stack([_intrinsics(arrays, k, photo) for k, photo in enumerate(photos)])

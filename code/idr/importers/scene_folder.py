@@ -19,7 +19,7 @@ from idr.failures import MASKS_INVERTED
 from idr.files import whole_folder, write_atomic, write_text_atomic
 from idr.importers.masks import sources as mask_sources
 from idr.importers.masks.automatic import make_masks
-from idr.importers.masks.hints import hint_of_mask
+from idr.importers.masks.hints import hint_of_backdrop, hint_of_mask
 from idr.importers.masks.network import REMBG, open_network
 from idr.importers.masks.sources import FoundMasks
 from idr.importers.photographs.files import (
@@ -216,8 +216,11 @@ def _write_masks(
         segment = open_network()
         masks = [segment(view.rgb) for view in with_progress(prepared, "masks")]
     elif options.masks == mask_sources.AUTO or any(view.mask is None for view in prepared):
-        hints = [None if view.mask is None else hint_of_mask(view.mask) for view in prepared]
-        num_made = sum(hint is None for hint in hints)
+        hints = [
+            hint_of_backdrop(view.backdrop) if view.mask is None else hint_of_mask(view.mask)
+            for view in prepared
+        ]
+        num_made = sum(view.mask is None for view in prepared)
         given = f"{len(hints) - num_made} masks given; " if num_made < len(hints) else ""
         progress(f"{given}making masks of {num_made} images")
         images = [view.rgb for view in prepared]

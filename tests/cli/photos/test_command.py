@@ -191,9 +191,13 @@ def test_options_of_the_importer_are_passed_on(tmp_path: Path, imports: list[lis
     shutil.move(source / "image", tmp_path / "elsewhere")
     options = ["--kind", "idr", "--images", str(tmp_path / "elsewhere")]
     options += ["--points", "p.ply", "--mask_command", "cp {image} {mask}", "--scale_by", "board:24.8"]
-    assert main([str(source), "--out", str(tmp_path / "out"), "--conf", str(CONF), *options]) == 1
+    options += ["--max_image_size", "900", "--mapper", "global", "--second_try", "off"]
+    switches = ["--turntable", "--mask_features", "--guided_matching", "--relaxed"]
+    command = [str(source), "--out", str(tmp_path / "out"), "--conf", str(CONF), *options, *switches]
+    assert main(command) == 1
     for name, value in zip(options[::2], options[1::2], strict=True):
         assert flag(imports[0], name) == value
+    assert set(switches) <= set(imports[0]) and not {"--no_turntable", "True"} & set(imports[0])
 
 
 def test_masks_are_made_only_where_the_importer_finds_none(tmp_path: Path, imports: list[list[str]]) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from idr.cli.export_mesh import check_mesh_packages, check_texture
-from idr.cli.import_scene import KINDS, PHOTOGRAPHS, check_masks
+from idr.cli.import_scene import ATTEMPT_FLAGS, KINDS, PHOTOGRAPHS, add_attempt_flags, check_masks
 from idr.cli.photos.journal import Journal, StoppedError, files_state, fingerprint, require_success
 from idr.cli.photos.scan import mask_edits, recorded_source, title_of
 from idr.cli.photos.training import (
@@ -52,7 +52,7 @@ LONGEST_SIDE = 1280
 """Largest side of the reduced photographs, pixels, without --downscale."""
 MESH_MB, TEXTURED_FACES = 5, 20_000
 """Largest mesh with colors at its vertices, for mail and phones, and faces of a mesh with a texture."""
-PASSED_ON = ("kind", "images", "points", "frames", "mask_command")
+PASSED_ON = ("kind", "images", "points", "frames", "mask_command", "make_missing_masks", *ATTEMPT_FLAGS)
 """Options of import_scene.py that are passed on as they are."""
 STEPS = ("import", "doctor", SPEED_TRIAL, "train", "mesh", "report")
 STEP_ALIASES = {"pace": SPEED_TRIAL}
@@ -83,6 +83,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--images", help="folder of the images, as for import_scene.py")
     add("--points", help="sparse points on the object, as for import_scene.py")
     add("--frames", type=int, metavar="N", help="frames to take from a video; default: 60")
+    add_attempt_flags(parser.add_argument_group("photographs alone", "as for import_scene.py"))
     measure = "make the unit a meter, as for import_scene.py: board:MM, cameras:IMAGE1,IMAGE2=METERS, ..."
     add("--scale_by", action="append", default=[], metavar="MEASURE", help=measure)
     add("--downscale", type=int, help=f"as for import_scene.py; default: to at most {LONGEST_SIDE} pixels")
@@ -204,8 +205,9 @@ class Chain:
     def _passed_on(self) -> list[str]:
         """Returns the flags for import_scene.py that are passed on."""
         given = {name: getattr(self.arguments, name) for name in PASSED_ON}
-        words = [word for k, v in given.items() if v is not None for word in (f"--{k}", str(v))]
-        words += ["--make_missing_masks"] * self.arguments.make_missing_masks
+        words = [f"--{name}" for name, value in given.items() if value is True]
+        valued = {name: value for name, value in given.items() if not isinstance(value, bool | None)}
+        words += [word for name, value in valued.items() for word in (f"--{name}", str(value))]
         return words + [word for text in self.arguments.scale_by for word in ("--scale_by", text)]
 
     def _measures(self) -> list[str]:

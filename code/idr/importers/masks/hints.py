@@ -27,6 +27,11 @@ def hint_of_mask(mask: Mask) -> Hint:
     return np.where(mask, OBJECT, BACKGROUND).astype(np.uint8)
 
 
+def hint_of_backdrop(backdrop: Mask | None) -> Hint | None:
+    """The hint (H, W) that labels the pixels of a backdrop; None without one."""
+    return None if backdrop is None else np.where(backdrop, BACKGROUND, UNKNOWN).astype(np.uint8)
+
+
 def is_complete(hint: Hint) -> bool:
     """Whether every pixel is labelled."""
     return bool((hint != UNKNOWN).all())
