@@ -289,7 +289,7 @@ def test_missing_masks_are_made_from_the_others(
 NO_MASKS = {
     "auto": (["--masks", "auto", "--make_missing_masks"], "got both --make_missing_masks and --masks auto"),
     "none": (["--make_missing_masks"], "neither masks nor an alpha channel"),
-    "other names": (["--masks", "others", "--make_missing_masks"], "1 masks for 6 images, and their names do not agree"),
+    "other names": (["--masks", "others", "--make_missing_masks"], "1 masks for 6 images, and their names"),
 }
 
 

@@ -55,7 +55,7 @@ def test_a_label_mends_the_masks_of_all_views(scan: Path, capsys: pytest.Capture
     assert main([str(scan), "--background", spot()]) == 0
     assert ious(scan).min() > 0.98
     printed = capsys.readouterr().out
-    assert "computing 8 masks from labels in 1 views; 0 are kept" in printed and "wrote 8 masks" in printed
+    assert "computing 8 masks from labels in 1 view; 0 are kept" in printed and "wrote 8 masks" in printed
     for name, first in files.items():
         if name.startswith("mask/"):
             assert (scan / name.replace("mask/", "mask_before/")).read_bytes() == first

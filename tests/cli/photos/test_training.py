@@ -117,6 +117,16 @@ def test_all_steps_count_and_training_gets_the_rest(tmp_path: Path) -> None:
     assert minutes == pytest.approx(8) and "the import took 20.0" in text and "longer than asked" in text
 
 
+def test_the_time_of_an_interrupted_step_counts(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, STEPS)
+    journal.give_up("import", "i", 4.0)
+    journal.give_up("import", "i", 3.0)
+    assert journal.result("import", "i") is None and journal.minutes("import") == 7
+    assert journal.minutes_before("import", "i") == 7 and journal.minutes_before("import", "others") == 0
+    journal.finish("import", "i", {}, 9.0)
+    assert journal.minutes("import") == 9 and journal.minutes_before("import", "i") == 0
+
+
 def test_the_chain_keeps_its_time_limit_over_calls(
     photos: Photos, trials: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -279,8 +289,9 @@ def test_a_failed_training_stops_the_chain(photos: Photos) -> None:
 def test_an_interruption_is_no_failure(
     photos: Photos, monkeypatch: pytest.MonkeyPatch, status: int, ends: int, reason: str
 ) -> None:
-    monkeypatch.setattr(import_scene, "main", lambda argv: status)
+    monkeypatch.setattr(import_scene, "main", lambda argv: time.sleep(0.5) or status)
     assert f"stopped at import: {reason}" in photos.run("--nepoch", "1", status=ends)
+    assert (Journal(photos.out, STEPS).minutes("import") > 0.008) == (status == 130)  # its time counts
 
 
 def test_few_photographs_train_with_fewer_images_a_step(photos: Photos) -> None:

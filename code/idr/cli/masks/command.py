@@ -125,7 +125,8 @@ def _update(editor: MaskEditor, labelled: list[int]) -> None:
     """Computes and saves the masks, and says how well they agree."""
     before = editor.agreement
     kept = sum(editor.keeps)
-    say(f"computing {len(editor) - kept} masks from labels in {len(labelled)} views; {kept} are kept")
+    views = f"{len(labelled)} view{'s' * (len(labelled) != 1)}"
+    say(f"computing {len(editor) - kept} masks from labels in {views}; {kept} are kept")
     editor.update()
     for k in labelled:  # only those that can be used
         editor.label(k, editor.hints[k])
@@ -136,7 +137,7 @@ def _update(editor: MaskEditor, labelled: list[int]) -> None:
     say(f"all views: {before.mean():.3f} -> {editor.agreement.mean():.3f}")
     for line in editor.save():
         say(line)
-    say(f"look at {editor.folder / 'masks.png'}; idr photos, called again, trains with the new masks")
+    say("train with the new masks: idr photos does when it is called again")
 
 
 def _serve(editor: MaskEditor, host: str, port: int) -> None:
@@ -149,6 +150,8 @@ def _serve(editor: MaskEditor, host: str, port: int) -> None:
         server.serve()
     finally:
         server.close()
+        if editor.unsaved:
+            say("masks that were not saved are lost; the labels are kept: the same command goes on from them")
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from idr.cli.photos.training import (
     training_minutes,
 )
 from idr.cli.shared.common import (
+    EXIT_INTERRUPTED,
     EXIT_OK,
     add_conf_arguments,
     choose_device,
@@ -225,8 +226,14 @@ class Chain:
         if result is None:
             say(f"\n== {step}")
             began = time.monotonic()
-            result = work()
-            self.journal.finish(step, digest, result, (time.monotonic() - began) / 60)
+            try:
+                result = work()
+            except StoppedError as stop:
+                if stop.status == EXIT_INTERRUPTED:
+                    self.journal.give_up(step, digest, (time.monotonic() - began) / 60)
+                raise
+            minutes = (time.monotonic() - began) / 60 + self.journal.minutes_before(step, digest)
+            self.journal.finish(step, digest, result, minutes)
         else:
             say(f"== {step}: done already")
         self.results.append([digest, result])

@@ -61,6 +61,20 @@ class Journal:
         text = json.dumps({"inputs": inputs, "result": dict(result), "minutes": round(minutes, 4)}, indent=2)
         write_text_atomic(self.folder / f"{step}.json", text + "\n")
 
+    def give_up(self, step: str, inputs: str, minutes: float) -> None:
+        """Records the wall time of an interrupted step, in addition to that of earlier calls."""
+        total = round(minutes + self.minutes_before(step, inputs), 4)
+        text = json.dumps({"inputs": inputs, "minutes": total}, indent=2)
+        write_text_atomic(self.folder / f"{step}.json", text + "\n")
+
+    def minutes_before(self, step: str, inputs: str) -> float:
+        """Returns the wall time of interrupted calls of a step with the same inputs."""
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            marker = json.loads((self.folder / f"{step}.json").read_text())
+            if marker["inputs"] == inputs and "result" not in marker:
+                return float(marker["minutes"])
+        return 0.0
+
     def minutes(self, *steps: str) -> float:
         """Returns the wall time of steps when they were last done; 0 for one that was not."""
         total = 0.0
