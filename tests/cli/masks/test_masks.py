@@ -22,7 +22,9 @@ from idr.cli.masks.command import main
 from idr.cli.masks.server import MaskServer
 from idr.cli.photos.scan import mask_edits
 from idr.datasets.images import load_mask
+from idr.errors import OutputError
 from idr.files import read_json
+from idr.importers.masks import editing
 from idr.importers.masks.editing import MaskEditor, Stroke
 from idr.importers.masks.hints import BACKGROUND, OBJECT
 from idr.preprocess.bounding_sphere import fit_sphere
@@ -77,6 +79,25 @@ def test_a_second_call_continues_from_the_labels_and_keeps_the_first_masks(scan:
     assert content(scan / "mask_before") == first
     editor = MaskEditor(scan)
     assert editor.keeps == [False] + 7 * [True] and (editor.hints[0] == OBJECT).sum() == 9
+
+
+def test_a_save_that_failed_is_repeated(scan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, write, written = content(scan / "mask"), editing.write_png, []
+
+    def full(path: Path, image: np.ndarray) -> None:
+        written.append(path)
+        if path.parent.name == "mask" and len(written) > 4:
+            raise OutputError("no space")
+        write(path, image)
+
+    monkeypatch.setattr(editing, "write_png", full)
+    assert main([str(scan), "--background", spot()]) == 2
+    assert 0 < sum(content(scan / "mask")[name] != old for name, old in first.items()) < 8
+    edited = mask_edits(scan)
+    monkeypatch.undo()
+    assert main([str(scan), "--keep", "none"]) == 0
+    assert ious(scan).min() > 0.98 and content(scan / "mask_before") == first
+    assert len(edited) == 1 and (scan / "cameras_backup.npz").is_file()
 
 
 def test_masks_that_were_given_are_kept_but_for_those_with_labels(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ class MaskServer:
 
         self.editor, self.guard, self.token = editor, Guard(host), secrets.token_urlsafe(18)
         self.strokes: list[list[Stroke]] = [[] for _ in range(len(editor))]
-        self.first_hints = list(editor.hints)
+        self.first_hints, self.first_keeps = list(editor.hints), list(editor.keeps)
         self.lock = threading.Lock()
         self.version, self.working, self.message, self.began = 0, "", "", 0.0
         self._jobs: queue.Queue[Callable[[], list[str]] | None] = queue.Queue()
@@ -140,7 +140,7 @@ class MaskServer:
             for stroke in self.strokes[k]:
                 hint = stroke.drawn(hint)
             self.editor.label(k, hint)
-            self.editor.keep(k, False)
+            self.editor.keep(k, self.first_keeps[k] and not self.strokes[k])
 
     def _begin(self, what: str) -> None:
         with self.lock:

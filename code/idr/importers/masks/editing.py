@@ -205,18 +205,26 @@ class MaskEditor:
         if not changed:
             return ["no mask changed: nothing written"]
         views = make_views(tuple(self.names), tuple(self.masks), self.projections)
+        if self._record is not None:  # first: whoever trained with the old masks sees it even after a crash
+            bits = b"".join(np.packbits(mask).tobytes() for mask in self.masks)
+            self._record[EDITS] = hashlib.sha256(bits).hexdigest()
+            self._write_record()
         for k in changed:
             self._write_mask(k)
         lines = [f"wrote {len(changed)} masks; the first ones are kept in {self.folder / BEFORE}"]
         lines += self._renew_sphere(views)
         if self._record is not None:
-            bits = b"".join(np.packbits(mask).tobytes() for mask in self.masks)
-            self._record[EDITS] = hashlib.sha256(bits).hexdigest()
-            write_text_atomic(self.folder / RECORD, json.dumps(self._record, indent=1) + "\n")
+            self._write_record()
             draw_sheet(views, self.folder / "image", self.folder / "masks.png")
             title = f"{self.folder.parent.name}/{self.folder.name}"
-            write_scene_report(check_scene(self.folder, EXACT_CAMERAS), self.folder / REPORT, title)
+            try:
+                write_scene_report(check_scene(self.folder, EXACT_CAMERAS), self.folder / REPORT, title)
+            except InputError as error:
+                lines.append(f"WARNING: {REPORT} is the old one: {error}")
         return lines
+
+    def _write_record(self) -> None:
+        write_text_atomic(self.folder / RECORD, json.dumps(self._record, indent=1) + "\n")
 
     def _write_mask(self, k: int) -> None:
         path, before = self._mask_files[k], self.folder / BEFORE / self._mask_files[k].name
