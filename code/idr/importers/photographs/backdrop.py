@@ -106,8 +106,7 @@ def _log_colors(image: Bytes) -> NDArray[np.float32]:
     factor = min(1.0, TUNING.side / max(height, width))
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
     small = cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.float32)
-    small = cv2.GaussianBlur(small, (0, 0), TUNING.blur)
-    return np.asarray(np.log(small + TUNING.floor), dtype=np.float32)
+    return np.asarray(np.log(cv2.GaussianBlur(small, (0, 0), TUNING.blur) + TUNING.floor), dtype=np.float32)
 
 
 def _unchanged(colors: NDArray[np.float32]) -> tuple[Mask, NDArray[np.float32]]:
