@@ -3,10 +3,10 @@ r"""Accuracy of cameras estimated from photographs of an object that turns befor
     python benchmarks/turntable.py --out turntable/
 
 The teapot of the demo stands on a turntable. A desk and a wall, both with a sharp texture, stand still, as
-camera and exposure do. Prints, for each turntable (`prints` or `plain`) and each way, the number of registered
-photographs, rotation errors in degrees after the best similarity, and seconds. Ways (``--ways``): `once`, one
-attempt with features everywhere; `off`, further attempts of this kind; `auto`, the defaults. Writes
-``turntable.json``.
+camera and exposure do. Prints, for each turntable (`prints` or `plain`) and each way, the number of
+registered photographs, rotation errors in degrees after the best similarity, and seconds. Ways (``--ways``):
+`once`, one attempt with features everywhere; `off`, further attempts of this kind; `auto`, the defaults.
+Writes ``turntable.json``.
 """
 
 from __future__ import annotations

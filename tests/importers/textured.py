@@ -51,7 +51,7 @@ def texture(seed: int, color: tuple[int, int, int]) -> np.ndarray:
 
 def backdrop() -> np.ndarray:
     """(HEIGHT, WIDTH, 3) uint8 RGB of a textured wall, for a camera that stands still."""
-    return cv2.resize(texture(99, (150, 220, 140)), (WIDTH, HEIGHT))
+    return cv2.resize(texture(99, (150, 220, 140))[: SIDE // 2, : SIDE // 2], (WIDTH, HEIGHT))
 
 
 def photograph(pose: np.ndarray, seed: int = 0, behind: np.ndarray | None = None) -> np.ndarray:

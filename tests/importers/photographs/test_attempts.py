@@ -116,9 +116,10 @@ def test_a_second_try_rescues_faint_photographs(tmp_path: Path, monkeypatch: pyt
     assert len(found.views) == 8 and rotation_errors(found, poses).mean() < 0.5
     note = next(note for note in found.notes if note.startswith("attempts: "))
     assert "features everywhere: registered 3 of 8" in note
-    assert note.endswith("many features, guided matching, relaxed mapper: registered 8 of 8 photographs")
+    assert note.endswith("many features, relaxed mapper: registered 8 of 8 photographs")
     again = reconstruct(folder, work, AUTO, said.append)
-    assert all((a.world_to_camera == b.world_to_camera).all() for a, b in zip(again.views, found.views, strict=True))
+    for one, other in zip(again.views, found.views, strict=True):
+        np.testing.assert_array_equal(one.world_to_camera, other.world_to_camera)
 
 
 def _interrupted(*_: object) -> None:
@@ -126,9 +127,9 @@ def _interrupted(*_: object) -> None:
 
 
 def test_a_failure_says_what_was_tried(tmp_path: Path) -> None:
-    images = [cv2.resize(textured.texture(k, (255, 255, 255)), (320, 240)) for k in range(3)]
+    images = [textured.texture(k, (255, 255, 255))[:120, :160] for k in range(3)]
     folder = write(tmp_path / "photos", images)
-    message = r"no two of 3 .*; tried: features everywhere: too few matches; .*relaxed.*: too few matches"
+    message = r"no two of 3 .*; tried: features everywhere: too few matches; .*guided.*: too few matches"
     with pytest.raises(InputError, match=message):
         reconstruct(folder, tmp_path / "work", AUTO, print)
     (tmp_path / "photos" / "0.png").rename(tmp_path / "photos" / "9.png")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
 FULL_SIDE, USUAL_SIDE = 3200, 2000
 """Pixels to which larger photographs are reduced for feature extraction, which then doubles them."""
+BYTES_PER_PIXEL = 1100
+"""Memory of a thread that extracts features, per pixel of the reduced photograph."""
 EVERYWHERE, BACKDROP, MASKS = "everywhere", "off the still backdrop", "inside the masks"
 
 
@@ -39,6 +42,7 @@ class Attempt:
         guided: Whether matches are searched again along epipolar lines.
         relaxed: Whether the mapper accepts few matches and small angles.
         global_mapper: Whether all cameras are found at once, instead of one after the other.
+        base: Folder of the attempt whose features and matches it starts from; None to begin anew.
     """
 
     folder: str
@@ -48,6 +52,7 @@ class Attempt:
     guided: bool
     relaxed: bool
     global_mapper: bool
+    base: str | None = None
 
     @property
     def title(self) -> str:
@@ -60,7 +65,8 @@ class Attempt:
     def extraction(self, pycolmap: Any, threads: int) -> Any:
         """COLMAP's options of feature extraction."""
         options = pycolmap.FeatureExtractionOptions()
-        options.use_gpu, options.num_threads, options.max_image_size = False, threads, self.side
+        options.use_gpu, options.max_image_size = False, self.side
+        options.num_threads = _limited(threads, BYTES_PER_PIXEL * self.side**2 * 3 // 4)
         options.sift.estimate_affine_shape = True  # registers more photographs that are far apart
         if self.many_features:
             options.sift.max_num_features = THOROUGH.num_features
@@ -103,3 +109,13 @@ class Attempt:
             mapper.abs_pose_min_inlier_ratio = THOROUGH.resected_share
             mapper.max_reg_trials = THOROUGH.trials
         return options
+
+
+def _limited(threads: int, memory: int) -> int:
+    """As many of the threads, -1 for one per core, as half of the machine has `memory` bytes for."""
+    count = threads if threads > 0 else os.cpu_count() or 1
+    try:
+        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):  # not every system says
+        return threads
+    return max(1, min(count, total // 2 // memory))

@@ -24,6 +24,7 @@ class _Tuning:
     """Constants of the detection. Colors are logarithms, so that exposure is a summand."""
 
     side: int = 240  # pixels of the longest side of the reduced copies
+    blur: float = 0.8  # sigma in pixels of the reduced copies, against noise
     floor: float = 16.0  # gray levels added before the logarithm: noise in dark parts
     tolerance: float = 0.1  # deviation of an unchanged pixel: noise and JPEG have 0.02
     texture: float = 0.05  # standard deviation in a window of `window` pixels, above which it has texture
@@ -105,7 +106,7 @@ def _log_colors(image: Bytes) -> NDArray[np.float32]:
     factor = min(1.0, TUNING.side / max(height, width))
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
     small = cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.float32)
-    return np.asarray(np.log(small + TUNING.floor), dtype=np.float32)
+    return np.asarray(np.log(cv2.GaussianBlur(small, (0, 0), TUNING.blur) + TUNING.floor), dtype=np.float32)
 
 
 def _unchanged(colors: NDArray[np.float32]) -> tuple[Mask, NDArray[np.float32]]:

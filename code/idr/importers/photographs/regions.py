@@ -9,8 +9,6 @@ import hashlib
 import json
 from pathlib import Path
 
-import cv2
-import numpy as np
 from PIL import Image
 
 from idr.datasets.image_files import TURNS, upright
@@ -25,8 +23,6 @@ from idr.preprocess.scene_views import Mask
 
 STILL, FEATURES, RECORD = "backdrop", "features", "backdrop.json"
 """Folder of the backdrop in the work folder, that of its masks of features, and what was found."""
-MARGIN = 0.01
-"""Length by which masks of features are widened, over the longer side: features at the outline count."""
 
 
 def stands_still(
@@ -84,9 +80,7 @@ def write_masks(folder: Path, photographs: list[Photograph], masks: dict[str, Pa
                 f"{path} has {mask.shape[1]} x {mask.shape[0]} pixels, its photograph {photo.size[1]} x "
                 f"{photo.size[0]}; expected masks of the photographs' size"
             )
-        side = 2 * round(MARGIN * max(photo.size)) + 1
-        widened = cv2.dilate(mask.astype(np.uint8), np.ones((side, side), np.uint8))
-        _write(feature_file(folder, k, photo), widened > 0)
+        _write(feature_file(folder, k, photo), mask)
 
 
 def masks_digest(masks: dict[str, Path]) -> str:

@@ -109,7 +109,8 @@ class Steps:
 
     def find_features(self) -> None:
         """Extracts features; photographs with the same camera, lens and size share intrinsics."""
-        if (self.folder / FEATURES).is_dir() or (self.folder / MATCHES).is_dir():
+        done = (self.folder / FEATURES).is_dir() or (self.folder / MATCHES).is_dir()
+        if done or self.attempt.base is not None:
             return
         groups: dict[tuple[str, tuple[int, int]], list[int]] = {}
         for k, photo in enumerate(self.photographs):
@@ -146,7 +147,12 @@ class Steps:
         verification = self.attempt.verification(pycolmap, self.seed)
         pycolmap.set_random_seed(self.seed)
         with whole_folder(self.folder / MATCHES) as folder:
-            shutil.copyfile(self.folder / FEATURES / DATABASE, folder / DATABASE)
+            if self.attempt.base is None:
+                shutil.copyfile(self.folder / FEATURES / DATABASE, folder / DATABASE)
+            else:  # its matches are only verified again
+                shutil.copyfile(self.work / self.attempt.base / MATCHES / DATABASE, folder / DATABASE)
+                with closing(pycolmap.Database.open(folder / DATABASE)) as opened:
+                    opened.clear_two_view_geometries()
             num_pairs = count * (count - 1) // 2 if self.pairs is None else len(self.pairs)
             self.progress(f"matching {num_pairs} pairs of photographs")
             if self.pairs is None:
@@ -159,7 +165,7 @@ class Steps:
                 match, pairing = pycolmap.match_image_pairs, pycolmap.ImportedPairingOptions()
                 pairing.match_list_path = folder / "pairs.txt"
             match(folder / DATABASE, options, pairing, verification, pycolmap.Device.cpu)
-        shutil.rmtree(self.folder / FEATURES)  # the new database contains them
+        shutil.rmtree(self.folder / FEATURES, ignore_errors=True)  # the new database contains them
 
     def register(self) -> None:
         """Registers the photographs; keeps the largest of several disconnected models."""

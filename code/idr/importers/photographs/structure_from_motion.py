@@ -185,8 +185,10 @@ class _Job:
         yield first
         if not settings.second_try:
             return
-        many = Attempt(f"{TRY}many", region, side or FULL_SIDE, True, True, True, False)
+        many = Attempt(f"{TRY}many", region, side or FULL_SIDE, True, guided, True, False)
         yield many
+        if not guided:
+            yield replace(many, folder=f"{TRY}guided", guided=True, base=many.folder)
         if self.masks and region != MASKS:
             yield replace(many, folder=f"{TRY}masks_{masks_digest(self.masks)}", region=MASKS)
         if region == BACKDROP and settings.turntable == AUTO:
