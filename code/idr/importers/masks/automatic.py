@@ -185,9 +185,10 @@ class _Work:
         self._refuse_empty(masks)
         for number in range(1, TUNING.rounds + 1):
             views = zip(self.images, self._outlines(masks), masks, evidence, self.hints, strict=True)
+            title = f"masks, round {number} of {TUNING.rounds}"
             masks = [
                 _cut(image, _labels(outline, mask, e, hint)) if outline.any() else mask
-                for image, outline, mask, e, hint in with_progress(views, f"masks, {number}", len(masks))
+                for image, outline, mask, e, hint in with_progress(views, title, len(masks))
             ]
             self._refuse_empty(masks)
         masks = self._obeying([_tidy(mask) for mask in masks])
