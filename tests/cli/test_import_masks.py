@@ -305,3 +305,11 @@ def test_no_mask_to_make_others_from(
     (tmp_path / "source" / "mask").rmdir()
     assert call(tmp_path, *flags) == 2
     assert message in capsys.readouterr().err
+
+
+def test_an_empty_mask_is_no_start_for_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    red_ball(tmp_path / "source", (1, 4))
+    Image.new("L", (128, 96)).save(tmp_path / "source" / "mask" / "004.png")
+    assert call(tmp_path, "--make_missing_masks") == 2
+    error = capsys.readouterr().err
+    assert re.search(r"0004\.png \(.*\)\) marks no pixel as object", error) and error.count("\n") == 1

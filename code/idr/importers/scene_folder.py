@@ -220,8 +220,11 @@ def _write_masks(
             hint_of_backdrop(view.backdrop) if view.mask is None else hint_of_mask(view.mask)
             for view in prepared
         ]
-        num_made = sum(view.mask is None for view in prepared)
-        given = f"{len(hints) - num_made} masks given; " if num_made < len(hints) else ""
+        given_masks = {title: v.mask for title, v in zip(titles, prepared, strict=True) if v.mask is not None}
+        has_mask = [view.mask is not None for view in prepared]
+        make_views(tuple(given_masks), tuple(given_masks.values()), world_mats[has_mask])  # refuses empty ones
+        num_made = len(prepared) - len(given_masks)
+        given = f"{len(given_masks)} masks given; " if given_masks else ""
         progress(f"{given}making masks of {num_made} images")
         images = [view.rgb for view in prepared]
         made = make_masks(images, titles, world_mats, options.points, source.points, hints)
