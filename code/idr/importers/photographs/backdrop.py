@@ -63,8 +63,9 @@ class Backdrop:
     def certain(self, k: int, size: tuple[int, int]) -> Mask:
         """Where photograph k of `size` (H, W) certainly shows the backdrop, (H, W).
 
-        Parts of the object that do not change, such as a plain foot on the axis, look like backdrop. So the
-        convex hull of what changes stays unknown, with a wide margin.
+        Parts of the object that do not change, such as the plain neck of a bottle on the axis, look like
+        backdrop. So the convex hull of what changes stays unknown, and all above and below it (the axis is
+        upright in the image), with a wide margin.
         """
         changed = cv2.erode(self.changed[k].astype(np.uint8), np.ones((3, 3), np.uint8))
         count, parts, stats, _ = cv2.connectedComponentsWithStats(changed)
@@ -75,6 +76,7 @@ class Backdrop:
             points = np.argwhere(moving)[:, ::-1].astype(np.int32)
             cv2.fillConvexPoly(hull, cv2.convexHull(points), 1)
         reach = TUNING.hull_margin * np.sqrt(hull.sum())
+        hull[:, hull.any(axis=0)] = 1
         far = cv2.distanceTransform(1 - hull, cv2.DIST_L2, 5) > reach
         return _resized(far & ~moving, size)
 
