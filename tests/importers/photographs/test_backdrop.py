@@ -74,6 +74,19 @@ def test_a_still_part_of_the_object_is_not_called_backdrop() -> None:
     assert not any(backdrop.certain(k, SIZE)[parts].any() for k in range(len(images)))
 
 
+def test_a_small_textured_part_counts_if_the_user_says_so() -> None:
+    images = turning((0.55,))
+    wall = (textured.backdrop().astype(int) - np.stack(images) == 0).all(axis=-1)
+    wall[:, :40, :40] = False
+    for image, plain in zip(images, wall, strict=True):
+        image[plain] = (120, 130, 140)
+    assert not found(images).is_still
+    told = find_backdrop(images, sequential_pairs(len(images)), told=True)
+    for k, image in enumerate(images):
+        features = told.features(k, SIZE)
+        assert features[is_box(image)].mean() > 0.98 and not features[:40, :40].any()
+
+
 @pytest.mark.parametrize("step", [2.0, 14.0])
 def test_a_camera_that_moves_has_no_still_backdrop(step: float) -> None:
     assert not found([textured.photograph(pose) for pose in textured.poses(8, step)]).is_still

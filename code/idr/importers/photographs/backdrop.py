@@ -31,6 +31,7 @@ class _Tuning:
     window: int = 7
     alike: float = 0.9  # of the pixels of two windows must agree: less at the edge of a frame
     linked: float = 0.1  # of the textured windows of two photographs must be alike
+    linked_if_told: float = 0.02  # the same if the user says that the camera stood still
     smallest: int = 4  # photographs of a group: fewer do not tell what stands still
     valid: float = 0.5  # of a group's photographs must show a pixel of the backdrop
     textured: float = 0.01  # of the image must be textured backdrop, and as much must change
@@ -81,12 +82,17 @@ class Backdrop:
         return _resized(far & ~moving, size)
 
 
-def find_backdrop(photographs: Iterable[Bytes], pairs: Sequence[tuple[int, int]]) -> Backdrop:
-    """Finds what stands still in (H, W, 3) RGB photographs; `pairs` are compared to find equal viewpoints."""
+def find_backdrop(
+    photographs: Iterable[Bytes], pairs: Sequence[tuple[int, int]], told: bool = False
+) -> Backdrop:
+    """Finds what stands still in (H, W, 3) RGB photographs.
+
+    The `pairs` are compared to find equal viewpoints; if the user `told` that there are, less texture does.
+    """
     logs = [_log_colors(image) for image in photographs]
     changed = [np.ones(image.shape[:2], bool) for image in logs]
     covered = 0
-    for members in _groups(logs, pairs):
+    for members in _groups(logs, pairs, TUNING.linked_if_told if told else TUNING.linked):
         if len(members) < TUNING.smallest:
             continue
         colors = np.stack([logs[k] for k in members])  # (B, h, w, 3)
@@ -123,8 +129,10 @@ def _unchanged(colors: NDArray[np.float32]) -> tuple[Mask, NDArray[np.float32]]:
     return still, backdrop
 
 
-def _groups(logs: list[NDArray[np.float32]], pairs: Sequence[tuple[int, int]]) -> list[list[int]]:
-    """Photographs connected by pairs that show the same at a share of their textured windows."""
+def _groups(
+    logs: list[NDArray[np.float32]], pairs: Sequence[tuple[int, int]], share: float
+) -> list[list[int]]:
+    """Photographs connected by pairs that show the same at more than a share of their textured windows."""
     grays = [image.mean(axis=-1) for image in logs]
     textured = [_window_deviation(gray) > TUNING.texture for gray in grays]
     owner = list(range(len(logs)))
@@ -135,7 +143,7 @@ def _groups(logs: list[NDArray[np.float32]], pairs: Sequence[tuple[int, int]]) -
         same = np.abs(change - np.median(change)) < TUNING.tolerance
         alike = _window_mean(same.astype(np.float32)) > TUNING.alike
         num_textured = max(1, (textured[i] | textured[j]).sum())
-        if (alike & textured[i] & textured[j]).sum() > TUNING.linked * num_textured:
+        if (alike & textured[i] & textured[j]).sum() > share * num_textured:
             owner = [owner[i] if k == owner[j] else k for k in owner]
     return [[k for k, number in enumerate(owner) if number == one] for one in sorted(set(owner))]
 
