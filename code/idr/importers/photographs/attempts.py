@@ -57,10 +57,10 @@ class Attempt:
     @property
     def title(self) -> str:
         """What it does, for the user."""
-        words = [f"features {self.region}"]
+        words = [] if self.region == EVERYWHERE else [f"features {self.region}"]
         words += ["many features"] * self.many_features + ["guided matching"] * self.guided
         words += ["relaxed mapper"] * self.relaxed + ["global mapper"] * self.global_mapper
-        return ", ".join(words)
+        return ", ".join(words) or "as usual"
 
     def extraction(self, pycolmap: Any, threads: int) -> Any:
         """COLMAP's options of feature extraction."""

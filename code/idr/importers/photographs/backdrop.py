@@ -31,6 +31,7 @@ class _Tuning:
     window: int = 7
     alike: float = 0.9  # of the pixels of two windows must agree: less at the edge of a frame
     linked: float = 0.1  # of the textured windows of two photographs must be alike
+    linked_if_told: float = 0.02  # the same if the user says that the camera stood still
     smallest: int = 4  # photographs of a group: fewer do not tell what stands still
     valid: float = 0.5  # of a group's photographs must show a pixel of the backdrop
     textured: float = 0.01  # of the image must be textured backdrop, and as much must change
@@ -63,8 +64,9 @@ class Backdrop:
     def certain(self, k: int, size: tuple[int, int]) -> Mask:
         """Where photograph k of `size` (H, W) certainly shows the backdrop, (H, W).
 
-        Parts of the object that do not change, such as a plain foot on the axis, look like backdrop. So the
-        convex hull of what changes stays unknown, with a wide margin.
+        Parts of the object that do not change, such as the plain neck of a bottle on the axis, look like
+        backdrop. So the convex hull of what changes stays unknown, and all above and below it (the axis is
+        upright in the image), with a wide margin.
         """
         changed = cv2.erode(self.changed[k].astype(np.uint8), np.ones((3, 3), np.uint8))
         count, parts, stats, _ = cv2.connectedComponentsWithStats(changed)
@@ -75,16 +77,22 @@ class Backdrop:
             points = np.argwhere(moving)[:, ::-1].astype(np.int32)
             cv2.fillConvexPoly(hull, cv2.convexHull(points), 1)
         reach = TUNING.hull_margin * np.sqrt(hull.sum())
+        hull[:, hull.any(axis=0)] = 1
         far = cv2.distanceTransform(1 - hull, cv2.DIST_L2, 5) > reach
         return _resized(far & ~moving, size)
 
 
-def find_backdrop(photographs: Iterable[Bytes], pairs: Sequence[tuple[int, int]]) -> Backdrop:
-    """Finds what stands still in (H, W, 3) RGB photographs; `pairs` are compared to find equal viewpoints."""
+def find_backdrop(
+    photographs: Iterable[Bytes], pairs: Sequence[tuple[int, int]], told: bool = False
+) -> Backdrop:
+    """Finds what stands still in (H, W, 3) RGB photographs.
+
+    The `pairs` are compared to find equal viewpoints; if the user `told` that there are, less texture does.
+    """
     logs = [_log_colors(image) for image in photographs]
     changed = [np.ones(image.shape[:2], bool) for image in logs]
     covered = 0
-    for members in _groups(logs, pairs):
+    for members in _groups(logs, pairs, TUNING.linked_if_told if told else TUNING.linked):
         if len(members) < TUNING.smallest:
             continue
         colors = np.stack([logs[k] for k in members])  # (B, h, w, 3)
@@ -121,8 +129,10 @@ def _unchanged(colors: NDArray[np.float32]) -> tuple[Mask, NDArray[np.float32]]:
     return still, backdrop
 
 
-def _groups(logs: list[NDArray[np.float32]], pairs: Sequence[tuple[int, int]]) -> list[list[int]]:
-    """Photographs connected by pairs that show the same at a share of their textured windows."""
+def _groups(
+    logs: list[NDArray[np.float32]], pairs: Sequence[tuple[int, int]], share: float
+) -> list[list[int]]:
+    """Photographs connected by pairs that show the same at more than a share of their textured windows."""
     grays = [image.mean(axis=-1) for image in logs]
     textured = [_window_deviation(gray) > TUNING.texture for gray in grays]
     owner = list(range(len(logs)))
@@ -133,7 +143,7 @@ def _groups(logs: list[NDArray[np.float32]], pairs: Sequence[tuple[int, int]]) -
         same = np.abs(change - np.median(change)) < TUNING.tolerance
         alike = _window_mean(same.astype(np.float32)) > TUNING.alike
         num_textured = max(1, (textured[i] | textured[j]).sum())
-        if (alike & textured[i] & textured[j]).sum() > TUNING.linked * num_textured:
+        if (alike & textured[i] & textured[j]).sum() > share * num_textured:
             owner = [owner[i] if k == owner[j] else k for k in owner]
     return [[k for k, number in enumerate(owner) if number == one] for one in sorted(set(owner))]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from idr.importers.photographs.attempts import EVERYWHERE, MASKS
+from idr.importers.photographs.attempts import BACKDROP, EVERYWHERE, MASKS
 from idr.preprocess.triangulation import widest_angle
 
 MIN_FEATURES = 100
@@ -113,6 +113,8 @@ def advice(problem: str, region: str, has_masks: bool, second_try: bool) -> str:
         flags.append("try harder with --second_try on")
     if not problem.startswith("too few") and region == EVERYWHERE:
         flags.append("if the object turned before a camera that stood still, say so with --turntable")
+    if region == BACKDROP and not has_masks:
+        flags.append("find features only on the object with --mask_features and --masks FOLDER")
     if has_masks and region != MASKS:
         flags.append("use only features inside the masks with --mask_features")
     return "".join(f"; {flag}" for flag in flags)

@@ -36,7 +36,7 @@ def stands_still(
     target = work / STILL
     if not target.is_dir():
         names = (photos.work_name(k, photo) for k, photo in enumerate(photographs))
-        backdrop = find_backdrop((load_rgb(work / photos.FOLDER / name) for name in names), pairs)
+        backdrop = find_backdrop((load_rgb(work / photos.FOLDER / name) for name in names), pairs, told)
         still = backdrop.is_still or told
         with whole_folder(target) as folder:
             for k, photo in enumerate(photographs) if still else ():

@@ -51,9 +51,15 @@ class Outcome:
         """Whether another attempt is needless."""
         return self.problem is None and self.registered >= ENOUGH * self.count
 
+    @property
+    def result(self) -> str:
+        """The result in a few words."""
+        if self.problem:
+            return self.problem.partition(":")[0]
+        return f"registered {self.registered} of {self.count} photographs"
+
     def __str__(self) -> str:
-        result = f"registered {self.registered} of {self.count} photographs"
-        return f"{self.attempt.title}: {self.problem.partition(':')[0] if self.problem else result}"
+        return f"{self.attempt.title}: {self.result}"
 
 
 @dataclass(frozen=True)

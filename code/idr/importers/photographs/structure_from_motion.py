@@ -221,10 +221,9 @@ class _Job:
     ) -> Source:
         """Checks the model and returns it as a source, with the user's files where they were not copied."""
         names = dict(zip(self._work_names(), (photo.name for photo in self.photographs), strict=True))
-        tried = [str(outcome) for outcome in outcomes]
         hints = advice(best.problem or "", best.attempt.region, bool(self.masks), self.settings.second_try)
         if best.problem:
-            raise InputError(_with(best.problem, tried, hints))
+            raise InputError(best.problem + _tried(outcomes) + hints)
         model = best.model
         registered = {model.images[i].name for i in model.reg_image_ids()}
         missing = [name for key, name in names.items() if key not in registered]
@@ -232,7 +231,7 @@ class _Job:
         half = max(photos.MIN_PHOTOGRAPHS, round(len(names) / 2))
         few = explain_few_registered(missing, len(names), half if needed is None else needed)
         if few:
-            raise InputError(_with(few, tried, hints))
+            raise InputError(few + _tried(outcomes) + (hints if missing else ""))
         pairs = zip(self.photographs, files, strict=True)
         own = {photo.name: path for photo, path in pairs if not photo.copied}
         found = from_model(model, self.work / PHOTOGRAPHS, str(best.folder))
@@ -247,7 +246,7 @@ class _Job:
             views.append(replace(view, mask=mask, mask_turn=turns[name]))
         notes = self._notes(model, missing)
         if len(outcomes) > 1:
-            notes = (*notes, f"attempts: {'; '.join(tried)}")
+            notes = (*notes, f"attempts: {'; '.join(map(str, outcomes))}")
         return replace(found, kind=photos.KIND, views=tuple(views), notes=notes)
 
     def _notes(self, model: Any, missing: list[str]) -> tuple[str, ...]:
@@ -336,9 +335,13 @@ def _begin(work: Path, fingerprint: dict[str, Any], progress: Progress) -> None:
     write_text_atomic(path, text)
 
 
-def _with(problem: str, tried: list[str], hints: str) -> str:
-    """The message of a failure after several attempts."""
-    return problem + (f"; tried: {'; '.join(tried)}" if len(tried) > 1 else "") + hints
+def _tried(outcomes: list[Outcome]) -> str:
+    """How several attempts ended, as the end of a message; empty after a single one."""
+    if len(outcomes) == 1:
+        return ""
+    if len({outcome.result for outcome in outcomes}) == 1:
+        return f"; all {len(outcomes)} attempts ended so"
+    return f"; tried: {'; '.join(map(str, outcomes))}"
 
 
 def sequential_pairs(count: int) -> list[tuple[int, int]]:
