@@ -216,23 +216,7 @@ def _write_masks(
         segment = open_network()
         masks = [segment(view.rgb) for view in with_progress(prepared, "masks")]
     elif options.masks == mask_sources.AUTO or any(view.mask is None for view in prepared):
-        hints = [
-            hint_of_backdrop(view.backdrop) if view.mask is None else hint_of_mask(view.mask)
-            for view in prepared
-        ]
-        given_masks = {title: v.mask for title, v in zip(titles, prepared, strict=True) if v.mask is not None}
-        has_mask = [view.mask is not None for view in prepared]
-        make_views(tuple(given_masks), tuple(given_masks.values()), world_mats[has_mask])  # refuses empty ones
-        num_made = len(prepared) - len(given_masks)
-        given = f"{len(given_masks)} masks given; " if given_masks else ""
-        progress(f"{given}making masks of {num_made} images")
-        images = [view.rgb for view in prepared]
-        made = make_masks(images, titles, world_mats, options.points, source.points, hints)
-        masks = list(made.masks)
-        poor = np.flatnonzero(made.agreement < MIN_AGREEMENT)
-        if len(poor):
-            listed = ", ".join(f"{names[k]} {made.agreement[k]:.2f}" for k in poor[:8])
-            warnings = (f"masks that agree least with the other views (IoU): {listed}; check {SHEET}",)
+        masks, warnings = _made_masks(source, prepared, titles, options.points, progress)
     else:
         masks = [view.mask for view in prepared if view.mask is not None]
     masks, cut = without_padding(masks, sizes, titles)
@@ -240,6 +224,27 @@ def _write_masks(
     for name, mask in zip(names, masks, strict=True):
         write_png(folder / "mask" / name, mask.astype(np.uint8) * np.uint8(255))
     return replace(views, names=tuple(names)), warnings + cut
+
+
+def _made_masks(
+    source: Source, prepared: list[PreparedView], titles: list[str], points: Array | None, progress: Progress
+) -> tuple[list[Mask], tuple[str, ...]]:
+    """Computes the masks of views without one, from those of the others if there are some; and a warning."""
+    world_mats = np.stack([view.projection for view in prepared])
+    given = [k for k, view in enumerate(prepared) if view.mask is not None]
+    masks = [view.mask for view in prepared if view.mask is not None]
+    make_views(tuple(titles[k] for k in given), tuple(masks), world_mats[given])  # refuses empty ones
+    hints = [
+        hint_of_backdrop(view.backdrop) if view.mask is None else hint_of_mask(view.mask) for view in prepared
+    ]
+    said = f"{len(given)} masks given; " if given else ""
+    progress(f"{said}making masks of {len(prepared) - len(given)} images")
+    images = [view.rgb for view in prepared]
+    made = make_masks(images, titles, world_mats, points, source.points, hints)
+    poor = np.flatnonzero(made.agreement < MIN_AGREEMENT)
+    listed = ", ".join(f"{_name(k)} {made.agreement[k]:.2f}" for k in poor[:8])
+    warning = f"masks that agree least with the other views (IoU): {listed}; check {SHEET}"
+    return list(made.masks), (warning,) if len(poor) else ()
 
 
 def _write_cameras(path: Path, projections: Array, sphere: Sphere) -> None:
