@@ -269,12 +269,8 @@ class _Job:
 
 
 def _masks_beside(files: list[Path], some: bool) -> dict[str, Path]:
-    """The masks in a folder in or beside that of the photographs, by photograph; empty without one.
-
-    Each photograph must have one unless `some` do.
-    """
-    folder = masks_beside(files)
-    pair = pair_some_masks if some else pair_masks
+    """The masks in or beside the folder of photographs, by photograph: all of them, unless `some` may do."""
+    folder, pair = masks_beside(files), pair_some_masks if some else pair_masks
     masks = pair(files, list_masks(folder), folder) if folder else []
     return {path.name: mask for path, mask in zip(files, masks, strict=False) if mask is not None}
 
