@@ -60,10 +60,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--images", help="folder of the images, if SOURCE does not name it")
     parser.add_argument(
         "--masks",
-        help="folder of masks for the original photographs, alpha (their alpha channel), or auto (segmented "
-        "from photographs and cameras); default: the source's masks, else its alpha channel, else auto for "
+        help="folder of masks for the original photographs, alpha (their alpha channel), auto (segmented "
+        "from photographs and cameras), or rembg (its network, needs pip install 'idr-surface[segment]'); "
+        "default: the source's masks, else its alpha channel, else auto for "
         "photographs alone",
     )
+    missing = "if only some views have a mask, there or in the source: compute the others from them"
+    add_switches(parser, make_missing_masks=missing)
     program = "program that writes the mask of an image: 'prog {image} {mask}', called once per image"
     parser.add_argument("--mask_command", metavar="COMMAND", help=program)
     parser.add_argument(
@@ -171,8 +174,8 @@ def _import(arguments: argparse.Namespace) -> None:
         if points is not None and source.true_size is not None:
             points = points * source.true_size.meters_per_unit
     options = ImportOptions(
-        _mask_choice(arguments, source), arguments.mask_command, arguments.sphere, arguments.downscale,
-        points, arguments.force, _roughen(arguments, source, out),
+        _mask_choice(arguments, source), arguments.make_missing_masks, arguments.mask_command,
+        arguments.sphere, arguments.downscale, points, arguments.force, _roughen(arguments, source, out),
     )  # fmt: skip
     done = write_scene(source, out, options, str(path.resolve()), say)
     _say_done(done, time.monotonic() - began)
@@ -189,17 +192,29 @@ def _check(arguments: argparse.Namespace, out: Path) -> None:
         raise InputError("got both --turntable and --no_turntable; expected one of them")
     if arguments.rough_cameras and arguments.rough_from:
         raise InputError("got both --rough_cameras and --rough_from; expected one of them")
-    from idr.datasets.masks import list_masks
-    from idr.importers.masks.sources import ALPHA, AUTO, check_command
     from idr.importers.rough_cameras import check_roughness
 
     if arguments.rough_cameras:
         check_roughness(arguments.rough_degrees, arguments.rough_fraction)
+    check_masks(arguments)
+
+
+def check_masks(arguments: argparse.Namespace) -> None:
+    """Refuses flags of masks that contradict each other, or name what is not there."""
+    from idr.datasets.masks import MAKE_MISSING, list_masks
+    from idr.importers.masks.network import REMBG, require_rembg
+    from idr.importers.masks.sources import ALPHA, AUTO, check_command
+
     if arguments.mask_command and arguments.masks:
         raise InputError("got both --masks and --mask_command; expected only one of them")
+    if arguments.make_missing_masks and (arguments.mask_command or arguments.masks in (AUTO, REMBG)):
+        other = "--mask_command" if arguments.mask_command else f"--masks {arguments.masks}"
+        raise InputError(f"got both {MAKE_MISSING} and {other}, which makes all masks; leave one out")
     if arguments.mask_command:
         check_command(arguments.mask_command)
-    if arguments.masks not in (None, ALPHA, AUTO):
+    if arguments.masks == REMBG:
+        require_rembg()
+    elif arguments.masks not in (None, ALPHA, AUTO):
         list_masks(Path(arguments.masks).expanduser())
 
 
@@ -224,7 +239,8 @@ def _read(path: Path, out: Path, arguments: argparse.Namespace) -> Source:
         arguments.min_registered, arguments.seed, arguments.threads or ReconstructionSettings.threads,
         arguments.frames,
         turntable="on" if arguments.turntable else "off" if arguments.no_turntable else "auto",
-        mask_features=arguments.mask_features, masks=_mask_folder(arguments),
+        mask_features=arguments.mask_features, some_masks=arguments.make_missing_masks,
+        masks=_mask_folder(arguments),
         max_image_size=arguments.max_image_size, guided_matching=arguments.guided_matching,
         relaxed=arguments.relaxed, mapper=arguments.mapper or ReconstructionSettings.mapper,
         second_try=arguments.second_try != "off",
@@ -235,9 +251,10 @@ def _read(path: Path, out: Path, arguments: argparse.Namespace) -> Source:
 
 def _mask_folder(arguments: argparse.Namespace) -> Path | None:
     """Returns the folder of --masks, None for another choice."""
+    from idr.importers.masks.network import REMBG
     from idr.importers.masks.sources import ALPHA, AUTO
 
-    return None if arguments.masks in (None, ALPHA, AUTO) else Path(arguments.masks).expanduser()
+    return None if arguments.masks in (None, ALPHA, AUTO, REMBG) else Path(arguments.masks).expanduser()
 
 
 def _refuse_flags(arguments: argparse.Namespace, kind: str, path: Path) -> None:
@@ -253,7 +270,8 @@ def _mask_choice(arguments: argparse.Namespace, source: Source) -> str | None:
     """Returns --masks, by default automatic masks for photographs alone without an alpha channel."""
     from idr.importers.masks.sources import AUTO, has_masks
 
-    if source.kind != PHOTOGRAPHS or arguments.masks or arguments.mask_command or has_masks(source):
+    chosen = arguments.masks or arguments.mask_command or arguments.make_missing_masks
+    if source.kind != PHOTOGRAPHS or chosen or has_masks(source):
         return arguments.masks
     say("no masks given, no folder of masks, no alpha channel: computing masks")
     return AUTO
@@ -287,6 +305,7 @@ def _say_done(done: ImportedScene, seconds: float) -> None:
         say(f"WARNING: {warning}")
     say(f"wrote {done.folder}: {done.num_views} views of {width} x {height} pixels, in {seconds:.0f} s")
     say(f"masks ({done.mask_source}): look at {done.folder / 'masks.png'}")
+    say(f"to mend them: {command_line('masks', done.folder)}")
     say(f"report: open {done.folder / 'scene_report.html'}")
     data_dir = conf_text(done.folder.parent.name)
     say(f"conf: dataset {{ data_dir = {data_dir}, img_res = [{height}, {width}] }}")

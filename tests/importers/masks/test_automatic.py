@@ -14,7 +14,8 @@ from tests.preprocess.scenes import real_scene
 from idr.errors import InputError
 from idr.geometry.cameras import project_points
 from idr.importers.masks import automatic
-from idr.importers.masks.automatic import make_masks, other_views_outlines
+from idr.importers.masks.automatic import make_masks
+from idr.importers.masks.carving import other_views_outlines
 from idr.importers.masks.colors import color_odds
 from idr.importers.masks.seeds import looking_point, seeds_from_cameras, seeds_from_points
 from idr.importers.recognize import read_source

@@ -8,6 +8,7 @@
 4. If sparse points show a ground plane below the object, step 3 is also run with its evidence
    (`ground_plane.py`), which does not depend on color. The result whose masks agree better with the hull of
    the other views is kept.
+5. `polishing.py` removes what continues the background's color, such as a block of plain ground.
 
 Pixels that a user labels (`hints.py`) are fixed in each step, and weigh more in the histograms. Views with
 all pixels labelled keep their masks, and their hull gives the first region of the others.
@@ -25,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from idr.errors import InputError
+from idr.importers.masks.carving import ball_cells, other_views_outlines
 from idr.importers.masks.colors import color_odds
 from idr.importers.masks.ground_plane import Bytes, GroundPlane, find_ground_plane
 from idr.importers.masks.hints import (
@@ -37,12 +39,13 @@ from idr.importers.masks.hints import (
     obeying,
     shrunk_hint,
 )
+from idr.importers.masks.polishing import Polisher
 from idr.importers.masks.seeds import Seeds, seeds_from_cameras, seeds_from_points
 from idr.importers.masks.sparse_points import sparse_points
 from idr.importers.source import Array, resized
 from idr.preprocess.outlines import hull_silhouette
-from idr.preprocess.scene_views import Mask, SceneViews, make_views
-from idr.preprocess.visual_hull import SceneHull, cube_grid, nearest_pixels
+from idr.preprocess.scene_views import Mask, make_views
+from idr.preprocess.visual_hull import SceneHull, nearest_pixels
 from idr.progress_bar import with_progress
 
 log = logging.getLogger(__name__)
@@ -57,8 +60,6 @@ class _Tuning:
     working_side: int = 480  # pixels of the longest side at which masks are computed, then enlarged
     iterations: int = 4  # of GrabCut
     rounds: int = 3  # of carving and segmentation; further ones change less than one pixel in a thousand
-    grid: int = 72  # samples along the diameter of the ball to carve
-    min_inside_share: float = 0.8  # of the other views must see a point inside; low: preliminary masks
     ring: float = 0.08  # sqrt: distance a mask may extend beyond the other views' outline
     reach: float = 0.4  # sqrt: distance the object may extend beyond its initial region
     speck: float = 0.05  # area over the largest component's, below which a component is dropped
@@ -139,10 +140,10 @@ def make_masks(
             failures.append(error)
             continue
         log.info("masks by %s: mean IoU with the other views' hull %.3f", cue, made.agreement.mean())
-        candidates.append(made)
+        candidates.append((made, evidence))
     if not candidates:
         raise failures[0]
-    best = max(candidates, key=lambda made: float(made.agreement.mean()))
+    best = work.polished(*max(candidates, key=lambda candidate: float(candidate[0].agreement.mean())))
     full = [
         obeying(_enlarged(mask, hint.shape), hint) for mask, hint in zip(best.masks, full_hints, strict=True)
     ]
@@ -154,7 +155,7 @@ def _hinted_seeds(seeds: Seeds, hints: list[Hint], names: list[str], projections
     whole = [k for k, hint in enumerate(hints) if is_complete(hint) and not _is_empty(hint == OBJECT)]
     regions = list(seeds.regions)
     if whole:
-        cells, spacing = _ball_cells(seeds)
+        cells, spacing = ball_cells(seeds)
         # Only the cameras of these views are used.
         views = make_views(tuple(names), tuple(np.eye(*r.shape) > 0 for r in regions), projections)
         for k in whole:
@@ -185,11 +186,24 @@ class _Work:
         self._refuse_empty(masks)
         for number in range(1, TUNING.rounds + 1):
             views = zip(self.images, self._outlines(masks), masks, evidence, self.hints, strict=True)
+            title = f"masks, round {number} of {TUNING.rounds}"
             masks = [
                 _cut(image, _labels(outline, mask, e, hint)) if outline.any() else mask
-                for image, outline, mask, e, hint in with_progress(views, f"masks, {number}", len(masks))
+                for image, outline, mask, e, hint in with_progress(views, title, len(masks))
             ]
             self._refuse_empty(masks)
+        return self.scored(masks)
+
+    def polished(self, made: MadeMasks, evidence: list[Evidence]) -> MadeMasks:
+        """Masks without what continues the background; the former ones if a view then shows no object."""
+        polisher = Polisher(self.images, self.names, self.projections, self.seeds, self.hints)
+        masks = polisher.polished(list(made.masks), evidence)
+        if any(_is_empty(mask) and not is_complete(h) for mask, h in zip(masks, self.hints, strict=True)):
+            return made
+        return self.scored(masks)
+
+    def scored(self, masks: list[Mask]) -> MadeMasks:
+        """The masks without specks, and their agreement."""
         masks = self._obeying([_tidy(mask) for mask in masks])
         outlines = self._outlines(masks)
         agreement = [(m & o).sum() / max(1, (m | o).sum()) for m, o in zip(masks, outlines, strict=True)]
@@ -222,34 +236,6 @@ def _ground_evidence(work: _Work, masks: list[Mask], points: Array | None) -> li
         empty = [np.zeros_like(mask) for mask in masks]
         masks = [e > TUNING.object_maybe for e in ground.evidence(work.images, empty)]
     return ground.evidence(work.images, masks)
-
-
-def other_views_outlines(views: SceneViews, seeds: Seeds) -> list[Mask]:
-    """Silhouette, (H, W) in each view, of the hull that the OTHER views' masks carve from the seeds' ball.
-
-    It is all False if that hull is empty.
-    """
-    cells, spacing = _ball_cells(seeds)
-    seen = np.zeros((len(views), len(cells)), bool)
-    inside = np.zeros_like(seen)
-    for k, mask in enumerate(views.masks):
-        column, row, seen[k] = nearest_pixels(cells, views.projections[k], mask.shape)
-        inside[k] = seen[k] & mask[row, column]
-    num_seen, num_inside = seen.sum(axis=0), inside.sum(axis=0)
-    outlines = []
-    for k in range(len(views)):
-        others, others_inside = num_seen - seen[k], num_inside - inside[k]
-        kept = (others >= max(2, (len(views) - 1) // 2)) & (others_inside >= TUNING.min_inside_share * others)
-        hull = SceneHull(cells[kept], spacing, 0, False, seeds.center, seeds.radius)
-        outlines.append(hull_silhouette(views, k, hull))
-    return outlines
-
-
-def _ball_cells(seeds: Seeds) -> tuple[Array, float]:
-    """(N, 3) cells of a grid in the seeds' ball, and their spacing."""
-    axis = np.linspace(-seeds.radius, seeds.radius, TUNING.grid)
-    cells = cube_grid(axis)
-    return cells[np.linalg.norm(cells, axis=1) <= seeds.radius] + seeds.center, float(axis[1] - axis[0])
 
 
 def _working_copies(images: list[Bytes], projections: Array) -> tuple[list[Bytes], Array]:

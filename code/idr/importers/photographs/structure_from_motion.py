@@ -16,8 +16,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from idr.datasets.masks import list_masks, masks_beside, pair_masks
-from idr.errors import InputError
+from idr.datasets.masks import list_masks, masks_beside, pair_masks, pair_some_masks
+from idr.errors import InputError, MissingInputError
 from idr.files import whole_folder, write_text_atomic
 from idr.importers.colmap import from_model, import_pycolmap
 from idr.importers.photographs import source as photos
@@ -69,6 +69,7 @@ class ReconstructionSettings:
         turntable: Whether the camera stood still while the object turned, so that features on the backdrop
             are left out: `on`, `off`, or `auto` for what the photographs show.
         mask_features: Whether only features inside the masks count; else that is a later attempt.
+        some_masks: Whether some photographs may lack a mask in a folder beside them.
         masks: Folder of masks for features; None for one beside the photographs.
         max_image_size: Longest side in pixels of the photographs in which features are found; None for
             `USUAL_SIDE`, and `FULL_SIDE` in further attempts.
@@ -86,6 +87,7 @@ class ReconstructionSettings:
     frames: int | None = None
     turntable: str = AUTO
     mask_features: bool = False
+    some_masks: bool = False
     masks: Path | None = None
     max_image_size: int | None = None
     guided_matching: bool = False
@@ -116,7 +118,7 @@ def reconstruct(source: Path, work: Path, settings: ReconstructionSettings, prog
     if video and settings.mask_features:
         raise InputError(f"--mask_features is for photographs, but {source} is a video; leave it out")
     files = [video] if video else photos.checked_photographs(source)
-    digests, masks = photos.digests(files), {} if video else _masks_beside(files)
+    digests, masks = photos.digests(files), {} if video else _masks_beside(files, settings.some_masks)
     # What determines the result; threads and `min_registered` do not.
     decided_by = (
         *("camera_model", "matching", "seed", "turntable", "mask_features", "max_image_size"),
@@ -268,11 +270,15 @@ class _Job:
         return tuple(notes)
 
 
-def _masks_beside(files: list[Path]) -> dict[str, Path]:
-    """The masks in a folder in or beside that of the photographs, by photograph; empty without one."""
+def _masks_beside(files: list[Path], some: bool) -> dict[str, Path]:
+    """The masks in a folder in or beside that of the photographs, by photograph; empty without one.
+
+    Each photograph must have one unless `some` do.
+    """
     folder = masks_beside(files)
-    masks = pair_masks(files, list_masks(folder), folder) if folder else []
-    return {path.name: mask for path, mask in zip(files, masks, strict=False)}
+    pair = pair_some_masks if some else pair_masks
+    masks = pair(files, list_masks(folder), folder) if folder else []
+    return {path.name: mask for path, mask in zip(files, masks, strict=False) if mask is not None}
 
 
 def _feature_masks(
@@ -283,10 +289,12 @@ def _feature_masks(
         try:
             paired = pair_masks(files, list_masks(settings.masks), settings.masks)
             return {path.name: mask for path, mask in zip(files, paired, strict=True)}
-        except InputError:  # masks of some photographs may do for the scene
+        except (InputError, MissingInputError):  # masks of some photographs may do for the scene
             if settings.mask_features:
                 raise
             return {}
+    if len(beside) < len(files):
+        beside = {}
     if settings.mask_features and not beside:
         raise InputError(
             "--mask_features needs masks of all photographs; expected a folder `masks` beside them, or "
