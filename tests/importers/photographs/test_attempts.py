@@ -82,6 +82,7 @@ def test_masks_limit_features(turntable: Path, monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(pytest.fail.Exception, match="not resumed"):  # another mask, other features
         reconstruct(turntable / "photos", turntable / "masked", settings, said.append)
     assert any("starts over" in line for line in said)
+    assert np.asarray(Image.open(turntable / "masked" / "regions" / "000000" / "000000.png.png")).all()
 
 
 def test_the_global_mapper(turntable: Path) -> None:

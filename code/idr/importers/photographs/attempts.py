@@ -62,11 +62,11 @@ class Attempt:
         words += ["relaxed mapper"] * self.relaxed + ["global mapper"] * self.global_mapper
         return ", ".join(words) or "as usual"
 
-    def extraction(self, pycolmap: Any, threads: int) -> Any:
-        """COLMAP's options of feature extraction."""
+    def extraction(self, pycolmap: Any, threads: int, longest: int) -> Any:
+        """COLMAP's options of feature extraction, for photographs whose longest side has `longest` pixels."""
         options = pycolmap.FeatureExtractionOptions()
         options.use_gpu, options.max_image_size = False, self.side
-        options.num_threads = _limited(threads, BYTES_PER_PIXEL * self.side**2 * 3 // 4)
+        options.num_threads = _limited(threads, BYTES_PER_PIXEL * min(self.side, longest) ** 2 * 3 // 4)
         options.sift.estimate_affine_shape = True  # registers more photographs that are far apart
         if self.many_features:
             options.sift.max_num_features = THOROUGH.num_features

@@ -9,6 +9,7 @@ import hashlib
 import json
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from idr.datasets.image_files import TURNS, upright
@@ -67,12 +68,14 @@ def feature_file(folder: Path, k: int, photo: Photograph) -> Path:
 def write_masks(folder: Path, photographs: list[Photograph], masks: dict[str, Path]) -> None:
     """Writes masks of features inside masks of the object, which are given by the photographs' names.
 
+    Photographs without a mask may have features everywhere.
+
     Raises:
         InputError: A mask cannot be read, or has another size than its photograph.
     """
     for k, photo in enumerate(photographs):
-        path = masks[photo.name]
-        mask = load_mask(path)
+        path = masks.get(photo.name)
+        mask = np.ones(photo.size, bool) if path is None else load_mask(path)
         if mask.shape != photo.size:
             mask = upright(mask, *TURNS[photo.mask_turn]).astype(bool)
         if mask.shape != photo.size:

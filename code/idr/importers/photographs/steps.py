@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from idr.files import whole_folder, write_text_atomic
+from idr.files import read_json, whole_folder, write_text_atomic
 from idr.importers.photographs import source as photos
 from idr.importers.photographs.attempts import EVERYWHERE, Attempt
 from idr.importers.photographs.failures import explain_no_model, explain_one_viewpoint
@@ -17,7 +18,7 @@ from idr.importers.source import Progress
 from idr.progress_bar import with_progress
 
 FEATURES, MATCHES, MODEL = "features", "matches", "model"
-DATABASE, FAILURE = "database.db", "failure.txt"
+DATABASE, FAILURE = "database.db", "failure.json"
 """Files: COLMAP's database, and in place of a model the reason why there is none."""
 ENOUGH = 0.9
 """Share of the photographs that an attempt must register to be the last."""
@@ -108,7 +109,7 @@ class Steps:
             self.register()
         count, folder = len(self.photographs), self.folder / MODEL
         if (folder / FAILURE).is_file():
-            problem = (folder / FAILURE).read_text(encoding="utf-8")
+            problem = read_json(folder / FAILURE)
             return Outcome(self.attempt, folder, None, problem, count)
         model = self.pycolmap.Reconstruction(str(folder))
         return Outcome(self.attempt, folder, model, explain_one_viewpoint(model), count)
@@ -124,7 +125,8 @@ class Steps:
         cameras = f"{len(groups)} camera{'s'[: len(groups) > 1]}"
         where = "" if self.attempt.region == EVERYWHERE else f" {self.attempt.region}"
         self.progress(f"extracting features{where} of {len(self.photographs)} photographs, {cameras}")
-        options = self.attempt.extraction(self.pycolmap, self.threads)
+        longest = max(max(photo.size) for photo in self.photographs)
+        options = self.attempt.extraction(self.pycolmap, self.threads, longest)
         with whole_folder(self.folder / FEATURES) as folder:
             for (_, size), members in groups.items():
                 names = [photos.work_name(k, self.photographs[k]) for k in members]
@@ -195,4 +197,4 @@ class Steps:
                 largest.write_binary(str(folder))
             else:
                 problem = explain_no_model(self.pycolmap, database, self.names)
-                write_text_atomic(folder / FAILURE, problem)
+                write_text_atomic(folder / FAILURE, json.dumps(problem))

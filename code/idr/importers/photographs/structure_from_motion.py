@@ -48,8 +48,8 @@ MAX_EXHAUSTIVE = 80
 NEIGHBORS, KEY_PHOTOGRAPHS = 10, 40
 """Sequential matching: photographs matched after each one, and evenly spaced ones matched with each other,
 which closes an orbit."""
-FRAMES, TRY = "frames", "try_"
-STEPS = (FRAMES, PHOTOGRAPHS, STILL, FEATURES, MATCHES, MODEL)
+FRAMES, REGIONS, TRY = "frames", "regions", "try_"
+STEPS = (FRAMES, PHOTOGRAPHS, STILL, REGIONS, FEATURES, MATCHES, MODEL)
 """Folders of the steps; those of further attempts begin with `TRY`."""
 SETTINGS = "reconstruction.json"
 ON, OFF, AUTO = "on", "off", "auto"
@@ -115,6 +115,8 @@ def reconstruct(source: Path, work: Path, settings: ReconstructionSettings, prog
     video = photos.find_video(source)
     if video is None and settings.frames is not None:
         raise InputError(f"--frames is for a video, but {source} has photographs; leave it out")
+    if video and settings.mask_features:
+        raise InputError(f"--mask_features is for photographs, but {source} is a video; leave it out")
     files = [video] if video else photos.checked_photographs(source)
     digests, masks = photos.digests(files), {} if video else _masks_beside(files, settings.some_masks)
     # What determines the result; threads and `min_registered` do not.
@@ -124,7 +126,7 @@ def reconstruct(source: Path, work: Path, settings: ReconstructionSettings, prog
     )
     decisive: dict[str, Any] = {name: getattr(settings, name) for name in decided_by}
     decisive["frames"] = settings.frames or NUM_FRAMES if video else None
-    feature_masks = _feature_masks(settings, files, masks)
+    feature_masks = {} if video else _feature_masks(settings, files, masks)
     if settings.mask_features:
         decisive["masks"] = masks_digest(feature_masks)
     fingerprint = {"format": 4, "pycolmap": pycolmap.__version__, **decisive, "photographs": digests}
@@ -203,7 +205,7 @@ class _Job:
         if attempt.region == BACKDROP:
             regions = self.work / STILL / FEATURES
         elif attempt.region == MASKS:
-            regions = self.work / attempt.folder / "regions"
+            regions = self.work / attempt.folder / REGIONS
             if not regions.is_dir():
                 with whole_folder(regions) as folder:
                     write_masks(folder, self.photographs, self.masks)
