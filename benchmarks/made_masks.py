@@ -6,7 +6,8 @@ r"""Overlap of masks made from photographs and cameras with the true masks, on r
 Three objects (a teapot, an animal with gaps between its legs and a thin tail, a matt vehicle) stand on six
 grounds: `plain` cloth with soft wrinkles; `similar`, cloth in the object's mean color; `striped`; `textured`;
 `dark`, a dark object on dark cloth; `backdrop`, a plain screen that turns with the camera. Light falls off
-across the ground, the object casts a soft shadow, and photographs have vignetting and noise. Cameras are exact.
+across the ground, the object casts a soft shadow, and photographs have vignetting and noise. Cameras are
+exact.
 
 `--starts`: `cameras` gives `make_masks` nothing but photographs and cameras; `scene` adds sparse points as
 structure from motion finds them, on the object and on textured grounds; `points` adds points on the object.
@@ -53,8 +54,10 @@ DISTANCE, FOCAL = 3.1, 1.35
 GROUND_RADIUS = 2.6
 """Of the disc of ground in front of a blurred room."""
 NOISE, VIGNETTING, DARKENING = 0.012, 0.25, 0.16
-"""Standard deviation of the pixels, loss of light in the corners, and albedo of dark objects over the others."""
-LIGHTS = np.array([[0.5, -0.5, 0.75], [0.35, -0.6, 0.8], [0.6, -0.35, 0.8], [0.4, -0.3, 0.9], [-0.5, 0.4, 0.8]])
+"""Standard deviation of pixels, loss of light in the corners, and albedo of dark objects over the others."""
+LIGHTS = np.array(
+    [[0.5, -0.5, 0.75], [0.35, -0.6, 0.8], [0.6, -0.35, 0.8], [0.4, -0.3, 0.9], [-0.5, 0.4, 0.8]]
+)
 """Directions to point lights; several close ones make a soft shadow."""
 SPACING = 0.012
 """Of the grid that objects are meshed on."""
@@ -321,7 +324,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = make_parser("Scores masks made from rendered photographs with exact cameras.")
     parser.add_argument("--objects", nargs="+", choices=OBJECTS, default=list(OBJECTS), help="default: all")
     parser.add_argument("--grounds", nargs="+", choices=GROUNDS, default=list(GROUNDS), help="default: all")
-    parser.add_argument("--starts", nargs="+", choices=STARTS, default=["cameras", "scene"], help="what is known")
+    parser.add_argument("--starts", nargs="+", choices=STARTS, default=list(STARTS[:2]), help="inputs")
     parser.add_argument("--views", type=int, default=24, help="number of photographs")
     parser.add_argument("--img_res", type=int, nargs=2, default=[360, 480], help="height and width")
     parser.add_argument("--pictures", type=Path, default=None, help="folder for pictures of the worst views")

@@ -64,8 +64,8 @@ def test_a_block_of_plain_ground_is_removed(color: tuple[int, int, int]) -> None
     images, masks = [], []
     for mask in true:
         light = np.linspace(0.85, 1.15, SIZE[1])[None, :, None]
-        image = np.where(mask[..., None], [150.0, 120, 60], light * color) + generator.normal(0, 2, (*SIZE, 3))
-        images.append(np.clip(image, 0, 255).astype(np.uint8))
+        image = np.where(mask[..., None], [150.0, 120, 60], light * color)
+        images.append(np.clip(image + generator.normal(0, 2, image.shape), 0, 255).astype(np.uint8))
         block = np.zeros_like(mask)
         rows, columns = np.nonzero(mask)
         block[int(rows.mean()) : rows.max() + 5, columns.min() - 4 : columns.max() + 5] = True

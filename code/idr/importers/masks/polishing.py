@@ -105,7 +105,7 @@ class Polisher:
         beyond = _distance_to(outline) > max(2.0, TUNING.ring * _unit(mask, outline))
         labels[beyond | ground] = cv2.GC_BGD
         labels[self.hints[k] == OBJECT], labels[self.hints[k] == BACKGROUND] = cv2.GC_FGD, cv2.GC_BGD
-        made = cut(self.labs[k], cv2.GaussianBlur(odds, (0, 0), 0.7), labels)
+        made = cut(self.labs[k], np.asarray(cv2.GaussianBlur(odds, (0, 0), 0.7), np.float32), labels)
         return obeying(_without_weak_holes(made, odds), self.hints[k])
 
 
