@@ -78,7 +78,7 @@ def test_log_lines_come_with_the_time(
     monkeypatch.setattr(progress_bar.time, "monotonic", lambda: float(next(clock)))
     with caplog.at_level(logging.INFO, logger="idr"):
         assert list(with_progress(range(5), "views")) == [0, 1, 2, 3, 4]
-    assert caplog.messages == ["views: 2 of 5, 30 s left", "views: 4 of 5, 10 s left"]
+    assert caplog.messages == ["views: 2 of 5, 30 s left", "views: 4 of 5, 10 s left", "views: done in 60 s"]
 
 
 def test_a_mistake_within_a_loop_leaves_no_bar_before_its_message(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,9 +40,10 @@ def bars_cleared() -> AbstractContextManager[object]:
 
 
 def with_progress(items: Iterable[Item], title: str, total: int | None = None) -> Iterator[Item]:
-    """Yields items and shows how many are done; `total` is their number if they do not know it.
+    """Yields items and shows how many are done, in the end how long all took.
 
-    Bars are for the commands, see `bars_shown`. No tracer may use this: it would wait for the terminal.
+    `total` is their number if they do not know it. Bars are for the commands, see `bars_shown`. No tracer may
+    use this: it would wait for the terminal.
     """
     if threading.current_thread() is not threading.main_thread():  # of the viewer's page
         yield from items
@@ -64,3 +65,5 @@ def with_progress(items: Iterable[Item], title: str, total: int | None = None) -
             last = now
             left = "" if not total else f" of {total}, {(now - began) * (total - done) / done:.0f} s left"
             log.info("%s: %d%s", title, done, left)
+    if last > began:
+        log.info("%s: done in %.0f s", title, time.monotonic() - began)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image
 from tests.importers import colmap_writer, spots, writers
 
@@ -189,3 +191,125 @@ def test_the_remedy_for_white_masks_works(tmp_path: Path, capsys: pytest.Capture
     assert "marks every pixel as object" in error and "import with --masks auto" in error
     assert call(tmp_path, "--masks", "auto") == 0
     assert smallest_iou(tmp_path, truth(tmp_path)) > 0.9
+
+
+# ---- by a network
+
+
+NETWORK = """
+import numpy as np
+
+def new_session(model):
+    if FAILS:
+        raise OSError("no route to the weights")
+    return model
+
+def remove(rgb, session, only_mask):
+    assert session == "isnet-general-use" and only_mask and rgb.dtype == np.uint8
+    return np.where(rgb[..., 0] > 125, 180, 90).astype(np.uint8)
+"""
+
+
+@pytest.mark.parametrize("kind", ["works", "no weights", "no runtime", "missing"])
+def test_masks_by_rembg(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its network cannot be loaded here: a module stands for it that sees the color of the object."""
+    expected = red_ball(tmp_path / "source", ())
+    (tmp_path / "source" / "mask").rmdir()
+    monkeypatch.delitem(sys.modules, "rembg", raising=False)
+    monkeypatch.syspath_prepend(tmp_path / "packages")
+    if kind != "missing":
+        (tmp_path / "packages").mkdir()
+        works = f"FAILS = {kind == 'no weights'}\n{NETWORK}"
+        text = "raise SystemExit(1)" if kind == "no runtime" else works
+        (tmp_path / "packages" / "rembg.py").write_text(text)
+    status = call(tmp_path, "--masks", "rembg")
+    if kind == "works":
+        assert status == 0 and smallest_iou(tmp_path, expected) == 1
+        record = json.loads((tmp_path / "data" / "mine" / "scan0" / "import.json").read_text())
+        assert record["masks"] == "made (rembg)" and "made_masks" not in record
+        return
+    error = capsys.readouterr().err
+    remedy = "use --masks auto" if kind == "no weights" else "pip install 'idr-surface[segment]'"
+    assert status == 2 and remedy in error and error.count("\n") == 1
+    assert not (tmp_path / "data" / "mine" / "scan0").exists()
+
+
+# ---- only some of them
+
+
+def red_ball(source: Path, kept: tuple[int, ...]) -> list[np.ndarray]:
+    """Colors the photographs of a source of kind `idr` by their masks, of which some are kept."""
+    writers.write_npz(source, None, "cameras.npz")
+    expected = written(source / "mask")
+    for k, path in enumerate(sorted((source / "mask").iterdir())):
+        colors = np.where(load_mask(path)[..., None], (220, 120, 30), (30, 60, 200))
+        Image.fromarray(colors.astype(np.uint8)).save(source / "image" / path.name)
+        if k not in kept:
+            path.unlink()
+    return expected
+
+
+@pytest.mark.parametrize("place", ["the source's own", "a folder", "alpha"])
+def test_missing_masks_are_made_from_the_others(
+    place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The given masks, larger than what the colors say, stay as they are."""
+    source, flags = tmp_path / "source", []
+    expected = red_ball(source, (1, 4))
+    for path in (source / "mask").iterdir():
+        larger = np.pad(load_mask(path), 2, mode="edge")
+        larger = sliding_window_view(larger, (5, 5)).any((2, 3))
+        Image.fromarray(larger).save(path)
+        expected[int(path.stem)] = larger
+    if place == "a folder":
+        (source / "mask").rename(tmp_path / "some")
+        flags = ["--masks", str(tmp_path / "some")]
+    elif place == "alpha":
+        for path in (source / "mask").iterdir():
+            alpha = 255 * load_mask(path).astype(np.uint8)
+            image = source / "image" / path.name
+            Image.fromarray(np.dstack([load_rgb(image), alpha])).save(image)
+        shutil.rmtree(source / "mask")
+    assert call(tmp_path, *flags) == 2
+    error = capsys.readouterr().err
+    assert "--make_missing_masks" in error and error.count("\n") == 1
+    assert call(tmp_path, *flags, "--make_missing_masks") == 0
+    assert "2 masks given; making masks of 4 images" in capsys.readouterr().out
+    scan = tmp_path / "data" / "mine" / "scan0"
+    for k in (1, 4):
+        assert (load_mask(scan / "mask" / f"{k:04d}.png") == expected[k]).all()
+    assert smallest_iou(tmp_path, expected) > 0.9
+    record = json.loads((scan / "import.json").read_text())
+    assert record["masks"].endswith("4 made (auto)")
+    assert record["made_masks"] == ["0000.png", "0002.png", "0003.png", "0005.png"]
+
+
+NO_MASKS = {
+    "auto": (["--masks", "auto", "--make_missing_masks"], "got both --make_missing_masks and --masks auto"),
+    "none": (["--make_missing_masks"], "neither masks nor an alpha channel"),
+    "other names": (["--masks", "others", "--make_missing_masks"], "1 masks for 6 images, and their names"),
+}
+
+
+@pytest.mark.parametrize("what", NO_MASKS)
+def test_no_mask_to_make_others_from(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    red_ball(tmp_path / "source", ())
+    (tmp_path / "others").mkdir()
+    Image.new("L", (128, 96)).save(tmp_path / "others" / "cat.png")
+    flags, message = NO_MASKS[what]
+    (tmp_path / "source" / "mask").rmdir()
+    assert call(tmp_path, *flags) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_an_empty_mask_is_no_start_for_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    red_ball(tmp_path / "source", (1, 4))
+    Image.new("L", (128, 96)).save(tmp_path / "source" / "mask" / "004.png")
+    assert call(tmp_path, "--make_missing_masks") == 2
+    error = capsys.readouterr().err
+    assert re.search(r"0004\.png \(.*\)\) marks no pixel as object", error) and error.count("\n") == 1

@@ -88,6 +88,29 @@ def test_masks_beside_photographs_are_turned_with_them(from_a_phone: Path) -> No
         assert (mask & truth).sum() / (mask | truth).sum() > 0.9, k  # lossy colors at the edges
 
 
+def test_masks_of_some_photographs_tell_those_of_the_others(from_a_phone: Path, capsys) -> None:
+    """By a folder, and beside the photographs; the reconstruction is kept from the first import."""
+    masks = from_a_phone / "photos" / "DCIM" / "100APPLE" / "masks"
+    for k in (0, 1, 3, 4, 6):
+        (masks / f"IMG ({k})_mask.png").rename(from_a_phone / f"IMG ({k})_mask.png")
+    try:
+        written = scene_of(from_a_phone) / "mask"
+        before = [np.asarray(Image.open(written / f"{k:04d}.png")) for k in range(VIEWS)]
+        for flags in ([], ["--masks", str(masks)]):
+            command = ["--matching", "sequential", "--force", *flags]
+            assert call(from_a_phone, *command) == 2
+            assert "--make_missing_masks" in capsys.readouterr().err
+            assert call(from_a_phone, *command, "--make_missing_masks") == 0
+            assert "3 masks given; making masks of 5 images" in capsys.readouterr().out
+            for k, mask in enumerate(before):
+                made = np.asarray(Image.open(written / f"{k:04d}.png"))
+                iou = (mask & made > 0).sum() / (mask | made > 0).sum()
+                assert iou == 1 if k in (2, 5, 7) else iou > 0.9
+    finally:
+        for path in from_a_phone.glob("IMG*_mask.png"):
+            path.rename(masks / path.name)
+
+
 def test_a_video(tmp_path: Path) -> None:
     """Every second frame is blurred; a folder with a single video counts as the video."""
     pytest.importorskip("imageio_ffmpeg", reason="needs the extra `photos`")
@@ -190,7 +213,8 @@ def test_an_interrupted_registration_leaves_no_model(imported: Path, tmp_path: P
 
     monkeypatch.setattr(pycolmap, "incremental_mapping", stop)
     assert call(root, "--force") == 130
-    assert sorted(p.name for p in work.iterdir()) == ["matches", "photographs", "reconstruction.json"]
+    names = sorted(path.name for path in work.iterdir())
+    assert names == ["backdrop", "matches", "photographs", "reconstruction.json"]
 
 
 def test_rough_cameras_from_the_reconstruction_itself(imported: Path, tmp_path: Path) -> None:

@@ -272,7 +272,7 @@ SOURCES: dict[str, tuple[Change, list[str], str, Change, list[str]]] = {
     ),
     "two kinds": (two_kinds, [], "choose one, such as --kind idr", lambda f: 0, ["--kind", "idr"]),
     "number of masks": (
-        masks_of_another_number, [], r"\(or remove mask/",
+        masks_of_another_number, [], r"pass a folder with all of them as --masks, or .*--make_missing_masks",
         lambda f: [p.unlink() for p in (f / "mask").iterdir()] and (f / "mask").rmdir(), ["--masks", "masks"],
     ),
     "no sphere in the source": (

@@ -96,6 +96,10 @@ ADDED = {
     "preprocess_cameras": {"data_root": None, "dry_run": False},
     "check_scene": {"source_dir": None, "out": None, "use_linear_init": False, "force": False},
     "board": {"paper": "a4", "side": 25.0, "tags": "aruco", "out": Path("board.pdf"), "force": False},
+    "masks": {
+        "scene": None, "object": [], "background": [], "erase": [], "within": [], "keep": None, "brush": None,
+        "host": "127.0.0.1", "port": 8090,
+    },
     "triangulate_points": {"source_dir": None, "out": None, "overwrite": False, "use_linear_init": False},
     "make_demo_scene": {
         "out": None,
@@ -111,12 +115,24 @@ ADDED = {
     },
 }
 
+ATTEMPTS = {
+    "turntable": False,
+    "no_turntable": False,
+    "mask_features": False,
+    "guided_matching": False,
+    "relaxed": False,
+    "max_image_size": None,
+    "mapper": None,
+    "second_try": None,
+}
+"""Flags of structure from motion."""
 ADDED["import_scene"] = {
     "source": None,
     "out": None,
     "kind": None,
     "images": None,
     "masks": None,
+    "make_missing_masks": False,
     "mask_command": None,
     "points": None,
     "sphere": "auto",
@@ -129,6 +145,7 @@ ADDED["import_scene"] = {
     "frames": None,
     "min_registered": None,
     "threads": None,
+    **ATTEMPTS,
     "rough_cameras": False,
     "rough_degrees": 1.5,
     "rough_fraction": 0.03,
@@ -240,14 +257,18 @@ ADDED["photos"] = {
     "conf": "./confs/photos.conf",
     "overrides": [],
     "nepoch": None,
+    "hold_out": None,
     "faces": None,
     "texture": None,
     "kind": None,
     "images": None,
     "points": None,
     "frames": None,
+    **ATTEMPTS,
     "scale_by": [],
     "masks": None,
+    "mask_command": None,
+    "make_missing_masks": False,
     "downscale": None,
     "resolution": 256,
     "despite": [],

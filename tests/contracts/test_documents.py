@@ -43,6 +43,7 @@ MODULES = {
     "preprocess/check_scene.py": "check_scene",
     "preprocess/triangulate_points.py": "triangulate_points",
     "preprocess/doctor.py": "doctor",
+    "preprocess/masks.py": "masks.command",
     "preprocess/board.py": "photos.board",
     "preprocess/import_scene.py": "import_scene",
     "preprocess/make_demo_scene.py": "demo.make_scene",

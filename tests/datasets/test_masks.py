@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from tests.cli import bad_input
 
-from idr.datasets.masks import list_masks, mask_stem, masks_beside, pair_masks, scene_masks
+from idr.datasets.masks import list_masks, mask_stem, masks_beside, pair_masks, pair_some_masks, scene_masks
 from idr.errors import InputError, MissingInputError
 from idr.preprocess.scene_views import load_views
 
@@ -129,3 +129,30 @@ def test_masks_of_a_data_folder_are_those_of_its_images(tmp_path: Path) -> None:
     (scene / "mask" / "11_mask.png").rename(scene / "mask" / "0.png")
     with pytest.raises(MissingInputError, match=r"no mask for 11\.png \(1 of 6"):
         load_views(scene)
+
+
+def paths(*names: str) -> list[Path]:
+    return [Path("masks") / name for name in names]
+
+
+@pytest.mark.parametrize(
+    ("masks", "expected"),
+    [
+        (("b_mask.png",), [None, "b_mask.png", None]),
+        (("c.png", "a.png", "notes.png"), ["a.png", None, "c.png"]),
+        (("x.png", "y.png", "z.png"), ["x.png", "y.png", "z.png"]),  # all: in natural order
+    ],
+)
+def test_some_masks_are_paired(masks: tuple[str, ...], expected: list[str | None]) -> None:
+    images = [Path(f"{name}.jpg") for name in "abc"]
+    found = pair_some_masks(images, paths(*masks), Path("masks"))
+    assert [mask and mask.name for mask in found] == expected
+
+
+def test_some_masks_are_paired_by_number_only_if_all_are_of_images() -> None:
+    images = [Path(f"IMG_{k}.jpg") for k in (1, 2, 3, 4)]
+    found = pair_some_masks(images, paths("mask_2.png", "mask_4.png"), Path("masks"))
+    assert [mask and mask.name for mask in found] == [None, "mask_2.png", None, "mask_4.png"]
+    for wrong in (("mask_0.png", "mask_1.png"), ("x.png",)):  # counted from 0
+        with pytest.raises(InputError, match="names do not agree"):
+            pair_some_masks(images, paths(*wrong), Path("masks"))

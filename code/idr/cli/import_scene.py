@@ -29,6 +29,11 @@ CAMERA_MODELS = (
     *("SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE", "OPENCV_FISHEYE"),
 )
 """Models of COLMAP that a reconstruction may use."""
+ATTEMPT_FLAGS = (
+    *("turntable", "no_turntable", "mask_features", "guided_matching", "relaxed"),
+    *("max_image_size", "mapper", "second_try"),
+)
+"""Flags for photographs alone that say how to reconstruct."""
 FAST_STEPS = 2880
 """Steps of ``photos.conf`` on a CPU: 90 epochs of 32 photographs in docs/results.md."""
 _EXAMPLES = """  %(prog)s ~/photos/mug --out ../data/mine/scan0
@@ -55,10 +60,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--images", help="folder of the images, if SOURCE does not name it")
     parser.add_argument(
         "--masks",
-        help="folder of masks for the original photographs, alpha (their alpha channel), or auto (segmented "
-        "from photographs and cameras); default: the source's masks, else its alpha channel, else auto for "
+        help="folder of masks for the original photographs, alpha (their alpha channel), auto (segmented "
+        "from photographs and cameras), or rembg (its network, needs pip install 'idr-surface[segment]'); "
+        "default: the source's masks, else its alpha channel, else auto for "
         "photographs alone",
     )
+    missing = "if only some views have a mask, there or in the source: compute the others from them"
+    add_switches(parser, make_missing_masks=missing)
     program = "program that writes the mask of an image: 'prog {image} {mask}', called once per image"
     parser.add_argument("--mask_command", metavar="COMMAND", help=program)
     parser.add_argument(
@@ -103,8 +111,26 @@ def _add_reconstruction(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--min_registered", type=int, help=needed)
     frames = "frames to take from a video, the sharpest of as many intervals; default: 60"
     group.add_argument("--frames", type=int, metavar="N", help=frames)
+    add_attempt_flags(group)
     threads = "threads of the reconstruction; 1: reproducible cameras; default: one per core"
     group.add_argument("--threads", type=int, help=threads)
+
+
+def add_attempt_flags(parser: argparse._ActionsContainer) -> None:
+    """Adds the flags `ATTEMPT_FLAGS`, which `idr photos` passes on."""
+    add_switches(
+        parser, turntable="the camera stood still while the object turned: features on the backdrop do not "
+        "count; default: if the photographs show it", no_turntable="features count everywhere",
+        mask_features="find features only inside masks, of --masks FOLDER or beside the photographs",
+        guided_matching="search matches again along epipolar lines",
+        relaxed="accept photographs with few matches, and pairs with small angles",
+    )  # fmt: skip
+    side = "longest side at which features are found, pixels; default: 2000, in a second try 3200"
+    parser.add_argument("--max_image_size", type=int, metavar="N", help=side)
+    mapper = "one camera after the other, or all at once; default: auto, which is incremental"
+    parser.add_argument("--mapper", choices=("auto", "incremental", "global"), help=mapper)
+    again = "whether to try harder if fewer than 90 %% of the photographs are registered; default: on"
+    parser.add_argument("--second_try", choices=("on", "off"), help=again)
 
 
 def _add_rough(parser: argparse.ArgumentParser) -> None:
@@ -148,8 +174,8 @@ def _import(arguments: argparse.Namespace) -> None:
         if points is not None and source.true_size is not None:
             points = points * source.true_size.meters_per_unit
     options = ImportOptions(
-        _mask_choice(arguments, source), arguments.mask_command, arguments.sphere, arguments.downscale,
-        points, arguments.force, _roughen(arguments, source, out),
+        _mask_choice(arguments, source), arguments.make_missing_masks, arguments.mask_command,
+        arguments.sphere, arguments.downscale, points, arguments.force, _roughen(arguments, source, out),
     )  # fmt: skip
     done = write_scene(source, out, options, str(path.resolve()), say)
     _say_done(done, time.monotonic() - began)
@@ -161,20 +187,34 @@ def _check(arguments: argparse.Namespace, out: Path) -> None:
             f"--out {arguments.out}: expected a folder named scan<N>, without leading zeros, such as "
             "data/mine/scan0"
         )
-    check_at_least(arguments, downscale=1, threads=1, min_registered=3, frames=3, seed=0)
+    check_at_least(arguments, downscale=1, threads=1, min_registered=3, frames=3, seed=0, max_image_size=64)
+    if arguments.turntable and arguments.no_turntable:
+        raise InputError("got both --turntable and --no_turntable; expected one of them")
     if arguments.rough_cameras and arguments.rough_from:
         raise InputError("got both --rough_cameras and --rough_from; expected one of them")
-    from idr.datasets.masks import list_masks
-    from idr.importers.masks.sources import ALPHA, AUTO, check_command
     from idr.importers.rough_cameras import check_roughness
 
     if arguments.rough_cameras:
         check_roughness(arguments.rough_degrees, arguments.rough_fraction)
+    check_masks(arguments)
+
+
+def check_masks(arguments: argparse.Namespace) -> None:
+    """Refuses flags of masks that contradict each other, or name what is not there."""
+    from idr.datasets.masks import MAKE_MISSING, list_masks
+    from idr.importers.masks.network import REMBG, require_rembg
+    from idr.importers.masks.sources import ALPHA, AUTO, check_command
+
     if arguments.mask_command and arguments.masks:
         raise InputError("got both --masks and --mask_command; expected only one of them")
+    if arguments.make_missing_masks and (arguments.mask_command or arguments.masks in (AUTO, REMBG)):
+        other = "--mask_command" if arguments.mask_command else f"--masks {arguments.masks}"
+        raise InputError(f"got both {MAKE_MISSING} and {other}, which makes all masks; leave one out")
     if arguments.mask_command:
         check_command(arguments.mask_command)
-    if arguments.masks not in (None, ALPHA, AUTO):
+    if arguments.masks == REMBG:
+        require_rembg()
+    elif arguments.masks not in (None, ALPHA, AUTO):
         list_masks(Path(arguments.masks).expanduser())
 
 
@@ -198,14 +238,28 @@ def _read(path: Path, out: Path, arguments: argparse.Namespace) -> Source:
         arguments.matching or ReconstructionSettings.matching,
         arguments.min_registered, arguments.seed, arguments.threads or ReconstructionSettings.threads,
         arguments.frames,
+        turntable="on" if arguments.turntable else "off" if arguments.no_turntable else "auto",
+        mask_features=arguments.mask_features, some_masks=arguments.make_missing_masks,
+        masks=_mask_folder(arguments),
+        max_image_size=arguments.max_image_size, guided_matching=arguments.guided_matching,
+        relaxed=arguments.relaxed, mapper=arguments.mapper or ReconstructionSettings.mapper,
+        second_try=arguments.second_try != "off",
     )  # fmt: skip
     say(f"{path}: photographs alone; estimating their cameras takes a while")
     return reconstruct(images or path, out.parent / f"reconstruction_{out.name}", settings, say)
 
 
+def _mask_folder(arguments: argparse.Namespace) -> Path | None:
+    """Returns the folder of --masks, None for another choice."""
+    from idr.importers.masks.network import REMBG
+    from idr.importers.masks.sources import ALPHA, AUTO
+
+    return None if arguments.masks in (None, ALPHA, AUTO, REMBG) else Path(arguments.masks).expanduser()
+
+
 def _refuse_flags(arguments: argparse.Namespace, kind: str, path: Path) -> None:
-    for flag in ("camera_model", "matching", "min_registered", "threads", "frames"):
-        if getattr(arguments, flag) is not None:
+    for flag in ("camera_model", "matching", "min_registered", "threads", "frames", *ATTEMPT_FLAGS):
+        if getattr(arguments, flag) not in (None, False):
             raise InputError(
                 f"--{flag} is for photographs alone, but {path} has cameras ({kind}); leave it out, or "
                 f"ignore these cameras with --kind {PHOTOGRAPHS}"
@@ -216,7 +270,8 @@ def _mask_choice(arguments: argparse.Namespace, source: Source) -> str | None:
     """Returns --masks, by default automatic masks for photographs alone without an alpha channel."""
     from idr.importers.masks.sources import AUTO, has_masks
 
-    if source.kind != PHOTOGRAPHS or arguments.masks or arguments.mask_command or has_masks(source):
+    chosen = arguments.masks or arguments.mask_command or arguments.make_missing_masks
+    if source.kind != PHOTOGRAPHS or chosen or has_masks(source):
         return arguments.masks
     say("no masks given, no folder of masks, no alpha channel: computing masks")
     return AUTO
@@ -250,6 +305,7 @@ def _say_done(done: ImportedScene, seconds: float) -> None:
         say(f"WARNING: {warning}")
     say(f"wrote {done.folder}: {done.num_views} views of {width} x {height} pixels, in {seconds:.0f} s")
     say(f"masks ({done.mask_source}): look at {done.folder / 'masks.png'}")
+    say(f"to mend them: {command_line('masks', done.folder)}")
     say(f"report: open {done.folder / 'scene_report.html'}")
     data_dir = conf_text(done.folder.parent.name)
     say(f"conf: dataset {{ data_dir = {data_dir}, img_res = [{height}, {width}] }}")

@@ -14,6 +14,8 @@ MASK_WORD = re.compile(r"^mask[_.-]+|[ _.-]+mask$")
 """What programs add to an image's name for its mask."""
 MAX_DEPTH = 3
 """Folders below the folder of masks that are searched."""
+MAKE_MISSING = "--make_missing_masks"
+"""The flag of imports that computes the masks of views without one."""
 IMAGE_FOLDER = re.compile(r"images?([_-].+)?|rgb|input|photos", re.IGNORECASE)
 """Names of folders of images whose masks may lie in a folder beside them."""
 
@@ -94,7 +96,7 @@ def pair_masks(images: Sequence[Path], masks: Sequence[Path], folder: Path) -> l
         missing = [image.name for image, fitting in zip(images, by_name, strict=True) if not fitting]
         raise MissingInputError(
             f"{folder} has no mask for {missing[0]} ({len(missing)} of {len(images)} are missing); expected "
-            "one per image, with the same name"
+            f"one per image, with the same name: add them, or let an import compute them with {MAKE_MISSING}"
         )
     if len(masks) != len(images) or not _same_order(images, masks):
         raise InputError(
@@ -103,6 +105,25 @@ def pair_masks(images: Sequence[Path], masks: Sequence[Path], folder: Path) -> l
             "same natural order"
         )
     return list(masks)
+
+
+def pair_some_masks(images: Sequence[Path], masks: Sequence[Path], folder: Path) -> list[Path | None]:
+    """Finds the mask of each image as `pair_masks` does; None for those without one.
+
+    Raises:
+        InputError: Two masks fit one image, two images one mask, or no name agrees.
+    """
+    try:
+        return list(pair_masks(images, masks, folder))
+    except (MissingInputError, InputError):
+        for key in (mask_stem, _numbers_by_value, _last_number):
+            found = _matches(images, masks, folder, key)
+            named = [(image, fitting) for image, fitting in zip(images, found, strict=True) if fitting]
+            # Numbers may be counted from another start: then some masks have no image.
+            if named and (key is mask_stem or len({fitting for _, fitting in named}) == len(masks)):
+                _one_each(*zip(*named, strict=True))
+                return [fitting[0] if fitting else None for fitting in found]
+        raise
 
 
 def _matches(

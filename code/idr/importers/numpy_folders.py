@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from idr.datasets.camera_files import lacks_intrinsics, read_arrays, read_cameras
 from idr.datasets.image_files import read_header
 from idr.datasets.images import IMAGE_ENDINGS, list_images
-from idr.datasets.masks import pair_masks
+from idr.datasets.masks import pair_some_masks
 from idr.datasets.record import read_true_size
 from idr.errors import InputError
 from idr.geometry.cameras import decompose_projection
@@ -57,13 +57,13 @@ def read(kind: str, file: str, source: Path, images: Path | None, pixel_center: 
         if len(masks) == len(photos) + len(left_out):
             masks = [mask for k, mask in enumerate(masks) if k not in left_out]
         notes += missing_images([f"{k:03d}" for k in left_out], len(photos) + len(left_out), str(path))
-    if len(masks) != len(photos):
+    if len(masks) > len(photos):
         raise InputError(
             f"{source}: {len(photos)} images but {len(masks)} masks; expected one mask per image, in the "
             "same natural name order (or remove mask/ and use --masks auto)"
         )
     if given := [mask for mask in masks if mask is not None]:
-        masks = list(pair_masks(photos, given, source / "mask"))
+        masks = pair_some_masks(photos, given, source / "mask")
     if _are_poses(world_mats):
         arrays = read_arrays(path)
         intrinsics = np.stack([_intrinsics(arrays, k, photo) for k, photo in enumerate(photos)])

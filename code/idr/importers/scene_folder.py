@@ -20,6 +20,9 @@ from idr.failures import MASKS_INVERTED
 from idr.files import whole_folder, write_atomic, write_text_atomic
 from idr.importers.masks import sources as mask_sources
 from idr.importers.masks.automatic import make_masks
+from idr.importers.masks.hints import hint_of_backdrop, hint_of_mask
+from idr.importers.masks.network import REMBG, open_network
+from idr.importers.masks.sources import FoundMasks
 from idr.importers.photographs.files import (
     PreparedView,
     is_turned_upright,
@@ -52,7 +55,8 @@ class ImportOptions:
     """Options of an import.
 
     Attributes:
-        masks: Folder of masks, `auto`, `alpha`, or None for the source's own.
+        masks: Folder of masks, `auto`, `rembg`, `alpha`, or None for the source's own.
+        make_missing: Whether masks that are missing there are computed, from the others.
         mask_command: Command line of a program that makes masks, None without one.
         sphere: `auto`, `hull`, `points` or `source`.
         downscale: Factor by which images shrink.
@@ -63,6 +67,7 @@ class ImportOptions:
     """
 
     masks: str | None = None
+    make_missing: bool = False
     mask_command: str | None = None
     sphere: str = "auto"
     downscale: int = 1
@@ -133,6 +138,7 @@ def write_scene(
             "source": origin,
             "kind": source.kind,
             "masks": mask_source,
+            **_made_record(views.names, prepared, options),
             "downscale": options.downscale,
             "sphere": {"center": sphere.center.tolist(), "radius": sphere.radius, "from": sphere.origin},
             **_unit_record(source.true_size),
@@ -142,6 +148,15 @@ def write_scene(
         write_text_atomic(temporary / RECORD, json.dumps(record, indent=1) + "\n")
     height, width = prepared[0].rgb.shape[:2]
     return ImportedScene(folder, len(prepared), (height, width), mask_source, sphere, warnings, notes)
+
+
+def _made_record(
+    names: tuple[str, ...], prepared: list[PreparedView], options: ImportOptions
+) -> dict[str, list[str]]:
+    """Returns the record's entry of the views with automatic masks; none without such views."""
+    made = [name for name, view in zip(names, prepared, strict=True) if view.mask is None]
+    by_program = options.mask_command or options.masks == REMBG
+    return {"made_masks": made} if made and not by_program else {}
 
 
 def _unit_record(size: TrueSize | None) -> dict[str, Any]:
@@ -156,28 +171,19 @@ def _write_images(
 
     Also returns the sizes (B, 2), H and W, before they were cropped or padded, and the origin of the masks.
     """
-    choice = options.masks
-    files: list[Path | None] = [None] * len(source.views)
-    use_alpha = choice == mask_sources.ALPHA
+    nowhere: list[Path | None] = [None] * len(source.views)
     if options.mask_command:
-        mask_source = f"made by {mask_sources.check_command(options.mask_command)[0]}"
-    elif choice == mask_sources.AUTO:
-        mask_source = "made (auto)"
+        origin = f"made by {mask_sources.check_command(options.mask_command)[0]}"
+        found = FoundMasks(nowhere, [False] * len(nowhere), origin)
+    elif options.masks in (mask_sources.AUTO, REMBG):
+        found = FoundMasks(nowhere, [False] * len(nowhere), f"made ({options.masks})")
     else:
-        if not use_alpha:
-            files = mask_sources.mask_files(source, Path(choice).expanduser() if choice else None)
-            use_alpha = files[0] is None and mask_sources.has_alpha_masks(source)
-        if files[0] is None and not use_alpha:
-            raise InputError(
-                f"the source ({source.kind}) has neither masks nor an alpha channel; expected --masks "
-                "FOLDER, --mask_command 'prog {image} {mask}', or --masks auto to compute them"
-            )
-        own = "the source's own" if files[0] is None or source.views[0].mask else str(files[0].parent)
-        mask_source = "alpha channel" if use_alpha else (choice or own)
+        found = mask_sources.find_masks(source, options.masks, options.make_missing)
     turn_upright = is_turned_upright(source)
     prepared: list[PreparedView] = []
-    for k, (view, file) in enumerate(zip(source.views, files, strict=True)):
-        prepared.append(prepare_view(view, file, use_alpha, options.downscale, turn_upright))
+    for k, view in enumerate(source.views):
+        file, alpha = found.files[k], found.alpha[k]
+        prepared.append(prepare_view(view, file, alpha, options.downscale, turn_upright))
         if (k + 1) % 25 == 0:
             progress(f"read {k + 1} of {len(source.views)} images")
     sizes = np.array([view.rgb.shape[:2] for view in prepared])
@@ -185,7 +191,10 @@ def _write_images(
     for k, original in enumerate(prepared):
         prepared[k] = fitted(original, size)
         write_png(folder / "image" / _name(k), prepared[k].rgb)
-    return prepared, sizes, mask_source
+    num_given = sum(view.mask is not None for view in prepared)
+    if 0 < num_given < len(prepared):
+        found = replace(found, origin=f"{found.origin}, {len(prepared) - num_given} made (auto)")
+    return prepared, sizes, found.origin
 
 
 def _write_masks(
@@ -204,16 +213,14 @@ def _write_masks(
     masks: list[Mask]
     if options.mask_command:
         command, size = mask_sources.check_command(options.mask_command), prepared[0].rgb.shape[:2]
-        images = (folder / "image" / name for name in with_progress(names, "masks"))
-        masks = [mask_sources.run_command(command, image, size) for image in images]
-    elif options.masks == mask_sources.AUTO:
-        progress(f"making masks of {len(prepared)} images")
-        made = make_masks([view.rgb for view in prepared], titles, world_mats, options.points, source.points)
-        masks = list(made.masks)
-        poor = np.flatnonzero(made.agreement < MIN_AGREEMENT)
-        if len(poor):
-            listed = ", ".join(f"{names[k]} {made.agreement[k]:.2f}" for k in poor[:8])
-            warnings = (f"masks that agree least with the other views (IoU): {listed}; check {SHEET}",)
+        paths = (folder / "image" / name for name in with_progress(names, "masks"))
+        masks = [mask_sources.run_command(command, path, size) for path in paths]
+    elif options.masks == REMBG:
+        progress(f"segmenting {len(prepared)} images with rembg")
+        segment = open_network()
+        masks = [segment(view.rgb) for view in with_progress(prepared, "masks")]
+    elif options.masks == mask_sources.AUTO or any(view.mask is None for view in prepared):
+        masks, warnings = _made_masks(source, prepared, titles, options.points, progress)
     else:
         masks = [view.mask for view in prepared if view.mask is not None]
     masks, cut = without_padding(masks, sizes, titles)
@@ -221,6 +228,27 @@ def _write_masks(
     for name, mask in zip(names, masks, strict=True):
         write_png(folder / "mask" / name, mask.astype(np.uint8) * np.uint8(255))
     return replace(views, names=tuple(names)), warnings + cut
+
+
+def _made_masks(
+    source: Source, prepared: list[PreparedView], titles: list[str], points: Array | None, progress: Progress
+) -> tuple[list[Mask], tuple[str, ...]]:
+    """Computes the masks of views without one, from those of the others if there are some; and a warning."""
+    world_mats = np.stack([view.projection for view in prepared])
+    given = [k for k, view in enumerate(prepared) if view.mask is not None]
+    masks = [view.mask for view in prepared if view.mask is not None]
+    make_views(tuple(titles[k] for k in given), tuple(masks), world_mats[given])  # refuses empty ones
+    hints = [
+        hint_of_backdrop(view.backdrop) if view.mask is None else hint_of_mask(view.mask) for view in prepared
+    ]
+    said = f"{len(given)} masks given; " if given else ""
+    progress(f"{said}making masks of {len(prepared) - len(given)} images")
+    images = [view.rgb for view in prepared]
+    made = make_masks(images, titles, world_mats, points, source.points, hints)
+    poor = np.flatnonzero(made.agreement < MIN_AGREEMENT)
+    listed = ", ".join(f"{_name(k)} {made.agreement[k]:.2f}" for k in poor[:8])
+    warning = f"masks that agree least with the other views (IoU): {listed}; check {SHEET}"
+    return list(made.masks), (warning,) if len(poor) else ()
 
 
 def _write_cameras(path: Path, projections: Array, sphere: Sphere) -> None:

@@ -29,11 +29,14 @@ def fitted(view: PreparedView, size: tuple[int, int]) -> PreparedView:
     """Crops or pads a view; padded pixels repeat the image's edge and are outside the mask."""
     if view.rgb.shape[:2] == size:
         return view
-    rgb, mask = view.rgb[: size[0], : size[1]], view.mask
+    rgb = view.rgb[: size[0], : size[1]]
     more = ((0, size[0] - rgb.shape[0]), (0, size[1] - rgb.shape[1]))
-    if mask is not None:
-        mask = np.pad(mask[: size[0], : size[1]], more)
-    return replace(view, rgb=np.pad(rgb, (*more, (0, 0)), mode="edge"), mask=mask)
+    mask, backdrop = (
+        layer if layer is None else np.pad(layer[: size[0], : size[1]], more)
+        for layer in (view.mask, view.backdrop)
+    )
+    rgb = np.pad(rgb, (*more, (0, 0)), mode="edge")
+    return replace(view, rgb=rgb, mask=mask, backdrop=backdrop)
 
 
 def without_padding(

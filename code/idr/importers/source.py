@@ -44,6 +44,8 @@ class SourceView:
         calibrated_size: (H, W) the intrinsics refer to; None for the image's own size.
         mask: The source's mask file, None without one (alpha channels are looked up later).
         mask_turn: EXIF's orientation of a mask whose sides are swapped, None for the image's own.
+        backdrop: Mask file of pixels that are certainly background, upright like the photograph; None if
+            unknown.
     """
 
     name: str
@@ -54,6 +56,7 @@ class SourceView:
     calibrated_size: tuple[int, int] | None = None
     mask: Path | None = None
     mask_turn: int | None = None
+    backdrop: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -53,8 +53,11 @@ class Guard:
         self._names = {"localhost", host.lower(), socket.gethostname().lower()}
 
     def refusal(self, headers: Any) -> str:
-        """Returns why a request is refused, empty if it is not; `headers` are those of websockets."""
-        hosts, origins = headers.get_all("Host"), headers.get_all("Origin")
+        """Returns why a request is refused, empty if it is not.
+
+        The headers are those of websockets or of the standard library.
+        """
+        hosts, origins = headers.get_all("Host") or [], headers.get_all("Origin") or []
         if len(hosts) != 1 or not self._is_here(hosts[0]):
             return "unknown Host: open the page by the address that the viewer printed"
         if any(urlsplit(origin).netloc.lower() != hosts[0].lower() for origin in origins):

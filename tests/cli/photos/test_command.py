@@ -56,6 +56,13 @@ WRONG = {
     "no mesh": (with_flags("--resolution", "1"), r"--resolution 1: expected 2 or more"),
     "no faces": (with_flags("--faces", "3"), r"--faces 3: expected 4 or more"),
     "no texture": (with_flags("--texture", "8"), r"--texture 8: expected 16 to 16384 texels"),
+    "two makers of masks": (
+        with_flags("--masks", "auto", "--mask_command", "cp {image} {mask}"), r"got both --masks and"
+    ),
+    "no maker of masks": (
+        with_flags("--mask_command", "no-such-program {image} {mask}"), r"no-such-program cannot be started"
+    ),
+    "no place for masks": (with_flags("--mask_command", "cp {image}"), r"--mask_command .* lacks \{mask\}"),
     "no such finding": (with_flags("--despite", "x"), r"--despite x: expected one of .*wrong-axes"),
 }
 
@@ -183,10 +190,14 @@ def test_options_of_the_importer_are_passed_on(tmp_path: Path, imports: list[lis
     source = bad_input.write_scene(tmp_path / "mug")
     shutil.move(source / "image", tmp_path / "elsewhere")
     options = ["--kind", "idr", "--images", str(tmp_path / "elsewhere")]
-    options += ["--points", "p.ply", "--masks", "auto", "--scale_by", "board:24.8"]
-    assert main([str(source), "--out", str(tmp_path / "out"), "--conf", str(CONF), *options]) == 1
+    options += ["--points", "p.ply", "--mask_command", "cp {image} {mask}", "--scale_by", "board:24.8"]
+    options += ["--max_image_size", "900", "--mapper", "global", "--second_try", "off"]
+    switches = ["--turntable", "--mask_features", "--guided_matching", "--relaxed"]
+    command = [str(source), "--out", str(tmp_path / "out"), "--conf", str(CONF), *options, *switches]
+    assert main(command) == 1
     for name, value in zip(options[::2], options[1::2], strict=True):
         assert flag(imports[0], name) == value
+    assert set(switches) <= set(imports[0]) and not {"--no_turntable", "True"} & set(imports[0])
 
 
 def test_masks_are_made_only_where_the_importer_finds_none(tmp_path: Path, imports: list[list[str]]) -> None:
@@ -197,6 +208,32 @@ def test_masks_are_made_only_where_the_importer_finds_none(tmp_path: Path, impor
     assert main(command) == 1 and flag(imports[-1], "--masks") is None
     shutil.rmtree(source / "silhouettes")
     assert main(command) == 1 and flag(imports[-1], "--masks") == "auto"
+
+
+def test_changed_masks_and_another_program_repeat_the_import(
+    tmp_path: Path, imports: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, masks = bad_input.write_scene(tmp_path / "mug"), tmp_path / "masks"
+    shutil.move(source / "mask", masks)
+    monkeypatch.setattr(Chain, "_import", lambda chain: imports.append([]) or {})
+    monkeypatch.setattr(Chain, "_doctor", lambda chain: pytest.fail("no scene"))
+
+    def imported(*flags: str) -> bool:
+        """Whether a call imports; it ends at the check."""
+        (tmp_path / "out" / "data" / "photos" / "scan0").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "out" / "data" / "photos" / "scan0" / "cameras.npz").touch()
+        before = len(imports)
+        with pytest.raises(pytest.fail.Exception):
+            main([str(source), "--out", str(tmp_path / "out"), "--conf", str(CONF), *flags])
+        return len(imports) > before
+
+    given, made = ["--masks", str(masks)], ["--mask_command", "cp {image} {mask}"]
+    assert imported(*given) and not imported(*given)
+    (masks / "more.txt").write_text("changed")
+    assert imported(*given) and not imported(*given)
+    assert imported(*given, "--make_missing_masks")
+    assert imported(*made) and not imported(*made)
+    assert imported("--mask_command", "ln {image} {mask}")
 
 
 def test_a_result_counts_only_with_equal_inputs_and_existing_outputs(tmp_path: Path) -> None:

@@ -14,7 +14,9 @@ from tests.preprocess.scenes import real_scene
 from idr.errors import InputError
 from idr.geometry.cameras import project_points
 from idr.importers.masks import automatic
-from idr.importers.masks.automatic import color_odds, make_masks, other_views_outlines
+from idr.importers.masks.automatic import make_masks
+from idr.importers.masks.carving import other_views_outlines
+from idr.importers.masks.colors import color_odds
 from idr.importers.masks.seeds import looking_point, seeds_from_cameras, seeds_from_points
 from idr.importers.recognize import read_source
 from idr.preprocess.scene_views import make_views
@@ -97,7 +99,8 @@ def test_color_histograms_cover_all_views() -> None:
     mixed = np.hstack([red[:, :10], green[:, 10:]])
     left = np.zeros((20, 20), bool)
     left[:, :10] = True
-    odds = color_odds([mixed, red], (left, ~np.zeros((20, 20), bool)))
+    unlabelled = [np.zeros((20, 20), np.uint8)] * 2
+    odds = color_odds([mixed, red], (left, ~np.zeros((20, 20), bool)), unlabelled)
     assert odds[1].min() > 1  # red is always inside
     assert odds[0][:, 10:].max() < -1
 

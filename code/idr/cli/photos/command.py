@@ -6,15 +6,26 @@ import argparse
 import importlib.util
 import math
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from idr.cli.export_mesh import check_mesh_packages, check_texture
-from idr.cli.import_scene import KINDS, PHOTOGRAPHS
+from idr.cli.import_scene import ATTEMPT_FLAGS, KINDS, PHOTOGRAPHS, add_attempt_flags, check_masks
 from idr.cli.photos.journal import Journal, StoppedError, files_state, fingerprint, require_success
-from idr.cli.photos.training import DATA_DIR, SCAN, SPEED_TRIAL, PhotoTraining
+from idr.cli.photos.training import (
+    DATA_DIR,
+    HELD_OUT_EVERY,
+    MOST_HELD_OUT,
+    SCAN,
+    SPEED_TRIAL,
+    PhotoTraining,
+    held_out_images,
+    training_minutes,
+)
 from idr.cli.shared.common import (
+    EXIT_INTERRUPTED,
     EXIT_OK,
     add_conf_arguments,
     choose_device,
@@ -23,7 +34,7 @@ from idr.cli.shared.common import (
     say,
 )
 from idr.cli.shared.confs import check_conf, read_conf
-from idr.cli.shared.flags import add_flags, check_at_least
+from idr.cli.shared.flags import add_flags, add_switches, check_at_least
 from idr.errors import InputError, MissingInputError
 from idr.places import title_of
 from idr.replacing import check_writable
@@ -42,7 +53,7 @@ LONGEST_SIDE = 1280
 """Largest side of the reduced photographs, pixels, without --downscale."""
 MESH_MB, TEXTURED_FACES = 5, 20_000
 """Largest mesh with colors at its vertices, for mail and phones, and faces of a mesh with a texture."""
-PASSED_ON = ("kind", "images", "points", "frames")
+PASSED_ON = ("kind", "images", "points", "frames", "mask_command", "make_missing_masks", *ATTEMPT_FLAGS)
 """Options of import_scene.py that are passed on as they are."""
 STEPS = ("import", "doctor", SPEED_TRIAL, "train", "mesh", "report")
 STEP_ALIASES = {"pace": SPEED_TRIAL}
@@ -55,16 +66,25 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("source", type=Path, metavar="FOLDER", help="photographs, a video, or any source of import_scene.py")
     add("--out", type=Path, help="folder for all results; default: evals/photos/<name of FOLDER>")
-    minutes = "training time in minutes over all calls"
+    minutes = "wall time in minutes of all steps over all calls; training gets what the others leave"
     add("--max_minutes", type=float, default=30.0, metavar="M", help=minutes)
     add_conf_arguments(parser, "./confs/photos.conf", data_root=False)
     passes = "passes over the images, the length of all schedules; default: as many as --max_minutes allows"
     add("--nepoch", type=int, metavar="N", help=passes)
+    held_out = (
+        "photographs that training does not see, for the scores of the report, 0 for none; default: one in "
+        f"{HELD_OUT_EVERY}, 2 or {MOST_HELD_OUT}, of {HELD_OUT_EVERY} or more"
+    )
+    add("--hold_out", type=int, metavar="N", help=held_out)
     add("--masks", help="as for import_scene.py; default: auto for sources without masks")
+    add("--mask_command", metavar="COMMAND", help="program that makes each mask, as for import_scene.py")
+    missing = "compute the masks of views without one from those of the others, as for import_scene.py"
+    add_switches(parser, make_missing_masks=missing)
     add("--kind", choices=KINDS, help="type of FOLDER, as for import_scene.py; default: recognized")
     add("--images", help="folder of the images, as for import_scene.py")
     add("--points", help="sparse points on the object, as for import_scene.py")
     add("--frames", type=int, metavar="N", help="frames to take from a video; default: 60")
+    add_attempt_flags(parser.add_argument_group("photographs alone", "as for import_scene.py"))
     measure = "make the unit a meter, as for import_scene.py: board:MM, cameras:IMAGE1,IMAGE2=METERS, ..."
     add("--scale_by", action="append", default=[], metavar="MEASURE", help=measure)
     add("--downscale", type=int, help=f"as for import_scene.py; default: to at most {LONGEST_SIDE} pixels")
@@ -104,9 +124,12 @@ def _chain(arguments: argparse.Namespace) -> int:
         raise MissingInputError(f"no folder {source}; expected photographs, or a scene to import")
     if not 0 < arguments.max_minutes < math.inf:
         raise InputError(f"--max_minutes {arguments.max_minutes:g}: expected a number of minutes above 0")
-    check_at_least(arguments, nepoch=1, downscale=1, resolution=2, frames=3, faces=4)
+    check_at_least(arguments, nepoch=1, downscale=1, resolution=2, frames=3, faces=4, hold_out=0)
+    if arguments.hold_out is not None and any(k.startswith("dataset.holdout") for k in arguments.overrides):
+        raise InputError("got both --hold_out and --set dataset.holdout; expected one of them")
     check_texture(arguments.texture)
     check_mesh_packages(arguments.faces, arguments.texture)
+    check_masks(arguments)
     for text in arguments.scale_by:
         parse_measure(text)  # refuses mistakes before the first step
     default = project_root() / "evals" / "photos" / (source.stem if source.is_file() else source.name)
@@ -138,6 +161,7 @@ class Chain:
     def run(self) -> None:
         """Runs the steps that are not done."""
         from idr.conf.files import load_conf
+        from idr.importers.masks.editing import mask_edits
 
         arguments = self.arguments
         self._check_out()
@@ -146,14 +170,20 @@ class Chain:
         imported: list[Any] = [str(self.source), files_state(self.source)]
         passed_on = filter(None, [self._passed_on(), self._measures()])
         imported += [arguments.masks, arguments.downscale, *passed_on]
+        if arguments.masks and Path(arguments.masks).expanduser().is_dir():
+            imported.append(files_state(Path(arguments.masks).expanduser()))
         self._step("import", imported, [self.scan / "cameras.npz"], self._import)
-        self._step("doctor", sorted(arguments.despite), [], self._doctor)
+        checked = [*sorted(arguments.despite), *mask_edits(self.scan)]
+        self._step("doctor", checked, [], self._doctor)
         conf = load_conf(arguments.conf, arguments.overrides).as_plain_ordered_dict()
+        held_out = held_out_images(self.scan, arguments.hold_out, conf)
         # With more minutes the same run continues; another conf, scene or number of epochs begins a new run.
-        suffix = "_" + fingerprint(conf, arguments.nepoch, self.results)[:8]
+        inputs = [conf, arguments.nepoch, *filter(None, [held_out])]
+        suffix = "_" + fingerprint(*inputs, self.results)[:8]
         anew = arguments.from_step is not None and STEPS.index(arguments.from_step) <= STEPS.index("train")
-        training = PhotoTraining(arguments, self.scan, self.out, suffix, anew)
-        inputs = [conf, arguments.nepoch, arguments.max_minutes]
+        minutes, spent = training_minutes(self.journal, arguments.max_minutes)
+        training = PhotoTraining(arguments, self.scan, self.out, suffix, minutes, held_out, anew, spent)
+        inputs.append(arguments.max_minutes)
         trial = self._step(SPEED_TRIAL, inputs, [], training.choose_epochs)
         trained = self._step("train", suffix, [], lambda: training.train(trial))
         self.run_flags = [*training.flags(), "--timestamp", trained["timestamp"], "--expname", suffix]
@@ -179,7 +209,9 @@ class Chain:
     def _passed_on(self) -> list[str]:
         """Returns the flags for import_scene.py that are passed on."""
         given = {name: getattr(self.arguments, name) for name in PASSED_ON}
-        words = [word for k, v in given.items() if v is not None for word in (f"--{k}", str(v))]
+        words = [f"--{name}" for name, value in given.items() if value is True]
+        valued = {name: value for name, value in given.items() if not isinstance(value, bool | None)}
+        words += [word for name, value in valued.items() for word in (f"--{name}", str(value))]
         return words + [word for text in self.arguments.scale_by for word in ("--scale_by", text)]
 
     def _measures(self) -> list[str]:
@@ -196,8 +228,15 @@ class Chain:
         result = self.journal.result(step, digest, outputs)
         if result is None:
             say(f"\n== {step}")
-            result = work()
-            self.journal.finish(step, digest, result)
+            began = time.monotonic()
+            try:
+                result = work()
+            except StoppedError as stop:
+                if stop.status == EXIT_INTERRUPTED:
+                    self.journal.give_up(step, digest, (time.monotonic() - began) / 60)
+                raise
+            minutes = (time.monotonic() - began) / 60 + self.journal.minutes_before(step, digest)
+            self.journal.finish(step, digest, result, minutes)
         else:
             say(f"== {step}: done already")
         self.results.append([digest, result])
@@ -234,7 +273,8 @@ class Chain:
             size = frame_size(video) if video else read_header(checked_photographs(folder)[0]).size
             return max(size), True
         source = read_source(self.source, kind, images)
-        masks = bool(self.arguments.masks) or has_masks(source)
+        given = self.arguments
+        masks = bool(given.masks or given.mask_command or given.make_missing_masks) or has_masks(source)
         return max(read_header(source.views[0].image).size), masks
 
     def _doctor(self) -> dict[str, Any]:

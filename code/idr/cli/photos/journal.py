@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -55,10 +56,32 @@ class Journal:
         except (OSError, ValueError, KeyError, TypeError):  # missing, or of another version
             return None
 
-    def finish(self, step: str, inputs: str, result: Mapping[str, Any]) -> None:
-        """Records a step as done, with the `fingerprint` of its inputs and its JSON-like result."""
-        text = json.dumps({"inputs": inputs, "result": dict(result)}, indent=2)
+    def finish(self, step: str, inputs: str, result: Mapping[str, Any], minutes: float = 0.0) -> None:
+        """Records a step as done: the `fingerprint` of its inputs, its JSON-like result, its wall time."""
+        text = json.dumps({"inputs": inputs, "result": dict(result), "minutes": round(minutes, 4)}, indent=2)
         write_text_atomic(self.folder / f"{step}.json", text + "\n")
+
+    def give_up(self, step: str, inputs: str, minutes: float) -> None:
+        """Records the wall time of an interrupted step, in addition to that of earlier calls."""
+        total = round(minutes + self.minutes_before(step, inputs), 4)
+        text = json.dumps({"inputs": inputs, "minutes": total}, indent=2)
+        write_text_atomic(self.folder / f"{step}.json", text + "\n")
+
+    def minutes_before(self, step: str, inputs: str) -> float:
+        """Returns the wall time of interrupted calls of a step with the same inputs."""
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            marker = json.loads((self.folder / f"{step}.json").read_text())
+            if marker["inputs"] == inputs and "result" not in marker:
+                return float(marker["minutes"])
+        return 0.0
+
+    def minutes(self, *steps: str) -> float:
+        """Returns the wall time of steps when they were last done; 0 for one that was not."""
+        total = 0.0
+        for step in steps:
+            with suppress(OSError, ValueError, KeyError, TypeError):
+                total += float(json.loads((self.folder / f"{step}.json").read_text())["minutes"])
+        return total
 
     def forget_from(self, step: str) -> None:
         """Removes the results of a step and of all later ones."""

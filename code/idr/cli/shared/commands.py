@@ -74,6 +74,8 @@ GROUPS: dict[str, tuple[Command, ...]] = {
                 "import photographs, or a scene of COLMAP, nerfstudio, Blender and others"),
         Command("board", "photos.board", "", "preprocess/board.py",
                 "write the board that gives photographs their true size, to print"),
+        Command("masks", "masks.command", "", "preprocess/masks.py",
+                "mend the masks of an imported scene, by strokes on a page"),
         Command("doctor", "doctor", "doctor", "preprocess/doctor.py",
                 "name what is wrong with a scene"),
         Command("check", "check_scene", "check-scene", "preprocess/check_scene.py",

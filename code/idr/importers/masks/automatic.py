@@ -8,6 +8,10 @@
 4. If sparse points show a ground plane below the object, step 3 is also run with its evidence
    (`ground_plane.py`), which does not depend on color. The result whose masks agree better with the hull of
    the other views is kept.
+5. `polishing.py` removes what continues the background's color, such as a block of plain ground.
+
+Pixels that a user labels (`hints.py`) are fixed in each step, and weigh more in the histograms. Views with
+all pixels labelled keep their masks, and their hull gives the first region of the others.
 
 B views, N points, H rows, W columns. World frame and unit.
 """
@@ -15,21 +19,33 @@ B views, N points, H rows, W columns. World frame and unit.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
 
 from idr.errors import InputError
+from idr.importers.masks.carving import ball_cells, other_views_outlines
+from idr.importers.masks.colors import color_odds
 from idr.importers.masks.ground_plane import Bytes, GroundPlane, find_ground_plane
+from idr.importers.masks.hints import (
+    BACKGROUND,
+    OBJECT,
+    Hint,
+    Hints,
+    checked_hints,
+    is_complete,
+    obeying,
+    shrunk_hint,
+)
+from idr.importers.masks.polishing import Polisher
 from idr.importers.masks.seeds import Seeds, seeds_from_cameras, seeds_from_points
 from idr.importers.masks.sparse_points import sparse_points
 from idr.importers.source import Array, resized
 from idr.preprocess.outlines import hull_silhouette
-from idr.preprocess.scene_views import Mask, SceneViews, make_views
-from idr.preprocess.visual_hull import SceneHull, cube_grid, nearest_pixels
+from idr.preprocess.scene_views import Mask, make_views
+from idr.preprocess.visual_hull import SceneHull, nearest_pixels
 from idr.progress_bar import with_progress
 
 log = logging.getLogger(__name__)
@@ -44,16 +60,11 @@ class _Tuning:
     working_side: int = 480  # pixels of the longest side at which masks are computed, then enlarged
     iterations: int = 4  # of GrabCut
     rounds: int = 3  # of carving and segmentation; further ones change less than one pixel in a thousand
-    grid: int = 72  # samples along the diameter of the ball to carve
-    min_inside_share: float = 0.8  # of the other views must see a point inside; low: preliminary masks
     ring: float = 0.08  # sqrt: distance a mask may extend beyond the other views' outline
     reach: float = 0.4  # sqrt: distance the object may extend beyond its initial region
     speck: float = 0.05  # area over the largest component's, below which a component is dropped
     pinhole: float = 0.003  # area over the largest component's, below which a hole is filled
     empty_share: float = 0.002  # of the image, below which a mask counts as empty
-    color_bins: int = 32  # along each axis of L*a*b*
-    color_blur: float = 1.0  # sigma in bins of the Gaussian that smooths the histograms
-    rare_color: float = 1e-6  # share of pixels added to both histograms: rare colors are undecided
     odds_within: float = 0.0  # log odds of a color above which a pixel starts as object in the initial region
     odds_beyond: float = 0.7  # the same outside of it
     ground_maybe: float = -0.1  # evidence of the ground plane below which a pixel starts as background
@@ -84,6 +95,7 @@ def make_masks(
     projections: Array,
     points: Array | None,
     scene_points: Array | None = None,
+    hints: Hints | None = None,
 ) -> MadeMasks:
     """Computes a mask for every view.
 
@@ -93,24 +105,29 @@ def make_masks(
         projections: (B, 3, 4) world to pixels.
         points: (N, 3) sparse points on the object, None to start from the ball that all cameras see.
         scene_points: (N, 3) sparse points of the whole scene, for the ground plane; None to triangulate some.
+        hints: B labelings (H, W) of pixels that are certain, see `hints.py`, each of them None for no label.
 
     Raises:
-        InputError: Fewer than three views, no common object in view, or no object found.
+        InputError: Fewer than three views, no common object in view, no object found, or invalid hints.
     """
     if len(images) < 3:
         raise InputError(
             f"{len(images)} views; expected at least three to compute masks: pass masks with --masks FOLDER"
         )
+    full_hints = checked_hints(hints, [image.shape[:2] for image in images], names)
     small, matrices = _working_copies(images, projections)
     sizes = [image.shape[:2] for image in small]
+    small_hints = [shrunk_hint(hint, size) for hint, size in zip(full_hints, sizes, strict=True)]
     if points is None:
         seeds = seeds_from_cameras(matrices, sizes)
     else:
         seeds = seeds_from_points(points, matrices, sizes)
-    labels = map(_first_labels, seeds.regions, color_odds(small, seeds.regions))
+    seeds = _hinted_seeds(seeds, small_hints, names, matrices)
+    odds = color_odds(small, seeds.regions, small_hints)
+    labels = map(_first_labels, seeds.regions, odds, small_hints)
     pairs = zip(small, labels, strict=True)
     first = [_cut(image, label) for image, label in with_progress(pairs, "first masks", len(small))]
-    work = _Work(small, names, matrices, seeds)
+    work = _Work(small, names, matrices, seeds, small_hints)
     cues = {"color": [np.zeros(mask.shape, np.float32) for mask in first]}
     ground = _ground_evidence(work, first, scene_points)
     if ground is not None:
@@ -123,36 +140,71 @@ def make_masks(
             failures.append(error)
             continue
         log.info("masks by %s: mean IoU with the other views' hull %.3f", cue, made.agreement.mean())
-        candidates.append(made)
+        candidates.append((made, evidence))
     if not candidates:
         raise failures[0]
-    best = max(candidates, key=lambda made: float(made.agreement.mean()))
-    full = [_enlarged(mask, image.shape[:2]) for mask, image in zip(best.masks, images, strict=True)]
+    best = work.polished(*max(candidates, key=lambda candidate: float(candidate[0].agreement.mean())))
+    full = [
+        obeying(_enlarged(mask, hint.shape), hint) for mask, hint in zip(best.masks, full_hints, strict=True)
+    ]
     return MadeMasks(tuple(full), best.agreement)
+
+
+def _hinted_seeds(seeds: Seeds, hints: list[Hint], names: list[str], projections: Array) -> Seeds:
+    """The seeds with the labels put in; the hull of complete masks replaces the regions of other views."""
+    whole = [k for k, hint in enumerate(hints) if is_complete(hint) and not _is_empty(hint == OBJECT)]
+    regions = list(seeds.regions)
+    if whole:
+        cells, spacing = ball_cells(seeds)
+        # Only the cameras of these views are used.
+        views = make_views(tuple(names), tuple(np.eye(*r.shape) > 0 for r in regions), projections)
+        for k in whole:
+            column, row, seen = nearest_pixels(cells, views.projections[k], regions[k].shape)
+            cells = cells[~seen | (hints[k][row, column] == OBJECT)]
+        hull = SceneHull(cells, spacing, 0, False, seeds.center, seeds.radius)
+        outlines = [hull_silhouette(views, k, hull) for k in range(len(views))]
+        regions = [r if _is_empty(outline) else outline for r, outline in zip(regions, outlines, strict=True)]
+    regions = [obeying(region, hint) for region, hint in zip(regions, hints, strict=True)]
+    return replace(seeds, regions=tuple(regions))
 
 
 @dataclass(frozen=True)
 class _Work:
-    """Images at working size, names for messages, (B, 3, 4) cameras, and seeds."""
+    """Images at working size, names for messages, (B, 3, 4) cameras, seeds, and hints at working size."""
 
     images: list[Bytes]
     names: list[str]
     projections: Array
     seeds: Seeds
+    hints: list[Hint]
 
     def refined(self, masks: list[Mask], evidence: list[Evidence]) -> MadeMasks:
         """Alternates carving and segmentation; raises `InputError` if a view shows no object."""
         if any(_is_empty(mask) for mask in masks) and any(e.any() for e in evidence):
             masks = [e > TUNING.object_maybe for e in evidence]  # color fails; the ground plane may not
-        _refuse_empty(masks, self.names)
+            masks = self._obeying(masks)
+        self._refuse_empty(masks)
         for number in range(1, TUNING.rounds + 1):
-            views = zip(self.images, self._outlines(masks), masks, evidence, strict=True)
+            views = zip(self.images, self._outlines(masks), masks, evidence, self.hints, strict=True)
+            title = f"masks, round {number} of {TUNING.rounds}"
             masks = [
-                _cut(image, _labels(outline, mask, e)) if outline.any() else mask
-                for image, outline, mask, e in with_progress(views, f"masks, {number}", len(masks))
+                _cut(image, _labels(outline, mask, e, hint)) if outline.any() else mask
+                for image, outline, mask, e, hint in with_progress(views, title, len(masks))
             ]
-            _refuse_empty(masks, self.names)
-        masks = [_tidy(mask) for mask in masks]
+            self._refuse_empty(masks)
+        return self.scored(masks)
+
+    def polished(self, made: MadeMasks, evidence: list[Evidence]) -> MadeMasks:
+        """Masks without what continues the background; the former ones if a view then shows no object."""
+        polisher = Polisher(self.images, self.names, self.projections, self.seeds, self.hints)
+        masks = polisher.polished(list(made.masks), evidence)
+        if any(_is_empty(mask) and not is_complete(h) for mask, h in zip(masks, self.hints, strict=True)):
+            return made
+        return self.scored(masks)
+
+    def scored(self, masks: list[Mask]) -> MadeMasks:
+        """The masks without specks, and their agreement."""
+        masks = self._obeying([_tidy(mask) for mask in masks])
         outlines = self._outlines(masks)
         agreement = [(m & o).sum() / max(1, (m | o).sum()) for m, o in zip(masks, outlines, strict=True)]
         return MadeMasks(tuple(masks), np.array(agreement))
@@ -160,6 +212,17 @@ class _Work:
     def _outlines(self, masks: list[Mask]) -> list[Mask]:
         views = make_views(tuple(self.names), tuple(masks), self.projections)
         return other_views_outlines(views, self.seeds)
+
+    def _obeying(self, masks: list[Mask]) -> list[Mask]:
+        return [obeying(mask, hint) for mask, hint in zip(masks, self.hints, strict=True)]
+
+    def _refuse_empty(self, masks: list[Mask]) -> None:
+        for mask, name, hint in zip(masks, self.names, self.hints, strict=True):
+            if _is_empty(mask) and not is_complete(hint):
+                raise InputError(
+                    f"{name}: object and background could not be separated by color and the other views; "
+                    "pass masks (--masks FOLDER or --mask_command), or sparse points on the object (--points)"
+                )
 
 
 def _ground_evidence(work: _Work, masks: list[Mask], points: Array | None) -> list[Evidence] | None:
@@ -173,29 +236,6 @@ def _ground_evidence(work: _Work, masks: list[Mask], points: Array | None) -> li
         empty = [np.zeros_like(mask) for mask in masks]
         masks = [e > TUNING.object_maybe for e in ground.evidence(work.images, empty)]
     return ground.evidence(work.images, masks)
-
-
-def other_views_outlines(views: SceneViews, seeds: Seeds) -> list[Mask]:
-    """Silhouette, (H, W) in each view, of the hull that the OTHER views' masks carve from the seeds' ball.
-
-    It is all False if that hull is empty.
-    """
-    axis = np.linspace(-seeds.radius, seeds.radius, TUNING.grid)
-    cells = cube_grid(axis)
-    cells = cells[np.linalg.norm(cells, axis=1) <= seeds.radius] + seeds.center
-    seen = np.zeros((len(views), len(cells)), bool)
-    inside = np.zeros_like(seen)
-    for k, mask in enumerate(views.masks):
-        column, row, seen[k] = nearest_pixels(cells, views.projections[k], mask.shape)
-        inside[k] = seen[k] & mask[row, column]
-    num_seen, num_inside = seen.sum(axis=0), inside.sum(axis=0)
-    outlines = []
-    for k in range(len(views)):
-        others, others_inside = num_seen - seen[k], num_inside - inside[k]
-        kept = (others >= max(2, (len(views) - 1) // 2)) & (others_inside >= TUNING.min_inside_share * others)
-        hull = SceneHull(cells[kept], float(axis[1] - axis[0]), 0, False, seeds.center, seeds.radius)
-        outlines.append(hull_silhouette(views, k, hull))
-    return outlines
 
 
 def _working_copies(images: list[Bytes], projections: Array) -> tuple[list[Bytes], Array]:
@@ -213,51 +253,16 @@ def _is_empty(mask: Mask) -> bool:
     return bool(mask.mean() < TUNING.empty_share or mask.all())
 
 
-def _refuse_empty(masks: list[Mask], names: list[str]) -> None:
-    for mask, name in zip(masks, names, strict=True):
-        if _is_empty(mask):
-            raise InputError(
-                f"{name}: object and background could not be separated by color and the other views; pass "
-                "masks (--masks FOLDER or --mask_command), or sparse points on the object (--points)"
-            )
-
-
-def color_odds(images: list[Bytes], regions: tuple[Mask, ...]) -> list[Evidence]:
-    """Log odds of each pixel's color: its share inside the regions over that outside, in all views.
-
-    The images are B arrays (H, W, 3), RGB; the regions, where the object probably is, and the log odds are
-    B arrays (H, W).
-    """
-    cube = (TUNING.color_bins,) * 3
-    bins = [_color_bins(image) for image in images]
-    counts = np.zeros((2, np.prod(cube)))
-    for index, region in zip(bins, regions, strict=True):
-        for row, chosen in enumerate((region, ~region)):
-            counts[row] += np.bincount(index[chosen], minlength=counts.shape[1])
-    within, beyond = (
-        gaussian_filter(count.reshape(cube), TUNING.color_blur).ravel() / max(1.0, count.sum())
-        for count in counts
-    )
-    odds = np.log((within + TUNING.rare_color) / (beyond + TUNING.rare_color)).astype(np.float32)
-    return [odds[index] for index in bins]
-
-
-def _color_bins(image: Bytes) -> NDArray[np.int64]:
-    lab = cv2.cvtColor(image, cv2.COLOR_RGB2LAB).astype(np.int64)
-    light, a, b = (lab[..., i] * TUNING.color_bins // 256 for i in range(3))
-    return (light * TUNING.color_bins + a) * TUNING.color_bins + b
-
-
-def _first_labels(region: Mask, odds: Evidence) -> Bytes:
+def _first_labels(region: Mask, odds: Evidence, hint: Hint) -> Bytes:
     """GrabCut labels from the color odds; pixels far from the region are fixed as background."""
     least = np.where(region, TUNING.odds_within, TUNING.odds_beyond)
     labels = np.where(odds > least, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
     labels[_distance_to(region) > TUNING.reach * np.sqrt(region.sum())] = cv2.GC_BGD
-    return _with_background(labels)
+    return _with_background(labels, hint)
 
 
-def _labels(outline: Mask, mask: Mask, evidence: Evidence) -> Bytes:
-    """GrabCut labels from a mask, the other views' outline and the ground plane's evidence."""
+def _labels(outline: Mask, mask: Mask, evidence: Evidence, hint: Hint) -> Bytes:
+    """GrabCut labels from a mask, the other views' outline, the ground plane's evidence and a hint."""
     unit = float(np.sqrt(outline.sum()))
     labels = np.where(mask, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
     labels[evidence < TUNING.ground_maybe] = cv2.GC_PR_BGD
@@ -265,24 +270,26 @@ def _labels(outline: Mask, mask: Mask, evidence: Evidence) -> Bytes:
     labels[evidence > TUNING.object_sure] = cv2.GC_FGD
     beyond = _distance_to(outline) > max(2.0, TUNING.ring * unit)
     labels[beyond | (evidence < TUNING.ground_sure)] = cv2.GC_BGD
-    return _with_background(labels)
+    return _with_background(labels, hint)
 
 
 def _distance_to(region: Mask) -> np.ndarray:
     return cv2.distanceTransform((~region).astype(np.uint8), cv2.DIST_L2, 5)
 
 
-def _with_background(labels: Bytes) -> Bytes:
-    """GrabCut needs background pixels: without any, the corners become background."""
+def _with_background(labels: Bytes, hint: Hint) -> Bytes:
+    """Puts a hint in. GrabCut needs background pixels: without any, the corners become background."""
+    labels[hint == OBJECT], labels[hint == BACKGROUND] = cv2.GC_FGD, cv2.GC_BGD
     if not np.isin(labels, (cv2.GC_BGD, cv2.GC_PR_BGD)).any():
         labels[[0, 0, -1, -1], [0, -1, 0, -1]] = cv2.GC_BGD
     return labels
 
 
 def _cut(image: Bytes, labels: Bytes) -> Mask:
-    """Runs GrabCut, deterministically."""
-    if not np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD)).any():
-        return np.zeros(labels.shape, bool)
+    """Runs GrabCut, deterministically; labels without undecided pixels are the mask."""
+    inside = np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD))
+    if not inside.any() or np.isin(labels, (cv2.GC_FGD, cv2.GC_BGD)).all():
+        return inside
     background, foreground = np.zeros((1, 65)), np.zeros((1, 65))
     cv2.setRNGSeed(0)
     labels = labels.copy()

@@ -25,6 +25,8 @@ SHAPE_TOLERANCE = 1.0
 """Pixels by which the two sides' scale factors may disagree, since sizes are rounded."""
 BACKGROUND = 255.0
 """Color of transparent pixels: white, as in renderings."""
+CERTAIN = 0.99
+"""Share of a pixel that the mask of the backdrop must cover."""
 INVERSE = {6: 8, 8: 6}
 """EXIF's orientation that undoes another one; all others undo themselves."""
 LARGE, BAND_ROWS = 2**26, 64
@@ -42,6 +44,7 @@ class PreparedView:
         world_to_camera: (3, 4).
         undistorted: Whether lens distortion was removed.
         rescaled: The image's size on disk over the calibrated size.
+        backdrop: (h, w) bool, True where the image certainly shows background; None if unknown.
     """
 
     rgb: NDArray[np.uint8]
@@ -50,6 +53,7 @@ class PreparedView:
     world_to_camera: Array
     undistorted: bool
     rescaled: float
+    backdrop: Mask | None = None
 
     @property
     def projection(self) -> Array:
@@ -117,11 +121,13 @@ def prepare_view(
     alpha = load_alpha(view.image) if use_alpha else None
     if use_alpha and alpha is None:
         raise InputError(f"{view.image} has no alpha channel to use as mask; expected RGBA in all images")
-    parts = [rgb, alpha if alpha is None else upright(alpha, *turn), None]
+    parts = [rgb, alpha if alpha is None else upright(alpha, *turn), None, None]
     intrinsics, factor = fitted_intrinsics(view, size)
     if mask_file is not None:
         swapped = view.mask_turn or (stored if turn_upright else INVERSE.get(stored, stored))
         parts[2] = _read_mask(mask_file, view.image.name, size, swapped, turn_upright)
+    if view.backdrop is not None:
+        parts[3] = load_mask(view.backdrop)
     if downscale > 1:
         _check_downscale(size, downscale, view.name)
     reduce_first = downscale > 1 and size[0] * size[1] > LARGE
@@ -136,8 +142,11 @@ def prepare_view(
         intrinsics = pinhole
     if downscale > 1 and not reduce_first:
         layers, intrinsics = _reduced(layers, downscale), resized(intrinsics, 1 / downscale, 1 / downscale)
+    backdrop = None if parts[3] is None else layers[..., -1] > CERTAIN
+    layers = layers if backdrop is None else layers[..., :-1]
     colors, inside = _split(layers, alpha is not None, mask_file is not None)
-    return PreparedView(colors, inside, intrinsics, view.world_to_camera, view.lens is not None, factor)
+    undistorted = view.lens is not None
+    return PreparedView(colors, inside, intrinsics, view.world_to_camera, undistorted, factor, backdrop)
 
 
 def _read_mask(path: Path, image: str, size: tuple[int, int], swapped: int, turn_upright: bool) -> Mask:
@@ -157,14 +166,14 @@ def _read_mask(path: Path, image: str, size: tuple[int, int], swapped: int, turn
 
 
 def _stacked(parts: Sequence[np.ndarray | None]) -> np.ndarray:
-    """Layers (H, W, 3 to 5) of float32: colors, weighted by any alpha channel; the latter; any mask."""
-    rgb, alpha, mask = parts
+    """Layers (H, W, 3 to 6) of float32: colors, weighted by any alpha channel; the latter; any masks."""
+    rgb, alpha, *masks = parts
     assert rgb is not None
     layers = rgb.astype(np.float32)
     if alpha is not None:
         # Colors of transparent pixels are meaningless, so all resampling below works on weighted colors.
         layers = np.dstack([layers * (alpha[..., None] / np.float32(OPAQUE)), alpha.astype(np.float32)])
-    return layers if mask is None else np.dstack([layers, mask.astype(np.float32)])
+    return np.dstack([layers, *(mask.astype(np.float32) for mask in masks if mask is not None)])
 
 
 def _reduced_in_bands(parts: Sequence[np.ndarray | None], downscale: int) -> np.ndarray:

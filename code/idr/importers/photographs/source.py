@@ -41,7 +41,7 @@ IMAGE_FOLDERS = (".", "images", "image")
 MASK_FOLDERS = ("mask", "masks", "silhouettes")
 MAX_DEPTH = 3
 """Folders below the source that are searched, such as a camera's DCIM/100APPLE."""
-LIST = "photographs.json"
+FOLDER, LIST = "photographs", "photographs.json"
 MAKE, MODEL = 0x010F, 0x0110
 FOCAL_35MM, FOCAL_MM, PLANE_RESOLUTION, PLANE_UNIT, LENS = 0xA405, 0x920A, 0xA20E, 0xA210, 0xA434
 MM_PER_UNIT = {2: 25.4, 3: 10.0, 4: 1.0}

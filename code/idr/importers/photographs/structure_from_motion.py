@@ -1,7 +1,8 @@
 """Structure from motion: cameras of photographs by COLMAP's mapper, through `pycolmap`, on the CPU.
 
 Features, matches and model are computed in turn in a work folder. Each step's result is renamed into place
-when complete, so a later call resumes after the last complete step.
+when complete, so a later call resumes after the last complete step. Further attempts (`attempts.py`), which
+follow if few photographs are registered, have folders of their own in the work folder.
 
 World frame and unit are determined up to a similarity.
 """
@@ -10,33 +11,48 @@ from __future__ import annotations
 
 import json
 import shutil
-from contextlib import closing
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from idr.datasets.masks import list_masks, masks_beside, pair_masks
-from idr.errors import InputError
+from idr.datasets.masks import list_masks, masks_beside, pair_masks, pair_some_masks
+from idr.errors import InputError, MissingInputError
 from idr.files import whole_folder, write_text_atomic
 from idr.importers.colmap import from_model, import_pycolmap
 from idr.importers.photographs import source as photos
-from idr.importers.photographs.failures import refuse_few_registered, refuse_no_model, refuse_one_viewpoint
+from idr.importers.photographs.attempts import (
+    BACKDROP,
+    EVERYWHERE,
+    FULL_SIDE,
+    MASKS,
+    USUAL_SIDE,
+    Attempt,
+)
+from idr.importers.photographs.failures import advice, explain_few_registered
+from idr.importers.photographs.regions import (
+    STILL,
+    backdrop_file,
+    masks_digest,
+    stands_still,
+    write_masks,
+)
+from idr.importers.photographs.source import FOLDER as PHOTOGRAPHS
 from idr.importers.photographs.source import Photograph
+from idr.importers.photographs.steps import FEATURES, MATCHES, MODEL, Outcome, Steps
 from idr.importers.photographs.video import NUM_FRAMES, write_frames
 from idr.importers.source import Progress, Source
-from idr.progress_bar import with_progress
 
 MAX_EXHAUSTIVE = 80
 """Number of photographs up to which every pair is matched; 3160 pairs."""
 NEIGHBORS, KEY_PHOTOGRAPHS = 10, 40
 """Sequential matching: photographs matched after each one, and evenly spaced ones matched with each other,
 which closes an orbit."""
-LONGEST_SIDE = 2000
-"""Pixels to which larger photographs are reduced for feature extraction, which then doubles them."""
-STEPS = (FRAMES, PHOTOGRAPHS, FEATURES, MATCHES, MODEL) = (
-    *("frames", "photographs", "features", "matches", "model"),
-)
-SETTINGS, DATABASE = "reconstruction.json", "database.db"
+FRAMES, REGIONS, TRY = "frames", "regions", "try_"
+STEPS = (FRAMES, PHOTOGRAPHS, STILL, REGIONS, FEATURES, MATCHES, MODEL)
+"""Folders of the steps; those of further attempts begin with `TRY`."""
+SETTINGS = "reconstruction.json"
+ON, OFF, AUTO = "on", "off", "auto"
 
 
 @dataclass(frozen=True)
@@ -50,6 +66,17 @@ class ReconstructionSettings:
         seed: Seed of all random draws.
         threads: -1 for one per core; with 1, results are reproducible bit by bit.
         frames: Frames to take from a video; None for `video.NUM_FRAMES`.
+        turntable: Whether the camera stood still while the object turned, so that features on the backdrop
+            are left out: `on`, `off`, or `auto` for what the photographs show.
+        mask_features: Whether only features inside the masks count; else that is a later attempt.
+        some_masks: Whether some photographs may lack a mask in a folder beside them.
+        masks: Folder of masks for features; None for one beside the photographs.
+        max_image_size: Longest side in pixels of the photographs in which features are found; None for
+            `USUAL_SIDE`, and `FULL_SIDE` in further attempts.
+        guided_matching: Whether matches are searched again along epipolar lines.
+        relaxed: Whether the mapper accepts few matches and small angles.
+        mapper: `incremental`, `global`, or `auto` for the former.
+        second_try: Whether further attempts follow if few photographs are registered.
     """
 
     camera_model: str = "SIMPLE_RADIAL"
@@ -58,6 +85,15 @@ class ReconstructionSettings:
     seed: int = 0
     threads: int = -1
     frames: int | None = None
+    turntable: str = AUTO
+    mask_features: bool = False
+    some_masks: bool = False
+    masks: Path | None = None
+    max_image_size: int | None = None
+    guided_matching: bool = False
+    relaxed: bool = False
+    mapper: str = AUTO
+    second_try: bool = True
 
 
 def reconstruct(source: Path, work: Path, settings: ReconstructionSettings, progress: Progress) -> Source:
@@ -79,12 +115,21 @@ def reconstruct(source: Path, work: Path, settings: ReconstructionSettings, prog
     video = photos.find_video(source)
     if video is None and settings.frames is not None:
         raise InputError(f"--frames is for a video, but {source} has photographs; leave it out")
+    if video and settings.mask_features:
+        raise InputError(f"--mask_features is for photographs, but {source} is a video; leave it out")
     files = [video] if video else photos.checked_photographs(source)
-    digests, masks = photos.digests(files), {} if video else _masks_beside(files)
+    digests, masks = photos.digests(files), {} if video else _masks_beside(files, settings.some_masks)
     # What determines the result; threads and `min_registered` do not.
-    decisive: dict[str, Any] = {"camera_model": settings.camera_model, "matching": settings.matching}
-    decisive |= {"seed": settings.seed, "frames": settings.frames or NUM_FRAMES if video else None}
-    fingerprint = {"format": 3, "pycolmap": pycolmap.__version__, **decisive, "photographs": digests}
+    decided_by = (
+        *("camera_model", "matching", "seed", "turntable", "mask_features", "max_image_size"),
+        *("guided_matching", "relaxed", "mapper"),
+    )
+    decisive: dict[str, Any] = {name: getattr(settings, name) for name in decided_by}
+    decisive["frames"] = settings.frames or NUM_FRAMES if video else None
+    feature_masks = {} if video else _feature_masks(settings, files, masks)
+    if settings.mask_features:
+        decisive["masks"] = masks_digest(feature_masks)
+    fingerprint = {"format": 4, "pycolmap": pycolmap.__version__, **decisive, "photographs": digests}
     _begin(work, fingerprint, progress)
     notes: tuple[str, ...] = ()
     if video:
@@ -97,19 +142,161 @@ def reconstruct(source: Path, work: Path, settings: ReconstructionSettings, prog
         with whole_folder(work / PHOTOGRAPHS) as folder:
             photos.prepare(files, digests, folder)
     pycolmap.logging.minloglevel = int(pycolmap.logging.FATAL)  # failures are explained by `failures`
-    steps = _Steps(pycolmap, work, photos.read_list(work / PHOTOGRAPHS), settings, progress)
-    steps.find_features()
-    steps.match()
-    steps.register()
-    found = steps.scene(files, masks)
+    job = _Job(pycolmap, work, photos.read_list(work / PHOTOGRAPHS), settings, feature_masks, progress)
+    outcomes = job.attempts()
+    best = max(outcomes, key=lambda outcome: (outcome.problem is None, outcome.registered))
+    found = job.scene(best, outcomes, files, masks)
     return replace(found, notes=(*found.notes, *notes))
 
 
-def _masks_beside(files: list[Path]) -> dict[str, Path]:
-    """The masks in a folder in or beside that of the photographs, by photograph; empty without one."""
-    folder = masks_beside(files)
-    masks = pair_masks(files, list_masks(folder), folder) if folder else []
-    return {path.name: mask for path, mask in zip(files, masks, strict=False)}
+@dataclass(frozen=True)
+class _Job:
+    """A reconstruction of photographs: its attempts, and the scene of the best one."""
+
+    pycolmap: Any
+    work: Path
+    photographs: list[Photograph]
+    settings: ReconstructionSettings
+    masks: dict[str, Path]
+    progress: Progress
+
+    def attempts(self) -> list[Outcome]:
+        """Reconstructs until an attempt is good enough; says how each one ended if there are several."""
+        outcomes: list[Outcome] = []
+        for attempt in self._planned():
+            if outcomes:
+                self.progress(f"{outcomes[-1]}; trying {attempt.title}")
+            outcomes.append(self._run(attempt))
+            if outcomes[-1].is_enough:
+                break
+        if len(outcomes) > 1:
+            self.progress(str(outcomes[-1]))
+        return outcomes
+
+    def _planned(self) -> Iterator[Attempt]:
+        """The attempts in their order."""
+        settings = self.settings
+        pairs, told = sequential_pairs(len(self.photographs)), settings.turntable == ON
+        still = settings.turntable != OFF and stands_still(
+            self.work, self.photographs, pairs, told, self.progress
+        )
+        region = MASKS if settings.mask_features else BACKDROP if still else EVERYWHERE
+        side, is_global = settings.max_image_size, settings.mapper == "global"
+        guided, relaxed = settings.guided_matching, settings.relaxed
+        first = Attempt("", region, side or USUAL_SIDE, False, guided, relaxed, is_global)
+        yield first
+        if not settings.second_try:
+            return
+        many = Attempt(f"{TRY}many", region, side or FULL_SIDE, True, guided, True, False)
+        yield many
+        if not guided:
+            yield replace(many, folder=f"{TRY}guided", guided=True, base=many.folder)
+        if self.masks and region != MASKS:
+            yield replace(many, folder=f"{TRY}masks_{masks_digest(self.masks)}", region=MASKS)
+        if region == BACKDROP and settings.turntable == AUTO:
+            yield replace(first, folder=f"{TRY}everywhere", region=EVERYWHERE)
+
+    def _run(self, attempt: Attempt) -> Outcome:
+        settings, count = self.settings, len(self.photographs)
+        every_pair = settings.matching == "exhaustive" or (
+            settings.matching == AUTO and count <= MAX_EXHAUSTIVE
+        )
+        regions = None
+        if attempt.region == BACKDROP:
+            regions = self.work / STILL / FEATURES
+        elif attempt.region == MASKS:
+            regions = self.work / attempt.folder / REGIONS
+            if not regions.is_dir():
+                with whole_folder(regions) as folder:
+                    write_masks(folder, self.photographs, self.masks)
+        pairs = None if every_pair else sequential_pairs(count)
+        return Steps(
+            self.pycolmap, self.work, self.photographs, attempt, pairs, regions, settings.camera_model,
+            settings.seed, settings.threads, self.progress,
+        ).run()  # fmt: skip
+
+    def _work_names(self) -> list[str]:
+        return [photos.work_name(k, photo) for k, photo in enumerate(self.photographs)]
+
+    def scene(
+        self, best: Outcome, outcomes: list[Outcome], files: list[Path], masks: dict[str, Path]
+    ) -> Source:
+        """Checks the model and returns it as a source, with the user's files where they were not copied."""
+        names = dict(zip(self._work_names(), (photo.name for photo in self.photographs), strict=True))
+        hints = advice(best.problem or "", best.attempt.region, bool(self.masks), self.settings.second_try)
+        if best.problem:
+            raise InputError(best.problem + _tried(outcomes) + hints)
+        model = best.model
+        registered = {model.images[i].name for i in model.reg_image_ids()}
+        missing = [name for key, name in names.items() if key not in registered]
+        needed = self.settings.min_registered
+        half = max(photos.MIN_PHOTOGRAPHS, round(len(names) / 2))
+        few = explain_few_registered(missing, len(names), half if needed is None else needed)
+        if few:
+            raise InputError(few + _tried(outcomes) + (hints if missing else ""))
+        pairs = zip(self.photographs, files, strict=True)
+        own = {photo.name: path for photo, path in pairs if not photo.copied}
+        found = from_model(model, self.work / PHOTOGRAPHS, str(best.folder))
+        turns = {photo.name: photo.mask_turn for photo in self.photographs}
+        still = best.attempt.region == BACKDROP
+        views = []
+        for view in found.views:
+            name = names[view.name]
+            image, mask = own.get(name, view.image), masks.get(name)
+            certain = backdrop_file(self.work, view.name) if still else None
+            view = replace(view, name=name, image=image, backdrop=certain)
+            views.append(replace(view, mask=mask, mask_turn=turns[name]))
+        notes = self._notes(model, missing)
+        if len(outcomes) > 1:
+            notes = (*notes, f"attempts: {'; '.join(map(str, outcomes))}")
+        return replace(found, kind=photos.KIND, views=tuple(views), notes=notes)
+
+    def _notes(self, model: Any, missing: list[str]) -> tuple[str, ...]:
+        count = len(self.photographs)
+        unregistered = f"; not registered: {', '.join(missing)}" if missing else ""
+        notes = [
+            f"registered {count - len(missing)} of {count} photographs{unregistered}",
+            f"mean reprojection error {model.compute_mean_reprojection_error():.2f} pixels over "
+            f"{model.num_points3D()} points with a mean track length of "
+            f"{model.compute_mean_track_length():.1f}",
+        ]
+        for camera in model.cameras.values():
+            values = ", ".join(f"{value:.6g}" for value in camera.params)
+            notes.append(f"camera: {camera.model_name} {camera.params_info} = {values}")
+        num_turned = sum(photo.turned != 0 or photo.mirrored for photo in self.photographs)
+        if num_turned:
+            turned = f"{num_turned} photograph{'s'[: num_turned > 1]} turned upright (EXIF)"
+            notes.append(f"{turned}, or by 90 degrees to match the others")
+        return tuple(notes)
+
+
+def _masks_beside(files: list[Path], some: bool) -> dict[str, Path]:
+    """The masks in or beside the folder of photographs, by photograph: all of them, unless `some` may do."""
+    folder, pair = masks_beside(files), pair_some_masks if some else pair_masks
+    masks = pair(files, list_masks(folder), folder) if folder else []
+    return {path.name: mask for path, mask in zip(files, masks, strict=False) if mask is not None}
+
+
+def _feature_masks(
+    settings: ReconstructionSettings, files: list[Path], beside: dict[str, Path]
+) -> dict[str, Path]:
+    """The masks that may limit features, by photograph; empty without any."""
+    if settings.masks is not None:
+        try:
+            paired = pair_masks(files, list_masks(settings.masks), settings.masks)
+            return {path.name: mask for path, mask in zip(files, paired, strict=True)}
+        except (InputError, MissingInputError):  # masks of some photographs may do for the scene
+            if settings.mask_features:
+                raise
+            return {}
+    if len(beside) < len(files):
+        beside = {}
+    if settings.mask_features and not beside:
+        raise InputError(
+            "--mask_features needs masks of all photographs; expected a folder `masks` beside them, or "
+            "--masks FOLDER"
+        )
+    return beside
 
 
 def _frames(
@@ -132,7 +319,7 @@ def _begin(work: Path, fingerprint: dict[str, Any], progress: Progress) -> None:
             f"{work} exists and is not a work folder of a reconstruction, which needs this name: move it away"
         )
     if path.is_file():
-        for leftover in work.glob(".*.tmp"):  # of a killed process
+        for leftover in (*work.glob(".*.tmp"), *work.glob(f"{TRY}*/.*.tmp")):  # of a killed process
             shutil.rmtree(leftover, ignore_errors=True)
         if path.read_bytes() == text.encode():
             done = [step for step in STEPS if (work / step).is_dir()]
@@ -140,144 +327,19 @@ def _begin(work: Path, fingerprint: dict[str, Any], progress: Progress) -> None:
                 progress(f"resuming {work} after its {done[-1]}")
             return
         progress(f"{work} has other photographs or settings: the reconstruction starts over")
-        for step in reversed(STEPS):
-            if (work / step).is_dir():
-                shutil.rmtree(work / step)
+        for step in (*work.glob(f"{TRY}*"), *(work / step for step in reversed(STEPS))):
+            if step.is_dir():
+                shutil.rmtree(step)
     write_text_atomic(path, text)
 
 
-@dataclass(frozen=True)
-class _Steps:
-    """The steps of a reconstruction, each skipped if its result is in the work folder."""
-
-    pycolmap: Any
-    work: Path
-    photographs: list[Photograph]
-    settings: ReconstructionSettings
-    progress: Progress
-
-    @property
-    def names(self) -> dict[str, str]:
-        """The user's file names by the names in the model, in natural order."""
-        return {photos.work_name(k, photo): photo.name for k, photo in enumerate(self.photographs)}
-
-    def find_features(self) -> None:
-        """Extracts features; photographs with the same camera, lens and size share intrinsics."""
-        if (self.work / FEATURES).is_dir() or (self.work / MATCHES).is_dir():
-            return
-        groups: dict[tuple[str, tuple[int, int]], list[int]] = {}
-        for k, photo in enumerate(self.photographs):
-            groups.setdefault((photo.camera, photo.size), []).append(k)
-        cameras = f"{len(groups)} camera{'s'[: len(groups) > 1]}"
-        self.progress(f"extracting features of {len(self.photographs)} photographs, {cameras}")
-        options = self.pycolmap.FeatureExtractionOptions()
-        options.use_gpu, options.num_threads = False, self.settings.threads
-        options.max_image_size = LONGEST_SIDE
-        options.sift.estimate_affine_shape = True  # registers more photographs that are far apart
-        with whole_folder(self.work / FEATURES) as folder:
-            for (_, size), members in groups.items():
-                names = [photos.work_name(k, self.photographs[k]) for k in members]
-                self.pycolmap.extract_features(
-                    folder / DATABASE, self.work / PHOTOGRAPHS, names, self.pycolmap.CameraMode.SINGLE,
-                    self._reader(self.photographs[members[0]].focal, size), options, self.pycolmap.Device.cpu,
-                )  # fmt: skip
-
-    def _reader(self, focal: float | None, size: tuple[int, int]) -> Any:
-        """Options that read photographs of one camera, from the focal length of EXIF if it has one."""
-        reader = self.pycolmap.ImageReaderOptions()
-        model = reader.camera_model = self.settings.camera_model
-        if focal is not None:
-            camera = self.pycolmap.Camera.create_from_model_name(0, model, focal, size[1], size[0])
-            reader.camera_params = ", ".join(repr(float(value)) for value in camera.params)
-        return reader
-
-    def match(self) -> None:
-        """Matches every pair of photographs, or the `sequential_pairs`, and verifies the matches."""
-        if (self.work / MATCHES).is_dir():
-            return
-        pycolmap, count, matching = self.pycolmap, len(self.photographs), self.settings.matching
-        every_pair = matching == "exhaustive" or (matching == "auto" and count <= MAX_EXHAUSTIVE)
-        options, verification = pycolmap.FeatureMatchingOptions(), pycolmap.TwoViewGeometryOptions()
-        options.use_gpu, options.num_threads = False, self.settings.threads
-        verification.ransac.random_seed = self.settings.seed
-        pycolmap.set_random_seed(self.settings.seed)
-        with whole_folder(self.work / MATCHES) as folder:
-            shutil.copyfile(self.work / FEATURES / DATABASE, folder / DATABASE)
-            pairs = sequential_pairs(count)
-            num_pairs = count * (count - 1) // 2 if every_pair else len(pairs)
-            self.progress(f"matching {num_pairs} pairs of photographs")
-            if every_pair:
-                match, pairing = pycolmap.match_exhaustive, pycolmap.ExhaustivePairingOptions()
-            else:
-                with closing(pycolmap.Database.open(folder / DATABASE)) as opened:
-                    names = sorted(image.name for image in opened.read_all_images())
-                (folder / "pairs.txt").write_text("".join(f"{names[i]} {names[j]}\n" for i, j in pairs))
-                match, pairing = pycolmap.match_image_pairs, pycolmap.ImportedPairingOptions()
-                pairing.match_list_path = folder / "pairs.txt"
-            match(folder / DATABASE, options, pairing, verification, pycolmap.Device.cpu)
-        shutil.rmtree(self.work / FEATURES)  # the new database contains them
-
-    def register(self) -> None:
-        """Registers the photographs incrementally; keeps the largest of several disconnected models."""
-        if (self.work / MODEL).is_dir():
-            return
-        self.progress("registering the photographs")
-        options = self.pycolmap.IncrementalPipelineOptions()
-        options.num_threads, options.random_seed = self.settings.threads, self.settings.seed
-        options.mapper.random_seed = options.triangulation.random_seed = self.settings.seed
-        options.min_model_size = photos.MIN_PHOTOGRAPHS
-        self.pycolmap.set_random_seed(self.settings.seed)
-        database = self.work / MATCHES / DATABASE
-        with whole_folder(self.work / MODEL) as folder:
-            steps = with_progress(self.photographs, "registering")
-            found = self.pycolmap.incremental_mapping(
-                database, self.work / PHOTOGRAPHS, folder, options=options,
-                next_image_callback=lambda: next(steps, None),
-            )  # fmt: skip
-            for path in folder.iterdir():
-                shutil.rmtree(path)
-            if not found:
-                refuse_no_model(self.pycolmap, database, self.names)
-            largest = max(found.values(), key=lambda model: (model.num_reg_images(), model.num_points3D()))
-            largest.write_binary(str(folder))
-
-    def scene(self, files: list[Path], masks: dict[str, Path]) -> Source:
-        """Checks the model and returns it as a source, with the user's files where they were not copied."""
-        model, names = self.pycolmap.Reconstruction(str(self.work / MODEL)), self.names
-        registered = {model.images[i].name for i in model.reg_image_ids()}
-        missing = [name for key, name in names.items() if key not in registered]
-        needed = self.settings.min_registered
-        half = max(photos.MIN_PHOTOGRAPHS, round(len(names) / 2))
-        refuse_few_registered(missing, len(names), half if needed is None else needed)
-        refuse_one_viewpoint(model)
-        pairs = zip(self.photographs, files, strict=True)
-        own = {photo.name: path for photo, path in pairs if not photo.copied}
-        found = from_model(model, self.work / PHOTOGRAPHS, str(self.work / MODEL))
-        turns = {photo.name: photo.mask_turn for photo in self.photographs}
-        views = []
-        for view in found.views:
-            name = names[view.name]
-            image, mask = own.get(name, view.image), masks.get(name)
-            views.append(replace(view, name=name, image=image, mask=mask, mask_turn=turns[name]))
-        return replace(found, kind=photos.KIND, views=tuple(views), notes=self._notes(model, missing))
-
-    def _notes(self, model: Any, missing: list[str]) -> tuple[str, ...]:
-        count = len(self.photographs)
-        unregistered = f"; not registered: {', '.join(missing)}" if missing else ""
-        notes = [
-            f"registered {count - len(missing)} of {count} photographs{unregistered}",
-            f"mean reprojection error {model.compute_mean_reprojection_error():.2f} pixels over "
-            f"{model.num_points3D()} points with a mean track length of "
-            f"{model.compute_mean_track_length():.1f}",
-        ]
-        for camera in model.cameras.values():
-            values = ", ".join(f"{value:.6g}" for value in camera.params)
-            notes.append(f"camera: {camera.model_name} {camera.params_info} = {values}")
-        num_turned = sum(photo.turned != 0 or photo.mirrored for photo in self.photographs)
-        if num_turned:
-            turned = f"{num_turned} photograph{'s'[: num_turned > 1]} turned upright (EXIF)"
-            notes.append(f"{turned}, or by 90 degrees to match the others")
-        return tuple(notes)
+def _tried(outcomes: list[Outcome]) -> str:
+    """How several attempts ended, as the end of a message; empty after a single one."""
+    if len(outcomes) == 1:
+        return ""
+    if len({outcome.result for outcome in outcomes}) == 1:
+        return f"; all {len(outcomes)} attempts ended so"
+    return f"; tried: {'; '.join(map(str, outcomes))}"
 
 
 def sequential_pairs(count: int) -> list[tuple[int, int]]:

@@ -1,0 +1,1 @@
+"""Mending the masks of a scene, by labels or on a page."""
