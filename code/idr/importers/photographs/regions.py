@@ -9,12 +9,12 @@ import hashlib
 import json
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
 from idr.datasets.image_files import TURNS, upright
 from idr.datasets.images import load_mask, load_rgb
-from idr.errors import InputError
+from idr.datasets.masks import list_masks, pair_masks
+from idr.errors import InputError, MissingInputError
 from idr.files import read_json, whole_folder, write_text_atomic
 from idr.importers.photographs import source as photos
 from idr.importers.photographs.backdrop import find_backdrop
@@ -65,17 +65,42 @@ def feature_file(folder: Path, k: int, photo: Photograph) -> Path:
     return folder / f"{photos.work_name(k, photo)}.png"
 
 
+def paired_masks(
+    folder: Path | None, required: bool, files: list[Path], beside: dict[str, Path]
+) -> dict[str, Path]:
+    """The masks that may limit features, by photograph, from a folder or else `beside`; empty without any.
+
+    Raises:
+        MissingInputError: They are `required`, but a photograph has none.
+        InputError: The same, or names do not fit.
+    """
+    if folder is not None:
+        try:
+            paired = pair_masks(files, list_masks(folder), folder)
+            return {path.name: mask for path, mask in zip(files, paired, strict=True)}
+        except (InputError, MissingInputError):  # masks of some photographs may do for the scene
+            if required:
+                raise
+            return {}
+    if len(beside) == len(files):
+        return beside
+    if required:
+        raise InputError(
+            "--mask_features needs masks of all photographs; expected a folder `masks` beside them, or "
+            "--masks FOLDER"
+        )
+    return {}
+
+
 def write_masks(folder: Path, photographs: list[Photograph], masks: dict[str, Path]) -> None:
     """Writes masks of features inside masks of the object, which are given by the photographs' names.
-
-    Photographs without a mask may have features everywhere.
 
     Raises:
         InputError: A mask cannot be read, or has another size than its photograph.
     """
     for k, photo in enumerate(photographs):
-        path = masks.get(photo.name)
-        mask = np.ones(photo.size, bool) if path is None else load_mask(path)
+        path = masks[photo.name]
+        mask = load_mask(path)
         if mask.shape != photo.size:
             mask = upright(mask, *TURNS[photo.mask_turn]).astype(bool)
         if mask.shape != photo.size:

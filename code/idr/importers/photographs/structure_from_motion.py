@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from idr.datasets.masks import list_masks, masks_beside, pair_masks, pair_some_masks
-from idr.errors import InputError, MissingInputError
+from idr.errors import InputError
 from idr.files import whole_folder, write_text_atomic
 from idr.importers.colmap import from_model, import_pycolmap
 from idr.importers.photographs import source as photos
@@ -34,6 +34,7 @@ from idr.importers.photographs.regions import (
     STILL,
     backdrop_file,
     masks_digest,
+    paired_masks,
     stands_still,
     write_masks,
 )
@@ -126,7 +127,7 @@ def reconstruct(source: Path, work: Path, settings: ReconstructionSettings, prog
     )
     decisive: dict[str, Any] = {name: getattr(settings, name) for name in decided_by}
     decisive["frames"] = settings.frames or NUM_FRAMES if video else None
-    feature_masks = {} if video else _feature_masks(settings, files, masks)
+    feature_masks = paired_masks(settings.masks, settings.mask_features, files, masks) if not video else {}
     if settings.mask_features:
         decisive["masks"] = masks_digest(feature_masks)
     fingerprint = {"format": 4, "pycolmap": pycolmap.__version__, **decisive, "photographs": digests}
@@ -275,28 +276,6 @@ def _masks_beside(files: list[Path], some: bool) -> dict[str, Path]:
     folder, pair = masks_beside(files), pair_some_masks if some else pair_masks
     masks = pair(files, list_masks(folder), folder) if folder else []
     return {path.name: mask for path, mask in zip(files, masks, strict=False) if mask is not None}
-
-
-def _feature_masks(
-    settings: ReconstructionSettings, files: list[Path], beside: dict[str, Path]
-) -> dict[str, Path]:
-    """The masks that may limit features, by photograph; empty without any."""
-    if settings.masks is not None:
-        try:
-            paired = pair_masks(files, list_masks(settings.masks), settings.masks)
-            return {path.name: mask for path, mask in zip(files, paired, strict=True)}
-        except (InputError, MissingInputError):  # masks of some photographs may do for the scene
-            if settings.mask_features:
-                raise
-            return {}
-    if len(beside) < len(files):
-        beside = {}
-    if settings.mask_features and not beside:
-        raise InputError(
-            "--mask_features needs masks of all photographs; expected a folder `masks` beside them, or "
-            "--masks FOLDER"
-        )
-    return beside
 
 
 def _frames(
