@@ -14,12 +14,10 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import made_masks  # noqa: E402
 
 
-@pytest.mark.parametrize(("ground", "mean", "worst"), [("plain", 0.95, 0.93), ("dark", 0.9, 0.85)])
-def test_masks_of_an_animal(
-    ground: str, mean: float, worst: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_masks_of_a_vehicle_on_plain_cloth(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the polishing, the mean is 0.955, and the worst view, with cloth between the wheels, 0.86."""
     monkeypatch.setattr(made_masks, "SPACING", 0.03)
-    case = made_masks.photographs("beast", ground, 12, (120, 160))
+    case = made_masks.photographs("vehicle", "plain", 12, (150, 200))
     assert 0.02 < np.mean(case.masks) < 0.2
     ious = made_masks.score(case, "scene")[1]
-    assert ious.mean() > mean and ious.min() > worst, ious.round(3)
+    assert ious.mean() > 0.975 and ious.min() > 0.95, ious.round(3)

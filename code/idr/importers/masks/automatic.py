@@ -64,6 +64,7 @@ class _Tuning:
     reach: float = 0.4  # sqrt: distance the object may extend beyond its initial region
     speck: float = 0.05  # area over the largest component's, below which a component is dropped
     pinhole: float = 0.003  # area over the largest component's, below which a hole is filled
+    lost_agreement: float = 0.03  # of the mean, above which polished masks are not kept
     empty_share: float = 0.002  # of the image, below which a mask counts as empty
     odds_within: float = 0.0  # log odds of a color above which a pixel starts as object in the initial region
     odds_beyond: float = 0.7  # the same outside of it
@@ -195,12 +196,18 @@ class _Work:
         return self.scored(masks)
 
     def polished(self, made: MadeMasks, evidence: list[Evidence]) -> MadeMasks:
-        """Masks without what continues the background; the former ones if a view then shows no object."""
+        """Masks without what continues the background; the former ones if these agree better.
+
+        Polishing an object of its background's color removes parts of it, and the agreement falls.
+        """
         polisher = Polisher(self.images, self.names, self.projections, self.seeds, self.hints)
         masks = polisher.polished(list(made.masks), evidence)
         if any(_is_empty(mask) and not is_complete(h) for mask, h in zip(masks, self.hints, strict=True)):
             return made
-        return self.scored(masks)
+        polished = self.scored(masks)
+        lost = float((made.agreement - polished.agreement).mean())
+        log.info("polished masks: mean IoU with the other views' hull %.3f", polished.agreement.mean())
+        return made if lost > TUNING.lost_agreement else polished
 
     def scored(self, masks: list[Mask]) -> MadeMasks:
         """The masks without specks, and their agreement."""

@@ -30,7 +30,7 @@ class _Tuning:
     noise: float = 2.0  # gray levels, least standard deviation of a color
     darkest: float = 0.35  # brightness in a shadow over that without
     shadow_noise: float = 3.0  # gray levels, standard deviation of a shadow's chromaticity
-    shadow_share: float = 0.1  # of the background that may lie in shadow
+    shadow_share: float = 0.4  # of the background that may lie in shadow
 
 
 TUNING = _Tuning()
