@@ -219,8 +219,8 @@ class HashGrid(Encoding):
         if not is_float or not module.runs_on(x.device):
             raise InputError(
                 f"model.implicit_network.encoding.backend = {backend}: points are {x.dtype} on {x.device}; "
-                "it computes torch.float32 on a GPU; set backend = auto (TRITON_INTERPRET=1 in the environment "
-                "lets Triton's interpreter try the kernels on a CPU, far slower)"
+                "it computes torch.float32 on a GPU; set backend = auto (TRITON_INTERPRET=1 in the "
+                "environment lets Triton's interpreter try the kernels on a CPU, far slower)"
             )
         _log_once(logging.DEBUG, backend, "as the conf says")
         return module.twin(backend == "triton_atomic")

@@ -24,11 +24,11 @@ def softplus(z, w, beta):
 
 @triton.jit
 def _value_and_slope(
-    hidden, bias, slopes, beta, num_values, width, BLOCK: tl.constexpr
+    hidden, bias, slopes, beta, num_values, WIDTH: tl.constexpr, BLOCK: tl.constexpr
 ):
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     here = at < num_values
-    z = (tl.load(hidden + at, here, 0.0) + tl.load(bias + at % width, here, 0.0)) * beta
+    z = (tl.load(hidden + at, here, 0.0) + tl.load(bias + at % WIDTH, here, 0.0)) * beta
     w = tl.exp(-tl.abs(z))
     tl.store(hidden + at, softplus(z, w, beta), here)
     tl.store(slopes + at, tl.where(z > 0, 1.0, w) / (1.0 + w), here)
@@ -48,8 +48,9 @@ def _gradients_of_scaled(
 def softplus_and_slope(hidden: Tensor, bias: Tensor, beta: float) -> Tensor:
     """Replaces values (N, H) by softplus(values + bias), see `softplus_loops.softplus_and_slope`."""
     slopes, count = torch.empty_like(hidden), hidden.numel()
-    arguments = (hidden, bias.detach().contiguous(), slopes, beta, count, hidden.shape[1])
-    launch(_value_and_slope, (triton.cdiv(count, BLOCK),), *arguments, BLOCK=BLOCK)
+    arguments = (hidden, bias.detach().contiguous(), slopes, beta, count)
+    programs = (triton.cdiv(count, BLOCK),)
+    launch(_value_and_slope, programs, *arguments, WIDTH=hidden.shape[1], BLOCK=BLOCK)
     return slopes
 
 
