@@ -66,7 +66,7 @@ class GridTwin:
         grid: The functions of `kernels.hashgrid_loops`.
         softplus: ``softplus_and_slope`` and ``gradients_of_scaled`` of `kernels.softplus_loops`.
         trace: As `kernels.tracing_loops.trace`.
-        max_traced_width: Maximum width of the hidden layers for ``trace``.
+        max_traced_width: Maximum of units a hidden layer and of features a point for ``trace``.
     """
 
     library: str

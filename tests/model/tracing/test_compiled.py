@@ -154,7 +154,7 @@ def test_without_loops_it_is_the_accelerated_tracer(
     assert messages == [
         "strategy = compiled: training rays are traced by strategy accelerated: the loops need an encoding "
         "of type hashgrid, no skip layers, numba, a CPU and float32; on a GPU encoding.backend = triton and "
-        "at most 64 units a layer",
+        "at most 64 units a layer and features a point",
         "strategy = compiled: training rays are traced by compiled loops",
     ]
     assert torch.equal(plain.hit, loops.hit)

@@ -59,8 +59,9 @@ def field_for(network: ImplicitNetwork, x: Tensor) -> FieldTwin | None:
 
 
 def _widest(network: ImplicitNetwork) -> int:
-    """Returns the maximum width of the hidden layers."""
-    return max(network.layer(index).bias.shape[0] for index in range(network.num_layers - 1))
+    """Returns the maximum width of the hidden layers and of the encoding without the point."""
+    widths = (network.layer(index).bias.shape[0] for index in range(network.num_layers - 1))
+    return max(network.encoding.width - 3, *widths)
 
 
 def _on_cpu(x: Tensor) -> bool:

@@ -68,5 +68,6 @@ class CompiledTracer(AcceleratedTracer):
             _log_once(
                 logging.INFO,
                 "strategy accelerated: the loops need an encoding of type hashgrid, no skip layers, numba, "
-                "a CPU and float32; on a GPU encoding.backend = triton and at most 64 units a layer",
+                "a CPU and float32; on a GPU encoding.backend = triton and at most 64 units "
+                "a layer and features a point",
             )

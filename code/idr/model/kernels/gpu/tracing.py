@@ -29,7 +29,7 @@ MIN_TILE = 16
 """Smallest side of an operand of Triton's matrix product."""
 
 MAX_WIDTH = 64
-"""Maximum width of a hidden layer; with 128 units, the registers do not suffice."""
+"""Maximum of units a hidden layer and of features a point; with 128, the registers do not suffice."""
 
 PRECISION = tl.constexpr("tf32x3")
 """Of products: float32 to about 21 bits, on tensor cores where there are any. Triton's exact product ("ieee")
@@ -44,12 +44,12 @@ MIN_STEP, MIN_STEP_INSIDE = tl.constexpr(loops.MIN_STEP), tl.constexpr(loops.MIN
 
 @triton.jit
 def _features(
-    x, y, z, table, numbers, scales, bound, last_weight,
-    NUM_LEVELS: tl.constexpr, F: tl.constexpr, COLUMNS: tl.constexpr,
+    x, y, z, table, numbers, scales, bound, last_weight, num_levels,
+    F: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """Returns the features (rays, COLUMNS) of points; the columns after L F are zeros."""
     column = tl.arange(0, COLUMNS)
-    level, used = column // F, column < NUM_LEVELS * F
+    level, used = column // F, column < num_levels * F
     at = numbers + 6 * level
     resolution, offset = tl.load(at, used, 1)[None, :], tl.load(at + 1, used, 0)[None, :]
     mask, dense = tl.load(at + 2, used, 0)[None, :], tl.load(at + 3, used, 0)[None, :]
@@ -67,7 +67,7 @@ def _features(
                 row = row_of(i + a, j + b, k + d, offset, mask, dense, factor_y, factor_z)
                 corner = tl.load(table + row * F + (column % F)[None, :], used[None, :], 0.0)
                 total += (fx if a else 1.0 - fx) * across * corner
-    return total * tl.where(level == NUM_LEVELS - 1, last_weight, 1.0)[None, :]
+    return total * tl.where(level == num_levels - 1, last_weight, 1.0)[None, :]
 
 
 @triton.jit
@@ -98,8 +98,8 @@ def _evaluate(
 def _trace(
     origin, direction, near, far, crosses, inside, depth, hit,
     table, numbers, scales, weights, bound, last_weight, beta,
-    radius, threshold, num_rays, rounds, NUM_LEVELS: tl.constexpr, F: tl.constexpr,
-    COLUMNS: tl.constexpr, H: tl.constexpr, NUM_HIDDEN: tl.constexpr, BLOCK: tl.constexpr,
+    radius, threshold, num_rays, rounds, num_levels, F: tl.constexpr, COLUMNS: tl.constexpr,
+    H: tl.constexpr, NUM_HIDDEN: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     r = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     here = r < num_rays
@@ -118,7 +118,7 @@ def _trace(
     while tl.min(phase, axis=0) < ENDED:
         x, y, z = ox + t * vx, oy + t * vy, oz + t * vz
         features = _features(
-            x, y, z, table, numbers, scales, bound, last_weight, NUM_LEVELS, F, COLUMNS
+            x, y, z, table, numbers, scales, bound, last_weight, num_levels, F, COLUMNS
         )
         f = _evaluate(x, y, z, features, weights, beta, COLUMNS, H, NUM_HIDDEN)
         size = tl.abs(f)
@@ -192,7 +192,7 @@ def _packed(network: ImplicitNetwork, num_features: int, columns: int, width: in
 
 
 def trace(network: ImplicitNetwork, request: TraceRequest, config: TracerConfig) -> tuple[Tensor, Tensor]:
-    """Finds first hits, see `tracing_loops.trace`; the hidden layers have at most `MAX_WIDTH` units."""
+    """Finds first hits, see `tracing_loops.trace`, with networks up to `MAX_WIDTH`."""
     grid, rays, crossing = network.encoding, request.rays, request.crossing
     assert isinstance(grid, HashGrid)
     num_rays = request.object_mask.shape[0]
@@ -211,7 +211,6 @@ def trace(network: ImplicitNetwork, request: TraceRequest, config: TracerConfig)
         _packed(network, len(levels) * features, columns, width),
         *(grid.config.bound, grid.last_weight, network.activation.beta),
         *(config.object_bounding_sphere, config.sdf_threshold, num_rays, config.n_secant_steps),
-        NUM_LEVELS=len(levels), F=features, COLUMNS=columns, H=width, NUM_HIDDEN=network.num_layers - 1,
-        BLOCK=BLOCK,
+        len(levels), F=features, COLUMNS=columns, H=width, NUM_HIDDEN=network.num_layers - 1, BLOCK=BLOCK,
     )  # fmt: skip
     return depth, hit
