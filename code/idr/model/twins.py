@@ -61,7 +61,6 @@ class GridTwin:
     """Kernels of a `HashGrid`, and of softplus networks on it, that one library runs on its devices.
 
     Attributes:
-        library: Its name.
         interpolate: As `hashgrid_torch.interpolate`, but for `Level`s; differentiable twice.
         grid: The functions of `kernels.hashgrid_loops`.
         softplus: ``softplus_and_slope`` and ``gradients_of_scaled`` of `kernels.softplus_loops`.
@@ -69,7 +68,6 @@ class GridTwin:
         max_traced_width: Maximum of units a hidden layer and of features a point for ``trace``.
     """
 
-    library: str
     interpolate: Callable[..., Tensor]
     grid: Any
     softplus: Any

@@ -12,9 +12,5 @@ from idr.model.twins import GridTwin
 is_available = has_numba
 
 TWIN = GridTwin(
-    "numba",
-    functools.partial(interpolate, hashgrid_loops),
-    hashgrid_loops,
-    softplus_loops,
-    tracing_loops.trace,
+    functools.partial(interpolate, hashgrid_loops), hashgrid_loops, softplus_loops, tracing_loops.trace
 )

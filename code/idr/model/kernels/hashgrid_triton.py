@@ -20,4 +20,4 @@ def twin(atomic: bool) -> GridTwin:
 
     grid = hashgrid.GpuGrid(atomic)
     interpolation = functools.partial(interpolate, grid)
-    return GridTwin("triton", interpolation, grid, softplus, tracing.trace, tracing.MAX_WIDTH)
+    return GridTwin(interpolation, grid, softplus, tracing.trace, tracing.MAX_WIDTH)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import os
 from typing import Any
 
@@ -11,6 +12,8 @@ import torch
 from torch import Tensor
 
 from idr.model.kernels.numba_support import can_import
+
+log = logging.getLogger(__name__)
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 """Whether Triton's interpreter runs the kernels, on any device; Triton reads the variable at its import."""
@@ -29,7 +32,9 @@ def _device_type() -> str | None:
 
     try:
         return str(driver.active.get_active_torch_device().type)
-    except RuntimeError:  # no driver
+    except RuntimeError as error:
+        if torch.accelerator.is_available():  # for example, there is no C compiler
+            log.warning("Triton cannot use the GPU: %s", error)
         return None
 
 
