@@ -46,7 +46,7 @@ endif
 test: $(INSTALLED_DEV) ## Run all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal
 
-gpu-check: $(INSTALLED_DEV) ## On a machine with a GPU: parity, host reads per step, one timing (a minute)
+gpu-check: $(INSTALLED_DEV) ## On a machine with a GPU: parity, host reads per step, timings, Triton's kernels (minutes)
 	$(BIN)/python benchmarks/gpu_check.py
 
 bench: $(INSTALLED_DEV) ## Benchmarks of steps, meshes, scaling and the matrix-product limit, into results/ (10 minutes)

@@ -6,18 +6,21 @@
 Parity: outputs, losses and gradients on the device are compared with arrays of the published code, with the
 tolerances of the CPU. Gradients that exceed them only by amplified rounding, as float64 shows, are listed
 separately. Reads: synchronizing operators per training step; on CUDA also counted by PyTorch's sync debug
-mode. Timing: median step of the DTU conf with each tracer.
+mode. Timing: median step of the DTU conf with each tracer. Kernels: where Triton's kernels run, they are
+compared with plain torch in float64, and timed against plain torch in float32, on ``fast.conf``.
 
-Prints all three. The exit status is 1 if parity or the number of reads fails.
+Prints all four. The exit status is 1 if parity, the number of reads or a kernel fails.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+import statistics
 import sys
+import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -33,6 +36,7 @@ from tests.reads import ReadCounter  # noqa: E402
 
 from idr.cli.shared.common import choose_device, make_parser, say  # noqa: E402
 from idr.errors import TrainingStoppedError  # noqa: E402
+from idr.model.twins import find_kernel  # noqa: E402
 
 MAX_READS = 3
 """In tracing, loss and gradients of a step; the trainer's check for finite values is a fourth."""
@@ -42,6 +46,18 @@ MAX_AMPLIFICATION = 5.0
 
 MAX_DOUBLE_DIFFERENCE = 1e-7
 """Relative difference of float64 gradients up to which device and CPU agree."""
+
+GRID_CONF = "./confs/fast.conf"
+"""Conf of the networks that the kernels are compared and timed on."""
+
+BACKENDS = ("torch", "triton", "triton_atomic")
+"""Backends of its hash grid. With the first, the accelerated tracer traces the rays."""
+
+MAX_ERROR = 1e-3
+"""Error of a gradient relative to its largest entry: float32's rounding times softplus's curvature of 100."""
+
+MAX_OTHER_HITS = 0.01
+"""Share of rays that may hit with one tracer and pass with another: those that graze the surface."""
 
 CHECKS = {
     "networks": comparisons.networks,
@@ -152,8 +168,82 @@ class Steps(TrainingSteps):
         return {"steps": len(steps), "most": len(most), "places": most, "watched": max(watched, default=0)}
 
 
+def _median_ms(function: Callable[[], object], device: torch.device, count: int) -> float:
+    """Median wall time of a call in milliseconds, after three warm-up calls."""
+    times = []
+    for _ in range(count + 3):
+        started = time.perf_counter()
+        function()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(1000 * (time.perf_counter() - started))
+    return statistics.median(times[3:])
+
+
+def _grid_steps(backend: str, arguments: argparse.Namespace, device: torch.device) -> Steps:
+    """Steps of the grid's conf with a backend, with features that differ from zero."""
+    overrides = argparse.Namespace(
+        conf=GRID_CONF, rays=arguments.rays, overrides=[f"model.implicit_network.encoding.backend={backend}"]
+    )
+    steps = Steps("compiled", overrides, device)
+    table = steps.model.implicit_network.encoding.get_parameter("table")
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        table.copy_(0.02 * (2 * torch.rand(table.shape, generator=generator) - 1))
+    return steps
+
+
+def _field_gradients(network: torch.nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
+    """Value and gradient of f, and the gradients of a loss of both w.r.t. the parameters."""
+    output, gradient = network.value_and_gradient(x)
+    loss = output.square().mean() + (gradient.norm(dim=1) - 1).square().mean()
+    gradients = torch.autograd.grad(loss, tuple(network.parameters()))
+    return [output.detach(), gradient.detach(), *gradients]
+
+
+def kernels(arguments: argparse.Namespace, device: torch.device) -> list[dict[str, Any]]:
+    """Compares and times the hash grid's backends; empty where Triton's kernels do not run.
+
+    Returns:
+        For each backend: ``error``, the largest relative error against plain torch in float64; ``hits``, the
+        share of rays that hit with one tracer only; wall times in ms of f with all gradients at ten points
+        per ray (``field``), of a forward pass with tracing (``forward``) and of a training step (``step``).
+    """
+    module = find_kernel("hashgrid_triton")
+    if module is None or not module.runs_on(device):
+        return []
+    x = 2 * torch.rand(10 * arguments.rays, 3, generator=torch.Generator().manual_seed(1)).to(device) - 1
+    oracle = _grid_steps("torch", arguments, device).model.implicit_network.double()
+    expected = _field_gradients(oracle, x.double())
+    rows: list[dict[str, Any]] = []
+    first_hit = None
+    for backend in BACKENDS:
+        steps = _grid_steps(backend, arguments, device)
+        network = steps.model.implicit_network
+        pairs = zip(_field_gradients(network, x), expected, strict=True)
+        errors = [float((one - two).abs().max() / two.abs().max().clamp_min(1e-12)) for one, two in pairs]
+
+        @torch.no_grad()
+        def forward(steps: Steps = steps) -> torch.Tensor:
+            return steps.model(steps.sample)["network_object_mask"]
+
+        hit = forward()
+        first_hit = hit if first_hit is None else first_hit
+        rows.append(
+            {
+                "backend": backend,
+                "error": max(errors),
+                "hits": float((hit != first_hit).float().mean()),
+                "field": _median_ms(lambda n=network: _field_gradients(n, x), device, arguments.steps),
+                "forward": _median_ms(forward, device, arguments.steps),
+                "step": 1000 * steps.seconds(arguments.steps),
+            }
+        )
+    return rows
+
+
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Runs the three checks."""
+    """Runs the four checks."""
     device = choose_device("auto", arguments.device)
     missed, rounded = parity(device)
     accelerated = Steps("accelerated", arguments, device)
@@ -168,11 +258,12 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "rounded": rounded,
         "reads": reads,
         "seconds": seconds,
+        "kernels": kernels(arguments, device),
     }
 
 
 def report(result: dict[str, Any]) -> None:
-    """Prints the result; raises `TrainingStoppedError` if parity or the number of reads fails."""
+    """Prints the result; raises `TrainingStoppedError` if parity, the number of reads or a kernel fails."""
     reads, missed = result["reads"], result["missed"]
     say(f"{result['device']}, torch {result['torch']}")
     violations = (
@@ -188,7 +279,15 @@ def report(result: dict[str, Any]) -> None:
         say(f"  {place}")
     for name, seconds in result["seconds"].items():
         say(f"step, {name}: {1000 * seconds:.1f} ms")
-    if missed or reads["most"] > MAX_READS:
+    if result["kernels"]:
+        say("hash grid of fast.conf    error  other hits   field ms forward ms    step ms")
+    else:
+        say("hash grid: Triton's kernels do not run on this device")
+    for row in result["kernels"]:
+        times = "".join(f"{row[name]:11.2f}" for name in ("field", "forward", "step"))
+        say(f"  {row['backend']:20}{row['error']:9.1e}{row['hits']:12.2%}{times}")
+    wrong = [row for row in result["kernels"] if row["error"] > MAX_ERROR or row["hits"] > MAX_OTHER_HITS]
+    if missed or wrong or reads["most"] > MAX_READS:
         raise TrainingStoppedError("the device differs from the CPU; see above")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -100,16 +101,44 @@ def test_reads_do_not_grow_with_unresolved_rays(
 def test_a_failure_is_reported_and_raised(gpu_check, capsys: pytest.CaptureFixture[str]) -> None:
     good = {
         "device": "cpu", "torch": "2", "missed": [], "rounded": [], "seconds": {"accelerated": 0.1},
-        "reads": {"steps": 3, "most": 2, "places": ["nonzero at x.py:1"], "watched": 0},
+        "reads": {"steps": 3, "most": 2, "places": ["nonzero at x.py:1"], "watched": 0}, "kernels": [],
     }  # fmt: skip
     gpu_check.report(good)
-    assert "all arrays within their tolerances" in capsys.readouterr().out
-    for bad in ({"missed": ["networks of a: f"]}, {"reads": {**good["reads"], "most": 9}}):
+    printed = capsys.readouterr().out
+    assert "all arrays within their tolerances" in printed and "do not run on this device" in printed
+    row = {"backend": "triton", "error": 1e-6, "hits": 0.0, "field": 1.5, "forward": 2.5, "step": 12.5}
+    gpu_check.report({**good, "kernels": [row]})
+    assert capsys.readouterr().out.splitlines()[-1].split() == [
+        "triton", "1.0e-06", "0.00%", "1.50", "2.50", "12.50"
+    ]  # fmt: skip
+    bad_rows = ({**row, "error": 0.1}, {**row, "hits": 0.1})
+    for bad in (
+        {"missed": ["networks of a: f"]},
+        {"reads": {**good["reads"], "most": 9}},
+        *({"kernels": [row]} for row in bad_rows),
+    ):
         with pytest.raises(TrainingStoppedError):
             gpu_check.report({**good, **bad})
 
 
-def test_all_three_checks_run(gpu_check, arguments, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kernels_are_compared_with_plain_torch(
+    gpu_check, arguments, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With numba's loops in place of Triton's, which compute the same on a CPU."""
+    monkeypatch.setattr(gpu_check, "BACKENDS", ("torch", "numba"))
+    monkeypatch.setattr(gpu_check, "find_kernel", lambda name: SimpleNamespace(runs_on=lambda device: True))
+    arguments.rays, arguments.steps = 200, 1
+    rows = gpu_check.kernels(arguments, CPU)
+    assert [row["backend"] for row in rows] == ["torch", "numba"]
+    for row in rows:
+        assert row["error"] <= gpu_check.MAX_ERROR and row["hits"] <= gpu_check.MAX_OTHER_HITS, row
+        assert min(row["field"], row["forward"], row["step"]) > 0
+    monkeypatch.setattr(gpu_check, "find_kernel", lambda name: None)
+    assert gpu_check.kernels(arguments, CPU) == []
+
+
+def test_all_checks_run(gpu_check, arguments, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(golden, "NAMES", ())
+    monkeypatch.setattr(gpu_check, "find_kernel", lambda name: None)
     result = gpu_check.measure(arguments)
     assert result["seconds"]["accelerated"] > 0 and result["missed"] == [] and "places" in result["reads"]

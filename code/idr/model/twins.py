@@ -9,9 +9,11 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
+from typing import Any
 
 from torch import Tensor
 
@@ -52,3 +54,22 @@ class FieldTwin:
     sdf: Callable[[Tensor], Tensor] | None = None
     output_and_gradient: Callable[[Tensor, int | None], tuple[Tensor, Tensor]] | None = None
     first_hits: Callable[..., tuple[Tensor, Tensor]] | None = None
+
+
+@dataclass(frozen=True)
+class GridTwin:
+    """Kernels of a `HashGrid`, and of softplus networks on it, that one library runs on its devices.
+
+    Attributes:
+        interpolate: As `hashgrid_torch.interpolate`, but for `Level`s; differentiable twice.
+        grid: The functions of `kernels.hashgrid_loops`.
+        softplus: ``softplus_and_slope`` and ``gradients_of_scaled`` of `kernels.softplus_loops`.
+        trace: As `kernels.tracing_loops.trace`.
+        max_traced_width: Maximum of units a hidden layer and of features a point for ``trace``.
+    """
+
+    interpolate: Callable[..., Tensor]
+    grid: Any
+    softplus: Any
+    trace: Callable[..., tuple[Tensor, Tensor]]
+    max_traced_width: float = math.inf

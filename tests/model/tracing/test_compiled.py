@@ -153,7 +153,8 @@ def test_without_loops_it_is_the_accelerated_tracer(
     messages = [record.message for record in caplog.records if "strategy" in record.message]
     assert messages == [
         "strategy = compiled: training rays are traced by strategy accelerated: the loops need an encoding "
-        "of type hashgrid, no skip layers, numba, a CPU and float32",
+        "of type hashgrid, no skip layers, numba, a CPU and float32; on a GPU encoding.backend = triton and "
+        "at most 64 units a layer and features a point",
         "strategy = compiled: training rays are traced by compiled loops",
     ]
     assert torch.equal(plain.hit, loops.hit)

@@ -9,7 +9,6 @@ import functools
 import logging
 import math
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Literal
 
 import torch
@@ -20,9 +19,12 @@ from idr.errors import InputError
 from idr.model.encodings import hashgrid_torch
 from idr.model.encodings.base import Encoding, level_weight
 from idr.model.encodings.hashgrid_torch import Level
-from idr.model.twins import find_kernel
+from idr.model.twins import GridTwin, find_kernel
 
 log = logging.getLogger(__name__)
+
+TRITON = ("triton", "triton_atomic")
+"""Backends that run Triton's kernels."""
 
 MAX_LEVELS = 32
 MAX_FEATURES = 16
@@ -49,7 +51,10 @@ class HashGridConfig:
         bound: Half the side of the cube that the grids cover, unit-sphere frame; at least the radius
             ``model.ray_tracer.object_bounding_sphere``.
         backend: ``numba`` for compiled loops (CPU, float32; ``pip install 'idr-surface[fast]'``), ``torch``
-            for plain torch, ``auto`` for numba where possible, else torch.
+            for plain torch, ``auto`` for numba where possible, else torch. ``triton`` for Triton's kernels on
+            a GPU (float32; not yet run on one, so ``auto`` does not choose it), also for the networks and for
+            the tracer ``strategy = compiled``; ``triton_atomic`` for the same with sums of the table's
+            gradient in an order that differs from run to run (not deterministic).
     """
 
     type: str = "hashgrid"
@@ -60,7 +65,7 @@ class HashGridConfig:
     finest_resolution: int = 512
     pixels_per_cell: float | None = None
     bound: float = 1.0
-    backend: Literal["auto", "torch", "numba"] = "auto"
+    backend: Literal["auto", "torch", "numba", "triton", "triton_atomic"] = "auto"
 
     def __post_init__(self) -> None:
         if not 1 <= self.levels <= MAX_LEVELS:
@@ -84,6 +89,11 @@ class HashGridConfig:
         if self.backend == "numba" and find_kernel("hashgrid_numba") is None:
             raise InputError(
                 "backend = numba: numba is not installed or does not work: pip install 'idr-surface[fast]'"
+            )
+        if self.backend in TRITON and find_kernel("hashgrid_triton") is None:
+            raise InputError(
+                f"backend = {self.backend}: Triton is not installed or does not work; on Linux: pip install "
+                "triton; elsewhere set backend = auto"
             )
 
 
@@ -158,7 +168,7 @@ class HashGrid(Encoding):
         """Encodes points, see `Encoding.forward`.
 
         Raises:
-            InputError: ``backend = numba`` on another device than a CPU, or not in float32.
+            InputError: The backend cannot compute on this device or in this dtype.
         """
         num_open = self.num_open
         if num_open == 0:
@@ -175,31 +185,45 @@ class HashGrid(Encoding):
         encoded = torch.cat((x, features), dim=1)
         return functional.pad(encoded, (0, self.width - encoded.shape[1]))
 
-    def twin(self, x: Tensor) -> ModuleType | None:
-        """Returns the kernel `hashgrid_numba` if it computes this grid at points x (N, 3), else None.
+    def twin(self, x: Tensor) -> GridTwin | None:
+        """Returns the kernels that compute this grid at points x (N, 3); None for plain torch.
 
         Raises:
-            InputError: ``backend = numba`` on another device than a CPU, or not in float32.
+            InputError: The backend cannot compute on this device or in this dtype.
         """
-        backend = self.config.backend
-        fits = x.device.type == "cpu" and x.dtype == self.table.dtype == torch.float32
+        backend, is_float = self.config.backend, x.dtype == self.table.dtype == torch.float32
+        if backend in TRITON:
+            return self._triton(x, is_float)
+        fits = is_float and x.device.type == "cpu"
         if backend == "numba" and not fits:
             raise InputError(
                 f"model.implicit_network.encoding.backend = numba: points are {x.dtype} on {x.device}; it "
                 "computes torch.float32 on a CPU; set backend = auto"
             )
-        twin = find_kernel("hashgrid_numba") if fits and backend != "torch" else None
+        module = find_kernel("hashgrid_numba") if fits and backend != "torch" else None
         if backend != "auto":
             reason = "as the conf says"
-        elif twin is not None:
+        elif module is not None:
             reason = "CPU, float32"
         elif fits:
             reason = "numba is not installed; pip install 'idr-surface[fast]' is faster"
         else:
             reason = f"{x.device.type}, {x.dtype}"
-        level = logging.INFO if twin is None and fits else logging.DEBUG
-        _log_once(level, "torch" if twin is None else "numba", reason)
-        return twin
+        level = logging.INFO if module is None and fits else logging.DEBUG
+        _log_once(level, "torch" if module is None else "numba", reason)
+        return None if module is None else module.TWIN
+
+    def _triton(self, x: Tensor, is_float: bool) -> GridTwin:
+        module, backend = find_kernel("hashgrid_triton"), self.config.backend
+        assert module is not None  # `HashGridConfig` refuses it
+        if not is_float or not module.runs_on(x.device):
+            raise InputError(
+                f"model.implicit_network.encoding.backend = {backend}: points are {x.dtype} on {x.device}; "
+                "it computes torch.float32 on a GPU; set backend = auto (TRITON_INTERPRET=1 in the "
+                "environment lets Triton's interpreter try the kernels on a CPU, far slower)"
+            )
+        _log_once(logging.DEBUG, backend, "as the conf says")
+        return module.twin(backend == "triton_atomic")
 
 
 ENCODING = (HashGridConfig, HashGrid)

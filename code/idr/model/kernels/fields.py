@@ -24,8 +24,8 @@ def field_for(network: ImplicitNetwork, x: Tensor) -> FieldTwin | None:
     """Chooses the twins of a network.
 
     =====================================  =============================================================
-    softplus, hash grid in compiled loops  `fused_field` for the gradient
-    the same, no skip layers               `tracing_loops` for tracing
+    softplus, hash grid with a twin        `fused_field` for the gradient
+    the same, no skip layers               the twin's tracer, `tracing_loops` or `gpu.tracing`
     softplus, sinusoids, CPU, float32,     `fused_field` for the gradient, but in evaluation without
     numba                                  gradients
     CPU without gradients, evaluation      `FixedNetwork` for the rest
@@ -45,17 +45,23 @@ def field_for(network: ImplicitNetwork, x: Tensor) -> FieldTwin | None:
             fixed = FixedNetwork(network, activation)
             sdf, gradient = fixed.sdf, fixed.output_and_gradient
     grid = network.encoding
-    has_grid = isinstance(grid, HashGrid) and grid.num_open > 0 and grid.twin(x) is not None
+    twin = grid.twin(x) if isinstance(grid, HashGrid) and grid.num_open > 0 else None
     has_sinusoids = isinstance(grid, Sinusoids) and on_cpu and x.dtype == torch.float32 and has_numba()
-    if activation is not None and (has_grid or (has_sinusoids and gradient is None)):
-        from idr.model.kernels import fused_field, tracing_loops  # these import numba
+    if activation is not None and (twin is not None or (has_sinusoids and gradient is None)):
+        from idr.model.kernels import fused_field  # imports numba
 
         gradient = functools.partial(fused_field.output_and_gradient, network)
-        if has_grid and not network.skip_in:
-            first_hits = functools.partial(tracing_loops.trace, network)
+        if twin is not None and not network.skip_in and _widest(network) <= twin.max_traced_width:
+            first_hits = functools.partial(twin.trace, network)
     if sdf is None and gradient is None:
         return None
     return FieldTwin(sdf, gradient, first_hits)
+
+
+def _widest(network: ImplicitNetwork) -> int:
+    """Returns the maximum width of the hidden layers and of the encoding without the point."""
+    widths = (network.layer(index).bias.shape[0] for index in range(network.num_layers - 1))
+    return max(network.encoding.width - 3, *widths)
 
 
 def _on_cpu(x: Tensor) -> bool:

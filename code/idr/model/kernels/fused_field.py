@@ -25,13 +25,16 @@ from torch.nn import functional
 
 from idr.model.implicit_network import ImplicitNetwork
 from idr.model.kernels.point_codes import PointCode, code_of
-from idr.model.kernels.softplus_loops import gradients_of_scaled, softplus_and_slope
 
 
 class _Shape(NamedTuple):
-    """Constants of a network; ``width`` is E, ``beta`` the sharpness of its softplus."""
+    """Constants of a network; ``width`` is E, ``beta`` the sharpness of its softplus.
+
+    ``softplus`` has the functions of `softplus_loops` for the device of the points.
+    """
 
     code: PointCode
+    softplus: Any
     skip_in: frozenset[int]
     width: int
     beta: float
@@ -81,7 +84,7 @@ class _Field(torch.autograd.Function):
         activations, derivatives = list[Tensor](), list[Tensor]()
         for part, bias in zip(parts[:-1], biases[:-1], strict=True):
             hidden = _product((activations[-1] if activations else None, encoded), part)
-            derivatives.append(softplus_and_slope(hidden, bias, shape.beta))
+            derivatives.append(shape.softplus.softplus_and_slope(hidden, bias, shape.beta))
             activations.append(hidden)
         output = _product((activations[-1], encoded), parts[-1]).add_(biases[-1])
         by_encoded = x.new_zeros(x.shape[0], shape.width)
@@ -120,7 +123,7 @@ class _Field(torch.autograd.Function):
                 (None if part[0] is None else v.T @ up, None if part[1] is None else v.T @ push)
             )
             up = _product((up, push), part)
-            through_slopes.append(gradients_of_scaled(up, v, derivative, shape.beta))
+            through_slopes.append(shape.softplus.gradients_of_scaled(up, v, derivative, shape.beta))
         # Backward through the values' pass; `down` is the derivative of the loss w.r.t. h_i.
         down, by_biases, by_code = by_output, list[Tensor](), torch.zeros_like(encoded)
         last = [by_output.T @ activations[-1], None if parts[-1][1] is None else by_output.T @ encoded]
@@ -158,11 +161,11 @@ def output_and_gradient(
 
     Args:
         network: A softplus network on an encoding of `point_codes.code_of`.
-        x: (N, 3) points on the CPU, float32; float64 without a hash grid.
+        x: (N, 3) points, float32, on a device of the encoding's kernels; float64 without a hash grid.
         num_outputs: Number of outputs; None for all.
     """
-    code, table = code_of(network.encoding)
-    shape = _Shape(code, network.skip_in, code.width, network.activation.beta)
+    code, table, softplus = code_of(network.encoding, x)
+    shape = _Shape(code, softplus, network.skip_in, code.width, network.activation.beta)
     layers = network.weights_and_biases()
     weight, bias = layers.pop()
     layers.append((weight[:num_outputs], bias[:num_outputs]))

@@ -20,17 +20,22 @@ ZERO, ONE = np.float32(0), np.float32(1)
 """float32 constants: a literal would make a loop compute in float64."""
 
 
-@functools.cache
-def has_numba() -> bool:
-    """Whether loops can be compiled here. Logs the reason if numba is installed and cannot be imported."""
-    if importlib.util.find_spec("numba") is None:
+def can_import(library: str) -> bool:
+    """Whether a library can be imported. Logs the reason if it is installed and cannot."""
+    if importlib.util.find_spec(library) is None:
         return False
     try:
-        importlib.import_module("numba")
+        importlib.import_module(library)
     except ImportError as error:  # for example an unsupported numpy
-        log.warning("numba is installed and cannot be used: %s", error)
+        log.warning("%s is installed and cannot be used: %s", library, error)
         return False
     return True
+
+
+@functools.cache
+def has_numba() -> bool:
+    """Whether loops can be compiled here, see `can_import`."""
+    return can_import("numba")
 
 
 def compiled(**options: Any) -> Any:

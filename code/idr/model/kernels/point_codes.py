@@ -6,7 +6,7 @@ N points, E width of the open part of the encoding. Each class keeps what it nee
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from idr.model.encodings import Encoding
 from idr.model.encodings.hashgrid import HashGrid
 from idr.model.encodings.hashgrid_torch import Level
 from idr.model.encodings.sinusoids import Sinusoids
-from idr.model.kernels import hashgrid_loops as loops
+from idr.model.kernels import softplus_loops
 
 
 class PointCode(Protocol):
@@ -90,15 +90,17 @@ class SinusoidCode:
 
 @dataclass(frozen=True)
 class GridCode:
-    """The point, then the open levels of a hash grid in compiled loops; slopes (N, E - 3, 3).
+    """The point, then the open levels of a hash grid; slopes (N, E - 3, 3).
 
     Attributes:
+        kernels: The functions of `hashgrid_loops` for the device of the points.
         levels: The open levels.
         last_weight: Weight of the last of them.
         bound: Half the side of the cube.
         features: Features per vertex.
     """
 
+    kernels: Any
     levels: tuple[Level, ...]
     last_weight: float
     bound: float
@@ -122,35 +124,45 @@ class GridCode:
     def encode(self, x: Tensor, table: Tensor | None) -> tuple[Tensor, Tensor]:
         """Encodes points, see `PointCode.encode`."""
         assert table is not None
-        value, slopes = loops.value_and_slopes(x, table, self.levels, self.bound)
+        value, slopes = self.kernels.value_and_slopes(x, table, self.levels, self.bound)
         return torch.cat((x, self._weighted(value)), dim=1), self._weighted(slopes)
 
     def pull(self, slopes: Tensor, by_encoded: Tensor) -> Tensor:
         """Applies J^T, see `PointCode.pull`."""
-        return by_encoded[:, :3] + loops.pull(slopes, by_encoded[:, 3:])
+        return by_encoded[:, :3] + self.kernels.pull(slopes, by_encoded[:, 3:])
 
     def push(self, slopes: Tensor, v: Tensor) -> Tensor:
         """Applies J, see `PointCode.push`."""
-        return torch.cat((v, loops.push(slopes, v)), dim=1)
+        return torch.cat((v, self.kernels.push(slopes, v)), dim=1)
 
     def bend(self, x: Tensor, table: Tensor | None, encoded: Tensor, by_encoded: Tensor, v: Tensor) -> Tensor:
         """Differentiates J v, see `PointCode.bend`."""
         assert table is not None
-        return loops.bend(x, table, self._learned(by_encoded), v, self.levels, self.bound)
+        return self.kernels.bend(x, table, self._learned(by_encoded), v, self.levels, self.bound)
 
     def by_table(
         self, x: Tensor, table: Tensor, by_code: Tensor, by_encoded: Tensor, v: Tensor
     ) -> Tensor:
         """Differentiates by the table, see `PointCode.by_table`."""
         learned = (self._learned(by_code), self._learned(by_encoded))
-        return loops.table_gradient(x, *learned, v, table, self.levels, self.bound)
+        return self.kernels.table_gradient(x, *learned, v, table, self.levels, self.bound)
 
 
-def code_of(encoding: Encoding) -> tuple[PointCode, Tensor | None]:
-    """Returns the explicit functions of sinusoids, or of a hash grid with an open level, and its table."""
+def code_of(encoding: Encoding, x: Tensor) -> tuple[PointCode, Tensor | None, Any]:
+    """Returns the explicit functions of an encoding: sinusoids, or a hash grid with an open level and a twin.
+
+    Args:
+        encoding: The encoding.
+        x: (N, 3) points; only device and dtype matter.
+
+    Returns:
+        The functions; the grid's table; the functions of `softplus_loops` for these points.
+    """
     if isinstance(encoding, HashGrid):
-        levels, config = encoding.grids[: encoding.num_open], encoding.config
-        code = GridCode(levels, encoding.last_weight, config.bound, encoding.table.shape[1])
-        return code, encoding.table
+        twin, config = encoding.twin(x), encoding.config
+        assert twin is not None
+        levels, num_features = encoding.grids[: encoding.num_open], encoding.table.shape[1]
+        code = GridCode(twin.grid, levels, encoding.last_weight, config.bound, num_features)
+        return code, encoding.table, twin.softplus
     assert isinstance(encoding, Sinusoids)
-    return SinusoidCode(encoding.octaves), None
+    return SinusoidCode(encoding.octaves), None, softplus_loops

@@ -41,7 +41,8 @@ class TracerConfig:
         n_secant_steps: False-position steps that refine a sign change.
         strategy: ``published`` is the published method; ``accelerated`` finds the same intersections with a
             fraction of its evaluations; ``compiled`` traces training rays of small hash-grid networks in
-            compiled loops on a CPU and equals ``accelerated`` otherwise.
+            compiled loops on a CPU (on a GPU where ``encoding.backend = triton``) and equals ``accelerated``
+            otherwise.
     """
 
     LARGEST: ClassVar[dict[str, int]] = {

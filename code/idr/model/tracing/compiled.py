@@ -1,4 +1,6 @@
-"""The tracer for small hash-grid networks: compiled loops for training on a CPU, where available.
+"""The tracer for small hash-grid networks: compiled loops for training, where available.
+
+They run on a CPU, or with the grid's ``backend = triton`` as one kernel on a GPU.
 
 R rays. Depths are in the unit-sphere frame.
 """
@@ -66,5 +68,6 @@ class CompiledTracer(AcceleratedTracer):
             _log_once(
                 logging.INFO,
                 "strategy accelerated: the loops need an encoding of type hashgrid, no skip layers, numba, "
-                "a CPU and float32",
+                "a CPU and float32; on a GPU encoding.backend = triton and at most 64 units "
+                "a layer and features a point",
             )
