@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from tests.training.schedule.test_by_epoch import config
 from tests.training.test_resume import as_published
 
 from idr.conf.files import load_conf, read_block
+from idr.errors import InputError
 from idr.model.encodings.hashgrid import HashGrid, HashGridConfig
 from idr.model.encodings.levels import find_encoding, load_open_levels, open_levels
 from idr.runs.run import Run
@@ -147,6 +149,16 @@ class Colored(torch.nn.Module):
         for network, levels in ((self.implicit_network, 6), (self.rendering_network, 4)):
             config = HashGridConfig(levels=levels, log2_table=4, base_resolution=2, finest_resolution=8)
             network.encoding = HashGrid(config)
+
+
+def test_a_backend_that_cannot_compute_on_the_device_is_refused_before_training() -> None:
+    model = Colored()
+    check_schedule(config(), None, model, None)
+    grid = model.rendering_network.encoding
+    grid.config = dataclasses.replace(grid.config, backend="numba")
+    model.double()
+    with pytest.raises(InputError, match=r"numba: points are torch\.float64 on cpu.*backend = auto"):
+        check_schedule(config(), None, model, None)
 
 
 def test_levels_and_learning_rates_of_a_color_encoding() -> None:

@@ -48,6 +48,9 @@ class Encoding(nn.Module):
         """
         raise NotImplementedError
 
+    def check_device(self) -> None:
+        """Raises `InputError` if the encoding cannot compute where its parameters are."""
+
     def spacing(self) -> float | None:
         """Returns the cell size of the finest open level, unit-sphere frame; None without levels.
 

@@ -185,6 +185,10 @@ class HashGrid(Encoding):
         encoded = torch.cat((x, features), dim=1)
         return functional.pad(encoded, (0, self.width - encoded.shape[1]))
 
+    def check_device(self) -> None:
+        """Raises `InputError` for a backend that cannot compute there, see `Encoding.check_device`."""
+        self.twin(self.table.new_empty(0, 3))
+
     def twin(self, x: Tensor) -> GridTwin | None:
         """Returns the kernels that compute this grid at points x (N, 3); None for plain torch.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from idr.errors import InputError
-from idr.model.encodings.levels import leveled_encoding
+from idr.model.encodings.levels import NETWORKS, find_encoding, leveled_encoding
 from idr.training.config import TrainConfig
 from idr.training.optimizers import PREFIXES
 
@@ -16,7 +16,7 @@ def check_schedule(config: TrainConfig, dataset: Any, model: Any, loss: Any, bat
     Args:
         config: The block ``train``.
         dataset: Must return single pixels if pixels are chosen or images reduced.
-        model: Must have the levels and parameter groups that the conf names.
+        model: Must have the levels and parameter groups that the conf names, and compute on its device.
         loss: Must accept weights if rays are weighted.
         batch_size: Images of a batch, each of ``images_per_step`` times as many.
 
@@ -37,6 +37,10 @@ def check_schedule(config: TrainConfig, dataset: Any, model: Any, loss: Any, bat
             f"{' x '.join(map(str, dataset.img_res))} pixels hold no block of that side; expected smaller "
             "factors"
         )
+    for network in NETWORKS.values():
+        encoding = find_encoding(model, network)
+        if encoding is not None:
+            encoding.check_device()
     for network, schedule in config.schedule.openings.items():
         leveled_encoding(model, network, schedule.start)
     _check_param_groups(config, model)
