@@ -20,7 +20,7 @@ from idr.geometry.spheres import SphereCrossing
 
 log = logging.getLogger(__name__)
 
-STRATEGIES = ("accelerated", "compiled", "published")
+STRATEGIES = ("accelerated", "compiled", "fixed", "published")
 CPU_TYPES = frozenset({"cpu"})
 """Device types on which reading a value does not stall the host."""
 MAX_POINTS_AT_ONCE = 100_000
@@ -41,7 +41,8 @@ class TracerConfig:
         n_secant_steps: False-position steps that refine a sign change.
         strategy: ``published`` is the published method; ``accelerated`` finds the same intersections with a
             fraction of its evaluations; ``compiled`` traces training rays of small hash-grid networks in
-            compiled loops on a CPU and equals ``accelerated`` otherwise.
+            compiled loops on a CPU and equals ``accelerated`` otherwise; ``fixed`` traces training rays by
+            work of fixed size, for ``train.capture``, and equals ``accelerated`` in evaluation.
     """
 
     LARGEST: ClassVar[dict[str, int]] = {
@@ -183,7 +184,13 @@ class TraceResult:
 
 
 class Tracer:
-    """Base class of all strategies. The defaults are for stateless tracers."""
+    """Base class of all strategies. The defaults are for stateless tracers.
+
+    Attributes:
+        fixed_shapes: Whether a training step must shade all rays, so that no shape depends on what they hit.
+    """
+
+    fixed_shapes: ClassVar[bool] = False
 
     def trace(self, request: TraceRequest) -> TraceResult:
         """Returns depth and hit flag of every ray."""
