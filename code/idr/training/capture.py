@@ -138,12 +138,13 @@ class CapturedStep:
         self.last: tuple[Batch, StepResult] | None = None
         like = next(model.parameters())
         self._alpha = like.new_zeros(())
-        self._rates = [like.new_zeros(()) for _ in optimizer.param_groups]
+        # Fused Adam takes learning rates and `found_inf` in float32 alone.
+        self._rates = [like.new_zeros((), dtype=torch.float32) for _ in optimizer.param_groups]
         self._recordings: dict[Hashable, _Recording] = {}
         self._levels: dict[str, float] = {}
         backend = getattr(torch, like.device.type, None)
         self._backend = backend if hasattr(backend, "CUDAGraph") else None
-        self._stream = None if self._backend is None else self._backend.Stream(like.device)
+        self._stream: Any = None
 
     def __call__(self, batch: Batch) -> StepResult:
         """Trains one step with a batch on the device; the outputs it returns change with the next step.
@@ -197,7 +198,7 @@ class CapturedStep:
             finite = torch.isfinite(losses["loss"].detach() + get_total_norm(gradients))
             if self.max_grad_norm is not None:
                 clip_gradients(self.model, (), self.max_grad_norm)
-            optimizer.found_inf = (~finite).to(losses["loss"].dtype)  # type: ignore[attr-defined]
+            optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
             optimizer.step()
         error = squared_error(outputs, recording.ground_truth["rgb"])
         return StepResult(_detached(losses), error, _detached(outputs), finite)
@@ -221,6 +222,8 @@ class CapturedStep:
     def _beside(self, backend: Any) -> Iterator[None]:
         """Works on the own stream, after the present one and before what follows on it."""
         present = backend.current_stream()
+        if self._stream is None:
+            self._stream = backend.Stream()
         self._stream.wait_stream(present)
         with backend.stream(self._stream):
             yield
