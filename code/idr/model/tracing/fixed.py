@@ -7,18 +7,40 @@ R rays, S samples along a ray, P points. Depths are in the unit-sphere frame.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from idr.geometry.spheres import SphereCrossing
 from idr.model.tracing.accelerated.tracer import AcceleratedTracer
-from idr.model.tracing.common import Rays, Sdf, TraceRequest, TraceResult, evaluate_in_chunks
+from idr.model.tracing.common import (
+    Rays,
+    Sdf,
+    TraceRequest,
+    TraceResult,
+    evaluate_in_chunks,
+    first_true_indices,
+)
 
-POINTS_PER_RAY = 32
-"""Samples of all rays together, divided by R. Fewer miss thin parts; more cost time on every step."""
-UNFINISHED_WEIGHT = 3
-"""Samples of a ray that may hit, relative to one that only needs the minimum of f."""
+
+@dataclass(frozen=True)
+class FixedConstants:
+    """Amounts of work; less of it misses thin parts, more costs time in every step.
+
+    Attributes:
+        further_steps: Shares of the rays that take further steps, if they need them, and how many.
+        points_per_ray: Samples of all rays together, divided by R.
+        unfinished_weight: Samples of a ray that may hit, relative to one that only needs the minimum of f.
+    """
+
+    further_steps: tuple[tuple[float, int], ...] = ((0.5, 8), (0.25, 16))
+    points_per_ray: int = 24
+    unfinished_weight: int = 3
+
+
+FIXED = FixedConstants()
 GOLDEN = 0.381966
 """Golden section: where to divide the larger interval beside a minimum."""
 
@@ -101,12 +123,73 @@ class _Minimum:
         return self.high - self.depth > self.depth - self.low
 
 
+@dataclass(frozen=True)
+class _Front:
+    """How far R rays have come.
+
+    Attributes:
+        depth: Depths of the last evaluations.
+        value: f there.
+        converged: f is within the threshold there, or at most the threshold at the near end.
+        zero: The first sign change; none where `high_f` > 0.
+        closest: The smallest f within the bounding sphere.
+    """
+
+    depth: Tensor
+    value: Tensor
+    converged: Tensor
+    zero: _Zero
+    closest: _Minimum
+
+    @classmethod
+    def at_near_end(cls, sdf: Sdf, rays: Rays, crossing: SphereCrossing, threshold: float) -> _Front:
+        """Evaluates f where rays enter the bounding sphere."""
+        near = crossing.near
+        value = evaluate_in_chunks(sdf, rays.at(near))
+        zero = _Zero.between(near, near, value, torch.ones_like(value))
+        closest = _Minimum(near, near, torch.minimum(near + value, crossing.far), value)
+        return cls(near, value, value <= threshold, zero, closest)
+
+    def step(self, sdf: Sdf, rays: Rays, far: Tensor, threshold: float) -> _Front:
+        """Steps by f, or by false position after a sign change; converged rays and those beyond `far` stay."""
+        active = ~self.converged & (self.depth < far)
+        step = torch.where(self.zero.high_f <= 0, self.zero.next_depth(), self.depth + self.value)
+        depth = torch.where(active, step, self.depth)
+        value = torch.where(active, evaluate_in_chunks(sdf, rays.at(depth)), self.value)
+        here = _Minimum(self.depth, depth, torch.minimum(depth + value, far), value)
+        is_closest = active & (depth < far) & (value < self.closest.value)
+        return _Front(
+            depth,
+            value,
+            self.converged | (value.abs() <= threshold),
+            self.zero.with_value(depth, value, active),
+            here.where(is_closest, self.closest),
+        )
+
+    def subset(self, index: Tensor) -> _Front:
+        """Returns the rays at an index (A,)."""
+        return self._of([x[index] for x in self._tensors()])
+
+    def replaced(self, index: Tensor, new: _Front) -> _Front:
+        """Replaces the rays at an index (A,); R stands for none."""
+        pairs = zip(self._tensors(), new._tensors(), strict=True)
+        return self._of([torch.cat((x, x[:1])).index_copy(0, index, y)[: x.shape[0]] for x, y in pairs])
+
+    def _tensors(self) -> list[Tensor]:
+        own = (self.depth, self.value, self.converged)
+        return [*own, *vars(self.zero).values(), *vars(self.closest).values()]
+
+    @classmethod
+    def _of(cls, tensors: list[Tensor]) -> _Front:
+        return cls(tensors[0], tensors[1], tensors[2], _Zero(*tensors[3:9]), _Minimum(*tensors[9:]))
+
+
 class FixedTracer(AcceleratedTracer):
     """Sphere tracing, samples and refinements of fixed number in training; `AcceleratedTracer` in evaluation.
 
     Each ray takes ``sphere_tracing_iters`` steps of f from the near end; once a step lands inside, further
     ones are of false position. Rays that may still hit, and those that need the minimum of f for the mask
-    loss, share `POINTS_PER_RAY` R samples, up to ``n_steps`` each. With ``n_secant_steps`` evaluations each,
+    loss, share a fixed number of samples, up to ``n_steps`` each. With ``n_secant_steps`` evaluations each,
     false position refines sign changes, and golden sections the smallest samples.
 
     Differs from the published tracer: rays start from the near end alone. A step that lands inside is not
@@ -121,7 +204,8 @@ class FixedTracer(AcceleratedTracer):
         if not request.training:
             return super().trace(request)
         sdf, rays, crossing, inside = request.sdf, request.rays, request.crossing, request.object_mask
-        depth, zero, closest, converged = self._march(request)
+        front = self._march(request)
+        depth, zero, closest, converged = front.depth, front.zero, front.closest, front.converged
         in_sphere = crossing.crosses & (depth < crossing.far)
         bracketed = in_sphere & ~converged & (zero.high_f <= 0)
         hit = in_sphere & converged | bracketed
@@ -130,7 +214,7 @@ class FixedTracer(AcceleratedTracer):
         mask_only = crossing.crosses & ~unfinished & (~inside | ~hit)
 
         near = torch.where(unfinished | hit, depth, crossing.near)
-        weights = UNFINISHED_WEIGHT * unfinished.long() + mask_only.long()
+        weights = FIXED.unfinished_weight * unfinished.long() + mask_only.long()
         depths, values = self._sample(sdf, rays, near, crossing.far, weights)  # (R, S)
         minimum = _smallest(depths, values)
         minimum = closest.where(~hit & (closest.value < minimum.value), minimum)
@@ -151,30 +235,22 @@ class FixedTracer(AcceleratedTracer):
     def observe(self, points: Tensor, value: Tensor, hit: Tensor) -> None:
         """Receives f at the points of a step, see `Tracer.observe`; there is no grid to correct."""
 
-    def _march(self, request: TraceRequest) -> tuple[Tensor, _Zero, _Minimum, Tensor]:
-        """Steps from the near end by f, then by false position.
-
-        Returns:
-            Depths (R,) of the last evaluations; the sign change, or none where `high_f` > 0; the smallest f
-            between its neighbors; flags (R,), f is within the threshold, or the ray starts inside.
-        """
-        sdf, rays, crossing = request.sdf, request.rays, request.crossing
-        threshold = self.config.sdf_threshold
-        depth = crossing.near
-        value = evaluate_in_chunks(sdf, rays.at(depth))
-        converged = value <= threshold
-        zero = _Zero.between(depth, depth, value, torch.ones_like(value))
-        closest = _Minimum(depth, depth, torch.minimum(depth + value, crossing.far), value)
+    def _march(self, request: TraceRequest) -> _Front:
+        """Steps from the near end; a share of the rays, of those that need it, takes further steps."""
+        sdf, rays, far = request.sdf, request.rays, request.crossing.far
+        front = _Front.at_near_end(sdf, rays, request.crossing, self.config.sdf_threshold)
+        num_rays = far.shape[0]
         for _ in range(self.config.sphere_tracing_iters):
-            active = ~converged & (depth < crossing.far)
-            step = torch.where(zero.high_f <= 0, zero.next_depth(), depth + value)
-            before, depth = depth, torch.where(active, step, depth)
-            value = torch.where(active, evaluate_in_chunks(sdf, rays.at(depth)), value)
-            zero = zero.with_value(depth, value, active)
-            converged = converged | (value.abs() <= threshold)
-            here = _Minimum(before, depth, torch.minimum(depth + value, crossing.far), value)
-            closest = here.where(active & (depth < crossing.far) & (value < closest.value), closest)
-        return depth, zero, closest, converged
+            front = front.step(sdf, rays, far, self.config.sdf_threshold)
+        for share, num_steps in FIXED.further_steps:
+            wanted = request.crossing.crosses & ~front.converged & (front.depth < far)
+            index = first_true_indices(wanted, math.ceil(share * num_rays))
+            some = index.clamp_max(num_rays - 1)  # absent ones repeat the last ray
+            further = front.subset(some)
+            for _ in range(num_steps):
+                further = further.step(sdf, rays.subset(some), far[some], self.config.sdf_threshold)
+            front = front.replaced(index, further)
+        return front
 
     def _sample(
         self, sdf: Sdf, rays: Rays, near: Tensor, far: Tensor, weights: Tensor
@@ -184,7 +260,7 @@ class FixedTracer(AcceleratedTracer):
         Returns:
             Depths (R, S) and f there. Beyond a ray's samples f is infinite, and the depth that of the last.
         """
-        num_rays, num_points = near.shape[0], POINTS_PER_RAY * near.shape[0]
+        num_rays, num_points = near.shape[0], FIXED.points_per_ray * near.shape[0]
         share = torch.div(num_points, weights.sum().clamp_min(1), rounding_mode="floor")
         counts = (weights * share).clamp_max(self.config.n_steps)  # (R,)
         ends = counts.cumsum(0)
