@@ -19,7 +19,7 @@ from idr.conf.files import load_conf
 from idr.errors import InputError, TrainingStoppedError
 from idr.model.implicit_differentiable_renderer import IDRNetwork
 from idr.model.loss import IDRLoss
-from idr.training.capture import CapturedStep
+from idr.training.capture import CapturedStep, check_capture
 from idr.training.rays.batches import Batch
 from idr.training.trainer import Trainer
 
@@ -163,7 +163,7 @@ def in_double(batch: Batch) -> Batch:
 def test_fifty_steps_equal_those_without_capture(scene_root: Path, tmp_path: Path) -> None:
     # The arithmetic is the same but for the order of Adam's operations, with learning rates that float32 holds
     # exactly. In float32, rounding alone parts two trainings within ten steps: Adam divides small gradients by
-    # their own size. In float64 it grows from 1e-16 to 1e-11; another tracer or rate would differ by 1e-2.
+    # their own size. In float64 they stay within a few roundings; a wrong rate or alpha differs by 1e-2.
     torch.set_default_dtype(torch.float64)
     try:
         conf = tiny.conf_text(f"max_grad_norm = 5, learning_rate = {2**-10}, sched_factor = 0.25")
@@ -173,36 +173,136 @@ def test_fifty_steps_equal_those_without_capture(scene_root: Path, tmp_path: Pat
     finally:
         torch.set_default_dtype(torch.float32)
     assert off.shape == (50,) and off.dtype == torch.float64
-    print((off - auto).abs().max(), (off/auto-1).abs())
-    assert ((off - auto).abs() / off).max() <= 1e-9
+    assert ((off - auto).abs() / off).max() <= 1e-12
 
 
 def test_fifty_steps_follow_the_published_tracer(scene_root: Path, tmp_path: Path) -> None:
-    conf = tiny.conf_text("learning_rate = 1.0e-4, num_pixels = 120") + tracer()
+    # The tracers differ in the minima of f on misses, which the published one samples at random: the losses by
+    # up to 0.5 %, always the same way. The published learning rate; larger ones amplify rounding.
+    conf = tiny.conf_text("learning_rate = 1.0e-4, num_pixels = 60") + tracer()
     published, auto = (
         losses(scene_root, tmp_path, conf + extra, 10)
         for extra in ("\nmodel.ray_tracer.strategy = published\n", CAPTURED)
     )
-    print((published / auto - 1))
-    assert ((published - auto).abs() / published).max() <= 0.02
+    assert ((published - auto).abs() / published).max() <= 0.01
 
 
 @pytest.mark.parametrize("extra", ["", LEVELS, IMPORTANCE])
 def test_repeated_steps_equal_those_that_run(
     scene_root: Path, tmp_path: Path, plain: None, extra: str
 ) -> None:
-    # 7 epochs pass milestones of alpha and of the learning rate, and the last batch of each is a short one.
-    conf, trainers = tiny.conf_text() + CAPTURED + extra, []
+    # Six epochs pass milestones of alpha and of the learning rate; the last batch of each is a short one, and
+    # levels open in the first three. Both shapes are recorded once, after three steps.
+    conf, recorded = tiny.conf_text() + CAPTURED + extra, []
     for name in ("runs", "repeats"):
-        run = tmp_path / name
-        run.mkdir()
-        trainers.append(tiny.make_trainer(scene_root, run, conf=conf, nepoch=7, batch_size=2))
-        if name == "repeats":
-            graphs = with_graphs(trainers[-1])
-        assert trainers[-1].train()
-    assert graphs.recorded == (2 if extra != LEVELS else 2)
-    (runs, repeats) = (tiny.parts_of(tmp_path / name) for name in ("runs", "repeats"))
-    assert tiny.same(runs, repeats)
-    assert [row | {"minutes": ""} for row in tiny.metrics_rows(tmp_path / "runs")] == [
-        row | {"minutes": ""} for row in tiny.metrics_rows(tmp_path / "repeats")
-    ]
+        trainer = tiny.make_trainer(scene_root, tmp_path / name, conf=conf, nepoch=6, batch_size=2)
+        (tmp_path / name).mkdir()
+        recorded.append(with_graphs(trainer) if name == "repeats" else None)
+        assert trainer.train()
+    assert recorded[1] is not None and recorded[1].recorded == 2
+    runs, repeats = (tmp_path / name for name in ("runs", "repeats"))
+    assert tiny.same(tiny.parts_of(runs), tiny.parts_of(repeats))
+    rows = [[row | {"minutes": ""} for row in tiny.metrics_rows(run)] for run in (runs, repeats)]
+    assert rows[0] == rows[1] and len(rows[0]) == 6
+
+
+def test_rendering_sees_the_weights_of_repeated_steps(scene_root: Path, tmp_path: Path, plain: None) -> None:
+    trainer = tiny.make_trainer(scene_root, tmp_path, conf=tiny.conf_text() + CAPTURED)
+    graphs, versions = with_graphs(trainer), []
+    for batch in batches(trainer, 1):
+        trainer._train_step(batch)
+        versions.append(trainer.state.model._weights_version())
+    assert graphs.recorded == 1 and len(set(versions)) == 5  # caches of f compare them
+
+
+@pytest.mark.parametrize("extra", ["", tiny.SCHEDULE, CAPTURED])
+def test_each_step_counts_the_versions_of_the_weights(scene_root: Path, tmp_path: Path, extra: str) -> None:
+    trainer, versions = tiny.make_trainer(scene_root, tmp_path, conf=tiny.conf_text() + extra), []
+    for batch in batches(trainer, 1):
+        trainer._train_step(batch)
+        network = trainer.state.model.implicit_network
+        versions.append([parameter._version for parameter in network.parameters()])
+    assert all(new > old for pair in zip(versions, versions[1:]) for old, new in zip(*pair, strict=True))
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+def test_a_step_that_is_not_finite_leaves_the_weights(
+    scene_root: Path, tmp_path: Path, plain: None, what: str
+) -> None:
+    trainer = tiny.make_trainer(scene_root, tmp_path, conf=tiny.conf_text() + CAPTURED, nepoch=3)
+    with_graphs(trainer)
+    original, weights = trainer.rays.batches, {}
+
+    def spoiled(seed: int, epoch: int, *rest: Any) -> Iterator[Batch]:
+        for step, batch in enumerate(original(seed, epoch, *rest)):
+            if (epoch, step) == (1, 2):
+                weights.update({k: x.clone() for k, x in trainer.state.model.state_dict().items()})
+                batch.ground_truth["rgb"][:] = float("nan" if what == "loss" else "inf")
+            yield batch
+
+    trainer.rays.batches = spoiled  # type: ignore[method-assign]
+    with pytest.raises(TrainingStoppedError, match=r"epoch 1, step 2: loss, rgb_loss not finite in view \d"):
+        trainer.train()
+    saved = torch.load(tmp_path / "nonfinite_1_2.pth", weights_only=True)
+    assert saved["TrainerState"]["step"] == 2 and not saved["batch"]["ground_truth"]["rgb"].isfinite().any()
+    assert tiny.same(dict(saved["ModelParameters"]["model_state_dict"]), weights)
+    counts = [slot["step"] for slot in saved["OptimizerParameters"]["optimizer_state_dict"]["state"].values()]
+    assert set(counts) == {7}
+
+
+@pytest.mark.parametrize(("first", "then"), [("off", "auto"), ("auto", "off")])
+def test_a_run_goes_on_with_and_without_capture(
+    scene_root: Path, tmp_path: Path, first: str, then: str
+) -> None:
+    conf = tiny.conf_text() + FIXED
+    tiny.make_trainer(scene_root, tmp_path, conf=conf + f"train.capture = {first}\n", nepoch=1).train()
+    trainer = tiny.make_trainer(scene_root, tmp_path, conf=conf + f"train.capture = {then}\n", nepoch=2)
+    trainer.resume(trainer.checkpoints, "latest", keep_seed=False)
+    assert trainer.train()
+    parts = tiny.parts_of(tmp_path)["OptimizerParameters"]["optimizer_state_dict"]
+    assert {slot["step"] for slot in parts["state"].values()} == {10}
+    assert type(parts["param_groups"][0]["lr"]) is float
+
+
+# --- what is refused ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("extra", "cameras", "message"),
+    [
+        ("", False, "strategy = accelerated, .* expected fixed; add --set model.ray_tracer.strategy=fixed"),
+        (FIXED, True, "trained cameras, .* expected fixed cameras"),
+        (FIXED + tiny.TERMS, False, "the term patch_loss; expected a loss without further terms"),
+        (FIXED + "train.exposure.type = per_image\n", False, "exposure.type = per_image; expected fixed"),
+    ],
+)
+def test_what_cannot_be_captured_is_refused(
+    scene_root: Path, tmp_path: Path, extra: str, cameras: bool, message: str
+) -> None:
+    conf = tiny.conf_text() + "train.capture = auto\n" + extra
+    with pytest.raises(InputError, match=rf"train.capture = auto: got .*{message}, or train.capture = off"):
+        tiny.make_trainer(scene_root, tmp_path, conf=conf, cameras=cameras)
+
+
+def test_other_models_and_several_processes_are_refused(scene_root: Path, tmp_path: Path) -> None:
+    trainer = tiny.make_trainer(scene_root, tmp_path, conf=tiny.conf_text() + CAPTURED)
+    with pytest.raises(InputError, match="a model of class Linear; expected IDRNetwork"):
+        check_capture(trainer.config, torch.nn.Linear(1, 1), (), False, 1)
+    with pytest.raises(InputError, match="2 processes that share the rays; expected one"):
+        check_capture(trainer.config, trainer.state.model, (), False, 2)
+
+
+def test_a_step_that_cannot_be_recorded_is_refused(
+    scene_root: Path, tmp_path: Path, plain: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = tiny.make_trainer(scene_root, tmp_path, conf=tiny.conf_text() + CAPTURED)
+    graphs = with_graphs(trainer)
+
+    def broken(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("operation not permitted when stream is capturing\nmore")
+
+    monkeypatch.setattr(graphs, "graph", broken)
+    message = r"cannot record the step \(operation not permitted when stream is capturing\); set train.capture"
+    with pytest.raises(InputError, match=message):
+        for batch in batches(trainer, 1):
+            trainer._train_step(batch)

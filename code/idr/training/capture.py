@@ -64,7 +64,7 @@ def check_capture(
     elif trains_cameras:
         fault = "trained cameras, whose gradients are sparse; expected fixed cameras"
     elif terms:
-        fault = f"loss.{terms[0].name}; expected a loss without further terms"
+        fault = f"the term {terms[0].name}; expected a loss without further terms"
     elif config.exposure.type != "fixed":
         fault = f"train.exposure.type = {config.exposure.type}; expected fixed"
     elif num_processes > 1:
@@ -165,7 +165,7 @@ class CapturedStep:
             if recording.graph is None:
                 self._record(self._backend, recording)
             recording.graph.replay()
-            increment_version(list(self.model.parameters()))  # caches of f look at the versions
+            increment_version(list(self.model.parameters()))  # see `make_optimizer`
         recording.steps += 1
         assert recording.result is not None
         losses = {name: value.clone() for name, value in recording.result.losses.items()}
