@@ -1,4 +1,4 @@
-"""Checks a GPU: parity with the published code, synchronizations per training step, and step time.
+"""Checks a GPU: parity with the published code, synchronizations per training step, step time, captured steps.
 
     make gpu-check
     python benchmarks/gpu_check.py --device cuda --json gpu_check.json
@@ -6,9 +6,10 @@
 Parity: outputs, losses and gradients on the device are compared with arrays of the published code, with the
 tolerances of the CPU. Gradients that exceed them only by amplified rounding, as float64 shows, are listed
 separately. Reads: synchronizing operators per training step; on CUDA also counted by PyTorch's sync debug
-mode. Timing: median step of the DTU conf with each tracer.
+mode. Timing: median step of the DTU conf with each tracer. Captured steps (`train.capture`): on CUDA, the same
+conf with ``strategy = fixed``, run operator by operator and repeated as a CUDA graph; time and losses of both.
 
-Prints all three. The exit status is 1 if parity or the number of reads fails.
+Prints all four. The exit status is 1 if parity, the number of reads or the losses of captured steps fail.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ from tests.reads import ReadCounter  # noqa: E402
 
 from idr.cli.shared.common import choose_device, make_parser, say  # noqa: E402
 from idr.errors import TrainingStoppedError  # noqa: E402
+from idr.training.capture import CapturedStep  # noqa: E402
+from idr.training.rays.batches import Batch  # noqa: E402
 
 MAX_READS = 3
 """In tracing, loss and gradients of a step; the trainer's check for finite values is a fourth."""
@@ -42,6 +45,12 @@ MAX_AMPLIFICATION = 5.0
 
 MAX_DOUBLE_DIFFERENCE = 1e-7
 """Relative difference of float64 gradients up to which device and CPU agree."""
+
+CAPTURED = ("fixed", "fixed, captured")
+
+MAX_LOSS_DIFFERENCE = 1e-3
+"""Relative difference of the losses of ten captured steps and of ten that are run: both round alike, but a graph
+may choose other matrix products, and training amplifies rounding."""
 
 CHECKS = {
     "networks": comparisons.networks,
@@ -152,14 +161,53 @@ class Steps(TrainingSteps):
         return {"steps": len(steps), "most": len(most), "places": most, "watched": max(watched, default=0)}
 
 
+class CapturedSteps(Steps):
+    """Steps of ``strategy = fixed`` as ``train.capture`` runs them; `losses` are those of all steps.
+
+    Args:
+        arguments: Command line arguments.
+        device: Device.
+        records: Repeat them as a graph; otherwise run them operator by operator.
+    """
+
+    def __init__(self, arguments: argparse.Namespace, device: torch.device, records: bool) -> None:
+        super().__init__("fixed", arguments, device)
+        adam = torch.optim.Adam(self.model.parameters(), lr=1e-4, fused=True, capturable=True)
+        self.captured = CapturedStep(self.model, self.loss, adam, None)
+        if not records:
+            self.captured._backend = None
+        self.losses: list[torch.Tensor] = []
+
+    def step(self) -> None:
+        torch.manual_seed(len(self.losses))
+        batch = Batch(torch.zeros(1, dtype=torch.long, device=self.device), self.sample, self.truth)
+        self.losses.append(self.captured(batch).losses["loss"])
+
+
+def captured(arguments: argparse.Namespace, device: torch.device) -> tuple[dict[str, float], float]:
+    """Compares captured steps with those that are run.
+
+    Returns:
+        Seconds of both, and the largest relative difference of the losses of the first ten steps.
+    """
+    steps = {name: CapturedSteps(arguments, device, name == "fixed, captured") for name in CAPTURED}
+    seconds = {name: some.seconds(max(arguments.steps, 10)) for name, some in steps.items()}
+    run, repeated = (torch.stack(some.losses[:10]).double() for some in steps.values())
+    return seconds, float(((run - repeated) / run).abs().max())
+
+
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Runs the three checks."""
+    """Runs the checks; captured steps on CUDA alone."""
     device = choose_device("auto", arguments.device)
     missed, rounded = parity(device)
     accelerated = Steps("accelerated", arguments, device)
     accelerated.step()
     reads = accelerated.reads(arguments.steps)
     seconds = {name: Steps(name, arguments, device).seconds(arguments.steps) for name in arguments.strategies}
+    difference = None
+    if device.type == "cuda":
+        times, difference = captured(arguments, device)
+        seconds |= times
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
     return {
         "device": name,
@@ -168,6 +216,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "rounded": rounded,
         "reads": reads,
         "seconds": seconds,
+        "difference": difference,
     }
 
 
@@ -188,7 +237,10 @@ def report(result: dict[str, Any]) -> None:
         say(f"  {place}")
     for name, seconds in result["seconds"].items():
         say(f"step, {name}: {1000 * seconds:.1f} ms")
-    if missed or reads["most"] > MAX_READS:
+    difference = result["difference"]
+    if difference is not None:
+        say(f"losses of captured steps: relative difference at most {difference:.1e}")
+    if missed or reads["most"] > MAX_READS or (difference or 0) > MAX_LOSS_DIFFERENCE:
         raise TrainingStoppedError("the device differs from the CPU; see above")
 
 

@@ -101,10 +101,15 @@ def test_a_failure_is_reported_and_raised(gpu_check, capsys: pytest.CaptureFixtu
     good = {
         "device": "cpu", "torch": "2", "missed": [], "rounded": [], "seconds": {"accelerated": 0.1},
         "reads": {"steps": 3, "most": 2, "places": ["nonzero at x.py:1"], "watched": 0},
+        "difference": None,
     }  # fmt: skip
     gpu_check.report(good)
     assert "all arrays within their tolerances" in capsys.readouterr().out
-    for bad in ({"missed": ["networks of a: f"]}, {"reads": {**good["reads"], "most": 9}}):
+    for bad in (
+        {"missed": ["networks of a: f"]},
+        {"reads": {**good["reads"], "most": 9}},
+        {"difference": 0.1},
+    ):
         with pytest.raises(TrainingStoppedError):
             gpu_check.report({**good, **bad})
 
@@ -113,3 +118,9 @@ def test_all_three_checks_run(gpu_check, arguments, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(golden, "NAMES", ())
     result = gpu_check.measure(arguments)
     assert result["seconds"]["accelerated"] > 0 and result["missed"] == [] and "places" in result["reads"]
+
+
+def test_captured_steps_are_compared(gpu_check, arguments) -> None:
+    arguments.rays, arguments.steps = 60, 1
+    seconds, difference = gpu_check.captured(arguments, CPU)  # without graphs both are run
+    assert list(seconds) == ["fixed", "fixed, captured"] and min(seconds.values()) > 0 and difference == 0
