@@ -1,4 +1,4 @@
-"""Checks a GPU: parity with the published code, synchronizations per training step, step time, captured steps.
+"""Checks a GPU: parity with the published code, synchronizations per training step, step time.
 
     make gpu-check
     python benchmarks/gpu_check.py --device cuda --json gpu_check.json
@@ -6,10 +6,10 @@
 Parity: outputs, losses and gradients on the device are compared with arrays of the published code, with the
 tolerances of the CPU. Gradients that exceed them only by amplified rounding, as float64 shows, are listed
 separately. Reads: synchronizing operators per training step; on CUDA also counted by PyTorch's sync debug
-mode. Timing: median step of the DTU conf with each tracer. Captured steps (`train.capture`): on CUDA, the same
-conf with ``strategy = fixed``, run operator by operator and repeated as a CUDA graph; time and losses of both.
+mode. Timing: median step of the DTU conf with each tracer; on CUDA also with ``train.capture`` (``strategy =
+fixed``), run operator by operator and repeated as a CUDA graph, and the difference of their losses.
 
-Prints all four. The exit status is 1 if parity, the number of reads or the losses of captured steps fail.
+Prints all three. The exit status is 1 if parity, the number of reads or that difference fails.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ MAX_DOUBLE_DIFFERENCE = 1e-7
 CAPTURED = ("fixed", "fixed, captured")
 
 MAX_LOSS_DIFFERENCE = 1e-3
-"""Relative difference of the losses of ten captured steps and of ten that are run: both round alike, but a graph
-may choose other matrix products, and training amplifies rounding."""
+"""Relative difference of the losses of ten repeated steps and of ten that are run: libraries may choose other
+matrix products for a graph, and training amplifies rounding."""
 
 CHECKS = {
     "networks": comparisons.networks,
@@ -179,6 +179,7 @@ class CapturedSteps(Steps):
         self.losses: list[torch.Tensor] = []
 
     def step(self) -> None:
+        """Performs one training step; its draws depend on its number alone."""
         torch.manual_seed(len(self.losses))
         batch = Batch(torch.zeros(1, dtype=torch.long, device=self.device), self.sample, self.truth)
         self.losses.append(self.captured(batch).losses["loss"])

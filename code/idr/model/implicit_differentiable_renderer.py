@@ -1,7 +1,7 @@
 """IDRNetwork: from rays to points, colors and the inputs of the losses (paper, Figure 2).
 
-B images, P pixels per image, R = B P rays, N shaded rays (all R for a tracer with fixed shapes), F features, E
-points of the Eikonal term.
+B images, P pixels per image, R = B P rays, N shaded rays, F features, E points of the Eikonal term. With a
+tracer of fixed shapes, training shades all R rays.
 """
 
 from __future__ import annotations
@@ -148,6 +148,7 @@ class IDRNetwork(nn.Module):
         traced = self._trace(centers, directions, object_mask, draws)
         depth = traced.depth.unsqueeze(1)  # (R, 1)
         points = center + depth * direction  # differentiable w.r.t. the cameras; the depth is constant
+        shaded: Tensor | slice  # (N,) indices, or all rays
         if draws is None:
             shades = traced.hit  # (R,)
             shaded = _indices(shades, traced.num_shaded)  # (N,)
@@ -296,7 +297,7 @@ def _indices(flags: Tensor, count: int | None) -> Tensor:
 
 
 def _replaced(old: Tensor, shaded: Tensor | slice, shades: Tensor, new: Tensor) -> Tensor:
-    """Returns rows (R, 3) with those of shaded rays replaced by new ones: (N, 3) at indices, or all (R, 3)."""
+    """Returns rows (R, 3) with those of shaded rays replaced by new ones, (N, 3); of (R, 3), by theirs."""
     if isinstance(shaded, slice):
         return torch.where(shades.unsqueeze(1), new, old)
     return old.index_put((shaded,), new)

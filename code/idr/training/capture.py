@@ -92,7 +92,7 @@ class StepResult:
 
 @dataclass
 class _Recording:
-    """A step for inputs of certain shapes: the memory that it reads and writes, and its graph once it has one."""
+    """A step for inputs of certain shapes: memory that it reads and writes, and its graph once it has one."""
 
     model_input: dict[str, Tensor]
     ground_truth: dict[str, Tensor]
@@ -104,8 +104,8 @@ class _Recording:
     @classmethod
     def like(cls, batch: Batch, draws: StepDraws) -> _Recording:
         """Returns memory for a batch and its draws."""
-        tensors = ({key: x.clone() for key, x in part.items()} for part in _parts(batch))
-        return cls(*tensors, StepDraws(draws.depths.clone(), draws.eikonal_points.clone()))
+        model_input, truth = ({key: x.clone() for key, x in part.items()} for part in _parts(batch))
+        return cls(model_input, truth, StepDraws(draws.depths.clone(), draws.eikonal_points.clone()))
 
     def fill(self, batch: Batch, draws: StepDraws) -> None:
         """Copies a batch and its draws into the memory."""
@@ -122,7 +122,7 @@ class CapturedStep:
     The optimizer skips a step whose loss or gradient is not finite: the weights survive until the host looks.
 
     Args:
-        model: Its tracer has fixed shapes.
+        model: An `IDRNetwork` whose tracer has fixed shapes, see `check_capture`.
         loss: The seam of `IDRLoss`; its ``alpha`` may change between steps.
         optimizer: Fused, capturable Adam; its learning rates may change between steps.
         max_grad_norm: See `TrainConfig`.
@@ -132,7 +132,7 @@ class CapturedStep:
     """
 
     def __init__(
-        self, model: IDRNetwork, loss: Any, optimizer: torch.optim.Optimizer, max_grad_norm: float | None
+        self, model: Any, loss: Any, optimizer: torch.optim.Optimizer, max_grad_norm: float | None
     ) -> None:
         self.model, self.loss, self.optimizer, self.max_grad_norm = model, loss, optimizer, max_grad_norm
         self.last: tuple[Batch, StepResult] | None = None
@@ -205,7 +205,7 @@ class CapturedStep:
 
     @contextmanager
     def _tensors_in_place(self) -> Iterator[None]:
-        """Puts tensors in the place of alpha and of the learning rates, whose values a recording would keep."""
+        """Puts tensors in the place of alpha and the learning rates, whose values a recording would keep."""
         groups = self.optimizer.param_groups
         alpha, rates = self.loss.alpha, [group["lr"] for group in groups]
         self.loss.alpha = self._alpha
@@ -236,9 +236,10 @@ class CapturedStep:
             with backend.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
                 recording.result = self._compute(recording)
         except RuntimeError as error:
+            cause = str(error).splitlines()[0]
             raise InputError(
-                f"train.capture = auto: this device cannot record the step ({str(error).splitlines()[0]}); set "
-                "train.capture = off and continue with --is_continue"
+                f"train.capture = auto: this device cannot record the step ({cause}); set train.capture = off and "
+                "continue with --is_continue"
             ) from error
         recording.graph = graph
         num_rays = recording.model_input["object_mask"].numel()

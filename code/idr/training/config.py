@@ -67,8 +67,8 @@ class TrainConfig:
             as many images and rays). An epoch keeps its number of steps and uses each image that many times.
         max_grad_norm: Norm of the gradient of all model parameters above which it is clipped; gradients of
             cameras are scaled by the same factor. Absent: never.
-        capture: ``off``; or ``auto``: a device with CUDA graphs records a step once and repeats it, which saves
-            launching its operators one by one; other devices run the same step as it is. Needs
+        capture: ``off``; or ``auto``: a device with CUDA graphs records a step and repeats it, which saves
+            launching its operators one by one; other devices run the same step as it is. ``auto`` needs
             ``model.ray_tracer.strategy = fixed``.
         cameras: The block on trained cameras.
         sampler: The block on importance sampling of pixels.

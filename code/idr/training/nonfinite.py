@@ -17,7 +17,7 @@ from idr.training.state import TrainingState
 
 
 def stop_training(
-    state: TrainingState, losses: Mapping[str, Tensor], batch: Batch, dataset: Any, run: Path, saves: bool = True
+    state: TrainingState, losses: Mapping[str, Tensor], batch: Batch, dataset: Any, run: Path, saves: bool
 ) -> NoReturn:
     """Saves the state before a step for inspection and ends training.
 

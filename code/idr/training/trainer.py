@@ -299,7 +299,8 @@ class Trainer:
 
     def _check_finite(self, losses: Mapping[str, Tensor], batch: Batch) -> None:
         """Stops before a step that would ruin the weights."""
-        gradients = [p.grad for module in self.state.modules for p in module.parameters() if p.grad is not None]
+        parameters = [p for module in self.state.modules for p in module.parameters()]
+        gradients = [p.grad for p in parameters if p.grad is not None]
         norms = torch.stack([(g.coalesce().values() if g.is_sparse else g).norm() for g in gradients])
         if not bool(torch.isfinite(losses["loss"].detach() + norms.sum())):  # the step's one read by the host
             stop_training(self.state, losses, batch, self.dataset, self.outputs.run, self.group.is_first)
@@ -309,7 +310,7 @@ class Trainer:
         last = None if self.captured is None else self.captured.last
         if last is not None and not bool(last[1].finite):  # the step's one read by the host
             self.state.step -= 1
-            stop_training(self.state, last[1].losses, last[0], self.dataset, self.outputs.run)
+            stop_training(self.state, last[1].losses, last[0], self.dataset, self.outputs.run, saves=True)
 
     def save(self) -> None:
         """Saves a checkpoint of the present state, unless it is saved already."""

@@ -92,13 +92,17 @@ def test_rays_without_a_chord() -> None:
 
 
 def test_a_step_that_lands_inside_is_refined() -> None:
-    steep = lambda x: 1.5 * (x.norm(dim=1) - 0.5)  # noqa: E731: the first step, 0.75, lands 0.25 inside
+    def steep(x: Tensor) -> Tensor:
+        return 1.5 * (x.norm(dim=1) - 0.5)  # the first step, 0.75, lands 0.25 inside
+
     result = trace(FixedTracer(CONFIG), steep, ray((0.0, 0.0, -3.0), (0.0, 0.0, 1.0)))
     assert result.hit and abs(result.depth.item() - 2.5) <= 1e-4
 
 
 def test_a_flat_f_is_sampled() -> None:
-    wall = lambda x: 1e-2 * torch.expm1(-(x[:, 2] - 0.1234))  # noqa: E731: no step of f gets far
+    def wall(x: Tensor) -> Tensor:
+        return 1e-2 * torch.expm1(-(x[:, 2] - 0.1234))  # no step of f gets far
+
     rays = ray((0.0, 0.0, -3.0), (0.0, 0.0, 1.0))
     rays = Rays(*(x.expand(8, 3) for x in (rays.origin, rays.direction)))
     result = trace(FixedTracer(CONFIG), wall, rays)

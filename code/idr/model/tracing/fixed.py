@@ -151,7 +151,7 @@ class _Front:
         return cls(near, value, value <= threshold, zero, closest)
 
     def step(self, sdf: Sdf, rays: Rays, far: Tensor, threshold: float) -> _Front:
-        """Steps by f, or by false position after a sign change; converged rays and those beyond `far` stay."""
+        """Steps by f, or by false position after a sign change; converged rays and those past `far` stay."""
         active = ~self.converged & (self.depth < far)
         step = torch.where(self.zero.high_f <= 0, self.zero.next_depth(), self.depth + self.value)
         depth = torch.where(active, step, self.depth)
@@ -281,11 +281,12 @@ def _smallest(depths: Tensor, values: Tensor) -> _Minimum:
     """Returns the smallest of samples (R, S) between its neighbors."""
     index, last = values.argmin(dim=1, keepdim=True), values.shape[1] - 1
     around = torch.cat(((index - 1).clamp_min(0), index, (index + 1).clamp_max(last)), dim=1)
-    return _Minimum(*depths.gather(1, around).unbind(1), values.gather(1, index).squeeze(1))
+    low, depth, high = depths.gather(1, around).unbind(1)
+    return _Minimum(low, depth, high, values.gather(1, index).squeeze(1))
 
 
 def _first_change(depths: Tensor, values: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-    """Returns depths and values (R,) before and after the first sign change of samples (R, S), and if it is."""
+    """Returns the first sign change of samples (R, S), see `_Zero.ends`, and whether there is one."""
     negative = values <= 0
     after = negative.to(torch.uint8).argmax(dim=1, keepdim=True)
     pair = torch.cat(((after - 1).clamp_min(0), after), dim=1)
