@@ -238,8 +238,8 @@ class CapturedStep:
         except RuntimeError as error:
             cause = str(error).splitlines()[0]
             raise InputError(
-                f"train.capture = auto: this device cannot record the step ({cause}); set train.capture = off and "
-                "continue with --is_continue"
+                f"train.capture = auto: this device cannot record the step ({cause}); set train.capture = off "
+                "and continue with --is_continue"
             ) from error
         recording.graph = graph
         num_rays = recording.model_input["object_mask"].numel()
