@@ -304,7 +304,7 @@ def test_a_step_that_cannot_be_recorded_is_refused(
         raise RuntimeError("operation not permitted when stream is capturing\nmore")
 
     monkeypatch.setattr(graphs, "graph", broken)
-    message = r"cannot record the step \(operation not permitted when stream is capturing\); set train"
+    message = r"cannot record a step \(operation not permitted when stream is capturing\); set train"
     with pytest.raises(InputError, match=message):
         for batch in batches(trainer, 1):
             trainer._train_step(batch)

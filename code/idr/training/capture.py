@@ -238,7 +238,7 @@ class CapturedStep:
         except RuntimeError as error:
             cause = str(error).splitlines()[0]
             raise InputError(
-                f"train.capture = auto: this device cannot record the step ({cause}); set train.capture = off "
+                f"train.capture = auto: the device cannot record a step ({cause}); set train.capture = off "
                 "and continue with --is_continue"
             ) from error
         recording.graph = graph
