@@ -163,8 +163,6 @@ class IDRNetwork(nn.Module):
             shaded = slice(None) if self.ray_tracer.fixed_shapes else _indices(shades, traced.num_shaded)
             sdf_output, grad_theta = self._sdf_in_training(points, draws.eikonal_points, traced.hit)
             normal = grad_theta[draws.eikonal_points.shape[0] :]  # (R, 3), at the traced points
-            if self.ray_tracer.fixed_shapes:  # a zero normal leaves other rays without derivatives, also NaN
-                normal = torch.where(shades.unsqueeze(1), normal, 0.0)
             surface = differentiable_intersection(
                 center[shaded], direction[shaded], depth[shaded], sdf_output[shaded], normal[shaded],
                 min_abs_cos=self.min_abs_cos,

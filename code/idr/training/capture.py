@@ -137,6 +137,7 @@ class CapturedStep:
         self.model, self.loss, self.optimizer, self.max_grad_norm = model, loss, optimizer, max_grad_norm
         self.last: tuple[Batch, StepResult] | None = None
         like = next(model.parameters())
+        self._device = like.device
         self._alpha = like.new_zeros(())
         # Fused Adam takes learning rates and `found_inf` in float32 alone.
         self._rates = [like.new_zeros((), dtype=torch.float32) for _ in optimizer.param_groups]
@@ -221,9 +222,9 @@ class CapturedStep:
     @contextmanager
     def _beside(self, backend: Any) -> Iterator[None]:
         """Works on the own stream, after the present one and before what follows on it."""
-        present = backend.current_stream()
+        present = backend.current_stream(self._device)
         if self._stream is None:
-            self._stream = backend.Stream()
+            self._stream = backend.Stream(self._device)
         self._stream.wait_stream(present)
         with backend.stream(self._stream):
             yield
