@@ -13,6 +13,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import idr.model.twins as twins
+from idr.cli.train import main
 from idr.conf.files import load_conf
 from idr.errors import InputError, TrainingStoppedError
 from idr.model.implicit_differentiable_renderer import IDRNetwork
@@ -284,6 +285,17 @@ def test_what_cannot_be_captured_is_refused(
     conf = tiny.conf_text() + "train.capture = auto\n" + extra
     with pytest.raises(InputError, match=rf"train.capture = auto: got .*{message}, or train.capture = off"):
         tiny.make_trainer(scene_root, tmp_path, conf=conf, cameras=cameras)
+
+
+def test_the_command_refuses_before_it_makes_a_run(
+    scene_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    exps, auto = tmp_path / "exps", ("--set", "train.capture=auto")
+    assert main(tiny.command(scene_root, *auto, exps=str(exps))) == 2
+    message = capsys.readouterr().err
+    assert "add --set model.ray_tracer.strategy=fixed" in message and not list(exps.rglob("*"))
+    remedy = ("--set", "model.ray_tracer.strategy=fixed")
+    assert main(tiny.command(scene_root, *auto, *remedy, nepoch=1, exps=str(exps))) == 0
 
 
 def test_other_models_and_several_processes_are_refused(scene_root: Path, tmp_path: Path) -> None:

@@ -43,15 +43,17 @@ def check_capture(
     """Refuses a training whose steps cannot be captured.
 
     Args:
-        config: The block ``train``, with ``capture = auto``.
+        config: The block ``train``.
         model: The model.
         terms: Further terms of the loss.
         trains_cameras: Whether cameras are trained.
         num_processes: Number of processes that share the rays.
 
     Raises:
-        InputError: Something reads values on the way, or has shapes that depend on them.
+        InputError: ``capture = auto`` with what reads values on the way, or has shapes that depend on them.
     """
+    if config.capture == "off":
+        return
     fault = ""
     if not isinstance(model, IDRNetwork):
         fault = f"a model of class {type(model).__name__}; expected IDRNetwork or a subclass of it"

@@ -127,9 +127,9 @@ class Trainer:
             exposure=None if fixed else Exposure(len(dataset), config.exposure, self.device),
         )
         self._open_levels(self.settings)
+        check_capture(config, model, terms, poses is not None, self.group.size)
         self.captured = None
         if config.capture == "auto":
-            check_capture(config, model, terms, poses is not None, self.group.size)
             self.captured = CapturedStep(model, loss, self.state.optimizer, config.max_grad_norm)
         self._folder, self.checkpoints = RunFolder(outputs.run), CheckpointFolder(outputs.run / "checkpoints")
         self._seconds = 0.0  # spent in training steps, before and after interruptions
