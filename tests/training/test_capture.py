@@ -98,6 +98,19 @@ def test_what_waits_is_seen(scene_root: Path, tmp_path: Path, plain: None) -> No
         trainer.captured._compute(recording)  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("mistake", ["a read", "a copy to the host", "a tensor of the host"])
+def test_what_touches_the_host_is_seen(mistake: str) -> None:
+    with FakeTensorMode(allow_non_fake_inputs=False):
+        values, host = torch.ones(2, device="cuda"), torch.tensor(2.0)
+        work = {
+            "a read": values.nonzero, "a copy to the host": values.cpu,
+            "a tensor of the host": lambda: values * host,
+        }  # fmt: skip
+        refused = pytest.raises(AssertionError, match="waits for the host|touches a tensor on cpu")
+        with refused, Strict("cuda"):
+            work[mistake]()
+
+
 def dtu_step(device: str, num_rays: int = 2048) -> tuple[CapturedStep, Batch]:
     """The step of the published conf on a device."""
     conf = load_conf("./confs/dtu_fixed_cameras.conf", ["model.ray_tracer.strategy=fixed"])
