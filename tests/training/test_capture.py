@@ -241,26 +241,31 @@ def test_each_step_counts_the_versions_of_the_weights(scene_root: Path, tmp_path
     assert all(counts == sorted(set(counts)) for counts in map(list, columns)) and len(versions) == 5
 
 
-@pytest.mark.parametrize("what", ["loss", "gradient"])
+@pytest.mark.parametrize("what", ["nan", "inf", "gradient"])
 def test_a_step_that_is_not_finite_leaves_the_weights(
     scene_root: Path, tmp_path: Path, plain: None, what: str
 ) -> None:
     trainer = tiny.make_trainer(scene_root, tmp_path, conf=tiny.conf_text() + CAPTURED, nepoch=3)
-    with_graphs(trainer)
-    original, weights = trainer.rays.batches, {}
+    if what != "gradient":
+        with_graphs(trainer)
+    original, weights, model = trainer.rays.batches, {}, trainer.state.model
+    terms = "the gradient" if what == "gradient" else "loss, rgb_loss"
 
     def spoiled(seed: int, epoch: int, *rest: Any) -> Iterator[Batch]:
         for step, batch in enumerate(original(seed, epoch, *rest)):
             if (epoch, step) == (1, 2):
-                weights.update({k: x.clone() for k, x in trainer.state.model.state_dict().items()})
-                batch.ground_truth["rgb"][:] = float("nan" if what == "loss" else "inf")
+                weights.update({k: x.clone() for k, x in model.state_dict().items()})
+                if what == "gradient":
+                    model.rendering_network.lin0.bias.register_hook(lambda gradient: gradient * torch.inf)
+                else:
+                    batch.ground_truth["rgb"][:] = float(what)
             yield batch
 
     trainer.rays.batches = spoiled  # type: ignore[method-assign]
-    with pytest.raises(TrainingStoppedError, match=r"epoch 1, step 2: loss, rgb_loss not finite in view \d"):
+    with pytest.raises(TrainingStoppedError, match=rf"epoch 1, step 2: {terms} not finite in view \d"):
         trainer.train()
     saved = torch.load(tmp_path / "nonfinite_1_2.pth", weights_only=True)
-    assert saved["TrainerState"]["step"] == 2 and not saved["batch"]["ground_truth"]["rgb"].isfinite().any()
+    assert saved["TrainerState"]["step"] == 2 and len(saved["batch"]["indices"]) == 1
     assert tiny.same(dict(saved["ModelParameters"]["model_state_dict"]), weights)
     counts = [slot["step"] for slot in saved["OptimizerParameters"]["optimizer_state_dict"]["state"].values()]
     assert set(counts) == {7}
@@ -278,6 +283,14 @@ def test_a_run_goes_on_with_and_without_capture(
     parts = tiny.parts_of(tmp_path)["OptimizerParameters"]["optimizer_state_dict"]
     assert {slot["step"] for slot in parts["state"].values()} == {10}
     assert type(parts["param_groups"][0]["lr"]) is float
+
+
+def test_the_grid_of_another_tracer_is_not_carried_on(scene_root: Path, tmp_path: Path) -> None:
+    tiny.make_trainer(scene_root, tmp_path, conf=tiny.conf_text(), nepoch=1).train()
+    assert "TracerState" in tiny.parts_of(tmp_path)
+    trainer = tiny.make_trainer(scene_root, tmp_path, conf=tiny.conf_text() + FIXED, nepoch=2)
+    trainer.resume(trainer.checkpoints, "latest", keep_seed=False)
+    assert trainer.train() and "TracerState" not in tiny.parts_of(tmp_path)
 
 
 # --- what is refused ----------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from idr.model.tracing.accelerated.tracer import AcceleratedTracer
 from idr.model.tracing.common import (
     Rays,
     Sdf,
+    Tracer,
     TraceRequest,
     TraceResult,
     evaluate_in_chunks,
@@ -197,6 +198,7 @@ class FixedTracer(AcceleratedTracer):
     """
 
     fixed_shapes = True
+    observe, state, load_state = Tracer.observe, Tracer.state, Tracer.load_state  # training has no grid
 
     @torch.no_grad()
     def trace(self, request: TraceRequest) -> TraceResult:
@@ -231,9 +233,6 @@ class FixedTracer(AcceleratedTracer):
         depth = torch.where(hit & inside, depth, minimum.depth)
         closest_to_origin = -(rays.direction * rays.origin).sum(dim=1)
         return TraceResult(torch.where(crossing.crosses, depth, closest_to_origin), hit)
-
-    def observe(self, points: Tensor, value: Tensor, hit: Tensor) -> None:
-        """Receives f at the points of a step, see `Tracer.observe`; there is no grid to correct."""
 
     def _march(self, request: TraceRequest) -> _Front:
         """Steps from the near end; a share of the rays, of those that need it, takes further steps."""
