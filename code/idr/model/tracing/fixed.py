@@ -75,8 +75,8 @@ class _Zero:
 
     def next_depth(self) -> Tensor:
         """Returns the depth (R,) of the next evaluation: f is halved at an end that stays (Illinois rule)."""
-        low_f = self.low_f * 0.5 ** (self.kept_low - 1).clamp_min(0)
-        high_f = self.high_f * 0.5 ** (self.kept_high - 1).clamp_min(0)
+        low_f = self.low_f * (1 - self.kept_low).clamp_max(0).exp2()
+        high_f = self.high_f * (1 - self.kept_high).clamp_max(0).exp2()
         return self.low + low_f / (low_f - high_f) * (self.high - self.low)
 
     def with_value(self, depth: Tensor, value: Tensor, flags: Tensor) -> _Zero:
