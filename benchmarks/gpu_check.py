@@ -1,4 +1,4 @@
-"""Checks a GPU: parity with the published code, synchronizations per training step, and step time.
+"""Checks a GPU: parity with the published code, synchronizations per training step, step time.
 
     make gpu-check
     python benchmarks/gpu_check.py --device cuda --json gpu_check.json
@@ -6,10 +6,12 @@
 Parity: outputs, losses and gradients on the device are compared with arrays of the published code, with the
 tolerances of the CPU. Gradients that exceed them only by amplified rounding, as float64 shows, are listed
 separately. Reads: synchronizing operators per training step; on CUDA also counted by PyTorch's sync debug
-mode. Timing: median step of the DTU conf with each tracer. Kernels: where Triton's kernels run, they are
-compared with plain torch in float64, and timed against plain torch in float32, on ``fast.conf``.
+mode. Timing: median step of the DTU conf with each tracer; on CUDA also with ``train.capture`` (``strategy =
+fixed``), run operator by operator and repeated as a CUDA graph, and the difference of their losses. Kernels:
+where Triton's kernels run, they are compared with plain torch in float64, and timed against plain torch in
+float32, on ``fast.conf``.
 
-Prints all four. The exit status is 1 if parity, the number of reads or a kernel fails.
+Prints all four. The exit status is 1 if parity, the number of reads, that difference or a kernel fails.
 """
 
 from __future__ import annotations
@@ -37,6 +39,8 @@ from tests.reads import ReadCounter  # noqa: E402
 from idr.cli.shared.common import choose_device, make_parser, say  # noqa: E402
 from idr.errors import TrainingStoppedError  # noqa: E402
 from idr.model.twins import find_kernel  # noqa: E402
+from idr.training.capture import CapturedStep  # noqa: E402
+from idr.training.rays.batches import Batch  # noqa: E402
 
 MAX_READS = 3
 """In tracing, loss and gradients of a step; the trainer's check for finite values is a fourth."""
@@ -58,6 +62,11 @@ MAX_ERROR = 1e-3
 
 MAX_OTHER_HITS = 0.01
 """Share of rays that may hit with one tracer and pass with another: those that graze the surface."""
+CAPTURED = ("fixed", "fixed, captured")
+
+MAX_LOSS_DIFFERENCE = 1e-3
+"""Relative difference of the losses of ten repeated steps and of ten that are run: libraries may choose other
+matrix products for a graph, and training amplifies rounding."""
 
 CHECKS = {
     "networks": comparisons.networks,
@@ -242,14 +251,54 @@ def kernels(arguments: argparse.Namespace, device: torch.device) -> list[dict[st
     return rows
 
 
+class CapturedSteps(Steps):
+    """Steps of ``strategy = fixed`` as ``train.capture`` runs them; `losses` are those of all steps.
+
+    Args:
+        arguments: Command line arguments.
+        device: Device.
+        records: Repeat them as a graph; otherwise run them operator by operator.
+    """
+
+    def __init__(self, arguments: argparse.Namespace, device: torch.device, records: bool) -> None:
+        super().__init__("fixed", arguments, device)
+        adam = torch.optim.Adam(self.model.parameters(), lr=1e-4, fused=True, capturable=True)
+        self.captured = CapturedStep(self.model, self.loss, adam, None)
+        if not records:
+            self.captured._backend = None
+        self.losses: list[torch.Tensor] = []
+
+    def step(self) -> None:
+        """Performs one training step; its draws depend on its number alone."""
+        torch.manual_seed(len(self.losses))
+        batch = Batch(torch.zeros(1, dtype=torch.long, device=self.device), self.sample, self.truth)
+        self.losses.append(self.captured(batch).losses["loss"])
+
+
+def captured(arguments: argparse.Namespace, device: torch.device) -> tuple[dict[str, float], float]:
+    """Compares captured steps with those that are run.
+
+    Returns:
+        Seconds of both, and the largest relative difference of the losses of the first ten steps.
+    """
+    steps = {name: CapturedSteps(arguments, device, name == "fixed, captured") for name in CAPTURED}
+    seconds = {name: some.seconds(max(arguments.steps, 10)) for name, some in steps.items()}
+    run, repeated = (torch.stack(some.losses[:10]).double() for some in steps.values())
+    return seconds, float(((run - repeated) / run).abs().max())
+
+
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Runs the four checks."""
+    """Runs the checks; captured steps on CUDA alone."""
     device = choose_device("auto", arguments.device)
     missed, rounded = parity(device)
     accelerated = Steps("accelerated", arguments, device)
     accelerated.step()
     reads = accelerated.reads(arguments.steps)
     seconds = {name: Steps(name, arguments, device).seconds(arguments.steps) for name in arguments.strategies}
+    difference = None
+    if device.type == "cuda":
+        times, difference = captured(arguments, device)
+        seconds |= times
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
     return {
         "device": name,
@@ -259,6 +308,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "reads": reads,
         "seconds": seconds,
         "kernels": kernels(arguments, device),
+        "difference": difference,
     }
 
 
@@ -286,8 +336,12 @@ def report(result: dict[str, Any]) -> None:
     for row in result["kernels"]:
         times = "".join(f"{row[name]:11.2f}" for name in ("field", "forward", "step"))
         say(f"  {row['backend']:20}{row['error']:9.1e}{row['hits']:12.2%}{times}")
+    difference = result["difference"]
+    if difference is not None:
+        say(f"losses of captured steps: relative difference at most {difference:.1e}")
     wrong = [row for row in result["kernels"] if row["error"] > MAX_ERROR or row["hits"] > MAX_OTHER_HITS]
-    if missed or wrong or reads["most"] > MAX_READS:
+    agrees = difference is None or difference <= MAX_LOSS_DIFFERENCE
+    if missed or wrong or not agrees or reads["most"] > MAX_READS:
         raise TrainingStoppedError("the device differs from the CPU; see above")
 
 

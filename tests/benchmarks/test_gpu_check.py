@@ -101,7 +101,8 @@ def test_reads_do_not_grow_with_unresolved_rays(
 def test_a_failure_is_reported_and_raised(gpu_check, capsys: pytest.CaptureFixture[str]) -> None:
     good = {
         "device": "cpu", "torch": "2", "missed": [], "rounded": [], "seconds": {"accelerated": 0.1},
-        "reads": {"steps": 3, "most": 2, "places": ["nonzero at x.py:1"], "watched": 0}, "kernels": [],
+        "reads": {"steps": 3, "most": 2, "places": ["nonzero at x.py:1"], "watched": 0},
+        "difference": None, "kernels": [],
     }  # fmt: skip
     gpu_check.report(good)
     printed = capsys.readouterr().out
@@ -115,6 +116,8 @@ def test_a_failure_is_reported_and_raised(gpu_check, capsys: pytest.CaptureFixtu
     for bad in (
         {"missed": ["networks of a: f"]},
         {"reads": {**good["reads"], "most": 9}},
+        {"difference": 0.1},
+        {"difference": float("nan")},
         *({"kernels": [row]} for row in bad_rows),
     ):
         with pytest.raises(TrainingStoppedError):
@@ -142,3 +145,9 @@ def test_all_checks_run(gpu_check, arguments, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(gpu_check, "find_kernel", lambda name: None)
     result = gpu_check.measure(arguments)
     assert result["seconds"]["accelerated"] > 0 and result["missed"] == [] and "places" in result["reads"]
+
+
+def test_captured_steps_are_compared(gpu_check, arguments) -> None:
+    arguments.rays, arguments.steps = 60, 1
+    seconds, difference = gpu_check.captured(arguments, CPU)  # without graphs both are run
+    assert list(seconds) == ["fixed", "fixed, captured"] and min(seconds.values()) > 0 and difference == 0

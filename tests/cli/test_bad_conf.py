@@ -467,6 +467,6 @@ def test_overrides_reach_the_run_and_too_many_pixels_warn(project):
     outcome = project.train("--set", "train.num_pixels=500", "--batch_size", "9")
     assert outcome.status == 0, outcome.err
     assert "warning: train.num_pixels 500 is more than an image has (192)" in outcome.err
-    assert "warning: --batch_size 9 is more than the 6 images" in outcome.err
+    assert "warning: --batch_size 9 exceeds the 6 images" in outcome.err
     (saved,) = Path(project.root / "exps" / "tiny_3").glob("*/runconf.conf")
     assert "num_pixels = 500" in saved.read_text()

@@ -35,8 +35,9 @@ IMPORT_NAMES = {
     "fast-simplification": "fast_simplification",
 }
 NAMES_EXTRAS = ("code/**/*.py", "confs/**/*.conf", "docs/*.md", "*.md")
-DEPENDENCY_OF_A_DEPENDENCY = {"markupsafe", "pyparsing", "websockets"}
-"""Jinja2's escaped text, the parser of pyhocon, whose exceptions it raises, and the server of viser."""
+DEPENDENCY_OF_A_DEPENDENCY = {"markupsafe", "pyparsing", "triton", "websockets"}
+"""Jinja2's escaped text, the parser of pyhocon, whose exceptions it raises, torch's compiler of kernels for a
+GPU, which only its own backend needs, and the server of viser."""
 SCRIPTS = {
     "idr", "idr-train", "idr-eval", "idr-eval-disentanglement", "idr-preprocess-cameras", "idr-check-scene",
     "idr-make-demo-scene", "idr-demo", "idr-run-scenes", "idr-import", "idr-report",

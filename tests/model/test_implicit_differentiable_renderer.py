@@ -292,3 +292,43 @@ def test_evaluation_without_a_hit(with_gradients: bool) -> None:
         outputs = network(camera_input())
     assert not outputs["network_object_mask"].any() and (outputs["rgb_values"] == 1).all()
     assert torch.isfinite(outputs["points"]).all() and torch.isfinite(outputs["sdf_output"]).all()
+
+
+def gradients(network: Any, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """Gradients of the three losses with respect to all parameters and the poses."""
+    network.zero_grad()
+    pose = batch["pose"].detach().clone().requires_grad_(True)
+    loss_of(network(batch | {"pose": pose}))["loss"].backward()
+    return {name: p.grad.clone() for name, p in network.named_parameters()} | {"pose": pose.grad}
+
+
+def test_shading_all_rays_changes_no_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = idr_network(ray_tracer__strategy="fixed").double().train()
+    batch = camera_input(vectors=True, dtype=torch.float64)
+    batch["draws"] = draw_step(40, network.tracer_config, batch["pose"], torch.Generator().manual_seed(0))
+    shaded_alone: dict[str, torch.Tensor] = {}
+    with monkeypatch.context() as patch:
+        patch.setattr(type(network.ray_tracer), "fixed_shapes", False)
+        shaded_alone = gradients(network, batch)
+    found = gradients(network, batch)
+    assert found.keys() == shaded_alone.keys()
+    for name, expected in shaded_alone.items():
+        assert (found[name] - expected).abs().max() <= 1e-12 * (1 + expected.abs().max()), name
+
+
+def test_rays_that_are_not_shaded_have_no_derivative_that_is_not_finite() -> None:
+    network = idr_network(ray_tracer__strategy="fixed").train()
+    batch = camera_input()
+    with torch.no_grad():
+        outputs = network(batch)
+    shaded = outputs["network_object_mask"] & outputs["object_mask"]
+    assert 0 < shaded.sum() < 40
+    original = network.implicit_network.sdf_and_gradient
+
+    def almost_flat(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        values, gradient = original(x)
+        flat = torch.cat((torch.zeros(20, dtype=torch.bool), ~shaded))
+        return values, torch.where(flat.unsqueeze(1), 1e-42, gradient)  # 1 / slope overflows
+
+    network.implicit_network.sdf_and_gradient = almost_flat  # type: ignore[method-assign]
+    assert all(gradient.isfinite().all() for gradient in gradients(network, batch).values())

@@ -192,6 +192,7 @@ class TrainingProcess:
         from idr.conf.grids import fit_grids
         from idr.geometry.cameras import pixel_width
         from idr.training.cameras.intrinsics import make_cameras
+        from idr.training.capture import check_capture
         from idr.training.rays.randomness import Stream, seed_everything
         from idr.training.schedule.checks import check_schedule
         from idr.training.terms.build import build_terms
@@ -209,19 +210,17 @@ class TrainingProcess:
             intrinsics = None if intrinsics is None else intrinsics.to(self.device)
         check_schedule(settings.train, dataset, model, loss)
         terms = build_terms(settings.conf["loss"], dataset, model, poses)
+        check_capture(settings.train, model, terms, train_cameras, self.group.size)
         return Components(dataset, model, loss, terms, poses, intrinsics)
 
     def check_counts(self, config: TrainConfig, dataset: Any) -> None:
         """Warns of batches larger than the data set; refuses fewer pixels than processes."""
         batch_size, pixels = self.arguments.batch_size, dataset.total_pixels
         if batch_size > len(dataset):
-            log.warning(
-                "--batch_size %d is more than the %d images: one step per epoch", batch_size, len(dataset)
-            )
+            log.warning("--batch_size %d exceeds the %d images: one step an epoch", batch_size, len(dataset))
         if config.num_pixels > pixels:
             log.warning("train.num_pixels %d is more than an image has (%d)", config.num_pixels, pixels)
-        fewest = pixels // max((1, *config.reductions)) ** 2
-        self.group.check_pixels(min(config.num_pixels, fewest))
+        self.group.check_pixels(min(config.num_pixels, pixels // max((1, *config.reductions)) ** 2))
 
     def open(
         self, settings: Settings, components: Components, source: Source | None, locks: ExitStack

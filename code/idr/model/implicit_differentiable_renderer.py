@@ -1,6 +1,7 @@
 """IDRNetwork: from rays to points, colors and the inputs of the losses (paper, Figure 2).
 
-B images, P pixels per image, R = B P rays, N shaded rays, F features, E points of the Eikonal term.
+B images, P pixels per image, R = B P rays, N shaded rays, F features, E points of the Eikonal term. With a
+tracer of fixed shapes, training shades all R rays.
 """
 
 from __future__ import annotations
@@ -147,8 +148,10 @@ class IDRNetwork(nn.Module):
         traced = self._trace(centers, directions, object_mask, draws)
         depth = traced.depth.unsqueeze(1)  # (R, 1)
         points = center + depth * direction  # differentiable w.r.t. the cameras; the depth is constant
+        shaded: Tensor | slice  # (N,) indices, or all rays
         if draws is None:
-            shaded = _indices(traced.hit, traced.num_shaded)  # (N,)
+            shades = traced.hit  # (R,)
+            shaded = _indices(shades, traced.num_shaded)  # (N,)
             grad_theta = None
             colors, sdf = self._shade_in_chunks(points[shaded], -direction[shaded])  # (N, 3), (N, 1)
             if traced.value is None:
@@ -156,7 +159,8 @@ class IDRNetwork(nn.Module):
             else:
                 sdf_output = traced.value.unsqueeze(1).index_put((shaded,), sdf)
         else:
-            shaded = _indices(traced.hit & object_mask, traced.num_shaded)  # (N,)
+            shades = traced.hit & object_mask  # (R,)
+            shaded = slice(None) if self.ray_tracer.fixed_shapes else _indices(shades, traced.num_shaded)
             sdf_output, grad_theta = self._sdf_in_training(points, draws.eikonal_points, traced.hit)
             normal = grad_theta[draws.eikonal_points.shape[0] :]  # (R, 3), at the traced points
             surface = differentiable_intersection(
@@ -170,14 +174,14 @@ class IDRNetwork(nn.Module):
             colors, _ = self.shade(shading_points, -direction[shaded])
         outputs = {
             "points": points,
-            "rgb_values": torch.ones_like(points).index_put((shaded,), colors),
+            "rgb_values": _replaced(torch.ones_like(points), shaded, shades, colors),
             "sdf_output": sdf_output,
             "network_object_mask": traced.hit,
             "object_mask": object_mask,
             "grad_theta": grad_theta,
         }
         if draws is not None:
-            outputs["surface_points"] = points.index_put((shaded,), surface)
+            outputs["surface_points"] = _replaced(points, shaded, shades, surface)
         return outputs
 
     def _sdf_in_training(self, points: Tensor, eikonal_points: Tensor, hit: Tensor) -> tuple[Tensor, Tensor]:
@@ -288,6 +292,13 @@ class IDRNetwork(nn.Module):
 def _indices(flags: Tensor, count: int | None) -> Tensor:
     """Returns the indices of true flags; a known count avoids synchronizing with an accelerator."""
     return flags.nonzero().squeeze(1) if count is None else first_true_indices(flags, count)
+
+
+def _replaced(old: Tensor, shaded: Tensor | slice, shades: Tensor, new: Tensor) -> Tensor:
+    """Returns rows (R, 3) with those of shaded rays replaced by new ones, (N, 3); of (R, 3), by theirs."""
+    if isinstance(shaded, slice):
+        return torch.where(shades.unsqueeze(1), new, old)
+    return old.index_put((shaded,), new)
 
 
 def _discard_tracer_state(network: nn.Module, incompatible_keys: Any) -> None:

@@ -67,6 +67,9 @@ class TrainConfig:
             as many images and rays). An epoch keeps its number of steps and uses each image that many times.
         max_grad_norm: Norm of the gradient of all model parameters above which it is clipped; gradients of
             cameras are scaled by the same factor. Absent: never.
+        capture: ``off``; or ``auto``: a device with CUDA graphs records a step and repeats it, which saves
+            launching its operators one by one; other devices run the same step as it is. ``auto`` needs
+            ``model.ray_tracer.strategy = fixed``.
         cameras: The block on trained cameras.
         sampler: The block on importance sampling of pixels.
         exposure: The block on exposures that change from photograph to photograph.
@@ -97,6 +100,7 @@ class TrainConfig:
     pixel_sampling: Literal["per_image", "per_epoch"] = "per_image"
     images_per_step: int = 1
     max_grad_norm: float | None = None
+    capture: Literal["off", "auto"] = "off"
     cameras: CamerasConfig = field(default_factory=CamerasConfig)
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     exposure: ExposureConfig = field(default_factory=ExposureConfig)

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import increment_version
 
 from idr.checkpoints import schema
 from idr.checkpoints.schema import Kind, check, misfit, optional, real, table, tensor, whole
@@ -34,8 +35,10 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Adam:
 
     Those groups have a ``name``. Parameters keep the model's order, so that a saved state means the same
     parameters with and without groups. With groups Adam runs fused on a CPU, in one pass over the tables of
-    encodings, which are most of the parameters.
+    encodings, which are most of the parameters. With ``capture`` it runs fused, without reads by the host.
+    Fused steps do not count the parameters' versions, by which caches of f notice new weights: a hook does.
     """
+    options: dict[str, Any] = {"fused": True, "capturable": True} if config.capture == "auto" else {}
     names = config.schedule.param_groups.named()
     if names:
         groups: list[dict[str, Any]] = []
@@ -45,11 +48,13 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Adam:
                 groups.append({"params": [], "name": key, **_group_settings(key, config)})
             groups[-1]["params"].append(parameter)
         on_host = all(parameter.device.type == "cpu" for parameter in model.parameters())
-        optimizer = torch.optim.Adam(groups, lr=config.learning_rate, fused=on_host or None)
+        options = {"fused": on_host or None} | options
+        optimizer = torch.optim.Adam(groups, lr=config.learning_rate, **options)
     else:
-        optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
+        optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate, **options)
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]  # the published scheduler continues from it
+    optimizer.register_step_post_hook(lambda *_: increment_version(list(model.parameters())))
     return optimizer
 
 

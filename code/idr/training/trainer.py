@@ -17,17 +17,16 @@ import torch
 from torch import Tensor, nn
 
 from idr.checkpoints.folder import CheckpointFolder, checkpoint_name
-from idr.checkpoints.format import write_content
-from idr.errors import OutputError, TrainingStoppedError
-from idr.files import write_atomic
 from idr.geometry.frames import frame_of
 from idr.model.encodings.levels import find_encoding, open_levels
 from idr.training.cameras.intrinsics import LearnableIntrinsics
 from idr.training.cameras.poses import LearnablePoses, OrbitPoses
 from idr.training.cameras.trained import TrainedCameras
+from idr.training.capture import CapturedStep, check_capture
 from idr.training.config import TrainConfig
 from idr.training.diagnostics import FILLED, INSIDE_AT_SPHERE, diagnose, share_inside_at_sphere
 from idr.training.exposure import Exposure
+from idr.training.nonfinite import stop_training
 from idr.training.optimizers import OTHERS, clip_gradients, make_optimizer, set_learning_rates
 from idr.training.processes.distributed import OneProcess
 from idr.training.progress import Averages, MetricsFile, ProgressLine, TensorBoardLog, squared_error
@@ -128,6 +127,10 @@ class Trainer:
             exposure=None if fixed else Exposure(len(dataset), config.exposure, self.device),
         )
         self._open_levels(self.settings)
+        check_capture(config, model, terms, poses is not None, self.group.size)
+        self.captured = None
+        if config.capture == "auto":
+            self.captured = CapturedStep(model, loss, self.state.optimizer, config.max_grad_norm)
         self._folder, self.checkpoints = RunFolder(outputs.run), CheckpointFolder(outputs.run / "checkpoints")
         self._seconds = 0.0  # spent in training steps, before and after interruptions
         self._signals = StopSignals()
@@ -215,12 +218,14 @@ class Trainer:
         reduction = lambda step: self.schedule.at(epoch, step).image_reduction  # noqa: E731
         for batch in self.rays.batches(state.seed, epoch, state.step, reduction):
             self._apply(self.schedule.at(epoch, state.step))
+            self._check_captured()
             losses, error, rays = self._train_step(batch.to(self.device))
             state.step += 1
             state.averages.add(losses, error)
             line.step(epoch, state.step, losses, error, rays)
             if self._must_stop():
                 break
+        self._check_captured()
         self._seconds += time.monotonic() - started
 
     def _apply(self, settings: StepSettings) -> None:
@@ -249,6 +254,10 @@ class Trainer:
 
     def _train_step(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor, int]:
         """Trains one step; returns its losses, its `squared_error` and its number of rays."""
+        if self.captured is not None:
+            result = self.captured(batch)
+            self.rays.update_errors(batch, result.outputs)
+            return result.losses, result.error, result.outputs["points"].shape[0]
         state, cameras, exposure = self.state, self.state.cameras, self.state.exposure
         model_input = dict(batch.model_input)
         if cameras is not None:
@@ -289,27 +298,19 @@ class Trainer:
         return {**losses, **added, "loss": total}
 
     def _check_finite(self, losses: Mapping[str, Tensor], batch: Batch) -> None:
-        """Stops before a step that would ruin the weights, and saves the state for inspection."""
-        state = self.state
-        gradients = [p.grad for module in state.modules for p in module.parameters() if p.grad is not None]
+        """Stops before a step that would ruin the weights."""
+        parameters = [p for module in self.state.modules for p in module.parameters()]
+        gradients = [p.grad for p in parameters if p.grad is not None]
         norms = torch.stack([(g.coalesce().values() if g.is_sparse else g).norm() for g in gradients])
-        if bool(torch.isfinite(losses["loss"].detach() + norms.sum())):  # the step's one read by the host
-            return
-        terms = [name for name, value in losses.items() if not torch.isfinite(value)] or ["the gradient"]
-        numbers = getattr(self.dataset, "indices", range(len(self.dataset)))
-        views = ", ".join(str(numbers[i]) for i in batch.indices.tolist())
-        path = self.outputs.run / f"nonfinite_{state.epoch}_{state.step}.pth"
-        content = {**state.to_parts(), "batch": vars(batch), "losses": dict(losses)}
-        try:
-            if self.group.is_first:
-                write_atomic(path, lambda file: write_content(file, content))
-            kept = f"the weights before the step are in {path}"
-        except OutputError as error:  # the message is about training, which had to stop
-            kept = f"the weights before the step are lost ({error})"
-        raise TrainingStoppedError(
-            f"epoch {state.epoch}, step {state.step}: {', '.join(terms)} not finite in view {views}; {kept}, "
-            "the last checkpoint is unharmed; lower train.learning_rate and continue with --is_continue"
-        )
+        if not bool(torch.isfinite(losses["loss"].detach() + norms.sum())):  # the step's one read by the host
+            stop_training(self.state, losses, batch, self.dataset, self.outputs.run, self.group.is_first)
+
+    def _check_captured(self) -> None:
+        """Stops if the last captured step, whose update the device skipped, was not finite."""
+        last = None if self.captured is None else self.captured.last
+        if last is not None and not bool(last[1].finite):  # the step's one read by the host
+            self.state.step -= 1
+            stop_training(self.state, last[1].losses, last[0], self.dataset, self.outputs.run, saves=True)
 
     def save(self) -> None:
         """Saves a checkpoint of the present state, unless it is saved already."""

@@ -92,7 +92,7 @@ def test_requests_name_their_mode_and_have_subsets() -> None:
     [
         (
             {"strategy": "fast"},
-            r"model.ray_tracer.strategy = fast: expected one of accelerated, compiled, published",
+            r"model.ray_tracer.strategy = fast: expected one of accelerated, compiled, fixed, published",
         ),
         ({"object_bounding_sphere": 0.0}, "object_bounding_sphere = 0.0: expected a radius above 0"),
         ({"n_steps": 1}, "n_steps = 1: expected at least 2 samples a ray"),

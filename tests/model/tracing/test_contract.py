@@ -1,4 +1,4 @@
-"""The accelerated tracer against the published one on trained networks: whole views."""
+"""The accelerated and the fixed tracer against the published one on trained networks: whole views."""
 
 from __future__ import annotations
 
@@ -88,11 +88,14 @@ def values_at(name: str, result: TraceResult) -> tuple[Tensor, Tensor]:
     return values, crossing.crosses[0]
 
 
-@pytest.mark.parametrize("mode", ["evaluation", "training inside"])
+@pytest.mark.parametrize(
+    ("strategy", "mode"),
+    [("accelerated", "evaluation"), ("accelerated", "training inside"), ("fixed", "training inside")],
+)
 @pytest.mark.parametrize("name", NAMES)
-def test_hits_and_depths(name: str, mode: str) -> None:
+def test_hits_and_depths(name: str, strategy: str, mode: str) -> None:
     # Inside the mask, the published tracer finds the same hits in training as in evaluation.
-    ours, published = traced(name, "accelerated", mode)[0], traced(name, "published", "evaluation")[0]
+    ours, published = traced(name, strategy, mode)[0], traced(name, "published", "evaluation")[0]
     differ = ours.hit != published.hit
     assert differ.float().mean() <= 1e-3
     outline = published.hit.reshape(1, 1, *size(name)).float()
@@ -122,10 +125,12 @@ EXCESS = {"evaluation": (0.012, 0.065), "training outside": (0.005, 0.005)}
 RARE = {"evaluation": (0.006, 0.2), "training outside": (0.0, 0.0)}  # largest share of rays above 0.005
 
 
-@pytest.mark.parametrize("mode", EXCESS)
+@pytest.mark.parametrize(
+    ("strategy", "mode"), [*(("accelerated", mode) for mode in EXCESS), ("fixed", "training outside")]
+)
 @pytest.mark.parametrize("name", NAMES)
-def test_misses_end_at_the_minimum_of_f(name: str, mode: str) -> None:
-    ours, searched = traced(name, "accelerated", mode)[0], traced(name, "published", "training outside")[0]
+def test_misses_end_at_the_minimum_of_f(name: str, strategy: str, mode: str) -> None:
+    ours, searched = traced(name, strategy, mode)[0], traced(name, "published", "training outside")[0]
     value, crosses = values_at(name, ours)
     oracle, _ = values_at(name, searched)
     missed = ~ours.hit & ~searched.hit & crosses

@@ -5,11 +5,13 @@ from __future__ import annotations
 from idr.model.tracing.accelerated.tracer import AcceleratedTracer
 from idr.model.tracing.common import Rays, Tracer, TracerConfig, TraceRequest, TraceResult, read_tracer_config
 from idr.model.tracing.compiled import CompiledTracer
+from idr.model.tracing.fixed import FixedTracer
 from idr.model.tracing.published import PublishedTracer
 
 __all__ = [
     "AcceleratedTracer",
     "CompiledTracer",
+    "FixedTracer",
     "PublishedTracer",
     "Rays",
     "TraceRequest",
@@ -23,6 +25,7 @@ __all__ = [
 _TRACERS: dict[str, type[AcceleratedTracer] | type[PublishedTracer]] = {
     "accelerated": AcceleratedTracer,
     "compiled": CompiledTracer,
+    "fixed": FixedTracer,
     "published": PublishedTracer,
 }
 

@@ -20,7 +20,7 @@ from idr.geometry.spheres import SphereCrossing
 
 log = logging.getLogger(__name__)
 
-STRATEGIES = ("accelerated", "compiled", "published")
+STRATEGIES = ("accelerated", "compiled", "fixed", "published")
 CPU_TYPES = frozenset({"cpu"})
 """Device types on which reading a value does not stall the host."""
 MAX_POINTS_AT_ONCE = 100_000
@@ -42,7 +42,8 @@ class TracerConfig:
         strategy: ``published`` is the published method; ``accelerated`` finds the same intersections with a
             fraction of its evaluations; ``compiled`` traces training rays of small hash-grid networks in
             compiled loops on a CPU (on a GPU where ``encoding.backend = triton``) and equals ``accelerated``
-            otherwise.
+            otherwise; ``fixed`` traces training rays by work of fixed size, for ``train.capture``, and equals
+            ``accelerated`` in evaluation.
     """
 
     LARGEST: ClassVar[dict[str, int]] = {
@@ -184,7 +185,13 @@ class TraceResult:
 
 
 class Tracer:
-    """Base class of all strategies. The defaults are for stateless tracers."""
+    """Base class of all strategies. The defaults are for stateless tracers.
+
+    Attributes:
+        fixed_shapes: Whether a training step must shade all rays, so that no shape depends on what they hit.
+    """
+
+    fixed_shapes: ClassVar[bool] = False
 
     def trace(self, request: TraceRequest) -> TraceResult:
         """Returns depth and hit flag of every ray."""
