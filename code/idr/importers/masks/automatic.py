@@ -1,7 +1,7 @@
 """Computes object masks from photographs and cameras alone.
 
-1. Two color histograms over all views: pixels in the object's probable region (outline of sparse points, or
-   the ball that all cameras see) and pixels outside it.
+1. The photographs are freed of noise, and dark ones brightened. Two color histograms over all views: pixels
+   in the object's probable region (outline of sparse points, or the ball that all cameras see) and outside.
 2. GrabCut, initialized with their log odds, segments each photograph.
 3. The masks carve a visual hull. GrabCut restarts from each mask; pixels well outside the hull of the OTHER
    views are fixed as background. This is repeated three times.
@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from idr.errors import InputError
 from idr.importers.masks.carving import ball_cells, other_views_outlines
-from idr.importers.masks.colors import color_odds
+from idr.importers.masks.colors import color_odds, developed
 from idr.importers.masks.ground_plane import Bytes, GroundPlane, find_ground_plane
 from idr.importers.masks.hints import (
     BACKGROUND,
@@ -253,7 +253,7 @@ def _working_copies(images: list[Bytes], projections: Array) -> tuple[list[Bytes
         size = (max(1, round(width * factor)), max(1, round(height * factor)))
         small.append(np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), dtype=np.uint8))
         matrices.append(resized(projection, size[0] / width, size[1] / height))
-    return small, np.stack(matrices)
+    return developed(small), np.stack(matrices)
 
 
 def _is_empty(mask: Mask) -> bool:
