@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from idr.errors import InputError
 from idr.importers.masks.carving import ball_cells, other_views_outlines
 from idr.importers.masks.colors import color_odds, developed
-from idr.importers.masks.ground_plane import Bytes, GroundPlane, find_ground_plane
+from idr.importers.masks.ground_plane import Bytes, GroundPlane, Plane, find_ground_plane
 from idr.importers.masks.hints import (
     BACKGROUND,
     OBJECT,
@@ -191,6 +191,13 @@ class _Work:
             for image, region, o, hint in with_progress(views, "first masks", len(odds))
         ]
 
+    def started(self, plane: Plane, plain: bool = False) -> tuple[list[Mask], list[Evidence]]:
+        """First masks by the evidence of a ground plane, and its evidence without their pixels."""
+        ground = GroundPlane(plane, self.seeds, self.projections)
+        nothing = [np.zeros(region.shape, bool) for region in self.seeds.regions]
+        masks = self.first_masks(ground.evidence(self.images, nothing, plain))
+        return masks, ground.evidence(self.images, masks, plain)
+
     def refined(self, masks: list[Mask], evidence: list[Evidence]) -> MadeMasks:
         """Alternates carving and segmentation; raises `InputError` if a view shows no object."""
         if any(_is_empty(mask) for mask in masks) and any(e.any() for e in evidence):
@@ -212,10 +219,9 @@ class _Work:
         plane = find_plate(made.masks, self.seeds, self.projections)
         if plane is None:
             return made, evidence
-        nothing = [np.zeros_like(mask) for mask in made.masks]
-        found = GroundPlane(plane, self.seeds, self.projections).evidence(self.images, nothing, plain=True)
+        first, found = self.started(plane, plain=True)
         try:
-            above = self.refined(self.first_masks(found), found)
+            above = self.refined(first, found)
         except InputError:  # all of the object is as flat as a plate
             return made, evidence
         log.info("masks without a plate: mean IoU with the other views' hull %.3f", above.agreement.mean())
@@ -265,10 +271,7 @@ def _ground_start(work: _Work, points: Array | None) -> tuple[list[Mask], list[E
     plane = find_ground_plane(points, work.seeds, work.projections)
     if plane is None:
         return None
-    ground = GroundPlane(plane, work.seeds, work.projections)
-    nothing = [np.zeros(region.shape, bool) for region in work.seeds.regions]
-    masks = work.first_masks(ground.evidence(work.images, nothing))
-    return masks, ground.evidence(work.images, masks)
+    return work.started(plane)
 
 
 def _working_copies(images: list[Bytes], projections: Array) -> tuple[list[Bytes], Array]:
