@@ -5,8 +5,8 @@ r"""Overlap of masks made from photographs and cameras with the true masks, on r
 
 Three objects (a teapot, an animal with gaps between its legs and a thin tail, a matt vehicle) stand on seven
 grounds: `plain` cloth with soft wrinkles; `similar`, cloth in the object's mean color; `striped`; `textured`;
-`dark`, a dark object on dark cloth; `backdrop`, a plain screen that turns with the camera; `plate`, a blue disc
-in front of such a screen, as on a turntable, with its edge inside the photographs. Light falls off
+`dark`, a dark object on dark cloth; `backdrop`, a plain screen that turns with the camera; `plate`, a blue
+disc in front of such a screen, as on a turntable, with its edge inside the photographs. Light falls off
 across the ground, the object casts a soft shadow, and photographs have vignetting and noise. Cameras are
 exact.
 

@@ -52,7 +52,8 @@ def test_a_plate_is_found_at_its_height_and_a_ball_is_none() -> None:
     seeds = seeds_from_cameras(matrices, [SIZE] * len(matrices))
     found = find_plate([ball(m) | plate(m) for m in matrices], seeds, matrices)
     assert found is not None
-    assert found.normal == pytest.approx([0, 0, 1], abs=1e-3) and found.offset == pytest.approx(HEIGHT, abs=0.04)
+    assert found.normal == pytest.approx([0, 0, 1], abs=1e-3)
+    assert found.offset == pytest.approx(HEIGHT, abs=0.04)
     assert find_plate([ball(m) for m in matrices], seeds, matrices) is None
 
 

@@ -5,10 +5,10 @@
 2. GrabCut, initialized with their log odds, segments each photograph.
 3. The masks carve a visual hull. GrabCut restarts from each mask; pixels well outside the hull of the OTHER
    views are fixed as background. This is repeated three times.
-4. If sparse points show a ground plane below the object, step 3 is also run with its evidence
+4. If sparse points show a ground plane below the object, steps 1 to 3 are also run with its evidence
    (`ground_plane.py`), which does not depend on color. The result whose masks agree better with the hull of
    the other views is kept.
-5. `polishing.py` removes what continues the background's color, such as a block of plain ground.
+5. `plate.py` removes a plate, `polishing.py` what continues the background's color.
 
 Pixels that a user labels (`hints.py`) are fixed in each step, and weigh more in the histograms. Views with
 all pixels labelled keep their masks, and their hull gives the first region of the others.
@@ -179,7 +179,7 @@ class _Work:
     hints: list[Hint]
 
     def first_masks(self, evidence: list[Evidence]) -> list[Mask]:
-        """Masks by color; the evidence, unless it is 0, tells where in the seeds' regions the object's colors are."""
+        """Masks by color; evidence other than 0 tells where in the seeds' regions the object's colors are."""
         regions = tuple(
             region & (e > TUNING.object_maybe) if e.any() else region
             for region, e in zip(self.seeds.regions, evidence, strict=True)
@@ -269,9 +269,7 @@ def _ground_start(work: _Work, points: Array | None) -> tuple[list[Mask], list[E
     if points is None:
         points = sparse_points(work.images, work.projections, work.seeds.center)
     plane = find_ground_plane(points, work.seeds, work.projections)
-    if plane is None:
-        return None
-    return work.started(plane)
+    return None if plane is None else work.started(plane)
 
 
 def _working_copies(images: list[Bytes], projections: Array) -> tuple[list[Bytes], Array]:

@@ -1,7 +1,7 @@
 """A plain plate or cloth that the object stands on and masks contain, such as a turntable.
 
-Nothing in its color tells it from the object if all of it lies where the cameras look. Its shape does: masks of
-a plate, cast onto its plane, have the same outline from all sides, and those of a solid object do not.
+Nothing in its color tells it from the object if all of it lies where the cameras look. Its shape does: masks
+of a plate, cast onto its plane, have the same outline from all sides, and those of a solid object do not.
 
 B views, N points, H rows, W columns. World frame and unit.
 """
