@@ -3,9 +3,10 @@ r"""Overlap of masks made from photographs and cameras with the true masks, on r
     python benchmarks/made_masks.py
     python benchmarks/made_masks.py --objects beast --grounds plain dark --starts points --pictures masks/
 
-Three objects (a teapot, an animal with gaps between its legs and a thin tail, a matt vehicle) stand on six
+Three objects (a teapot, an animal with gaps between its legs and a thin tail, a matt vehicle) stand on seven
 grounds: `plain` cloth with soft wrinkles; `similar`, cloth in the object's mean color; `striped`; `textured`;
-`dark`, a dark object on dark cloth; `backdrop`, a plain screen that turns with the camera. Light falls off
+`dark`, a dark object on dark cloth; `backdrop`, a plain screen that turns with the camera; `plate`, a blue
+disc in front of such a screen, as on a turntable, with its edge inside the photographs. Light falls off
 across the ground, the object casts a soft shadow, and photographs have vignetting and noise. Cameras are
 exact.
 
@@ -45,14 +46,14 @@ from idr.errors import InputError  # noqa: E402
 from idr.importers.masks.automatic import make_masks  # noqa: E402
 
 Array = NDArray[np.float64]
-GROUNDS = ("plain", "similar", "striped", "textured", "dark", "backdrop")
+GROUNDS = ("plain", "similar", "striped", "textured", "dark", "backdrop", "plate")
 STARTS = ("cameras", "scene", "points")
 RINGS = ((16.0, 0.4), (36.0, 0.35), (55.0, 0.25))
 """Elevations of the cameras in degrees, and shares of the views."""
 DISTANCE, FOCAL = 3.1, 1.35
 """Of the cameras from the object, whose radius is about 0.7; over the image's shorter side."""
-GROUND_RADIUS = 2.6
-"""Of the disc of ground in front of a blurred room."""
+GROUND_RADIUS, PLATE_RADIUS = 2.6, 1.1
+"""Of the disc of ground in front of a blurred room, and of the plate."""
 NOISE, VIGNETTING, DARKENING = 0.012, 0.25, 0.16
 """Standard deviation of pixels, loss of light in the corners, and albedo of dark objects over the others."""
 LIGHTS = np.array(
@@ -172,12 +173,17 @@ class Stage:
 
     def surroundings(self, origin: Array, directions: Array, uv: Array) -> Array:
         """(R, 3) colors of rays that miss the object; `uv` in [-1, 1] are their places in the image."""
+        screen = np.array((0.42, 0.46, 0.40)) * (1 - 0.15 * uv[:, 1:] + 0.1 * uv[:, :1])
         if self.ground == "backdrop":
-            return np.array((0.42, 0.46, 0.40)) * (1 - 0.15 * uv[:, 1:] + 0.1 * uv[:, :1])
-        colors = self.room._wall_color(directions) * (0.2 if self.ground == "dark" else 1.0)
+            return screen
+        if self.ground == "plate":
+            colors, radius = screen, PLATE_RADIUS
+        else:
+            colors, radius = self.room._wall_color(directions), GROUND_RADIUS
+            colors *= 0.2 if self.ground == "dark" else 1.0
         depth = (self.height - origin[2]) / np.minimum(directions[:, 2], -1e-6)
         points = origin + depth[:, None] * directions
-        on_ground = np.linalg.norm(points[:, :2], axis=1) < GROUND_RADIUS
+        on_ground = (directions[:, 2] < 0) & (np.linalg.norm(points[:, :2], axis=1) < radius)
         points = points[on_ground]
         falloff = 1.05 - 0.12 * points[:, :1] - 0.05 * np.square(points[:, :2]).sum(axis=1, keepdims=True)
         colors[on_ground] = self.ground_color(points) * falloff * self.shadow(points)[:, None]

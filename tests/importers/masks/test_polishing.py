@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from tests.importers.masks.test_automatic import SIZE, ious, projections, truth
 
+from idr.importers.masks.colors import developed
 from idr.importers.masks.graph_cut import cut
 from idr.importers.masks.hints import UNKNOWN
 from idr.importers.masks.polishing import Polisher
@@ -76,3 +77,16 @@ def test_a_block_of_plain_ground_is_removed(color: tuple[int, int, int]) -> None
     made = polisher.polished(masks, [np.zeros(SIZE, np.float32)] * len(true))
     assert ious(tuple(masks), true).max() < 0.92
     assert ious(tuple(made), true).min() > 0.97, ious(tuple(made), true)
+
+
+def test_dark_photographs_are_brightened_and_lose_noise_but_no_edge() -> None:
+    clean = np.full((60, 80, 3), 30.0)
+    clean[:, 40:] = 60
+    noise = np.random.default_rng(0).normal(0, 3, clean.shape)
+    photographs = (np.clip(np.rint(scale * clean + noise), 0, 255).astype(np.uint8) for scale in (1, 4))
+    dark, bright = (developed([photograph])[0] for photograph in photographs)
+    factor = dark[:, 50:].mean() / 60
+    assert 3 < factor < 4  # the brightest pixels reach 235
+    assert dark[:, 50:].std() < 0.6 * 3 * factor
+    assert dark[:, 40].mean() - dark[:, 39].mean() > 0.9 * 30 * factor
+    assert bright[:, 50:].mean() == pytest.approx(240, abs=1)

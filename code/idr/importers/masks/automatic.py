@@ -1,14 +1,14 @@
 """Computes object masks from photographs and cameras alone.
 
-1. Two color histograms over all views: pixels in the object's probable region (outline of sparse points, or
-   the ball that all cameras see) and pixels outside it.
+1. The photographs are freed of noise, and dark ones brightened. Two color histograms over all views: pixels
+   in the object's probable region (outline of sparse points, or the ball that all cameras see) and outside.
 2. GrabCut, initialized with their log odds, segments each photograph.
 3. The masks carve a visual hull. GrabCut restarts from each mask; pixels well outside the hull of the OTHER
    views are fixed as background. This is repeated three times.
-4. If sparse points show a ground plane below the object, step 3 is also run with its evidence
+4. If sparse points show a ground plane below the object, steps 1 to 3 are also run with its evidence
    (`ground_plane.py`), which does not depend on color. The result whose masks agree better with the hull of
    the other views is kept.
-5. `polishing.py` removes what continues the background's color, such as a block of plain ground.
+5. `plate.py` removes a plate, `polishing.py` what continues the background's color.
 
 Pixels that a user labels (`hints.py`) are fixed in each step, and weigh more in the histograms. Views with
 all pixels labelled keep their masks, and their hull gives the first region of the others.
@@ -27,8 +27,8 @@ from numpy.typing import NDArray
 
 from idr.errors import InputError
 from idr.importers.masks.carving import ball_cells, other_views_outlines
-from idr.importers.masks.colors import color_odds
-from idr.importers.masks.ground_plane import Bytes, GroundPlane, find_ground_plane
+from idr.importers.masks.colors import color_odds, developed
+from idr.importers.masks.ground_plane import Bytes, GroundPlane, Plane, find_ground_plane
 from idr.importers.masks.hints import (
     BACKGROUND,
     OBJECT,
@@ -39,6 +39,7 @@ from idr.importers.masks.hints import (
     obeying,
     shrunk_hint,
 )
+from idr.importers.masks.plate import find_plate
 from idr.importers.masks.polishing import Polisher
 from idr.importers.masks.seeds import Seeds, seeds_from_cameras, seeds_from_points
 from idr.importers.masks.sparse_points import sparse_points
@@ -64,7 +65,7 @@ class _Tuning:
     reach: float = 0.4  # sqrt: distance the object may extend beyond its initial region
     speck: float = 0.05  # area over the largest component's, below which a component is dropped
     pinhole: float = 0.003  # area over the largest component's, below which a hole is filled
-    lost_agreement: float = 0.03  # of the mean, above which polished masks are not kept
+    lost_agreement: float = 0.015  # of the mean, above which polished masks are not kept
     empty_share: float = 0.002  # of the image, below which a mask counts as empty
     odds_within: float = 0.0  # log odds of a color above which a pixel starts as object in the initial region
     odds_beyond: float = 0.7  # the same outside of it
@@ -124,17 +125,14 @@ def make_masks(
     else:
         seeds = seeds_from_points(points, matrices, sizes)
     seeds = _hinted_seeds(seeds, small_hints, names, matrices)
-    odds = color_odds(small, seeds.regions, small_hints)
-    labels = map(_first_labels, seeds.regions, odds, small_hints)
-    pairs = zip(small, labels, strict=True)
-    first = [_cut(image, label) for image, label in with_progress(pairs, "first masks", len(small))]
     work = _Work(small, names, matrices, seeds, small_hints)
-    cues = {"color": [np.zeros(mask.shape, np.float32) for mask in first]}
-    ground = _ground_evidence(work, first, scene_points)
+    undecided = [np.zeros(region.shape, np.float32) for region in seeds.regions]
+    starts = {"color": (work.first_masks(undecided), undecided)}
+    ground = _ground_start(work, scene_points)
     if ground is not None:
-        cues["color and ground plane"] = ground
+        starts["color and ground plane"] = ground
     candidates, failures = [], []
-    for cue, evidence in cues.items():
+    for cue, (first, evidence) in starts.items():
         try:
             made = work.refined(first, evidence)
         except InputError as error:
@@ -144,7 +142,8 @@ def make_masks(
         candidates.append((made, evidence))
     if not candidates:
         raise failures[0]
-    best = work.polished(*max(candidates, key=lambda candidate: float(candidate[0].agreement.mean())))
+    best, evidence = max(candidates, key=lambda candidate: float(candidate[0].agreement.mean()))
+    best = work.polished(*work.without_plate(best, evidence))
     full = [
         obeying(_enlarged(mask, hint.shape), hint) for mask, hint in zip(best.masks, full_hints, strict=True)
     ]
@@ -179,6 +178,26 @@ class _Work:
     seeds: Seeds
     hints: list[Hint]
 
+    def first_masks(self, evidence: list[Evidence]) -> list[Mask]:
+        """Masks by color; evidence other than 0 tells where in the seeds' regions the object's colors are."""
+        regions = tuple(
+            region & (e > TUNING.object_maybe) if e.any() else region
+            for region, e in zip(self.seeds.regions, evidence, strict=True)
+        )
+        odds = color_odds(self.images, regions, self.hints)
+        views = zip(self.images, self.seeds.regions, odds, self.hints, strict=True)
+        return [
+            _cut(image, _first_labels(region, o, hint))
+            for image, region, o, hint in with_progress(views, "first masks", len(odds))
+        ]
+
+    def started(self, plane: Plane, plain: bool = False) -> tuple[list[Mask], list[Evidence]]:
+        """First masks by the evidence of a ground plane, and its evidence without their pixels."""
+        ground = GroundPlane(plane, self.seeds, self.projections)
+        nothing = [np.zeros(region.shape, bool) for region in self.seeds.regions]
+        masks = self.first_masks(ground.evidence(self.images, nothing, plain))
+        return masks, ground.evidence(self.images, masks, plain)
+
     def refined(self, masks: list[Mask], evidence: list[Evidence]) -> MadeMasks:
         """Alternates carving and segmentation; raises `InputError` if a view shows no object."""
         if any(_is_empty(mask) for mask in masks) and any(e.any() for e in evidence):
@@ -194,6 +213,19 @@ class _Work:
             ]
             self._refuse_empty(masks)
         return self.scored(masks)
+
+    def without_plate(self, made: MadeMasks, evidence: list[Evidence]) -> tuple[MadeMasks, list[Evidence]]:
+        """Masks without a plain plate below the object, and evidence of its plane; the given ones if none."""
+        plane = find_plate(made.masks, self.seeds, self.projections)
+        if plane is None:
+            return made, evidence
+        first, found = self.started(plane, plain=True)
+        try:
+            above = self.refined(first, found)
+        except InputError:  # all of the object is as flat as a plate
+            return made, evidence
+        log.info("masks without a plate: mean IoU with the other views' hull %.3f", above.agreement.mean())
+        return above, found
 
     def polished(self, made: MadeMasks, evidence: list[Evidence]) -> MadeMasks:
         """Masks without what continues the background; the former ones if these agree better.
@@ -232,17 +264,12 @@ class _Work:
                 )
 
 
-def _ground_evidence(work: _Work, masks: list[Mask], points: Array | None) -> list[Evidence] | None:
+def _ground_start(work: _Work, points: Array | None) -> tuple[list[Mask], list[Evidence]] | None:
+    """First masks and evidence from the ground plane that (N, 3) points of the scene show, if any."""
     if points is None:
         points = sparse_points(work.images, work.projections, work.seeds.center)
     plane = find_ground_plane(points, work.seeds, work.projections)
-    if plane is None:
-        return None
-    ground = GroundPlane(plane, work.seeds, work.projections)
-    if any(_is_empty(mask) for mask in masks):
-        empty = [np.zeros_like(mask) for mask in masks]
-        masks = [e > TUNING.object_maybe for e in ground.evidence(work.images, empty)]
-    return ground.evidence(work.images, masks)
+    return None if plane is None else work.started(plane)
 
 
 def _working_copies(images: list[Bytes], projections: Array) -> tuple[list[Bytes], Array]:
@@ -253,7 +280,7 @@ def _working_copies(images: list[Bytes], projections: Array) -> tuple[list[Bytes
         size = (max(1, round(width * factor)), max(1, round(height * factor)))
         small.append(np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), dtype=np.uint8))
         matrices.append(resized(projection, size[0] / width, size[1] / height))
-    return small, np.stack(matrices)
+    return developed(small), np.stack(matrices)
 
 
 def _is_empty(mask: Mask) -> bool:

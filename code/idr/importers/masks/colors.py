@@ -1,9 +1,11 @@
-"""Color histograms of object and background over all views.
+"""Colors of photographs, and their histograms in object and background over all views.
 
 B views, H rows, W columns.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -26,6 +28,37 @@ HINT_WEIGHT = 0.3
 """Least weight of all labelled pixels in a histogram, over that of the others."""
 
 Layer = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class _Tuning:
+    """Constants of `developed`, in gray levels unless noted."""
+
+    window: int = 5  # pixels, width over which noise is averaged
+    edge: float = 2.5  # standard deviations of the noise, above which a difference is an edge
+    noise: tuple[float, float] = (0.5, 4.0)  # bounds of its standard deviation; texture passes for noise, too
+    highlights: float = 99.0  # percentile of an image's pixels that counts as its brightest
+    bright_views: float = 75.0  # percentile over the views of that
+    white: float = 235.0  # that it is brought to
+
+
+TUNING = _Tuning()
+
+
+def developed(images: list[Bytes]) -> list[Bytes]:
+    """Photographs (H, W, 3) without noise, all of them brightened by the factor that dark ones need.
+
+    Dark colors lie close together: noise, and rounding of L*a*b*, would hide their differences.
+    """
+    laplacian = np.outer((1, -2, 1), (1, -2, 1)).astype(np.float32)
+    layers = [image.astype(np.float32) for image in images]
+    detail = [np.median(np.abs(cv2.filter2D(layer, -1, laplacian)[1:-1, 1:-1])) for layer in layers]
+    noise = float(np.clip(np.median(detail) / (0.6745 * np.linalg.norm(laplacian)), *TUNING.noise))
+    highlights = [np.percentile(layer.max(axis=2), TUNING.highlights) for layer in layers]
+    factor = max(1.0, TUNING.white / max(1.0, float(np.percentile(highlights, TUNING.bright_views))))
+    edge, sigma = TUNING.edge * noise, TUNING.window / 3
+    smooth = (cv2.bilateralFilter(layer, TUNING.window, edge, sigma) for layer in layers)
+    return [np.clip(np.rint(factor * layer), 0, 255).astype(np.uint8) for layer in smooth]
 
 
 def color_odds(

@@ -136,8 +136,10 @@ class GroundPlane:
         self.origin = seeds.center - plane.height(seeds.center) * plane.normal
         self.half_side = TUNING.near * seeds.radius
 
-    def evidence(self, images: list[Bytes], masks: list[Mask]) -> list[Layer]:
+    def evidence(self, images: list[Bytes], masks: list[Mask], plain: bool = False) -> list[Layer]:
         """Compares each of B images (H, W, 3), RGB, with the plane's image, made without the masks' pixels.
+
+        Agreement where the plane has no texture means nothing, unless `plain`.
 
         Returns:
             B arrays (H, W): approximate log odds of object against ground, from `min_evidence` where the
@@ -145,7 +147,7 @@ class GroundPlane:
         """
         labs = [np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2LAB), dtype=np.uint8) for image in images]
         plane_image = self._plane_image(labs, masks)
-        return [self._compared(k, lab, plane_image) for k, lab in enumerate(labs)]
+        return [self._compared(k, lab, plane_image, plain) for k, lab in enumerate(labs)]
 
     def _plane_image(self, labs: list[Bytes], masks: list[Mask]) -> _PlaneImage:
         views = np.unique(np.linspace(0, len(labs) - 1, min(len(labs), TUNING.max_views)).astype(int))
@@ -188,7 +190,7 @@ class GroundPlane:
             colors[row, seen], sees[row] = np.minimum(warped[seen], 254), seen
         return colors, sees
 
-    def _compared(self, k: int, lab: Bytes, plane_image: _PlaneImage) -> Layer:
+    def _compared(self, k: int, lab: Bytes, plane_image: _PlaneImage, plain: bool) -> Layer:
         column, row, on_plane = self._cells(k, lab.shape[:2])
         colors, deviations, texture, edges = (
             cv2.remap(layer, column, row, cv2.INTER_LINEAR)
@@ -200,7 +202,7 @@ class GroundPlane:
         scale = TUNING.deviations * np.maximum(np.maximum(deviations, typical), edges)
         difference = np.linalg.norm(lab.astype(np.float32) - colors, axis=2)
         evidence = np.clip(0.5 * (difference / scale) ** 2 + least, least, TUNING.max_evidence)
-        uniform = texture < TUNING.textured * typical
+        uniform = (texture < TUNING.textured * typical) & (not plain)
         evidence = np.where(reliable & ~((evidence < 0) & uniform), evidence, 0.0).astype(np.float32)
         window = (TUNING.window, TUNING.window)
         share = np.maximum(cv2.blur(reliable.astype(np.float32), window), 1e-6)

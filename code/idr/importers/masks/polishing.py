@@ -33,7 +33,7 @@ class _Tuning:
     ring: float = 0.08  # sqrt: distance a mask may extend beyond the other views' outline
     apart: float = 0.03  # sqrt: distance from mask and outline at which a pixel surely is background
     rare_color: float = 1e-8  # density added to both sides: rare colors are undecided
-    odds_inside: float = 0.2  # log odds added inside the other views' outline
+    odds_inside: float = 0.6  # log odds added inside the other views' outline
     odds_outside: float = -1.0  # and outside of it
     ground_sure: float = -0.25  # evidence of the ground plane below which a pixel is background
     sure_odds: float = 3.0  # against the object, with which a pixel outside its mask carves fully

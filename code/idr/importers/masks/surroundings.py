@@ -87,6 +87,6 @@ def _shadow_density(lab: Layer, mean: Layer, variance: Layer) -> Layer:
     color, base = lab - black, mean - black
     length = np.maximum(np.linalg.norm(base, axis=2), 1.0)
     share = np.clip((color * base).sum(axis=2) / np.square(length), TUNING.darkest, 1.0)
-    spread = np.maximum(variance.mean(axis=2), TUNING.shadow_noise**2)
+    spread = np.maximum(variance[..., 1:].mean(axis=2), TUNING.shadow_noise**2)
     distance = np.square(color - share[..., None] * base).sum(axis=2) / spread
     return np.exp(-0.5 * distance) / (2 * np.pi * spread * (1 - TUNING.darkest) * length)
