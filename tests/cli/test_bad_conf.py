@@ -199,7 +199,7 @@ def test_missing_key_or_block(project, old, new, texts):
         ),
         (
             "model.ray_tracer.strategy=magic",
-            ["model.ray_tracer.strategy = magic", "expected one of accelerated, compiled, published"],
+            ["model.ray_tracer.strategy = magic", "expected one of accelerated, compiled, fixed, published"],
         ),
     ],
 )
