@@ -52,7 +52,7 @@ class ProductRecorder(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         name = func.overloadpacket.__name__
-        if name in ("mm", "addmm"):
+        if name in ("mm", "addmm", "addmm_"):
             left, right = args[-2:]
             self.products[(tuple(left.shape), left.stride()), (tuple(right.shape), right.stride())] += 1
         elif name in ("baddbmm", "addmv", "mv", "dot", "convolution"):
@@ -125,7 +125,7 @@ def remaining(steps: TrainingSteps) -> list[list[Any]]:
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         steps.backward()
     rows = [[event.key, event.self_cpu_time_total / 1e6] for event in profile.key_averages()]
-    others = [row for row in rows if row[0] not in ("aten::mm", "aten::addmm")]
+    others = [row for row in rows if row[0] not in ("aten::mm", "aten::addmm", "aten::addmm_")]
     return sorted(others, key=lambda row: -row[1])[:8]
 
 
