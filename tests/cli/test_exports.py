@@ -416,9 +416,16 @@ def test_a_scene_in_meters_gives_its_size_and_an_stl_in_millimeters(root, capsys
     assert f"{unit} +- 0.40%, by the board; the unit is m, in STL mm" in lines[0]
     np.testing.assert_allclose(trimesh.load(root / "ball.stl").extents, 1000 * bare.extents, rtol=1e-5)
     np.testing.assert_allclose(trimesh.load(root / "ball.ply").extents, bare.extents, rtol=1e-5)
-    assert mesh(root, *flags, "--on_ground") == 2
-    assert "import it with a printed board on the ground" in capsys.readouterr().err
+    assert mesh(root, *flags, "--on_ground", "--up", "none") == 2
+    assert "--up none" in capsys.readouterr().err
     up = np.array([0.6, 0.0, -0.8])
+    lowest = ("--out", "ball.glb", "ball.ply", "--colors", "none", "--force", "--on_ground", "--up=3,0,-4")
+    assert mesh(root, *lowest) == 0
+    bounds = trimesh.load(root / "ball.ply").bounds
+    np.testing.assert_allclose(bounds[0, 2], 0, atol=1e-4 * diameter)  # its lowest point
+    np.testing.assert_allclose(bounds.mean(axis=0)[:2], [0, 0], atol=1e-4 * diameter)
+    in_viewer = trimesh.load(root / "ball.glb").to_geometry().bounds
+    np.testing.assert_allclose(in_viewer[0, 1], 0, atol=1e-4 * diameter)
     size["ground"] = [*up, float(up @ ball.OFFSET) - diameter]  # a diameter below the center
     (record.parent / "import.json").write_text(json.dumps({"unit": "m", "true_size": size}))
     glb = ("--out", "ball.glb", "ball.ply", "--colors", "none", "--force", "--on_ground")

@@ -53,7 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="up direction of a GLB or USDZ (+Y): auto = the cameras' upright; none = leave the axes; "
         "or a direction in --coordinates, written --up=0,-1,0",
     )  # fmt: skip
-    ground = "stand the mesh on the plane z = 0 of the printed board (--scale_by board), centered"
+    ground = "stand the mesh on z = 0, centered: the plane of the printed board, or its lowest point"
     add_switches(output, on_ground=ground)
     mesh = parser.add_argument_group("mesh")
     add_flags(mesh, "resolution", "is_uniform_grid", resolution=256)
@@ -127,8 +127,8 @@ def _export(arguments: argparse.Namespace) -> None:
     if textured and arguments.colors == "none":
         raise InputError("--texture with --colors none: expected colors to bake; choose views or normal")
 
-    if arguments.on_ground and (arguments.up != "auto" or arguments.coordinates == "unit"):
-        raise InputError("--on_ground with --up or --coordinates unit: expected only one of them")
+    if arguments.on_ground and (arguments.up == "none" or arguments.coordinates == "unit"):
+        raise InputError("--on_ground with --up none or --coordinates unit: expected only one of them")
 
     import numpy as np
 
@@ -143,19 +143,20 @@ def _export(arguments: argparse.Namespace) -> None:
     out = arguments.out or [results / f"mesh_{trained.epoch}.glb"]
     check_new(_all_files(out, textured), arguments.force)
     true_size = true_size_of(trained) if arguments.coordinates == "world" else None
-    ground = None if true_size is None else true_size.ground
-    if arguments.on_ground and ground is None:
-        raise InputError(
-            "--on_ground: the scene has no known ground; import it with a printed board on the ground "
-            "(--scale_by board), or leave --on_ground out"
-        )
+    board = true_size.ground if true_size is not None and arguments.up == "auto" else None
+    has_up = any(path.suffix.lower() in UPRIGHT_FORMATS for path in out)
+    needs_up = board is None if arguments.on_ground else has_up
+    up = _up_direction(arguments, trained) if needs_up else None
+    if arguments.on_ground and board is None and up is None:
+        raise InputError("--on_ground: which way is up is unknown; give the direction with --up=X,Y,Z")
     mesh = _mesh(arguments, trained)
     surface = _colored(arguments, trained, mesh)
     if arguments.coordinates == "world":
         surface = surface.moved(trained.world_from_unit)
-    has_up = any(path.suffix.lower() in UPRIGHT_FORMATS for path in out)
-    upright = _upright(arguments, trained) if has_up and not arguments.on_ground else None
-    if arguments.on_ground and ground is not None:
+    upright = None if up is None else _upright(arguments, trained, up)
+    if arguments.on_ground:
+        ground = board if up is None else (*up, float((surface.vertices @ up).min()))
+        assert ground is not None
         surface, upright = _standing(surface, ground, trained)
     if true_size is not None:
         _say_size(surface, true_size)
@@ -237,27 +238,40 @@ def _check_packages(arguments: argparse.Namespace) -> None:
     check_mesh_packages(arguments.faces, arguments.texture)
 
 
-def _upright(arguments: argparse.Namespace, trained: Run) -> NDArray[np.float64] | None:
-    """Returns the rotation that makes a GLB upright, by ``--up`` or the cameras; prints the direction."""
+def _turn(arguments: argparse.Namespace, trained: Run) -> NDArray[np.float64]:
+    """Returns the rotation from the unit sphere's frame to that of the mesh."""
     import numpy as np
 
     from idr.geometry.alignment import rotation_of
-    from idr.geometry.paths import surroundings, upright_rotation
+
+    return rotation_of(trained.world_from_unit) if arguments.coordinates == "world" else np.eye(3)
+
+
+def _upright(arguments: argparse.Namespace, trained: Run, up: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Returns the rotation that makes a GLB upright."""
+    from idr.geometry.paths import upright_rotation
+
+    first = trained.training_poses[0, :3, 3].double().numpy()
+    return upright_rotation(up, _turn(arguments, trained) @ first)
+
+
+def _up_direction(arguments: argparse.Namespace, trained: Run) -> NDArray[np.float64] | None:
+    """Returns the upward unit vector (3,), by ``--up`` or the cameras, which is printed; None without one."""
+    import numpy as np
+
+    from idr.geometry.paths import surroundings
 
     if arguments.up == "none":
         return None
-    poses = trained.training_poses.double().numpy()
-    turn = rotation_of(trained.world_from_unit) if arguments.coordinates == "world" else np.eye(3)
-    front = turn @ poses[0, :3, 3]
     if arguments.up != "auto":
-        return upright_rotation(np.array(arguments.up), front)
+        return np.array(arguments.up) / np.linalg.norm(arguments.up)
     try:
-        up = turn @ surroundings(poses).up
+        up = _turn(arguments, trained) @ surroundings(trained.training_poses.double().numpy()).up
     except InputError:
         say("up: the cameras have none in common, the GLB keeps its axes; give one with --up=X,Y,Z")
         return None
     say(f"up: ({', '.join(f'{value:.3f}' for value in up)}), from the cameras; a GLB is shown so")
-    return upright_rotation(up, front)
+    return up
 
 
 def _all_files(out: list[Path], textured: bool) -> list[Path]:
