@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from idr.errors import InputError
-from idr.importers.masks.carving import ball_cells, other_views_outlines
+from idr.importers.masks.carving import ball_cells, distance_to, other_views_outlines
 from idr.importers.masks.colors import color_odds, developed
 from idr.importers.masks.ground_plane import Bytes, GroundPlane, Plane, find_ground_plane
 from idr.importers.masks.hints import (
@@ -291,7 +291,7 @@ def _first_labels(region: Mask, odds: Evidence, hint: Hint) -> Bytes:
     """GrabCut labels from the color odds; pixels far from the region are fixed as background."""
     least = np.where(region, TUNING.odds_within, TUNING.odds_beyond)
     labels = np.where(odds > least, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
-    labels[_distance_to(region) > TUNING.reach * np.sqrt(region.sum())] = cv2.GC_BGD
+    labels[distance_to(region) > TUNING.reach * np.sqrt(region.sum())] = cv2.GC_BGD
     return _with_background(labels, hint)
 
 
@@ -302,13 +302,9 @@ def _labels(outline: Mask, mask: Mask, evidence: Evidence, hint: Hint) -> Bytes:
     labels[evidence < TUNING.ground_maybe] = cv2.GC_PR_BGD
     labels[evidence > TUNING.object_maybe] = cv2.GC_PR_FGD
     labels[evidence > TUNING.object_sure] = cv2.GC_FGD
-    beyond = _distance_to(outline) > max(2.0, TUNING.ring * unit)
+    beyond = distance_to(outline) > max(2.0, TUNING.ring * unit)
     labels[beyond | (evidence < TUNING.ground_sure)] = cv2.GC_BGD
     return _with_background(labels, hint)
-
-
-def _distance_to(region: Mask) -> np.ndarray:
-    return cv2.distanceTransform((~region).astype(np.uint8), cv2.DIST_L2, 5)
 
 
 def _with_background(labels: Bytes, hint: Hint) -> Bytes:

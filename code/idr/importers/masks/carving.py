@@ -7,16 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from idr.importers.masks.ground_plane import Layer
 from idr.importers.masks.seeds import Seeds
 from idr.importers.source import Array
 from idr.preprocess.outlines import hull_silhouette
 from idr.preprocess.scene_views import Mask, SceneViews
 from idr.preprocess.visual_hull import SceneHull, cube_grid, nearest_pixels
-
-Layer = NDArray[np.float32]
 
 GRID = 72
 """Samples along the diameter of the ball to carve."""
@@ -47,6 +46,12 @@ def other_views_outlines(
         hull = SceneHull(cells[kept], spacing, 0, False, seeds.center, seeds.radius)
         outlines.append(hull_silhouette(views, k, hull))
     return outlines
+
+
+def distance_to(region: Mask) -> Layer:
+    """Distance of each pixel (H, W) from a region, pixels; 0 inside."""
+    distance = cv2.distanceTransform((~region).astype(np.uint8), cv2.DIST_L2, 5)
+    return np.asarray(distance, dtype=np.float32)
 
 
 def ball_cells(seeds: Seeds) -> tuple[Array, float]:

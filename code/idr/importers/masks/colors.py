@@ -6,13 +6,14 @@ B views, H rows, W columns.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from idr.importers.masks.ground_plane import Bytes
+from idr.importers.masks.ground_plane import Bytes, Layer
 from idr.importers.masks.hints import BACKGROUND, OBJECT, UNKNOWN, Hint
 from idr.preprocess.scene_views import Mask
 
@@ -26,8 +27,6 @@ WINDOW, SMOOTHED = 7, 12.0
 """Width in pixels over which noise is averaged, and gray levels above which a difference is an edge."""
 HINT_WEIGHT = 0.3
 """Least weight of all labelled pixels in a histogram, over that of the others."""
-
-Layer = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ def color_odds(
     odds are B arrays (H, W). Few labelled pixels weigh as much as `HINT_WEIGHT` of the others.
     """
     cube = (COLOR_BINS,) * 3
-    bins = [_color_bins(image) for image in images]
+    bins = [_bins(cv2.cvtColor(image, cv2.COLOR_RGB2LAB), COLOR_BINS) for image in images]
     counts, certain = np.zeros((2, np.prod(cube))), np.zeros((2, np.prod(cube)))
     for index, region, hint in zip(bins, regions, hints, strict=True):
         for row, (chosen, label) in enumerate(((region, OBJECT), (~region, BACKGROUND))):
@@ -86,12 +85,6 @@ def color_odds(
     return [odds[index] for index in bins]
 
 
-def _color_bins(image: Bytes) -> NDArray[np.int64]:
-    lab = cv2.cvtColor(image, cv2.COLOR_RGB2LAB).astype(np.int64)
-    light, a, b = (lab[..., i] * COLOR_BINS // 256 for i in range(3))
-    return (light * COLOR_BINS + a) * COLOR_BINS + b
-
-
 def lab_image(image: Bytes) -> Layer:
     """An image (H, W, 3), RGB, in L*a*b* of 0 to 255, without noise."""
     lab = cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2LAB) * (2.55, 1, 1) + (0, 128, 128)
@@ -102,7 +95,7 @@ class Colors:
     """The colors of B images (H, W, 3) in L*a*b*, and the pixels that hints label, B arrays (H, W)."""
 
     def __init__(self, labs: list[Layer], hints: list[Hint]) -> None:
-        self.bins = [_fine_bins(lab) for lab in labs]
+        self.bins = [_bins(lab, FINE_BINS) for lab in labs]
         self.hints = hints
 
     def density(self, weights: list[Layer], label: int) -> list[Layer]:
@@ -123,6 +116,7 @@ class Colors:
         return [smooth[index].astype(np.float32) for index in self.bins]
 
 
-def _fine_bins(lab: Layer) -> NDArray[np.int64]:
-    light, a, b = (lab[..., i].astype(np.int64) * FINE_BINS // 256 for i in range(3))
-    return (light * FINE_BINS + a) * FINE_BINS + b
+def _bins(lab: NDArray[Any], count: int) -> NDArray[np.int64]:
+    """The bin of each pixel's color, (H, W), in a cube of `count` bins a side over 0 to 255."""
+    light, a, b = (lab[..., i].astype(np.int64) * count // 256 for i in range(3))
+    return (light * count + a) * count + b

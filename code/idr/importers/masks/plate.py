@@ -40,7 +40,7 @@ TUNING = _Tuning()
 def find_plate(masks: Sequence[Mask], seeds: Seeds, projections: Array) -> Plane | None:
     """The plane of a plate that B masks (H, W) consist of for the most part, None without one.
 
-    Its normal is orthogonal to the rows of the images: cameras are held level. The projections are (B, 3, 4).
+    Cameras are taken to be level: the normal is orthogonal to the image rows. The projections are (B, 3, 4).
     """
     poses = np.stack([decompose_projection(matrix)[1] for matrix in projections])
     normal = np.linalg.svd(poses[:, :3, 0], full_matrices=False)[2][2]

@@ -15,9 +15,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from idr.importers.masks.carving import other_views_outlines
-from idr.importers.masks.colors import Colors, Layer, lab_image
+from idr.importers.masks.carving import distance_to, other_views_outlines
+from idr.importers.masks.colors import Colors, lab_image
 from idr.importers.masks.graph_cut import LIMIT, cut
+from idr.importers.masks.ground_plane import Layer
 from idr.importers.masks.hints import BACKGROUND, OBJECT, Hint, obeying
 from idr.importers.masks.seeds import Seeds
 from idr.importers.masks.surroundings import surroundings_density
@@ -87,7 +88,7 @@ class Polisher:
         outside = []
         for mask, outline, hint in zip(masks, outlines, self.hints, strict=True):
             apart = max(1.0, TUNING.apart * _unit(mask, outline))
-            outside.append((_distance_to(mask | outline) > apart) & (hint != OBJECT) | (hint == BACKGROUND))
+            outside.append((distance_to(mask | outline) > apart) & (hint != OBJECT) | (hint == BACKGROUND))
         within = self.colors.density(inside, OBJECT)
         beyond = self.colors.density([mask.astype(np.float32) for mask in outside], BACKGROUND)
         odds = []
@@ -102,7 +103,7 @@ class Polisher:
         if not outline.any():
             return mask
         labels = np.where(odds > 0, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
-        beyond = _distance_to(outline) > max(2.0, TUNING.ring * _unit(mask, outline))
+        beyond = distance_to(outline) > max(2.0, TUNING.ring * _unit(mask, outline))
         labels[beyond | ground] = cv2.GC_BGD
         labels[self.hints[k] == OBJECT], labels[self.hints[k] == BACKGROUND] = cv2.GC_FGD, cv2.GC_BGD
         made = cut(self.labs[k], np.asarray(cv2.GaussianBlur(odds, (0, 0), 0.7), np.float32), labels)
@@ -111,11 +112,6 @@ class Polisher:
 
 def _unit(mask: Mask, outline: Mask) -> float:
     return float(np.sqrt(max(mask.sum(), outline.sum())))
-
-
-def _distance_to(region: Mask) -> Layer:
-    distance = cv2.distanceTransform((~region).astype(np.uint8), cv2.DIST_L2, 5)
-    return np.asarray(distance, dtype=np.float32)
 
 
 def _without_weak_holes(mask: Mask, odds: Layer) -> Mask:

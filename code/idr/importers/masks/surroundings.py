@@ -13,11 +13,9 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from idr.importers.masks.ground_plane import Layer
 from idr.preprocess.scene_views import Mask
-
-Layer = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
