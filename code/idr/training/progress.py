@@ -23,7 +23,7 @@ from idr.files import output_errors, write_text_atomic
 log = logging.getLogger(__name__)
 
 LINE_SECONDS = 10.0  # between progress lines
-PACE_SECONDS = 60.0  # of training that the estimate of the time left remembers
+RATE_SECONDS = 60.0  # of training that the estimate of the time left remembers
 WARM_UP_STEPS = 5  # of a process, which compile
 RENAMED = {"camera_centre": "camera_center", "open_colour_levels": "open_color_levels"}
 """Columns of ``metrics.csv`` in earlier versions, and their present names."""
@@ -90,8 +90,8 @@ class Averages:
 
 
 @dataclass
-class Pace:
-    """Mean time and rays of a step over about the last `PACE_SECONDS`, without the first `WARM_UP_STEPS`.
+class StepRate:
+    """Mean time and rays of a step over about the last `RATE_SECONDS`, without the first `WARM_UP_STEPS`.
 
     The first steps of a process compile and fill caches.
     """
@@ -106,7 +106,7 @@ class Pace:
         if self.warm_up:
             self.warm_up -= 1
             return
-        kept = math.exp(-seconds / PACE_SECONDS)
+        kept = math.exp(-seconds / RATE_SECONDS)
         self.seconds = kept * self.seconds + max(seconds, 1e-9)
         self.steps, self.rays = kept * self.steps + 1, kept * self.rays + rays
 
@@ -130,7 +130,7 @@ class ProgressLine:
         self.num_epochs, self.steps_per_epoch, self.seconds_left = num_epochs, steps_per_epoch, seconds_left
         self.averages = Averages()
         self._last = self._before = time.monotonic()  # the last line, the last step
-        self._pace = Pace()
+        self._rate = StepRate()
 
     def step(self, epoch: int, step: int, losses: Mapping[str, Tensor], error: Tensor, rays: int) -> None:
         """Adds the losses, `squared_error` and number of rays of a step, and logs a line if one is due.
@@ -139,7 +139,7 @@ class ProgressLine:
         """
         self.averages.add(losses, error)
         now = time.monotonic()
-        self._pace.add(now - self._before, rays)
+        self._rate.add(now - self._before, rays)
         self._before = now
         done = epoch * self.steps_per_epoch + step
         total = self.num_epochs * self.steps_per_epoch
@@ -150,7 +150,7 @@ class ProgressLine:
             "epoch %d/%d  loss %.4f (rgb %.4f, eikonal %.4f, mask %.5f)  psnr of hits %.2f dB  %s",
             done // self.steps_per_epoch, self.num_epochs,
             *(means.get(name, math.nan) for name in LOSS_NAMES), means["psnr"],
-            self._pace.words(total - done, self.seconds_left()),
+            self._rate.words(total - done, self.seconds_left()),
         )  # fmt: skip
         self.averages, self._last = Averages(), now
 

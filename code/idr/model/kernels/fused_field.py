@@ -94,7 +94,7 @@ class _Field(torch.autograd.Function):
         vs = list[Tensor]()
         for (of_hidden, of_encoded), derivative in zip(parts[-2::-1], derivatives[::-1], strict=True):
             assert by_hidden is not None
-            out = by_hidden if by_hidden.shape[0] == x.shape[0] and vs else None
+            out = by_hidden if vs else None  # at first it is a row of the last weight
             vs.insert(0, torch.mul(by_hidden, derivative, out=out))
             if of_encoded is not None:
                 by_encoded.addmm_(vs[0], of_encoded)
@@ -111,8 +111,8 @@ class _Field(torch.autograd.Function):
     def backward(ctx: Any, by_output: Tensor, by_gradient: Tensor) -> Any:
         shape, m = ctx.shape, ctx.num_layers
         x, table, slopes, encoded, by_encoded, *rest = ctx.saved_tensors
-        weights, hiddens = rest[:m], [rest[first::1] for first in (m, 2 * m - 1, 3 * m - 2)]
-        activations, derivatives, vs = (tensors[: m - 1] for tensors in hiddens)
+        weights = rest[:m]
+        activations, derivatives, vs = (rest[k : k + m - 1] for k in range(m, len(rest), m - 1))
         parts = shape.split(tuple(weights))
         code = shape.code
         # Forward through the gradient's pass: the loss's derivatives w.r.t. df/de (`push`) and u_i (`up`).
