@@ -43,8 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    from idr.datasets.record import read_true_size, recorded_source
-    from idr.places import title_of
+    from idr.datasets.record import read_true_size, title_of_scene
     from idr.preprocess.scene_check import check_scene
     from idr.preprocess.scene_drawing import SHEET, draw_scene
     from idr.preprocess.scene_report import REPORT, write_scene_report
@@ -58,9 +57,8 @@ def _check(arguments: argparse.Namespace) -> None:
     check = check_scene(scene_dir, camera_file_of(arguments.use_linear_init))
     _say_findings(check)
     sheet = draw_scene(check, out)
-    scene, source = scene_dir.resolve(), recorded_source(scene_dir)
-    title = f"{scene.parent.name}/{scene.name}" if source is None else title_of(Path(source))
-    write_scene_report(check, out / REPORT, title, true_size=read_true_size(scene_dir))
+    title, true_size = title_of_scene(scene_dir), read_true_size(scene_dir)
+    write_scene_report(check, out / REPORT, title, true_size=true_size)
     say(f"pictures: {sheet} and, in the same folder, one check_<image>.png per view")
     say(f"report: open {out / REPORT}")
 

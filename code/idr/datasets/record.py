@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from idr.errors import InputError
 from idr.files import is_number, read_json
+from idr.places import title_of
 
 RECORD = "import.json"
 """What an import says of the scene that it wrote, in the scene's folder."""
@@ -69,6 +70,12 @@ def read_true_size(scene: Path) -> TrueSize | None:
             f"{path} cannot be read ({failure!r}); import the scene again, or move this file away"
         ) from failure
     return TrueSize(1.0, float(error) if is_number(error) else None, str(origin), plane)
+
+
+def title_of_scene(scene: Path) -> str:
+    """Returns the title of pages about a scene: the name of the imported folder, else of its own."""
+    source, scene = recorded_source(scene), scene.resolve()
+    return f"{scene.parent.name}/{scene.name}" if source is None else title_of(Path(source))
 
 
 def recorded_source(scene: Path) -> str | None:

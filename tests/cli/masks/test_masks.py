@@ -26,6 +26,7 @@ from idr.files import read_json
 from idr.importers.masks import editing
 from idr.importers.masks.editing import MaskEditor, Stroke, mask_edits
 from idr.importers.masks.hints import BACKGROUND, OBJECT
+from idr.places import title_of
 from idr.preprocess.bounding_sphere import fit_sphere
 from idr.preprocess.scene_views import load_views
 
@@ -65,8 +66,11 @@ def test_a_label_mends_the_masks_of_all_views(scan: Path, capsys: pytest.Capture
     with np.load(scan / "cameras.npz") as cameras:
         assert np.allclose(cameras["scale_mat_3"][:3, 3], fit.center, atol=1e-6)
         assert cameras["scale_mat_3"][0, 0] == pytest.approx(fit.radius)
-    assert read_json(scan / "import.json")["sphere"]["radius"] == pytest.approx(fit.radius)
+    record = read_json(scan / "import.json")
+    assert record["sphere"]["radius"] == pytest.approx(fit.radius)
     assert len(mask_edits(scan)) == 1
+    page = (scan / "scene_report.html").read_text(encoding="utf-8")
+    assert f"<title>{title_of(Path(record['source']))}</title>" in page  # that of the import
 
 
 def test_a_second_call_continues_from_the_labels_and_keeps_the_first_masks(scan: Path) -> None:

@@ -19,7 +19,7 @@ from idr.datasets.camera_files import read_cameras
 from idr.datasets.images import list_images, load_rgb
 from idr.datasets.masks import scene_masks
 from idr.datasets.points import POINTS_FILE, read_points
-from idr.datasets.record import RECORD
+from idr.datasets.record import RECORD, read_true_size, title_of_scene
 from idr.errors import InputError
 from idr.files import read_json, write_atomic, write_text_atomic
 from idr.importers.masks.automatic import make_masks, other_views_outlines
@@ -217,9 +217,10 @@ class MaskEditor:
         if self._record is not None:
             self._write_record()
             draw_sheet(views, self.folder / "image", self.folder / "masks.png")
-            title = f"{self.folder.parent.name}/{self.folder.name}"
             try:
-                write_scene_report(check_scene(self.folder, EXACT_CAMERAS), self.folder / REPORT, title)
+                check, true_size = check_scene(self.folder, EXACT_CAMERAS), read_true_size(self.folder)
+                title = title_of_scene(self.folder)
+                write_scene_report(check, self.folder / REPORT, title, true_size=true_size)
             except InputError as error:
                 lines.append(f"WARNING: {REPORT} is the old one: {error}")
         return lines
