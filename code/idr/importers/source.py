@@ -174,6 +174,13 @@ def view_of_projection(
     return SourceView(name, image, k, np.linalg.inv(pose)[:3].astype(np.float64), mask=mask)
 
 
+def size_within(shape: tuple[int, ...], side: int) -> tuple[int, int]:
+    """Returns width and height of an image (H, W, ...) reduced to a longest side of at most `side` pixels."""
+    height, width = shape[:2]
+    factor = min(1.0, side / max(height, width))
+    return max(1, round(width * factor)), max(1, round(height * factor))
+
+
 def resized(intrinsics: Array, scale_x: float, scale_y: float) -> Array:
     """Adapts K, (3, 3), to a resized image: u' + 0.5 = scale (u + 0.5), so the outer edges stay edges.
 

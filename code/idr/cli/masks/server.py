@@ -276,8 +276,9 @@ def _outlined(photograph: np.ndarray, mask: np.ndarray) -> np.ndarray:
     import cv2
     import numpy as np
 
-    factor = min(1.0, THUMBNAIL / max(mask.shape))
-    size = (max(1, round(mask.shape[1] * factor)), max(1, round(mask.shape[0] * factor)))
+    from idr.importers.source import size_within
+
+    size = size_within(mask.shape, THUMBNAIL)
     small = cv2.resize(photograph, size, interpolation=cv2.INTER_AREA)
     inside = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
     small = np.where(inside[..., None], small, small // 3).astype(np.uint8)

@@ -43,7 +43,7 @@ from idr.importers.masks.plate import find_plate
 from idr.importers.masks.polishing import Polisher
 from idr.importers.masks.seeds import Seeds, seeds_from_cameras, seeds_from_points
 from idr.importers.masks.sparse_points import sparse_points
-from idr.importers.source import Array, resized
+from idr.importers.source import Array, resized, size_within
 from idr.preprocess.outlines import hull_silhouette
 from idr.preprocess.scene_views import Mask, make_views
 from idr.preprocess.visual_hull import SceneHull, nearest_pixels
@@ -276,8 +276,7 @@ def _working_copies(images: list[Bytes], projections: Array) -> tuple[list[Bytes
     small, matrices = [], []
     for image, projection in zip(images, projections, strict=True):
         height, width = image.shape[:2]
-        factor = min(1.0, TUNING.working_side / max(height, width))
-        size = (max(1, round(width * factor)), max(1, round(height * factor)))
+        size = size_within(image.shape, TUNING.working_side)
         small.append(np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), dtype=np.uint8))
         matrices.append(resized(projection, size[0] / width, size[1] / height))
     return developed(small), np.stack(matrices)

@@ -25,7 +25,7 @@ from idr.files import read_json, write_atomic, write_text_atomic
 from idr.importers.masks.automatic import make_masks, other_views_outlines
 from idr.importers.masks.hints import BACKGROUND, OBJECT, UNKNOWN, Hint, hint_of_mask, obeying
 from idr.importers.masks.seeds import Seeds, seeds_from_points
-from idr.importers.source import Array, resized
+from idr.importers.source import Array, resized, size_within
 from idr.preprocess.bounding_sphere import fit_sphere
 from idr.preprocess.outlines import outline_radii
 from idr.preprocess.scene_check import check_scene
@@ -278,8 +278,7 @@ class MaskEditor:
         small, matrices = [], []
         for mask, projection in zip(masks, self.projections, strict=True):
             height, width = mask.shape
-            factor = min(1.0, SMALL_SIDE / max(mask.shape))
-            size = (max(1, round(width * factor)), max(1, round(height * factor)))
+            size = size_within(mask.shape, SMALL_SIDE)
             shrunk = cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0.5
             small.append(shrunk)
             matrices.append(resized(projection, size[0] / width, size[1] / height))

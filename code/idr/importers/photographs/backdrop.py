@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from idr.importers.source import size_within
 from idr.preprocess.scene_views import Mask
 
 Bytes = NDArray[np.uint8]
@@ -110,10 +111,7 @@ def find_backdrop(
 
 
 def _log_colors(image: Bytes) -> NDArray[np.float32]:
-    height, width = image.shape[:2]
-    factor = min(1.0, TUNING.side / max(height, width))
-    size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.float32)
+    small = cv2.resize(image, size_within(image.shape, TUNING.side), interpolation=cv2.INTER_AREA).astype(np.float32)
     return np.asarray(np.log(cv2.GaussianBlur(small, (0, 0), TUNING.blur) + TUNING.floor), dtype=np.float32)
 
 
