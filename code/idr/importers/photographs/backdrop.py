@@ -111,7 +111,8 @@ def find_backdrop(
 
 
 def _log_colors(image: Bytes) -> NDArray[np.float32]:
-    small = cv2.resize(image, size_within(image.shape, TUNING.side), interpolation=cv2.INTER_AREA).astype(np.float32)
+    size = size_within(image.shape, TUNING.side)
+    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.float32)
     return np.asarray(np.log(cv2.GaussianBlur(small, (0, 0), TUNING.blur) + TUNING.floor), dtype=np.float32)
 
 
