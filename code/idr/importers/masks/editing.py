@@ -22,7 +22,8 @@ from idr.datasets.points import POINTS_FILE, read_points
 from idr.datasets.record import RECORD, read_true_size, title_of_scene
 from idr.errors import InputError
 from idr.files import read_json, write_atomic, write_text_atomic
-from idr.importers.masks.automatic import make_masks, other_views_outlines
+from idr.importers.masks.automatic import make_masks
+from idr.importers.masks.carving import other_views_outlines
 from idr.importers.masks.hints import BACKGROUND, OBJECT, UNKNOWN, Hint, hint_of_mask, obeying
 from idr.importers.masks.seeds import Seeds, seeds_from_points
 from idr.importers.source import Array, resized, size_within
