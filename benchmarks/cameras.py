@@ -55,7 +55,7 @@ def wrong_scene(source: Path, target: Path, factor: float, exact_poses: bool) ->
     for kind in ("image", "mask"):
         shutil.copytree(source / kind, target / kind)
     with np.load(source / EXACT) as archive:
-        arrays = {name: np.asarray(archive[name]) for name in archive.files}
+        arrays: dict[str, Any] = {name: np.asarray(archive[name]) for name in archive.files}
     wrong = dict(arrays)
     for name in [name for name in arrays if name.startswith("world_mat_") and "inv" not in name]:
         intrinsics, pose = decompose_projection(arrays[name][:3])

@@ -17,6 +17,7 @@ Prints all four. The exit status is 1 if parity, the number of reads, that diffe
 from __future__ import annotations
 
 import argparse
+import functools
 import math
 import statistics
 import sys
@@ -68,7 +69,7 @@ MAX_LOSS_DIFFERENCE = 1e-3
 """Relative difference of the losses of ten repeated steps and of ten that are run: libraries may choose other
 matrix products for a graph, and training amplifies rounding."""
 
-CHECKS = {
+CHECKS: dict[str, Callable[..., Any]] = {
     "networks": comparisons.networks,
     "evaluation": comparisons.evaluation,
     "training": comparisons.training,
@@ -87,7 +88,7 @@ def golden_arrays_on(device: torch.device, dtype: torch.dtype | None = None) -> 
         return {key: value.to(dtype) if value.is_floating_point() else value for key, value in moved.items()}
 
     try:
-        golden.arrays = moved_arrays
+        golden.arrays = moved_arrays  # type: ignore[assignment]
         with device:
             yield
     finally:
@@ -202,7 +203,7 @@ def _grid_steps(backend: str, arguments: argparse.Namespace, device: torch.devic
     return steps
 
 
-def _field_gradients(network: torch.nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
+def _field_gradients(network: Any, x: torch.Tensor) -> list[torch.Tensor]:
     """Value and gradient of f, and the gradients of a loss of both w.r.t. the parameters."""
     output, gradient = network.value_and_gradient(x)
     loss = output.square().mean() + (gradient.norm(dim=1) - 1).square().mean()
@@ -243,7 +244,7 @@ def kernels(arguments: argparse.Namespace, device: torch.device) -> list[dict[st
                 "backend": backend,
                 "error": max(errors),
                 "hits": float((hit != first_hit).float().mean()),
-                "field": _median_ms(lambda n=network: _field_gradients(n, x), device, arguments.steps),
+                "field": _median_ms(functools.partial(_field_gradients, network, x), device, arguments.steps),
                 "forward": _median_ms(forward, device, arguments.steps),
                 "step": 1000 * steps.seconds(arguments.steps),
             }

@@ -88,8 +88,15 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     steps = TrainingSteps(
         "accelerated", arguments.conf, arguments.overrides, arguments.rays, torch.device("cpu")
     )
-    trace, kept = steps.model._trace, []
-    steps.model._trace = lambda *given: kept[0] if kept else kept.append(trace(*given)) or kept[0]
+    trace = steps.model._trace
+    kept: list[Any] = []
+
+    def trace_once(*given: Any) -> Any:
+        if not kept:
+            kept.append(trace(*given))
+        return kept[0]
+
+    steps.model._trace = trace_once  # type: ignore[method-assign, assignment]
     steps.backward()
     with ProductRecorder() as recorder:
         steps.backward()

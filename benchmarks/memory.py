@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -61,7 +62,7 @@ def write_scene(root: Path, num_images: int, height: int, width: int) -> None:
     mask = (columns - center[0]) ** 2 + (rows - center[1]) ** 2 < (height / 4) ** 2
     noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
     intrinsics = np.array([[1.2 * height, 0, center[0]], [0, 1.2 * height, center[1]], [0, 0, 1]])
-    matrices = {}
+    matrices: dict[str, Any] = {}
     for i in range(num_images):
         iio.imwrite(folder / "image" / f"{i:03d}.png", np.roll(noise, 7 * i, axis=1), compress_level=0)
         iio.imwrite(folder / "mask" / f"{i:03d}.png", mask.astype(np.uint8) * 255)
@@ -109,13 +110,11 @@ def peak_of_training(root: Path, height: int, width: int, plots: bool) -> tuple[
 
 def train_here(arguments: list[str]) -> None:
     """Trains in this process and prints its peak memory in KiB."""
-    from idr.cli.train import main as train
+    from idr.cli import train
 
     if "plot_freq = 1000" in Path(arguments[1]).read_text():
-        from idr.cli import train as command
-
-        command._plot = lambda *_: None  # including epoch 0
-    if train(arguments) != 0:
+        train.draw_plots = lambda *_, **__: None  # type: ignore[attr-defined]  # including epoch 0
+    if train.main(arguments) != 0:
         raise SystemExit("training failed")
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)  # noqa: T201
 

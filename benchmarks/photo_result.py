@@ -166,7 +166,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     distances = np.linalg.norm(views.truth[:, :3, 3] - UNIT_TO_WORLD[:3, 3], axis=1)
     # A GLB's node rotates the mesh upright; its vertices are in world coordinates.
     loaded: Any = trimesh.load(file, process=False)
-    whole = trimesh.util.concatenate(list(getattr(loaded, "geometry", {"mesh": loaded}).values()))
+    whole: Any = trimesh.util.concatenate(list(getattr(loaded, "geometry", {"mesh": loaded}).values()))
     ours = aligned(whole, alignment)
     distance = chamfer_to_exact(
         np.asarray(ours.vertices), np.asarray(ours.faces), np.linalg.inv(UNIT_TO_WORLD), arguments.truth

@@ -19,6 +19,7 @@ import json
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ from idr.evaluation.metrics import mask_iou  # noqa: E402
 from idr.files import write_text_atomic  # noqa: E402
 from idr.geometry.alignment import align_cameras  # noqa: E402
 from idr.importers.masks.automatic import make_masks  # noqa: E402
-from idr.importers.masks.sources import has_alpha_masks, mask_files  # noqa: E402
+from idr.importers.masks.sources import find_masks  # noqa: E402
 from idr.importers.photographs.files import PreparedView, prepare_view  # noqa: E402
 from idr.importers.photographs.structure_from_motion import (  # noqa: E402
     ReconstructionSettings,
@@ -81,7 +82,8 @@ def textures(ground: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     if ground == "noise":
         return texture(0), texture(1)
     prints = Room(np.random.default_rng(0)).table ** (FADED if ground == "pale" else 1.0)
-    return (255 * prints).astype(np.float32), cv2.GaussianBlur(texture(1), (0, 0), 12)
+    blurred = cv2.GaussianBlur(texture(1), (0, 0), 12)
+    return (255 * prints).astype(np.float32), np.asarray(blurred, dtype=np.float32)
 
 
 def render_surroundings(
@@ -120,17 +122,15 @@ def render_surroundings(
 def _sampled(places: NDArray[np.float64], layer: NDArray[np.float32]) -> NDArray[np.float32]:
     """A repeating texture of side 1 at (H, W, 2) positions."""
     texels = ((places % 1.0) * len(layer)).astype(np.float32)
-    return cv2.remap(layer, texels[..., 0], texels[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+    sampled = cv2.remap(layer, texels[..., 0], texels[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+    return np.asarray(sampled, dtype=np.float32)
 
 
 def read_views(source: Source, ground: str | None) -> list[PreparedView]:
     """Reads photographs and masks of a source; renders objects with an alpha channel on a ground."""
-    files = mask_files(source, None)
-    use_alpha = files[0] is None and has_alpha_masks(source)
-    if files[0] is None and not use_alpha:
-        raise InputError("the source has neither masks nor an alpha channel; expected ground truth masks")
-    views = [prepare_view(v, f, use_alpha, 1) for v, f in zip(source.views, files, strict=True)]
-    if not (use_alpha and ground):
+    found = find_masks(source, None)
+    views = [prepare_view(v, f, a, 1) for v, f, a in zip(source.views, found.files, found.alpha, strict=True)]
+    if not (all(found.alpha) and ground):
         return views
     names = tuple(view.name for view in source.views)
     masks = tuple(view.mask for view in views if view.mask is not None)
@@ -278,9 +278,9 @@ def measure(arguments: argparse.Namespace) -> None:
         views = read_views(source, None if arguments.no_table else arguments.table)[:: arguments.every]
         work = arguments.out / name.replace("/", "_")
         scores = {
-            "cameras": lambda views=views, work=work: score_cameras(views, work, arguments.threads),
-            "masks": lambda views=views: score_masks(views),
-            "alone": lambda views=views, work=work: score_alone(views, work, arguments.threads),
+            "cameras": partial(score_cameras, views, work, arguments.threads),
+            "masks": partial(score_masks, views),
+            "alone": partial(score_alone, views, work, arguments.threads),
         }
         row: dict[str, Any] = {}
         for score in arguments.only:

@@ -135,7 +135,7 @@ def body(arguments: argparse.Namespace) -> None:
         )
         (out / "curve.json").write_text(json.dumps(rows, indent=2) + "\n")
     if "mesh" in rows[-1]:
-        mesh = trimesh.load(rows[-1]["mesh"], process=False)
+        mesh = trimesh.load_mesh(rows[-1]["mesh"], process=False)
         for number, side in enumerate(arguments.sides):
             path = out / f"mesh_{number}.png"
             iio.imwrite(path, draw_mesh(mesh, *side))

@@ -207,7 +207,7 @@ def losses(run: Path) -> dict[str, Any]:
 def mesh(evals: Path) -> dict[str, Any]:
     """Reads the evaluated mesh."""
     (file,) = evals.glob("*/surface_world_coordinates_*.ply")
-    surface = trimesh.load(file, process=False)
+    surface = trimesh.load_mesh(file, process=False)
     return {"vertices": np.asarray(surface.vertices), "faces": np.asarray(surface.faces)}
 
 

@@ -131,10 +131,11 @@ def train_in_processes(
 def train_here(out: str, argv: list[str]) -> int:
     """Trains as one of the processes; writes median seconds and mean evaluations per step."""
     from idr.cli import train
-    from idr.cli.shared import train_watching as watching
     from idr.training.trainer import Trainer
 
-    times, counts, counted = [], [], [0]
+    times: list[float] = []
+    counts: list[int] = []
+    counted = [0]
     step = Trainer._train_step
 
     def count(num_points: int) -> None:
@@ -149,8 +150,8 @@ def train_here(out: str, argv: list[str]) -> int:
         counts.append(counted[0])
         return result
 
-    Trainer._train_step = timing  # type: ignore[method-assign]
-    watching.draw_plots = train.draw_plots = lambda *_: None  # type: ignore[assignment, attr-defined]
+    Trainer._train_step = timing  # type: ignore[method-assign, assignment]
+    train.draw_plots = lambda *_, **__: None  # type: ignore[attr-defined]
     status = train.main(argv)
     warmup = len(times) // 3  # connections and the first grid
     result = {"seconds": statistics.median(times[warmup:]), "evaluations": statistics.mean(counts[warmup:])}

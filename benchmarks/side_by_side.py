@@ -234,7 +234,7 @@ def compare(
         Its numbers, and its tiles, for colors with the photograph first.
     """
     row: dict[str, Any] = {"view": view.number, "crop": view.crop, "runs": {}}
-    tiles = []
+    tiles: list[Any] = []
     for name, run in runs.items():
         posed = find_view(run, view.number)
         row |= {"held_out": posed.held_out, "degrees": posed.degrees}
@@ -266,7 +266,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         )
     torch.set_num_threads(arguments.threads)
     views = [parse_view(text) for text in arguments.views]
-    runs = {}
+    runs: dict[str, Any] = {}
     for path in arguments.runs:
         run = load_run(path, device="cpu", conf=arguments.conf, data_root=arguments.data_root)
         runs[f"{len(runs)} {run.conf['train.expname']}"] = run

@@ -153,7 +153,7 @@ def write(folder: Path) -> None:
     if folder.exists():
         raise InputError(f"{folder} exists; choose another --write or move it away")
     intrinsics, (poses, _) = camera_intrinsics(SETTINGS.img_res), scene_poses(SETTINGS)
-    matrices = {}
+    matrices: dict[str, NDArray[Any]] = {}
     with whole_folder(folder) as unfinished:
         for kind in ("image", "mask"):
             (unfinished / kind).mkdir()
