@@ -8,6 +8,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+
 from tests.importers.masks.test_automatic import ball_photographs, projections, truth
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
