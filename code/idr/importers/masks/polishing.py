@@ -4,6 +4,9 @@ Masks by GrabCut may keep a block of plain ground below the object: its color is
 it lies in the hull of all views, so it counts as the object's, too. Here the log odds of a pixel compare the
 colors of sure object pixels with those of the background: of all views, and of the pixels around it.
 
+In some views, a shadowed part of the object may also look like background. A removed part is put back if the
+other views' outline contains it and its colors are not surely the background's.
+
 B views, H rows, W columns.
 """
 
@@ -40,6 +43,9 @@ class _Tuning:
     sure_odds: float = 3.0  # against the object, with which a pixel outside its mask carves fully
     least_certainty: float = 0.3  # with which any pixel outside its mask carves
     hole_odds: float = -2.5  # mean of a hole's pixels, above which it is filled
+    part_inside: float = 0.85  # share of a removed part in the other views' outline, for it to be put back
+    part_odds: float = -3.0  # mean log odds of its colors, for the same
+    part_area: float = 0.002  # of the outline's, for the same
 
 
 TUNING = _Tuning()
@@ -66,6 +72,7 @@ class Polisher:
         Stops before a mask becomes empty.
         """
         certainty: list[Layer] | None = None
+        given = masks
         for _ in range(TUNING.rounds):
             views = make_views(self.names, tuple(masks), self.projections)
             outlines = other_views_outlines(views, self.seeds, certainty)
@@ -80,7 +87,23 @@ class Polisher:
             certainty = [
                 np.clip(cv2.blur(-o, (3, 3)) / TUNING.sure_odds, TUNING.least_certainty, 1.0) for o in odds
             ]
-        return masks
+        return self._with_lost_parts(masks, given, evidence)
+
+    def _with_lost_parts(self, masks: list[Mask], given: list[Mask], evidence: list[Layer]) -> list[Mask]:
+        """Puts back the parts of the given masks that the other views and their colors support."""
+        outlines = other_views_outlines(make_views(self.names, tuple(masks), self.projections), self.seeds)
+        odds = self._odds(masks, outlines, evidence)
+        results = []
+        for mask, before, outline, o in zip(masks, given, outlines, odds, strict=True):
+            count, parts = cv2.connectedComponents((before & ~mask).astype(np.uint8), connectivity=4)
+            area = np.bincount(parts.ravel(), minlength=count)
+            inside = np.bincount(parts[outline], minlength=count)
+            total = np.bincount(parts[outline], (o - TUNING.odds_inside)[outline], count)
+            back = (inside > TUNING.part_inside * area) & (total > TUNING.part_odds * inside)
+            back &= area >= TUNING.part_area * outline.sum()
+            back[0] = False  # all other pixels
+            results.append(mask | (back[parts] & outline))
+        return [obeying(mask, hint) for mask, hint in zip(results, self.hints, strict=True)]
 
     def _odds(self, masks: list[Mask], outlines: list[Mask], evidence: list[Layer]) -> list[Layer]:
         """Log odds of object against background: color, place relative to the outline, ground plane."""
