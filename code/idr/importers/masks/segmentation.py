@@ -133,7 +133,7 @@ class Segmenter:
             np.asarray(cv2.resize(e, size[::-1], interpolation=cv2.INTER_LINEAR), dtype=np.float32)
             for e, size in zip(evidence, sizes, strict=True)
         ]
-        return self.refined(self._obeying(masks), evidence, TUNING.enlarged_rounds), evidence
+        return self.refined(self._obeying(masks), evidence, TUNING.enlarged_rounds, "outlines"), evidence
 
     def first_masks(self, evidence: list[Layer]) -> list[Mask]:
         """Masks by color; evidence other than 0 tells where in the seeds' regions the object's colors are."""
@@ -155,7 +155,9 @@ class Segmenter:
         masks = self.first_masks(ground.evidence(self.images, nothing, plain))
         return masks, ground.evidence(self.images, masks, plain)
 
-    def refined(self, masks: list[Mask], evidence: list[Layer], rounds: int) -> MadeMasks:
+    def refined(
+        self, masks: list[Mask], evidence: list[Layer], rounds: int, what: str = "masks"
+    ) -> MadeMasks:
         """Alternates carving and segmentation; raises `InputError` if a view shows no object."""
         if any(_is_empty(mask) for mask in masks) and any(e.any() for e in evidence):
             masks = [e > TUNING.object_maybe for e in evidence]  # color fails; the ground plane may not
@@ -163,7 +165,7 @@ class Segmenter:
         self._refuse_empty(masks)
         for number in range(1, rounds + 1):
             views = zip(self.images, self._outlines(masks), masks, evidence, self.hints, strict=True)
-            title = f"masks, round {number} of {rounds}"
+            title = f"{what}, round {number} of {rounds}" if rounds > 1 else what
             masks = [
                 _cut(image, _labels(outline, mask, e, hint)) if outline.any() else mask
                 for image, outline, mask, e, hint in with_progress(views, title, len(masks))
