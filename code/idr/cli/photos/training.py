@@ -28,7 +28,7 @@ FINISH_SHARE, FINISH_MINUTES = 0.1, 3.0
 TRAINING_SHARE = 1 / 3
 """Least share of ``--max_minutes`` for training, whatever the import took."""
 HELD_OUT_EVERY, MOST_HELD_OUT = 12, 3
-"""By default one image in 12 is held out, but at least two and at most three."""
+"""Images held out by default: one in 12, at least two, at most three."""
 
 
 @dataclass(frozen=True)

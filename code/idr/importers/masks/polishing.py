@@ -74,8 +74,7 @@ class Polisher:
         certainty: list[Layer] | None = None
         given = masks
         for _ in range(TUNING.rounds):
-            views = make_views(self.names, tuple(masks), self.projections)
-            outlines = other_views_outlines(views, self.seeds, certainty)
+            outlines = self._outlines(masks, certainty)
             odds = self._odds(masks, outlines, evidence)
             cuts = [
                 self._cut(k, masks[k], outline, odds[k], evidence[k] < TUNING.ground_sure)
@@ -91,7 +90,7 @@ class Polisher:
 
     def _with_lost_parts(self, masks: list[Mask], given: list[Mask], evidence: list[Layer]) -> list[Mask]:
         """Puts back the parts of the given masks that the other views and their colors support."""
-        outlines = other_views_outlines(make_views(self.names, tuple(masks), self.projections), self.seeds)
+        outlines = self._outlines(masks)
         odds = self._odds(masks, outlines, evidence)
         results = []
         for mask, before, outline, o in zip(masks, given, outlines, odds, strict=True):
@@ -103,7 +102,11 @@ class Polisher:
             back &= area >= TUNING.part_area * outline.sum()
             back[0] = False  # all other pixels
             results.append(mask | (back[parts] & outline))
-        return [obeying(mask, hint) for mask, hint in zip(results, self.hints, strict=True)]
+        return results  # all given masks obey the hints
+
+    def _outlines(self, masks: list[Mask], certainty: list[Layer] | None = None) -> list[Mask]:
+        views = make_views(self.names, tuple(masks), self.projections)
+        return other_views_outlines(views, self.seeds, certainty)
 
     def _odds(self, masks: list[Mask], outlines: list[Mask], evidence: list[Layer]) -> list[Layer]:
         """Log odds of object against background: color, place relative to the outline, ground plane."""
