@@ -54,6 +54,12 @@ class Photographs:
     rgb: Tensor
     masks: Tensor
 
+    @staticmethod
+    def of(dataset: Any) -> Photographs:
+        """Returns those of a data set with the attributes of `SceneDataset`, without a copy."""
+        height, width = dataset.img_res
+        return Photographs(dataset.images.view(-1, height, width, 3), dataset.masks.view(-1, height, width))
+
     def reduced(self, factor: int) -> Photographs:
         """Returns means over blocks of pixels; a block is on the object if at least half its pixels are."""
         rows, columns = (size // factor for size in self.masks.shape[1:])
@@ -93,6 +99,11 @@ class PatchShape:
         x, y = self.offsets(like).double().unbind(dim=-1)
         monomials = torch.stack((torch.ones_like(x), x, y, x * x, x * y, y * y), dim=-1)
         return torch.linalg.qr(monomials).Q.to(like.dtype)
+
+
+def look_up(values: Tensor, *indices: Tensor) -> Tensor:
+    """Returns ``values[indices]`` on the indices' device: photographs stay on the host."""
+    return values[tuple(index.to(values.device) for index in indices)].to(indices[0].device)
 
 
 def plane_homographies(points: Tensor, normals: Tensor, reference: View, source: View) -> Tensor:
@@ -194,14 +205,14 @@ def _gray(images: Photographs, image: Tensor, places: Tensor) -> tuple[Tensor, T
     last = places.new_tensor([width - 1, height - 1])
     inside = ((places >= 0) & (places <= last)).all(dim=-1)  # (..., S)
     nearest = torch.where(inside.unsqueeze(-1), (places.detach() + 0.5).floor(), places.new_zeros(())).long()
-    inside = inside & images.masks[image.unsqueeze(-1), nearest[..., 1], nearest[..., 0]]
+    inside = inside & look_up(images.masks, image.unsqueeze(-1), nearest[..., 1], nearest[..., 0])
     corner = torch.minimum(places.detach().floor().clamp(min=0), last - 1)
     corner = torch.nan_to_num(corner).long()
     fraction = places - corner
     first = (image.unsqueeze(-1) * height + corner[..., 1]) * width + corner[..., 0]  # (..., S)
     flat = images.rgb.reshape(-1, 3)
     weights = places.new_tensor(LUMINANCE) / 255
-    corners = [flat[first + shift].to(places.dtype) @ weights for shift in (0, 1, width, width + 1)]
+    corners = [look_up(flat, first + shift).to(places.dtype) @ weights for shift in (0, 1, width, width + 1)]
     x, y = fraction.unbind(dim=-1)
     above = corners[0] + x * (corners[1] - corners[0])
     below = corners[2] + x * (corners[3] - corners[2])

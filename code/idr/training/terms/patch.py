@@ -116,10 +116,7 @@ class PatchTerm:
 
     def __init__(self, config: PatchConfig, dataset: Any, centers: Tensor, model: Any) -> None:
         self.config, self.model = config, model
-        height, width = dataset.img_res
-        self.images = Photographs(
-            dataset.images.view(-1, height, width, 3), dataset.masks.view(-1, height, width)
-        )
+        self.images = Photographs.of(dataset)
         self._reduced = (1, self.images)
         self.shape = PatchShape(config.size, config.stride, config.min_variance)
         self.candidates = candidate_views(centers, 2 * config.views, config.min_degrees, config.max_degrees)
