@@ -22,6 +22,7 @@ from idr.model.tracing.common import TracerConfig
 from idr.pictures.plots import PlotConfig
 from idr.runs.folders import run_name
 from idr.training.config import TrainConfig
+from idr.training.terms.hollows import HollowsConfig
 from idr.training.terms.normals import NormalsConfig
 from idr.training.terms.patch import PatchConfig
 from idr.training.terms.sparse_points import SparsePointsConfig
@@ -83,7 +84,10 @@ def merged(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-TERM_CONFIGS = {"normals": NormalsConfig, "patch": PatchConfig, "sparse_points": SparsePointsConfig}
+TERM_CONFIGS = {
+    "hollows": HollowsConfig, "normals": NormalsConfig, "patch": PatchConfig,
+    "sparse_points": SparsePointsConfig,
+}  # fmt: skip
 assert set(TERM_CONFIGS) == set(LOSS_TERMS)
 
 

@@ -148,7 +148,8 @@ loss.patch {
   weight = 0.5, begin = 0, rays = 60, size = 5, stride = 0.25, views = 4, best = 2, max_cost = 2
   min_variance = 1e-7, min_cos = 0.01, max_degrees = 150
 }
-loss.normals { weight = 0.1, rays = 6 }
+loss.normals { weight = 0.1, rays = 60, radius = 1, contrast = 0.5 }
+loss.hollows { weight = 0.1, begin = 0, every = 2, resolution = 12 }
 """
 """Added to a conf: all further terms of the loss."""
 

@@ -20,8 +20,10 @@ from torch import Tensor, nn
 from idr.conf.files import read_block
 from idr.datasets.points import POINTS_FILE, held_out_points
 from idr.errors import InputError, MissingInputError
+from idr.model.patches import Photographs
 from idr.training.terms.build import build_terms
-from idr.training.terms.normals import NormalsConfig, NormalsTerm, beside_in_tangent_plane
+from idr.training.terms.hollows import HollowsConfig, HollowsTerm, enclosed_points
+from idr.training.terms.normals import NormalsConfig, NormalsTerm, color_range
 from idr.training.terms.patch import PatchConfig, PatchTerm, candidate_views
 from idr.training.terms.step import Cameras, StepRays
 
@@ -160,6 +162,8 @@ def test_views_are_traced_by_models_that_can() -> None:
     blocks = {"patch": {"weight": 1.0, "trace_views": True}}
     with pytest.raises(InputError, match="Linear has no is_free; .* set trace_views = false"):
         build_terms(blocks, scene, nn.Linear(3, 1), None)
+    with pytest.raises(InputError, match="loss.hollows: Linear has no is_free; .* leave the block out"):
+        build_terms({"hollows": {"weight": 1.0}}, scene, nn.Linear(3, 1), None)
     (term,) = build_terms(blocks, scene, OneWay(scene.poses[:0, :3, 3]), None)
     assert isinstance(term, PatchTerm)
 
@@ -188,25 +192,151 @@ class Ball(nn.Module):
         return x.norm(dim=1) - 0.5
 
 
-def test_points_beside_lie_in_the_tangent_planes() -> None:
-    points, normals = torch.rand(500, 3), torch.nn.functional.normalize(torch.randn(500, 3), dim=1)
-    offset = beside_in_tangent_plane(points, normals, 0.04, generator()) - points
-    assert (offset * normals).sum(dim=1).abs().max() < 1e-6
-    distance = offset.norm(dim=1)
-    assert 0 < distance.min() and distance.max() <= 0.04 and distance.mean() == pytest.approx(0.02, rel=0.1)
+class TwoTones:
+    """Two photographs of 40 x 30 pixels: columns from 20 on are 51 brighter in red; a column has no mask."""
+
+    img_res = (30, 40)
+
+    def __init__(self) -> None:
+        images = torch.full((2, 30, 40, 3), 100, dtype=torch.uint8)
+        images[:, :, 20:, 0] = 151
+        masks = torch.ones((2, 30, 40), dtype=torch.bool)
+        masks[:, :, 35] = False
+        self.images, self.masks = images.view(2, -1, 3), masks.view(2, -1)
+
+    @staticmethod
+    def rays(image: list[int], pixels: list[list[float]], normals: Tensor) -> StepRays:
+        count = len(image)
+        return StepRays(
+            points=torch.zeros(count, 3), normals=normals, shaded=torch.ones(count, dtype=torch.bool),
+            image=torch.tensor(image), pixels=torch.tensor(pixels),
+            intrinsics=torch.eye(4).expand(count, 4, 4), poses=torch.eye(4).expand(count, 4, 4),
+        )  # fmt: skip
 
 
-def test_the_normals_term_is_the_curvature_and_fades() -> None:
-    scene = Photographed()
-    config = NormalsConfig(weight=3.0, end=0.5, rays=40, radius=0.3)
-    term = NormalsTerm(config, Ball())
-    value = lambda time: float(term(scene.rays(scene.points.float()), scene.cameras, time, generator()))  # noqa: E731
-    # On a ball of radius r, the normal at a point d beside turns by atan(d / r); d is uniform up to 0.3.
-    distances = torch.linspace(0, 0.3, 1001)
-    expected = 3 * (1 - torch.cos(torch.atan(distances / 0.5))).mean()
-    assert value(0.0) == pytest.approx(float(expected), rel=0.25)  # 40 draws
-    assert value(0.25) == pytest.approx(value(0.0) / 2, rel=1e-5)
-    assert value(0.5) == value(1.0) == 0
+CAMERAS = Cameras(torch.eye(4)[None], torch.eye(4)[None])
+
+
+def test_the_range_of_colors_between_two_pixels() -> None:
+    images = Photographs.of(TwoTones())
+    image = torch.tensor([0, 1, 0, 1])
+    start = torch.tensor([[2.0, 3.0], [19.0, 0.0], [36.0, 29.0], [30.0, 5.0]])
+    end = torch.tensor([[19.4, 20.0], [20.0, 29.0], [39.0, 2.0], [37.0, 5.0]])
+    assert color_range(images, image, start, end).tolist() == pytest.approx([0, 0.2, 0, math.inf])
+
+
+@pytest.mark.parametrize(
+    ("image", "pixels", "weight"),
+    [
+        ([0, 0], [[3.0, 4.0], [12.0, 9.0]], 1.0),
+        ([1, 1], [[12.0, 4.0], [23.0, 4.0]], math.exp(-2)),  # an edge between them
+        ([0, 1], [[3.0, 4.0], [12.0, 9.0]], 0.0),  # in two images
+        ([0, 0], [[3.0, 4.0], [19.0, 9.0]], 0.0),  # 16.8 pixels apart; the radius is 16
+        ([0, 0], [[30.0, 4.0], [37.0, 4.0]], 0.0),  # the line leaves the mask
+        ([0, 0], [[3.0, 4.0], [3.0, 4.0]], 0.0),  # one pixel, drawn twice
+    ],
+)
+def test_normals_agree_where_no_edge_lies_between_them(
+    image: list[int], pixels: list[list[float]], weight: float
+) -> None:
+    angle = math.radians(50)
+    normals = torch.tensor([[0.0, 0.0, 2.0], [0.0, 3 * math.sin(angle), 3 * math.cos(angle)]])
+    normals.requires_grad_()
+    term = NormalsTerm(NormalsConfig(weight=3.0, radius=0.4, contrast=0.1), TwoTones())
+    loss = term(TwoTones.rays(image, pixels, normals), CAMERAS, 0.9, generator())
+    assert loss.item() == pytest.approx(3 * weight * (1 - math.cos(angle)), abs=1e-6)
+    if weight:
+        (gradient,) = torch.autograd.grad(loss, normals)
+        assert gradient[0, 1] < 0 and gradient[1, 1] > 0  # the descent turns them towards each other
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "weight"),
+    [
+        ([245.0, 80.0], [390.0, 100.0], 1.0),
+        ([245.0, 80.0], [460.0, 100.0], math.exp(-2)),
+        ([790.0, 590.0], [799.0, 599.0], 1.0),  # in the last corner
+        ([0.0, 0.0], [330.0, 0.0], 0.0),  # 165 pixels of 400 apart; the radius is 160
+    ],
+)
+def test_normals_of_large_photographs_are_compared_in_small_ones(
+    first: list[float], second: list[float], weight: float
+) -> None:
+    scene, large = TwoTones(), TwoTones()
+    grow = lambda values: values.repeat_interleave(20, dim=1).repeat_interleave(20, dim=2).flatten(1, 2)  # noqa: E731
+    large.img_res = (600, 800)
+    large.images, large.masks = grow(scene.images.view(2, 30, 40, 3)), grow(scene.masks.view(2, 30, 40))
+    term = NormalsTerm(NormalsConfig(weight=1.0, radius=0.4, contrast=0.1), large)
+    assert term.images.rgb.shape == (2, 300, 400, 3)
+    rays = TwoTones.rays([1, 1], [first, second], torch.eye(3)[:2])  # at right angles
+    assert term(rays, CAMERAS, 0.9, generator()).item() == pytest.approx(weight, abs=1e-6)
+
+
+def test_a_step_without_hits_has_no_normals_to_compare() -> None:
+    rays = TwoTones.rays([0, 0], [[3.0, 4.0], [12.0, 9.0]], torch.eye(3)[:2])
+    missed = replace(rays, shaded=torch.zeros(2, dtype=torch.bool))
+    assert NormalsTerm(NormalsConfig(weight=3.0), TwoTones())(missed, CAMERAS, 0.5, generator()).item() == 0
+
+
+class HollowBall(nn.Module):
+    """A ball of radius 0.6 around a hollow of radius 0.2, as a model with an implicit network.
+
+    Args:
+        channel: Radius of a straight channel from the hollow to the outside.
+        seen: Whether cameras see all points.
+    """
+
+    object_bounding_sphere = 1.0
+
+    def __init__(self, channel: float = 0.0, seen: bool = False) -> None:
+        super().__init__()
+        self.implicit_network, self.channel, self.seen = self, channel, seen
+        self.offset = nn.Parameter(torch.zeros(()))
+
+    def sdf(self, x: Tensor) -> Tensor:
+        f = torch.maximum(x.norm(dim=1) - 0.6, 0.2 - x.norm(dim=1))
+        along = torch.where(x[:, 2] > 0, x[:, :2].norm(dim=1), torch.inf)
+        return (torch.maximum(f, self.channel - along) if self.channel else f) + self.offset
+
+    def is_free(self, origins: Tensor, targets: Tensor, margin: float) -> Tensor:
+        assert origins.shape == targets.shape and margin == 0
+        return torch.full((len(origins),), self.seen)
+
+
+def test_enclosed_samples_are_those_of_the_hollow() -> None:
+    offset = torch.tensor([0.01, -0.02, 0.015])
+    found = enclosed_points(HollowBall().sdf, 1.0, 48, offset)
+    axis = torch.linspace(-1, 1, 48)
+    grid = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), dim=-1).view(-1, 3) + offset
+    assert len(found) == (grid.norm(dim=1) < 0.2).sum() > 200
+    assert found.norm(dim=1).max() < 0.2
+    assert len(enclosed_points(HollowBall(channel=0.05).sdf, 1.0, 48, offset)) == 0
+
+
+def test_hollows_that_no_camera_sees_are_filled() -> None:
+    rays, cameras = Photographed().rays(torch.zeros(40, 3)), Photographed().cameras
+    config = HollowsConfig(weight=0.5, begin=0.4, every=1, resolution=41)
+
+    def loss(model: HollowBall, time: float = 0.6, config: HollowsConfig = config) -> Tensor:
+        return HollowsTerm(config, model)(rays, cameras, time, generator())
+
+    model = HollowBall()
+    value = loss(model)
+    value.backward()
+    # f + h is 0.25 - |x| with the spacing h = 0.05; the mean of |x| in a ball is 3/4 of its radius.
+    assert value.item() == pytest.approx(0.5 * (0.25 - 0.75 * 0.2), rel=0.15)
+    assert model.offset.grad is not None and model.offset.grad.item() == pytest.approx(0.5)
+    for zero in (loss(HollowBall(seen=True)), loss(HollowBall(channel=0.1)), loss(HollowBall(), time=0.3)):
+        assert zero.item() == 0
+
+
+def test_hollows_are_searched_now_and_then() -> None:
+    rays, cameras = Photographed().rays(torch.zeros(40, 3)), Photographed().cameras
+    term = HollowsTerm(HollowsConfig(weight=1.0, every=5, resolution=12), HollowBall())
+    values = [
+        term(rays, cameras, 0.5, torch.Generator().manual_seed(seed)).item() for seed in range(300)
+    ]
+    assert 40 <= np.count_nonzero(values) <= 80
 
 
 @pytest.mark.parametrize("cameras", [False, True])
@@ -222,7 +352,8 @@ def test_terms_are_trained_recorded_and_part_of_the_loss(
         rows = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(stream)]
     for row in rows:
         assert row["patch_loss"] > 0 and row["normals_loss"] > 0
-        terms = 0.1 * row["eikonal_loss"] + 100 * row["mask_loss"] + row["patch_loss"] + row["normals_loss"]
+        terms = 0.1 * row["eikonal_loss"] + 100 * row["mask_loss"]
+        terms += row["patch_loss"] + row["normals_loss"] + row["hollows_loss"]
         assert row["loss"] == pytest.approx(row["rgb_loss"] + terms, rel=1e-4)
     ours, theirs = (tiny.parts_of(tmp_path / name)["ModelParameters"] for name in ("terms", "plain"))
     assert not tiny.same(ours, theirs)
@@ -252,8 +383,11 @@ def test_patches_move_the_trained_cameras(scene_root: Path, tmp_path: Path) -> N
         ("loss.patch { weight = 1, best = 5 }", "best = 5"),
         ("loss.patch { weight = 1, min_cos = 1 }", "min_cos"),
         ("loss.patch { weight = 1, min_degrees = 50 }", "min_degrees"),
-        ("loss.normals { weight = 1, end = 0 }", "loss.normals.end"),
+        ("loss.normals { weight = 1, contrast = 0 }", "loss.normals.contrast"),
         ("loss.normals { weight = -1 }", "loss.normals.weight"),
+        ("loss.hollows { weight = 0 }", "loss.hollows.weight"),
+        ("loss.hollows { weight = 1, resolution = 4 }", "loss.hollows.resolution = 4"),
+        ("loss.hollows { weight = 1, begin = 2 }", "loss.hollows.begin = 2"),
     ],
 )
 def test_wrong_blocks_are_refused(scene_root: Path, tmp_path: Path, text: str, message: str) -> None:
@@ -264,7 +398,7 @@ def test_wrong_blocks_are_refused(scene_root: Path, tmp_path: Path, text: str, m
 def test_null_leaves_a_term_out(scene_root: Path, tmp_path: Path) -> None:
     conf = tiny.conf_text() + tiny.TERMS + "\nloss.patch = null\nloss.sparse_points = null\n"
     trainer = tiny.make_trainer(scene_root, tmp_path, conf=conf)
-    assert [term.name for term in trainer.terms] == ["normals_loss"]
+    assert [term.name for term in trainer.terms] == ["normals_loss", "hollows_loss"]
 
 
 def test_a_model_without_surface_points_is_refused(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from idr.conf.blocks import plain_value, read_block
 from idr.errors import InputError
 from idr.training.cameras.poses import LearnablePoses
+from idr.training.terms.hollows import HollowsConfig, HollowsTerm
 from idr.training.terms.normals import NormalsConfig, NormalsTerm
 from idr.training.terms.patch import PatchConfig, PatchTerm
 from idr.training.terms.sparse_points import SparsePointsConfig, SparsePointsTerm
@@ -52,23 +53,38 @@ def build_terms(
     given = {name: block for name, block in loss_block.items() if plain_value(block) is not None}
     if "patch" in given:
         config = read_block(PatchConfig, given["patch"], "loss.patch")
-        for name in ("images", "masks", "img_res", "intrinsics", "poses"):
-            if not hasattr(dataset, name):
-                raise InputError(
-                    f"loss.patch: {type(dataset).__name__} has no {name}; expected a data set with images "
-                    "(B, H W, 3) uint8, masks (B, H W), img_res [height, width], intrinsics and poses "
-                    "(B, 4, 4), as SceneDataset; leave the block out"
-                )
-        if config.trace_views and not hasattr(model, "is_free"):
-            raise InputError(
-                f"loss.patch.trace_views = true: {type(model).__name__} has no is_free; expected a model "
-                "with this method of IDRNetwork; set trace_views = false"
-            )
+        _check_photographs(dataset, "loss.patch")
+        if config.trace_views:
+            _check_is_free(model, "loss.patch.trace_views = true", "set trace_views = false")
         centers = dataset.poses[:, :3, 3] if poses is None else poses.vectors()[:, 4:].cpu()
         terms.append(PatchTerm(config, dataset, centers, model))
     if "normals" in given:
-        terms.append(NormalsTerm(read_block(NormalsConfig, given["normals"], "loss.normals"), model))
+        _check_photographs(dataset, "loss.normals")
+        terms.append(NormalsTerm(read_block(NormalsConfig, given["normals"], "loss.normals"), dataset))
+    if "hollows" in given:
+        _check_is_free(model, "loss.hollows", "leave the block out")
+        terms.append(HollowsTerm(read_block(HollowsConfig, given["hollows"], "loss.hollows"), model))
     if "sparse_points" in given:
         points = read_block(SparsePointsConfig, given["sparse_points"], "loss.sparse_points")
         terms.append(SparsePointsTerm(points, dataset, model))
     return terms
+
+
+def _check_photographs(dataset: Any, block: str) -> None:
+    """Refuses a data set without the photographs and cameras that a block compares."""
+    for name in ("images", "masks", "img_res", "intrinsics", "poses"):
+        if not hasattr(dataset, name):
+            raise InputError(
+                f"{block}: {type(dataset).__name__} has no {name}; expected a data set with images "
+                "(B, H W, 3) uint8, masks (B, H W), img_res [height, width], intrinsics and poses "
+                "(B, 4, 4), as SceneDataset; leave the block out"
+            )
+
+
+def _check_is_free(model: Any, key: str, remedy: str) -> None:
+    """Refuses a model that cannot tell whether a camera sees a point."""
+    if not hasattr(model, "is_free"):
+        raise InputError(
+            f"{key}: {type(model).__name__} has no is_free; expected a model with this method of IDRNetwork; "
+            f"{remedy}"
+        )

@@ -1,6 +1,6 @@
-"""The block ``loss.normals``: smoothness of the surface early in training.
+"""The block ``loss.normals``: one normal where the photograph has one color.
 
-N points of a step.
+N hits of a step.
 """
 
 from __future__ import annotations
@@ -13,7 +13,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from idr.errors import InputError
+from idr.model.patches import Photographs, look_up
 from idr.training.terms.step import Cameras, StepRays
+
+SAMPLES = 16
+"""Pixels between two neighbors that are looked at for an edge."""
+
+LONGER_SIDE = 400
+"""Edges are looked for in photographs reduced to about this size, where samples are a few pixels apart."""
 
 
 @dataclass(frozen=True)
@@ -21,65 +28,91 @@ class NormalsConfig:
     """Keys of the block ``loss.normals``.
 
     Attributes:
-        weight: Weight of the term at the start.
-        end: Time of the schedule, 0 to 1, until which the weight falls linearly to 0. Kept to the end, the
-            term smooths detail away; compare the curvature term of Neuralangelo (Li et al. 2023), which fades
-            out likewise.
-        rays: Shaded rays of a step at which normals are compared.
-        radius: Largest distance to the neighboring point, in unit-sphere units.
+        weight: Weight of the term.
+        rays: Shaded rays of a step whose normals are compared.
+        radius: Largest distance between two neighbors, as a fraction of the image's longer side.
+        contrast: Range of the colors between two neighbors, in [0, 1], at which their weight is 1/e.
     """
 
-    LARGEST: ClassVar[dict[str, int]] = {"rays": 1_000_000}
+    LARGEST: ClassVar[dict[str, int]] = {"rays": 8192}
 
     weight: float
-    end: float = 0.67
-    rays: int = 256
-    radius: float = 0.04
+    rays: int = 1024
+    radius: float = 0.2
+    contrast: float = 0.02
 
     def __post_init__(self) -> None:
-        for name in ("weight", "radius", "rays"):
+        for name in ("weight", "rays", "radius", "contrast"):
             if getattr(self, name) <= 0:
                 raise InputError(f"loss.normals.{name} = {getattr(self, name)}: expected a number above 0")
-        if not 0 < self.end <= 1:
-            raise InputError(
-                f"loss.normals.end = {self.end}: expected a fraction of the schedule above 0, up to 1"
-            )
 
 
 class NormalsTerm:
-    """1 - cos of the angle between the normal at a hit and at a point beside it in the tangent plane.
+    """1 - cos of the angle between the normals of two hits in one image, where no edge lies between them.
 
-    The model is the seam of `IDRNetwork`, with ``implicit_network.sdf_and_gradient``.
+    Neither patches nor colors tell the shape of a surface without texture. Its shading does: under constant
+    light, a change of the normal changes the color. The weight of a pair is exp(-range / contrast), with the
+    range of the colors along the line between the two pixels. This is the edge-aware smoothness of Godard et
+    al. 2017, for normals in place of disparities.
+
+    The data set is the seam of `SceneDataset`, with ``images``, ``masks`` and ``img_res``.
     """
 
     name = "normals_loss"
 
-    def __init__(self, config: NormalsConfig, model: Any) -> None:
-        self.config, self.model = config, model
+    def __init__(self, config: NormalsConfig, dataset: Any) -> None:
+        self.config = config
+        self.factor = max(max(dataset.img_res) // LONGER_SIDE, 1)
+        images = Photographs.of(dataset)
+        self.images = images if self.factor == 1 else images.reduced(self.factor)
 
     def __call__(self, rays: StepRays, cameras: Cameras, time: float, generator: torch.Generator) -> Tensor:
         """Returns the weighted loss of a step, see `idr.training.terms.build.Term`."""
-        weight = self.config.weight * (1 - time / self.config.end)
-        if weight <= 0:
-            return rays.points.new_zeros(())
         chosen = rays.choose_shaded(self.config.rays, generator)
         if len(chosen) == 0:
             return rays.points.new_zeros(())
-        normal = functional.normalize(rays.normals[chosen], dim=1)
-        beside = beside_in_tangent_plane(rays.points[chosen], normal, self.config.radius, generator)
-        gradient = self.model.implicit_network.sdf_and_gradient(beside)[1]
-        return weight * (1 - functional.cosine_similarity(normal, gradient, dim=1)).mean()
+        image, pixels = rays.image[chosen], self._reduced(rays.pixels[chosen])
+        first, second = self._draw_pairs(image, pixels, generator)
+        if len(first) == 0:
+            return rays.points.new_zeros(())
+        contrast = color_range(self.images, image[first], pixels[first], pixels[second])
+        weight = torch.exp(-contrast / self.config.contrast)
+        normals = rays.normals[chosen]
+        cosine = functional.cosine_similarity(normals[first], normals[second], dim=1)
+        return self.config.weight * (weight * (1 - cosine)).sum() / len(chosen)
+
+    def _reduced(self, pixels: Tensor) -> Tensor:
+        """Returns the places of (N, 2) pixels in the reduced photographs."""
+        height, width = self.images.masks.shape[1:]
+        last = pixels.new_tensor([width - 1, height - 1])
+        return torch.minimum(((pixels + 0.5) / self.factor - 0.5).clamp(min=0), last)
+
+    def _draw_pairs(self, image: Tensor, pixels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Draws a neighbor in the same image for each of N hits that has one; returns both (M,) indices."""
+        distance = torch.cdist(pixels, pixels)
+        radius = self.config.radius * max(self.images.masks.shape[1:])
+        near = (image.unsqueeze(1) == image) & (distance > 0) & (distance <= radius)
+        draws = torch.rand(near.shape, generator=generator).to(pixels.device)
+        largest, neighbor = torch.where(near, draws, -torch.ones_like(draws)).max(dim=1)
+        first = (largest >= 0).nonzero().squeeze(1)
+        return first, neighbor[first]
 
 
-@torch.no_grad()
-def beside_in_tangent_plane(
-    points: Tensor, normals: Tensor, radius: float, generator: torch.Generator
-) -> Tensor:
-    """Returns a point beside each point, (N, 3), in a random direction of its tangent plane.
+def color_range(images: Photographs, image: Tensor, start: Tensor, end: Tensor) -> Tensor:
+    """Returns the range of the colors along lines in photographs.
 
-    The distance is at most the radius; normals are unit vectors, (N, 3); the generator is on the host.
+    Args:
+        images: The photographs.
+        image: (N,) index of each line's image.
+        start: (N, 2) column and row where it starts.
+        end: (N, 2) column and row where it ends.
+
+    Returns:
+        (N,) the largest range of a channel, in [0, 1]; infinite where a line leaves the object's mask.
     """
-    draws = torch.randn(points.shape, generator=generator).to(points)
-    along = functional.normalize(torch.linalg.cross(normals, draws), dim=1)
-    distance = radius * torch.rand(len(points), 1, generator=generator).to(points)
-    return points + distance * along
+    along = torch.linspace(0, 1, SAMPLES + 2, dtype=start.dtype, device=start.device).view(1, -1, 1)
+    places = (start.unsqueeze(1) + along * (end - start).unsqueeze(1)).round().long()
+    where = image.unsqueeze(1), places[..., 1], places[..., 0]  # (N, SAMPLES + 2) together
+    colors = look_up(images.rgb, *where).to(start.dtype) / 255
+    spread = (colors.amax(dim=1) - colors.amin(dim=1)).amax(dim=1)
+    return torch.where(look_up(images.masks, *where).all(dim=1), spread, torch.full_like(spread, torch.inf))
