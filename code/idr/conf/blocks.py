@@ -95,6 +95,23 @@ def _check_largest(value: Any, largest: int | None, where: str) -> None:
             raise InputError(f"{where} = {value}: expected at most {largest:,}")
 
 
+def check_positive(config: Any, names: Iterable[str], where: str) -> None:
+    """Refuses a block's values that are not above 0.
+
+    Args:
+        config: The block's dataclass.
+        names: Its keys with numbers.
+        where: The block's name.
+
+    Raises:
+        InputError: Names the first key whose value is 0 or less.
+    """
+    for name in names:
+        value = getattr(config, name)
+        if value <= 0:
+            raise InputError(f"{where}.{name} = {value}: expected a number above 0")
+
+
 def did_you_mean(name: str, candidates: Iterable[str]) -> str:
     """Returns ` (did you mean X?)` for the candidate nearest to a mistyped name, or an empty string."""
     matches = difflib.get_close_matches(name, list(candidates), n=1)

@@ -24,6 +24,11 @@ def reduced_size(size: tuple[int, int], factor: int) -> tuple[int, int]:
     return size[0] // factor, size[1] // factor
 
 
+def reduced_pixels(pixels: Tensor, factor: int) -> Tensor:
+    """Returns the uv (..., 2) in a reduced image of uv at full resolution."""
+    return (pixels + 0.5) / factor - 0.5
+
+
 def sample_reduced(dataset: Any, index: int, pixels: Tensor, factor: int) -> Any:
     """Returns reduced pixels of an image, (P,) numbers row by row, as the data set's ``sample_item`` does.
 

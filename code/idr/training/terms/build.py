@@ -82,7 +82,7 @@ def _check_photographs(dataset: Any, block: str) -> None:
 
 
 def _check_is_free(model: Any, key: str, remedy: str) -> None:
-    """Refuses a model that cannot tell whether a camera sees a point."""
+    """Refuses a model without a visibility test."""
     if not hasattr(model, "is_free"):
         raise InputError(
             f"{key}: {type(model).__name__} has no is_free; expected a model with this method of IDRNetwork; "

@@ -14,6 +14,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
+from idr.conf.blocks import check_positive
 from idr.errors import InputError
 from idr.training.terms.step import Cameras, StepRays
 
@@ -40,9 +41,7 @@ class HollowsConfig:
     resolution: int = 96
 
     def __post_init__(self) -> None:
-        for name in ("weight", "every"):
-            if getattr(self, name) <= 0:
-                raise InputError(f"loss.hollows.{name} = {getattr(self, name)}: expected a number above 0")
+        check_positive(self, ("weight", "every"), "loss.hollows")
         if self.resolution < 8:
             raise InputError(f"loss.hollows.resolution = {self.resolution}: expected 8 samples or more")
         if not 0 <= self.begin <= 1:
@@ -85,7 +84,7 @@ class HollowsTerm:
         return config.weight * config.every * torch.relu(sdf(points) + spacing).mean()
 
     def _are_seen(self, points: Tensor, centers: Tensor) -> Tensor:
-        """Tells of N points whether some of the cameras with centers (B, 3) sees them, (N,)."""
+        """Returns which of the (N, 3) points are visible from any of the (B, 3) camera centers, (N,)."""
         shape = (len(centers), len(points), 3)
         origins, targets = centers.unsqueeze(1).expand(shape), points.expand(shape)
         free = self.model.is_free(origins.reshape(-1, 3), targets.reshape(-1, 3), 0.0)

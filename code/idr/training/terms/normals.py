@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from idr.errors import InputError
+from idr.conf.blocks import check_positive
 from idr.model.patches import Photographs, look_up
+from idr.training.rays.pyramid import reduced_pixels
 from idr.training.terms.step import Cameras, StepRays
 
 SAMPLES = 16
@@ -42,16 +43,14 @@ class NormalsConfig:
     contrast: float = 0.02
 
     def __post_init__(self) -> None:
-        for name in ("weight", "rays", "radius", "contrast"):
-            if getattr(self, name) <= 0:
-                raise InputError(f"loss.normals.{name} = {getattr(self, name)}: expected a number above 0")
+        check_positive(self, ("weight", "rays", "radius", "contrast"), "loss.normals")
 
 
 class NormalsTerm:
     """1 - cos of the angle between the normals of two hits in one image, where no edge lies between them.
 
-    Neither patches nor colors tell the shape of a surface without texture. Its shading does: under constant
-    light, a change of the normal changes the color. The weight of a pair is exp(-range / contrast), with the
+    Patches and colors do not constrain the shape of a surface without texture. Shading does: under constant
+    light, the color changes with the normal. The weight of a pair is exp(-range / contrast), with the
     range of the colors along the line between the two pixels. This is the edge-aware smoothness of Godard et
     al. 2017, for normals in place of disparities.
 
@@ -85,7 +84,7 @@ class NormalsTerm:
         """Returns the places of (N, 2) pixels in the reduced photographs."""
         height, width = self.images.masks.shape[1:]
         last = pixels.new_tensor([width - 1, height - 1])
-        return torch.minimum(((pixels + 0.5) / self.factor - 0.5).clamp(min=0), last)
+        return torch.minimum(reduced_pixels(pixels, self.factor).clamp(min=0), last)
 
     def _draw_pairs(self, image: Tensor, pixels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Draws a neighbor in the same image for each of N hits that has one; returns both (M,) indices."""

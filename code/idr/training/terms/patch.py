@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from idr.conf.blocks import check_positive
 from idr.errors import InputError
 from idr.geometry.cameras import resized_intrinsics
 from idr.model.patches import (
@@ -23,6 +24,7 @@ from idr.model.patches import (
     patch_costs,
     plane_homographies,
 )
+from idr.training.rays.pyramid import reduced_pixels
 from idr.training.terms.step import Cameras, StepRays
 
 OCCLUSION_MARGIN = 0.02
@@ -72,9 +74,7 @@ class PatchConfig:
     max_degrees: float = 40.0
 
     def __post_init__(self) -> None:
-        for name in ("weight", "stride", "max_cost", "min_variance"):
-            if getattr(self, name) <= 0:
-                raise InputError(f"loss.patch.{name} = {getattr(self, name)}: expected a number above 0")
+        check_positive(self, ("weight", "stride", "max_cost", "min_variance"), "loss.patch")
         if not 0 <= self.begin <= self.hold <= self.end <= 1:
             raise InputError(
                 f"loss.patch.begin = {self.begin}, hold = {self.hold}, end = {self.end}: expected fractions "
@@ -138,7 +138,7 @@ class PatchTerm:
         ours = resized_intrinsics(rays.intrinsics[chosen], block, pixel)
         theirs = resized_intrinsics(cameras.intrinsics, block, pixel)[source]
         reference, views = View.of(ours, rays.poses[chosen]), View.of(theirs, cameras.poses[source])
-        pixels = (rays.pixels[chosen] + 0.5) / factor - 0.5
+        pixels = reduced_pixels(rays.pixels[chosen], factor)
         facing = _cosine(normals, reference.center - points) > config.min_cos
         sees = _cosine(normals.unsqueeze(1), views.center - points.unsqueeze(1)) > config.min_cos
         cost, valid = patch_costs(

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from idr.conf.blocks import check_positive
 from idr.datasets.points import POINTS_FILE, read_points
 from idr.errors import InputError
 from idr.training.terms.step import Cameras, StepRays
@@ -40,10 +41,7 @@ class SparsePointsConfig:
     file: str = POINTS_FILE
 
     def __post_init__(self) -> None:
-        for name in ("weight", "until", "points", "scale"):
-            value = getattr(self, name)
-            if value <= 0:
-                raise InputError(f"loss.sparse_points.{name} = {value}: expected a number above 0")
+        check_positive(self, ("weight", "until", "points", "scale"), "loss.sparse_points")
         if self.until > 1:
             raise InputError(
                 f"loss.sparse_points.until = {self.until}: expected a fraction of the schedule, up to 1"
