@@ -22,7 +22,7 @@ from idr.model.tracing.common import TracerConfig
 from idr.pictures.plots import PlotConfig
 from idr.runs.folders import run_name
 from idr.training.config import TrainConfig
-from idr.training.terms.hollows import HollowsConfig
+from idr.training.terms.components import HollowsConfig
 from idr.training.terms.normals import NormalsConfig
 from idr.training.terms.patch import PatchConfig
 from idr.training.terms.sparse_points import SparsePointsConfig

@@ -22,7 +22,7 @@ from idr.datasets.points import POINTS_FILE, held_out_points
 from idr.errors import InputError, MissingInputError
 from idr.model.patches import Photographs
 from idr.training.terms.build import build_terms
-from idr.training.terms.hollows import HollowsConfig, HollowsTerm, enclosed_points
+from idr.training.terms.components import HollowsConfig, HollowsTerm, enclosed_points
 from idr.training.terms.normals import NormalsConfig, NormalsTerm, color_range
 from idr.training.terms.patch import PatchConfig, PatchTerm, candidate_views
 from idr.training.terms.step import Cameras, StepRays

@@ -87,7 +87,7 @@ def _configs(conf: ConfigTree) -> dict[str, type]:
     from idr.model.tracing import TracerConfig
     from idr.pictures.plots import PlotConfig
     from idr.training.config import TrainConfig
-    from idr.training.terms.hollows import HollowsConfig
+    from idr.training.terms.components import HollowsConfig
     from idr.training.terms.normals import NormalsConfig
     from idr.training.terms.patch import PatchConfig
     from idr.training.terms.sparse_points import SparsePointsConfig

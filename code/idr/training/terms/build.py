@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from idr.conf.blocks import plain_value, read_block
 from idr.errors import InputError
 from idr.training.cameras.poses import LearnablePoses
-from idr.training.terms.hollows import HollowsConfig, HollowsTerm
+from idr.training.terms.components import HollowsConfig, HollowsTerm
 from idr.training.terms.normals import NormalsConfig, NormalsTerm
 from idr.training.terms.patch import PatchConfig, PatchTerm
 from idr.training.terms.sparse_points import SparsePointsConfig, SparsePointsTerm
