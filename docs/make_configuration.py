@@ -32,7 +32,7 @@ from idr.model.rendering_network import RenderingNetworkConfig  # noqa: E402
 from idr.model.tracing import TracerConfig  # noqa: E402
 from idr.pictures.plots import PlotConfig  # noqa: E402
 from idr.training.config import TrainConfig  # noqa: E402
-from idr.training.terms.components import HollowsConfig  # noqa: E402
+from idr.training.terms.components import ComponentsConfig  # noqa: E402
 from idr.training.terms.normals import NormalsConfig  # noqa: E402
 from idr.training.terms.patch import PatchConfig  # noqa: E402
 from idr.training.terms.sparse_points import SparsePointsConfig  # noqa: E402
@@ -43,7 +43,7 @@ BLOCKS: dict[str, tuple[type, Any]] = {
     "dataset": (SceneDatasetConfig, SceneDataset),
     "loss": (LossConfig, LossConfig),
     "loss.patch": (PatchConfig, PatchConfig),
-    "loss.hollows": (HollowsConfig, HollowsConfig),
+    "loss.components": (ComponentsConfig, ComponentsConfig),
     "loss.normals": (NormalsConfig, NormalsConfig),
     "loss.sparse_points": (SparsePointsConfig, SparsePointsConfig),
     "plot": (PlotConfig, PlotConfig),

@@ -22,7 +22,7 @@ from idr.model.tracing.common import TracerConfig
 from idr.pictures.plots import PlotConfig
 from idr.runs.folders import run_name
 from idr.training.config import TrainConfig
-from idr.training.terms.components import HollowsConfig
+from idr.training.terms.components import ComponentsConfig
 from idr.training.terms.normals import NormalsConfig
 from idr.training.terms.patch import PatchConfig
 from idr.training.terms.sparse_points import SparsePointsConfig
@@ -85,7 +85,7 @@ def merged(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
 
 
 TERM_CONFIGS = {
-    "hollows": HollowsConfig, "normals": NormalsConfig, "patch": PatchConfig,
+    "components": ComponentsConfig, "normals": NormalsConfig, "patch": PatchConfig,
     "sparse_points": SparsePointsConfig,
 }  # fmt: skip
 assert set(TERM_CONFIGS) == set(LOSS_TERMS)

@@ -149,7 +149,7 @@ loss.patch {
   min_variance = 1e-7, min_cos = 0.01, max_degrees = 150
 }
 loss.normals { weight = 0.1, rays = 60, radius = 1, contrast = 0.5 }
-loss.hollows { weight = 0.1, begin = 0, every = 2, resolution = 12 }
+loss.components { weight = 0.1, begin = 0, every = 2, resolution = 12 }
 """
 """Added to a conf: all further terms of the loss."""
 

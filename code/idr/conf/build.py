@@ -18,7 +18,7 @@ from idr.conf.files import read_block, resolve_class
 from idr.errors import InputError
 
 NO_SCAN = -1
-LOSS_TERMS = ("hollows", "normals", "patch", "sparse_points")
+LOSS_TERMS = ("components", "normals", "patch", "sparse_points")
 """Blocks within ``loss`` that the trainer adds to the loss, see `idr.training.terms`."""
 
 

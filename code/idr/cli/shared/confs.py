@@ -87,14 +87,14 @@ def _configs(conf: ConfigTree) -> dict[str, type]:
     from idr.model.tracing import TracerConfig
     from idr.pictures.plots import PlotConfig
     from idr.training.config import TrainConfig
-    from idr.training.terms.components import HollowsConfig
+    from idr.training.terms.components import ComponentsConfig
     from idr.training.terms.normals import NormalsConfig
     from idr.training.terms.patch import PatchConfig
     from idr.training.terms.sparse_points import SparsePointsConfig
 
     configs: dict[str, type] = {
         "train": TrainConfig, "plot": PlotConfig,
-        "loss.hollows": HollowsConfig, "loss.normals": NormalsConfig, "loss.patch": PatchConfig,
+        "loss.components": ComponentsConfig, "loss.normals": NormalsConfig, "loss.patch": PatchConfig,
         "loss.sparse_points": SparsePointsConfig,
     }  # fmt: skip
     classes = {

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from idr.conf.blocks import plain_value, read_block
 from idr.errors import InputError
 from idr.training.cameras.poses import LearnablePoses
-from idr.training.terms.components import HollowsConfig, HollowsTerm
+from idr.training.terms.components import ComponentsConfig, ComponentsTerm
 from idr.training.terms.normals import NormalsConfig, NormalsTerm
 from idr.training.terms.patch import PatchConfig, PatchTerm
 from idr.training.terms.sparse_points import SparsePointsConfig, SparsePointsTerm
@@ -61,9 +61,11 @@ def build_terms(
     if "normals" in given:
         _check_photographs(dataset, "loss.normals")
         terms.append(NormalsTerm(read_block(NormalsConfig, given["normals"], "loss.normals"), dataset))
-    if "hollows" in given:
-        _check_is_free(model, "loss.hollows", "leave the block out")
-        terms.append(HollowsTerm(read_block(HollowsConfig, given["hollows"], "loss.hollows"), model))
+    if "components" in given:
+        _check_photographs(dataset, "loss.components")
+        _check_is_free(model, "loss.components", "leave the block out")
+        components = read_block(ComponentsConfig, given["components"], "loss.components")
+        terms.append(ComponentsTerm(components, dataset, model))
     if "sparse_points" in given:
         points = read_block(SparsePointsConfig, given["sparse_points"], "loss.sparse_points")
         terms.append(SparsePointsTerm(points, dataset, model))
