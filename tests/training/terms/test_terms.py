@@ -22,7 +22,6 @@ from idr.datasets.points import POINTS_FILE, held_out_points
 from idr.errors import InputError, MissingInputError
 from idr.model.patches import Photographs
 from idr.training.terms.build import build_terms
-from idr.training.terms.components import HollowsConfig, HollowsTerm, enclosed_points
 from idr.training.terms.normals import NormalsConfig, NormalsTerm, color_range
 from idr.training.terms.patch import PatchConfig, PatchTerm, candidate_views
 from idr.training.terms.step import Cameras, StepRays
@@ -162,8 +161,8 @@ def test_views_are_traced_by_models_that_can() -> None:
     blocks = {"patch": {"weight": 1.0, "trace_views": True}}
     with pytest.raises(InputError, match="Linear has no is_free; .* set trace_views = false"):
         build_terms(blocks, scene, nn.Linear(3, 1), None)
-    with pytest.raises(InputError, match="loss.hollows: Linear has no is_free; .* leave the block out"):
-        build_terms({"hollows": {"weight": 1.0}}, scene, nn.Linear(3, 1), None)
+    with pytest.raises(InputError, match="loss.components: Linear has no is_free; .* leave the block out"):
+        build_terms({"components": {"weight": 1.0}}, scene, nn.Linear(3, 1), None)
     (term,) = build_terms(blocks, scene, OneWay(scene.poses[:0, :3, 3]), None)
     assert isinstance(term, PatchTerm)
 
@@ -278,67 +277,6 @@ def test_a_step_without_hits_has_no_normals_to_compare() -> None:
     assert NormalsTerm(NormalsConfig(weight=3.0), TwoTones())(missed, CAMERAS, 0.5, generator()).item() == 0
 
 
-class HollowBall(nn.Module):
-    """A ball of radius 0.6 around a hollow of radius 0.2, as a model with an implicit network.
-
-    Args:
-        channel: Radius of a straight channel from the hollow to the outside.
-        seen: Whether cameras see all points.
-    """
-
-    object_bounding_sphere = 1.0
-
-    def __init__(self, channel: float = 0.0, seen: bool = False) -> None:
-        super().__init__()
-        self.implicit_network, self.channel, self.seen = self, channel, seen
-        self.offset = nn.Parameter(torch.zeros(()))
-
-    def sdf(self, x: Tensor) -> Tensor:
-        f = torch.maximum(x.norm(dim=1) - 0.6, 0.2 - x.norm(dim=1))
-        along = torch.where(x[:, 2] > 0, x[:, :2].norm(dim=1), torch.inf)
-        return (torch.maximum(f, self.channel - along) if self.channel else f) + self.offset
-
-    def is_free(self, origins: Tensor, targets: Tensor, margin: float) -> Tensor:
-        assert origins.shape == targets.shape and margin == 0
-        return torch.full((len(origins),), self.seen)
-
-
-def test_enclosed_samples_are_those_of_the_hollow() -> None:
-    offset = torch.tensor([0.01, -0.02, 0.015])
-    found = enclosed_points(HollowBall().sdf, 1.0, 48, offset)
-    axis = torch.linspace(-1, 1, 48)
-    grid = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), dim=-1).view(-1, 3) + offset
-    assert len(found) == (grid.norm(dim=1) < 0.2).sum() > 200
-    assert found.norm(dim=1).max() < 0.2
-    assert len(enclosed_points(HollowBall(channel=0.05).sdf, 1.0, 48, offset)) == 0
-
-
-def test_hollows_that_no_camera_sees_are_filled() -> None:
-    rays, cameras = Photographed().rays(torch.zeros(40, 3)), Photographed().cameras
-    config = HollowsConfig(weight=0.5, begin=0.4, every=1, resolution=41)
-
-    def loss(model: HollowBall, time: float = 0.6, config: HollowsConfig = config) -> Tensor:
-        return HollowsTerm(config, model)(rays, cameras, time, generator())
-
-    model = HollowBall()
-    value = loss(model)
-    value.backward()
-    # f + h is 0.25 - |x| with the spacing h = 0.05; the mean of |x| in a ball is 3/4 of its radius.
-    assert value.item() == pytest.approx(0.5 * (0.25 - 0.75 * 0.2), rel=0.15)
-    assert model.offset.grad is not None and model.offset.grad.item() == pytest.approx(0.5)
-    for zero in (loss(HollowBall(seen=True)), loss(HollowBall(channel=0.1)), loss(HollowBall(), time=0.3)):
-        assert zero.item() == 0
-
-
-def test_hollows_are_searched_now_and_then() -> None:
-    rays, cameras = Photographed().rays(torch.zeros(40, 3)), Photographed().cameras
-    term = HollowsTerm(HollowsConfig(weight=1.0, every=5, resolution=12), HollowBall())
-    values = [
-        term(rays, cameras, 0.5, torch.Generator().manual_seed(seed)).item() for seed in range(300)
-    ]
-    assert 40 <= np.count_nonzero(values) <= 80
-
-
 @pytest.mark.parametrize("cameras", [False, True])
 def test_terms_are_trained_recorded_and_part_of_the_loss(
     scene_root: Path, tmp_path: Path, cameras: bool
@@ -353,7 +291,7 @@ def test_terms_are_trained_recorded_and_part_of_the_loss(
     for row in rows:
         assert row["patch_loss"] > 0 and row["normals_loss"] > 0
         terms = 0.1 * row["eikonal_loss"] + 100 * row["mask_loss"]
-        terms += row["patch_loss"] + row["normals_loss"] + row["hollows_loss"]
+        terms += row["patch_loss"] + row["normals_loss"] + row["components_loss"]
         assert row["loss"] == pytest.approx(row["rgb_loss"] + terms, rel=1e-4)
     ours, theirs = (tiny.parts_of(tmp_path / name)["ModelParameters"] for name in ("terms", "plain"))
     assert not tiny.same(ours, theirs)
@@ -385,9 +323,9 @@ def test_patches_move_the_trained_cameras(scene_root: Path, tmp_path: Path) -> N
         ("loss.patch { weight = 1, min_degrees = 50 }", "min_degrees"),
         ("loss.normals { weight = 1, contrast = 0 }", "loss.normals.contrast"),
         ("loss.normals { weight = -1 }", "loss.normals.weight"),
-        ("loss.hollows { weight = 0 }", "loss.hollows.weight"),
-        ("loss.hollows { weight = 1, resolution = 4 }", "loss.hollows.resolution = 4"),
-        ("loss.hollows { weight = 1, begin = 2 }", "loss.hollows.begin = 2"),
+        ("loss.components { weight = 0 }", "loss.components.weight"),
+        ("loss.components { weight = 1, resolution = 90 }", "loss.components.resolution = 90"),
+        ("loss.components { weight = 1, begin = 2 }", "loss.components.begin = 2"),
     ],
 )
 def test_wrong_blocks_are_refused(scene_root: Path, tmp_path: Path, text: str, message: str) -> None:
@@ -398,7 +336,7 @@ def test_wrong_blocks_are_refused(scene_root: Path, tmp_path: Path, text: str, m
 def test_null_leaves_a_term_out(scene_root: Path, tmp_path: Path) -> None:
     conf = tiny.conf_text() + tiny.TERMS + "\nloss.patch = null\nloss.sparse_points = null\n"
     trainer = tiny.make_trainer(scene_root, tmp_path, conf=conf)
-    assert [term.name for term in trainer.terms] == ["normals_loss", "hollows_loss"]
+    assert [term.name for term in trainer.terms] == ["normals_loss", "components_loss"]
 
 
 def test_a_model_without_surface_points_is_refused(
