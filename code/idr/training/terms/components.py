@@ -70,8 +70,8 @@ class ComponentsTerm:
     acts there, which |f| satisfies too: over many steps f drifts above zero. A hollow that no camera sees is
     filled.
 
-    A floater is a connected component of f < 0 beside the largest one. It is removed if no silhouette needs
-    it: in each view where it lies inside the mask, other parts of the object are on the same rays.
+    A floater is a connected component of f < 0 other than the largest. It is removed if no silhouette needs
+    it: in every view, each of its rays misses the mask or passes another component.
 
     The data set has the attributes of `SceneDataset`. The model is the seam of `IDRNetwork`, with
     ``implicit_network.sdf``, ``is_free`` and ``object_bounding_sphere``.
@@ -106,9 +106,9 @@ class ComponentsTerm:
         return config.weight * config.every * loss
 
     @staticmethod
-    def _draw(points: Tensor, count: int, generator: torch.Generator) -> Tensor:
-        """Draws up to `count` of (N, ...) values, without replacement."""
-        return points[torch.randperm(len(points), generator=generator)[:count].to(points.device)]
+    def _draw(rows: Tensor, count: int, generator: torch.Generator) -> Tensor:
+        """Draws up to `count` of (N, 3) rows, without replacement."""
+        return rows[torch.randperm(len(rows), generator=generator)[:count].to(rows.device)]
 
     def _are_seen(self, points: Tensor, centers: Tensor) -> Tensor:
         """Returns which of the (N, 3) points are visible from any of the (B, 3) camera centers, (N,)."""
