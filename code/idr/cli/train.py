@@ -17,7 +17,7 @@ from idr.cli.shared.common import EXIT_INTERRUPTED, EXIT_OK, make_parser, run_co
 from idr.cli.shared.confs import read_conf
 from idr.cli.shared.flags import LATEST, add_flags, check_at_least
 from idr.cli.shared.processes import run_in_group
-from idr.cli.shared.train_flags import add_train_arguments, choose_threads, stop_rule, threads_restored
+from idr.cli.shared.train_flags import add_train_arguments, choose_threads, cpu_prepared, stop_rule
 from idr.cli.shared.train_viewer import add_viewer_argument, check_viewer, viewer_process
 from idr.cli.shared.train_watching import camera_monitor, draw_plots
 from idr.errors import InputError, MissingInputError
@@ -135,11 +135,8 @@ class TrainingProcess:
 
     def run(self) -> int:
         """Trains and returns the exit status."""
-        import torch
-
-        with threads_restored(), ExitStack() as locks:
+        with cpu_prepared(), ExitStack() as locks:
             settings = self.group.on_all(self.read)
-            torch.set_flush_denormal(True)
             source = None
             if self.arguments.is_continue:
                 source = self.group.on_first(lambda: _find_checkpoint(self.arguments, settings, locks))

@@ -1,8 +1,10 @@
-"""The flags of training that ``run_scenes.py`` passes on, and what those for stopping and threads choose."""
+"""The flags of training that ``run_scenes.py`` passes on, and how a process gets ready to train."""
 
 from __future__ import annotations
 
 import argparse
+import ctypes
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -16,6 +18,12 @@ if TYPE_CHECKING:
     import torch
 
     from idr.training.stopping import StopRule
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""Parameters of glibc's mallopt."""
+NEVER = -1
+LARGEST_ON_HEAP = 32 << 20
+"""Bytes of the largest allocation that stays on glibc's heap; the most that it accepts."""
 
 
 def add_train_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,10 +67,21 @@ def stop_rule(arguments: argparse.Namespace, began: float) -> StopRule:
 
 
 @contextmanager
-def threads_restored() -> Iterator[None]:
-    """Restores torch's number of threads on exit: the demo renders in the process that trained."""
+def cpu_prepared() -> Iterator[None]:
+    """Flushes denormal numbers to zero, and keeps freed memory in this process.
+
+    glibc otherwise returns the memory of a step to the kernel if the order of allocations happens to leave it
+    at the end of the heap. The next step then waits for the kernel to clear the same pages again.
+
+    On exit, restores torch's number of threads: the demo renders in the process that trained.
+    """
     import torch
 
+    torch.set_flush_denormal(True)
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(M_MMAP_THRESHOLD, LARGEST_ON_HEAP)
+        mallopt(M_TRIM_THRESHOLD, NEVER)
     num_threads = torch.get_num_threads()
     try:
         yield
