@@ -30,4 +30,4 @@ def test_memory_of_a_step_is_kept_for_the_next() -> None:
         for context in ("cpu_prepared()", "contextlib.nullcontext()")
     )
     assert kept < 100
-    assert returned > 10_000  # of 15,625 pages: otherwise this test shows nothing
+    assert returned > 5_000  # of 15,625 pages: otherwise this test shows nothing
