@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Parameters of glibc's mallopt."""
 NEVER = -1
+"""A trim threshold that no amount of free memory exceeds."""
 LARGEST_ON_HEAP = 32 << 20
 """Bytes of the largest allocation that stays on glibc's heap; the most that it accepts."""
 
