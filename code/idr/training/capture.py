@@ -20,13 +20,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import increment_version
-from torch.nn.utils import get_total_norm
 
 from idr.errors import InputError
 from idr.model.encodings.levels import NETWORKS, open_levels
 from idr.model.implicit_differentiable_renderer import IDRNetwork, StepDraws, draw_step
 from idr.training.config import TrainConfig
-from idr.training.optimizers import clip_gradients
+from idr.training.optimizers import clip_gradients, gradient_norm
 from idr.training.progress import squared_error
 from idr.training.rays.batches import Batch
 from idr.training.terms.build import Term
@@ -197,10 +196,10 @@ class CapturedStep:
             outputs = self.model({**recording.model_input, "draws": recording.draws})
             losses = self.loss(outputs, recording.ground_truth)
             losses["loss"].backward()
-            gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-            finite = torch.isfinite(losses["loss"].detach() + get_total_norm(gradients))
+            norm = gradient_norm([self.model])
+            finite = torch.isfinite(losses["loss"].detach() + norm)
             if self.max_grad_norm is not None:
-                clip_gradients(self.model, (), self.max_grad_norm)
+                clip_gradients(self.model, (), self.max_grad_norm, norm)
             optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
             optimizer.step()
         error = squared_error(outputs, recording.ground_truth["rgb"])

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import increment_version
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from idr.checkpoints import schema
 from idr.checkpoints.schema import Kind, check, misfit, optional, real, table, tensor, whole
@@ -85,17 +86,23 @@ def _group_settings(name: str, config: TrainConfig) -> dict[str, Any]:
     return {"lr": config.learning_rate * block.factor, "betas": block.betas, "eps": block.eps}
 
 
-def clip_gradients(model: nn.Module, cameras: Sequence[nn.Module], max_norm: float) -> None:
+def gradient_norm(modules: Sequence[nn.Module]) -> Tensor:
+    """Returns the norm of all gradients of some modules, sparse ones included."""
+    gradients = (p.grad for module in modules for p in module.parameters() if p.grad is not None)
+    return get_total_norm([g.coalesce().values() if g.is_sparse else g for g in gradients])
+
+
+def clip_gradients(model: nn.Module, cameras: Sequence[nn.Module], max_norm: float, norm: Tensor) -> None:
     """Clips the gradient of a step that is an outlier, without a read by the host.
 
     Where a ray grazes the surface, the derivative of its intersection (paper, Eq. 3) divides by almost zero.
     Adam would follow such a gradient for tens of steps and, as it remembers its square, hardly move for the
     next thousand.
 
-    The norm is that of all gradients of the model; those of cameras, also sparse ones, are scaled by the same
-    factor.
+    `norm` is that of all gradients of the model. Gradients of cameras, also sparse ones, are scaled by the
+    same factor.
     """
-    norm = nn.utils.clip_grad_norm_(model.parameters(), max_norm)
+    clip_grads_with_norm_(model.parameters(), max_norm, norm)
     factor = (max_norm / (norm + CLIP_EPS)).clamp(max=1.0)  # as torch scales the model's
     for module in cameras:
         for parameter in module.parameters():

@@ -27,7 +27,13 @@ from idr.training.config import TrainConfig
 from idr.training.diagnostics import FILLED, INSIDE_AT_SPHERE, diagnose, share_inside_at_sphere
 from idr.training.exposure import Exposure
 from idr.training.nonfinite import stop_training
-from idr.training.optimizers import OTHERS, clip_gradients, make_optimizer, set_learning_rates
+from idr.training.optimizers import (
+    OTHERS,
+    clip_gradients,
+    gradient_norm,
+    make_optimizer,
+    set_learning_rates,
+)
 from idr.training.processes.distributed import OneProcess
 from idr.training.progress import Averages, MetricsFile, ProgressLine, TensorBoardLog, squared_error
 from idr.training.rays.batches import Batch, RayBatches
@@ -279,9 +285,11 @@ class Trainer:
         if cameras is not None:
             for table, rows in cameras.rows(batch.indices):
                 self.group.average_row_gradient(table, rows)
-        self._check_finite(losses, batch)
+        norm, others = gradient_norm([state.model]), gradient_norm(state.modules[1:])
+        if not bool(torch.isfinite(losses["loss"].detach() + norm + others)):  # the one read by the host
+            stop_training(state, losses, batch, self.dataset, self.outputs.run, self.group.is_first)
         if self.config.max_grad_norm is not None:
-            clip_gradients(state.model, state.camera_modules, self.config.max_grad_norm)
+            clip_gradients(state.model, state.camera_modules, self.config.max_grad_norm, norm)
         for optimizer in optimizers[:1] if self.settings.cameras_frozen else optimizers:
             optimizer.step()
         if exposure is not None:
@@ -296,14 +304,6 @@ class Trainer:
         added = {term.name: term(rays, cameras, self.settings.time, generator) for term in self.terms}
         total = losses["loss"] + torch.stack(list(added.values())).sum()
         return {**losses, **added, "loss": total}
-
-    def _check_finite(self, losses: Mapping[str, Tensor], batch: Batch) -> None:
-        """Stops before a step that would ruin the weights."""
-        parameters = [p for module in self.state.modules for p in module.parameters()]
-        gradients = [p.grad for p in parameters if p.grad is not None]
-        norms = torch.stack([(g.coalesce().values() if g.is_sparse else g).norm() for g in gradients])
-        if not bool(torch.isfinite(losses["loss"].detach() + norms.sum())):  # the step's one read by the host
-            stop_training(self.state, losses, batch, self.dataset, self.outputs.run, self.group.is_first)
 
     def _check_captured(self) -> None:
         """Stops if the last captured step, whose update the device skipped, was not finite."""

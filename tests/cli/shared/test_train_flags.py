@@ -5,8 +5,16 @@ from __future__ import annotations
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
+import torch
+from torch import nn
+
+from idr.cli.shared.train_flags import choose_threads, cpu_prepared
+from idr.model.kernels.numba_support import loop_threads, set_loop_threads
+from idr.model.tracing import make_tracer
+from idr.model.tracing.common import TracerConfig
 
 PAGES_OF_LAST_ROUND = """
 import contextlib, ctypes, resource
@@ -35,3 +43,42 @@ def test_memory_of_a_step_is_kept_for_the_next() -> None:
     )
     assert kept < 100
     assert returned > 10_000  # of 15,625 pages: otherwise this test shows nothing
+
+
+@pytest.fixture
+def _three_threads() -> Iterator[None]:
+    with cpu_prepared():
+        torch.set_num_threads(3)
+        yield
+
+
+@pytest.mark.usefixtures("_three_threads")
+@pytest.mark.parametrize(
+    ("strategy", "width", "asked", "of_torch", "of_loops"),
+    [
+        ("compiled", 64, 2, 1, 2),  # torch's operators on few units are too short to share
+        ("compiled", 64, None, 1, 1),
+        ("compiled", 128, 2, 2, 2),
+        ("compiled", 128, None, 3, 3),
+        ("published", 64, 2, 2, 2),
+        ("published", 64, None, 1, 1),
+    ],
+)
+def test_threads_of_torch_and_of_the_compiled_loops(
+    strategy: str, width: int, asked: int | None, of_torch: int, of_loops: int
+) -> None:
+    if strategy == "compiled":
+        pytest.importorskip("numba")
+    model = nn.Linear(width, width)
+    model.ray_tracer = make_tracer(TracerConfig(1.0, strategy=strategy))
+    words = choose_threads(asked, model, torch.device("cpu"))
+    assert (torch.get_num_threads(), loop_threads()) == (of_torch, of_loops)
+    assert words == (" (1 thread)" if of_loops == 1 else f" ({of_loops} threads)")
+
+
+def test_threads_are_restored_after_a_training() -> None:
+    before = torch.get_num_threads(), loop_threads()
+    with cpu_prepared():
+        torch.set_num_threads(5)
+        set_loop_threads(4)
+    assert (torch.get_num_threads(), loop_threads()) == before

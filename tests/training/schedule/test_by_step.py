@@ -213,7 +213,7 @@ def test_clipped_gradients(scene_root: Path, tmp_path: Path, length: float) -> N
     poses(torch.tensor([1, 3])).sum().backward()
     (table,) = poses.parameters()
     before = [p.grad.clone() for p in model.parameters()]  # type: ignore[union-attr]
-    clip_gradients(model, [poses], 1.0)
+    clip_gradients(model, [poses], 1.0, torch.tensor(length))
     factor = min(1.0 / length, 1.0)
     for parameter, grad in zip(model.parameters(), before, strict=True):
         assert torch.allclose(parameter.grad, factor * grad, rtol=1e-4)  # type: ignore[arg-type]

@@ -22,7 +22,7 @@ from idr.datasets.points import POINTS_FILE, held_out_points
 from idr.errors import InputError, MissingInputError
 from idr.model.patches import Photographs
 from idr.training.terms.build import build_terms
-from idr.training.terms.normals import NormalsConfig, NormalsTerm, color_range
+from idr.training.terms.normals import NormalsConfig, NormalsTerm, color_range, draw_pairs
 from idr.training.terms.patch import PatchConfig, PatchTerm, candidate_views
 from idr.training.terms.step import Cameras, StepRays
 
@@ -247,6 +247,22 @@ def test_normals_agree_where_no_edge_lies_between_them(
     if weight:
         (gradient,) = torch.autograd.grad(loss, normals)
         assert gradient[0, 1] < 0 and gradient[1, 1] > 0  # the descent turns them towards each other
+
+
+def test_neighbors_are_drawn_evenly_within_each_image() -> None:
+    image = torch.tensor([4, 0, 4, 4, 2, 0, 4])
+    pixels = torch.tensor(
+        [[0.0, 0], [1, 0], [3, 4], [0, 5], [2, 2], [2, 0], [9, 9]]
+    )  # the last one is far off
+    draws, counts = generator(), torch.zeros(7, 7)
+    for _ in range(2000):
+        counts.index_put_(draw_pairs(image, pixels, 5.0, draws), torch.ones(()), accumulate=True)
+    expected = torch.zeros(7, 7)
+    for group in ([0, 2, 3], [1, 5]):
+        expected[torch.tensor(group)[:, None], torch.tensor(group)] = 2000 / (len(group) - 1)
+    expected.fill_diagonal_(0)
+    assert torch.equal(counts > 0, expected > 0)
+    assert torch.allclose(counts, expected, atol=110)  # five standard deviations
 
 
 @pytest.mark.parametrize(

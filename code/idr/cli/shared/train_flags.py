@@ -74,9 +74,11 @@ def cpu_prepared() -> Iterator[None]:
     glibc otherwise returns the memory of a step to the kernel if the order of allocations happens to leave it
     at the end of the heap. The next step then waits for the kernel to clear the same pages again.
 
-    On exit, restores torch's number of threads: the demo renders in the process that trained.
+    On exit, restores the numbers of threads: the demo renders in the process that trained.
     """
     import torch
+
+    from idr.model.kernels.numba_support import set_loop_threads
 
     torch.set_flush_denormal(True)
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
@@ -88,23 +90,33 @@ def cpu_prepared() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(num_threads)
+        set_loop_threads(None)
 
 
 def choose_threads(num_threads: int | None, model: torch.nn.Module, device: torch.device) -> str:
     """Sets the number of CPU threads to that of ``--threads``; without it, a narrow network gets one.
 
     Its threads would wait for each other longer than they compute, above all on a shared machine. The choice
-    depends on the network and not on the load, so that equal seeds give equal bits.
+    depends on the network and not on the load, so that equal seeds give equal bits. With the compiled tracer,
+    several threads run only the compiled loops of a narrow network: for torch's operators, of less than a
+    millisecond each, waking the others takes longer than they save.
 
     Returns:
         The number in words, such as `` (2 threads)``; empty on a GPU.
     """
     import torch
 
+    from idr.model.kernels.numba_support import has_numba, loop_threads, set_loop_threads
+    from idr.model.tracing.compiled import CompiledTracer
+
     if device.type != "cpu":
         return ""
     widest = max((min(p.shape) for p in model.parameters() if p.ndim == 2), default=0)
     if num_threads is not None or widest <= NARROW:
         torch.set_num_threads(num_threads or 1)
-    count = torch.get_num_threads()
+    compiled = has_numba() and isinstance(getattr(model, "ray_tracer", None), CompiledTracer)
+    if widest <= NARROW and compiled:
+        set_loop_threads(torch.get_num_threads())
+        torch.set_num_threads(1)
+    count = loop_threads()
     return f" ({count} thread{'s' if count > 1 else ''})"

@@ -70,14 +70,30 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_helpers.cache_clear)
 
 
+class _LoopThreads:
+    """The number of threads of `in_threads`; None for torch's."""
+
+    count: int | None = None
+
+
+def set_loop_threads(count: int | None) -> None:
+    """Sets the number of threads of `in_threads` in this process; None, as at first, for torch's."""
+    _LoopThreads.count = count
+
+
+def loop_threads() -> int:
+    """Returns the number of threads of `in_threads`."""
+    return _LoopThreads.count or torch.get_num_threads()
+
+
 def in_threads(task: Callable[..., None], jobs: Sequence[tuple[Any, ...]]) -> None:
-    """Runs jobs in as many threads as torch uses, including this one.
+    """Runs jobs in `loop_threads` threads, including this one.
 
     Args:
         task: Releases the global interpreter lock while it computes.
         jobs: The arguments of each job.
     """
-    threads = min(torch.get_num_threads(), len(jobs))
+    threads = min(loop_threads(), len(jobs))
     remaining = iter(jobs)  # next() of a sequence's iterator is atomic
 
     def work() -> None:

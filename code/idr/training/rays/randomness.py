@@ -5,6 +5,7 @@ No generator state has to be saved: a continued run draws the same numbers as an
 
 from __future__ import annotations
 
+import functools
 import random
 from enum import IntEnum
 
@@ -41,9 +42,17 @@ def generator_for(seed: int, stream: Stream, epoch: int = 0, step: int = 0) -> t
 def seed_everything(seed: int, stream: Stream, epoch: int = 0, step: int = 0) -> None:
     """Seeds the global generators of torch (all devices), numpy and Python."""
     value = derive_seed(seed, stream, epoch, step)
-    torch.manual_seed(value)
+    if _has_accelerator():
+        torch.manual_seed(value)
+    else:  # torch would note the call stack for each kind of device, 2 ms in every step
+        torch.default_generator.manual_seed(value)
     np.random.seed(value % 2**32)
     random.seed(value)
+
+
+@functools.cache
+def _has_accelerator() -> bool:
+    return torch.accelerator.is_available()
 
 
 def epoch_order(seed: int, epoch: int, num_images: int, rounds: int = 1, batch: int = 1) -> Tensor:

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
 
 from idr.conf.blocks import check_positive
 from idr.model.patches import Photographs, look_up
@@ -71,7 +72,8 @@ class NormalsTerm:
         if len(chosen) == 0:
             return rays.points.new_zeros(())
         image, pixels = rays.image[chosen], self._reduced(rays.pixels[chosen])
-        first, second = self._draw_pairs(image, pixels, generator)
+        radius = self.config.radius * max(self.images.masks.shape[1:])
+        first, second = draw_pairs(image, pixels, radius, generator)
         if len(first) == 0:
             return rays.points.new_zeros(())
         contrast = color_range(self.images, image[first], pixels[first], pixels[second])
@@ -86,15 +88,31 @@ class NormalsTerm:
         last = pixels.new_tensor([width - 1, height - 1])
         return torch.minimum(reduced_pixels(pixels, self.factor).clamp(min=0), last)
 
-    def _draw_pairs(self, image: Tensor, pixels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Draws a neighbor in the same image for each of N hits that has one; returns both (M,) indices."""
-        distance = torch.cdist(pixels, pixels)
-        radius = self.config.radius * max(self.images.masks.shape[1:])
-        near = (image.unsqueeze(1) == image) & (distance > 0) & (distance <= radius)
-        draws = torch.rand(near.shape, generator=generator).to(pixels.device)
-        largest, neighbor = torch.where(near, draws, -torch.ones_like(draws)).max(dim=1)
-        first = (largest >= 0).nonzero().squeeze(1)
-        return first, neighbor[first]
+
+def draw_pairs(
+    image: Tensor, pixels: Tensor, radius: float, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Draws a neighbor in the same image for each of N hits that has one.
+
+    Args:
+        image: (N,) index of each hit's image.
+        pixels: (N, 2) column and row.
+        radius: Largest distance of a neighbor, in pixels; another hit of the same pixel is none.
+        generator: Random generator on the host.
+
+    Returns:
+        The (M,) indices of these hits, image by image, and of their neighbors.
+    """
+    members = [(image == view).nonzero().squeeze(1) for view in image.unique()]
+    group = pad_sequence(members, batch_first=True, padding_value=-1)  # (I, K) indices, I images
+    exists, at = group >= 0, pixels[group]
+    # (I, K, K); by a matrix product, the default, the distance to itself would not be exactly 0
+    distance = torch.cdist(at, at, compute_mode="donot_use_mm_for_euclid_dist")
+    near = exists.unsqueeze(1) & (distance > 0) & (distance <= radius)
+    draws = torch.rand(near.shape, generator=generator).to(pixels.device)
+    largest, neighbor = draws.masked_fill_(~near, -1).max(dim=2)
+    found = exists & (largest >= 0)
+    return group[found], group.gather(1, neighbor)[found]
 
 
 def color_range(images: Photographs, image: Tensor, start: Tensor, end: Tensor) -> Tensor:
