@@ -57,7 +57,8 @@ def _three_threads() -> Iterator[None]:
     ("strategy", "width", "asked", "of_torch", "of_loops"),
     [
         ("compiled", 64, 2, 1, 2),  # torch's operators on few units are too short to share
-        ("compiled", 64, None, 1, 1),
+        ("compiled", 64, 4, 1, 4),
+        ("compiled", 64, None, 1, 2),
         ("compiled", 128, 2, 2, 2),
         ("compiled", 128, None, 3, 3),
         ("published", 64, 2, 2, 2),
@@ -74,6 +75,15 @@ def test_threads_of_torch_and_of_the_compiled_loops(
     words = choose_threads(asked, model, torch.device("cpu"))
     assert (torch.get_num_threads(), loop_threads()) == (of_torch, of_loops)
     assert words == (" (1 thread)" if of_loops == 1 else f" ({of_loops} threads)")
+
+
+def test_one_core_gets_one_thread() -> None:
+    pytest.importorskip("numba")
+    with cpu_prepared():
+        torch.set_num_threads(1)
+        model = nn.Linear(64, 64)
+        model.ray_tracer = make_tracer(TracerConfig(1.0, strategy="compiled"))
+        assert choose_threads(None, model, torch.device("cpu")) == " (1 thread)"
 
 
 def test_threads_are_restored_after_a_training() -> None:

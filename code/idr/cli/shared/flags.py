@@ -59,8 +59,8 @@ FLAGS: dict[str, dict[str, Any]] = {
     ),
     "threads": dict(
         type=int,
-        help="CPU threads; default: torch's choice, see OMP_NUM_THREADS, but one for networks of at most "
-        f"{NARROW} units per layer",
+        help="CPU threads; default: torch's choice, see OMP_NUM_THREADS; training of networks of up to "
+        f"{NARROW} units per layer takes at most one, two with the compiled tracer",
     ),
     "timestamp": dict(default=LATEST, help="folder of the run, or the latest with a checkpoint"),
     "use_linear_init": dict(

@@ -25,6 +25,8 @@ NEVER = -1
 """A trim threshold that no amount of free memory exceeds."""
 LARGEST_ON_HEAP = 32 << 20
 """Bytes of the largest allocation that stays on glibc's heap; the most that it accepts."""
+LOOP_THREADS = 2
+"""Threads of a narrow network's compiled loops by default; more were not measured."""
 
 
 def add_train_arguments(parser: argparse.ArgumentParser) -> None:
@@ -78,7 +80,7 @@ def cpu_prepared() -> Iterator[None]:
     """
     import torch
 
-    from idr.model.kernels.numba_support import set_loop_threads
+    from idr.model.twins import find_kernel
 
     torch.set_flush_denormal(True)
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
@@ -90,33 +92,36 @@ def cpu_prepared() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(num_threads)
-        set_loop_threads(None)
+        if (loops := find_kernel("numba_support")) is not None:
+            loops.set_loop_threads(None)
 
 
 def choose_threads(num_threads: int | None, model: torch.nn.Module, device: torch.device) -> str:
     """Sets the number of CPU threads to that of ``--threads``; without it, a narrow network gets one.
 
-    Its threads would wait for each other longer than they compute, above all on a shared machine. The choice
-    depends on the network and not on the load, so that equal seeds give equal bits. With the compiled tracer,
-    several threads run only the compiled loops of a narrow network: for torch's operators, of less than a
-    millisecond each, waking the others takes longer than they save.
+    Its threads would wait for each other longer than they compute, above all on a shared machine. With the
+    compiled tracer, a narrow network's loops take the threads, by default up to two, and torch's operators
+    one: waking a thread for less than a millisecond costs more than it saves. The choice depends on the
+    network and the machine and not on the load, so that equal seeds give equal bits.
 
     Returns:
         The number in words, such as `` (2 threads)``; empty on a GPU.
     """
     import torch
 
-    from idr.model.kernels.numba_support import has_numba, loop_threads, set_loop_threads
     from idr.model.tracing.compiled import CompiledTracer
+    from idr.model.twins import find_kernel
 
     if device.type != "cpu":
         return ""
     widest = max((min(p.shape) for p in model.parameters() if p.ndim == 2), default=0)
-    if num_threads is not None or widest <= NARROW:
-        torch.set_num_threads(num_threads or 1)
-    compiled = has_numba() and isinstance(getattr(model, "ray_tracer", None), CompiledTracer)
-    if widest <= NARROW and compiled:
-        set_loop_threads(torch.get_num_threads())
+    count = num_threads or (1 if widest <= NARROW else torch.get_num_threads())
+    traces_in_loops = isinstance(getattr(model, "ray_tracer", None), CompiledTracer)
+    loops = find_kernel("numba_support") if widest <= NARROW and traces_in_loops else None
+    if loops is None:
+        torch.set_num_threads(count)
+    else:
+        count = num_threads or min(torch.get_num_threads(), LOOP_THREADS)
+        loops.set_loop_threads(count)
         torch.set_num_threads(1)
-    count = loop_threads()
     return f" ({count} thread{'s' if count > 1 else ''})"

@@ -38,6 +38,9 @@ def has_numba() -> bool:
     return can_import("numba")
 
 
+is_available = has_numba
+
+
 def compiled(**options: Any) -> Any:
     """Returns a decorator that compiles a loop, which then releases the global interpreter lock.
 
