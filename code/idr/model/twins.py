@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
+import torch
 from torch import Tensor
 
 PACKAGE = "idr.model.kernels"
@@ -36,6 +37,22 @@ def find_kernel(name: str) -> ModuleType | None:
         return None
     module = importlib.import_module(f"{PACKAGE}.{name}")
     return module if getattr(module, "is_available", lambda: True)() else None
+
+
+class _LoopThreads:
+    """The number of threads of compiled loops; None for torch's."""
+
+    count: int | None = None
+
+
+def set_loop_threads(count: int | None) -> None:
+    """Sets the number of threads of compiled loops in this process; None, as at first, for torch's."""
+    _LoopThreads.count = count
+
+
+def loop_threads() -> int:
+    """Returns the number of threads of compiled loops."""
+    return _LoopThreads.count or torch.get_num_threads()
 
 
 @dataclass(frozen=True)

@@ -79,9 +79,9 @@ class TrainingState:
         return [] if self.cameras is None else self.cameras.modules
 
     @property
-    def modules(self) -> list[nn.Module]:
-        """All that is trained."""
-        return [self.model, *self.camera_modules, *([] if self.exposure is None else [self.exposure])]
+    def modules_beside_model(self) -> list[nn.Module]:
+        """Cameras and exposure that are trained."""
+        return [*self.camera_modules, *([] if self.exposure is None else [self.exposure])]
 
     def to_parts(self) -> Parts:
         """Returns the dictionaries of the published files, and of ours for the rest of the state."""

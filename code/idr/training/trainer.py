@@ -285,7 +285,7 @@ class Trainer:
         if cameras is not None:
             for table, rows in cameras.rows(batch.indices):
                 self.group.average_row_gradient(table, rows)
-        norm, others = gradient_norm([state.model]), gradient_norm(state.modules[1:])
+        norm, others = gradient_norm([state.model]), gradient_norm(state.modules_beside_model)
         if not bool(torch.isfinite(losses["loss"].detach() + norm + others)):  # the one read by the host
             stop_training(state, losses, batch, self.dataset, self.outputs.run, self.group.is_first)
         if self.config.max_grad_norm is not None:

@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from idr.cli.shared.train_flags import choose_threads, cpu_prepared
-from idr.model.kernels.numba_support import loop_threads, set_loop_threads
 from idr.model.tracing import make_tracer
 from idr.model.tracing.common import TracerConfig
+from idr.model.twins import loop_threads, set_loop_threads
 
 PAGES_OF_LAST_ROUND = """
 import contextlib, ctypes, resource
@@ -45,6 +45,15 @@ def test_memory_of_a_step_is_kept_for_the_next() -> None:
     assert returned > 10_000  # of 15,625 pages: otherwise this test shows nothing
 
 
+def traced_layer(strategy: str, width: int) -> nn.Module:
+    """A layer with a tracer, as far as the choice of threads looks at a model."""
+    if strategy == "compiled":
+        pytest.importorskip("numba", reason="the extra idr-surface[fast] is not installed")
+    model = nn.Linear(width, width)
+    model.ray_tracer = make_tracer(TracerConfig(1.0, strategy=strategy))
+    return model
+
+
 @pytest.fixture
 def _three_threads() -> Iterator[None]:
     with cpu_prepared():
@@ -68,22 +77,15 @@ def _three_threads() -> Iterator[None]:
 def test_threads_of_torch_and_of_the_compiled_loops(
     strategy: str, width: int, asked: int | None, of_torch: int, of_loops: int
 ) -> None:
-    if strategy == "compiled":
-        pytest.importorskip("numba")
-    model = nn.Linear(width, width)
-    model.ray_tracer = make_tracer(TracerConfig(1.0, strategy=strategy))
-    words = choose_threads(asked, model, torch.device("cpu"))
+    words = choose_threads(asked, traced_layer(strategy, width), torch.device("cpu"))
     assert (torch.get_num_threads(), loop_threads()) == (of_torch, of_loops)
     assert words == (" (1 thread)" if of_loops == 1 else f" ({of_loops} threads)")
 
 
 def test_one_core_gets_one_thread() -> None:
-    pytest.importorskip("numba")
     with cpu_prepared():
         torch.set_num_threads(1)
-        model = nn.Linear(64, 64)
-        model.ray_tracer = make_tracer(TracerConfig(1.0, strategy="compiled"))
-        assert choose_threads(None, model, torch.device("cpu")) == " (1 thread)"
+        assert choose_threads(None, traced_layer("compiled", 64), torch.device("cpu")) == " (1 thread)"
 
 
 def test_threads_are_restored_after_a_training() -> None:

@@ -80,7 +80,7 @@ def cpu_prepared() -> Iterator[None]:
     """
     import torch
 
-    from idr.model.twins import find_kernel
+    from idr.model.twins import set_loop_threads
 
     torch.set_flush_denormal(True)
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
@@ -92,8 +92,7 @@ def cpu_prepared() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(num_threads)
-        if (loops := find_kernel("numba_support")) is not None:
-            loops.set_loop_threads(None)
+        set_loop_threads(None)
 
 
 def choose_threads(num_threads: int | None, model: torch.nn.Module, device: torch.device) -> str:
@@ -110,18 +109,18 @@ def choose_threads(num_threads: int | None, model: torch.nn.Module, device: torc
     import torch
 
     from idr.model.tracing.compiled import CompiledTracer
-    from idr.model.twins import find_kernel
+    from idr.model.twins import find_kernel, set_loop_threads
 
     if device.type != "cpu":
         return ""
     widest = max((min(p.shape) for p in model.parameters() if p.ndim == 2), default=0)
-    count = num_threads or (1 if widest <= NARROW else torch.get_num_threads())
+    narrow = widest <= NARROW
     traces_in_loops = isinstance(getattr(model, "ray_tracer", None), CompiledTracer)
-    loops = find_kernel("numba_support") if widest <= NARROW and traces_in_loops else None
-    if loops is None:
-        torch.set_num_threads(count)
-    else:
+    if narrow and traces_in_loops and find_kernel("hashgrid_numba") is not None:
         count = num_threads or min(torch.get_num_threads(), LOOP_THREADS)
-        loops.set_loop_threads(count)
+        set_loop_threads(count)
         torch.set_num_threads(1)
+    else:
+        count = num_threads or (1 if narrow else torch.get_num_threads())
+        torch.set_num_threads(count)
     return f" ({count} thread{'s' if count > 1 else ''})"

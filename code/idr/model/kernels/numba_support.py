@@ -12,7 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-import torch
+
+from idr.model.twins import loop_threads
 
 log = logging.getLogger(__name__)
 
@@ -36,9 +37,6 @@ def can_import(library: str) -> bool:
 def has_numba() -> bool:
     """Whether loops can be compiled here, see `can_import`."""
     return can_import("numba")
-
-
-is_available = has_numba
 
 
 def compiled(**options: Any) -> Any:
@@ -73,24 +71,8 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_helpers.cache_clear)
 
 
-class _LoopThreads:
-    """The number of threads of `in_threads`; None for torch's."""
-
-    count: int | None = None
-
-
-def set_loop_threads(count: int | None) -> None:
-    """Sets the number of threads of `in_threads` in this process; None, as at first, for torch's."""
-    _LoopThreads.count = count
-
-
-def loop_threads() -> int:
-    """Returns the number of threads of `in_threads`."""
-    return _LoopThreads.count or torch.get_num_threads()
-
-
 def in_threads(task: Callable[..., None], jobs: Sequence[tuple[Any, ...]]) -> None:
-    """Runs jobs in `loop_threads` threads, including this one.
+    """Runs jobs in `idr.model.twins.loop_threads` threads, including this one.
 
     Args:
         task: Releases the global interpreter lock while it computes.
